@@ -1,0 +1,224 @@
+"""What the use cases need from the outside world.
+
+Ports speak domain values. "Not found" is None where it is ordinary. No HTTP type and no driver's exception
+crosses a port: what goes wrong arrives as an error of core/errors.py.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from uponce.core.values import (
+    ApiKey,
+    Asset,
+    AssetName,
+    AuditRecord,
+    Caller,
+    Digest,
+    Grant,
+    GrantRecord,
+    GrantStatus,
+    MediaFacts,
+    ResourceType,
+)
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds."""
+
+
+class Ids(Protocol):
+    def hex(self, length: int) -> str:
+        """`length` random hex digits."""
+
+    def base36(self, length: int) -> str:
+        """`length` random characters of `[a-z0-9]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An asset that is about to be committed: everything but what the commit itself decides.
+
+    `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
+    when the name exists: replace it, or leave it and answer with it.
+    """
+
+    name: AssetName
+    asset_id: str
+    version_id: str
+    blob_key: str
+    digest: Digest
+    facts: MediaFacts
+    tags: tuple[str, ...]
+    context: tuple[tuple[str, str], ...]
+    original_filename: str | None
+    overwrite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit made: the stored asset and how it came about.
+
+    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the staged ones
+    when the asset existed and was not to be overwritten. Deleting it is left to the caller, and to the sweeper.
+    """
+
+    asset: Asset
+    existing: bool = False
+    overwritten: bool = False
+    unneeded_blob: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+
+class Database(Protocol):
+    """Ledger, catalog, keys and audit in one transactional database.
+
+    Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes
+    returns only after the write is durable.
+    """
+
+    async def find_key(self, api_key: str) -> ApiKey | None:
+        """A key, also a revoked one; secrets that were rotated out and have run out are left away."""
+
+    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
+        """Oldest first."""
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def revoke_key(self, api_key: str) -> ApiKey | None:
+        """Revoked from now on; None when there is no such key. Repeating it changes nothing."""
+
+    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
+        """A new secret; the present one counts for `overlap` more seconds. None when there is no such key."""
+
+    async def find_grant(self, key: bytes) -> GrantRecord | None:
+        """What the ledger knows of a grant."""
+
+    async def list_grants(
+        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    ) -> Page[GrantRecord]:
+        """Newest timestamp first. An unreadable cursor is InvalidParameter."""
+
+    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
+        """The audit of a grant, oldest first."""
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        """Spend the grant and publish the asset, in one transaction: the only arbiter of who wins.
+
+        Atomically: one use of the grant, the asset row, the audit row; of any number of concurrent commits of
+        one grant exactly `max_uses` succeed. The others raise SignatureUsed; a revoked grant raises
+        SignatureRevoked; a blob that the sweeper condemned raises BlobCondemned. These are certain and leave no
+        trace. OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
+        """
+
+    async def find_commit(self, blob_key: str) -> Asset | None:
+        """The asset that names this blob, if the commit that would have made it happened."""
+
+    async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
+        """From now on the grant is refused. A grant that is used up stays as it is: see the record returned."""
+
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
+        """One audit row for a refused use of a genuine signature."""
+
+    async def find_asset(self, name: AssetName) -> Asset | None: ...
+
+    async def purge(self, audit_seconds: int) -> int:
+        """Forget grants whose time to be kept is over by the database's clock; how many.
+
+        In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
+        when they are older than `audit_seconds`.
+        """
+
+    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those blobs that no asset names: from now on no commit can name them, so they may be deleted."""
+
+    async def ping(self) -> None:
+        """Return when the database can be read and written."""
+
+
+class Stage(Protocol):
+    """A private blob that is being written. Bytes become visible under `key` by `publish`, whole or not at all."""
+
+    key: str
+
+    @property
+    def size(self) -> int:
+        """Bytes accepted so far."""
+
+    @property
+    def path(self) -> str:
+        """A local file with the sealed bytes, readable until `publish` or `discard`."""
+
+    async def write(self, data: bytes) -> None:
+        """Append. StorageFull or StorageUnavailable spoil the stage; discard it."""
+
+    async def seal(self) -> Digest:
+        """No more bytes; all are in the file and hashed."""
+
+    async def publish(self) -> None:
+        """Durable under `key` when this returns. StorageUnavailable when the stage was swept away."""
+
+    async def discard(self) -> None:
+        """Delete the bytes, published or not; repeating it, or discarding what is gone, is fine."""
+
+
+class OpenBlob(Protocol):
+    """An open blob; stays readable after a deletion. Close it."""
+
+    size: int
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`; fewer only at the end of the blob."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A published or staged blob as the sweeper sees it. `age` in seconds."""
+
+    key: str
+    size: int
+    age: float
+
+
+class BlobStore(Protocol):
+    """Immutable bytes under random keys; a public_id never becomes a path."""
+
+    async def stage(self) -> Stage: ...
+
+    async def open(self, key: str) -> OpenBlob | None: ...
+
+    async def delete(self, key: str) -> None:
+        """Gone when this returns; deleting what is not there is fine."""
+
+    def published(self) -> AsyncIterator[StoredBlob]:
+        """Every published blob, in no order."""
+
+    async def sweep_stages(self, older_than: float) -> int:
+        """Delete staged blobs untouched for so many seconds; how many."""
+
+    async def ping(self) -> None:
+        """Return when the store can be written."""
+
+
+class Inspector(Protocol):
+    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+        """What the file at `path` is, decided by its bytes alone.
+
+        `requested` is what it was uploaded as; None is `auto`: image or video where a decoder exists for the
+        format, raw otherwise. `raw` takes anything. InvalidMedia when the bytes are not what was requested, or a
+        decoder failed, crashed or timed out; MediaTooLarge when the header already promises too much;
+        ServerBusy when no decoder becomes free in time.
+        """
+
+    async def ping(self) -> None:
+        """Return when the decoders answer."""

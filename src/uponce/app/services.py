@@ -1,0 +1,18 @@
+"""Services: the frozen bundle of ports and policies that every use case takes."""
+
+from dataclasses import dataclass, field
+
+from uponce.app.attempts import Attempts
+from uponce.app.ports import BlobStore, Clock, Database, Ids, Inspector
+from uponce.core.policy import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    database: Database
+    blobs: BlobStore
+    inspector: Inspector
+    clock: Clock
+    ids: Ids
+    limits: Limits = field(default_factory=Limits)
+    attempts: Attempts = field(default_factory=Attempts)

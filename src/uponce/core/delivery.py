@@ -1,0 +1,74 @@
+"""The delivery URL, without transformations: read and written here, both ways.
+
+    /<cloud>/<resource_type>/<type>/[s--<signature>--/][v<version>/]<public_id>[.<extension>]
+
+The signature covers the *escaped* text after the version, so the raw path is parsed and each part is decoded once.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+from uponce.core.errors import NotFound
+from uponce.core.values import AssetName, DeliveryType, ResourceType
+
+_SIGNATURE = re.compile(r"s--([A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{32})--")
+_VERSION = re.compile(r"v[0-9]+")
+_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPath:
+    """A parsed delivery URL.
+
+    `candidates` are the names the last part can mean, likeliest first, each with the extension that was asked
+    for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is what a signature covers.
+    """
+
+    candidates: tuple[tuple[AssetName, str | None], ...]
+    signature: str | None
+    source: str
+
+
+def parse_path(raw_path: str) -> DeliveryPath:
+    """The still escaped path → its parts; NotFound when it is not a delivery URL."""
+    segments = raw_path.removeprefix("/").split("/")
+    if len(segments) < 4:
+        raise NotFound("Resource not found")
+    cloud, resource_type, type_, *rest = segments
+    signature = _SIGNATURE.fullmatch(rest[0])
+    if signature:
+        rest = rest[1:]
+    if len(rest) > 1 and _VERSION.fullmatch(rest[0]):
+        rest = rest[1:]
+    source = "/".join(rest)
+    try:
+        kind, delivery = ResourceType(resource_type), DeliveryType(type_)
+        public_id = unquote_to_bytes(source).decode()
+        owner = unquote_to_bytes(cloud).decode()
+    except ValueError:
+        raise NotFound("Resource not found") from None
+    return DeliveryPath(_candidates(owner, kind, delivery, public_id), signature and signature[1], source)
+
+
+def _candidates(
+    cloud: str, kind: ResourceType, type_: DeliveryType, public_id: str
+) -> tuple[tuple[AssetName, str | None], ...]:
+    whole = (AssetName(cloud, kind, type_, public_id), None)
+    stem, dot, extension = public_id.rpartition(".")
+    if kind is ResourceType.RAW or not dot or not stem or not _EXTENSION.fullmatch(extension):
+        return (whole,)
+    return (AssetName(cloud, kind, type_, stem), extension.lower()), whole
+
+
+def source_of(public_id: str, format_: str | None) -> str:
+    """The escaped public_id with its extension, as it stands in a URL and under a delivery signature."""
+    text = f"{public_id}.{format_}" if format_ else public_id
+    return quote(text, safe="/:-_.")
+
+
+def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:
+    """The canonical delivery path of an asset."""
+    signed = f"s--{signature}--/" if signature else ""
+    source = source_of(name.public_id, format_)
+    return f"/{quote(name.cloud, safe='')}/{name.resource_type}/{name.type}/{signed}v{version}/{source}"

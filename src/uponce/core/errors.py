@@ -1,0 +1,276 @@
+"""Every error uponce raises on purpose, as one tree.
+
+UponceError
+├── Refused                     the request's doing: nothing stored, nothing spent
+│   ├── GrantRefused            the signature is genuine, and still not good (any more)
+│   │   ├── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp
+│   ├── AuthRefused             who or what was asked for does not check out
+│   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · ScopeDenied
+│   │   └── OriginMismatch · DeliveryDenied
+│   ├── ParameterRefused        a parameter is wrong
+│   │   ├── MissingParameter · InvalidParameter · DuplicateParameter · LateParameter
+│   │   └── UnknownParameter · UnsupportedParameter
+│   ├── FileRefused             the file is wrong
+│   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
+│   └── RequestRefused          the request as such is wrong
+│       └── MalformedRequest · RequestTooSlow · NotFound · RangeNotSatisfiable
+├── Unavailable                 the server's doing: nothing is spent, the same request may be sent again
+│   ├── DatabaseUnavailable · OutcomeUnknown
+│   └── StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
+└── SettingRefused              a setting would break a guarantee; the server does not start
+
+An error carries a stable `code` (for programs), a public sentence (for people, it says what to do next) and
+a private `detail` (for the log only). HTTP statuses are not known here: web/errors.py has the one table.
+"""
+
+from typing import ClassVar
+
+
+class UponceError(Exception):
+    """Base of the tree; never raised itself."""
+
+    code: ClassVar[str]
+
+    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class Refused(UponceError):
+    """The request was refused; nothing is stored, nothing is spent."""
+
+
+class GrantRefused(Refused):
+    """A genuine signature that is not good now."""
+
+
+class SignatureUsed(GrantRefused):
+    """The signature was already used by an upload that completed."""
+
+    code = "signature_used"
+
+
+class SignatureInUse(GrantRefused):
+    """Too many attempts with this signature are running at this moment."""
+
+    code = "signature_in_use"
+
+
+class SignatureRevoked(GrantRefused):
+    """The owner revoked the signature before it was used."""
+
+    code = "signature_revoked"
+
+
+class StaleRequest(GrantRefused):
+    """The signature's time is over."""
+
+    code = "stale_request"
+
+
+class FutureTimestamp(GrantRefused):
+    """The timestamp lies further in the future than the clock skew allows."""
+
+    code = "future_timestamp"
+
+
+class AuthRefused(Refused):
+    """Identity or permission does not check out."""
+
+
+class UnknownCloud(AuthRefused):
+    """No such cloud."""
+
+    code = "invalid_cloud_name"
+
+
+class UnknownApiKey(AuthRefused):
+    """No such API key in this cloud, or it was revoked."""
+
+    code = "unknown_api_key"
+
+
+class InvalidSignature(AuthRefused):
+    """The signature does not fit the parameters that arrived."""
+
+    code = "invalid_signature"
+
+
+class BadCredentials(AuthRefused):
+    """HTTP Basic credentials are missing or wrong."""
+
+    code = "bad_credentials"
+
+
+class ScopeDenied(AuthRefused):
+    """The API key's scope does not cover this."""
+
+    code = "scope_denied"
+
+
+class OriginMismatch(AuthRefused):
+    """The request does not come from the web origin that was signed."""
+
+    code = "origin_mismatch"
+
+
+class DeliveryDenied(AuthRefused):
+    """The asset needs a valid delivery signature in its URL."""
+
+    code = "delivery_denied"
+
+
+class ParameterRefused(Refused):
+    """A parameter is wrong."""
+
+
+class MissingParameter(ParameterRefused):
+    """A required parameter is missing."""
+
+    code = "missing_parameter"
+
+
+class InvalidParameter(ParameterRefused):
+    """A parameter's value is not valid."""
+
+    code = "invalid_parameter"
+
+
+class DuplicateParameter(ParameterRefused):
+    """A parameter that may stand once was sent more than once."""
+
+    code = "duplicate_parameter"
+
+
+class LateParameter(ParameterRefused):
+    """A parameter arrived after the file, when the signature had been verified without it."""
+
+    code = "late_parameter"
+
+
+class UnknownParameter(ParameterRefused):
+    """A parameter that does not exist; nothing is ignored silently."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedParameter(ParameterRefused):
+    """A parameter of Cloudinary's API that uponce does not support yet."""
+
+    code = "unsupported_parameter"
+
+
+class FileRefused(Refused):
+    """The file is wrong."""
+
+
+class FileTooLarge(FileRefused):
+    """The file has more bytes than a limit allows."""
+
+    code = "file_too_large"
+
+
+class EmptyFile(FileRefused):
+    """The file has no bytes."""
+
+    code = "empty_file"
+
+
+class InvalidMedia(FileRefused):
+    """The file is not what it was uploaded as, or cannot be read."""
+
+    code = "invalid_media"
+
+
+class MediaTooLarge(FileRefused):
+    """The picture or film is larger (pixels, frames, seconds) than a limit allows."""
+
+    code = "media_too_large"
+
+
+class FormatNotAllowed(FileRefused):
+    """The format is not among the signed allowed_formats."""
+
+    code = "format_not_allowed"
+
+
+class ContentMismatch(FileRefused):
+    """The bytes do not have the signed SHA-256."""
+
+    code = "content_mismatch"
+
+
+class RequestRefused(Refused):
+    """The request as such is wrong."""
+
+
+class MalformedRequest(RequestRefused):
+    """The request breaks its own format: torn, oversized or contradictory."""
+
+    code = "malformed_request"
+
+
+class RequestTooSlow(RequestRefused):
+    """The body stalled, or took longer than allowed."""
+
+    code = "request_too_slow"
+
+
+class NotFound(RequestRefused):
+    """No such thing."""
+
+    code = "not_found"
+
+
+class RangeNotSatisfiable(RequestRefused):
+    """No requested byte range lies inside the file."""
+
+    code = "range_not_satisfiable"
+
+
+class Unavailable(UponceError):
+    """The server cannot do it now; nothing is spent."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached or written."""
+
+    code = "database_unavailable"
+
+
+class OutcomeUnknown(Unavailable):
+    """The reply to COMMIT was lost: it may have happened. Whoever sees this deletes nothing."""
+
+    code = "outcome_unknown"
+
+
+class StorageUnavailable(Unavailable):
+    """The blob store cannot be reached or written."""
+
+    code = "storage_unavailable"
+
+
+class StorageFull(Unavailable):
+    """The blob store or the database has no space left."""
+
+    code = "storage_full"
+
+
+class BlobCondemned(Unavailable):
+    """The sweeper took the staged bytes for an orphan before this attempt committed."""
+
+    code = "attempt_expired"
+
+
+class ServerBusy(Unavailable):
+    """A limit on work at one time is reached."""
+
+    code = "server_busy"
+
+
+class SettingRefused(UponceError):
+    """A setting is wrong or would break a guarantee."""
+
+    code = "setting_refused"

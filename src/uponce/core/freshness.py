@@ -1,0 +1,68 @@
+"""How long a signature lives: timestamps, the window, the skew, and how long a spent one is remembered."""
+
+import re
+from datetime import UTC, datetime
+
+from uponce.core.errors import FutureTimestamp, InvalidParameter, StaleRequest
+
+# `int()` alone would accept signs, spaces, underscores and full-width digits.
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,12}", re.ASCII)
+_MILLISECONDS_FROM = 10**12
+
+
+def parse_timestamp(text: str) -> int:
+    """Unix seconds. A 13-digit number is taken for milliseconds, which Directus sends."""
+    if not _DIGITS.fullmatch(text):
+        raise InvalidParameter("Invalid timestamp. Send Unix seconds as plain digits, for example 1767225600.")
+    number = int(text)
+    return number // 1000 if number >= _MILLISECONDS_FROM else number
+
+
+def check_fresh(
+    timestamp: int, *, now: float, window: int, skew: int, watermark: int | None, valid_for: int | None = None
+) -> None:
+    """Raise unless timestamp − skew ≤ now ≤ timestamp + lifetime and the timestamp lies after the watermark.
+
+    The lifetime is the key's window, or the signed `valid_for` where that is shorter. All in seconds. The
+    watermark is the newest timestamp whose ledger rows may have been dropped: at or before it nobody can know
+    any more whether a signature was spent, so it counts as stale whatever the window says now.
+    """
+    if timestamp > now + skew:
+        raise FutureTimestamp(
+            f"Timestamp is in the future - reported time is {utc(timestamp)}, the server's is {utc(now)} and "
+            f"{skew} seconds of skew are allowed. Correct the signer's clock."
+        )
+    lifetime = window if valid_for is None else min(window, valid_for)
+    if now > timestamp + lifetime:
+        raise StaleRequest(f"Stale request - reported time is {utc(timestamp)} which is more than {span(lifetime)} ago")
+    if watermark is not None and timestamp <= watermark:
+        raise StaleRequest(
+            f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}, "
+            "the time up to which used signatures have been purged"
+        )
+
+
+def keep_until(timestamp: int, *, window: int, skew: int, max_upload_seconds: int) -> int:
+    """Until when the ledger remembers a grant: past the last moment at which it could be accepted or committed.
+
+    Counted from the signature's timestamp and the key's full window, never from the time of use: a timestamp
+    within the future skew outlives a purge by time of use, and would then be accepted again.
+    """
+    return timestamp + window + skew + max_upload_seconds
+
+
+def utc(timestamp: float) -> str:
+    """`2024-04-11 13:23:38 +0000`, the form of Cloudinary's own messages."""
+    try:
+        return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d %H:%M:%S +0000")
+    except (OverflowError, ValueError, OSError):
+        return f"{int(timestamp)} seconds after 1970"
+
+
+def span(seconds: int) -> str:
+    """`1 hour`, `2 minutes`, `90 seconds`."""
+    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds % size == 0 and seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds} seconds"

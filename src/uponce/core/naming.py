@@ -1,0 +1,112 @@
+"""public_ids: which are allowed, and how one is made from what the client sent.
+
+A public_id is a name in the catalog and never a path on disk. The characters ``?&#\\%<>+`` are refused at every
+door: with `&` in a public_id the response signature would itself be a valid upload signature.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from uponce.core.errors import InvalidParameter
+from uponce.core.values import ResourceType
+
+MAX_LENGTH = 255
+RANDOM_LENGTH = 20
+UNIQUE_SUFFIX_LENGTH = 6
+
+_FORBIDDEN = frozenset('?&#\\%<>+"')
+# Controls, invisible formatting (direction marks, zero-width), surrogates, private use, unassigned, line ends.
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Segments that a delivery URL reads as something else: a version, a signature.
+_RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
+
+
+def check_public_id(public_id: str, *, parameter: str = "public_id") -> str:
+    """The public_id in Unicode form NFC, or InvalidParameter with the reason."""
+    normal = unicodedata.normalize("NFC", public_id)
+    problem = _problem(normal)
+    if problem:
+        raise InvalidParameter(f"{parameter} ({_shown(public_id)}) is invalid: {problem}")
+    return normal
+
+
+def _problem(public_id: str) -> str | None:
+    if len(public_id) > MAX_LENGTH:
+        return f"it has {len(public_id)} characters, {MAX_LENGTH} are allowed"
+    bad = next((char for char in public_id if _is_forbidden(char)), None)
+    if bad is not None:
+        return f"the character U+{ord(bad):04X} is not allowed"
+    segments = public_id.split("/")
+    if any(segment in ("", ".", "..") for segment in segments):
+        return "it has an empty, '.' or '..' segment"
+    if any(segment != segment.strip() or segment.endswith(".") for segment in segments):
+        return "a segment begins or ends with a space, or ends with a dot"
+    if len(segments) > 1 and _RESERVED_FIRST.fullmatch(segments[0]):
+        return "its first folder looks like a version (v123) or a signature (s--…--)"
+    return None
+
+
+def _is_forbidden(char: str) -> bool:
+    return char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES
+
+
+def _shown(text: str) -> str:
+    """Untrusted text on one short line, for an error message."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:100])
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What an upload's parameters say about its name."""
+
+    public_id: str | None = None
+    public_id_prefix: str | None = None
+    folder: str | None = None
+    use_filename: bool = False
+    unique_filename: bool = True
+    filename_override: str | None = None
+
+    def name(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
+        """The checked public_id of a new asset.
+
+        `random` (20 characters) names an asset that nothing else names; `suffix` (6) makes a filename unique.
+        Raw assets keep the filename's extension in their public_id, images and videos do not.
+        """
+        base = self.public_id or self._from_filename(kind, filename, suffix) or _with_extension(kind, random, filename)
+        parts = [part for part in (self.folder, self.public_id_prefix, base) if part]
+        return check_public_id("/".join(part.strip("/") for part in parts) if len(parts) > 1 else base)
+
+    def _from_filename(self, kind: ResourceType, filename: str | None, suffix: str) -> str | None:
+        source = self.filename_override or filename
+        if not self.use_filename or not source:
+            return None
+        stem, extension = split_filename(source)
+        clean = _cleaned(stem)
+        if not clean:
+            return None
+        unique = f"{clean}_{suffix}" if self.unique_filename else clean
+        return f"{unique}.{_cleaned(extension)}" if kind is ResourceType.RAW and extension else unique
+
+
+def _with_extension(kind: ResourceType, random: str, filename: str | None) -> str:
+    extension = _cleaned(split_filename(filename)[1]) if filename else ""
+    return f"{random}.{extension}" if kind is ResourceType.RAW and extension else random
+
+
+def split_filename(filename: str) -> tuple[str, str]:
+    """(`name`, `extension`) of the last path segment; browsers and attackers send whole paths."""
+    last = re.split(r"[/\\]", filename)[-1]
+    stem, dot, extension = last.rpartition(".")
+    return (stem, extension) if dot and stem else (last, "")
+
+
+def _cleaned(text: str) -> str:
+    normal = unicodedata.normalize("NFC", text)
+    allowed = "".join("_" if _is_forbidden(c) or c.isspace() else c for c in normal)
+    return allowed.strip("_. ")[:200]
+
+
+def folder_of(public_id: str) -> str:
+    """The part before the last `/`, or an empty string."""
+    return public_id.rpartition("/")[0]

@@ -1,0 +1,214 @@
+"""The upload parameters: which exist, how each value is read, what each becomes.
+
+A parameter is supported (the table `_READERS`), known to Cloudinary but not supported yet (`UNSUPPORTED`), or
+unknown. The last two are refused by name: nothing is silently ignored.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from uponce.core.canonical import UNSIGNED
+from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
+from uponce.core.naming import Naming, check_public_id
+from uponce.core.values import DeliveryType, ResourceType
+
+MAX_TAGS = 1000
+MAX_TAG_LENGTH = 255
+MAX_CONTEXT_LENGTH = 1024
+MAX_NONCE_LENGTH = 255
+MAX_USES = 1_000_000
+
+UNSUPPORTED = frozenset(
+    """
+    accessibility_analysis access_control access_mode asset_folder async auto_chaptering auto_tagging
+    auto_transcription background_removal backup batch_id callback categorization cinemagraph_analysis
+    clear_invalid colors custom_coordinates detection display_name eager eager_async eager_notification_url
+    eval exif face_coordinates faces format headers image_metadata invalidate manifest_json
+    manifest_transformation media_metadata metadata moderation notification_url ocr on_success phash proxy
+    quality_analysis quality_override raw_convert regions responsive_breakpoints return_delete_token
+    similarity_search source template template_vars transformation unique_display_name upload_preset
+    use_asset_folder_as_public_id_prefix use_filename_as_display_name visual_search x_unique_upload_id
+    """.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSpec:
+    """What the signed parameters ask for. None means: not asked. Sizes in bytes, times in seconds."""
+
+    naming: Naming = field(default_factory=Naming)
+    discard_original_filename: bool = False
+    overwrite: bool = True
+    type: DeliveryType = DeliveryType.UPLOAD
+    tags: tuple[str, ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    allowed_formats: frozenset[str] | None = None
+    max_bytes: int | None = None
+    sha256: str | None = None
+    origin: tuple[str, ...] | None = None
+    valid_for: int | None = None
+    max_uses: int | None = None
+
+
+def read_parameters(params: Mapping[str, str]) -> UploadSpec:
+    """Collected parameters → UploadSpec, or an error that names the parameter, the value and the cure."""
+    _refuse_foreign(params)
+    values: dict[str, Any] = {name: read(name, params[name]) for name, read in _READERS.items() if name in params}
+    naming = Naming(**{name: values.pop(name) for name in _NAMING if name in values})
+    for name in _ACCEPTED_ONLY:
+        values.pop(name, None)
+    return UploadSpec(naming=naming, **values)
+
+
+def _refuse_foreign(params: Mapping[str, str]) -> None:
+    for name in params:
+        if name in _READERS or name in UNSIGNED:
+            continue
+        if name in UNSUPPORTED:
+            raise UnsupportedParameter(f"Parameter {name} is not supported by this server yet. Sign without it.")
+        raise UnknownParameter(f"Unknown parameter {_shown(name)}. Check its spelling, or sign without it.")
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:100])
+
+
+def _text(limit: int) -> Callable[[str, str], str]:
+    def read(name: str, value: str) -> str:
+        if len(value) > limit:
+            raise InvalidParameter(f"Parameter {name} has {len(value)} characters, {limit} are allowed.")
+        return value
+
+    return read
+
+
+_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value not in _BOOLEANS:
+        raise InvalidParameter(f"Parameter {name} must be 1, 0, true or false, not '{_shown(value)}'.")
+    return _BOOLEANS[value]
+
+
+def _integer(low: int, high: int) -> Callable[[str, str], int]:
+    def read(name: str, value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not low <= int(value) <= high:
+            raise InvalidParameter(
+                f"Parameter {name} must be a whole number from {low} to {high}, not '{_shown(value)}'."
+            )
+        return int(value)
+
+    return read
+
+
+def _public_id(name: str, value: str) -> str:
+    return check_public_id(value, parameter=name)
+
+
+def _folder(name: str, value: str) -> str:
+    return check_public_id(value.strip("/"), parameter=name)
+
+
+def _type(name: str, value: str) -> DeliveryType:
+    try:
+        return DeliveryType(value)
+    except ValueError:
+        raise InvalidParameter(
+            f"Parameter type must be upload, private or authenticated, not '{_shown(value)}'."
+        ) from None
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item.strip() for item in value.split(",") if item.strip()))
+
+
+def _tags(name: str, value: str) -> tuple[str, ...]:
+    tags = _list(value)
+    if len(tags) > MAX_TAGS:
+        raise InvalidParameter(f"Parameter tags has {len(tags)} tags, {MAX_TAGS} are allowed.")
+    longest = max((len(tag) for tag in tags), default=0)
+    if longest > MAX_TAG_LENGTH:
+        raise InvalidParameter(f"A tag has {longest} characters, {MAX_TAG_LENGTH} are allowed.")
+    return tags
+
+
+def _context(name: str, value: str) -> tuple[tuple[str, str], ...]:
+    """`k=v|k2=v2`, where a backslash escapes `=` and `|`."""
+    if len(value) > MAX_CONTEXT_LENGTH:
+        raise InvalidParameter(f"Parameter context has {len(value)} characters, {MAX_CONTEXT_LENGTH} are allowed.")
+    pairs: dict[str, str] = {}
+    for pair in re.findall(r"(?:\\.|[^|\\])+", value, re.DOTALL):
+        match = re.fullmatch(r"((?:\\.|[^=\\])+)=((?:\\.|[^\\])*)", pair, re.DOTALL)
+        if not match:
+            raise InvalidParameter(f"Parameter context must read key=value|key2=value2, not '{_shown(pair)}'.")
+        key, text = (re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in match.groups())
+        pairs[key] = text
+    return tuple(pairs.items())
+
+
+_FORMAT_ALIASES = {"jpeg": "jpg", "jpe": "jpg", "tif": "tiff"}
+
+
+def canonical_format(name: str) -> str:
+    """`JPEG` → `jpg`: the one name a format has in answers and in allowed_formats."""
+    lower = name.lower()
+    return _FORMAT_ALIASES.get(lower, lower)
+
+
+def _formats(name: str, value: str) -> frozenset[str]:
+    return frozenset(canonical_format(item) for item in _list(value))
+
+
+def _sha256(name: str, value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise InvalidParameter("Parameter sha256 must be 64 lower-case hex digits.")
+    return value
+
+
+def _origins(name: str, value: str) -> tuple[str, ...]:
+    origins = _list(value)
+    for origin in origins:
+        if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+            raise InvalidParameter(
+                f"Parameter origin must be a web origin like https://app.example, not '{_shown(origin)}'."
+            )
+    return origins
+
+
+_READERS: Mapping[str, Callable[[str, str], Any]] = {
+    "timestamp": _text(13),
+    "public_id": _public_id,
+    "public_id_prefix": _folder,
+    "folder": _folder,
+    "use_filename": _boolean,
+    "unique_filename": _boolean,
+    "filename_override": _text(255),
+    "discard_original_filename": _boolean,
+    "overwrite": _boolean,
+    "type": _type,
+    "tags": _tags,
+    "context": _context,
+    "allowed_formats": _formats,
+    "nonce": _text(MAX_NONCE_LENGTH),
+    "valid_for": _integer(1, 10**9),
+    "max_bytes": _integer(1, 10**15),
+    "sha256": _sha256,
+    "origin": _origins,
+    "max_uses": _integer(1, MAX_USES),
+}
+_NAMING = ("public_id", "public_id_prefix", "folder", "use_filename", "unique_filename", "filename_override")
+# Part of what is signed, with no meaning of their own: the timestamp is read by freshness, a nonce just varies.
+_ACCEPTED_ONLY = ("timestamp", "nonce")
+
+SUPPORTED = tuple(_READERS)
+
+
+def check_route(params: Mapping[str, str], cloud: str, requested: ResourceType | None) -> None:
+    """`cloud_name` and `resource_type` are not signed; where they are sent they must say what the URL says."""
+    route = {"cloud_name": cloud, "resource_type": str(requested or "auto")}
+    for name, expected in route.items():
+        if params.get(name, expected) != expected:
+            raise InvalidParameter(f"Parameter {name} must be {expected}, as in the URL, or be left out.")

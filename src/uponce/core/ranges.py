@@ -1,0 +1,64 @@
+"""Byte ranges of a GET (RFC 9110 §14)."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from uponce.core.errors import RangeNotSatisfiable
+
+MAX_RANGES = 5
+
+_SPEC = re.compile(r"([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """`length` bytes from `start`, inside the file."""
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The last byte, inclusive, as Content-Range writes it."""
+        return self.start + self.length - 1
+
+
+def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
+    """The ranges to send; empty when the whole file is to be sent.
+
+    A header that is malformed, of another unit, or asks for more than MAX_RANGES pieces or for overlapping
+    ones is ignored, as the RFC allows: the answer is the whole file. RangeNotSatisfiable when it is well
+    formed and no range lies inside the file.
+    """
+    if header is None or not header.startswith("bytes="):
+        return ()
+    specs = [spec.strip() for spec in header.removeprefix("bytes=").split(",", MAX_RANGES)]
+    matches = [_SPEC.fullmatch(spec) for spec in specs]
+    if len(specs) > MAX_RANGES or not all(match and match.group() != "-" for match in matches):
+        return ()
+    resolved = [_resolve(match[1], match[2], size) for match in matches if match]
+    if None in resolved and not _is_well_formed(matches):
+        return ()
+    ranges = tuple(found for found in resolved if found is not None)
+    if not ranges:
+        raise RangeNotSatisfiable(f"No requested range lies inside the file of {size} bytes.")
+    return () if _overlap(ranges) else ranges
+
+
+def _is_well_formed(matches: list[re.Match[str] | None]) -> bool:
+    return not any(m and m[1] and m[2] and int(m[1]) > int(m[2]) for m in matches)
+
+
+def _resolve(first: str, last: str, size: int) -> ByteRange | None:
+    if first == "":
+        length = min(int(last), size)
+        return ByteRange(size - length, length) if length else None
+    start = int(first)
+    end = min(int(last), size - 1) if last else size - 1
+    return ByteRange(start, end - start + 1) if start <= end else None
+
+
+def _overlap(ranges: tuple[ByteRange, ...]) -> bool:
+    ordered = sorted(ranges, key=lambda r: r.start)
+    return any(a.end >= b.start for a, b in pairwise(ordered))

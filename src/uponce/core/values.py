@@ -1,0 +1,206 @@
+"""The values that every layer speaks of: assets, what is known of their media, keys and grants."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from uponce.core.signature import Algorithm
+
+
+class ResourceType(StrEnum):
+    """What an asset is. Audio is video, as with Cloudinary. A request may also say `auto`, which is None here."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    RAW = "raw"
+
+
+class DeliveryType(StrEnum):
+    """Who may fetch an asset: everyone, or only the holder of a signed delivery URL."""
+
+    UPLOAD = "upload"
+    PRIVATE = "private"
+    AUTHENTICATED = "authenticated"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFacts:
+    codec: str
+    bit_rate: int | None
+    frequency: int
+    channels: int
+    channel_layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    codec: str
+    profile: str | None
+    level: int
+    pix_format: str
+    bit_rate: int | None
+    dar: str | None
+    time_base: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFacts:
+    """What is known of a film or a sound. Duration in seconds, rates per second, rotation in degrees."""
+
+    duration: float | None
+    bit_rate: int | None
+    frame_rate: float | None
+    nb_frames: int | None
+    rotation: int
+    audio: AudioFacts | None
+    video: VideoFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """What the bytes say they are. `format` is the canonical extension (`jpg`, `mp4`) and None for raw.
+
+    `pages` counts frames of an animation and is 1 for a still picture; `timed` is None for images and raw.
+    """
+
+    kind: ResourceType
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    pages: int | None = None
+    timed: TimedFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Size in bytes and lower-case hex digests of a whole file."""
+
+    size: int
+    md5: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssetName:
+    """What names an asset. Equal public_ids of two resource types or delivery types are two assets."""
+
+    cloud: str
+    resource_type: ResourceType
+    type: DeliveryType
+    public_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One stored asset. Times in Unix seconds; `version` strictly increases with every overwrite."""
+
+    name: AssetName
+    asset_id: str
+    version: int
+    version_id: str
+    created_at: int
+    blob_key: str
+    digest: Digest
+    facts: MediaFacts
+    tags: tuple[str, ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    original_filename: str | None = None
+
+
+class KeyUses(StrEnum):
+    """How often one signature of a key may be used."""
+
+    ONCE = "once"
+    UNLIMITED = "unlimited"
+
+
+class KeyScope(StrEnum):
+    """What a key's signatures and credentials are good for."""
+
+    UPLOAD = "upload"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key and its policy. `secrets` has the current one first, then a rotated one that still counts.
+
+    `window` is how long its signatures live, in seconds; `watermark` the newest timestamp that was purged.
+    """
+
+    api_key: str
+    cloud: str
+    secrets: tuple[str, ...]
+    uses: KeyUses
+    scope: KeyScope
+    window: int
+    name: str = ""
+    allow_v1: bool = False
+    algorithms: tuple[Algorithm, ...] = tuple(Algorithm)
+    created_at: int = 0
+    revoked_at: int | None = None
+    watermark: int | None = None
+
+
+UNLIMITED_USES = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A verified signature: its key K, whose it is, and how long the ledger has to remember it."""
+
+    key: bytes
+    cloud: str
+    api_key: str
+    timestamp: int
+    max_uses: int
+    keep_until: int
+
+
+class GrantStatus(StrEnum):
+    """`unused` also covers grants that the ledger has never heard of."""
+
+    UNUSED = "unused"
+    USED = "used"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """The ledger's row of a grant. Times in Unix seconds."""
+
+    grant: Grant
+    uses: int
+    spent_at: int | None
+    revoked_at: int | None
+
+    @property
+    def status(self) -> GrantStatus:
+        if self.revoked_at is not None:
+            return GrantStatus.REVOKED
+        return GrantStatus.USED if self.uses >= self.grant.max_uses else GrantStatus.UNUSED
+
+
+class AuditEvent(StrEnum):
+    SPENT = "spent"
+    REFUSED = "refused"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asked, as far as the server can see; written to the audit."""
+
+    address: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One line of a grant's history. `code` is the error code of a refusal."""
+
+    at: int
+    event: AuditEvent
+    caller: Caller
+    code: str = ""
+    asset_id: str = ""
+    public_id: str = ""
