@@ -1,0 +1,128 @@
+"""Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from uponce.app.services import Services
+from uponce.core.canonical import refuse_ambiguous_escapes
+from uponce.core.errors import (
+    InvalidParameter,
+    InvalidSignature,
+    MissingParameter,
+    OriginMismatch,
+    UnknownApiKey,
+    UnknownCloud,
+    UnsupportedParameter,
+)
+from uponce.core.freshness import check_fresh, keep_until, parse_timestamp
+from uponce.core.parameters import UploadSpec, check_route, read_parameters
+from uponce.core.refusals import refusal_of
+from uponce.core.signature import DUMMY_SECRET, Algorithm, grant_key, verify
+from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, KeyUses, ResourceType
+
+CREDENTIALS = ("api_key", "signature", "timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good."""
+
+    key: ApiKey
+    grant: Grant
+    spec: UploadSpec
+    algorithm: Algorithm
+
+
+async def verify_signed(services: Services, cloud: str, params: Mapping[str, str]) -> Verified:
+    """Collected parameters → whose grant they are. Forged or altered ones raise and leave no trace."""
+    _require_credentials(params)
+    key = await _find_key(services, cloud, params)
+    verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
+    refuse_ambiguous_escapes(params)
+    spec = read_parameters(params)
+    if spec.valid_for is not None and spec.valid_for > key.window:
+        raise InvalidParameter(
+            f"Parameter valid_for is {spec.valid_for} seconds, signatures of this key live at most {key.window}."
+        )
+    timestamp = parse_timestamp(params["timestamp"])
+    grant = Grant(
+        key=grant_key(cloud, key.api_key, verified.string),
+        cloud=cloud,
+        api_key=key.api_key,
+        timestamp=timestamp,
+        max_uses=spec.max_uses or (1 if key.uses is KeyUses.ONCE else UNLIMITED_USES),
+        keep_until=keep_until(
+            timestamp,
+            window=key.window,
+            skew=services.limits.skew,
+            max_upload_seconds=services.limits.max_upload_seconds,
+        ),
+    )
+    return Verified(key, grant, spec, verified.algorithm)
+
+
+async def authorise(
+    services: Services,
+    cloud: str,
+    requested: ResourceType | None,
+    params: Mapping[str, str],
+    *,
+    origin: str | None,
+    caller: Caller,
+) -> Verified:
+    """`verify_signed`, and the grant is fresh, unspent and used from where it was signed for."""
+    verified = await verify_signed(services, cloud, params)
+    check_route(params, cloud, requested)
+    check_fresh(
+        verified.grant.timestamp,
+        now=services.clock.now(),
+        window=verified.key.window,
+        skew=services.limits.skew,
+        watermark=verified.key.watermark,
+        valid_for=verified.spec.valid_for,
+    )
+    _check_origin(verified.spec, origin)
+    await _refuse_spent(services, verified.grant, caller)
+    return verified
+
+
+def _require_credentials(params: Mapping[str, str]) -> None:
+    if "upload_preset" in params and "signature" not in params:
+        raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
+    if "api_key" not in params and "signature" not in params:
+        raise MissingParameter("Upload preset must be specified when using unsigned upload")
+    for name in CREDENTIALS:
+        if name not in params:
+            raise MissingParameter(f"Missing required parameter - {name}")
+
+
+async def _find_key(services: Services, cloud: str, params: Mapping[str, str]) -> ApiKey:
+    key = await services.database.find_key(params["api_key"])
+    if key is not None and key.cloud == cloud and key.revoked_at is None:
+        return key
+    _spend_as_long_as_a_known_key(params)
+    if not await services.database.list_keys(cloud):
+        raise UnknownCloud(f"Invalid cloud_name {cloud}")
+    raise UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
+
+
+def _spend_as_long_as_a_known_key(params: Mapping[str, str]) -> None:
+    try:
+        verify(params, params["signature"], [DUMMY_SECRET])
+    except InvalidSignature:
+        return
+
+
+def _check_origin(spec: UploadSpec, origin: str | None) -> None:
+    if spec.origin is not None and origin not in spec.origin:
+        raise OriginMismatch(
+            f"This signature is for uploads from {', '.join(spec.origin)}, not from {origin or 'no web origin'}."
+        )
+
+
+async def _refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
+    record = await services.database.find_grant(grant.key)
+    refusal = record and refusal_of(record, grant.max_uses)
+    if refusal:
+        await services.database.record_refusal(grant, refusal.code, caller)
+        raise refusal

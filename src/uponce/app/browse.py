@@ -1,0 +1,73 @@
+"""Look up what became of signatures: one, or a page of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from uponce.app.authorise import verify_signed
+from uponce.app.ports import Page
+from uponce.app.services import Services
+from uponce.core.errors import NotFound, ScopeDenied
+from uponce.core.values import ApiKey, AuditRecord, Grant, GrantRecord, GrantStatus, KeyScope
+
+HISTORY_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A grant, what the ledger knows of it, and its history. `expires_at` is None where only the ledger knows it."""
+
+    record: GrantRecord
+    expires_at: int | None
+    history: Sequence[AuditRecord]
+
+
+async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, str]) -> Sighting:
+    """By the signed fields themselves: works also for signatures that were never sent to the server."""
+    verified = await verify_signed(services, caller.cloud, fields)
+    check_reach(caller, verified.grant)
+    lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
+    record = await services.database.find_grant(verified.grant.key)
+    return Sighting(
+        record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None),
+        verified.grant.timestamp + lifetime,
+        await services.database.history(verified.grant.key, HISTORY_LIMIT),
+    )
+
+
+async def show_known(services: Services, caller: ApiKey, grant_id: str) -> Sighting:
+    """By id, for grants in the ledger; NotFound otherwise, and for those out of the caller's reach."""
+    record = await find_known(services, caller, grant_id)
+    return Sighting(record, None, await services.database.history(record.grant.key, HISTORY_LIMIT))
+
+
+async def find_known(services: Services, caller: ApiKey, grant_id: str) -> GrantRecord:
+    record = await services.database.find_grant(_parse_id(grant_id))
+    if record is None or not in_reach(caller, record.grant):
+        raise NotFound(
+            f"The ledger knows no signature {grant_id[:64]}. One that was never used is found by its signed fields."
+        )
+    return record
+
+
+async def list_signatures(
+    services: Services, caller: ApiKey, *, status: GrantStatus | None, limit: int, cursor: str | None
+) -> Page[GrantRecord]:
+    """Newest first; an upload-scope key sees its own signatures, an all-scope key those of its cloud."""
+    own = None if caller.scope is KeyScope.ALL else caller.api_key
+    return await services.database.list_grants(caller.cloud, api_key=own, status=status, limit=limit, cursor=cursor)
+
+
+def in_reach(caller: ApiKey, grant: Grant) -> bool:
+    return grant.cloud == caller.cloud and (caller.scope is KeyScope.ALL or grant.api_key == caller.api_key)
+
+
+def check_reach(caller: ApiKey, grant: Grant) -> None:
+    if not in_reach(caller, grant):
+        raise ScopeDenied(f"API key {caller.api_key} has upload scope: it sees and revokes its own signatures only.")
+
+
+def _parse_id(grant_id: str) -> bytes:
+    try:
+        return bytes.fromhex(grant_id) if len(grant_id) == 64 else b""
+    except ValueError:
+        return b""

@@ -1,0 +1,52 @@
+"""Find the asset behind a delivery URL and open its bytes."""
+
+from dataclasses import dataclass
+
+from uponce.app.ports import OpenBlob
+from uponce.app.services import Services
+from uponce.core.delivery import DeliveryPath
+from uponce.core.errors import DeliveryDenied, NotFound, StorageUnavailable
+from uponce.core.parameters import canonical_format
+from uponce.core.signature import verify_delivery
+from uponce.core.values import Asset, DeliveryType
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An asset and its open bytes. Close the blob."""
+
+    asset: Asset
+    blob: OpenBlob
+
+
+async def deliver(services: Services, path: DeliveryPath) -> Delivery:
+    """The original, or NotFound; DeliveryDenied when a signature is wrong, or missing where one is needed.
+
+    The signature is checked before the asset is looked up, so that nobody learns which private assets exist.
+    """
+    name = path.candidates[0][0]
+    await _check_signature(services, path, name.cloud, name.type)
+    # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
+    for _ in range(2):
+        asset = await _find(services, path)
+        blob = await services.blobs.open(asset.blob_key)
+        if blob is not None:
+            return Delivery(asset, blob)
+    raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
+
+
+async def _check_signature(services: Services, path: DeliveryPath, cloud: str, type_: DeliveryType) -> None:
+    if path.signature is None and type_ is DeliveryType.UPLOAD:
+        return
+    keys = await services.database.list_keys(cloud)
+    secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
+    if path.signature is None or not verify_delivery(path.source, path.signature, secrets):
+        raise DeliveryDenied("deny or ACL failure")
+
+
+async def _find(services: Services, path: DeliveryPath) -> Asset:
+    for name, extension in path.candidates:
+        asset = await services.database.find_asset(name)
+        if asset is not None and (extension is None or canonical_format(extension) == asset.facts.format):
+            return asset
+    raise NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")

@@ -1,0 +1,139 @@
+"""What arrives of an upload: fields and one file, in any order, turned into a staged blob and a verified grant.
+
+Fields that precede the file are verified before a byte of it is taken, and nothing that comes later may change
+them. A file that comes first is staged under a smaller limit and a deadline until its fields have arrived.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from uponce.app.authorise import CREDENTIALS, Verified, authorise
+from uponce.app.ports import Stage
+from uponce.app.services import Services
+from uponce.core.canonical import collect
+from uponce.core.errors import DuplicateParameter, InvalidSignature, LateParameter, MissingParameter
+from uponce.core.policy import refuse_size
+from uponce.core.values import Caller, ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """The frame of an upload: its route, the fields of its query, and who sends it. `requested` None is auto."""
+
+    cloud: str
+    requested: ResourceType | None
+    fields: tuple[tuple[str, str], ...]
+    origin: str | None
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileStart:
+    """The file begins; its bytes follow as bytes events. `filename` as the client sent it."""
+
+    filename: str | None
+
+
+Event = Field | FileStart | bytes
+
+
+class Intake:
+    """Takes events one by one. Whoever leaves it with the stage still inside has it discarded."""
+
+    def __init__(self, services: Services, request: UploadRequest) -> None:
+        self._services = services
+        self._request = request
+        self._fields = list(request.fields)
+        self._counted = ExitStack()
+        self._doubt: InvalidSignature | None = None
+        self._limit = 0
+        self.verified: Verified | None = None
+        self.stage: Stage | None = None
+        self.filename: str | None = None
+
+    async def __aenter__(self) -> "Intake":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._counted.close()
+        if self.stage is not None:
+            await self.stage.discard()
+
+    @property
+    def limit(self) -> int:
+        """The largest size the file may have, as far as is known by now."""
+        return self._limit
+
+    async def take(self, event: Event) -> None:
+        match event:
+            case bytes():
+                await self._take_bytes(event)
+            case Field(name, value):
+                self._take_field(name, value)
+            case FileStart(filename):
+                await self._begin_file(filename)
+
+    async def complete(self) -> Verified:
+        """All has arrived. The grant is verified, if that could not be done before the file."""
+        if self.verified is None:
+            await self._authorise(collect(self._fields))
+        if self.verified is None or self.stage is None:
+            raise MissingParameter("Missing required parameter - file")
+        return self.verified
+
+    def release(self) -> Stage:
+        """Hand the stage over: from now on its fate is the caller's business."""
+        if self.stage is None:
+            raise MissingParameter("Missing required parameter - file")
+        stage, self.stage = self.stage, None
+        return stage
+
+    def _take_field(self, name: str, value: str) -> None:
+        if self.verified is not None and self.stage is not None:
+            raise LateParameter(
+                f"Parameter {name[:100]} came after the file, when the signature had been verified without it. "
+                "Send all parameters before the file, or all after it."
+            )
+        self._fields.append((name, value))
+
+    async def _begin_file(self, filename: str | None) -> None:
+        if self.stage is not None:
+            raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
+        self.filename = filename
+        params = collect(self._fields)
+        if all(name in params for name in CREDENTIALS):
+            try:
+                await self._authorise(params)
+            except InvalidSignature as doubt:
+                # Some signed field may still come behind the file; until then this is an unverified upload.
+                self._doubt = doubt
+        if self.verified is None:
+            self._counted.enter_context(
+                self._services.attempts.unverified(self._services.limits.max_unverified_uploads)
+            )
+            self._limit = self._services.limits.max_bytes(self._request.requested, None)
+        self.stage = await self._services.blobs.stage()
+
+    async def _authorise(self, params: dict[str, str]) -> None:
+        request, limits = self._request, self._services.limits
+        verified = await authorise(
+            self._services, request.cloud, request.requested, params, origin=request.origin, caller=request.caller
+        )
+        self._counted.close()
+        self._counted.enter_context(self._services.attempts.of_grant(verified.grant, limits.attempts_per_grant))
+        self._limit = limits.max_bytes(request.requested, verified.spec)
+        self.verified = verified
+
+    async def _take_bytes(self, data: bytes) -> None:
+        if self.stage is None:
+            raise MissingParameter("Missing required parameter - file")
+        if self._doubt is not None and self.stage.size + len(data) > self._limit:
+            raise self._doubt
+        refuse_size(self.stage.size + len(data), self._limit)
+        await self.stage.write(data)

@@ -1,0 +1,38 @@
+"""Mint a signature: what a back end without an SDK asks for, and the command line does offline."""
+
+from collections.abc import Mapping
+
+from uponce.app.services import Services
+from uponce.core.canonical import UNSIGNED, collect, string_to_sign
+from uponce.core.errors import InvalidParameter
+from uponce.core.parameters import read_parameters
+from uponce.core.signature import Algorithm, grant_key, sign
+from uponce.core.values import ApiKey, KeyUses
+
+NONCE_LENGTH = 20
+
+
+def mint(
+    services: Services, key: ApiKey, params: Mapping[str, str], algorithm: Algorithm = Algorithm.SHA256
+) -> dict[str, str]:
+    """The parameters with timestamp, nonce, signature and api_key: the fields to post.
+
+    A timestamp in `params` is kept; a nonce is added for a key whose signatures work once, so that two
+    signatures of one second differ. Wrong parameters are refused here rather than at the upload.
+    """
+    for name in params:
+        if name in UNSIGNED:
+            raise InvalidParameter(f"Parameter {name} is not part of what is signed. Leave it out.")
+    fields = collect(params.items())
+    fields.setdefault("timestamp", str(int(services.clock.now())))
+    if key.uses is KeyUses.ONCE:
+        fields.setdefault("nonce", services.ids.base36(NONCE_LENGTH))
+    read_parameters(fields)
+    permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]
+    signature = sign(string_to_sign(fields), key.secrets[0], permitted)
+    return {**fields, "signature": signature, "api_key": key.api_key}
+
+
+def grant_id(key: ApiKey, fields: Mapping[str, str]) -> str:
+    """Hex of the grant key K of freshly minted fields: what status and revoke know the signature by."""
+    return grant_key(key.cloud, key.api_key, string_to_sign(fields)).hex()

@@ -1,0 +1,50 @@
+"""The garbage collector: forgets grants whose time is over, deletes bytes that belong to nothing.
+
+It deletes and never finishes what somebody else began. A blob is condemned in the database before it is deleted,
+and a commit that finds its blob condemned fails; so a server that was paused between making its bytes durable
+and committing can never publish a row without bytes.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from uponce.app.ports import StoredBlob
+from uponce.app.services import Services
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Counts of what was removed; `bytes` belong to the blobs."""
+
+    stages: int
+    blobs: int
+    bytes: int
+    grants: int
+
+
+async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int) -> Swept:
+    """Remove stages and orphans older than the grace time, and purge the ledger. Safe beside running servers."""
+    grants = await services.database.purge(audit_seconds)
+    stages = await services.blobs.sweep_stages(grace_seconds)
+    blobs = size = 0
+    async for batch in _batches(services.blobs.published(), grace_seconds):
+        condemned = set(await services.database.condemn([blob.key for blob in batch]))
+        for blob in batch:
+            if blob.key in condemned:
+                await services.blobs.delete(blob.key)
+                blobs, size = blobs + 1, size + blob.size
+    return Swept(stages, blobs, size, grants)
+
+
+async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:
+    batch: list[StoredBlob] = []
+    async for blob in blobs:
+        if blob.age >= grace_seconds:
+            batch.append(blob)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
