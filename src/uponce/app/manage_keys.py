@@ -46,12 +46,12 @@ async def create_key(
     return key
 
 
-async def set_up(services: Services, cloud: str) -> tuple[ApiKey, ...]:
+async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
     """On a first start, the two keys everyone needs: one to sign for browsers, one for the SDK on a server."""
     if await services.database.list_keys():
         return ()
-    browser = await create_key(services, cloud, name="browser")
-    server = await create_key(services, cloud, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL)
+    browser = await create_key(services, cloud, name="browser", window=window)
+    server = await create_key(services, cloud, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window)
     return browser, server
 
 

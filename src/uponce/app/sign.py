@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from uponce.app.services import Services
+from uponce.app.ports import Clock, Ids
 from uponce.core.canonical import UNSIGNED, collect, string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.parameters import read_parameters
@@ -13,7 +13,7 @@ NONCE_LENGTH = 20
 
 
 def mint(
-    services: Services, key: ApiKey, params: Mapping[str, str], algorithm: Algorithm = Algorithm.SHA256
+    key: ApiKey, params: Mapping[str, str], *, clock: Clock, ids: Ids, algorithm: Algorithm = Algorithm.SHA256
 ) -> dict[str, str]:
     """The parameters with timestamp, nonce, signature and api_key: the fields to post.
 
@@ -24,9 +24,9 @@ def mint(
         if name in UNSIGNED:
             raise InvalidParameter(f"Parameter {name} is not part of what is signed. Leave it out.")
     fields = collect(params.items())
-    fields.setdefault("timestamp", str(int(services.clock.now())))
+    fields.setdefault("timestamp", str(int(clock.now())))
     if key.uses is KeyUses.ONCE:
-        fields.setdefault("nonce", services.ids.base36(NONCE_LENGTH))
+        fields.setdefault("nonce", ids.base36(NONCE_LENGTH))
     read_parameters(fields)
     permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]
     signature = sign(string_to_sign(fields), key.secrets[0], permitted)

@@ -1,1 +1,114 @@
-def main() -> None: ...
+"""The command line. Each command is one module, imported when it is called, so that --help answers at once."""
+
+import sys
+
+import typer
+
+from uponce import __version__
+from uponce.cli import keys, signatures
+from uponce.cli.options import Data, Json
+from uponce.core.errors import UponceError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Media upload signatures that work once: a self-hosted server that speaks Cloudinary's upload API.",
+    epilog="Start with: uponce demo, or uponce serve.",
+)
+app.add_typer(keys.app, name="keys")
+app.add_typer(signatures.app, name="signatures")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"uponce {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    data: Data = None,
+    host: str | None = typer.Option(None, help="Address to listen on. [UPONCE_HOST, 127.0.0.1]", show_default=False),
+    port: int | None = typer.Option(None, help="Port; 0 picks a free one. [UPONCE_PORT, 8000]", show_default=False),
+    workers: int | None = typer.Option(None, help="Server processes. [UPONCE_WORKERS, 1]", show_default=False),
+) -> None:
+    """Run the server. An empty data folder is set up first, and its two CLOUDINARY_URLs are printed."""
+    from uponce.cli.serve import run
+
+    run(data=data, host=host, port=port, workers=workers)
+
+
+@app.command()
+def sign(
+    parameters: list[str] = typer.Argument(None, metavar="NAME=VALUE...", help="What to sign, e.g. folder=cats"),
+    data: Data = None,
+    key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
+    resource_type: str = typer.Option("auto", "--type", help="image, video, raw or auto."),
+    form: str = typer.Option("fields", "--as", help="fields, curl (a command), or url (the whole grant in one URL)."),
+    as_json: Json = False,
+) -> None:
+    """Mint one signature."""
+    from uponce.cli.sign import run
+
+    run(parameters or [], data=data, key=key, resource_type=resource_type, form="json" if as_json else form)
+
+
+@app.command()
+def upload(
+    files: list[str] = typer.Argument(metavar="FILE..."),
+    parameter: list[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Sign this with each file."),
+    data: Data = None,
+    key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
+    resource_type: str = typer.Option("auto", "--type", help="image, video, raw or auto."),
+    as_json: Json = False,
+) -> None:
+    """Sign and upload files, each with a signature of its own. CLOUDINARY_URL reaches a server elsewhere."""
+    from uponce.cli.upload import run
+
+    run(files, parameter, data=data, key=key, resource_type=resource_type, as_json=as_json)
+
+
+@app.command()
+def doctor(data: Data = None, as_json: Json = False) -> None:
+    """Check settings, disk, database and decoders; say what to do about what is wrong."""
+    from uponce.cli.doctor import run
+
+    run(data=data, as_json=as_json)
+
+
+@app.command()
+def sweep(
+    data: Data = None,
+    grace: int | None = typer.Option(None, help="Spare what is younger, in seconds. [UPONCE_GRACE_SECONDS, 7200]"),
+    as_json: Json = False,
+) -> None:
+    """Delete bytes that belong to nothing and forget grants whose time is over. Safe beside a running server."""
+    from uponce.cli.sweep import run
+
+    run(data=data, grace=grace, as_json=as_json)
+
+
+@app.command()
+def demo(keep: bool = typer.Option(False, help="Leave the server's folder behind, to look at.")) -> None:
+    """Show the whole story on real media: start a server, upload, replay, race, tear, revoke, kill it."""
+    from rich.console import Console
+
+    from uponce.cli.demo import run
+
+    raise typer.Exit(run(Console(), keep))
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 refused or failed, 2 usage."""
+    try:
+        app()
+    except UponceError as error:
+        typer.secho(f"uponce: {error.message}", fg="red", err=True)
+        sys.exit(1)

@@ -6,6 +6,7 @@ The signature covers the *escaped* text after the version, so the raw path is pa
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
@@ -36,7 +37,7 @@ def parse_path(raw_path: str) -> DeliveryPath:
     if len(segments) < 4:
         raise NotFound("Resource not found")
     cloud, resource_type, type_, *rest = segments
-    signature = _SIGNATURE.fullmatch(rest[0])
+    signature = _SIGNATURE.fullmatch(rest[0]) if len(rest) > 1 else None
     if signature:
         rest = rest[1:]
     if len(rest) > 1 and _VERSION.fullmatch(rest[0]):
@@ -44,7 +45,8 @@ def parse_path(raw_path: str) -> DeliveryPath:
     source = "/".join(rest)
     try:
         kind, delivery = ResourceType(resource_type), DeliveryType(type_)
-        public_id = unquote_to_bytes(source).decode()
+        # The catalog holds names in form NFC; a URL may spell one as its file system does.
+        public_id = unicodedata.normalize("NFC", unquote_to_bytes(source).decode())
         owner = unquote_to_bytes(cloud).decode()
     except ValueError:
         raise NotFound("Resource not found") from None
@@ -64,7 +66,8 @@ def _candidates(
 def source_of(public_id: str, format_: str | None) -> str:
     """The escaped public_id with its extension, as it stands in a URL and under a delivery signature."""
     text = f"{public_id}.{format_}" if format_ else public_id
-    return quote(text, safe="/:-_.")
+    # SDKs escape the tilde, which quote() never does.
+    return quote(text, safe="/:-_.").replace("~", "%7E")
 
 
 def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:

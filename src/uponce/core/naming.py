@@ -1,7 +1,7 @@
 """public_ids: which are allowed, and how one is made from what the client sent.
 
-A public_id is a name in the catalog and never a path on disk. The characters ``?&#\\%<>+`` are refused at every
-door: with `&` in a public_id the response signature would itself be a valid upload signature.
+A public_id is a name in the catalog and never a path on disk. The characters ``?&#\\%<>+`` and the double quote
+are refused at every door: with `&` in a public_id the response signature would itself be a valid upload signature.
 """
 
 import re
@@ -14,6 +14,9 @@ from uponce.core.values import ResourceType
 MAX_LENGTH = 255
 RANDOM_LENGTH = 20
 UNIQUE_SUFFIX_LENGTH = 6
+# A file's name alone is cut rather than refused: with the suffix both fit into MAX_LENGTH.
+_MAX_STEM = 200
+_MAX_EXTENSION = 40
 
 _FORBIDDEN = frozenset('?&#\\%<>+"')
 # Controls, invisible formatting (direction marks, zero-width), surrogates, private use, unassigned, line ends.
@@ -73,7 +76,7 @@ class Naming:
         `random` (20 characters) names an asset that nothing else names; `suffix` (6) makes a filename unique.
         Raw assets keep the filename's extension in their public_id, images and videos do not.
         """
-        base = self.public_id or self._from_filename(kind, filename, suffix) or _with_extension(kind, random, filename)
+        base = self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
         parts = [part for part in (self.folder, self.public_id_prefix, base) if part]
         return check_public_id("/".join(part.strip("/") for part in parts) if len(parts) > 1 else base)
 
@@ -81,17 +84,19 @@ class Naming:
         source = self.filename_override or filename
         if not self.use_filename or not source:
             return None
-        stem, extension = split_filename(source)
-        clean = _cleaned(stem)
-        if not clean:
+        stem = _cleaned(split_filename(source)[0], _MAX_STEM)
+        if not stem:
             return None
-        unique = f"{clean}_{suffix}" if self.unique_filename else clean
-        return f"{unique}.{_cleaned(extension)}" if kind is ResourceType.RAW and extension else unique
+        unique = f"{stem}_{suffix}" if self.unique_filename else stem
+        return unique + _extension(kind, source)
 
 
-def _with_extension(kind: ResourceType, random: str, filename: str | None) -> str:
-    extension = _cleaned(split_filename(filename)[1]) if filename else ""
-    return f"{random}.{extension}" if kind is ResourceType.RAW and extension else random
+def _extension(kind: ResourceType, filename: str | None) -> str:
+    """`.pdf`, or nothing where no extension is kept or none is left of it."""
+    if kind is not ResourceType.RAW:
+        return ""
+    extension = _cleaned(split_filename(filename or "")[1], _MAX_EXTENSION)
+    return f".{extension}" if extension else ""
 
 
 def split_filename(filename: str) -> tuple[str, str]:
@@ -101,10 +106,10 @@ def split_filename(filename: str) -> tuple[str, str]:
     return (stem, extension) if dot and stem else (last, "")
 
 
-def _cleaned(text: str) -> str:
+def _cleaned(text: str, length: int) -> str:
     normal = unicodedata.normalize("NFC", text)
     allowed = "".join("_" if _is_forbidden(c) or c.isspace() else c for c in normal)
-    return allowed.strip("_. ")[:200]
+    return allowed[:length].strip("_.")
 
 
 def folder_of(public_id: str) -> str:

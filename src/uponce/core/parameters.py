@@ -136,17 +136,20 @@ def _tags(name: str, value: str) -> tuple[str, ...]:
 
 
 def _context(name: str, value: str) -> tuple[tuple[str, str], ...]:
-    """`k=v|k2=v2`, where a backslash escapes `=` and `|`."""
+    """`k=v|k2=v2`, where a backslash escapes `=` and `|`; before anything else it is a backslash, as SDKs send it."""
     if len(value) > MAX_CONTEXT_LENGTH:
         raise InvalidParameter(f"Parameter context has {len(value)} characters, {MAX_CONTEXT_LENGTH} are allowed.")
     pairs: dict[str, str] = {}
-    for pair in re.findall(r"(?:\\.|[^|\\])+", value, re.DOTALL):
-        match = re.fullmatch(r"((?:\\.|[^=\\])+)=((?:\\.|[^\\])*)", pair, re.DOTALL)
-        if not match:
+    for pair in filter(None, re.split(r"(?<!\\)\|", value)):
+        key, *text = re.split(r"(?<!\\)=", pair, maxsplit=1)
+        if not key or not text:
             raise InvalidParameter(f"Parameter context must read key=value|key2=value2, not '{_shown(pair)}'.")
-        key, text = (re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in match.groups())
-        pairs[key] = text
+        pairs[_unescaped(key)] = _unescaped(text[0])
     return tuple(pairs.items())
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([=|])", r"\1", text)
 
 
 _FORMAT_ALIASES = {"jpeg": "jpg", "jpe": "jpg", "tif": "tiff"}

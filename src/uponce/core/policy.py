@@ -7,6 +7,14 @@ from uponce.core.naming import split_filename
 from uponce.core.parameters import UploadSpec, canonical_format
 from uponce.core.values import Digest, MediaFacts, ResourceType
 
+# Formats that are told by a file's bytes. The name of a raw file proves none of them: the resource type in the URL
+# is not signed, so anybody could else post any bytes as raw and call them x.png.
+MEDIA_FORMATS = frozenset(
+    """
+    jpg png gif webp avif tiff mp4 mov 3gp m4a webm mkv avi flv wmv mpg ts mp3 wav ogg flac aac aiff amr
+    """.split()
+)
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -60,10 +68,11 @@ def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
 def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: UploadSpec, limits: Limits) -> None:
     """Refuse by what the media turned out to be."""
     refuse_size(digest.size, limits.max_bytes(facts.kind, spec))
-    _judge_dimensions(facts, limits)
+    judge_dimensions(facts, limits)
     if spec.allowed_formats is None:
         return
-    actual = facts.format or canonical_format(split_filename(filename or "")[1])
+    named = canonical_format(split_filename(filename or "")[1])
+    actual = facts.format or (named if named not in MEDIA_FORMATS else None)
     if actual not in spec.allowed_formats:
         allowed = ", ".join(sorted(spec.allowed_formats))
         raise FormatNotAllowed(
@@ -71,7 +80,8 @@ def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: U
         )
 
 
-def _judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
+def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
+    """Refuse what would be too large to decode, by what the header promises."""
     pixels = (facts.width or 0) * (facts.height or 0)
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")

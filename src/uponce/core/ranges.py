@@ -31,9 +31,10 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
     ones is ignored, as the RFC allows: the answer is the whole file. RangeNotSatisfiable when it is well
     formed and no range lies inside the file.
     """
-    if header is None or not header.startswith("bytes="):
+    unit, _, range_set = (header or "").partition("=")
+    if unit.lower() != "bytes":
         return ()
-    specs = [spec.strip() for spec in header.removeprefix("bytes=").split(",", MAX_RANGES)]
+    specs = [spec.strip() for spec in range_set.split(",", MAX_RANGES)]
     matches = [_SPEC.fullmatch(spec) for spec in specs]
     if len(specs) > MAX_RANGES or not all(match and match.group() != "-" for match in matches):
         return ()

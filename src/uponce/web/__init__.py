@@ -1,1 +1,1 @@
-"""Web."""
+"""HTTP only: parse the request, call one use case, print its answer."""

@@ -1,0 +1,1 @@
+"""The BlobStore port, one module per back end."""

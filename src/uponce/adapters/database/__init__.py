@@ -1,0 +1,1 @@
+"""The Database port on SQL engines, one module per back end."""

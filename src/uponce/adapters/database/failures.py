@@ -1,0 +1,55 @@
+"""What went wrong in SQLite → errors of core/errors.py: the only place that reads a driver's exception."""
+
+import sqlite3
+
+from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, StorageFull, UponceError
+
+_RETRY_SECONDS = 2
+_PRIMARY_CODE = 0xFF
+
+
+def unavailable(error: Exception) -> UponceError:
+    """For work that certainly did not happen."""
+    if isinstance(error, UponceError):
+        return error
+    if _is_full(error):
+        return StorageFull(
+            "The database has no space left. Nothing was stored and no signature was spent; free disk space, "
+            "then send the same request again.",
+            detail=_detail(error),
+            retry_after=_RETRY_SECONDS,
+        )
+    return DatabaseUnavailable(
+        "The database cannot be read or written at this moment. Nothing was stored and no signature was spent; "
+        "send the same request again.",
+        detail=_detail(error),
+        retry_after=_RETRY_SECONDS,
+    )
+
+
+def outcome_unknown(error: Exception) -> UponceError:
+    """For work whose COMMIT did not answer: the log may hold it whole, and recovery would then bring it back."""
+    return OutcomeUnknown(
+        "The database did not confirm the commit, so it may or may not have happened. Ask for the signature's "
+        "status, or send the same request again: it is refused if the signature was spent.",
+        detail=_detail(error),
+        retry_after=_RETRY_SECONDS,
+    )
+
+
+def translated(error: Exception) -> Exception:
+    """What a caller gets for an exception of its own work. Domain errors pass through."""
+    if isinstance(error, sqlite3.Error):
+        return unavailable(error)
+    if isinstance(error, UnicodeError):
+        return InvalidParameter("A text holds a lone surrogate, which is not a character. Send valid UTF-8.")
+    return error
+
+
+def _is_full(error: Exception) -> bool:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & _PRIMARY_CODE == sqlite3.SQLITE_FULL
+
+
+def _detail(error: Exception) -> str:
+    return f"{type(error).__name__}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"

@@ -1,0 +1,83 @@
+"""Where the database's file lies. SQLite's locks and shared memory do not work across machines."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uponce.core.errors import SettingRefused
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_NETWORK = frozenset(
+    "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
+    "smbfs vboxsf".split()
+)
+# What else is mounted through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
+_LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
+
+
+def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
+    """SettingRefused when the existing folder lies on a network file system. Says nothing where there is no /proc."""
+    try:
+        mounts = mountinfo.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = file_system(folder.resolve(), mounts)
+    if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
+        raise SettingRefused(
+            f"The database folder {folder} lies on a network file system ({kind}), where SQLite cannot keep a "
+            "signature from being used twice. Point UPONCE_DATABASE to a local disk, or to PostgreSQL."
+        )
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
+    found, kind = -1, ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point = Path(_unescaped(left.split(" ")[4]))
+        # A later mount on the same point covers the earlier one.
+        if path.is_relative_to(point) and len(point.parts) >= found:
+            found, kind = len(point.parts), right.split(" ")[0]
+    return kind
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def make_private(path: Path) -> None:
+    """Create the file and its folders, if need be, so that a power cut does not lose their names; mode 0600.
+
+    SQLite gives the same mode to the files it puts beside this one, and syncs the folder itself later.
+    """
+    folders = [path.parent, *path.parent.parents]
+    missing = [folder for folder in folders if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600, exist_ok=True)
+    for folder in (path.parent, *(folder.parent for folder in missing)):
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    with _descriptor(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time, on this machine. Ends with the process at the latest."""
+    with _descriptor(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _descriptor(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""The schema and its versions: numbered SQL files, applied in order, forward only, all or nothing."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from importlib import resources
+
+from uponce.core.errors import SettingRefused
+
+
+def migrations() -> Sequence[str]:
+    """The texts of migrations/*.sql; the first one makes version 1."""
+    folder = resources.files(__package__) / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [file.read_text() for file in files]
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest version; SettingRefused when it comes from a newer release. Safe to race."""
+    steps = migrations()
+    if version_of(connection) == len(steps):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        present = version_of(connection)
+        _refuse_newer(present, len(steps))
+        for statement in (s for step in steps[present:] for s in _statements(step)):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+        connection.execute("COMMIT")
+    finally:
+        connection.rollback()
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _refuse_newer(present: int, newest: int) -> None:
+    if present > newest:
+        raise SettingRefused(
+            f"The database has schema version {present}, this release knows {newest} at most. Start a newer release; "
+            "going back needs a backup from before the upgrade."
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One at a time: `executescript` would commit the transaction first."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,177 @@
+"""SqliteDatabase: ledger, catalog, keys and audit in one SQLite file on a local disk.
+
+Everything that writes goes through one thread (writer.py); what a method returns or refuses is durable by then.
+Several server processes may share the file.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from uponce.adapters.database import audit, catalog, ledger
+from uponce.adapters.database.connection import connect
+from uponce.adapters.database.filesystem import locked, make_private, refuse_network
+from uponce.adapters.database.keys import KeyRing, SecretBox
+from uponce.adapters.database.readers import Readers
+from uponce.adapters.database.schema import migrate
+from uponce.adapters.database.writer import Job, Writer
+from uponce.app.ports import Clock, Committed, Draft, Page
+from uponce.core.errors import SettingRefused
+from uponce.core.values import (
+    ApiKey,
+    Asset,
+    AssetName,
+    AuditEvent,
+    AuditRecord,
+    Caller,
+    Grant,
+    GrantRecord,
+    GrantStatus,
+)
+
+# Rows a purge drops in one transaction: uploads wait meanwhile.
+_PURGE_ROWS = 5000
+
+
+class SqliteDatabase:
+    """The Database port (see app/ports.py for what each method promises). Between `open` and `close` only."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        secrets: SecretBox,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> None:
+        self._path = path.absolute()
+        self._clock = clock
+        self._secrets = secrets
+        self._connect = partial(connect, self._path)
+        self._writer = Writer(self._connect)
+        self._readers = Readers(self._connect)
+
+    def open(self) -> None:
+        """Create or migrate the file. SettingRefused when it cannot keep the guarantees, with the cure."""
+        folder = self._path.parent
+        try:
+            make_private(self._path)
+            refuse_network(folder)
+            with locked(folder):  # switching a new file to WAL fails in all processes but one
+                self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise SettingRefused(
+                f"The database {self._path} cannot be opened: {error}. Point UPONCE_DATABASE to a file in a folder "
+                "that the server may write."
+            ) from None
+        self._writer.start()
+
+    def close(self) -> None:
+        """Finish what was begun; later calls raise DatabaseUnavailable."""
+        self._writer.close()
+        self._readers.close()
+
+    async def find_key(self, api_key: str) -> ApiKey | None:
+        return await self._readers.run(lambda connection: self._keys.find(connection, api_key))
+
+    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
+        return await self._readers.run(lambda connection: self._keys.list(connection, cloud))
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._writer.run(lambda connection: self._keys.add(connection, key))
+
+    async def revoke_key(self, api_key: str) -> ApiKey | None:
+        return await self._writer.run(lambda connection: self._keys.revoke(connection, api_key))
+
+    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
+        return await self._writer.run(lambda connection: self._keys.rotate(connection, api_key, secret, overlap))
+
+    async def find_grant(self, key: bytes) -> GrantRecord | None:
+        return await self._readers.run(lambda connection: ledger.find(connection, key))
+
+    async def list_grants(
+        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    ) -> Page[GrantRecord]:
+        after = None if cursor is None else ledger.parse_cursor(cursor)
+        page = partial(ledger.page, cloud=cloud, api_key=api_key, status=status, limit=limit, after=after)
+        records, further = await self._readers.run(page)
+        return Page(tuple(records), None if further is None else str(further))
+
+    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
+        return await self._readers.run(lambda connection: audit.history(connection, key, limit))
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        return await self._writer.run(
+            lambda connection: _commit(connection, grant, draft, caller, now=self._clock.now())
+        )
+
+    async def find_commit(self, blob_key: str) -> Asset | None:
+        return await self._readers.run(lambda connection: catalog.find_by_blob(connection, blob_key))
+
+    async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
+        return await self._writer.run(lambda connection: _revoke(connection, grant, caller, now=self._clock.now()))
+
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            audit.write(connection, grant, AuditRecord(int(self._clock.now()), AuditEvent.REFUSED, caller, code))
+
+        await self._writer.run(job)
+
+    async def find_asset(self, name: AssetName) -> Asset | None:
+        return await self._readers.run(lambda connection: catalog.find(connection, name))
+
+    async def purge(self, audit_seconds: int) -> int:
+        dropped = await self._repeat(lambda connection: ledger.purge(connection, self._clock.now(), _PURGE_ROWS))
+        await self._repeat(lambda connection: audit.purge(connection, self._clock.now() - audit_seconds, _PURGE_ROWS))
+        return dropped
+
+    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        return await self._writer.run(lambda connection: catalog.condemn(connection, blob_keys, self._clock.now()))
+
+    async def ping(self) -> None:
+        await self._readers.run(lambda connection: connection.execute("SELECT count(*) FROM condemned").fetchone())
+        await self._writer.run(_touch)
+
+    @property
+    def _keys(self) -> KeyRing:
+        return KeyRing(self._secrets, self._clock.now())
+
+    def _migrate(self) -> None:
+        connection = self._connect()
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
+
+    async def _repeat(self, job: Job[int]) -> int:
+        """Run a bounded deletion until it finds less than its bound; the sum."""
+        total, count = 0, _PURGE_ROWS
+        while count == _PURGE_ROWS:
+            count = await self._writer.run(job)
+            total += count
+        return total
+
+
+def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: Caller, *, now: float) -> Committed:
+    """Spend, publish, note: all of it, or by the caller's rollback none of it."""
+    ledger.check_key(connection, grant)
+    ledger.spend(connection, grant, now)
+    committed = catalog.put(connection, draft, now)
+    asset = committed.asset
+    spent = AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+    audit.write(connection, grant, spent)
+    return committed
+
+
+def _revoke(connection: sqlite3.Connection, grant: Grant, caller: Caller, *, now: float) -> GrantRecord:
+    record, changed = ledger.revoke(connection, grant, now)
+    if changed:
+        audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))
+    return record
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """A write that changes nothing, yet reaches the disk: a full one is found out by nothing less."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA user_version = {version}")

@@ -1,0 +1,138 @@
+"""Real media made on the spot: a disc that wanders over a gradient, and a chord. For the demo and the tests.
+
+Every seed gives other colours, another path and another chord; the seed itself stands in the picture as a row of
+squares, so that no two seeds give the same bytes.
+"""
+
+import colorsys
+import io
+import math
+from array import array
+from fractions import Fraction
+from typing import Any
+
+import av
+import pyvips
+
+_GOLDEN = 0.618034
+_RATE = 44_100
+_FPS = 25
+_SEED_BITS = 32
+
+
+def jpeg(seed: int, width: int = 640, height: int = 480) -> bytes:
+    return bytes(_still(seed, width, height).jpegsave_buffer(Q=88))
+
+
+def png(seed: int, width: int = 320, height: int = 240) -> bytes:
+    return bytes(_still(seed, width, height).pngsave_buffer())
+
+
+def webp(seed: int, width: int = 320, height: int = 240) -> bytes:
+    return bytes(_still(seed, width, height).webpsave_buffer(Q=80))
+
+
+def avif(seed: int, width: int = 160, height: int = 120) -> bytes:
+    return bytes(_still(seed, width, height).heifsave_buffer(compression="av1", Q=60, effort=0))
+
+
+def tiff(seed: int, width: int = 160, height: int = 120) -> bytes:
+    return bytes(_still(seed, width, height).tiffsave_buffer(compression="deflate"))
+
+
+def gif(seed: int, frames: int = 12, width: int = 160, height: int = 120) -> bytes:
+    pages = [_picture(seed, width, height, index / frames) for index in range(frames)]
+    strip = pyvips.Image.arrayjoin(pages, across=1).copy()
+    strip.set_type(pyvips.GValue.gint_type, "page-height", height)
+    strip.set_type(pyvips.GValue.array_int_type, "delay", [80] * frames)
+    return bytes(strip.gifsave_buffer())
+
+
+def mp4(seed: int, seconds: float = 1.0, width: int = 320, height: int = 240) -> bytes:
+    return film("mp4", "libx264", "aac", seed, seconds, width, height)
+
+
+def mov(seed: int, seconds: float = 1.0, width: int = 320, height: int = 240) -> bytes:
+    return film("mov", "libx264", "aac", seed, seconds, width, height)
+
+
+def webm(seed: int, seconds: float = 1.0, width: int = 160, height: int = 120) -> bytes:
+    return film("webm", "libvpx", "libopus", seed, seconds, width, height)
+
+
+def mp3(seed: int, seconds: float = 1.0) -> bytes:
+    return sound("mp3", "libmp3lame", seed, seconds)
+
+
+def wav(seed: int, seconds: float = 1.0) -> bytes:
+    return sound("wav", "pcm_s16le", seed, seconds)
+
+
+def _still(seed: int, width: int, height: int) -> Any:
+    return _picture(seed, width, height, 0.0)
+
+
+def _picture(seed: int, width: int, height: int, time: float) -> Any:
+    """One picture of the disc's round; `time` runs from 0 to 1."""
+    light, dark, disc = (_colour(seed, turn, value) for turn, value in ((0.0, 0.95), (0.35, 0.45), (0.6, 0.9)))
+    ramp = pyvips.Image.xyz(width, height)
+    slope = (ramp[0] / width + ramp[1] / height) / 2
+    picture = (slope * [b - a for a, b in zip(light, dark, strict=True)] + light).cast("uchar")
+    angle = 2 * math.pi * (time + seed * _GOLDEN)
+    radius = min(width, height) // 5
+    x = round(width / 2 + width / 4 * math.cos(angle))
+    y = round(height / 2 + height / 4 * math.sin(angle))
+    picture = picture.draw_circle(disc, x, y, radius, fill=True)
+    return _write_seed(picture, seed).copy(interpretation="srgb")
+
+
+def _write_seed(picture: Any, seed: int) -> Any:
+    side = max(2, picture.width // (_SEED_BITS + 2))
+    for bit in range(_SEED_BITS):
+        ink = [255.0] * 3 if seed >> bit & 1 else [0.0] * 3
+        picture = picture.draw_rect(ink, side * (bit + 1), picture.height - 2 * side, side - 1, side - 1, fill=True)
+    return picture
+
+
+def _colour(seed: int, turn: float, value: float) -> list[float]:
+    return [255 * part for part in colorsys.hsv_to_rgb((seed * _GOLDEN + turn) % 1, 0.55, value)]
+
+
+def film(muxer: str, video: str, audio: str, seed: int, seconds: float, width: int, height: int) -> bytes:
+    """A film in any container and codecs that FFmpeg can write."""
+    buffer = io.BytesIO()
+    container: Any
+    with av.open(buffer, "w", format=muxer) as container:
+        pictures = container.add_stream(video, rate=_FPS, width=width, height=height, pix_fmt="yuv420p")
+        pictures.codec_context.thread_count = 1
+        chord = container.add_stream(audio, rate=48_000)
+        count = max(1, round(seconds * _FPS))
+        for index in range(count):
+            pixels = bytes(_picture(seed, width, height, index / count).bandjoin(255).write_to_memory())
+            frame = av.VideoFrame.from_bytes(pixels, width, height, format="rgba")
+            frame.pts, frame.time_base = index, Fraction(1, _FPS)
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        _play(container, chord, seed, seconds)
+    return buffer.getvalue()
+
+
+def sound(muxer: str, codec: str, seed: int, seconds: float) -> bytes:
+    """The same for a sound."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=muxer) as container:
+        _play(container, container.add_stream(codec, rate=_RATE), seed, seconds)
+    return buffer.getvalue()
+
+
+def _play(container: Any, stream: Any, seed: int, seconds: float) -> None:
+    """A major chord; its root is the seed's."""
+    root = 220 * 2 ** ((seed * _GOLDEN) % 1)
+    steps = [2 * math.pi * root * ratio / _RATE for ratio in (1, 5 / 4, 3 / 2)]
+    total = max(1, round(seconds * _RATE))
+    wave = array("h", (round(6000 * sum(math.sin(step * at) for step in steps)) for at in range(total)))
+    frame = av.AudioFrame(format="s16", layout="mono", samples=total)
+    frame.planes[0].update(wave.tobytes())
+    frame.sample_rate, frame.pts = _RATE, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

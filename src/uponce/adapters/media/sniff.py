@@ -1,0 +1,115 @@
+"""What the first bytes say a file is. Names, extensions and declared types are not asked.
+
+The `filetype` library knows the ordinary magic numbers. Containers whose type stands in a field (ISO media,
+Matroska) and text are read here, since it is silent or wrong about them.
+"""
+
+from collections.abc import Callable
+
+import filetype
+
+from uponce.adapters.media.formats import FORMATS, Format
+from uponce.core.errors import InvalidMedia
+from uponce.core.values import ResourceType
+
+HEAD_BYTES = 8192
+
+
+def admit(head: bytes, requested: ResourceType | None) -> Format | None:
+    """The format to decode; None for raw. InvalidMedia when the bytes are not what was requested.
+
+    `head` is the file's first HEAD_BYTES; `requested` None is auto, which takes as raw what cannot be decoded.
+    """
+    if requested is ResourceType.RAW:
+        return None
+    name = sniff(head)
+    format_ = FORMATS.get(name or "")
+    if requested is None or (format_ is not None and format_.kind is requested):
+        return format_
+    raise InvalidMedia(f"Invalid {requested} file. {_reason(name, format_, requested)}")
+
+
+def _reason(name: str | None, format_: Format | None, requested: ResourceType) -> str:
+    if name is None:
+        return "The bytes are of no known media format. Upload it as raw to store it as it is."
+    if format_ is None:
+        return f"The bytes look like {name.upper()}, which is not supported here as {requested}. Upload it as raw."
+    return f"The bytes look like {name.upper()}. Upload it as {format_.kind}."
+
+
+def sniff(head: bytes) -> str | None:
+    """The extension of what the bytes look like, known to FORMATS or not; None when they look like nothing."""
+    for check in _CHECKS:
+        name = check(head)
+        if name is not None:
+            return name
+    guess = filetype.guess(head)
+    return _ALIASES.get(guess.extension, guess.extension) if guess else None
+
+
+_ALIASES = {"tif": "tiff", "apng": "png", "m4v": "mp4", "aif": "aiff"}
+
+# By brand, the major one first (https://mp4ra.org/registered-types/brands). HEIC opens, but no decoder of its
+# pixels comes with libvips' wheels.
+_BRANDS = {
+    b"avif": "avif",
+    b"avis": "avif",
+    b"qt  ": "mov",
+    b"M4A ": "m4a",
+    b"M4B ": "m4a",
+    b"M4P ": "m4a",
+    b"crx ": "cr3",
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"), "heic"),
+    **dict.fromkeys((b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gg6", b"3g2a", b"3g2b", b"3g2c"), "3gp"),
+    **dict.fromkeys((b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V "), "mp4"),
+    **dict.fromkeys((b"mmp4", b"MSNV", b"dash", b"msdh", b"f4v ", b"F4V ", b"M4VP", b"M4VH", b"cmfc"), "mp4"),
+}
+# QuickTime files from before `ftyp` begin with one of these.
+_OLD_MOV = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
+
+
+def _iso_media(head: bytes) -> str | None:
+    box = head[4:8]
+    if box in _OLD_MOV and head[0] < 9:  # a size; printable text would be larger
+        return "mov"
+    if box != b"ftyp":
+        return None
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+
+
+def _matroska(head: bytes) -> str | None:
+    if not head.startswith(b"\x1a\x45\xdf\xa3"):
+        return None
+    at = head.find(b"\x42\x82", 4, 64)
+    if at < 0:
+        return None
+    doctype = head[at + 3 : at + 3 + (head[at + 2] & 0x7F)].rstrip(b"\0")
+    return {b"webm": "webm", b"matroska": "mkv"}.get(doctype)
+
+
+def _mpeg(head: bytes) -> str | None:
+    if head[:4] == b"\0\0\1\xba":
+        return "mpg"
+    if any(head[at::packet][:3] == b"\x47\x47\x47" for at, packet in ((0, 188), (4, 192))):
+        return "ts"
+    # MPEG audio, layer III: `filetype` misses the frames with a CRC and those of MPEG 2.5.
+    return "mp3" if head[:1] == b"\xff" and head[1:2] in b"\xe2\xe3\xf2\xf3\xfa\xfb" and len(head) > 1 else None
+
+
+def _big_tiff(head: bytes) -> str | None:
+    return "tiff" if head[:4] in (b"II+\0", b"MM\0+") else None
+
+
+_TEXTS = {b"<svg": "svg", b"<html": "html", b"<!doctype html": "html", b"#extm3u": "m3u8", b"ffconcat": "ffconcat"}
+
+
+def _text(head: bytes) -> str | None:
+    start = head[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<?xml", b"<!doctype svg", b"<!--")):
+        return "svg" if b"<svg" in head.lower() else "xml"
+    return next((name for prefix, name in _TEXTS.items() if start.startswith(prefix)), None)
+
+
+_CHECKS: tuple[Callable[[bytes], str | None], ...] = (_iso_media, _matroska, _mpeg, _big_tiff, _text)

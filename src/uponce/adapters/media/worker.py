@@ -1,0 +1,85 @@
+"""A warm decoder process: reads a Job per line from standard input, writes an Answer per line to standard output.
+
+`process.py` starts it as `python -m uponce.adapters.media.worker SETUP PARENT`. It loads all it needs, gives up every
+right it can do without, and then waits. It ends when its input does, or with its parent.
+"""
+
+import contextlib
+import os
+import sys
+from typing import IO, BinaryIO
+
+import msgspec
+
+from uponce.adapters.media.formats import FORMATS, Format
+from uponce.adapters.media.images import block_other_loaders, inspect_image
+from uponce.adapters.media.messages import Answer, Job, Ready, Setup
+from uponce.adapters.media.sandbox import confine, die_with, limit_resources
+from uponce.adapters.media.videos import inspect_video
+from uponce.core.errors import FileRefused, InvalidMedia, StorageUnavailable
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
+
+_INSPECTORS = {ResourceType.IMAGE: inspect_image, ResourceType.VIDEO: inspect_video}
+
+
+def main() -> None:
+    setup = msgspec.json.decode(sys.argv[1], type=Setup)
+    die_with(int(sys.argv[2]))
+    block_other_loaders()
+    _warm_up(setup.limits)
+    jobs, answers = _take_pipes()
+    limit_resources(setup.memory_bytes)
+    _say(answers, Ready(sandboxed=confine(setup.roots)))
+    for line in jobs:
+        _say(answers, _answer(msgspec.json.decode(line, type=Job), setup.limits))
+
+
+def _warm_up(limits: Limits) -> None:
+    """Whatever is loaded on first use is loaded now, while files can be opened."""
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        for format_ in FORMATS.values():
+            with contextlib.suppress(InvalidMedia):
+                _inspect(nothing, format_, limits)
+
+
+def _take_pipes() -> tuple[BinaryIO, IO[bytes]]:
+    """The two pipes, under numbers that no library prints to or reads from."""
+    jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+    return jobs, answers
+
+
+def _say(answers: IO[bytes], message: Ready | Answer) -> None:
+    answers.write(msgspec.json.encode(message) + b"\n")
+    answers.flush()
+
+
+def _answer(job: Job, limits: Limits) -> Answer:
+    if job.format is None:
+        return Answer()
+    format_ = FORMATS[job.format]
+    try:
+        with open(job.path, "rb") as file:  # noqa: PTH123
+            return Answer(facts=_inspect(file, format_, limits))
+    except (FileRefused, StorageUnavailable) as error:
+        return Answer(code=error.code, message=error.message, detail=error.detail)
+    except OSError as error:
+        return Answer(code=StorageUnavailable.code, message="The staged file cannot be read.", detail=str(error))
+
+
+def _inspect(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
+    try:
+        return _INSPECTORS[format_.kind](file, format_, limits)
+    except FileRefused:
+        raise
+    except Exception as error:
+        # Whatever a decoder trips over, out of memory included, is the file's doing.
+        raise InvalidMedia(f"Invalid {format_.kind} file. It cannot be read.", detail=repr(error)[:500]) from error
+
+
+if __name__ == "__main__":
+    main()

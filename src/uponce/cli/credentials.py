@@ -1,0 +1,55 @@
+"""Whom a command signs as, and where the server is: CLOUDINARY_URL, or the data folder on this machine."""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from uponce.app.ports import Database
+from uponce.cli.serve import base_url
+from uponce.config import cloudinary_url, load
+from uponce.core.errors import NotFound, SettingRefused
+from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.wiring import opened
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    key: ApiKey
+    base: str
+
+
+def find_credentials(data: str | None, api_key: str | None) -> Credentials:
+    """CLOUDINARY_URL wins unless a data folder is named."""
+    url = cloudinary_url()
+    if url is not None and data is None:
+        return _from_url(url)
+    settings = load(data=data)
+    with opened(settings) as backend:
+        keys = asyncio.run(_keys(backend.services.database))
+    active = [key for key in keys if key.revoked_at is None and api_key in (None, key.api_key)]
+    if not active:
+        wanted = f"API key {api_key}" if api_key else "active API key"
+        raise NotFound(f"There is no {wanted} in {settings.data_dir}. `uponce keys create` makes one.")
+    key = next((key for key in active if key.uses is KeyUses.ONCE), active[0])
+    return Credentials(key, base_url(settings, settings.port))
+
+
+async def _keys(database: Database) -> tuple[ApiKey, ...]:
+    return tuple(await database.list_keys())
+
+
+def _from_url(url: str) -> Credentials:
+    parts = urlsplit(url)
+    prefix = parse_qs(parts.query).get("upload_prefix", [""])[0]
+    if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname and prefix):
+        raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
+    cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
+    key = ApiKey(
+        api_key=unquote(parts.username),
+        cloud=cloud,
+        secrets=(unquote(parts.password),),
+        uses=KeyUses.ONCE,
+        scope=KeyScope.UPLOAD,
+        window=0,
+    )
+    return Credentials(key, prefix.rstrip("/"))

@@ -1,0 +1,86 @@
+"""`uponce demo`: the promise of a signature that works once, kept before your eyes on a real server."""
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from uponce.cli.demo import sdk
+from uponce.cli.demo.client import Client
+from uponce.cli.demo.server import Server, ServerFailed
+from uponce.cli.demo.story import STORY, Outcome, Step, World, leave
+from uponce.cli.demo.table import Board
+
+
+def run(console: Console, keep: bool = False) -> int:
+    """Tell the story on a fresh server: 0 when every line is as promised, 1 otherwise.
+
+    Leaves no process behind, and no file unless `keep`, whether it ends well, badly, by Ctrl-C or by SIGTERM.
+    """
+    board = Board(console)
+    if not sdk.installed():
+        board.fail(sdk.HOW_TO_INSTALL)
+        return 1
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="uponce-demo-"))
+    try:
+        with _ending_on_sigterm(), Server(folder) as server:
+            kept = _show(board, server, keep)
+    except ServerFailed as error:
+        board.fail(str(error))
+        return 1
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    board.sum_up(kept, time.monotonic() - began, folder if keep else None)
+    return 0 if all(kept) else 1
+
+
+def tell(story: Sequence[Step], world: World, board: Board) -> list[bool]:
+    """Act the steps in order; for each, whether it went as promised. One that breaks did not."""
+    kept = []
+    for number, step in enumerate(story, 1):
+        began = time.monotonic()
+        with board.busy(f"{number}  {step.title}"):
+            outcome = _act(step, world)
+        board.row(number, step, outcome, time.monotonic() - began)
+        kept.append(outcome.kept)
+    return kept
+
+
+def _act(step: Step, world: World) -> Outcome:
+    try:
+        return step.act(world)
+    except Exception as error:
+        return Outcome(False, f"{type(error).__name__}: {error}")
+
+
+def _show(board: Board, server: Server, keep: bool) -> list[bool]:
+    with board.busy("Starting a server in an empty folder, making a JPEG, a GIF and an MP4"):
+        server.start()
+        browser_key, server_key = server.keys
+        client = Client(server.url, browser_key)
+        world = World.prepare(server, client, server_key)
+    board.open(server.url, sdk.version())
+    with client:
+        return tell((*STORY, leave(keep)), world, board)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Clean up on SIGTERM as on Ctrl-C: the server runs in a process group of its own and would not hear of it."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,107 @@
+"""The two parties on the other side of the wire: the browser that posts, and its backend that signs and revokes."""
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.filepost import encode_multipart_formdata
+
+from uponce.cli.demo import sdk
+from uponce.cli.demo.server import Key
+
+Fields = Mapping[str, str]
+
+_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    filename: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: Mapping[str, Any]
+
+    @property
+    def code(self) -> str:
+        return str(self.body.get("error", {}).get("code", ""))
+
+    @property
+    def message(self) -> str:
+        return str(self.body.get("error", {}).get("message", ""))
+
+
+class Client:
+    """Speaks to the server at `url` with one API key; usable from many threads. Close it."""
+
+    def __init__(self, url: str, key: Key) -> None:
+        self._url = url
+        self._key = key
+        self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=_SECONDS)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the kept connections; the next request opens new ones."""
+        self._pool.clear()
+
+    def sign(self, public_id: str, timestamp: int | None = None) -> Fields:
+        """The form fields of one upload, signed as any backend does it: offline, with the SDK. Default: now."""
+        signed = {"public_id": public_id, "timestamp": str(int(time.time()) if timestamp is None else timestamp)}
+        return signed | {"api_key": self._key.api_key, "signature": sdk.sign(signed, self._key.secret)}
+
+    def post(self, fields: Fields, media: Media) -> Answer:
+        """POST the form as a browser would."""
+        body, content_type = _form(fields, media)
+        return self._request("POST", "auto/upload", body, {"Content-Type": content_type})
+
+    def begin(self, fields: Fields, media: Media) -> socket.socket:
+        """The first half of `post`; closing the socket tears the upload."""
+        body, content_type = _form(fields, media)
+        address = urlsplit(self._url)
+        assert address.hostname and address.port
+        head = (
+            f"POST /v1_1/{self._key.cloud}/auto/upload HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        connection = socket.create_connection((address.hostname, address.port), _SECONDS)
+        connection.sendall(head.encode() + body[: len(body) // 2])
+        return connection
+
+    def status(self, fields: Fields) -> str:
+        """What the server says of a signature: unused, used, revoked."""
+        return str(self._manage("status", fields).body.get("status", ""))
+
+    def revoke(self, fields: Fields) -> Answer:
+        return self._manage("revoke", fields)
+
+    def fetch(self, url: str) -> bytes:
+        """What the URL serves; empty when it is not a 200."""
+        response = self._pool.request("GET", url)
+        return response.data if response.status == 200 else b""
+
+    def _manage(self, action: str, fields: Fields) -> Answer:
+        credentials = urllib3.make_headers(basic_auth=f"{self._key.api_key}:{self._key.secret}")
+        headers = {**credentials, "Content-Type": "application/json"}
+        return self._request("POST", f"signatures/{action}", json.dumps(fields).encode(), headers)
+
+    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        url = f"{self._url}/v1_1/{self._key.cloud}/{path}"
+        response = self._pool.request(method, url, body=body, headers=headers)
+        return Answer(response.status, json.loads(response.data))
+
+
+def _form(fields: Fields, media: Media) -> tuple[bytes, str]:
+    return encode_multipart_formdata({**fields, "file": (media.filename, media.data)})

@@ -1,0 +1,43 @@
+"""The official `cloudinary` SDK, unmodified. It is an optional dependency, so it is imported on first use."""
+
+import importlib.metadata
+import importlib.util
+import io
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from uponce.cli.demo.server import Key
+
+HOW_TO_INSTALL = "The demo signs with the official cloudinary SDK, which is not installed: pip install 'uponce[demo]'"
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("cloudinary") is not None
+
+
+def version() -> str:
+    return importlib.metadata.version("cloudinary")
+
+
+def sign(params: Mapping[str, str], secret: str) -> str:
+    _forget_real_account()
+    from cloudinary.utils import api_sign_request
+
+    return str(api_sign_request(dict(params), secret))
+
+
+def upload(data: bytes, key: Key, url: str, **options: Any) -> dict[str, Any]:
+    """`cloudinary.uploader.upload` of a stream, as code on a server calls it."""
+    _forget_real_account()
+    from cloudinary.uploader import upload
+
+    account = {"cloud_name": key.cloud, "api_key": key.api_key, "api_secret": key.secret, "upload_prefix": url}
+    answer: dict[str, Any] = upload(io.BytesIO(data), **account, **options)
+    return answer
+
+
+def _forget_real_account() -> None:
+    """The SDK reads its settings from the environment, where the reader's own account may stand."""
+    for name in [name for name in os.environ if name.startswith("CLOUDINARY_")]:
+        del os.environ[name]

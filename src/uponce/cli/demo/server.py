@@ -1,0 +1,116 @@
+"""A real `uponce serve` in a process of its own, so that it can be killed as a power cut would."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+_KEY = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
+_LISTENING = re.compile(r"^listening on (http://\S+:(\d+))\s*$", re.MULTILINE)
+_START_SECONDS = 30
+_STOP_SECONDS = 10
+_POLL_SECONDS = 0.02
+
+
+class ServerFailed(RuntimeError):
+    """The server did not come up; the message ends with what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as a first start prints it."""
+
+    api_key: str
+    secret: str
+    cloud: str
+
+
+class Server:
+    """Starts, dies and comes back on one port and one data folder. Leaving the context ends it for good.
+
+    It leads a process group, so that its decoders go with it. `folder` also receives what it prints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._data = folder / "data"
+        self._log = folder / "server.log"
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.keys: tuple[Key, ...] = ()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when it listens; on later starts it takes the port of the first. ServerFailed after 30 seconds."""
+        command = [sys.executable, "-m", "uponce", "serve", "--data", str(self._data), "--port", str(self._port)]
+        # The reader's own settings must not reach the demo.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
+        # To a file: a pipe that nobody drains would stall a talkative server.
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=environment | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        printed, listening = self._wait_until_listening(self._process)
+        self.url, self._port = listening[1], int(listening[2])
+        self.keys = self.keys or tuple(Key(*found) for found in _KEY.findall(printed))
+        if len(self.keys) != 2:
+            raise ServerFailed(f"The server's first start must print 2 keys, it printed {len(self.keys)}.")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its decoders: no goodbye, no clean-up, like a power cut."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> bool:
+        """Ask it to stop; whether it did so within 10 seconds. If not, it is killed."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> bool:
+        process, self._process = self._process, None
+        if process is None:
+            return True
+        _signal_group(process.pid, how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        in_time = process.returncode is not None
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        return in_time
+
+    def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> tuple[str, re.Match[str]]:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            ended = process.poll() is not None
+            printed = self._log.read_text(errors="replace")
+            listening = _LISTENING.search(printed)
+            if listening:
+                return printed, listening
+            if ended or time.monotonic() > deadline:
+                what = f"ended with {process.returncode}" if ended else f"was not listening after {_START_SECONDS} s"
+                raise ServerFailed(f"The server {what}. It printed:\n{_tail(printed)}")
+            time.sleep(_POLL_SECONDS)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-12:]) or "nothing"

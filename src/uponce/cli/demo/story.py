@@ -1,0 +1,230 @@
+"""The story, step by step, as data: what happens, what is promised, and the act that looks whether it is so."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from uponce.adapters.media import samples
+from uponce.cli.demo import sdk
+from uponce.cli.demo.client import Answer, Client, Fields, Media
+from uponce.cli.demo.server import Key, Server
+
+USED = "signature_used"
+RIVALS = 20
+WINDOW = 3600
+SECONDS_LEFT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was seen, and whether it is what was promised. `quote` is the server's own sentence."""
+
+    kept: bool
+    seen: str
+    quote: str = ""
+
+
+@dataclass(slots=True)
+class World:
+    """What the steps act on, and what earlier steps leave to later ones."""
+
+    server: Server
+    client: Client
+    server_key: Key
+    photo: Media
+    other_photo: Media
+    animation: Media
+    film: Media
+    signed: dict[str, Fields] = field(default_factory=dict)
+    stored: dict[str, Media] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(cls, server: Server, client: Client, server_key: Key) -> "World":
+        return cls(
+            server,
+            client,
+            server_key,
+            photo=Media("photo.jpg", samples.jpeg(1)),
+            other_photo=Media("other.jpg", samples.jpeg(2)),
+            animation=Media("animation.gif", samples.gif(3)),
+            film=Media("film.mp4", samples.mp4(4)),
+        )
+
+    def sign(self, public_id: str, timestamp: int | None = None) -> Fields:
+        self.signed[public_id] = fields = self.client.sign(public_id, timestamp)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the table; `chapter` is the heading it stands under."""
+
+    chapter: str
+    title: str
+    promise: str
+    act: Callable[[World], Outcome]
+
+
+def sign_and_post(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+    return lambda world: _accepted(world, world.client.post(world.sign(public_id), pick(world)), pick(world))
+
+
+def post_signed(public_id: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+    return lambda world: _accepted(world, world.client.post(world.signed[public_id], pick(world)), pick(world))
+
+
+def post_refused(public_id: str, code: str, pick: Callable[[World], Media]) -> Callable[[World], Outcome]:
+    return lambda world: _refused(world.client.post(world.signed[public_id], pick(world)), code)
+
+
+def race(world: World) -> Outcome:
+    fields, start = world.sign("race"), threading.Barrier(RIVALS)
+
+    def post(_: int) -> Answer:
+        start.wait(timeout=30)
+        return world.client.post(fields, world.photo)
+
+    with ThreadPoolExecutor(RIVALS) as rivals:
+        answers = list(rivals.map(post, range(RIVALS)))
+    winners = sum(answer.status == 200 for answer in answers)
+    refused = sum(_refused(answer, USED, "signature_in_use").kept for answer in answers)
+    others = RIVALS - winners - refused
+    seen = f"{winners} stored, {refused} refused" + (f", {others} other" if others else "")
+    return Outcome(winners == 1 and refused == RIVALS - 1, seen)
+
+
+def tear(world: World) -> Outcome:
+    fields = world.sign("torn")
+    world.client.begin(fields, world.film).close()
+    return _unused(world.client.status(fields))
+
+
+def post_at_the_last_moment(world: World) -> Outcome:
+    born = int(time.time()) + SECONDS_LEFT - WINDOW
+    world.sign("too-late", born)
+    return _accepted(world, world.client.post(world.sign("last-moment", born), world.photo), world.photo)
+
+
+def post_too_late(world: World) -> Outcome:
+    fields = world.signed["too-late"]
+    time.sleep(max(0.0, int(fields["timestamp"]) + WINDOW + 0.1 - time.time()))
+    answer = world.client.post(fields, world.photo)
+    outcome = _refused(answer, "stale_request")
+    return Outcome(outcome.kept and answer.message.startswith("Stale request"), outcome.seen, outcome.quote)
+
+
+def revoke(world: World) -> Outcome:
+    answer = world.client.revoke(world.sign("revoked"))
+    status = str(answer.body.get("status", answer.code))
+    return Outcome(answer.status == 200 and status == "revoked", f"{answer.status} {status}")
+
+
+def crash(world: World) -> Outcome:
+    with world.client.begin(world.sign("crashed"), world.film):
+        # Also tells that the server has seen the upload, before it dies.
+        before = world.client.status(world.signed["crashed"])
+        world.server.kill()
+    world.client.hang_up()
+    began = time.monotonic()
+    world.server.start()
+    seen = f"up again after {time.monotonic() - began:.1f} s"
+    return Outcome(before == "unused", seen if before == "unused" else f"signature {before} before")
+
+
+def fetch_all(world: World) -> Outcome:
+    same = sum(world.client.fetch(url) == media.data for url, media in world.stored.items())
+    return Outcome(same == len(world.stored) > 0, f"{same} of {len(world.stored)} same bytes")
+
+
+def upload_twice(world: World) -> Outcome:
+    versions = [
+        sdk.upload(world.photo.data, world.server_key, world.server.url, public_id="poster")["version"]
+        for _ in range(2)
+    ]
+    return Outcome(versions[0] < versions[1], "stored, stored again")
+
+
+def _accepted(world: World, answer: Answer, media: Media) -> Outcome:
+    """Stored means: answered with 200, and the URL of the answer serves the very bytes that were sent."""
+    if answer.status != 200:
+        return Outcome(False, f"{answer.status} {answer.code}", answer.message)
+    url = str(answer.body["secure_url"])
+    same = world.client.fetch(url) == media.data
+    world.stored[url] = media
+    size = f"{len(media.data) / 1000:,.0f} kB"
+    return Outcome(same, f"200, {size}, same bytes" if same else f"200, {size}, OTHER BYTES")
+
+
+def _refused(answer: Answer, *codes: str) -> Outcome:
+    seen = f"{answer.status} {answer.code}" if answer.code else f"{answer.status}, it was stored"
+    return Outcome(answer.status == 400 and answer.code in codes, seen, answer.message)
+
+
+def _unused(status: str) -> Outcome:
+    return Outcome(status == "unused", f"signature {status or 'unknown'}")
+
+
+def _photo(world: World) -> Media:
+    return world.photo
+
+
+def _other_photo(world: World) -> Media:
+    return world.other_photo
+
+
+def _animation(world: World) -> Media:
+    return world.animation
+
+
+def _film(world: World) -> Media:
+    return world.film
+
+
+_ONCE = "A signature works ..."
+_NOT_TWICE = "... once"
+_FREE = "What fails costs nothing"
+_ENDS = "It ends by itself, or when its owner says so"
+_CRASH = "kill -9 changes nothing"
+_SERVER = "The key of your own server has no such limit"
+_LEAVE = "And goodbye"
+
+_WHOLE = "stored, same bytes"
+
+STORY = (
+    Step(_ONCE, "Sign a JPEG, post it, fetch it", _WHOLE, sign_and_post("photo", _photo)),
+    Step(_ONCE, "An animated GIF", _WHOLE, sign_and_post("animation", _animation)),
+    Step(_ONCE, "An MP4", _WHOLE, sign_and_post("film", _film)),
+    Step(_NOT_TWICE, "Post another JPEG, same signature", "refused", post_refused("photo", USED, _other_photo)),
+    Step(_NOT_TWICE, "Post the same JPEG again", "refused", post_refused("photo", USED, _photo)),
+    Step(_NOT_TWICE, "Post 20 at once with one signature", "1 stored, 19 refused", race),
+    Step(_FREE, "Cut the line halfway through an MP4", "signature unused", tear),
+    Step(_FREE, "Post it again, whole", _WHOLE, post_signed("torn", _film)),
+    Step(_ENDS, "Post a signature 59:57 old", _WHOLE, post_at_the_last_moment),
+    Step(_ENDS, "Post one that has become 60:00 old", "refused", post_too_late),
+    Step(_ENDS, "Revoke a signature", "revoked", revoke),
+    Step(_ENDS, "Post with it", "refused", post_refused("revoked", "signature_revoked", _photo)),
+    Step(_CRASH, "SIGKILL amid an upload, start again", "up again", crash),
+    Step(_CRASH, "Post with the JPEG's signature", "refused", post_refused("photo", USED, _photo)),
+    Step(_CRASH, "Fetch everything stored so far", "same bytes", fetch_all),
+    Step(_CRASH, "Post the interrupted upload again", _WHOLE, post_signed("crashed", _film)),
+    Step(_SERVER, "The SDK's uploader.upload, twice", "stored, stored again", upload_twice),
+)
+
+
+def leave(keep: bool) -> Step:
+    """The last line: the server stops when asked to, and its folder goes, or is kept as wished."""
+
+    def act(world: World) -> Outcome:
+        world.client.hang_up()
+        stopped = world.server.stop()
+        if not keep:
+            shutil.rmtree(world.server.folder)
+        folder = "kept" if world.server.folder.exists() else "removed"
+        kept = stopped and folder == ("kept" if keep else "removed")
+        return Outcome(kept, f"{'stopped' if stopped else 'HAD TO BE KILLED'}, {folder}")
+
+    what = "keep its folder" if keep else "remove its folder"
+    return Step(_LEAVE, f"Stop the server, {what}", f"stopped, {'kept' if keep else 'removed'}", act)

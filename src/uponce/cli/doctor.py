@@ -1,0 +1,83 @@
+"""`uponce doctor`: what would break a guarantee, and what to do about it."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import typer
+
+from uponce.app.check import check_ready
+from uponce.cli.options import print_json
+from uponce.config import Settings, load
+from uponce.core.errors import UponceError
+from uponce.wiring import Backend, opened
+
+_LOW_DISK = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`state` is ok, warning or broken; `detail` says what was found, and the cure where one is needed."""
+
+    name: str
+    state: str
+    detail: str
+
+
+def run(*, data: str | None, as_json: bool) -> None:
+    findings = list(examine(data))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "broken": "red"}[finding.state]
+            typer.echo(f"{typer.style(f'{finding.state:<8}', fg=colour)} {finding.name:<10} {finding.detail}")
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(data: str | None) -> Iterator[Finding]:
+    """Stops at the first broken thing that hides the rest."""
+    try:
+        settings = load(data=data)
+        yield Finding("settings", "ok", "readable")
+        with opened(settings) as backend:
+            yield Finding("database", "ok", f"{settings.database_url}: WAL, synchronous=FULL, local file system")
+            yield from _disk(settings)
+            yield from asyncio.run(_running_parts(backend))
+    except UponceError as error:
+        yield Finding("start", "broken", error.message)
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    free = shutil.disk_usage(settings.data_dir).free
+    if free < _LOW_DISK:
+        yield Finding(
+            "disk", "warning", f"{free} bytes free in {settings.data_dir}. Make room: a full disk refuses uploads."
+        )
+        return
+    yield Finding("disk", "ok", f"{free // _LOW_DISK} GiB free in {settings.data_dir}")
+
+
+async def _running_parts(backend: Backend) -> list[Finding]:
+    await backend.decoders.start()
+    try:
+        problems = await check_ready(backend.services)
+        findings = [
+            Finding(name, "ok" if problem is None else "broken", problem or "answers")
+            for name, problem in problems.items()
+        ]
+        return [*findings, _sandbox(lambda: backend.decoders.sandboxed)]
+    finally:
+        await backend.decoders.close()
+
+
+def _sandbox(sandboxed: Callable[[], bool]) -> Finding:
+    if sandboxed():
+        return Finding("sandbox", "ok", "decoders are confined by Landlock and resource limits")
+    return Finding(
+        "sandbox",
+        "warning",
+        "this kernel has no Landlock: decoders have resource limits only. Use Linux 5.13 or newer.",
+    )

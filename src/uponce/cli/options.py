@@ -1,0 +1,28 @@
+"""Options and output that commands share."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from uponce.core.errors import InvalidParameter
+
+Data = Annotated[
+    str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+
+
+def print_json(value: Any) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def parse_pairs(pairs: list[str]) -> dict[str, str]:
+    """`name=value` words → a mapping; a value may contain `=`."""
+    parsed: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name or name in parsed:
+            raise InvalidParameter(f"Write each parameter once, as NAME=VALUE, not {pair!r}.")
+        parsed[name] = value
+    return parsed

@@ -1,0 +1,45 @@
+"""`uponce sign`: one signature, in the form that the reader needs."""
+
+import shlex
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import typer
+
+from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.app.sign import grant_id, mint
+from uponce.cli.credentials import find_credentials
+from uponce.cli.options import parse_pairs, print_json
+from uponce.core.errors import InvalidParameter
+
+FORMS = ("fields", "curl", "url", "json")
+
+
+def run(parameters: list[str], *, data: str | None, key: str | None, resource_type: str, form: str) -> None:
+    if form not in FORMS:
+        raise InvalidParameter(f"There is no form {form!r}. Use --as fields, curl or url, or --json.")
+    credentials = find_credentials(data, key)
+    fields = mint(credentials.key, parse_pairs(parameters), clock=SystemClock(), ids=RandomIds())
+    url = upload_url(credentials.base, credentials.key.cloud, resource_type)
+    if form == "json":
+        print_json({"id": grant_id(credentials.key, fields), "upload_url": url, "fields": fields})
+        return
+    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](url, fields))
+
+
+def upload_url(base: str, cloud: str, resource_type: str) -> str:
+    return f"{base}/v1_1/{cloud}/{resource_type}/upload"
+
+
+def as_fields(url: str, fields: Mapping[str, str]) -> str:
+    return "\n".join([url, *(f"{name}={value}" for name, value in fields.items())])
+
+
+def as_curl(url: str, fields: Mapping[str, str]) -> str:
+    words = [f"--form-string {shlex.quote(f'{name}={value}')}" for name, value in fields.items()]
+    return " \\\n  ".join(["curl", *words, "-F file=@FILE", shlex.quote(url)])
+
+
+def as_one_url(url: str, fields: Mapping[str, str]) -> str:
+    """The whole grant in one URL: `curl -T FILE "$URL"`."""
+    return f"{url}?{urlencode(fields)}"

@@ -1,0 +1,27 @@
+"""`uponce sweep`"""
+
+import asyncio
+from dataclasses import asdict
+
+import typer
+
+from uponce.app.sweep import sweep
+from uponce.cli.options import print_json
+from uponce.config import load
+from uponce.wiring import DAY, opened
+
+
+def run(*, data: str | None, grace: int | None, as_json: bool) -> None:
+    settings = load(data=data)
+    grace_seconds = settings.grace_seconds if grace is None else grace
+    with opened(settings) as backend:
+        swept = asyncio.run(
+            sweep(backend.services, grace_seconds=grace_seconds, audit_seconds=settings.audit_days * DAY)
+        )
+    if as_json:
+        print_json(asdict(swept))
+        return
+    typer.echo(
+        f"removed {swept.stages} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
+        f"forgot {swept.grants} grants"
+    )

@@ -1,0 +1,130 @@
+"""Settings: the one place that reads the environment.
+
+Every setting is a variable `UPONCE_<NAME>`, or the lower-case name in a TOML file named by `UPONCE_CONFIG`; the
+environment wins. Limits have the names of core/policy.py.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from uponce.core.errors import SettingRefused
+from uponce.core.policy import Limits
+
+PREFIX = "UPONCE_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can set, with its default. Sizes in bytes, times in seconds."""
+
+    data: str = "./uponce-data"
+    database: str | None = None
+    storage: str | None = None
+    secret_key: str | None = None
+    cloud: str = "media"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    public_url: str | None = None
+    window: int = 3600
+    decoders: int = 2
+    decoder_seconds: int = 10
+    decoder_memory: int = 1024 * 1024 * 1024
+    sweep_seconds: int = 300
+    grace_seconds: int = 7200
+    audit_days: int = 90
+    log_level: str = "warning"
+    limits: Limits = Limits()
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data).absolute()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data_dir}/uponce.db"
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"file://{self.data_dir}/media"
+
+
+_LIMITS = frozenset(Limits.__dataclass_fields__)
+_OWN = frozenset(Settings.__struct_fields__) - {"limits"}
+# Read by this module itself, and so no field of Settings.
+_META = frozenset({"config"})
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment, a TOML file and the command line; the last one wins.
+
+    SettingRefused names the variable, the value and what is expected. An unknown UPONCE_ variable is refused too:
+    a misspelt limit would be no limit.
+    """
+    environment = os.environ if environ is None else environ
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+    values: dict[str, Any] = {**_read_file(given.pop("config", None)), **given}
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    unknown = sorted(set(values) - _OWN - _LIMITS - _META)
+    if unknown:
+        raise SettingRefused(f"There is no setting {PREFIX}{unknown[0].upper()}. docs/reference/settings.md lists all.")
+    limits = {name: _convert(name, values.pop(name), int) for name in list(values) if name in _LIMITS}
+    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    own = {name: _convert(name, value, types[name]) for name, value in values.items()}
+    return _checked(Settings(**own, limits=Limits(**limits)))
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The variables from which `load` makes the same settings again: how worker processes get them."""
+    values = {**msgspec.structs.asdict(settings), **{name: getattr(settings.limits, name) for name in _LIMITS}}
+    del values["limits"]
+    return {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+
+
+def cloudinary_url(environ: Mapping[str, str] | None = None) -> str | None:
+    """CLOUDINARY_URL, by which a command reaches a server on another machine."""
+    return (os.environ if environ is None else environ).get("CLOUDINARY_URL")
+
+
+def _read_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingRefused(f"{PREFIX}CONFIG={path} cannot be read: {error}.") from error
+
+
+def _convert(name: str, value: Any, type_: Any) -> Any:
+    try:
+        return msgspec.convert(value, type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingRefused(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}.") from None
+
+
+_POSITIVE = ("workers", "window", "decoders", "decoder_seconds", "decoder_memory", "sweep_seconds")
+
+
+def _checked(settings: Settings) -> Settings:
+    for name in _POSITIVE:
+        _require(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
+    for name in _LIMITS:
+        value = getattr(settings.limits, name)
+        _require(value >= (0 if name == "skew" else 1), name, value, "a positive number")
+    _require(0 <= settings.port <= 65535, "port", settings.port, "0 to 65535")
+    url = settings.public_url
+    good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))
+    _require(good_url, "public_url", url, "a URL like https://media.example")
+    level = settings.log_level.lower()
+    _require(level in ("debug", "info", "warning", "error"), "log_level", level, "debug, info, warning or error")
+    return settings
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise SettingRefused(f"{PREFIX}{name.upper()}={value} is not valid: it must be {expected}.")

@@ -1,0 +1,110 @@
+"""The routes, in one list, and what wraps them all: a request id, and an answer whatever happens."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from uponce.app.services import Services
+from uponce.core.errors import MalformedRequest, NotFound, UponceError
+from uponce.core.values import ResourceType
+from uponce.web import delivery, signatures, upload
+from uponce.web.body import Message, Receive, Scope, Send
+from uponce.web.health import HealthEndpoint, ReadyEndpoint
+from uponce.web.respond import send_error, send_json
+
+log = logging.getLogger("uponce")
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+_REQUEST_ID_LENGTH = 32
+_EXPOSED = ["ETag", "X-Cld-Error", "X-Request-Id", "Retry-After", "Content-Range", "Accept-Ranges"]
+
+
+def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -> "App":
+    """The ASGI application. Uploads and deliveries may come from any origin, without credentials; the signature
+    endpoints may not be called across origins at all."""
+    signature = only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
+    originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
+    routes = [
+        Route(
+            "/v1_1/{cloud}/{resource_type}/upload",
+            cors(upload.METHODS, upload.UploadEndpoint(services, public_url)),
+        ),
+        Route("/v1_1/{cloud}/signatures", signature),
+        Route("/v1_1/{cloud}/signatures/{action}", signature),
+        Route("/healthz", only(("GET", "HEAD"), HealthEndpoint())),
+        Route("/readyz", only(("GET", "HEAD"), ReadyEndpoint(services))),
+        *(Route(f"/{{cloud}}/{kind}/{{rest:path}}", originals) for kind in ResourceType),
+    ]
+    return App(Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan), services)
+
+
+def cors(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
+    return CORSMiddleware(
+        only(methods, endpoint),
+        allow_origins=["*"],
+        allow_methods=[*methods, "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+        max_age=3600,
+    )
+
+
+def only(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
+    """Refuse other methods with 405, which no SDK ever sees."""
+
+    class Only:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] in methods:
+                await endpoint(scope, receive, send)
+                return
+            error = MalformedRequest(f"Method {scope['method']} is not allowed here. Use {' or '.join(methods)}.")
+            allow = (b"allow", ", ".join(methods).encode())
+            await send_error(scope, receive, send, error, body_complete=False, status=405, headers=(allow,))
+
+    return Only()
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        error = NotFound("There is nothing at this address. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload.")
+        await send_error(scope, receive, send, error, body_complete=False)
+
+
+class App:
+    """Gives each request its id, and turns whatever escaped into an answer; every error is logged here, once."""
+
+    def __init__(self, router: ASGIApp, services: Services) -> None:
+        self._router = router
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        started = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._router(scope, receive, send_marked)
+        except UponceError as error:
+            if not started:
+                await send_error(scope, receive, send_marked, error, body_complete=False)
+        except Exception:
+            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            if not started:
+                body = {"error": {"message": f"Internal error, request {request_id}", "code": "internal_error"}}
+                await send_json(scope, send_marked, 500, body)

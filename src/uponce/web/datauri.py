@@ -1,0 +1,63 @@
+"""`file` sent as text: a data URI is decoded as it streams in; remote URLs are refused."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+
+from uponce.core.errors import InvalidParameter, UnsupportedParameter
+
+# The SDKs' own pattern: an optional media type, any parameters, then `;base64,`.
+_HEAD = re.compile(rb"data:([\w.+-]+/[\w.+-]+)?(;[\w.-]+=[\w.-]+)*;base64,")
+_MAX_HEAD = 1024
+_REMOTE = (b"http://", b"https://", b"ftp://", b"s3://", b"gs://")
+_WHITESPACE = b"\r\n\t "
+
+
+class TextFile:
+    """Feed it the text of a `file` field; it returns the bytes meant."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._rest = b""
+
+    def feed(self, text: bytes) -> Iterator[bytes]:
+        """The bytes that can be decoded so far; InvalidParameter or UnsupportedParameter when none can be."""
+        if self._head is not None:
+            self._head += text
+            match = _HEAD.match(self._head)
+            if match is None:
+                self._refuse_unless_incomplete(self._head)
+                return
+            text, self._head = self._head[match.end() :], None
+        digits = self._rest + text.translate(None, _WHITESPACE)
+        whole = len(digits) - len(digits) % 4
+        self._rest = digits[whole:]
+        if whole:
+            yield _decoded(digits[:whole])
+
+    def finish(self) -> Iterator[bytes]:
+        """What is left at the end of the field."""
+        if self._head is not None:
+            raise _unsupported(self._head)
+        if self._rest:
+            yield _decoded(self._rest + b"=" * (-len(self._rest) % 4))
+
+    def _refuse_unless_incomplete(self, head: bytes) -> None:
+        if head.startswith(_REMOTE):
+            raise UnsupportedParameter("Remote URLs as file are not supported by this server yet. Send the bytes.")
+        if len(head) > _MAX_HEAD or not (head.startswith(b"data:") or b"data:".startswith(head)):
+            raise _unsupported(head)
+
+
+def _decoded(digits: bytes) -> bytes:
+    try:
+        return base64.b64decode(digits, validate=True)
+    except binascii.Error:
+        raise InvalidParameter("The data URI in parameter file is not valid base64.") from None
+
+
+def _unsupported(head: bytes) -> InvalidParameter:
+    shown = head[:80].decode("ascii", "replace")
+    printable = "".join(char if char.isprintable() else "?" for char in shown)
+    return InvalidParameter(f"Unsupported source URL: {printable}. Send the bytes with a filename, or a data URI.")

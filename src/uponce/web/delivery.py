@@ -1,0 +1,214 @@
+"""GET and HEAD of originals."""
+
+from collections.abc import AsyncIterator, Sequence
+from email.utils import formatdate, parsedate_to_datetime
+from urllib.parse import quote
+
+from uponce.app.deliver import Delivery, deliver
+from uponce.app.ports import OpenBlob
+from uponce.app.services import Services
+from uponce.core.delivery import parse_path
+from uponce.core.errors import MalformedRequest, UponceError
+from uponce.core.ranges import ByteRange, parse_ranges
+from uponce.core.values import Asset, DeliveryType, ResourceType
+from uponce.web.body import Receive, Scope, Send
+from uponce.web.request import Head, read_head
+from uponce.web.respond import send_error
+
+METHODS = ("GET", "HEAD")
+_BLOCK = 256 * 1024
+_BINARY = "application/octet-stream"
+
+# Formats that a browser may show: none of them runs script. Everything else is a download of bytes.
+CONTENT_TYPES = {
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "tiff": "image/tiff",
+    "mp4": "video/mp4",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpeg": "video/mpeg",
+    "3gp": "video/3gpp",
+    "flv": "video/x-flv",
+    "ts": "video/mp2t",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "aac": "audio/aac",
+    "wav": "audio/wav",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "flac": "audio/flac",
+}
+
+# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
+_INERT = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"timing-allow-origin", b"*"),
+)
+
+
+class DeliveryEndpoint:
+    """`/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`"""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            head = read_head(scope)
+            delivery = await deliver(self._services, parse_path(_raw_path(scope)))
+        except UponceError as error:
+            await send_error(scope, receive, send, error, body_complete=True)
+            return
+        try:
+            await _answer(scope, send, head, delivery)
+        except UponceError as error:
+            await send_error(scope, receive, send, error, body_complete=True)
+        finally:
+            delivery.blob.close()
+
+
+def _raw_path(scope: Scope) -> str:
+    try:
+        return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
+    except UnicodeDecodeError:
+        raise MalformedRequest("The path is not percent-encoded.") from None
+
+
+async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery) -> None:
+    asset, blob = delivery.asset, delivery.blob
+    headers = _headers(asset)
+    if _not_modified(head, asset):
+        await _start(send, 304, headers)
+        await send({"type": "http.response.body", "body": b""})
+        return
+    ranges = parse_ranges(head.headers.get("range"), blob.size) if _range_applies(head, asset) else ()
+    if len(ranges) > 1:
+        await _send_pieces(scope, send, headers, asset, blob, ranges)
+        return
+    piece = ranges[0] if ranges else ByteRange(0, blob.size)
+    headers += [(b"content-type", _content_type(asset)), (b"content-length", str(piece.length).encode())]
+    if ranges:
+        headers.append((b"content-range", _content_range(piece, blob.size)))
+    await _start(send, 206 if ranges else 200, headers)
+    await _stream(send, _pieces_of(blob, piece), with_body=scope["method"] != "HEAD")
+
+
+async def _send_pieces(
+    scope: Scope,
+    send: Send,
+    headers: list[tuple[bytes, bytes]],
+    asset: Asset,
+    blob: OpenBlob,
+    ranges: Sequence[ByteRange],
+) -> None:
+    """multipart/byteranges (RFC 9110 §14.6), with its exact length computed beforehand."""
+    boundary = asset.version_id.encode()
+    heads = [
+        b"\r\n--%b\r\ncontent-type: %b\r\ncontent-range: %b\r\n\r\n"
+        % (boundary, _content_type(asset), _content_range(piece, blob.size))
+        for piece in ranges
+    ]
+    tail = b"\r\n--%b--\r\n" % boundary
+    length = sum(map(len, heads)) + sum(piece.length for piece in ranges) + len(tail)
+    headers += [
+        (b"content-type", b"multipart/byteranges; boundary=" + boundary),
+        (b"content-length", str(length).encode()),
+    ]
+    await _start(send, 206, headers)
+
+    async def body() -> AsyncIterator[bytes]:
+        for part_head, piece in zip(heads, ranges, strict=True):
+            yield part_head
+            async for block in _pieces_of(blob, piece):
+                yield block
+        yield tail
+
+    await _stream(send, body(), with_body=scope["method"] != "HEAD")
+
+
+async def _start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) -> None:
+    if with_body:
+        async for block in blocks:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _pieces_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
+    offset, left = piece.start, piece.length
+    while left:
+        block = await blob.read(offset, min(_BLOCK, left))
+        if not block:
+            return  # shorter than promised; the server closes the connection and the client sees it
+        offset, left = offset + len(block), left - len(block)
+        yield block
+
+
+def _headers(asset: Asset) -> list[tuple[bytes, bytes]]:
+    open_to_all = asset.name.type is DeliveryType.UPLOAD
+    cache = b"public, no-transform, max-age=2592000" if open_to_all else b"private, no-transform, max-age=3600"
+    headers = [
+        (b"etag", _etag(asset).encode()),
+        (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"cache-control", cache),
+        *_INERT,
+    ]
+    if _content_type(asset) == _BINARY.encode():
+        headers.append((b"content-disposition", _attachment(asset)))
+    return headers
+
+
+def _content_type(asset: Asset) -> bytes:
+    if asset.name.resource_type is ResourceType.RAW:
+        return _BINARY.encode()
+    return CONTENT_TYPES.get(asset.facts.format or "", _BINARY).encode()
+
+
+def _attachment(asset: Asset) -> bytes:
+    """RFC 6266 with RFC 8187: a filename of the last segment of the public_id, percent-encoded."""
+    filename = asset.name.public_id.rpartition("/")[2]
+    return f"attachment; filename*=UTF-8''{quote(filename, safe='')}".encode()
+
+
+def _content_range(piece: ByteRange, size: int) -> bytes:
+    return f"bytes {piece.start}-{piece.end}/{size}".encode()
+
+
+def _etag(asset: Asset) -> str:
+    return f'"{asset.digest.md5}"'
+
+
+def _not_modified(head: Head, asset: Asset) -> bool:
+    """RFC 9110 §13: If-None-Match decides alone where it is present."""
+    if "if-none-match" in head.headers:
+        tags = [tag.strip().removeprefix("W/") for tag in head.get("if-none-match").split(",")]
+        return "*" in tags or _etag(asset) in tags
+    since = _date(head.get("if-modified-since"))
+    return since is not None and asset.version <= since
+
+
+def _range_applies(head: Head, asset: Asset) -> bool:
+    condition = head.get("if-range")
+    if not condition:
+        return True
+    return condition == _etag(asset) or _date(condition) == asset.version
+
+
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, OverflowError, TypeError):
+        return None

@@ -1,0 +1,50 @@
+"""The one table from errors to HTTP statuses.
+
+SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only (npm's uploader hides all others, and takes 429 for rate
+limiting), so whatever a person has to read is 400, 401 or 404.
+"""
+
+from uponce.core import errors
+from uponce.core.errors import UponceError
+
+STATUS: dict[type[UponceError], int] = {
+    errors.SignatureUsed: 400,
+    errors.SignatureInUse: 400,
+    errors.SignatureRevoked: 400,
+    errors.StaleRequest: 400,
+    errors.FutureTimestamp: 400,
+    errors.UnknownCloud: 401,
+    errors.UnknownApiKey: 401,
+    errors.InvalidSignature: 401,
+    errors.BadCredentials: 401,
+    errors.ScopeDenied: 401,
+    errors.OriginMismatch: 400,
+    errors.DeliveryDenied: 401,
+    errors.MissingParameter: 400,
+    errors.InvalidParameter: 400,
+    errors.DuplicateParameter: 400,
+    errors.LateParameter: 400,
+    errors.UnknownParameter: 400,
+    errors.UnsupportedParameter: 400,
+    errors.FileTooLarge: 400,
+    errors.EmptyFile: 400,
+    errors.InvalidMedia: 400,
+    errors.MediaTooLarge: 400,
+    errors.FormatNotAllowed: 400,
+    errors.ContentMismatch: 400,
+    errors.MalformedRequest: 400,
+    errors.RequestTooSlow: 400,
+    errors.NotFound: 404,
+    errors.RangeNotSatisfiable: 416,
+    errors.DatabaseUnavailable: 503,
+    errors.OutcomeUnknown: 503,
+    errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
+    errors.BlobCondemned: 503,
+    errors.ServerBusy: 503,
+    errors.SettingRefused: 500,
+}
+
+
+def status_of(error: UponceError) -> int:
+    return STATUS[type(error)]

@@ -1,0 +1,150 @@
+"""Multipart bodies and queries → upload events, streaming, with limits on everything that is buffered."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from uponce.app.intake import Event, Field, FileStart
+from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest
+from uponce.web.body import Body
+from uponce.web.datauri import TextFile
+
+
+@dataclass(frozen=True, slots=True)
+class FormLimits:
+    """What the fields of one request may cost. `overhead_bytes` is all of the body that is not the file."""
+
+    max_fields: int = 128
+    max_field_bytes: int = 64 * 1024
+    max_overhead_bytes: int = 2 * 1024 * 1024
+    max_boundary: int = 200
+    max_part_headers: int = 8
+    max_part_header_bytes: int = 8 * 1024
+
+
+FORM_LIMITS = FormLimits()
+_PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
+
+
+def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[str, str], ...]:
+    """The fields of a query string or of an urlencoded body, in order."""
+    try:
+        text = query.decode("ascii")
+        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limits.max_fields))
+    except UnicodeError:
+        raise MalformedRequest("The query is not percent-encoded UTF-8.") from None
+    except ValueError:
+        raise MalformedRequest(f"The query has more than {limits.max_fields} fields.") from None
+
+
+async def raw_events(body: Body, filename: str | None) -> AsyncIterator[Event]:
+    """A body that is the file itself."""
+    yield FileStart(filename)
+    async for chunk in body.chunks():
+        yield chunk
+
+
+async def multipart_events(body: Body, content_type: str, limits: FormLimits = FORM_LIMITS) -> AsyncIterator[Event]:
+    """A multipart/form-data body. Everything that is torn, oversized or ambiguous is MalformedRequest."""
+    parts = _Parts(limits)
+    try:
+        with _parser(content_type, limits) as parser:
+            async for chunk in body.chunks():
+                for item in parser.parse(chunk):
+                    for event in parts.take(item):
+                        yield event
+                parts.count(len(chunk))
+    except MultipartError as error:
+        raise MalformedRequest(f"The multipart body is malformed: {error}.") from None
+    except UnicodeError:
+        raise MalformedRequest("A part's header is not UTF-8.") from None
+
+
+def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
+    media_type, options = parse_options_header(content_type)
+    boundary = options.get("boundary", "")
+    if media_type != "multipart/form-data" or not 0 < len(boundary) <= limits.max_boundary:
+        raise MalformedRequest("Send multipart/form-data with a boundary, or PUT the bytes.")
+    # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
+    return PushMultipartParser(
+        boundary,
+        max_header_size=limits.max_part_header_bytes,
+        max_header_count=limits.max_part_headers,
+        max_segment_count=limits.max_fields + 1,
+        strict=False,
+    )
+
+
+class _Parts:
+    """Parser items in, events out: collects fields, passes the file on."""
+
+    def __init__(self, limits: FormLimits) -> None:
+        self._limits = limits
+        self._overhead = 0
+        self._name = ""
+        self._value: list[bytes] = []
+        self._size = 0
+        self._in_file = False
+        self._text: TextFile | None = None
+
+    def take(self, item: "MultipartSegment | bytearray | bytes | None") -> Iterator[Event]:
+        if isinstance(item, MultipartSegment):
+            yield from self._begin(item)
+        elif item is None:
+            yield from self._end()
+        elif self._in_file:
+            self._overhead -= len(item)
+            data = bytes(item)
+            yield from (data,) if self._text is None else self._text.feed(data)
+        else:
+            self._collect(bytes(item))
+
+    def count(self, size: int) -> None:
+        """Bytes read; what of them was not the file is overhead."""
+        self._overhead += size
+        if self._overhead > self._limits.max_overhead_bytes:
+            raise MalformedRequest(f"The form has more than {self._limits.max_overhead_bytes} bytes beside the file.")
+
+    def _begin(self, segment: MultipartSegment) -> Iterator[Event]:
+        self._name = _checked_name(segment)
+        self._value, self._size = [], 0
+        self._in_file = self._name == "file"
+        if self._in_file:
+            self._text = TextFile() if segment.filename is None else None
+            yield FileStart(segment.filename)
+
+    def _collect(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limits.max_field_bytes:
+            raise InvalidParameter(f"Parameter {self._name[:100]} has more than {self._limits.max_field_bytes} bytes.")
+        self._value.append(data)
+
+    def _end(self) -> Iterator[Event]:
+        if self._in_file:
+            self._in_file = False
+            yield from self._text.finish() if self._text else ()
+            return
+        try:
+            yield Field(self._name, b"".join(self._value).decode())
+        except UnicodeDecodeError:
+            raise MalformedRequest(f"Parameter {self._name[:100]} is not UTF-8.") from None
+
+
+def _checked_name(segment: MultipartSegment) -> str:
+    headers = [name for name, _ in segment.headerlist]
+    if len(set(headers)) != len(headers):
+        raise MalformedRequest("A part has the same header twice.")
+    if segment.disposition != "form-data" or not segment.name:
+        raise MalformedRequest("A part has no name. Every part needs Content-Disposition: form-data with a name.")
+    if segment.header("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:
+        raise MalformedRequest("A part has a Content-Transfer-Encoding. Send its bytes as they are.")
+    if (segment.charset or "utf-8").lower() not in _UTF8:
+        raise MalformedRequest(f"A part is in charset {segment.charset[:40]}. Send UTF-8.")
+    if segment.name == "file[]":
+        raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
+    if segment.name != "file" and segment.filename is not None:
+        raise DuplicateParameter(f"Part {segment.name[:100]} is a file. Send one file, in the part named file.")
+    return str(segment.name)

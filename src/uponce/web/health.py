@@ -1,0 +1,26 @@
+"""Liveness and readiness."""
+
+from uponce.app.check import check_ready
+from uponce.app.services import Services
+from uponce.web.body import Receive, Scope, Send
+from uponce.web.respond import send_json
+
+
+class HealthEndpoint:
+    """`/healthz`: the process answers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(scope, send, 200, {"status": "ok"})
+
+
+class ReadyEndpoint:
+    """`/readyz`: the database, the blob store and the decoders answer; 503 names the one that does not."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        checks = await check_ready(self._services)
+        ready = all(problem is None for problem in checks.values())
+        body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
+        await send_json(scope, send, 200 if ready else 503, body)

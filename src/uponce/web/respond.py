@@ -1,0 +1,94 @@
+"""Answers: JSON bodies, and errors in the shape that unmodified SDKs surface."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from uponce.core.errors import BadCredentials, Unavailable, UponceError
+from uponce.web.body import Receive, Scope, Send
+from uponce.web.errors import status_of
+
+log = logging.getLogger("uponce")
+
+Header = tuple[bytes, bytes]
+
+_JSON: Header = (b"content-type", b"application/json; charset=utf-8")
+_PRIVATE: tuple[Header, ...] = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_MAX_ERROR_HEADER = 500
+
+LINGER_SECONDS = 30.0
+LINGER_IDLE_SECONDS = 5.0
+
+
+async def send_json(scope: Scope, send: Send, status: int, body: Any, headers: Iterable[Header] = ()) -> None:
+    """A whole answer at once. HEAD gets the same headers without the body."""
+    data = msgspec.json.encode(body)
+    await _start(send, status, data, headers)
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else data})
+
+
+async def send_error(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    error: UponceError,
+    *,
+    body_complete: bool,
+    status: int | None = None,
+    headers: Iterable[Header] = (),
+) -> None:
+    """The error as `{"error": {"message", "code"}}` and X-Cld-Error.
+
+    When the request's body has not been read to its end, the answer is complete on the wire first, and then the
+    rest of the body is read and dropped for a while: a client that is still writing would otherwise meet a reset
+    connection and never see why (nginx's lingering close).
+    """
+    _log(scope, error)
+    body = msgspec.json.encode({"error": {"message": error.message, "code": error.code}})
+    extra = [*headers, (b"x-cld-error", _header_text(error.message))]
+    if error.retry_after is not None:
+        extra.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, BadCredentials):
+        extra.append((b"www-authenticate", b'Basic realm="uponce"'))
+    if not body_complete:
+        extra.append((b"connection", b"close"))
+    await _start(send, status or status_of(error), body, extra)
+    shown = b"" if scope["method"] == "HEAD" else body
+    if body_complete:
+        await send({"type": "http.response.body", "body": shown})
+        return
+    await send({"type": "http.response.body", "body": shown, "more_body": True})
+    await _linger(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _start(send: Send, status: int, data: bytes, headers: Iterable[Header]) -> None:
+    all_headers = [_JSON, (b"content-length", str(len(data)).encode()), *_PRIVATE, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+
+
+async def _linger(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            more = True
+            while more:
+                async with asyncio.timeout(LINGER_IDLE_SECONDS):
+                    message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
+    except TimeoutError:
+        return
+
+
+def _header_text(message: str) -> bytes:
+    """One line of printable ASCII; anything else becomes a question mark."""
+    return re.sub(r"[^\x20-\x7e]", "?", message)[:_MAX_ERROR_HEADER].encode()
+
+
+def _log(scope: Scope, error: UponceError) -> None:
+    level = logging.ERROR if isinstance(error, Unavailable) else logging.INFO
+    request_id = scope.get("state", {}).get("request_id", "-")
+    log.log(level, "request %s refused: %s %s", request_id, error.code, error.detail)

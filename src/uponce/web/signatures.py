@@ -1,0 +1,175 @@
+"""The signature endpoints, behind HTTP Basic: status of one, list, revoke, sign."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from uponce.app.authenticate import authenticate
+from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
+from uponce.app.revoke import revoke_known, revoke_signed
+from uponce.app.services import Services
+from uponce.app.sign import grant_id, mint
+from uponce.core.canonical import collect
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, NotFound, UponceError
+from uponce.core.signature import Algorithm
+from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
+from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.forms import parse_query
+from uponce.web.request import Head, base_url, read_head
+from uponce.web.respond import send_error, send_json
+
+METHODS = ("GET", "POST")
+_MAX_BODY = 256 * 1024
+_MAX_PAGE = 500
+
+
+class SignaturesEndpoint:
+    """`/v1_1/<cloud>/signatures[/<action or id>]`
+
+    GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
+    GET  …/signatures/<id>     one signature the ledger knows, with its history
+    POST …/signatures/status   the same, by its signed fields, also when it was never used
+    POST …/signatures/revoke   by `id`, or by its signed fields
+    POST …/signatures/sign     mint one over the posted parameters
+    """
+
+    def __init__(self, services: Services, public_url: str | None) -> None:
+        self._services = services
+        self._public_url = public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body(receive, self._services.limits.idle_seconds)
+        try:
+            answer = await self._answer(scope, body)
+        except UponceError as error:
+            await send_error(scope, receive, send, error, body_complete=body.complete)
+            return
+        await send_json(scope, send, 200, answer)
+
+    async def _answer(self, scope: Scope, body: Body) -> dict[str, Any]:
+        head = read_head(scope)
+        api_key, secret = _basic(head.get("authorization"))
+        key = await authenticate(self._services, scope["path_params"]["cloud"], api_key, secret)
+        action = scope["path_params"].get("action", "")
+        fields = collect([*parse_query(scope["query_string"]), *await _body_fields(head, body)])
+        if scope["method"] == "GET":
+            return await (self._one(key, action) if action else self._page(key, fields))
+        if action == "status":
+            return describe_sighting(await show_signed(self._services, key, fields))
+        if action == "revoke":
+            return await self._revoke(key, fields, head)
+        if action == "sign":
+            return self._sign(key, fields, base_url(scope, head, self._public_url))
+        raise NotFound("There is POST to …/signatures/status, …/signatures/revoke and …/signatures/sign.")
+
+    async def _one(self, key: ApiKey, grant: str) -> dict[str, Any]:
+        return describe_sighting(await show_known(self._services, key, grant))
+
+    async def _page(self, key: ApiKey, fields: Mapping[str, str]) -> dict[str, Any]:
+        page = await list_signatures(
+            self._services,
+            key,
+            status=_status(fields.get("status")),
+            limit=_limit(fields.get("max_results", "50")),
+            cursor=fields.get("next_cursor"),
+        )
+        answer: dict[str, Any] = {"signatures": [describe_record(record) for record in page.items]}
+        return answer if page.next_cursor is None else answer | {"next_cursor": page.next_cursor}
+
+    async def _revoke(self, key: ApiKey, fields: Mapping[str, str], head: Head) -> dict[str, Any]:
+        if "id" in fields:
+            return describe_record(await revoke_known(self._services, key, fields["id"], head.caller))
+        return describe_record(await revoke_signed(self._services, key, fields, head.caller))
+
+    def _sign(self, key: ApiKey, fields: Mapping[str, str], base: str) -> dict[str, Any]:
+        options = dict(fields)
+        algorithm = _algorithm(options.pop("signature_algorithm", Algorithm.SHA256))
+        signed = mint(key, options, clock=self._services.clock, ids=self._services.ids, algorithm=algorithm)
+        url = f"{base}/v1_1/{key.cloud}/auto/upload"
+        return {"id": grant_id(key, signed), "upload_url": url, "fields": signed}
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        user = colon = password = ""
+    if scheme.lower() != "basic" or not colon:
+        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+    return user, password
+
+
+async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
+    """An urlencoded body or a flat JSON object of texts and numbers."""
+    data = await body.read(_MAX_BODY)
+    if not data:
+        return ()
+    media_type = head.get("content-type").partition(";")[0].strip().lower()
+    if media_type == "application/x-www-form-urlencoded":
+        return parse_query(data)
+    if media_type != "application/json":
+        raise MalformedRequest("Send the fields as application/x-www-form-urlencoded or application/json.")
+    try:
+        parsed = msgspec.json.decode(data, type=dict[str, str | int])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MalformedRequest("The body must be one flat JSON object of texts and whole numbers.") from None
+    return tuple((name, str(value)) for name, value in parsed.items())
+
+
+def _status(text: str | None) -> GrantStatus | None:
+    try:
+        return None if text is None else GrantStatus(text)
+    except ValueError:
+        raise InvalidParameter("Parameter status must be used, unused or revoked.") from None
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= _MAX_PAGE:
+        raise InvalidParameter(f"Parameter max_results must be a whole number from 1 to {_MAX_PAGE}.")
+    return int(text)
+
+
+def _algorithm(text: str) -> Algorithm:
+    try:
+        return Algorithm(text)
+    except ValueError:
+        raise InvalidParameter("Parameter signature_algorithm must be sha1 or sha256.") from None
+
+
+def describe_record(record: GrantRecord) -> dict[str, Any]:
+    """A ledger row as JSON; what is not known is left out."""
+    grant = record.grant
+    fields = {
+        "id": grant.key.hex(),
+        "status": record.status,
+        "api_key": grant.api_key,
+        "timestamp": grant.timestamp,
+        "uses": record.uses,
+        "max_uses": grant.max_uses,
+        "used_at": record.spent_at,
+        "revoked_at": record.revoked_at,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def describe_sighting(sighting: Sighting) -> dict[str, Any]:
+    """A signature with its history as JSON."""
+    answer = describe_record(sighting.record) | {"history": [_audit(line) for line in sighting.history]}
+    return answer if sighting.expires_at is None else answer | {"expires_at": sighting.expires_at}
+
+
+def _audit(line: AuditRecord) -> dict[str, Any]:
+    fields = {
+        "at": line.at,
+        "event": line.event,
+        "code": line.code,
+        "asset_id": line.asset_id,
+        "public_id": line.public_id,
+        "address": line.caller.address,
+        "request_id": line.caller.request_id,
+    }
+    return {name: value for name, value in fields.items() if value != ""}

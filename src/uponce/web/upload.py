@@ -1,0 +1,83 @@
+"""POST (multipart) and PUT (raw body) of one upload."""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+from uponce.app.intake import Event, UploadRequest
+from uponce.app.services import Services
+from uponce.app.upload import upload
+from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound, UnsupportedParameter, UponceError
+from uponce.core.values import ResourceType
+from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.dialect import upload_answer
+from uponce.web.forms import multipart_events, parse_query, raw_events
+from uponce.web.request import Head, base_url, read_head
+from uponce.web.respond import send_error, send_json
+
+METHODS = ("POST", "PUT")
+_WHOLE = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
+
+
+class UploadEndpoint:
+    """`/v1_1/<cloud>/<image|video|raw|auto>/upload`"""
+
+    def __init__(self, services: Services, public_url: str | None) -> None:
+        self._services = services
+        self._public_url = public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body(receive, self._services.limits.idle_seconds)
+        try:
+            answer = await self._upload(scope, body)
+        except UponceError as error:
+            await send_error(scope, receive, send, error, body_complete=body.complete)
+            return
+        await send_json(scope, send, 200, answer)
+
+    async def _upload(self, scope: Scope, body: Body) -> dict[str, object]:
+        head = read_head(scope)
+        _refuse_chunk(head)
+        if head.get("content-encoding") not in ("", "identity"):
+            raise MalformedRequest("Encoded bodies are not accepted. Send the bytes as they are.")
+        url = base_url(scope, head, self._public_url)
+        fields = parse_query(scope["query_string"])
+        if any(name == "file" for name, _ in fields):
+            raise InvalidParameter("Parameter file must be in the body.")
+        request = UploadRequest(
+            cloud=scope["path_params"]["cloud"],
+            requested=_requested(scope["path_params"]["resource_type"]),
+            fields=fields,
+            origin=head.origin,
+            caller=head.caller,
+        )
+        async with aclosing(cast(AsyncGenerator[Event, None], _events(scope["method"], head, body))) as events:
+            return upload_answer(await upload(self._services, request, events), url)
+
+
+def _events(method: str, head: Head, body: Body) -> object:
+    if method == "PUT":
+        return raw_events(body, None)
+    return multipart_events(body, head.get("content-type"))
+
+
+def _requested(resource_type: str) -> ResourceType | None:
+    if resource_type == "auto":
+        return None
+    try:
+        return ResourceType(resource_type)
+    except ValueError:
+        raise NotFound(f"There is no resource type {resource_type[:40]}. Use image, video, raw or auto.") from None
+
+
+def _refuse_chunk(head: Head) -> None:
+    """A part of a chunked upload must not become an asset. A "chunk" that is the whole file is welcome."""
+    content_range = head.get("content-range")
+    if not content_range:
+        return
+    whole = _WHOLE.fullmatch(content_range)
+    if not whole or int(whole[1]) + 1 != int(whole[2]):
+        raise UnsupportedParameter(
+            "Chunked uploads are not supported by this server yet. Send the file in one request."
+        )

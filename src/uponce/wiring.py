@@ -1,0 +1,151 @@
+"""The composition root: settings → adapters → services. Drivers are imported when they are chosen."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.app.services import Services
+from uponce.app.sweep import sweep
+from uponce.config import Settings
+from uponce.core.errors import SettingRefused, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uponce.adapters.blobs.local import LocalBlobStore
+    from uponce.adapters.database.sqlite import SqliteDatabase
+    from uponce.adapters.media.pool import DecoderPool
+
+log = logging.getLogger("uponce")
+
+DAY = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The adapters that the settings choose, and the services made of them. Nothing is open yet."""
+
+    settings: Settings
+    database: "SqliteDatabase"
+    blobs: "LocalBlobStore"
+    decoders: "DecoderPool"
+    services: Services
+
+
+def build(settings: Settings) -> Backend:
+    """Choose the adapters. SettingRefused for a URL that names none."""
+    from uponce.adapters.media.pool import DecoderPool
+
+    clock, ids = SystemClock(), RandomIds()
+    blobs = _blob_store(settings, ids)
+    decoders = DecoderPool(
+        settings.limits,
+        [str(blobs.staging)],
+        workers=settings.decoders,
+        job_seconds=settings.decoder_seconds,
+        memory_bytes=settings.decoder_memory,
+    )
+    database = _database(settings, clock)
+    services = Services(
+        database=database, blobs=blobs, inspector=decoders, clock=clock, ids=ids, limits=settings.limits
+    )
+    return Backend(settings, database, blobs, decoders, services)
+
+
+def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase":
+    from uponce.adapters.database.sqlite import SqliteDatabase
+    from uponce.adapters.secretbox import AesSecretBox
+
+    return SqliteDatabase(sqlite_path(settings), clock=clock, secrets=AesSecretBox(_secret_key(settings)))
+
+
+def sqlite_path(settings: Settings) -> Path:
+    """The file behind UPONCE_DATABASE: `sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    url = settings.database_url
+    match urlsplit(url).scheme:
+        case "sqlite" if url.removeprefix("sqlite:///") not in (url, "", ":memory:"):
+            return Path(url.removeprefix("sqlite:///"))
+        case "sqlite":
+            raise SettingRefused(
+                f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures; use "
+                "sqlite:////path/to/file."
+            )
+        case scheme:
+            raise SettingRefused(
+                f"UPONCE_DATABASE={url}: there is no database {scheme!r}. Use sqlite:////path/to/file."
+            )
+
+
+def _blob_store(settings: Settings, ids: RandomIds) -> "LocalBlobStore":
+    from uponce.adapters.blobs.local import LocalBlobStore
+
+    url = settings.storage_url
+    if not url.startswith("file:///"):
+        raise SettingRefused(f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder.")
+    return LocalBlobStore(Path(url.removeprefix("file://")), ids=ids)
+
+
+def secret_key_path(settings: Settings) -> Path:
+    return settings.data_dir / "secret.key"
+
+
+def _secret_key(settings: Settings) -> bytes:
+    from uponce.adapters.secretbox import key_from_text, load_or_create_key
+
+    if settings.secret_key is not None:
+        return key_from_text(settings.secret_key)
+    return load_or_create_key(secret_key_path(settings))
+
+
+@contextmanager
+def opened(settings: Settings) -> "Iterator[Backend]":
+    """Database and blob store, open; the decoders stay asleep. For the commands that are no server."""
+    backend = build(settings)
+    backend.database.open()
+    try:
+        backend.blobs.open_store()
+        yield backend
+    finally:
+        backend.blobs.close()
+        backend.database.close()
+
+
+def lifespan(backend: Backend) -> Callable[[Any], Any]:
+    """Everything a server needs, for as long as it runs."""
+
+    @asynccontextmanager
+    async def run(_: object) -> AsyncIterator[None]:
+        backend.database.open()
+        try:
+            backend.blobs.open_store()
+            await backend.decoders.start()
+            housekeeping = asyncio.create_task(_keep_house(backend))
+            try:
+                yield
+            finally:
+                housekeeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await housekeeping
+                await backend.decoders.close()
+        finally:
+            backend.blobs.close()
+            backend.database.close()
+
+    return run
+
+
+async def _keep_house(backend: Backend) -> None:
+    """Purge and sweep, again and again; a failure waits for the next round."""
+    settings = backend.settings
+    while True:
+        await asyncio.sleep(settings.sweep_seconds)
+        try:
+            await sweep(backend.services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_days * DAY)
+        except Unavailable as error:
+            log.error("the sweep failed and will be tried again: %s %s", error.message, error.detail)

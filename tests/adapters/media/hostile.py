@@ -1,0 +1,71 @@
+"""Files that promise more than they hold, or are not what they look like."""
+
+import io
+import struct
+import zlib
+
+import av
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(
+    width: int, height: int, *, depth: int = 1, colour: int = 0, extra: bytes = b"", rows: int | None = None
+) -> bytes:
+    """A black PNG; with `rows` fewer than the header promises."""
+    row = bytes(1 + (width * depth * (3 if colour == 2 else 1) + 7) // 8)
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(row) for _ in range(height if rows is None else rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def png_text_bomb(size: int) -> bytes:
+    """A one-pixel PNG whose comment unpacks to `size` bytes."""
+    return png(1, 1, extra=png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(size), 9)))
+
+
+def gif(width: int, height: int, frames: int = 1) -> bytes:
+    """A logical screen of any size with frames of one pixel each."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frame = b"\x21\xf9\x04\x04\x01\0\0\0" + b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    return screen + frame * frames + b"\x3b"
+
+
+def huge_mp4(width: int = 8192, height: int = 5120) -> bytes:
+    """One black H.264 frame."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as film:
+        options = {"preset": "ultrafast", "threads": "1"}
+        stream = film.add_stream("libx264", rate=25, width=width, height=height, pix_fmt="yuv420p", options=options)
+        film.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
+        film.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
+
+NOT_MEDIA = {
+    "html": b"<!DOCTYPE html><html><script>alert(1)</script></html>",
+    "svg": SVG,
+    "svg-with-entity": b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + SVG,
+    "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n",
+    "zip": b"PK\x03\x04\x14\0\0\0\0\0" + bytes(20),
+    "m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+    "ffconcat": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "dash": b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>http://127.0.0.1/</BaseURL></MPD>',
+    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    "mat-hdf5": b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(508) + b"\0\2IM" + b"\x89HDF\r\n\x1a\n" + bytes(64),
+    "mvg": b"push graphic-context\nimage over 0,0 0,0 'https://127.0.0.1/x'\npop graphic-context\n",
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n",
+    "exe": b"MZ\x90\0" + bytes(60) + b"PE\0\0",
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
+    "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(4),
+    "ico": b"\0\0\1\0\1\0\x10\x10\0\0\1\0\x20\0" + bytes(64),
+    "psd": b"8BPS\0\1" + bytes(64),
+    "text": b"nothing but words\n",
+    "one-byte": b"\xff",
+}

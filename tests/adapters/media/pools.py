@@ -1,0 +1,56 @@
+"""A pool for one scenario, and a look at its processes from outside."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from uponce.adapters.media.pool import DecoderPool
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
+
+T = TypeVar("T")
+
+
+def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:
+    """Start a pool over `root`, play the scenario, close the pool, and see that no process is left."""
+
+    async def play() -> T:
+        pool = DecoderPool(Limits(), [str(root)], **options)  # type: ignore[arg-type]
+        await pool.start()
+        try:
+            return await scenario(pool)
+        finally:
+            await pool.close()
+
+    outcome = asyncio.run(play())
+    assert decoder_pids() == []
+    return outcome
+
+
+def inspect(root: Path, content: bytes, requested: ResourceType | None = None) -> MediaFacts:
+    """Facts of one file; its name tells nothing."""
+    path = root / "staged"
+    path.write_bytes(content)
+    return run(root, lambda pool: pool.inspect(str(path), requested), workers=1)
+
+
+def decoder_pids(parent: int | None = None) -> list[int]:
+    """The living decoder processes that `parent`, or this process, has started."""
+    parent = parent or os.getpid()
+    children = "".join(path.read_text() for path in Path(f"/proc/{parent}/task").glob("*/children"))
+    return [pid for pid in map(int, children.split()) if b"uponce.adapters.media.worker" in _command(pid)]
+
+
+def status(pid: int, name: str) -> int:
+    """A number of /proc/PID/status; memory in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,185 @@
+"""Facts of real media, through the whole pool, and what bad files get instead."""
+
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.media.hostile import gif, huge_mp4, png, png_text_bomb
+from tests.adapters.media.pools import decoder_pids, inspect, run, status
+from uponce.adapters.media import samples
+from uponce.adapters.media.formats import FORMATS
+from uponce.adapters.media.pool import DecoderPool
+from uponce.core.errors import InvalidMedia, MediaTooLarge, Refused, StorageUnavailable
+from uponce.core.values import AudioFacts, MediaFacts, ResourceType, TimedFacts, VideoFacts
+
+IMAGE, VIDEO = ResourceType.IMAGE, ResourceType.VIDEO
+MIB_IN_KIB = 1024
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (samples.jpeg(1, 123, 45), MediaFacts(IMAGE, "jpg", 123, 45, 1)),
+        (samples.png(1), MediaFacts(IMAGE, "png", 320, 240, 1)),
+        (samples.webp(1), MediaFacts(IMAGE, "webp", 320, 240, 1)),
+        (samples.avif(1), MediaFacts(IMAGE, "avif", 160, 120, 1)),
+        (samples.tiff(1), MediaFacts(IMAGE, "tiff", 160, 120, 1)),
+        (samples.gif(1, frames=7), MediaFacts(IMAGE, "gif", 160, 120, 7)),
+        (samples.gif(1, frames=1), MediaFacts(IMAGE, "gif", 160, 120, 1)),
+        (gif(200, 100, 3), MediaFacts(IMAGE, "gif", 200, 100, 3)),
+    ],
+)
+def test_images(tmp_path: Path, content: bytes, facts: MediaFacts) -> None:
+    """Size of the canvas and number of frames; asked as image and as auto alike."""
+    assert inspect(tmp_path, content, IMAGE) == inspect(tmp_path, content) == facts
+
+
+def test_a_film(tmp_path: Path) -> None:
+    """All that an MP4's header says, in the terms of the answer."""
+    facts = inspect(tmp_path, samples.mp4(1, seconds=2), VIDEO)
+    assert (facts.kind, facts.format, facts.width, facts.height, facts.pages) == (VIDEO, "mp4", 320, 240, 0)
+    assert facts.timed is not None
+    assert facts.timed.audio is not None
+    assert facts.timed.video is not None
+    assert facts.timed == TimedFacts(
+        duration=pytest.approx(2.0, abs=0.1),
+        bit_rate=pytest.approx(200_000, rel=0.5),
+        frame_rate=25.0,
+        nb_frames=50,
+        rotation=0,
+        audio=AudioFacts("aac", facts.timed.audio.bit_rate, 48_000, 2, "stereo"),
+        video=VideoFacts("h264", "High", 13, "yuv420p", facts.timed.video.bit_rate, None, "1/12800"),
+    )
+
+
+def test_a_sound(tmp_path: Path) -> None:
+    """Audio is of kind video, without a picture's facts."""
+    facts = inspect(tmp_path, samples.wav(1), VIDEO)
+    timed = TimedFacts(1.0, 1_411_824, None, None, 0, AudioFacts("pcm_s16le", 1_411_200, 44_100, 2, "stereo"), None)
+    assert facts == MediaFacts(VIDEO, "wav", pages=0, timed=timed)
+
+
+MADE = {
+    "mp4": samples.mp4,
+    "mov": samples.mov,
+    "webm": samples.webm,
+    "mp3": samples.mp3,
+    "wav": samples.wav,
+    "mkv": lambda seed: samples.film("matroska", "libx264", "aac", seed, 0.5, 160, 120),
+    "avi": lambda seed: samples.film("avi", "mpeg4", "libmp3lame", seed, 0.5, 160, 120),
+    "flv": lambda seed: samples.film("flv", "libx264", "aac", seed, 0.5, 160, 120),
+    "wmv": lambda seed: samples.film("asf", "wmv2", "wmav2", seed, 0.5, 160, 120),
+    "mpg": lambda seed: samples.film("mpeg", "mpeg2video", "mp2", seed, 0.5, 160, 120),
+    "ts": lambda seed: samples.film("mpegts", "libx264", "aac", seed, 0.5, 160, 120),
+    "3gp": lambda seed: samples.film("3gp", "libx264", "aac", seed, 0.5, 160, 120),
+    "m4a": lambda seed: samples.sound("ipod", "aac", seed, 0.5),
+    "ogg": lambda seed: samples.sound("ogg", "flac", seed, 0.5),
+    "flac": lambda seed: samples.sound("flac", "flac", seed, 0.5),
+    "aac": lambda seed: samples.sound("adts", "aac", seed, 0.5),
+    "aiff": lambda seed: samples.sound("aiff", "pcm_s16be", seed, 0.5),
+    "amr": lambda seed: b"#!AMR\n" + (b"\x3c" + bytes(31)) * 25,
+}
+
+
+@pytest.mark.parametrize("name", [name for name, format_ in FORMATS.items() if format_.kind is VIDEO])
+def test_every_video_and_audio_format_can_be_read(tmp_path: Path, name: str) -> None:
+    """A format in the table has a demuxer that works inside the sandbox."""
+    make: Callable[[int], bytes] = MADE[name]
+    facts = inspect(tmp_path, make(1), VIDEO)
+    assert (facts.kind, facts.format) == (VIDEO, name)
+    assert facts.timed is not None
+    assert facts.timed.video or facts.timed.audio
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "avif", "tiff", "gif", "mp4", "mov", "webm", "mp3", "wav"])
+def test_samples_differ_by_seed(name: str) -> None:
+    """Equal seeds give the same picture or chord, different ones never the same bytes."""
+    make = getattr(samples, name)
+    assert len({make(seed) for seed in range(4)}) == 4
+
+
+def test_a_phone_film_is_turned(tmp_path: Path) -> None:
+    """The matrix of the track header is reported in degrees clockwise."""
+    film = samples.mp4(1)
+    at = film.index(b"tkhd") + 4 + 40
+    turned = film[:at] + struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30) + film[at + 36 :]
+    facts = inspect(tmp_path, turned, VIDEO)
+    assert facts.timed is not None
+    assert facts.timed.rotation == 90
+    assert (facts.width, facts.height) == (320, 240)
+
+
+@pytest.mark.parametrize(
+    ("content", "requested", "sentence"),
+    [
+        (samples.mp4(1), IMAGE, "Invalid image file. The bytes look like MP4. Upload it as video."),
+        (samples.mp3(1), IMAGE, "Invalid image file. The bytes look like MP3. Upload it as video."),
+        (samples.gif(1), VIDEO, "Invalid video file. The bytes look like GIF. Upload it as image."),
+        (samples.jpeg(1)[:30], IMAGE, "Invalid image file. It begins like JPG, but its header cannot be read."),
+        (samples.mp4(1)[:100], None, "Invalid video file. It begins like MP4, but its header cannot be read."),
+        (
+            samples.avif(1).replace(b"av01", b"hvc1").replace(b"av1C", b"hvcC"),
+            IMAGE,
+            "Invalid image file. ",
+        ),
+    ],
+)
+def test_refusals_say_why(tmp_path: Path, content: bytes, requested: ResourceType | None, sentence: str) -> None:
+    """The sentence that clients know, then the reason, and no word of the driver's."""
+    with pytest.raises(InvalidMedia) as refusal:
+        inspect(tmp_path, content, requested)
+    assert refusal.value.message.startswith(sentence)
+    assert "vips" not in refusal.value.message
+    assert str(tmp_path) not in refusal.value.message
+
+
+def test_raw_is_not_looked_at(tmp_path: Path) -> None:
+    """Also a bomb may be stored as it is."""
+    assert inspect(tmp_path, gif(65535, 65535), ResourceType.RAW) == MediaFacts(ResourceType.RAW)
+
+
+def test_a_file_that_is_gone_is_the_servers_doing(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable):
+        run(tmp_path, lambda pool: pool.inspect(str(tmp_path / "gone"), None), workers=1)
+
+
+BOMBS: dict[str, tuple[Callable[[], bytes], type[Refused] | None]] = {
+    "png 30000² of one bit": (lambda: png(30_000, 30_000), MediaTooLarge),
+    "png 20000² of colour": (lambda: png(20_000, 20_000, depth=8, colour=2, rows=2000), MediaTooLarge),
+    "png 2³¹ without pixels": (lambda: png(2**31 - 1, 2**31 - 1, rows=0), InvalidMedia),
+    "png comment of 50 MB": (lambda: png_text_bomb(50_000_000), None),
+    "gif screen 65535²": (lambda: gif(65_535, 65_535), MediaTooLarge),
+    "gif of 1000 frames of 2000²": (lambda: gif(2000, 2000, 1000), MediaTooLarge),
+    "gif of 5000 frames": (lambda: gif(2000, 2000, 5000), MediaTooLarge),
+    "gif of 300000 frames": (lambda: gif(1, 1, 300_000), MediaTooLarge),
+    "mp4 of 42 megapixels": (huge_mp4, MediaTooLarge),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_by_their_header(tmp_path: Path, name: str) -> None:
+    """Quickly, in little memory, by a decoder that lives on."""
+    make, error = BOMBS[name]
+    bomb, good = tmp_path / "bomb", tmp_path / "good"
+    bomb.write_bytes(make())
+    good.write_bytes(samples.jpeg(1))
+
+    async def scenario(pool: DecoderPool) -> tuple[type[Refused] | None, float, int]:
+        before, began = decoder_pids(), time.monotonic()
+        caught = None
+        try:
+            await pool.inspect(str(bomb), None)
+        except Refused as refusal:
+            caught = type(refusal)
+        took = time.monotonic() - began
+        assert (await pool.inspect(str(good), None)).format == "jpg"
+        assert decoder_pids() == before
+        return caught, took, status(before[0], "VmHWM")
+
+    caught, took, peak = run(tmp_path, scenario, workers=1)
+    assert caught is error
+    assert took < 2
+    assert peak < 256 * MIB_IN_KIB

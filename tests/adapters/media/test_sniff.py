@@ -1,0 +1,80 @@
+"""What the first bytes say, in this process, before any decoder is asked."""
+
+import pytest
+
+from tests.adapters.media.hostile import NOT_MEDIA
+from uponce.adapters.media.formats import FORMATS
+from uponce.adapters.media.sniff import admit, sniff
+from uponce.core.errors import InvalidMedia
+from uponce.core.values import ResourceType
+
+IMAGE, VIDEO, RAW = ResourceType.IMAGE, ResourceType.VIDEO, ResourceType.RAW
+
+
+def ftyp(major: bytes, *compatible: bytes) -> bytes:
+    body = b"ftyp" + major + bytes(4) + b"".join(compatible)
+    return (len(body) + 4).to_bytes(4) + body + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (ftyp(b"avif", b"mif1", b"miaf"), "avif"),
+        (ftyp(b"mif1", b"miaf", b"avif"), "avif"),
+        (ftyp(b"heic", b"mif1"), "heic"),
+        (ftyp(b"isom", b"iso2", b"avc1", b"mp41"), "mp4"),
+        (ftyp(b"XAVC", b"mp42"), "mp4"),
+        (ftyp(b"qt  "), "mov"),
+        (ftyp(b"M4A ", b"mp42"), "m4a"),
+        (ftyp(b"3gp4", b"isom"), "3gp"),
+        (ftyp(b"crx ", b"isom"), "cr3"),
+        (b"\0\0\0\x08wide\0\0\x10\0mdat" + bytes(64), "mov"),
+        (b"\x1a\x45\xdf\xa3\x8b\x42\x82\x84webm\x42\x87\x81\x04", "webm"),
+        (b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska\x42\x87\x81\x04", "mkv"),
+        ((b"\x47" + bytes(187)) * 4, "ts"),
+        ((bytes(4) + b"\x47" + bytes(187)) * 4, "ts"),
+        (b"\xff\xfa\x90\x64" + bytes(64), "mp3"),
+        (b"II+\0\x08\0\0\0" + bytes(64), "tiff"),
+        (b"II*\0\x08\0\0\0" + bytes(64), "tiff"),
+        (b"\xef\xbb\xbf  <SVG>", "svg"),
+        (b"Tax-free shopping in the text of a letter", None),
+        (b"", None),
+    ],
+)
+def test_types_the_library_is_silent_or_wrong_about(head: bytes, name: str | None) -> None:
+    """Containers are told apart by the field that says so, wherever else the words may stand."""
+    assert sniff(head) == name
+
+
+def test_a_doctype_counts_only_in_its_place() -> None:
+    """The word webm somewhere in a Matroska file does not make it WebM."""
+    head = b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska" + bytes(100) + b"\x42\x82\x84webm"
+    assert sniff(head) == "mkv"
+
+
+@pytest.mark.parametrize("name", NOT_MEDIA)
+@pytest.mark.parametrize("requested", [IMAGE, VIDEO])
+def test_what_is_no_media_is_refused_as_media(name: str, requested: ResourceType) -> None:
+    """The refusal begins with the sentence that clients know and says what the bytes look like."""
+    with pytest.raises(InvalidMedia, match=f"^Invalid {requested} file") as refusal:
+        admit(NOT_MEDIA[name], requested)
+    assert "raw" in refusal.value.message
+
+
+@pytest.mark.parametrize("name", NOT_MEDIA)
+def test_what_is_no_media_is_raw_under_auto(name: str) -> None:
+    assert admit(NOT_MEDIA[name], None) is None
+
+
+def test_the_other_kind_is_named() -> None:
+    """Whoever sends a film as an image is told so."""
+    with pytest.raises(InvalidMedia, match=r"MP4\. Upload it as video"):
+        admit(ftyp(b"isom"), IMAGE)
+
+
+def test_raw_takes_anything() -> None:
+    assert admit(b"\xff\xd8\xff\xe0", RAW) is None
+
+
+def test_formats_are_listed_under_their_own_name() -> None:
+    assert all(format_.name == name for name, format_ in FORMATS.items())

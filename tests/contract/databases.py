@@ -1,0 +1,146 @@
+"""What the Database suite is written with: back ends to run on, and values to run with."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.app.ports import Committed, Database, Draft
+from uponce.core.errors import UponceError
+from uponce.core.freshness import keep_until
+from uponce.core.values import (
+    ApiKey,
+    AssetName,
+    Caller,
+    DeliveryType,
+    Digest,
+    Grant,
+    KeyScope,
+    KeyUses,
+    MediaFacts,
+    ResourceType,
+)
+
+START = 1_767_225_600
+WINDOW = 3600
+SKEW = 300
+MAX_UPLOAD = 3600
+CALLER = Caller("192.0.2.1", "request-1")
+KEY = ApiKey("111", "demo", ("the-secret",), KeyUses.ONCE, KeyScope.UPLOAD, WINDOW, name="browser", created_at=START)
+
+
+@dataclass
+class SteppedClock:
+    """A clock that a test moves, also backwards."""
+
+    time: float = START
+
+    def now(self) -> float:
+        return self.time
+
+
+class PlainBox:
+    """Hides nothing, but holds its users to the right context."""
+
+    def encrypt(self, plain: str, context: str) -> bytes:
+        return f"{context}|{plain[::-1]}".encode()
+
+    def decrypt(self, cipher: bytes, context: str) -> str:
+        found, _, reversed_ = cipher.decode().partition("|")
+        assert found == context
+        return reversed_[::-1]
+
+
+def open_sqlite(path: Path, clock: SteppedClock | None = None) -> SqliteDatabase:
+    database = SqliteDatabase(path, clock=clock or SteppedClock(), secrets=PlainBox())
+    database.open()
+    return database
+
+
+@dataclass
+class Backend:
+    """One data set and the servers that share it. `recipe` opens a server in another process."""
+
+    connect: Callable[[SteppedClock], SqliteDatabase]
+    recipe: Callable[[], SqliteDatabase]
+    clock: SteppedClock = field(default_factory=SteppedClock)
+    servers: list[SqliteDatabase] = field(default_factory=list)
+
+    def server(self) -> Database:
+        self.servers.append(self.connect(self.clock))
+        return self.servers[-1]
+
+    def stop(self) -> None:
+        while self.servers:
+            self.servers.pop().close()
+
+
+def sqlite_backend(folder: Path) -> Backend:
+    path = folder / "data" / "uponce.db"
+    return Backend(partial(open_sqlite, path), partial(open_sqlite, path))
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": sqlite_backend}
+
+
+def grant(name: str = "a", *, at: int = START, max_uses: int = 1, window: int = WINDOW, key: ApiKey = KEY) -> Grant:
+    until = keep_until(at, window=window, skew=SKEW, max_upload_seconds=MAX_UPLOAD)
+    return Grant(sha256(f"{name}/{at}".encode()).digest(), key.cloud, key.api_key, at, max_uses, until)
+
+
+def draft(public_id: str = "cat", *, blob: str, overwrite: bool = True) -> Draft:
+    return Draft(
+        name=AssetName("demo", ResourceType.IMAGE, DeliveryType.UPLOAD, public_id),
+        asset_id=sha256(blob.encode()).hexdigest()[:32],
+        version_id=sha256(b"v" + blob.encode()).hexdigest()[:32],
+        blob_key=blob,
+        digest=Digest(3, "0" * 32, "1" * 64),
+        facts=MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1),
+        tags=(),
+        context=(),
+        original_filename=None,
+        overwrite=overwrite,
+    )
+
+
+async def attempt(database: Database, grant: Grant, draft: Draft) -> str:
+    """`ok`, or the code of the refusal."""
+    try:
+        await database.commit(grant, draft, CALLER)
+    except UponceError as error:
+        return error.code
+    return "ok"
+
+
+async def publish(database: Database, name: str, public_id: str = "cat", *, overwrite: bool = True) -> Committed:
+    """Commit with a grant of its own."""
+    return await database.commit(grant(name), draft(public_id, blob=f"blob-{name}", overwrite=overwrite), CALLER)
+
+
+async def race(servers: Sequence[Database], contested: Grant, racers: int, label: str = "") -> list[str]:
+    """So many commits of one grant at once, dealt out to the servers."""
+    attempts = (
+        attempt(servers[number % len(servers)], contested, draft(blob=f"{contested.key.hex()}{label}{number}"))
+        for number in range(racers)
+    )
+    return await asyncio.gather(*attempts)
+
+
+def race_in_process(recipe: Callable[[], SqliteDatabase], contested: Iterable[Grant], label: str) -> list[list[str]]:
+    """What another server process does: two racers for each grant, all at once."""
+    database = recipe()
+
+    async def run() -> list[list[str]]:
+        return await asyncio.gather(*(race([database], grant, 2, label) for grant in contested))
+
+    try:
+        return asyncio.run(run())
+    finally:
+        database.close()
+
+
+def unlimited(grant: Grant) -> Grant:
+    return replace(grant, max_uses=2**62)

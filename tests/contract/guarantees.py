@@ -1,0 +1,70 @@
+"""The guarantees of a database as checks: the suite runs them on the real thing, test_mutants.py on broken ones."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race
+from uponce.app.ports import Committed, Database
+from uponce.core.errors import OutcomeUnknown, Refused, SignatureUsed, UponceError
+from uponce.core.freshness import check_fresh
+from uponce.core.values import Grant, GrantStatus
+
+
+async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
+    """Of any number of concurrent commits exactly `max_uses` succeed, the others are told that it is used."""
+    contested = grant("contested", max_uses=max_uses)
+    answers = await race(servers, contested, racers)
+    assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
+
+
+async def is_accepted(database: Database, candidate: Grant, now: float, window: int, blob: str) -> bool:
+    """What a server does with a signature that arrives now: its time first, then the commit."""
+    key = await database.find_key(candidate.api_key)
+    assert key is not None
+    try:
+        check_fresh(candidate.timestamp, now=now, window=window, skew=SKEW, watermark=key.watermark)
+        await database.commit(candidate, draft(blob=blob), CALLER)
+    except Refused:
+        return False
+    return True
+
+
+async def check_purge_forgets_nothing_usable(database: Database, clock: SteppedClock) -> None:
+    """A signature dated as far ahead as the skew allows stays spent while its timestamp is still good."""
+    ahead = grant("ahead", at=START + SKEW)
+    assert await is_accepted(database, ahead, clock.now(), WINDOW, "first")
+    clock.time = START + WINDOW + 1
+    await database.purge(audit_seconds=10**6)
+    assert not await is_accepted(database, ahead, clock.now(), WINDOW, "second")
+
+
+async def check_wider_window_revives_nothing(database: Database, clock: SteppedClock) -> None:
+    """What was purged under a short window stays refused when the window is made longer."""
+    old = grant("old")
+    assert await is_accepted(database, old, clock.now(), WINDOW, "first")
+    clock.time = old.keep_until + 1
+    await database.purge(audit_seconds=10**6)
+    assert not await is_accepted(database, old, clock.now(), 10 * WINDOW, "second")
+
+
+async def check_answers_are_true(database: Database, answers: Sequence[Committed | UponceError]) -> None:
+    """Every definite answer describes what the database holds; `OutcomeUnknown` promises nothing."""
+    for answer in answers:
+        if isinstance(answer, Committed):
+            assert await database.find_commit(answer.asset.blob_key) == answer.asset
+        elif isinstance(answer, SignatureUsed):
+            record = await database.find_grant(grant("contested").key)
+            assert record is not None
+            assert record.status is GrantStatus.USED
+        else:
+            assert isinstance(answer, OutcomeUnknown)
+
+
+async def answers_of(database: Database, contested: Grant, racers: int) -> list[Committed | UponceError]:
+    """What so many commits of one grant at once are told."""
+    results = await asyncio.gather(
+        *(database.commit(contested, draft(blob=f"racer-{n}"), CALLER) for n in range(racers)), return_exceptions=True
+    )
+    for result in results:
+        assert isinstance(result, Committed | UponceError), result
+    return [result for result in results if isinstance(result, Committed | UponceError)]
