@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,25 +20,33 @@ PREFIX = "UPONCE_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator can set, with its default. Sizes in bytes, times in seconds."""
+    """What an operator can set, with its default. Sizes in bytes, times in seconds.
 
-    data: str = "./uponce-data"
-    database: str | None = None
-    storage: str | None = None
-    secret_key: str | None = None
-    cloud: str = "media"
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    public_url: str | None = None
-    window: int = 3600
-    decoders: int = 2
-    decoder_seconds: int = 10
-    decoder_memory: int = 1024 * 1024 * 1024
-    sweep_seconds: int = 300
-    grace_seconds: int = 7200
-    audit_days: int = 90
-    log_level: str = "warning"
+    The reference of settings prints the texts.
+    """
+
+    data: Annotated[str, "Folder of the database, the media and the secret key, unless they are set apart."] = (
+        "./uponce-data"
+    )
+    database: Annotated[str | None, "`sqlite:////path/to/file`; by default `uponce.db` in the data folder."] = None
+    storage: Annotated[str | None, "`file:///path/to/folder`; by default `media` in the data folder."] = None
+    secret_key: Annotated[
+        str | None,
+        "Encrypts API secrets at rest: 64 hex digits. By default `secret.key` in the data folder, made at need.",
+    ] = None
+    cloud: Annotated[str, "Name of the cloud (tenant) that a first start makes."] = "media"
+    host: Annotated[str, "Address to listen on."] = "127.0.0.1"
+    port: Annotated[int, "Port to listen on; 0 picks a free one."] = 8000
+    workers: Annotated[int, "Server processes."] = 1
+    public_url: Annotated[str | None, "Base of the URLs in answers; by default the host that the client called."] = None
+    window: Annotated[int, "Seconds a signature lives; new keys get it."] = 3600
+    decoders: Annotated[int, "Decoder processes for each server process."] = 2
+    decoder_seconds: Annotated[int, "Seconds one file may take a decoder."] = 10
+    decoder_memory: Annotated[int, "Bytes of address space of one decoder."] = 1024 * 1024 * 1024
+    sweep_seconds: Annotated[int, "Seconds between two sweeps of a running server."] = 300
+    grace_seconds: Annotated[int, "Seconds for which the sweeper spares unfinished uploads and orphans."] = 7200
+    audit_days: Annotated[int, "Days for which the audit is kept."] = 90
+    log_level: Annotated[str, "debug, info, warning or error."] = "warning"
     limits: Limits = Limits()
 
     @property

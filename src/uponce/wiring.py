@@ -13,7 +13,7 @@ from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.config import Settings
-from uponce.core.errors import SettingRefused, Unavailable
+from uponce.core.errors import NotFound, SettingRefused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +104,15 @@ def _secret_key(settings: Settings) -> bytes:
 
 
 @contextmanager
-def opened(settings: Settings) -> "Iterator[Backend]":
-    """Database and blob store, open; the decoders stay asleep. For the commands that are no server."""
+def opened(settings: Settings, *, create: bool = False) -> "Iterator[Backend]":
+    """Database and blob store, open; the decoders stay asleep. For the commands that are no server.
+
+    NotFound when there is no database yet, unless `create`: a mistyped folder shall not become an empty server.
+    """
+    if not create and not sqlite_path(settings).exists():
+        raise NotFound(
+            f"There is no uponce in {settings.data_dir}. `uponce serve --data {settings.data_dir}` makes one."
+        )
     backend = build(settings)
     backend.database.open()
     try:

@@ -1,7 +1,7 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from uponce.app.services import Services
 from uponce.core.canonical import refuse_ambiguous_escapes
@@ -25,12 +25,16 @@ CREDENTIALS = ("api_key", "signature", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good."""
+    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good.
+
+    `secret` and `algorithm` are those they were signed with: during a rotation a key has two secrets.
+    """
 
     key: ApiKey
     grant: Grant
     spec: UploadSpec
     algorithm: Algorithm
+    secret: str = field(repr=False)
 
 
 async def verify_signed(services: Services, cloud: str, params: Mapping[str, str]) -> Verified:
@@ -58,7 +62,7 @@ async def verify_signed(services: Services, cloud: str, params: Mapping[str, str
             max_upload_seconds=services.limits.max_upload_seconds,
         ),
     )
-    return Verified(key, grant, spec, verified.algorithm)
+    return Verified(key, grant, spec, verified.algorithm, verified.secret)
 
 
 async def authorise(

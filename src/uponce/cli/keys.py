@@ -46,6 +46,7 @@ def create(
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
         ),
+        create=True,
     )
 
 
@@ -91,11 +92,13 @@ def rotate(
     _print_new(data, as_json, lambda backend: rotate_key(backend.services, api_key, overlap))
 
 
-def _print_new(data: str | None, as_json: bool, make: Callable[[Any], Awaitable[ApiKey]]) -> None:
+def _print_new(
+    data: str | None, as_json: bool, make: Callable[[Any], Awaitable[ApiKey]], *, create: bool = False
+) -> None:
     from uponce.cli.serve import base_url, cloudinary_url
     from uponce.config import load
 
-    key = _with_backend(data, make)
+    key = _with_backend(data, make, create=create)
     settings = load(data=data)
     url = cloudinary_url(key, base_url(settings, settings.port))
     if as_json:
@@ -104,14 +107,14 @@ def _print_new(data: str | None, as_json: bool, make: Callable[[Any], Awaitable[
     typer.echo(f"CLOUDINARY_URL={url}")
 
 
-def _with_backend(data: str | None, use: Callable[[Any], Awaitable[T]]) -> T:
+def _with_backend(data: str | None, use: Callable[[Any], Awaitable[T]], *, create: bool = False) -> T:
     from uponce.config import load
     from uponce.wiring import opened
 
     async def run(backend: Any) -> T:
         return await use(backend)
 
-    with opened(load(data=data)) as backend:
+    with opened(load(data=data), create=create) as backend:
         return asyncio.run(run(backend))
 
 

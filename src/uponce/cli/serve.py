@@ -24,7 +24,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
     settings = load(data=data, host=host, port=port, workers=workers)
     listener = _listen(settings)
     base = base_url(settings, listener.getsockname()[1])
-    with opened(settings) as backend:
+    with opened(settings, create=True) as backend:
         for key in asyncio.run(_first_start(backend)):
             typer.echo(f"# {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")

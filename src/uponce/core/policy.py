@@ -1,6 +1,6 @@
 """Limits as data, and the judgement of a file against them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from uponce.core.errors import ContentMismatch, EmptyFile, FileTooLarge, FormatNotAllowed, MediaTooLarge
 from uponce.core.naming import split_filename
@@ -19,24 +19,29 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
+def _limit(default: int, meaning: str) -> int:
+    """A field whose meaning the reference of settings prints."""
+    return field(default=default, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one upload may cost. Bytes, pixels (width × height), frames, seconds."""
 
-    max_image_bytes: int = 100 * MIB
-    max_video_bytes: int = 5 * GIB
-    max_raw_bytes: int = 5 * GIB
-    max_unverified_bytes: int = 100 * MIB
-    unverified_seconds: int = 120
-    max_unverified_uploads: int = 32
-    max_image_pixels: int = 100_000_000
-    max_video_pixels: int = 40_000_000
-    max_frames: int = 2_000
-    max_total_pixels: int = 500_000_000
-    max_upload_seconds: int = 3600
-    idle_seconds: int = 30
-    attempts_per_grant: int = 2
-    skew: int = 300
+    max_image_bytes: int = _limit(100 * MIB, "Bytes of an image.")
+    max_video_bytes: int = _limit(5 * GIB, "Bytes of a video or sound.")
+    max_raw_bytes: int = _limit(5 * GIB, "Bytes of any other file.")
+    max_unverified_bytes: int = _limit(100 * MIB, "Bytes of a file that arrives before the fields that sign it.")
+    unverified_seconds: int = _limit(120, "Seconds in which such an upload must have arrived whole.")
+    max_unverified_uploads: int = _limit(32, "How many of them one process takes at a time.")
+    max_image_pixels: int = _limit(100_000_000, "Width × height of an image.")
+    max_video_pixels: int = _limit(40_000_000, "Width × height of a film.")
+    max_frames: int = _limit(2_000, "Frames of an animation, pages of a TIFF.")
+    max_total_pixels: int = _limit(500_000_000, "Width × height × frames of an animation.")
+    max_upload_seconds: int = _limit(3600, "Seconds in which an upload that began in time must have arrived whole.")
+    idle_seconds: int = _limit(30, "Seconds of silence after which a body counts as stalled.")
+    attempts_per_grant: int = _limit(2, "Uploads with one signature that one process runs at a time.")
+    skew: int = _limit(300, "Seconds by which a timestamp may lie in the future.")
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
         """The largest file that could still be accepted before its kind is known."""

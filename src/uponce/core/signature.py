@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from uponce.core.canonical import string_to_sign
@@ -27,10 +27,11 @@ DUMMY_SECRET = "no-such-key-has-this-secret"
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The string-to-sign that the signature fits, and the algorithm it was made with."""
+    """The string-to-sign that the signature fits, and what it was made with."""
 
     string: str
     algorithm: Algorithm
+    secret: str = field(repr=False)
 
 
 def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
@@ -55,14 +56,14 @@ def verify(
     algorithm = next((a for a in algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
         raise _invalid(signature, v2)
-    found: str | None = None
+    found: Verified | None = None
     for secret in secrets:
         for string in strings:
             same = hmac.compare_digest(sign(string, secret, algorithm), signature)
-            found = string if same and found is None else found
+            found = Verified(string, algorithm, secret) if same and found is None else found
     if found is None:
         raise _invalid(signature, v2)
-    return Verified(found, algorithm)
+    return found
 
 
 def _invalid(signature: str, string: str) -> InvalidSignature:

@@ -1,6 +1,6 @@
 """The values that every layer speaks of: assets, what is known of their media, keys and grants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from uponce.core.signature import Algorithm
@@ -129,7 +129,7 @@ class ApiKey:
 
     api_key: str
     cloud: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     uses: KeyUses
     scope: KeyScope
     window: int

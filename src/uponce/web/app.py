@@ -28,7 +28,7 @@ _EXPOSED = ["ETag", "X-Cld-Error", "X-Request-Id", "Retry-After", "Content-Range
 def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -> "App":
     """The ASGI application. Uploads and deliveries may come from any origin, without credentials; the signature
     endpoints may not be called across origins at all."""
-    signature = only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
+    signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
     originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
     routes = [
         Route(
@@ -37,8 +37,8 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
         ),
         Route("/v1_1/{cloud}/signatures", signature),
         Route("/v1_1/{cloud}/signatures/{action}", signature),
-        Route("/healthz", only(("GET", "HEAD"), HealthEndpoint())),
-        Route("/readyz", only(("GET", "HEAD"), ReadyEndpoint(services))),
+        Route("/healthz", Only(("GET", "HEAD"), HealthEndpoint())),
+        Route("/readyz", Only(("GET", "HEAD"), ReadyEndpoint(services))),
         *(Route(f"/{{cloud}}/{kind}/{{rest:path}}", originals) for kind in ResourceType),
     ]
     return App(Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan), services)
@@ -46,7 +46,7 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
 
 def cors(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
     return CORSMiddleware(
-        only(methods, endpoint),
+        Only(methods, endpoint),
         allow_origins=["*"],
         allow_methods=[*methods, "OPTIONS"],
         allow_headers=["*"],
@@ -55,19 +55,21 @@ def cors(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
     )
 
 
-def only(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
-    """Refuse other methods with 405, which no SDK ever sees."""
+class Only:
+    """Refuses other methods with 405, which no SDK ever sees."""
 
-    class Only:
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["method"] in methods:
-                await endpoint(scope, receive, send)
-                return
-            error = MalformedRequest(f"Method {scope['method']} is not allowed here. Use {' or '.join(methods)}.")
-            allow = (b"allow", ", ".join(methods).encode())
-            await send_error(scope, receive, send, error, body_complete=False, status=405, headers=(allow,))
+    def __init__(self, methods: tuple[str, ...], endpoint: ASGIApp) -> None:
+        self._methods = methods
+        self._endpoint = endpoint
 
-    return Only()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in self._methods:
+            await self._endpoint(scope, receive, send)
+            return
+        wanted = " or ".join(self._methods)
+        error = MalformedRequest(f"Method {scope['method'][:20]} is not allowed here. Use {wanted}.")
+        allow = (b"allow", ", ".join(self._methods).encode())
+        await send_error(scope, receive, send, error, body_complete=False, status=405, headers=(allow,))
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

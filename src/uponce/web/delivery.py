@@ -8,7 +8,7 @@ from uponce.app.deliver import Delivery, deliver
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import parse_path
-from uponce.core.errors import MalformedRequest, UponceError
+from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.body import Receive, Scope, Send
@@ -70,8 +70,9 @@ class DeliveryEndpoint:
             return
         try:
             await _answer(scope, send, head, delivery)
-        except UponceError as error:
-            await send_error(scope, receive, send, error, body_complete=True)
+        except RangeNotSatisfiable as error:
+            size = (b"content-range", f"bytes */{delivery.blob.size}".encode())
+            await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
         finally:
             delivery.blob.close()
 

@@ -14,10 +14,9 @@ Json = dict[str, Any]
 
 def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
     """The body of a completed upload."""
-    asset, key = uploaded.committed.asset, uploaded.verified.key
-    secret = key.secrets[0]
-    answer = asset_body(asset, base_url, secret, uploaded.verified.algorithm)
-    answer["api_key"] = key.api_key
+    verified = uploaded.verified
+    answer = asset_body(uploaded.committed.asset, base_url, verified.secret, verified.algorithm)
+    answer["api_key"] = verified.key.api_key
     if uploaded.committed.existing:
         answer["existing"] = True
     if uploaded.committed.overwritten:

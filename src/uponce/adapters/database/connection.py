@@ -17,7 +17,7 @@ _SETTINGS = (
 )
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     """A checked connection to an existing file; transactions are begun and ended by hand.
 
     sqlite3.Error when the file cannot be opened, SettingRefused when it would not be durable.
@@ -28,6 +28,7 @@ def connect(path: Path) -> sqlite3.Connection:
         timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
+        factory=factory,
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")

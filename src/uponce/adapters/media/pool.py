@@ -1,6 +1,7 @@
 """The decoder pool: warm processes, one file each at a time, killed when they hang and replaced when they die."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,17 +94,21 @@ class DecoderPool:
 
     async def _decode(self, path: str, format_: Format) -> Answer:
         try:
-            return await self._run(Job(path, format_.name))
+            return await self._run_again(Job(path, format_.name))
         except TimeoutError as error:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds."
             ) from error
         except DecoderLost as error:
-            if self._closing:
-                raise ServerBusy("The server is shutting down. Send the same upload again later.") from error
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. The decoder broke on it.", detail=f"decoder lost: {error}"
             ) from error
+
+    async def _run_again(self, job: Job) -> Answer:
+        """A decoder may die by chance, as of the out-of-memory killer; if a second one does, it was the file."""
+        with contextlib.suppress(DecoderLost):
+            return await self._run(job)
+        return await self._run(job)
 
     async def _run(self, job: Job) -> Answer:
         """Raises TimeoutError or DecoderLost; either way, or when cancelled, the process is not used again."""
@@ -118,6 +123,8 @@ class DecoderPool:
             self._give_back(process, reusable=reusable)
 
     async def _take(self) -> DecoderProcess:
+        if self._closing:
+            raise ServerBusy("The server is shutting down. Send the same upload again later.")
         try:
             async with asyncio.timeout(self._queue_seconds):
                 while not (process := await self._free.get()).alive:

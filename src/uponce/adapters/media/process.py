@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from typing import TypeVar
 
@@ -26,6 +27,9 @@ class DecoderProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        # Signals go through a handle: a number may belong to another process by now, and asyncio's own way of
+        # sending them reaps a dead process behind the back of its watcher.
+        self._handle: int | None = os.pidfd_open(process.pid)
         self.sandboxed = False
         self.jobs = 0
 
@@ -40,7 +44,10 @@ class DecoderProcess:
             cwd="/",
             start_new_session=True,
         )
-        decoder = cls(process)
+        try:
+            decoder = cls(process)
+        except ProcessLookupError:
+            raise DecoderLost("ended at once") from None
         try:
             async with asyncio.timeout(seconds):
                 decoder.sandboxed = (await decoder._read(Ready)).sandboxed
@@ -78,11 +85,15 @@ class DecoderProcess:
     def kill(self) -> None:
         """At once, whatever state it is in; repeating it is fine."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     async def close(self) -> None:
         """Killed and reaped, and its pipes closed."""
         self.kill()
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._process.wait()

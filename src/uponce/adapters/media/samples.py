@@ -8,6 +8,7 @@ import colorsys
 import io
 import math
 from array import array
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -41,8 +42,7 @@ def tiff(seed: int, width: int = 160, height: int = 120) -> bytes:
 
 
 def gif(seed: int, frames: int = 12, width: int = 160, height: int = 120) -> bytes:
-    pages = [_picture(seed, width, height, index / frames) for index in range(frames)]
-    strip = pyvips.Image.arrayjoin(pages, across=1).copy()
+    strip = pyvips.Image.arrayjoin(list(_pictures(seed, width, height, frames)), across=1).copy()
     strip.set_type(pyvips.GValue.gint_type, "page-height", height)
     strip.set_type(pyvips.GValue.array_int_type, "delay", [80] * frames)
     return bytes(strip.gifsave_buffer())
@@ -69,28 +69,30 @@ def wav(seed: int, seconds: float = 1.0) -> bytes:
 
 
 def _still(seed: int, width: int, height: int) -> Any:
-    return _picture(seed, width, height, 0.0)
+    return next(_pictures(seed, width, height, 1))
 
 
-def _picture(seed: int, width: int, height: int, time: float) -> Any:
-    """One picture of the disc's round; `time` runs from 0 to 1."""
-    light, dark, disc = (_colour(seed, turn, value) for turn, value in ((0.0, 0.95), (0.35, 0.45), (0.6, 0.9)))
+def _pictures(seed: int, width: int, height: int, count: int) -> Iterator[Any]:
+    """The disc's way once round, in so many pictures."""
+    background = _background(seed, width, height)
+    ink = _colour(seed, 0.6, 0.9)
+    for index in range(count):
+        angle = 2 * math.pi * (index / count + seed * _GOLDEN)
+        x = round(width / 2 + width / 4 * math.cos(angle))
+        y = round(height * 0.45 + height / 4 * math.sin(angle))
+        yield background.draw_circle(ink, x, y, min(width, height) // 6, fill=True)
+
+
+def _background(seed: int, width: int, height: int) -> Any:
+    light, dark = _colour(seed, 0.0, 0.95), _colour(seed, 0.35, 0.45)
     ramp = pyvips.Image.xyz(width, height)
     slope = (ramp[0] / width + ramp[1] / height) / 2
-    picture = (slope * [b - a for a, b in zip(light, dark, strict=True)] + light).cast("uchar")
-    angle = 2 * math.pi * (time + seed * _GOLDEN)
-    radius = min(width, height) // 5
-    x = round(width / 2 + width / 4 * math.cos(angle))
-    y = round(height / 2 + height / 4 * math.sin(angle))
-    picture = picture.draw_circle(disc, x, y, radius, fill=True)
-    return _write_seed(picture, seed).copy(interpretation="srgb")
-
-
-def _write_seed(picture: Any, seed: int) -> Any:
-    side = max(2, picture.width // (_SEED_BITS + 2))
+    picture = slope * [b - a for a, b in zip(light, dark, strict=True)] + light
+    picture = picture.cast("uchar").copy(interpretation="srgb")
+    side = max(2, width // (_SEED_BITS + 2))
     for bit in range(_SEED_BITS):
         ink = [255.0] * 3 if seed >> bit & 1 else [0.0] * 3
-        picture = picture.draw_rect(ink, side * (bit + 1), picture.height - 2 * side, side - 1, side - 1, fill=True)
+        picture = picture.draw_rect(ink, side * (bit + 1), height - 2 * side, side - 1, side - 1, fill=True)
     return picture
 
 
@@ -106,9 +108,8 @@ def film(muxer: str, video: str, audio: str, seed: int, seconds: float, width: i
         pictures = container.add_stream(video, rate=_FPS, width=width, height=height, pix_fmt="yuv420p")
         pictures.codec_context.thread_count = 1
         chord = container.add_stream(audio, rate=48_000)
-        count = max(1, round(seconds * _FPS))
-        for index in range(count):
-            pixels = bytes(_picture(seed, width, height, index / count).bandjoin(255).write_to_memory())
+        for index, picture in enumerate(_pictures(seed, width, height, max(1, round(seconds * _FPS)))):
+            pixels = bytes(picture.bandjoin(255).write_to_memory())
             frame = av.VideoFrame.from_bytes(pixels, width, height, format="rgba")
             frame.pts, frame.time_base = index, Fraction(1, _FPS)
             container.mux(pictures.encode(frame))

@@ -21,7 +21,7 @@ from uponce.cli.demo.table import Board
 def run(console: Console, keep: bool = False) -> int:
     """Tell the story on a fresh server: 0 when every line is as promised, 1 otherwise.
 
-    Leaves no process behind, and no file unless `keep`, whether it ends well, badly, by Ctrl-C or by SIGTERM.
+    Leaves no process behind, and no file unless `keep`: also when it fails, is interrupted or gets a SIGTERM.
     """
     board = Board(console)
     if not sdk.installed():
@@ -30,7 +30,7 @@ def run(console: Console, keep: bool = False) -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="uponce-demo-"))
     try:
-        with _ending_on_sigterm(), Server(folder) as server:
+        with _ending_on_signals(), Server(folder) as server:
             kept = _show(board, server, keep)
     except ServerFailed as error:
         board.fail(str(error))
@@ -58,7 +58,7 @@ def _act(step: Step, world: World) -> Outcome:
     try:
         return step.act(world)
     except Exception as error:
-        return Outcome(False, f"{type(error).__name__}: {error}")
+        return Outcome(False, type(error).__name__, str(error))
 
 
 def _show(board: Board, server: Server, keep: bool) -> list[bool]:
@@ -73,14 +73,15 @@ def _show(board: Board, server: Server, keep: bool) -> list[bool]:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Clean up on SIGTERM as on Ctrl-C: the server runs in a process group of its own and would not hear of it."""
+def _ending_on_signals() -> Iterator[None]:
+    """Clean up on SIGTERM and SIGHUP as on Ctrl-C: the server has a session of its own and would not hear of them."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -47,8 +47,8 @@ class World:
             server,
             client,
             server_key,
-            photo=Media("photo.jpg", samples.jpeg(1)),
-            other_photo=Media("other.jpg", samples.jpeg(2)),
+            photo=Media("photo.jpg", samples.jpeg(1, 1920, 1280)),
+            other_photo=Media("other.jpg", samples.jpeg(2, 1920, 1280)),
             animation=Media("animation.gif", samples.gif(3)),
             film=Media("film.mp4", samples.mp4(4)),
         )
@@ -123,20 +123,22 @@ def revoke(world: World) -> Outcome:
 
 
 def crash(world: World) -> Outcome:
-    with world.client.begin(world.sign("crashed"), world.film):
+    fields = world.sign("crashed")
+    with world.client.begin(fields, world.film):
         # Also tells that the server has seen the upload, before it dies.
-        before = world.client.status(world.signed["crashed"])
+        before = world.client.status(fields)
         world.server.kill()
     world.client.hang_up()
     began = time.monotonic()
     world.server.start()
-    seen = f"up again after {time.monotonic() - began:.1f} s"
-    return Outcome(before == "unused", seen if before == "unused" else f"signature {before} before")
+    after = world.client.status(fields)
+    kept = before == after == "unused"
+    return Outcome(kept, f"after {time.monotonic() - began:.1f} s" if kept else f"signature {before}, {after}")
 
 
 def fetch_all(world: World) -> Outcome:
     same = sum(world.client.fetch(url) == media.data for url, media in world.stored.items())
-    return Outcome(same == len(world.stored) > 0, f"{same} of {len(world.stored)} same bytes")
+    return Outcome(same == len(world.stored) > 0, f"{same} of {len(world.stored)} the same")
 
 
 def upload_twice(world: World) -> Outcome:
@@ -187,30 +189,28 @@ _ONCE = "A signature works ..."
 _NOT_TWICE = "... once"
 _FREE = "What fails costs nothing"
 _ENDS = "It ends by itself, or when its owner says so"
-_CRASH = "kill -9 changes nothing"
-_SERVER = "The key of your own server has no such limit"
+_CRASH = "A crash changes nothing"
+_SERVER = "The key for your own server's SDK has no such limit"
 _LEAVE = "And goodbye"
 
-_WHOLE = "stored, same bytes"
-
 STORY = (
-    Step(_ONCE, "Sign a JPEG, post it, fetch it", _WHOLE, sign_and_post("photo", _photo)),
-    Step(_ONCE, "An animated GIF", _WHOLE, sign_and_post("animation", _animation)),
-    Step(_ONCE, "An MP4", _WHOLE, sign_and_post("film", _film)),
-    Step(_NOT_TWICE, "Post another JPEG, same signature", "refused", post_refused("photo", USED, _other_photo)),
-    Step(_NOT_TWICE, "Post the same JPEG again", "refused", post_refused("photo", USED, _photo)),
-    Step(_NOT_TWICE, "Post 20 at once with one signature", "1 stored, 19 refused", race),
-    Step(_FREE, "Cut the line halfway through an MP4", "signature unused", tear),
-    Step(_FREE, "Post it again, whole", _WHOLE, post_signed("torn", _film)),
-    Step(_ENDS, "Post a signature 59:57 old", _WHOLE, post_at_the_last_moment),
-    Step(_ENDS, "Post one that has become 60:00 old", "refused", post_too_late),
-    Step(_ENDS, "Revoke a signature", "revoked", revoke),
+    Step(_ONCE, "JPEG: sign, post, fetch", "stored", sign_and_post("photo", _photo)),
+    Step(_ONCE, "Animated GIF, likewise", "stored", sign_and_post("animation", _animation)),
+    Step(_ONCE, "MP4, likewise", "stored", sign_and_post("film", _film)),
+    Step(_NOT_TWICE, "First signature, new JPEG", "refused", post_refused("photo", USED, _other_photo)),
+    Step(_NOT_TWICE, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
+    Step(_NOT_TWICE, "20 at once, one signature", "one stored", race),
+    Step(_FREE, "Line cut halfway", "not spent", tear),
+    Step(_FREE, "Same signature, whole MP4", "stored", post_signed("torn", _film)),
+    Step(_ENDS, "Signature 59:57 old", "stored", post_at_the_last_moment),
+    Step(_ENDS, "Signature 60:00 old", "refused", post_too_late),
+    Step(_ENDS, "Revoke one", "revoked", revoke),
     Step(_ENDS, "Post with it", "refused", post_refused("revoked", "signature_revoked", _photo)),
-    Step(_CRASH, "SIGKILL amid an upload, start again", "up again", crash),
-    Step(_CRASH, "Post with the JPEG's signature", "refused", post_refused("photo", USED, _photo)),
-    Step(_CRASH, "Fetch everything stored so far", "same bytes", fetch_all),
-    Step(_CRASH, "Post the interrupted upload again", _WHOLE, post_signed("crashed", _film)),
-    Step(_SERVER, "The SDK's uploader.upload, twice", "stored, stored again", upload_twice),
+    Step(_CRASH, "SIGKILL amid an upload", "up again", crash),
+    Step(_CRASH, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
+    Step(_CRASH, "All that was stored so far", "same bytes", fetch_all),
+    Step(_CRASH, "The upload it interrupted", "stored", post_signed("crashed", _film)),
+    Step(_SERVER, "uploader.upload, twice", "both stored", upload_twice),
 )
 
 
@@ -222,9 +222,9 @@ def leave(keep: bool) -> Step:
         stopped = world.server.stop()
         if not keep:
             shutil.rmtree(world.server.folder)
-        folder = "kept" if world.server.folder.exists() else "removed"
-        kept = stopped and folder == ("kept" if keep else "removed")
-        return Outcome(kept, f"{'stopped' if stopped else 'HAD TO BE KILLED'}, {folder}")
+        exists = world.server.folder.exists()
+        seen = f"{'stopped' if stopped else 'KILLED'}, folder {'kept' if exists else 'gone'}"
+        return Outcome(stopped and exists is keep, seen)
 
-    what = "keep its folder" if keep else "remove its folder"
-    return Step(_LEAVE, f"Stop the server, {what}", f"stopped, {'kept' if keep else 'removed'}", act)
+    promise = "folder kept" if keep else "nothing left"
+    return Step(_LEAVE, "Stop the server", promise, act)

@@ -11,10 +11,12 @@ from rich.text import Text
 
 from uponce.cli.demo.story import Outcome, Step
 
-# Wide enough that no row of the story wraps.
-FULL_WIDTH = 100
-_NUMBER, _MARK, _TIME = 2, 2, 7
-_FIXED = _NUMBER + _MARK + _TIME + 5 * 2
+# Also what is assumed without a terminal; no row of the story wraps in it.
+FULL_WIDTH = 80
+_NUMBER, _PROMISE, _SEEN, _MARK, _TIME = 2, 13, 22, 1, 6
+_GAP = 2
+_FIXED = _NUMBER + _MARK + _TIME + 5 * _GAP
+_TITLE = FULL_WIDTH - _FIXED - _PROMISE - _SEEN
 _INDENT = _NUMBER + 2
 
 
@@ -23,18 +25,15 @@ class Board:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        if not console.is_terminal:
-            # Nothing to fit into: one line a row, not the 80 columns that are assumed.
-            console.width = FULL_WIDTH
         self._width = min(console.width, FULL_WIDTH)
         self._chapter = ""
         self._explained: set[str] = set()
         utf8 = console.encoding.lower().startswith("utf")
-        self._kept, self._broken = ("✓", "✗") if utf8 else ("ok", "NO")
+        self._kept, self._broken = ("✓", "✗") if utf8 else ("+", "X")
 
     def open(self, url: str, sdk_version: str) -> None:
         self._print(Text("uponce: upload signatures that work once", style="bold"))
-        self._print(Text(f"A server at {url}, real media, the official cloudinary SDK {sdk_version}."))
+        self._print(Text(f"A server at {url}, real media, the cloudinary SDK {sdk_version}."))
         self._print(Text())
         heads = ("", "what happens", "promised", "seen", "", "time")
         self._print(self._grid([Text(head, style="dim") for head in heads]))
@@ -57,7 +56,7 @@ class Board:
                     Text(step.promise),
                     Text(outcome.seen, style=colour),
                     Text(self._kept if outcome.kept else self._broken, style=colour),
-                    Text(f"{seconds:.2f} s", style="dim"),
+                    Text(_duration(seconds), style="dim"),
                 ]
             )
         )
@@ -69,8 +68,11 @@ class Board:
         verdict = Text(f"{good} of {total} as promised", style="bold green" if good == total else "bold red")
         self._print(Text())
         self._print(verdict.append(f", in {seconds:.1f} s.", style="default not bold"))
+        if good < total and folder is None:
+            self._print(Text("With --keep the server's folder and log stay, to look at."))
         if folder is not None:
-            self._print(Text(f"Kept: {folder}. Serve it again with: uponce serve --data {folder / 'data'}"))
+            # In one line, whatever the width, so that it can be copied.
+            self._console.print(Text(f"Serve it again: uponce serve --data {folder / 'data'}"), soft_wrap=True)
 
     def fail(self, message: str) -> None:
         self._print(Text(message, style="red"))
@@ -83,12 +85,12 @@ class Board:
         self._print(Padding(Text(f'"{outcome.quote}"', style="dim italic"), (0, 0, 0, _INDENT)))
 
     def _grid(self, cells: Sequence[Text]) -> Table:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        flexible = self._width - _FIXED
-        title, promise = flexible * 41 // 100, flexible * 26 // 100
+        # In a narrow window the texts share what there is, and fold.
+        room = max(self._width - _FIXED, 3)
+        grid = Table.grid(padding=(0, _GAP, 0, 0))
         grid.add_column(width=_NUMBER, justify="right")
-        for width in (title, promise, flexible - title - promise):
-            grid.add_column(width=width, overflow="fold")
+        for width in (_TITLE, _PROMISE, _SEEN):
+            grid.add_column(width=max(width * room // (FULL_WIDTH - _FIXED), 1), overflow="fold")
         grid.add_column(width=_MARK)
         grid.add_column(width=_TIME, justify="right")
         grid.add_row(*cells)
@@ -96,3 +98,7 @@ class Board:
 
     def _print(self, what: Text | Table | Padding) -> None:
         self._console.print(what, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{int(seconds * 1000)} ms"

@@ -1,0 +1,115 @@
+"""Writes the reference pages that come from the code: `make docs`. A test fails when one is out of date."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import typer
+
+from uponce.cli import app as command_line
+from uponce.config import PREFIX, Settings
+from uponce.core.parameters import SUPPORTED, UNSUPPORTED
+from uponce.core.policy import Limits
+from uponce.web.errors import STATUS
+
+HERE = Path(__file__).parent / "reference"
+NOTICE = "<!-- Made by `make docs` from the code. -->\n\n"
+
+
+def settings_page() -> str:
+    rows = [*_setting_rows(), *_limit_rows()]
+    return (
+        "# Settings\n\n"
+        + NOTICE
+        + "Every setting is an environment variable, or the lower-case name without `UPONCE_` in a TOML file named by\n"
+        "`UPONCE_CONFIG`. The command line wins over the environment, the environment over the file. A name that does\n"
+        "not stand here is refused at start-up: a misspelt limit would be no limit.\n\n"
+        + _table(("variable", "default", "meaning"), rows)
+    )
+
+
+def _setting_rows() -> Iterator[tuple[str, str, str]]:
+    for field in msgspec.structs.fields(Settings):
+        if field.name != "limits":
+            annotation = inspect.get_annotations(Settings)[field.name]
+            default = "" if field.default is None else f"`{field.default}`"
+            yield f"`{PREFIX}{field.name.upper()}`", default, get_args(annotation)[1]
+
+
+def _limit_rows() -> Iterator[tuple[str, str, str]]:
+    for field in Limits.__dataclass_fields__.values():
+        yield f"`{PREFIX}{field.name.upper()}`", f"`{field.default}`", field.metadata["meaning"]
+
+
+def errors_page() -> str:
+    rows = [(f"`{error.code}`", str(status), inspect.getdoc(error) or "") for error, status in STATUS.items()]
+    return (
+        "# Errors\n\n"
+        + NOTICE
+        + 'Every refusal is `{"error": {"message": "…", "code": "…"}}` with the headers `X-Cld-Error` (the message) and\n'
+        "`X-Request-Id`. The code is for programs and does not change; the message is for people and says what to do.\n"
+        "Whatever a person has to read comes with 400, 401 or 404, since SDKs hide the bodies of other statuses.\n"
+        "A 503 or 507 never spends a signature, and says in `Retry-After` when to try again.\n\n"
+        + _table(("code", "status", "meaning"), rows)
+    )
+
+
+def parameters_page() -> str:
+    return (
+        "# Upload parameters\n\n"
+        + NOTICE
+        + "Supported. All but `file`, `api_key`, `signature`, `cloud_name` and `resource_type` are signed:\n\n"
+        + ", ".join(f"`{name}`" for name in SUPPORTED)
+        + ".\n\nKnown to Cloudinary and refused by name for now:\n\n"
+        + ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
+        + ".\n\nAny other name is refused as unknown. Nothing is ignored silently.\n"
+    )
+
+
+def commands_page() -> str:
+    group = typer.main.get_command(command_line)
+    sections = "\n".join(_command_sections("uponce", group))
+    return f"# Command line\n\n{NOTICE}Exit codes: 0 done, 1 refused or failed, 2 usage.\n\n{sections}"
+
+
+def _command_sections(path: str, command: Any) -> Iterator[str]:
+    for name, child in getattr(command, "commands", {}).items():
+        if hasattr(child, "commands"):
+            yield from _command_sections(f"{path} {name}", child)
+            continue
+        rows = [(_usage(p), getattr(p, "help", None) or "") for p in child.params if p.name != "help"]
+        yield f"## `{path} {name}`\n\n{inspect.cleandoc(child.help or '')}\n\n" + _table(("option", "meaning"), rows)
+
+
+def _usage(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar or parameter.name.upper()}`"
+    return " ".join(f"`{option}`" for option in parameter.opts)
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "parameters.md": parameters_page,
+    "commands.md": commands_page,
+}
+
+
+def main() -> int:
+    for name, make in PAGES.items():
+        (HERE / name).write_text(make())
+    return 0
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""Group commit: who is told what, when, and what holds when BEGIN, a job or COMMIT fails."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant
+from tests.contract.guarantees import answers_of, check_answers_are_true
+from uponce.adapters.database.connection import connect
+from uponce.adapters.database.failures import unavailable
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.writer import MAX_BATCH
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, UponceError
+from uponce.core.values import GrantStatus
+
+T = TypeVar("T")
+FULL_PAGES = 40
+
+
+class Script:
+    """What the connections of one test do to a statement; `said` is what they executed."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.faults: dict[str, Callable[[Callable[[], sqlite3.Cursor]], sqlite3.Cursor]] = {}
+        self.pragma = ""
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def connect(self, path: Path) -> sqlite3.Connection:
+        script = self
+
+        class Scripted(sqlite3.Connection):
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                script.said.append(sql)
+                if sql == "BEGIN IMMEDIATE":
+                    script.gate.wait(10)
+                real = super().execute
+                fault = script.faults.get(sql)
+                return fault(lambda: real(sql, parameters)) if fault else real(sql, parameters)
+
+        connection = connect(path, factory=Scripted)
+        connection.execute(self.pragma)
+        return connection
+
+
+def fail_instead(_real: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+def fail_after(real: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+    real()
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def database(tmp_path: Path, script: Script) -> Iterator[SqliteDatabase]:
+    database = SqliteDatabase(tmp_path / "u.db", clock=SteppedClock(), secrets=PlainBox(), connect=script.connect)
+    database.open()
+    run(database.add_key(KEY))
+    yield database
+    script.gate.set()
+    database.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+async def in_one_batch(script: Script, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
+    """Submit all before the writer may begin; what each was told."""
+    script.gate.clear()
+    tasks = [asyncio.ensure_future(one) for one in work]
+    await asyncio.sleep(0)
+    script.gate.set()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def commits(script: Script) -> int:
+    return script.said.count("COMMIT")
+
+
+def test_all_that_waits_is_committed_together(database: SqliteDatabase, script: Script) -> None:
+    before = commits(script)
+    work = [attempt(database, grant(f"n{n}"), draft(f"p{n}", blob=f"b{n}")) for n in range(50)]
+    assert run(in_one_batch(script, *work)) == ["ok"] * 50
+    assert commits(script) - before == 1
+
+
+def test_batches_are_bounded(database: SqliteDatabase, script: Script) -> None:
+    before = commits(script)
+    work = [database.record_refusal(grant("a"), "code", CALLER) for _ in range(MAX_BATCH + 1)]
+    run(in_one_batch(script, *work))
+    assert commits(script) - before == 2
+
+
+def test_a_job_that_fails_undoes_its_own_work_only(database: SqliteDatabase, script: Script) -> None:
+    def broken(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO condemned (blob_key, at) VALUES ('half', 1)")
+        connection.execute("INSERT INTO condemned (blob_key, at) VALUES (NULL, 1)")
+
+    def buggy(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO condemned (blob_key, at) VALUES ('bug', 1)")
+        raise ZeroDivisionError
+
+    good, driver, bug, late = run(
+        in_one_batch(
+            script,
+            attempt(database, grant("a"), draft(blob="a")),
+            database._writer.run(broken),
+            database._writer.run(buggy),
+            attempt(database, grant("b"), draft("b", blob="b")),
+        )
+    )
+    assert (good, late) == ("ok", "ok")
+    assert isinstance(driver, DatabaseUnavailable)
+    assert "SQLITE_CONSTRAINT" in driver.detail
+    assert isinstance(bug, ZeroDivisionError)
+    assert run(database._readers.run(lambda c: c.execute("SELECT count(*) FROM condemned").fetchone())) == (0,)
+
+
+@pytest.mark.parametrize(("fault", "happened"), [(fail_instead, False), (fail_after, True)])
+def test_a_lost_answer_to_commit_is_an_unknown_outcome_for_all(
+    database: SqliteDatabase, script: Script, fault: Callable[..., sqlite3.Cursor], happened: bool
+) -> None:
+    """For the refused ones too: they may have seen a spend that is gone. Reading back tells the truth."""
+
+    async def story() -> None:
+        script.faults["COMMIT"] = fault
+        contested = grant("contested")
+        work = [database.commit(contested, draft(blob=f"racer-{n}"), CALLER) for n in range(4)]
+        answers = await in_one_batch(script, *work)
+        assert [type(answer) for answer in answers] == [OutcomeUnknown] * 4
+        assert all(isinstance(a, OutcomeUnknown) and a.retry_after and "disk I/O" in a.detail for a in answers)
+        script.faults.clear()
+        found = [await database.find_commit(f"racer-{n}") is not None for n in range(4)]
+        assert found == [happened, False, False, False]
+        record = await database.find_grant(contested.key)
+        assert (record.status if record else None) is (GrantStatus.USED if happened else None)
+        again = await attempt(database, contested, draft(blob="again"))
+        assert again == ("signature_used" if happened else "ok")
+
+    run(story())
+
+
+def test_after_a_failed_commit_the_connection_is_thrown_away(database: SqliteDatabase, script: Script) -> None:
+    first = database._writer._connection
+    script.faults["COMMIT"] = fail_instead
+    assert run(attempt(database, grant("a"), draft(blob="a"))) == "outcome_unknown"
+    script.faults.clear()
+    assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
+    assert database._writer._connection is not first
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "SAVEPOINT job", "ROLLBACK TO job", "RELEASE job"])
+def test_a_failure_before_commit_means_that_nothing_happened(
+    database: SqliteDatabase, script: Script, statement: str
+) -> None:
+    """Whichever statement fails, everyone in the batch is told so, the refused ones included."""
+
+    async def story() -> None:
+        script.faults[statement] = fail_instead
+        contested = grant("contested")
+        work = [database.commit(contested, draft(blob=f"racer-{n}"), CALLER) for n in range(3)]
+        answers = await in_one_batch(script, *work)
+        assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 3
+        script.faults.clear()
+        assert await database.find_grant(contested.key) is None
+        assert await attempt(database, contested, draft(blob="racer-0")) == "ok"
+
+    run(story())
+
+
+def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteDatabase, script: Script) -> None:
+    """A full disk or an I/O error inside one job can undo the whole batch: nobody is told a success of it."""
+
+    def collapse(connection: sqlite3.Connection) -> None:
+        connection.rollback()
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def story() -> None:
+        first, refused, second, third = await in_one_batch(
+            script,
+            attempt(database, grant("a"), draft(blob="a")),
+            attempt(database, grant("a"), draft(blob="a2")),
+            database._writer.run(collapse),
+            attempt(database, grant("b"), draft("b", blob="b")),
+        )
+        assert (first, refused, third) == ("database_unavailable",) * 3
+        assert isinstance(second, DatabaseUnavailable)
+        assert await database.find_commit("a") is None
+        assert await attempt(database, grant("a"), draft(blob="a")) == "ok"
+
+    run(story())
+
+
+def test_another_process_that_holds_the_lock_makes_it_unavailable(
+    tmp_path: Path, database: SqliteDatabase, script: Script
+) -> None:
+    script.pragma = "PRAGMA busy_timeout = 50"
+    database._writer._disconnect()
+    blocker = connect(tmp_path / "u.db")
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        run(database.commit(grant("a"), draft(blob="a"), CALLER))
+    assert "SQLITE_BUSY" in caught.value.detail
+    assert caught.value.retry_after
+    assert run(database.find_key("111")) == KEY, "reads go on"
+    blocker.close()
+    assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
+
+
+def test_a_full_disk_spends_nothing_and_heals(database: SqliteDatabase, script: Script) -> None:
+    """SQLite's own page limit stands in for the disk's."""
+    database._writer._disconnect()
+    script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
+
+    async def story() -> None:
+        told, number = "ok", 0
+        while told == "ok":
+            number += 1
+            told = await attempt(database, grant(f"n{number}"), draft(f"{'p' * 200}{number}", blob=f"b{number}"))
+            assert number < 1000
+        assert told == "storage_full"
+        assert await database.find_grant(grant(f"n{number}").key) is None
+        assert await database.find_commit(f"b{number}") is None
+        script.pragma = "PRAGMA max_page_count = 100000"
+        database._writer._disconnect()
+        assert await attempt(database, grant(f"n{number}"), draft(blob="after")) == "ok"
+
+    run(story())
+
+
+def test_a_full_batch_is_answered_as_one(database: SqliteDatabase, script: Script) -> None:
+    """When the space ends in the middle of a batch, no answer is untrue, whoever it is given to."""
+    database._writer._disconnect()
+    script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
+
+    async def story() -> None:
+        work = [attempt(database, grant(f"n{n}"), draft(f"{'p' * 200}{n}", blob=f"b{n}")) for n in range(200)]
+        answers = await in_one_batch(script, *work)
+        assert "storage_full" in answers
+        for number, told in enumerate(answers):
+            assert (await database.find_commit(f"b{number}") is not None) == (told == "ok")
+
+    run(story())
+
+
+def test_sqlites_full_code_is_storage_full() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    assert isinstance(unavailable(caught.value), StorageFull)
+
+
+def test_a_cancelled_caller_does_not_disturb_its_batch(database: SqliteDatabase, script: Script) -> None:
+    async def story() -> None:
+        script.gate.clear()
+        leaver = asyncio.ensure_future(attempt(database, grant("a"), draft("a", blob="a")))
+        stayer = asyncio.ensure_future(attempt(database, grant("b"), draft("b", blob="b")))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.sleep(0)
+        script.gate.set()
+        assert await stayer == "ok"
+        assert leaver.cancelled()
+        assert await database.find_commit("a") is not None
+
+    run(story())
+
+
+def test_a_loop_that_is_gone_does_not_disturb_the_others(database: SqliteDatabase, script: Script) -> None:
+    async def leave() -> None:
+        script.gate.clear()
+        leaver = asyncio.ensure_future(attempt(database, grant("a"), draft("a", blob="a")))
+        await asyncio.sleep(0)
+        leaver.cancel()
+
+    async def stay() -> str:
+        stayer = asyncio.ensure_future(attempt(database, grant("b"), draft("b", blob="b")))
+        await asyncio.sleep(0)
+        script.gate.set()
+        return await stayer
+
+    run(leave())
+    assert run(stay()) == "ok"
+
+
+def test_two_loops_share_a_batch(database: SqliteDatabase, script: Script) -> None:
+    told: list[list[str]] = []
+
+    def server(label: str) -> None:
+        async def many() -> list[str]:
+            work = (attempt(database, grant(f"n{n}"), draft(f"p{n}", blob=f"{label}{n}")) for n in range(100))
+            return await asyncio.gather(*work)
+
+        told.append(run(many()))
+
+    threads = [threading.Thread(target=server, args=(label,)) for label in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(sorted(pair) == ["ok", "signature_used"] for pair in zip(*told, strict=True))
+
+
+def test_close_finishes_what_was_submitted(tmp_path: Path, database: SqliteDatabase, script: Script) -> None:
+    async def story() -> list[str]:
+        script.gate.clear()
+        tasks = [
+            asyncio.ensure_future(attempt(database, grant(f"n{n}"), draft(f"p{n}", blob=f"b{n}"))) for n in range(300)
+        ]
+        await asyncio.sleep(0)
+        script.gate.set()
+        database.close()
+        return await asyncio.gather(*tasks)
+
+    assert run(story()) == ["ok"] * 300
+    database.close()
+    with pytest.raises(UponceError):
+        run(database.ping())
+    assert not (tmp_path / "u.db-wal").exists(), "the last server folds its log into the file"
+
+
+def test_racers_around_a_failing_commit_never_hear_an_untruth(database: SqliteDatabase, script: Script) -> None:
+    """COMMITs fail in turn before and after they happened, while racers keep coming."""
+    turns = iter([fail_instead, fail_after, None] * 20)
+
+    def sometimes(real: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        fault = next(turns, None)
+        return fault(real) if fault else real()
+
+    async def story() -> None:
+        script.faults["COMMIT"] = sometimes
+        answers: list[Any] = []
+        for _ in range(6):
+            answers += await answers_of(database, grant("contested"), 3)
+        script.faults.clear()
+        await check_answers_are_true(database, answers)
+        made = [n for n in range(3) if await database.find_commit(f"racer-{n}")]
+        assert len(made) == 1
+
+    run(story())

@@ -1,0 +1,190 @@
+"""Each guarantee broken on purpose: the check that proves it must go red, or it proves nothing."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import KEY, WINDOW, PlainBox, SteppedClock, grant
+from tests.contract.guarantees import (
+    answers_of,
+    check_answers_are_true,
+    check_one_winner,
+    check_purge_forgets_nothing_usable,
+    check_wider_window_revives_nothing,
+)
+from uponce.adapters.database import sqlite as sqlite_module
+from uponce.adapters.database.connection import connect
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.writer import Outcome, Waiting, Writer, _attempt
+from uponce.app.ports import Committed, Draft
+from uponce.core.errors import OutcomeUnknown
+from uponce.core.refusals import refusal_of
+from uponce.core.values import UNLIMITED_USES, Caller, Grant
+
+
+class SelectThenInsert(SqliteDatabase):
+    """Looks first, then writes without a condition: right for one at a time, wrong for two."""
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        record = await self.find_grant(grant.key)
+        refusal = record and refusal_of(record, 1)
+        if refusal:
+            raise refusal
+        return await super().commit(replace(grant, max_uses=UNLIMITED_USES), draft, caller)
+
+
+class PurgeByTimeOfUse(SqliteDatabase):
+    """Forgets a grant one window after it was used, and keeps no watermark."""
+
+    async def purge(self, audit_seconds: int) -> int:
+        return _delete(self, "spent_at + ? < ?", WINDOW)
+
+
+class PurgeWithoutWatermark(SqliteDatabase):
+    """Forgets at the right time, but not that it forgot."""
+
+    async def purge(self, audit_seconds: int) -> int:
+        return _delete(self, "keep_until + ? < ?", 0)
+
+
+def _delete(database: SqliteDatabase, where: str, seconds: int) -> int:
+    with closing(sqlite3.connect(database._path, isolation_level=None)) as connection:
+        return connection.execute(f"DELETE FROM grants WHERE {where}", (seconds, database._clock.now())).rowcount
+
+
+class AnswerBeforeCommit(Writer):
+    """Tells each caller as soon as its job is done."""
+
+    def _transact(self, batch: list[Waiting]) -> None:
+        connection = self._begin()
+        self._fill(batch)
+        for waiting in batch:
+            self._answer([waiting], [_attempt(connection, waiting.job)])
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._disconnect()
+
+
+class RefuseBeforeCommit(Writer):
+    """Keeps successes back until they are durable, but tells refusals at once: they change nothing, do they?"""
+
+    def _transact(self, batch: list[Waiting]) -> None:
+        connection = self._begin()
+        self._fill(batch)
+        kept: list[tuple[Waiting, Outcome]] = []
+        for waiting in batch:
+            outcome = _attempt(connection, waiting.job)
+            if outcome.error is None:
+                kept.append((waiting, outcome))
+            else:
+                self._answer([waiting], [outcome])
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._disconnect()
+            kept = [(waiting, Outcome(error=OutcomeUnknown("unknown"))) for waiting, _ in kept]
+        self._answer([waiting for waiting, _ in kept], [outcome for _, outcome in kept])
+
+
+class FailingCommit(sqlite3.Connection):
+    """COMMIT of an armed connection fails and does nothing; `hold` keeps BEGIN back until it is set."""
+
+    armed = False
+    hold = threading.Event()
+
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        if sql == "BEGIN IMMEDIATE":
+            type(self).hold.wait(10)
+        if sql == "COMMIT" and type(self).armed:
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, parameters)  # type: ignore[arg-type]
+
+
+def _servers(path: Path, clock: SteppedClock, database: type[SqliteDatabase], count: int = 1) -> list[SqliteDatabase]:
+    servers = [database(path, clock=clock, secrets=PlainBox()) for _ in range(count)]
+    for server in servers:
+        server.open()
+    asyncio.run(servers[0].add_key(KEY))
+    return servers
+
+
+def _close(servers: Sequence[SqliteDatabase]) -> None:
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_select_then_insert_spends_twice(tmp_path: Path, count: int) -> None:
+    """In one server already, where each caller waits for its look; the real one passes on the same path."""
+    servers = _servers(tmp_path / "mutant.db", SteppedClock(), SelectThenInsert, count)
+    with pytest.raises(AssertionError):
+        asyncio.run(check_one_winner(servers))
+    _close(servers)
+    servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
+    asyncio.run(check_one_winner(servers))
+    _close(servers)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check"),
+    [
+        (PurgeByTimeOfUse, check_purge_forgets_nothing_usable),
+        (PurgeByTimeOfUse, check_wider_window_revives_nothing),
+        (PurgeWithoutWatermark, check_wider_window_revives_nothing),
+    ],
+)
+def test_a_careless_purge_lets_a_spent_signature_in_again(
+    tmp_path: Path, mutant: type[SqliteDatabase], check: object
+) -> None:
+    assert callable(check)
+    clock = SteppedClock()
+    servers = _servers(tmp_path / "mutant.db", clock, mutant)
+    with pytest.raises(AssertionError):
+        asyncio.run(check(servers[0], clock))
+    _close(servers)
+    clock = SteppedClock()
+    servers = _servers(tmp_path / "real.db", clock, SqliteDatabase)
+    asyncio.run(check(servers[0], clock))
+    _close(servers)
+
+
+@pytest.mark.parametrize("writer", [AnswerBeforeCommit, RefuseBeforeCommit, Writer])
+def test_answers_given_before_the_commit_turn_out_untrue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: type[Writer]
+) -> None:
+    """Two racers share a batch whose COMMIT fails; the refused one saw a spend that never was."""
+
+    class Connection(FailingCommit):
+        hold = threading.Event()
+
+    def connect_failing(path: Path) -> sqlite3.Connection:
+        return connect(path, factory=Connection)
+
+    monkeypatch.setattr(sqlite_module, "Writer", writer)
+    Connection.hold.set()
+    database = SqliteDatabase(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox(), connect=connect_failing)
+    database.open()
+
+    async def story() -> None:
+        await database.add_key(KEY)
+        Connection.hold.clear()
+        Connection.armed = True
+        racers = asyncio.ensure_future(answers_of(database, grant("contested"), 2))
+        await asyncio.sleep(0)  # both are submitted before the batch begins
+        await asyncio.sleep(0)
+        Connection.hold.set()
+        await check_answers_are_true(database, await racers)
+
+    if writer is Writer:
+        asyncio.run(story())
+    else:
+        with pytest.raises(AssertionError):
+            asyncio.run(story())
+    database.close()

@@ -1,0 +1,22 @@
+"""A signer and a server in a few lines: what the tests of attacks sign with and verify by."""
+
+from collections.abc import Sequence
+
+from uponce.core.canonical import string_to_sign
+from uponce.core.signature import Algorithm, sign, verify
+
+SECRET = "k5x0q3v8m1z7"
+TIMESTAMP = "1700000000"
+SIGNED = {"public_id": "p1", "folder": "f", "tags": "x", "timestamp": TIMESTAMP}
+
+
+def signed(
+    params: dict[str, str], secret: str = SECRET, algorithm: Algorithm = Algorithm.SHA1, version: int = 2
+) -> dict[str, str]:
+    """The parameters with their signature."""
+    return {**params, "signature": sign(string_to_sign(params, version=version), secret, algorithm)}
+
+
+def verified(params: dict[str, str], secrets: Sequence[str] = (SECRET,), *, allow_v1: bool = False) -> str:
+    """The string that the signature among the parameters fits, or InvalidSignature."""
+    return verify(params, params["signature"], secrets, allow_v1=allow_v1).string

@@ -1,0 +1,108 @@
+"""Signing and verifying: the vectors of the SDKs, the SDK itself, and the shapes of a signature."""
+
+import cloudinary
+import cloudinary.utils
+import pytest
+from hypothesis import given
+
+from tests.core.strategies import as_fields, sdk_parameters, secrets
+from tests.core.vectors import SECRET, VECTORS, Vector
+from uponce.core.canonical import collect, string_to_sign
+from uponce.core.errors import InvalidSignature
+from uponce.core.signature import Algorithm, Verified, grant_key, sign, sign_response, verify
+
+SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v.id)
+def test_vectors_of_the_sdks(vector: Vector) -> None:
+    """Each recorded digest is what we sign, what the installed SDK signs, and what we accept."""
+    params = collect(vector.fields)
+    string = string_to_sign(params, version=vector.version)
+    assert vector.string in (None, string)
+    recorded = {SHA1: vector.sha1, SHA256: vector.sha256}
+    for algorithm, digest in recorded.items():
+        if digest is None:
+            continue
+        assert sign(string, SECRET, algorithm) == digest
+        assert cloudinary.utils.api_sign_request(params, SECRET, str(algorithm), vector.version) == digest
+        found = verify(params, digest, [SECRET], allow_v1=vector.version == 1)
+        assert found == Verified(string, algorithm)
+    assert any(recorded.values())
+
+
+def test_v12_the_sdks_own_suite() -> None:
+    """V12 is of the bare function, which does not leave `cloud_name` out."""
+    string = "cloud_name=dn6ot3ged&timestamp=1568810420&username=user@cloudinary.com"
+    secret = "hdcixPpR2iKERPwqvH6sHdK9cyac"
+    assert sign(string, secret) == "14c00ba6d0dfdedbc86b316847d95b9e6cd46d94"
+    assert sign(string, secret, SHA256) == "45ddaa4fa01f0c2826f32f669d2e4514faf275fe6df053f1a150e7beae58a3bd"
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("version", [1, 2])
+@given(params=sdk_parameters, secret=secrets)
+def test_whatever_the_sdk_signs_is_accepted(
+    algorithm: Algorithm, version: int, params: dict[str, str | list[str]], secret: str
+) -> None:
+    signature = cloudinary.utils.api_sign_request(params, secret, str(algorithm), version)
+    collected = collect(as_fields(params))
+    assert sign(string_to_sign(collected, version=version), secret, algorithm) == signature
+    found = verify(collected, signature, ["another", secret], allow_v1=version == 1)
+    assert found.algorithm is algorithm
+
+
+@pytest.mark.parametrize(
+    ("public_id", "version", "secret", "sha1", "sha256"),
+    [
+        (
+            "sample_image",
+            1312461204,
+            SECRET,
+            "82175722f594e2db13155bde1681e02b4d92dda3",
+            "47adda68c9cfd75ed308efc1c1a5ebaca7fd93e8ed0a40692bbd6fb6e4fc9d3d",
+        ),
+        ("a&b", 1, SECRET, "22f9044c9a7a64c6ab084600f196276bb0a53dd9", None),
+        (
+            "tests/logo.png",
+            1,
+            "X7qLTrsES31MzxxkxPPA-pAGGfU",
+            "08d3107a5b2ad82e7d82c0b972218fbf20b5b1e0",
+            "cc69ae4ed73303fbf4a55f2ae5fc7e34ad3a5c387724bfcde447a2957cacdfea",
+        ),
+    ],
+)
+def test_vectors_of_response_signatures(
+    public_id: str, version: int, secret: str, sha1: str, sha256: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The `signature` of an answer, and the SDK's own check of it."""
+    monkeypatch.setattr(cloudinary.config(), "api_secret", secret)
+    for algorithm, digest in ((SHA1, sha1), (SHA256, sha256)):
+        if digest is None:
+            continue
+        assert sign_response(public_id, version, secret, algorithm) == digest
+        assert cloudinary.utils.verify_api_response_signature(public_id, version, digest, str(algorithm))
+
+
+def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
+    """Only where a value holds `&` do the versions differ; version 2 is accepted always."""
+    params = {"tags": "a&b", "timestamp": "1"}
+    old = sign(string_to_sign(params, version=1), SECRET)
+    with pytest.raises(InvalidSignature):
+        verify(params, old, [SECRET])
+    assert verify(params, old, [SECRET], allow_v1=True).string == "tags=a&b&timestamp=1"
+    new = sign(string_to_sign(params), SECRET)
+    assert verify(params, new, [SECRET], allow_v1=True).string == "tags=a%26b&timestamp=1"
+
+
+def test_grant_key_is_the_documented_hash() -> None:
+    """Pinned: rows of the ledger outlive releases, so K may never be computed otherwise."""
+    assert grant_key("demo", "123", "timestamp=1").hex() == (
+        "25163c755bc2f7725f95112500d5b3e596e3f99cd67639d4ce257195be6813ca"
+    )
+
+
+def test_grant_keys_of_different_parts_differ() -> None:
+    """Each part is preceded by its length, so no two grants run together."""
+    parts = [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("", "abc", "d"), ("abcd", "", ""), ("é", "c", "d")]
+    assert len({grant_key(*each) for each in parts}) == len(parts)

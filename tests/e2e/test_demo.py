@@ -1,0 +1,151 @@
+"""`uponce demo`: it shows the truth, fails when the truth is another, and leaves nothing behind."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from uponce.cli.demo import run, sdk, tell
+from uponce.cli.demo.client import Client
+from uponce.cli.demo.server import Server, ServerFailed
+from uponce.cli.demo.story import STORY, Outcome, Step, World, leave
+from uponce.cli.demo.table import FULL_WIDTH, Board
+
+WHOLE_STORY = (*STORY, leave(keep=False))
+
+
+def start_demo(folder: Path) -> subprocess.Popen[str]:
+    """The command as a user starts it, amid settings of their own that must not matter."""
+    foreign = {"CLOUDINARY_URL": "not a Cloudinary URL", "UPONCE_WINDOW": "1", "UPONCE_PORT": "none"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "uponce", "demo"],
+        env=os.environ | foreign | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Living processes that were started with TMPDIR=folder, or name it on their command line."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            about = command + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(folder) in about:
+            found.append(command.replace(b"\0", b" ").decode())
+    return found
+
+
+def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
+    with start_demo(tmp_path) as demo:
+        printed, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0, printed
+    assert f"{len(WHOLE_STORY)} of {len(WHOLE_STORY)} as promised" in printed
+    assert "\x1b" not in printed
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_demo_that_is_interrupted_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+    with start_demo(tmp_path) as demo:
+        assert demo.stdout is not None
+        assert any(line.startswith(" 4") for line in demo.stdout)
+        assert len(processes_of(tmp_path)) > 1
+        demo.send_signal(number)
+        demo.communicate(timeout=30)
+    assert demo.returncode not in (0, 1)
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
+
+
+@pytest.fixture
+def output() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def board(output: io.StringIO) -> Board:
+    return Board(Console(file=output, width=FULL_WIDTH))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path) as server:
+        yield server
+
+
+def test_a_key_whose_signatures_work_twice_is_shown_to_break_the_promise(server: Server, board: Board) -> None:
+    """The mutation: post with the unlimited key, and each line about reuse must turn red."""
+    server.start()
+    _, unlimited = server.keys
+    with Client(server.url, unlimited) as client:
+        kept = tell((*STORY[:6], leave(keep=True)), World.prepare(server, client, unlimited), board)
+    assert kept == [True, True, True, False, False, False, True]
+    assert server.folder.exists()
+
+
+def test_a_server_that_does_not_start_says_why(server: Server) -> None:
+    (server.folder / "data").write_text("a file where a folder is needed")
+    with pytest.raises(ServerFailed, match=r"(?s)ended with [1-9].*It printed:\n.*data"):
+        server.start()
+
+
+def test_without_the_sdk_it_tells_how_to_install_it(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "installed", lambda: False)
+    assert run(Console(file=output, width=200)) == 1
+    assert "pip install 'uponce[demo]'" in output.getvalue()
+
+
+def test_a_step_that_breaks_is_not_as_promised_and_the_story_goes_on(board: Board, output: io.StringIO) -> None:
+    def broken(_: World) -> Outcome:
+        raise ConnectionResetError("gone")
+
+    steps = (Step("One", "It breaks", "kept", broken), Step("Two", "It works", "kept", lambda _: Outcome(True, "fine")))
+    assert tell(steps, World.__new__(World), board) == [False, True]
+    board.sum_up([False, True], 1.0, None)
+    broke, works, verdict = (
+        next(line for line in output.getvalue().splitlines() if word in line)
+        for word in ("ConnectionResetError", "It works", "as promised")
+    )
+    assert "✗" in broke
+    assert "✓" in works
+    assert verdict.startswith("1 of 2 as promised")
+    assert '"gone"' in output.getvalue()
+
+
+def test_each_row_of_the_story_fits_in_one_line_of_80_columns(board: Board, output: io.StringIO) -> None:
+    for number, step in enumerate(WHOLE_STORY, 1):
+        board.row(number, step, Outcome(True, "400 signature_revoked"), 0.999)
+    rows = [line for line in output.getvalue().splitlines() if line and line[:2].strip().isdigit()]
+    others = [line for line in output.getvalue().splitlines() if line.strip() and line not in rows]
+    assert len(rows) == len(WHOLE_STORY)
+    assert {line.strip() for line in others} == {step.chapter for step in WHOLE_STORY}
+    assert all(step.title in row and step.promise in row for step, row in zip(WHOLE_STORY, rows, strict=True))
+    assert max(map(len, rows)) <= FULL_WIDTH
+
+
+def test_a_narrow_window_folds_and_loses_nothing(output: io.StringIO) -> None:
+    step = Step("chapter", "what happens is lower case", "promised", lambda _: Outcome(True, ""))
+    Board(Console(file=output, width=40)).row(1, step, Outcome(False, "OTHER_BYTES_THAN_SENT"), 12.5)
+    assert max(map(len, output.getvalue().splitlines())) <= 40
+    assert "".join(re.findall("[A-Z_]+", output.getvalue())) == "OTHER_BYTES_THAN_SENT"
+
+
+def test_the_reason_of_a_refusal_is_told_once_and_again_when_it_was_not_promised(
+    board: Board, output: io.StringIO
+) -> None:
+    for kept in (True, True, False):
+        board.row(1, STORY[3], Outcome(kept, "400 signature_used", "Used at noon."), 0.0)
+    assert output.getvalue().count('"Used at noon."') == 2

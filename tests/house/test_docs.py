@@ -1,0 +1,73 @@
+"""The manual says what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from starlette.routing import Route, Router
+
+from uponce.app.services import Services
+from uponce.web.app import create_app
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["settings.md", "errors.md", "parameters.md", "commands.md"])
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    """`make docs` would change nothing."""
+    page = (ROOT / "docs/reference" / name).read_text()
+
+    assert generator().PAGES[name]() == page
+
+
+def test_every_route_is_documented() -> None:
+    """docs/reference/http.md names every route."""
+    page = (ROOT / "docs/reference/http.md").read_text()
+    router = create_app(Services(*[None] * 5), lambda _: None, None)._router  # type: ignore[arg-type, return-value]
+    assert isinstance(router, Router)
+    paths = [route.path.replace(":path", "") for route in router.routes if isinstance(route, Route)]
+
+    assert len(paths) >= 8
+    assert [path for path in paths if path not in page] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """No page links to a file that is not there."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {match[1]}"
+        for page in pages
+        for match in LINK.finditer(page.read_text())
+        if not (page.parent / match[1]).exists()
+    ]
+
+    assert broken == []
+
+
+def test_files_stay_within_their_budget() -> None:
+    """No source file is longer than 400 lines."""
+    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]
+    long = {str(file.relative_to(ROOT)): n for file in files if (n := len(file.read_text().splitlines())) > 400}
+
+    assert long == {}
+
+
+def test_lock_file_has_hashes_and_no_index() -> None:
+    """Every pin carries a hash; no line names an address."""
+    text = (ROOT / "requirements.lock").read_text()
+    pins = re.findall(r"^[a-z0-9-]+==", text, re.MULTILINE)
+
+    assert len(pins) > 20
+    assert "://" not in text and "--index" not in text
+    assert all("--hash=sha256:" in block for block in re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:])
