@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.signing import SECRET, SIGNED, TIMESTAMP, signed, verified
-from tests.core.strategies import parameter_values, secrets
 from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.delivery import parse_path
 from uponce.core.errors import (
@@ -14,7 +13,6 @@ from uponce.core.errors import (
     FutureTimestamp,
     InvalidParameter,
     InvalidSignature,
-    Refused,
     UnknownParameter,
 )
 from uponce.core.freshness import check_fresh
@@ -22,7 +20,6 @@ from uponce.core.naming import Naming, check_public_id
 from uponce.core.parameters import SUPPORTED, check_route, read_parameters
 from uponce.core.policy import Limits, judge_media
 from uponce.core.signature import (
-    sign,
     sign_delivery,
     sign_response,
     verify,
@@ -71,7 +68,7 @@ def test_a3_the_response_signature_would_be_an_upload_signature() -> None:
     """The oracle, on paper: an answer about such an asset signs an upload that nobody granted."""
     signature = sign_response(ORACLE_ID, 1700000000, SECRET)
     forged = {"public_id": "a", "timestamp": "4102444800", "type": "authenticated", "version": "1700000000"}
-    assert verify(forged, signature, [SECRET]).algorithm is SHA1
+    assert verify(forged, signature, [SECRET]).string == f"public_id={ORACLE_ID}&version=1700000000"
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -151,23 +148,6 @@ def test_a4_a_dropped_parameter_is_refused(name: str) -> None:
 def test_a4_a_changed_parameter_is_refused(name: str) -> None:
     with pytest.raises(InvalidSignature):
         verified({**signed(SIGNED), name: "2"}, allow_v1=True)
-
-
-@given(
-    signed=st.dictionaries(st.sampled_from(SUPPORTED), parameter_values.filter(bool), max_size=4),
-    sent=st.dictionaries(st.sampled_from(SUPPORTED), parameter_values.filter(bool), max_size=4),
-    secret=secrets,
-)
-def test_a4_what_is_accepted_is_what_wassigned(signed: dict[str, str], sent: dict[str, str], secret: str) -> None:
-    """No two different sets of parameters share a signature, once ambiguous escapes are refused."""
-    signature = sign(string_to_sign(signed), secret)
-    try:
-        verify(sent, signature, [secret])
-        refuse_ambiguous_escapes(sent)
-        refuse_ambiguous_escapes(signed)
-    except Refused:
-        return
-    assert sent == signed
 
 
 @pytest.mark.parametrize("name", ["file", "cloud_name", "resource_type", "api_key"])
@@ -252,15 +232,15 @@ def test_a8_arrays_mean_their_joined_text() -> None:
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_a9_an_empty_parameter_is_an_absent_one(name: str) -> None:
     """The SDKs leave it out of the string, so it must not mean `set it empty`."""
-    signed = signed({key: value for key, value in SIGNED.items() if key != name})
-    sent = collect([*signed.items(), (name, "")])
-    assert sent == signed
+    without = signed({key: value for key, value in SIGNED.items() if key != name})
+    sent = collect([*without.items(), (name, "")])
+    assert sent == without
     assert verified(sent)
-    assert read_parameters(sent) == read_parameters(signed)
+    assert read_parameters(sent) == read_parameters(without)
 
 
 @pytest.mark.parametrize("value", ["0", "false"])
-def test_a9_what_only_looks_empty_issigned(value: str) -> None:
+def test_a9_what_only_looks_empty_is_signed(value: str) -> None:
     assert string_to_sign(collect([("overwrite", value)])) == f"overwrite={value}"
 
 
@@ -278,7 +258,7 @@ def test_a10_pairs_are_sorted_by_code_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signed", "sent"),
+    ("value", "other"),
     [
         ("a b", "a+b"),
         ("a b", "a%20b"),
@@ -292,9 +272,9 @@ def test_a10_pairs_are_sorted_by_code_point() -> None:
         ("YQ==", "a"),
     ],
 )
-def test_a11_another_encoding_of_a_value_is_another_value(signed: str, sent: str) -> None:
+def test_a11_another_encoding_of_a_value_is_another_value(value: str, other: str) -> None:
     """The signature covers what arrived, character by character; nothing is decoded or normalised first."""
-    params = signed({"tags": signed, "timestamp": TIMESTAMP})
-    assert verified(params) == f"tags={signed}&timestamp={TIMESTAMP}"
+    params = signed({"tags": value, "timestamp": TIMESTAMP})
+    assert verified(params) == f"tags={value}&timestamp={TIMESTAMP}"
     with pytest.raises(InvalidSignature):
-        verified({**params, "tags": sent})
+        verified({**params, "tags": other})

@@ -8,12 +8,12 @@ from uponce.core.values import GrantRecord
 def refusal_of(record: GrantRecord, max_uses: int) -> GrantRefused | None:
     """The refusal that a further use deserves; None when there is a use left.
 
-    `max_uses` is what the request at hand is good for; it can be less than when the row was written, after the
-    key's policy was tightened.
+    `max_uses` is what the request at hand is good for. The lesser of it and the row's counts: a key's policy may
+    have been changed between two uses, and neither tightening nor loosening it revives what was used up.
     """
     if record.revoked_at is not None:
         return SignatureRevoked(f"This signature was revoked at {utc(record.revoked_at)}. Ask for a new one.")
-    if record.uses >= max_uses:
+    if record.uses >= min(max_uses, record.grant.max_uses):
         return SignatureUsed(
             f"This signature was already used by an upload that completed at {utc(record.spent_at or 0)}. Ask for "
             "a new one; to upload twice within one second with equal parameters, sign a nonce."

@@ -151,7 +151,7 @@ def page(
 def _refusal(connection: sqlite3.Connection, grant: Grant) -> GrantRefused:
     record = find(connection, grant.key)
     assert record is not None
-    refusal = refusal_of(record, min(grant.max_uses, record.grant.max_uses))
+    refusal = refusal_of(record, grant.max_uses)
     assert refusal is not None
     return refusal
 

@@ -1,0 +1,218 @@
+"""Each upload parameter: what its values become, and how a wrong one is refused."""
+
+import cloudinary.utils
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uponce.core.canonical import UNSIGNED
+from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
+from uponce.core.naming import Naming
+from uponce.core.parameters import (
+    MAX_CONTEXT_LENGTH,
+    MAX_NONCE_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    MAX_USES,
+    SUPPORTED,
+    UNSUPPORTED,
+    UploadSpec,
+    canonical_format,
+    check_route,
+    read_parameters,
+)
+from uponce.core.values import DeliveryType, ResourceType
+
+HASH = "0123456789abcdef" * 4
+
+READ = [
+    ({"timestamp": "1700000000"}, UploadSpec()),
+    ({"nonce": "n" * MAX_NONCE_LENGTH}, UploadSpec()),
+    ({"public_id": "a/b"}, UploadSpec(naming=Naming(public_id="a/b"))),
+    ({"public_id_prefix": "a/b"}, UploadSpec(naming=Naming(public_id_prefix="a/b"))),
+    ({"folder": "a/b"}, UploadSpec(naming=Naming(folder="a/b"))),
+    ({"folder": "/a/b/"}, UploadSpec(naming=Naming(folder="a/b"))),
+    ({"filename_override": "x.jpg"}, UploadSpec(naming=Naming(filename_override="x.jpg"))),
+    ({"use_filename": "1"}, UploadSpec(naming=Naming(use_filename=True))),
+    ({"unique_filename": "false"}, UploadSpec(naming=Naming(unique_filename=False))),
+    ({"discard_original_filename": "true"}, UploadSpec(discard_original_filename=True)),
+    ({"overwrite": "0"}, UploadSpec(overwrite=False)),
+    ({"type": "upload"}, UploadSpec()),
+    ({"type": "private"}, UploadSpec(type=DeliveryType.PRIVATE)),
+    ({"type": "authenticated"}, UploadSpec(type=DeliveryType.AUTHENTICATED)),
+    ({"tags": "b, a,,b , c d"}, UploadSpec(tags=("b", "a", "c d"))),
+    ({"allowed_formats": "JPEG,png, tif"}, UploadSpec(allowed_formats=frozenset({"jpg", "png", "tiff"}))),
+    ({"valid_for": "60"}, UploadSpec(valid_for=60)),
+    ({"max_bytes": "1"}, UploadSpec(max_bytes=1)),
+    ({"max_uses": str(MAX_USES)}, UploadSpec(max_uses=MAX_USES)),
+    ({"sha256": HASH}, UploadSpec(sha256=HASH)),
+    (
+        {"origin": "https://app.example,http://localhost:8080"},
+        UploadSpec(origin=("https://app.example", "http://localhost:8080")),
+    ),
+    ({"context": "a=b"}, UploadSpec(context=(("a", "b"),))),
+]
+
+
+@pytest.mark.parametrize(
+    ("params", "spec"), READ, ids=[f"{name}={value[:20]}" for p, _ in READ for name, value in p.items()]
+)
+def test_each_parameter_is_read(params: dict[str, str], spec: UploadSpec) -> None:
+    assert read_parameters(params) == spec
+
+
+def test_the_table_above_covers_every_supported_parameter() -> None:
+    assert {name for params, _ in READ for name in params} == set(SUPPORTED)
+
+
+def test_all_parameters_together_and_those_that_are_not_signed() -> None:
+    everything = {name: value for params, _ in READ for name, value in params.items()}
+    spec = read_parameters({**everything, **dict.fromkeys(UNSIGNED, "x")})
+    assert spec.naming.folder == "a/b"
+    assert spec.max_uses == MAX_USES
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("true", True), ("0", False), ("false", False)])
+@pytest.mark.parametrize("name", ["discard_original_filename", "overwrite"])
+def test_booleans_in_the_spellings_of_all_sdks(name: str, text: str, expected: bool) -> None:
+    assert getattr(read_parameters({name: text}), name) is expected
+
+
+@pytest.mark.parametrize("name", ["use_filename", "unique_filename", "discard_original_filename", "overwrite"])
+@pytest.mark.parametrize("text", ["True", "yes", "on", "2", "-1", " 1", "1 ", "１", "null", "undefined"])
+def test_any_other_boolean_is_refused(name: str, text: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} must be 1, 0, true or false, not '{text}'"):
+        read_parameters({name: text})
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_each_unsupported_parameter_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=rf"Parameter {name} is not supported by this server yet\. Sign"):
+        read_parameters({"timestamp": "1", name: "x"})
+
+
+def test_every_parameter_of_the_sdk_is_supported_or_refused_by_name() -> None:
+    """None of them is called unknown."""
+    of_the_sdk = {
+        name
+        for table in ("__SIMPLE_UPLOAD_PARAMS", "__SERIALIZED_UPLOAD_PARAMS")
+        for name in getattr(cloudinary.utils, table)
+    }
+    assert len(of_the_sdk) > 50
+    assert of_the_sdk <= {*SUPPORTED, *UNSUPPORTED}
+
+
+def test_no_parameter_is_both_supported_and_not() -> None:
+    assert not UNSUPPORTED & {*SUPPORTED, *UNSIGNED}
+
+
+@pytest.mark.parametrize("name", ["version", "signature_algorithm", "Tags", "x-evil", "é", "a" * 1000, "\x1b[31m"])
+def test_an_unknown_parameter_is_refused(name: str) -> None:
+    """Named in the error, on one line and cut."""
+    with pytest.raises(UnknownParameter, match="Unknown parameter") as caught:
+        read_parameters({name: "x"})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"timestamp": "1" * 14}, "Parameter timestamp has 14 characters, 13 are allowed"),
+        ({"nonce": "n" * 256}, "Parameter nonce has 256 characters, 255 are allowed"),
+        ({"filename_override": "n" * 256}, "Parameter filename_override has 256 characters, 255 are allowed"),
+        ({"tags": ",".join(map(str, range(MAX_TAGS + 1)))}, "Parameter tags has 1001 tags, 1000 are allowed"),
+        ({"tags": "a," + "t" * (MAX_TAG_LENGTH + 1)}, "A tag has 256 characters, 255 are allowed"),
+        ({"context": "k=" + "v" * 1023}, "Parameter context has 1025 characters, 1024 are allowed"),
+        ({"valid_for": "0"}, "Parameter valid_for must be a whole number from 1 to 1000000000, not '0'"),
+        ({"valid_for": "1000000001"}, "Parameter valid_for must be a whole number from 1 to 1000000000, not '1000"),
+        ({"max_bytes": "0"}, "Parameter max_bytes must be a whole number from 1 to 1000000000000000, not '0'"),
+        ({"max_uses": "0"}, "Parameter max_uses must be a whole number from 1 to 1000000, not '0'"),
+        ({"max_uses": "1000001"}, "Parameter max_uses must be a whole number from 1 to 1000000, not '1000001'"),
+        ({"type": "fetch"}, "Parameter type must be upload, private or authenticated, not 'fetch'"),
+        ({"type": "Upload"}, "Parameter type must be upload, private or authenticated, not 'Upload'"),
+        ({"public_id": "/a"}, "public_id (/a) is invalid: it has an empty, '.' or '..' segment"),
+        ({"public_id_prefix": "a//b"}, "public_id_prefix (a//b) is invalid: it has an empty"),
+        ({"folder": "/"}, "folder () is invalid: it has an empty"),
+        ({"folder": "../etc"}, "folder (../etc) is invalid: it has an empty, '.' or '..' segment"),
+        ({"sha256": HASH.upper()}, "Parameter sha256 must be 64 lower-case hex digits"),
+        ({"sha256": HASH[:-1]}, "Parameter sha256 must be 64 lower-case hex digits"),
+        ({"sha256": HASH + "\n"}, "Parameter sha256 must be 64 lower-case hex digits"),
+        ({"origin": "https://a.example/path"}, "Parameter origin must be a web origin like https://app.example, not"),
+        ({"origin": "a.example"}, "Parameter origin must be a web origin like https://app.example, not 'a.example'"),
+        ({"origin": "*"}, "Parameter origin must be a web origin like https://app.example, not '*'"),
+        ({"origin": "null"}, "Parameter origin must be a web origin like https://app.example, not 'null'"),
+        ({"origin": "https://"}, "Parameter origin must be a web origin like https://app.example, not 'https://'"),
+        ({"context": "novalue"}, "Parameter context must read key=value|key2=value2, not 'novalue'"),
+        ({"context": "a=b|=c"}, "Parameter context must read key=value|key2=value2, not '=c'"),
+        ({"context": "a\\=b"}, "Parameter context must read key=value|key2=value2, not 'a\\=b'"),
+        ({"context": "a\nb"}, "Parameter context must read key=value|key2=value2, not 'a?b'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_limit(params: dict[str, str], message: str) -> None:
+    """The error names the parameter, what it was and what it may be."""
+    with pytest.raises(InvalidParameter) as caught:
+        read_parameters(params)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["valid_for", "max_bytes", "max_uses"])
+@pytest.mark.parametrize("text", ["-1", "+1", "1.0", "1e3", " 1", "1_0", "١", "１", "0x1", "one", "9" * 19, "9" * 9999])
+def test_numbers_are_plain_digits(name: str, text: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} must be a whole number from 1 to"):
+        read_parameters({name: text})
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("a=b|c=d", {"a": "b", "c": "d"}),
+        ("a=", {"a": ""}),
+        ("a=b=c", {"a": "b=c"}),
+        (r"a\=b=c", {"a=b": "c"}),
+        (r"a=b\=c|d=e\|f", {"a": "b=c", "d": "e|f"}),
+        (r"alt=caf\=e|cap=a b+c%20d", {"alt": "caf=e", "cap": "a b+c%20d"}),
+        (r"path=C:\dir\file", {"path": r"C:\dir\file"}),
+        ("end=a\\", {"end": "a\\"}),
+        (r'list=["a\"b"]', {"list": r'["a\"b"]'}),
+        ("a=1||b=2|", {"a": "1", "b": "2"}),
+        ("a=1|a=2", {"a": "2"}),
+        ("a=line\nline", {"a": "line\nline"}),
+        ("é=ü", {"é": "ü"}),
+        ("k=" + "v" * (MAX_CONTEXT_LENGTH - 2), {"k": "v" * (MAX_CONTEXT_LENGTH - 2)}),
+    ],
+)
+def test_context(text: str, pairs: dict[str, str]) -> None:
+    r"""`\=` and `\|` are escapes; any other backslash is itself."""
+    assert dict(read_parameters({"context": text}).context) == pairs
+
+
+@given(
+    context=st.dictionaries(
+        st.text("abc_é ", min_size=1, max_size=10),
+        st.text('ab=|\\\n"é', max_size=20).filter(lambda v: v[-1:] != "\\"),
+        max_size=5,
+    )
+)
+def test_context_as_the_sdk_writes_it_is_read_back(context: dict[str, str]) -> None:
+    """Values that end in a backslash are left out: the SDK escapes no backslash, so those swallow the next `|`."""
+    text = cloudinary.utils.encode_context(context)
+    params = {"context": text} if text else {}
+    assert dict(read_parameters(params).context) == context
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"), [("JPEG", "jpg"), ("jpe", "jpg"), ("jpg", "jpg"), ("TIF", "tiff"), ("PNG", "png"), ("", "")]
+)
+def test_canonical_format(name: str, canonical: str) -> None:
+    assert canonical_format(name) == canonical
+
+
+@pytest.mark.parametrize("requested", [*ResourceType, None])
+def test_check_route(requested: ResourceType | None) -> None:
+    """`auto` in the URL is `auto` in the parameter; without the parameter there is nothing to compare."""
+    check_route({}, "demo", requested)
+    check_route({"cloud_name": "demo", "resource_type": requested or "auto"}, "demo", requested)
+    with pytest.raises(InvalidParameter, match=f"Parameter resource_type must be {requested or 'auto'}, as in the URL"):
+        check_route({"resource_type": "other"}, "demo", requested)

@@ -1,0 +1,168 @@
+"""A real `uponce serve` in a process group of its own, on a free port, for tests that speak HTTP or kill it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import urllib3
+from cloudinary.utils import api_sign_request
+
+_URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
+_LISTENING = re.compile(r"^listening on (http://[^\s:]+:(\d+))\s*$", re.MULTILINE)
+_START_SECONDS = 60
+_STOP_SECONDS = 20
+
+
+class Key(NamedTuple):
+    """An API key as a first start prints it."""
+
+    key: str
+    secret: str
+
+
+class Server:
+    """Starts, dies and comes back on one data folder and one port. Leaving the context kills its process group.
+
+    `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start. `env`
+    adds to an environment without UPONCE_ variables; `program` is what Python runs in place of `-m uponce`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        workers: int = 1,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "uponce"),
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = port
+        self.workers = workers
+        self.base = ""
+        self.cloud = ""
+        self.browser = self.server = Key("", "")
+        self._env = dict(env or {})
+        self._program = tuple(program)
+        self._log = data_dir.parent / f"{data_dir.name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=60)
+
+    def __enter__(self) -> "Server":
+        if self._process is None:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.clear()
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started; also the number of its group."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """All that it has printed since its last start."""
+        return self._log.read_text(errors="replace")
+
+    def start(self) -> None:
+        """Return when it is ready: database, storage and decoders answer."""
+        options = ["serve", "--data", str(self.data_dir), "--port", str(self.port), "--workers", str(self.workers)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
+        self._pool.clear()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *self._program, *options],
+                env=environment | {"PYTHONUNBUFFERED": "1"} | self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._until(lambda: _LISTENING.search(self.output) is not None, "listen")
+        listening = _LISTENING.search(self.output)
+        assert listening is not None
+        self.base, self.port = listening[1], int(listening[2])
+        if found := _URL.findall(self.output):
+            (*browser, self.cloud), (*server, _) = found
+            self.browser, self.server = Key(*browser), Key(*server)
+        self._until(self._is_ready, "become ready")
+
+    def stop(self) -> int:
+        """Ask it to stop and wait for it; its exit code."""
+        process = self._process
+        assert process is not None
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        in_time = process.returncode is not None
+        self.kill()
+        assert in_time, f"the server did not stop within {_STOP_SECONDS} seconds:\n{self.output[-2000:]}"
+        return process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the group."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def signed(
+        self, params: Mapping[str, object] | None = None, key: Key | None = None, *, timestamp: int | None = None
+    ) -> dict[str, str]:
+        """The form fields of one upload, signed offline by the SDK (SHA-1) with the browser key, or `key`."""
+        key = key or self.browser
+        stamp = int(time.time()) if timestamp is None else timestamp
+        fields = {name: str(value) for name, value in {"timestamp": stamp, **(params or {})}.items()}
+        return fields | {"signature": api_sign_request(fields, key.secret), "api_key": key.key}
+
+    def upload_url(self, resource_type: str = "auto") -> str:
+        return f"{self.base}/v1_1/{self.cloud}/{resource_type}/upload"
+
+    def post(
+        self,
+        fields: Mapping[str, str],
+        file: bytes,
+        *,
+        filename: str = "file.bin",
+        resource_type: str = "auto",
+        file_first: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """One multipart upload; the answer's body is read (`.json()`, `.data`)."""
+        parts: list[tuple[str, str | tuple[str, bytes]]] = [*fields.items()]
+        parts.insert(0 if file_first else len(parts), ("file", (filename, file)))
+        return self._pool.request("POST", self.upload_url(resource_type), fields=parts, headers=headers)
+
+    def get(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        """A path of this server, or a whole URL."""
+        return self._pool.request(method, url if "://" in url else self.base + url, headers=headers)
+
+    def _is_ready(self) -> bool:
+        with suppress(urllib3.exceptions.HTTPError):
+            return self.get("/readyz").status == 200
+        return False
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not condition():
+            assert self._process is not None
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"the server did not {what} (exit code {ended}):\n{self.output[-4000:]}")
+            time.sleep(0.02)
