@@ -30,7 +30,8 @@ class Key(NamedTuple):
 class Server:
     """Starts, dies and comes back on one data folder and one port. Leaving the context kills its process group.
 
-    `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start. `env`
+    `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start,
+    and so are the `urls` (CLOUDINARY_URL) that were printed for them, in that order. `env`
     adds to an environment without UPONCE_ variables; `program` is what Python runs in place of `-m uponce`.
     """
 
@@ -49,6 +50,7 @@ class Server:
         self.base = ""
         self.cloud = ""
         self.browser = self.server = Key("", "")
+        self.urls: tuple[str, ...] = ()
         self._env = dict(env or {})
         self._program = tuple(program)
         self._log = data_dir.parent / f"{data_dir.name}.log"
@@ -96,6 +98,7 @@ class Server:
         if found := _URL.findall(self.output):
             (*browser, self.cloud), (*server, _) = found
             self.browser, self.server = Key(*browser), Key(*server)
+            self.urls = tuple(re.findall(r"^CLOUDINARY_URL=(\S+)$", self.output, re.MULTILINE))
         self._until(self._is_ready, "become ready")
 
     def stop(self) -> int:

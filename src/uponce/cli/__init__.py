@@ -1,12 +1,13 @@
 """The command line. Each command is one module, imported when it is called, so that --help answers at once."""
 
 import sys
+from typing import Literal
 
 import typer
 
 from uponce import __version__
 from uponce.cli import keys, signatures
-from uponce.cli.options import Data, Json
+from uponce.cli.options import Data, Json, Kind
 from uponce.core.errors import UponceError
 
 app = typer.Typer(
@@ -50,8 +51,10 @@ def sign(
     parameters: list[str] = typer.Argument(None, metavar="NAME=VALUE...", help="What to sign, e.g. folder=cats"),
     data: Data = None,
     key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
-    resource_type: str = typer.Option("auto", "--type", help="image, video, raw or auto."),
-    form: str = typer.Option("fields", "--as", help="fields, curl (a command), or url (the whole grant in one URL)."),
+    resource_type: Kind = "auto",
+    form: Literal["fields", "curl", "url"] = typer.Option(
+        "fields", "--as", help="fields, curl (a command), or url (the whole grant in one URL)."
+    ),
     as_json: Json = False,
 ) -> None:
     """Mint one signature."""
@@ -66,7 +69,7 @@ def upload(
     parameter: list[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Sign this with each file."),
     data: Data = None,
     key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
-    resource_type: str = typer.Option("auto", "--type", help="image, video, raw or auto."),
+    resource_type: Kind = "auto",
     as_json: Json = False,
 ) -> None:
     """Sign and upload files, each with a signature of its own. CLOUDINARY_URL reaches a server elsewhere."""

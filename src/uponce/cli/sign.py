@@ -10,14 +10,9 @@ from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
 from uponce.cli.options import parse_pairs, print_json
-from uponce.core.errors import InvalidParameter
-
-FORMS = ("fields", "curl", "url", "json")
 
 
 def run(parameters: list[str], *, data: str | None, key: str | None, resource_type: str, form: str) -> None:
-    if form not in FORMS:
-        raise InvalidParameter(f"There is no form {form!r}. Use --as fields, curl or url, or --json.")
     credentials = find_credentials(data, key)
     fields = mint(credentials.key, parse_pairs(parameters), clock=SystemClock(), ids=RandomIds())
     url = upload_url(credentials.base, credentials.key.cloud, resource_type)

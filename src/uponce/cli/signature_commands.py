@@ -15,7 +15,7 @@ from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.cli.options import parse_pairs, print_json
 from uponce.config import load
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
 from uponce.web.signatures import describe_record, describe_sighting
@@ -46,10 +46,9 @@ def show(signature: list[str], *, data: str | None, as_json: bool) -> None:
         typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}")
 
 
-def list_(*, data: str | None, cloud: str | None, status: str | None, limit: int, as_json: bool) -> None:
-    wanted = _status(status)
+def list_(*, data: str | None, cloud: str | None, status: GrantStatus | None, limit: int, as_json: bool) -> None:
     owner = _operator(cloud or load(data=data).cloud)
-    page = _run(data, lambda services: list_signatures(services, owner, status=wanted, limit=limit, cursor=None))
+    page = _run(data, lambda services: list_signatures(services, owner, status=status, limit=limit, cursor=None))
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
@@ -83,13 +82,6 @@ def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
     if len(words) == 1 and "://" in words[0]:
         return None, dict(parse_qsl(urlsplit(words[0]).query))
     return None, parse_pairs(words)
-
-
-def _status(text: str | None) -> GrantStatus | None:
-    try:
-        return None if text is None else GrantStatus(text)
-    except ValueError:
-        raise InvalidParameter("--status must be used, unused or revoked.") from None
 
 
 def _operator(cloud: str) -> ApiKey:

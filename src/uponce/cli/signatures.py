@@ -3,6 +3,7 @@
 import typer
 
 from uponce.cli.options import Data, Json
+from uponce.core.values import GrantStatus
 
 app = typer.Typer(no_args_is_help=True, help="Signatures the ledger knows: show, list, revoke.")
 
@@ -23,7 +24,7 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
 def list_(
     data: Data = None,
     cloud: str | None = typer.Option(None, help="Cloud to list. [UPONCE_CLOUD, media]", show_default=False),
-    status: str | None = typer.Option(None, help="used, unused or revoked."),
+    status: GrantStatus | None = typer.Option(None, help="Only those in this state."),
     limit: int = typer.Option(50, min=1, max=500, help="How many, newest first."),
     as_json: Json = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import av
 
@@ -35,12 +36,13 @@ def gif(width: int, height: int, frames: int = 1) -> bytes:
     return screen + frame * frames + b"\x3b"
 
 
-def huge_mp4(width: int = 8192, height: int = 5120) -> bytes:
-    """One black H.264 frame."""
+def huge_film(muxer: str, codec: str, width: int = 8000, height: int = 5120) -> bytes:
+    """One black frame."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as film:
-        options = {"preset": "ultrafast", "threads": "1"}
-        stream = film.add_stream("libx264", rate=25, width=width, height=height, pix_fmt="yuv420p", options=options)
+    options = {"threads": "1"} | ({"preset": "ultrafast"} if codec == "libx264" else {})
+    film: Any
+    with av.open(buffer, "w", format=muxer) as film:
+        stream = film.add_stream(codec, rate=25, width=width, height=height, pix_fmt="yuv420p", options=options)
         film.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
         film.mux(stream.encode(None))
     return buffer.getvalue()

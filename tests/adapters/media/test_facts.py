@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.media.hostile import gif, huge_mp4, png, png_text_bomb
+from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
 from uponce.adapters.media import samples
 from uponce.adapters.media.formats import FORMATS
@@ -152,7 +152,9 @@ BOMBS: dict[str, tuple[Callable[[], bytes], type[Refused] | None]] = {
     "gif of 1000 frames of 2000²": (lambda: gif(2000, 2000, 1000), MediaTooLarge),
     "gif of 5000 frames": (lambda: gif(2000, 2000, 5000), MediaTooLarge),
     "gif of 300000 frames": (lambda: gif(1, 1, 300_000), MediaTooLarge),
-    "mp4 of 42 megapixels": (huge_mp4, MediaTooLarge),
+    "mp4 of 41 megapixels": (lambda: huge_film("mp4", "libx264"), MediaTooLarge),
+    "ts of 41 megapixels": (lambda: huge_film("mpegts", "libx264"), MediaTooLarge),
+    "avi of 41 megapixels": (lambda: huge_film("avi", "mpeg4"), InvalidMedia),
 }
 
 

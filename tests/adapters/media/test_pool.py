@@ -99,6 +99,22 @@ def test_a_file_that_kills_decoders_is_refused(
     run(tmp_path, scenario, workers=2)
 
 
+def test_a_decoder_gives_way_after_its_share_of_work(
+    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its libraries leak cannot add up to a failure."""
+    monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
+
+    async def scenario(pool: DecoderPool) -> None:
+        seen = set()
+        for _ in range(7):
+            assert await pool.inspect(jpeg, None) == JPEG
+            seen.update(decoder_pids())
+        assert len(seen) == 3
+
+    run(tmp_path, scenario, workers=1)
+
+
 def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, jpeg: str, png: str) -> None:
     """The next caller gets the facts of its own file."""
 

@@ -1,5 +1,7 @@
 """What the first bytes say, in this process, before any decoder is asked."""
 
+import random
+
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
@@ -70,6 +72,19 @@ def test_the_other_kind_is_named() -> None:
     """Whoever sends a film as an image is told so."""
     with pytest.raises(InvalidMedia, match=r"MP4\. Upload it as video"):
         admit(ftyp(b"isom"), IMAGE)
+
+
+def test_no_beginning_is_too_short_or_too_odd() -> None:
+    """Sniffing runs in the server itself: it must have an opinion on any bytes and never fail."""
+    heads = [ftyp(b"isom"), b"RIFF\0\0\0\0WEBPVP8X", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", *NOT_MEDIA.values()]
+    chance = random.Random(1)
+    for head in heads:
+        for end in range(min(len(head), 64) + 1):
+            torn = bytearray(head[:end])
+            assert sniff(bytes(torn)) != ""
+            if torn:
+                torn[chance.randrange(len(torn))] = chance.randrange(256)
+                sniff(bytes(torn))
 
 
 def test_raw_takes_anything() -> None:

@@ -15,6 +15,7 @@ from uponce.core.values import MediaFacts, ResourceType
 
 # Libraries leak; a process that has seen so many files gives way to a new one.
 _JOBS_PER_PROCESS = 10_000
+_START_SECONDS = 30.0
 _RESTART_PAUSE = 1.0
 _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
@@ -158,7 +159,7 @@ class DecoderPool:
 
     async def _add(self) -> None:
         setup = Setup(self._roots, self._memory_bytes, self._limits)
-        process = await DecoderProcess.start(setup, self._queue_seconds)
+        process = await DecoderProcess.start(setup, _START_SECONDS)
         self._all.add(process)
         self._free.put_nowait(process)
 

@@ -71,8 +71,11 @@ def _facts(container: Any, format_: Format, rotation: int) -> MediaFacts:
         audio=_audio(audio) if audio else None,
         video=_video(video) if video else None,
     )
-    width, height = (video.width, video.height) if video else (None, None)
-    return MediaFacts(ResourceType.VIDEO, format_.name, width, height, pages=0, timed=timed)
+    if video is None:
+        return MediaFacts(ResourceType.VIDEO, format_.name, pages=0, timed=timed)
+    if not video.width or not video.height:  # the decoder refused them, too large for it or for max_pixels
+        raise InvalidMedia("Invalid video file. The size of its picture cannot be read, or is too large.")
+    return MediaFacts(ResourceType.VIDEO, format_.name, video.width, video.height, pages=0, timed=timed)
 
 
 def _first(streams: Any) -> Any:

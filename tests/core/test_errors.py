@@ -1,0 +1,58 @@
+"""The tree of errors: what programs and people may rely on."""
+
+import re
+
+import pytest
+
+from uponce.core import errors
+from uponce.core.errors import UponceError
+
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, UponceError)]
+LEAVES = [error for error in CLASSES if not error.__subclasses__()]
+
+
+def _drawn() -> dict[str, str | None]:
+    """The tree in the module's docstring, as class → parent."""
+    parents: dict[str, str | None] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if not re.match(r"UponceError|[│├└]", line):
+            continue
+        drawing, rest = re.match(r"([│├└─ ]*)(.*)", line).groups()  # type: ignore[union-attr]
+        depth = len(drawing) // 4
+        names = re.split(r"\s{2,}", rest)[0].split(" · ")
+        for name in names:
+            assert name not in parents
+            parents[name] = above[depth - 1] if depth else None
+        above[depth:] = names[:1]
+    return parents
+
+
+def test_the_drawn_tree_is_the_tree() -> None:
+    """Every class stands in it, under the class it derives from, and nothing else does."""
+    real = {error.__name__: None if error is UponceError else error.__mro__[1].__name__ for error in CLASSES}
+    assert _drawn() == real
+    assert len(LEAVES) > 25
+
+
+def test_codes_are_unique() -> None:
+    codes = [error.code for error in LEAVES]
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda error: error.__name__)
+def test_each_class_is_explained_and_each_leaf_has_a_code(error: type[UponceError]) -> None:
+    """A class that has children is never raised, so it has no code; a code is never inherited."""
+    assert error.__doc__
+    assert error.__doc__ != UponceError.__doc__ or error is UponceError
+    assert ("code" in vars(error)) is (error in LEAVES)
+    assert error not in LEAVES or re.fullmatch(r"[a-z]+(_[a-z]+)*", error.code)
+
+
+@pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)
+def test_an_error_carries_a_public_sentence_and_a_private_detail(error: type[UponceError]) -> None:
+    raised = error("Say it.", detail="private", retry_after=3)
+    assert (str(raised), raised.message, raised.detail, raised.retry_after) == ("Say it.", "Say it.", "private", 3)
+    assert "private" not in str(raised)
+    plain = error("Say it.")
+    assert (plain.detail, plain.retry_after) == ("", None)

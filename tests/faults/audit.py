@@ -1,0 +1,101 @@
+"""The auditor: whether what lies on the disk agrees with itself, and with what clients were told.
+
+It reads the files alone, by its own queries, so that no mistake of the server's code can hide from it.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a client was told by a 200; kept outside of the server."""
+
+    public_id: str
+    asset_id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """One sentence for each broken promise; a campaign wants all four empty.
+
+    `lost`: acknowledged, and not there as acknowledged. `double`: the ledger, the audit and the catalog do not tell
+    of exactly one use of a grant. `orphans`: bytes that no row names. `hollow`: rows whose bytes are not there.
+    """
+
+    lost: tuple[str, ...]
+    double: tuple[str, ...]
+    orphans: tuple[str, ...]
+    hollow: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) for field in fields(self))
+
+
+def examine(data_dir: Path, receipts: Iterable[Receipt] = ()) -> Findings:
+    """A data folder with the default layout; servers may be running, but not uploads."""
+    with closing(sqlite3.connect(f"file:{data_dir}/uponce.db?mode=ro", uri=True)) as database:
+        assets = {
+            asset_id: (public_id, blob_key, sha256)
+            for asset_id, public_id, blob_key, sha256 in database.execute(
+                "SELECT asset_id, public_id, blob_key, sha256 FROM assets"
+            )
+        }
+        double = tuple(_double(database))
+    media = data_dir / "media"
+    blobs = {path.name: path for path in (media / "blobs").glob("*/*")}
+    named = {blob_key for _, blob_key, _ in assets.values()}
+    return Findings(
+        lost=tuple(_lost(assets, receipts)),
+        double=double,
+        orphans=(
+            *(f"blob {key} has no row" for key in sorted(blobs.keys() - named)),
+            *(f"{path} is still staged" for path in sorted((media / "staging").iterdir())),
+        ),
+        hollow=tuple(
+            f"asset {public_id} has no or other bytes"
+            for public_id, blob_key, sha256 in assets.values()
+            if blob_key not in blobs or _sha256(blobs[blob_key]) != sha256
+        ),
+    )
+
+
+def count(data_dir: Path, what: str) -> int:
+    """`count(folder, "assets")`, `count(folder, "audit WHERE event = 'refused'")`."""
+    with closing(sqlite3.connect(f"file:{data_dir}/uponce.db?mode=ro", uri=True)) as database:
+        number: int = database.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
+        return number
+
+
+def _lost(assets: dict[str, tuple[str, str, str]], receipts: Iterable[Receipt]) -> Iterable[str]:
+    for receipt in receipts:
+        public_id, _, sha256 = assets.get(receipt.asset_id, ("", "", ""))
+        if (public_id, sha256) != (receipt.public_id, receipt.sha256):
+            yield f"acknowledged asset {receipt.public_id} is {public_id or 'gone'} {sha256}"
+
+
+def _double(database: sqlite3.Connection) -> Iterable[str]:
+    spends = "SELECT grant_key, count(*) AS spends FROM audit WHERE event = 'spent' GROUP BY grant_key"
+    for key, uses, spent in database.execute(
+        f"SELECT hex(grant_key), uses, coalesce(spends, 0) FROM grants LEFT JOIN ({spends}) USING (grant_key) "
+        f"WHERE uses > 1 OR uses != coalesce(spends, 0)"
+    ):
+        yield f"grant {key} has {uses} uses, and the audit has {spent}"
+    for key, spent in database.execute(
+        f"SELECT hex(grant_key), spends FROM ({spends}) WHERE grant_key NOT IN (SELECT grant_key FROM grants)"
+    ):
+        yield f"grant {key} is not in the ledger, but {spent} times in the audit"
+    for (public_id,) in database.execute(
+        "SELECT public_id FROM assets WHERE asset_id NOT IN (SELECT asset_id FROM audit WHERE event = 'spent')"
+    ):
+        yield f"asset {public_id} was made by no grant"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

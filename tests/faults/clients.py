@@ -1,0 +1,128 @@
+"""A raw HTTP client over asyncio streams: it can stop anywhere inside a request, and misses nothing of the answer."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.faults.audit import Receipt
+from tests.server import Server
+
+_SECONDS = 60
+_BOUNDARY = "----a-boundary-of-the-campaigns"
+
+LOST = 0
+"""The status of a reply that never came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: Mapping[str, Any] = field(default_factory=dict)
+    data: bytes = b""
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, an error code, or `lost`."""
+        if self.status == LOST:
+            return "lost"
+        return "ok" if self.status == 200 else str(self.body["error"]["code"])
+
+    def receipt(self, data: bytes) -> Receipt:
+        """What this 200 promises of the bytes that were sent."""
+        return Receipt(self.body["public_id"], self.body["asset_id"], hashlib.sha256(data).hexdigest())
+
+
+def form_head(server: Server, fields: Mapping[str, str], length: int, kind: str, filename: str = "file.bin") -> bytes:
+    """A POST up to the first of `length` bytes of the file; `FORM_TAIL` ends it."""
+    parts = [
+        *(
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        ),
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n\r\n',
+    ]
+    opening = "".join(parts)
+    size = len(opening) + length + len(FORM_TAIL)
+    address, path = urlsplit(server.base).netloc, urlsplit(server.upload_url(kind)).path
+    head = f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\n"
+    return f"{head}Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\n\r\n{opening}".encode()
+
+
+# No CRLF at the end: the form is complete with the very last byte, not before it.
+FORM_TAIL = f"\r\n--{_BOUNDARY}--".encode()
+
+
+def form(server: Server, fields: Mapping[str, str], data: bytes, kind: str = "raw") -> bytes:
+    """A whole upload as it goes over the wire."""
+    return form_head(server, fields, len(data), kind) + data + FORM_TAIL
+
+
+class Connection:
+    """One request at a time; usable again after a reply."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def port(self) -> int:
+        """Our end's."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
+    async def send(self, data: bytes) -> None:
+        """Also after the other end has hung up: what it said before can still be read."""
+        with suppress(ConnectionError):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    def send_now(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def reply(self) -> Reply:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await self._read()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return Reply(LOST)
+
+    async def ask(self, request: bytes) -> Reply:
+        await self.send(request)
+        return await self.reply()
+
+    async def _read(self) -> Reply:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status_line, *lines = head.split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        data = await self._reader.readexactly(int(headers["content-length"]))
+        is_json = headers.get("content-type", "").startswith("application/json")
+        return Reply(int(status_line.split()[1]), json.loads(data) if is_json else {}, data)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Connection]:
+    address = urlsplit(server.base)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def fetch(connection: Connection, server: Server, path: str) -> Reply:
+    return await connection.ask(f"GET {path} HTTP/1.1\r\nHost: {urlsplit(server.base).netloc}\r\n\r\n".encode())
+
+
+async def complete_together(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Reply]:
+    """Send all but the last byte of every request, then all last bytes at once."""
+    pairs = list(zip(connections, requests, strict=True))
+    await asyncio.gather(*(connection.send(request[:-1]) for connection, request in pairs))
+    for connection, request in pairs:
+        connection.send_now(request[-1:])
+    return await asyncio.gather(*(connection.reply() for connection in connections))

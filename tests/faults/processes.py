@@ -1,0 +1,67 @@
+"""What /proc says of a server and its children: who they are, what they take, who holds which connection."""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PROC = Path("/proc")
+_KIB = 1024
+_ESTABLISHED = "01"
+
+
+def family(pid: int) -> list[int]:
+    """The process and all its descendants, whatever sessions they have moved to."""
+    children: dict[int, list[int]] = {}
+    for stat in _PROC.glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for member in found:
+        found.extend(children.get(member, []))
+    return found
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes: the VmHWM of every living member of the family, summed."""
+    return sum(_each(family(pid), _peak))
+
+
+def open_files(pid: int) -> int:
+    """Descriptors of the whole family."""
+    return sum(_each(family(pid), lambda member: len(os.listdir(_PROC / str(member) / "fd"))))
+
+
+def owners(pid: int, server_port: int, client_ports: Iterable[int]) -> dict[int, int]:
+    """Client port → the member of the family that has accepted its connection, over IPv4."""
+    wanted = set(client_ports)
+    inodes: dict[str, int] = {}
+    for line in (_PROC / "net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *rest = line.split()
+        port = int(remote.rpartition(":")[2], 16)
+        if state == _ESTABLISHED and port in wanted and int(local.rpartition(":")[2], 16) == server_port:
+            inodes[f"socket:[{rest[5]}]"] = port
+    return {
+        inodes[target]: member
+        for member in family(pid)
+        for target in _each((_PROC / str(member) / "fd").glob("*"), os.readlink)
+        if target in inodes
+    }
+
+
+def _peak(pid: int) -> int:
+    status = (_PROC / str(pid) / "status").read_text()
+    return next((int(line.split()[1]) * _KIB for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+
+def _each(things: Iterable[object], look: Callable[..., T]) -> list[T]:
+    """Leaves out what is gone by now."""
+    found = []
+    for thing in things:
+        with suppress(OSError):
+            found.append(look(thing))
+    return found

@@ -1,0 +1,194 @@
+"""A whole server without its sockets: real database, real blob store, a clock that the test moves."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from cloudinary.utils import api_sign_request
+
+from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.media import samples
+from uponce.adapters.media.sniff import HEAD_BYTES, admit
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.app.manage_keys import create_key, set_up
+from uponce.app.ports import Inspector
+from uponce.app.services import Services
+from uponce.core.policy import Limits
+from uponce.core.values import ApiKey, MediaFacts, ResourceType
+from uponce.web.app import create_app
+
+START = 1_767_225_600
+PNG = samples.png(1, 16, 16)
+OTHER_PNG = samples.png(2, 16, 16)
+
+
+@dataclass
+class MovableClock:
+    time: float = START
+
+    def now(self) -> float:
+        return self.time
+
+
+class Sniffer:
+    """Decides by the first bytes alone, as the real inspector does before it asks a decoder."""
+
+    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+        with Path(path).open("rb") as file:
+            format_ = admit(file.read(HEAD_BYTES), requested)
+        if format_ is None:
+            return MediaFacts(ResourceType.RAW)
+        return MediaFacts(format_.kind, format_.name, 16, 16, 1)
+
+    async def ping(self) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a request can leave behind: files, and rows of each table."""
+
+    staged: frozenset[str]
+    blobs: frozenset[str]
+    assets: int
+    grants: int
+    audit: int
+
+
+class World:
+    """`browser` signs for one use each, `server` is unlimited with scope all; `foreign` is of another cloud."""
+
+    def __init__(self, root: Path, *, limits: Limits | None = None, inspector: Inspector | None = None) -> None:
+        self.clock = MovableClock()
+        self.path = root / "uponce.db"
+        self.media = root / "media"
+        self.database = SqliteDatabase(self.path, clock=self.clock, secrets=AesSecretBox(bytes(32)))
+        self.blobs = LocalBlobStore(self.media, ids=RandomIds())
+        self.database.open()
+        self.blobs.open_store()
+        self.services = Services(
+            database=self.database,
+            blobs=self.blobs,
+            inspector=inspector or Sniffer(),
+            clock=self.clock,
+            ids=RandomIds(),
+            limits=limits or Limits(),
+        )
+        self.browser, self.server = asyncio.run(set_up(self.services, "demo"))
+        self.foreign = asyncio.run(create_key(self.services, "elsewhere"))
+        self.use(self.services)
+
+    def close(self) -> None:
+        self.blobs.close()
+        self.database.close()
+
+    def use(self, services: Services) -> None:
+        """Serve with these from now on."""
+        self.services = services
+        self.app = create_app(services, _no_lifespan, None)
+
+    def swap(self, **ports: Any) -> None:
+        """Serve with other ports or limits from now on."""
+        self.use(replace(self.services, **ports))
+
+    def sign(self, params: Mapping[str, object] | None = None, *, key: ApiKey | None = None, **more: Any) -> dict[str, str]:
+        """The fields to post, signed by the official SDK; `more` goes to its api_sign_request."""
+        signer = key or self.browser
+        fields = {"timestamp": int(self.clock.time), **(params or {})}
+        signature = api_sign_request(fields, signer.secrets[0], **more)
+        texts = {name: str(value) for name, value in fields.items()}
+        return {**texts, "signature": signature, "api_key": signer.api_key}
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        chunks: Chunks = (),
+        torn: bool = False,
+    ) -> Answer:
+        return asyncio.run(call(self.app, method, target, headers=headers, chunks=chunks, torn=torn))
+
+    def get(self, target: str, **headers: str) -> Answer:
+        return self.request("GET", target, headers={n.replace("_", "-"): value for n, value in headers.items()})
+
+    def post(
+        self,
+        *body: bytes,
+        kind: str = "auto",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        torn: bool = False,
+    ) -> Answer:
+        """A form of these parts; the final boundary is part of the body."""
+        return self.request(
+            "POST", self.route(kind, query), headers={**FORM, **(headers or {})}, chunks=body, torn=torn
+        )
+
+    def put(self, data: bytes, fields: Mapping[str, str], *, kind: str = "auto") -> Answer:
+        return self.request("PUT", self.route(kind, fields), chunks=[data])
+
+    def upload(
+        self,
+        fields: Mapping[str, str],
+        file: bytes = PNG,
+        *,
+        kind: str = "auto",
+        filename: str = "cat.png",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """As every SDK does it: the fields, then the file."""
+        return self.post(parts_of(fields), part("file", file, filename), END, kind=kind, headers=headers)
+
+    def route(self, kind: str = "auto", query: Mapping[str, str] | None = None) -> str:
+        return f"/v1_1/demo/{kind}/upload" + (f"?{urlencode(query)}" if query else "")
+
+    def traces(self) -> Traces:
+        staged, blobs = (
+            frozenset(path.name for path in folder.rglob("*") if path.is_file())
+            for folder in (self.media / "staging", self.media / "blobs")
+        )
+        return Traces(staged, blobs, *(self.sql(f"SELECT count(*) FROM {t}") for t in ("assets", "grants", "audit")))
+
+    def sql(self, statement: str) -> int:
+        """Run one statement on the file, as an operator would; the first number of what it gives."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            row = connection.execute(statement).fetchone()
+        finally:
+            connection.close()
+        return int(row[0]) if row else 0
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Nothing is stored, spent or noted meanwhile."""
+        before = self.traces()
+        yield
+        assert self.traces() == before
+
+
+@asynccontextmanager
+async def _no_lifespan(_: object) -> Any:
+    yield
+
+
+def assert_refused(answer: Answer, status: int, code: str) -> None:
+    """The shape every refusal has."""
+    assert (answer.status, answer.code) == (status, code), answer.body
+    assert answer.headers["x-cld-error"]
+    assert len(answer.headers["x-request-id"]) == 32
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def assert_accepted(answer: Answer) -> Answer:
+    assert answer.status == 200, answer.body
+    return answer
