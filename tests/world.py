@@ -68,6 +68,7 @@ class World:
 
     def __init__(self, root: Path, *, limits: Limits | None = None, inspector: Inspector | None = None) -> None:
         self.clock = MovableClock()
+        self._signed = 0
         self.path = root / "uponce.db"
         self.media = root / "media"
         self.database = SqliteDatabase(self.path, clock=self.clock, secrets=AesSecretBox(bytes(32)))
@@ -102,7 +103,8 @@ class World:
     def sign(self, params: Mapping[str, object] | None = None, *, key: ApiKey | None = None, **more: Any) -> dict[str, str]:
         """The fields to post, signed by the official SDK; `more` goes to its api_sign_request."""
         signer = key or self.browser
-        fields = {"timestamp": int(self.clock.time), **(params or {})}
+        self._signed += 1
+        fields = {"timestamp": int(self.clock.time), "nonce": self._signed, **(params or {})}
         signature = api_sign_request(fields, signer.secrets[0], **more)
         texts = {name: str(value) for name, value in fields.items()}
         return {**texts, "signature": signature, "api_key": signer.api_key}

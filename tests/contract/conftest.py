@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import BACKENDS, Backend
+from tests.contract.databases import BACKENDS, KEY, Backend, run
+from uponce.app.ports import Database
 
 
 @pytest.fixture(params=sorted(BACKENDS))
@@ -13,3 +14,11 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     backend = BACKENDS[request.param](tmp_path)
     yield backend
     backend.stop()
+
+
+@pytest.fixture
+def database(backend: Backend) -> Database:
+    """A server that knows KEY."""
+    database = backend.server()
+    run(database.add_key(KEY))
+    return database

@@ -1,11 +1,12 @@
 """What the Database suite is written with: back ends to run on, and values to run with."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeVar
 
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
@@ -24,12 +25,15 @@ from uponce.core.values import (
     ResourceType,
 )
 
+T = TypeVar("T")
+
 START = 1_767_225_600
 WINDOW = 3600
 SKEW = 300
 MAX_UPLOAD = 3600
 CALLER = Caller("192.0.2.1", "request-1")
 KEY = ApiKey("111", "demo", ("the-secret",), KeyUses.ONCE, KeyScope.UPLOAD, WINDOW, name="browser", created_at=START)
+OTHER = replace(KEY, api_key="222", name="server", secrets=("another",), uses=KeyUses.UNLIMITED, scope=KeyScope.ALL)
 
 
 @dataclass
@@ -144,3 +148,7 @@ def race_in_process(recipe: Callable[[], SqliteDatabase], contested: Iterable[Gr
 
 def unlimited(grant: Grant) -> Grant:
     return replace(grant, max_uses=2**62)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)

@@ -107,3 +107,10 @@ def test_without_ambiguous_escapes_the_string_has_one_reading(params: dict[str, 
 
 def test_what_is_not_signed_may_hold_any_escape() -> None:
     refuse_ambiguous_escapes({"cloud_name": "a%26b", "tags": "x%2526y&z"})
+
+
+@pytest.mark.parametrize("field", [("tags", "\ud800"), ("\udfff", "x")])
+def test_lone_surrogates_are_refused(field: tuple[str, str]) -> None:
+    """They have no UTF-8 form, so nothing could be hashed."""
+    with pytest.raises(InvalidParameter, match="surrogate"):
+        collect([field])

@@ -213,3 +213,9 @@ def test_check_route(requested: ResourceType | None) -> None:
     check_route({"cloud_name": "demo", "resource_type": requested or "auto"}, "demo", requested)
     with pytest.raises(InvalidParameter, match=f"Parameter resource_type must be {requested or 'auto'}, as in the URL"):
         check_route({"resource_type": "other"}, "demo", requested)
+
+
+def test_allowed_formats_that_name_none_are_refused() -> None:
+    """They would refuse every file with a message that lists nothing."""
+    with pytest.raises(InvalidParameter, match="names no format"):
+        read_parameters({"allowed_formats": ","})

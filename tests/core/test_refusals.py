@@ -19,10 +19,10 @@ def test_a_use_that_is_left_is_not_refused(uses: int, max_uses: int) -> None:
     assert refusal_of(_record(uses, max_uses), max_uses) is None
 
 
-@pytest.mark.parametrize(("uses", "max_uses"), [(1, 1), (2, 2), (2, 1)])
-def test_a_spent_grant_is_refused_with_its_time_and_the_cure(uses: int, max_uses: int) -> None:
-    """Also when the policy was tightened after the row was written."""
-    refusal = refusal_of(_record(uses, max_uses=5), max_uses)
+@pytest.mark.parametrize(("uses", "of_row", "of_request"), [(1, 1, 1), (2, 2, 2), (2, 5, 1), (1, 1, 5)])
+def test_a_spent_grant_is_refused_with_its_time_and_the_cure(uses: int, of_row: int, of_request: int) -> None:
+    """A policy that was tightened or loosened after the row was written revives nothing."""
+    refusal = refusal_of(_record(uses, of_row), of_request)
     assert isinstance(refusal, SignatureUsed)
     assert "was already used by an upload that completed at 2024-04-11 13:23:38 +0000" in refusal.message
     assert "sign a nonce" in refusal.message

@@ -115,14 +115,23 @@ async def connected(server: Server) -> AsyncIterator[Connection]:
             await writer.wait_closed()
 
 
-async def fetch(connection: Connection, server: Server, path: str) -> Reply:
-    return await connection.ask(f"GET {path} HTTP/1.1\r\nHost: {urlsplit(server.base).netloc}\r\n\r\n".encode())
+async def ask(server: Server, request: bytes) -> Reply:
+    """On a connection of its own."""
+    async with connected(server) as connection:
+        return await connection.ask(request)
 
 
-async def complete_together(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Reply]:
-    """Send all but the last byte of every request, then all last bytes at once."""
-    pairs = list(zip(connections, requests, strict=True))
-    await asyncio.gather(*(connection.send(request[:-1]) for connection, request in pairs))
-    for connection, request in pairs:
+async def fetch(server: Server, path: str) -> Reply:
+    return await ask(server, f"GET {path} HTTP/1.1\r\nHost: {urlsplit(server.base).netloc}\r\n\r\n".encode())
+
+
+async def hold_back(connections: Sequence[Connection], requests: Sequence[bytes]) -> None:
+    """Send every request but for its last byte."""
+    await asyncio.gather(*(c.send(request[:-1]) for c, request in zip(connections, requests, strict=True)))
+
+
+async def release(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Reply]:
+    """All the last bytes at once, then the replies."""
+    for connection, request in zip(connections, requests, strict=True):
         connection.send_now(request[-1:])
     return await asyncio.gather(*(connection.reply() for connection in connections))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.audit import Findings, Receipt, count, examine
-from tests.faults.clients import Reply, complete_together, connected, form
+from tests.faults.clients import Reply, connected, form, hold_back, release
 from tests.faults.processes import owners
 from tests.server import Server
 from uponce.adapters.media import samples
 
 SIGNATURES = 200
 RACERS = 20
-LANES = 2  # signatures that are contested at the same time
+LANES = 5  # signatures that are contested at the same time
 
 MUTANT = str(Path(__file__).with_name("mutants") / "select_then_insert.py")
 
@@ -57,11 +57,20 @@ async def contest(server: Server, signature: int, kind: str, media: Media, tally
     bodies = [media(signature, racer) for racer in range(RACERS)]
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connected(server)) for _ in bodies]
-        replies = await complete_together(connections, [form(server, fields, body, kind) for body in bodies])
-        held = owners(server.pid, server.port, [connection.port for connection in connections])
-    tally.served.update(held.values())
+        requests = [form(server, fields, body, kind) for body in bodies]
+        await hold_back(connections, requests)
+        tally.served.update(await accepted(server, [connection.port for connection in connections]))
+        replies = await release(connections, requests)
     for reply, body in zip(replies, bodies, strict=True):
         tally.add(signature, reply, body)
+
+
+async def accepted(server: Server, ports: Sequence[int]) -> Iterable[int]:
+    """Wait until the server holds all connections; the process of each."""
+    async with asyncio.timeout(30):
+        while len(held := owners(server.pid, server.port, ports)) < len(ports):
+            await asyncio.sleep(0.002)
+    return held.values()
 
 
 async def campaign(server: Server, signatures: int, kind: str, media: Media) -> Tally:
@@ -108,7 +117,8 @@ def test_one_of_twenty_wins(tmp_path: Path, attempts: int, kind: str) -> None:
         assert count(server.data_dir, "audit WHERE event = 'spent'") == SIGNATURES
         assert count(server.data_dir, "audit WHERE event = 'refused'") == tally.verdicts["signature_used"]
         assert len(tally.served) == 2, "both workers must take part"
-        assert min(tally.served.values()) > SIGNATURES
+        assert tally.served.total() == SIGNATURES * RACERS
+        assert min(tally.served.values()) > SIGNATURES * RACERS // 10
         if attempts == RACERS:
             assert tally.verdicts["signature_used"] == SIGNATURES * (RACERS - 1)
 

@@ -58,11 +58,11 @@ def test_every_order_uploads_the_same_and_spends_the_signature(world: World, ord
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_no_order_lets_an_altered_parameter_through(world: World, order: str) -> None:
-    fields = world.sign({"folder": "cats", "tags": "a,b"})
-    with world.untouched():
-        assert_refused(ORDERS[order](world, fields | {"folder": "dogs"}), 401, "invalid_signature")
-    assert_accepted(world.upload(fields))
+def test_no_order_lets_an_altered_parameter_through(shared: World, order: str) -> None:
+    fields = shared.sign({"folder": "cats", "tags": "a,b"})
+    with shared.untouched():
+        assert_refused(ORDERS[order](shared, fields | {"folder": "dogs"}), 401, "invalid_signature")
+    assert_accepted(shared.upload(fields))
 
 
 def test_array_fields_are_joined_in_order(world: World) -> None:
@@ -79,13 +79,13 @@ def test_an_empty_parameter_counts_as_absent(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["public_id", "overwrite", "folder"])
-def test_a_field_behind_a_verified_file_is_late_and_changes_nothing(world: World, name: str) -> None:
-    fields = world.sign()
-    with world.untouched():
-        answer = world.post(parts_of(fields), FILE, part(name, "1"), END)
+def test_a_field_behind_a_verified_file_is_late_and_changes_nothing(shared: World, name: str) -> None:
+    fields = shared.sign()
+    with shared.untouched():
+        answer = shared.post(parts_of(fields), FILE, part(name, "1"), END)
     assert_refused(answer, 400, "late_parameter")
     assert name in answer.message
-    assert_accepted(world.upload(fields))
+    assert_accepted(shared.upload(fields))
 
 
 def test_a_spent_signature_before_the_file_is_refused_before_the_file_is_read(world: World) -> None:

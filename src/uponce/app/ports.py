@@ -115,8 +115,8 @@ class Database(Protocol):
 
         Atomically: one use of the grant, the asset row, the audit row; of any number of concurrent commits of
         one grant exactly `max_uses` succeed. The others raise SignatureUsed; a revoked grant raises
-        SignatureRevoked; a blob that the sweeper condemned raises BlobCondemned. These are certain and leave no
-        trace. OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
+        SignatureRevoked; a blob that the sweeper condemned raises BlobCondemned; a key that was revoked meanwhile
+        UnknownApiKey; a timestamp that a purge has overtaken StaleRequest. These are certain and leave no trace. OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
         """
 
     async def find_commit(self, blob_key: str) -> Asset | None:

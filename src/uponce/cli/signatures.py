@@ -24,7 +24,7 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
 def list_(
     data: Data = None,
     cloud: str | None = typer.Option(None, help="Cloud to list. [UPONCE_CLOUD, media]", show_default=False),
-    status: GrantStatus | None = typer.Option(None, help="Only those in this state."),
+    status: GrantStatus | None = typer.Option(None, help="used, unused or revoked."),
     limit: int = typer.Option(50, min=1, max=500, help="How many, newest first."),
     as_json: Json = False,
 ) -> None:

@@ -13,9 +13,12 @@ The SDKs sort `name=value` strings (Python, npm 2.1) or names (npm ≥ 2.7). The
 that exist, since none is another's prefix followed by a character below `=`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 
 from uponce.core.errors import DuplicateParameter, InvalidParameter
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature"})
 
@@ -24,11 +27,13 @@ def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Fields in order of arrival → one value per name. What is verified and what is used are this one object.
 
     Raises DuplicateParameter when a scalar stands twice, also as `name` beside `name[]`; in the query and in
-    the body counts as twice.
+    the body counts as twice. InvalidParameter for lone surrogates, which no SDK could have signed.
     """
     params: dict[str, str] = {}
     arrays: set[str] = set()
     for sent_name, value in fields:
+        if _SURROGATES.search(sent_name + value):
+            raise InvalidParameter("A parameter holds a lone surrogate, which is not a character. Send valid UTF-8.")
         is_array = sent_name.endswith("[]")
         name = sent_name[:-2] if is_array else sent_name
         if is_array and name in arrays:

@@ -25,16 +25,16 @@ _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
 
 
-def check_public_id(public_id: str, *, parameter: str = "public_id") -> str:
+def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: bool = False) -> str:
     """The public_id in Unicode form NFC, or InvalidParameter with the reason."""
     normal = unicodedata.normalize("NFC", public_id)
-    problem = _problem(normal)
+    problem = _problem(normal, is_folder)
     if problem:
         raise InvalidParameter(f"{parameter} ({_shown(public_id)}) is invalid: {problem}")
     return normal
 
 
-def _problem(public_id: str) -> str | None:
+def _problem(public_id: str, is_folder: bool) -> str | None:
     if len(public_id) > MAX_LENGTH:
         return f"it has {len(public_id)} characters, {MAX_LENGTH} are allowed"
     bad = next((char for char in public_id if _is_forbidden(char)), None)
@@ -45,7 +45,7 @@ def _problem(public_id: str) -> str | None:
         return "it has an empty, '.' or '..' segment"
     if any(segment != segment.strip() or segment.endswith(".") for segment in segments):
         return "a segment begins or ends with a space, or ends with a dot"
-    if len(segments) > 1 and _RESERVED_FIRST.fullmatch(segments[0]):
+    if (is_folder or len(segments) > 1) and _RESERVED_FIRST.fullmatch(segments[0]):
         return "its first folder looks like a version (v123) or a signature (s--…--)"
     return None
 

@@ -109,7 +109,7 @@ def _public_id(name: str, value: str) -> str:
 
 
 def _folder(name: str, value: str) -> str:
-    return check_public_id(value.strip("/"), parameter=name)
+    return check_public_id(value.strip("/"), parameter=name, is_folder=True)
 
 
 def _type(name: str, value: str) -> DeliveryType:
@@ -162,7 +162,10 @@ def canonical_format(name: str) -> str:
 
 
 def _formats(name: str, value: str) -> frozenset[str]:
-    return frozenset(canonical_format(item) for item in _list(value))
+    formats = frozenset(canonical_format(item) for item in _list(value))
+    if not formats:
+        raise InvalidParameter("Parameter allowed_formats names no format. Write jpg,png, or leave it out.")
+    return formats
 
 
 def _sha256(name: str, value: str) -> str:

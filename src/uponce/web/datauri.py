@@ -11,21 +11,23 @@ from uponce.core.errors import InvalidParameter, UnsupportedParameter
 _HEAD = re.compile(rb"data:([\w.+-]+/[\w.+-]+)?(;[\w.-]+=[\w.-]+)*;base64,")
 _MAX_HEAD = 1024
 _REMOTE = (b"http://", b"https://", b"ftp://", b"s3://", b"gs://")
+_STARTS = (b"data:", *_REMOTE)
 _WHITESPACE = b"\r\n\t "
 
 
 class TextFile:
-    """Feed it the text of a `file` field; it returns the bytes meant."""
+    """Feed it the text of a `file` field; it returns the bytes meant, however the text is cut."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
         self._rest = b""
+        self._padded = False
 
     def feed(self, text: bytes) -> Iterator[bytes]:
         """The bytes that can be decoded so far; InvalidParameter or UnsupportedParameter when none can be."""
         if self._head is not None:
             self._head += text
-            match = _HEAD.match(self._head)
+            match = _HEAD.match(self._head[:_MAX_HEAD])
             if match is None:
                 self._refuse_unless_incomplete(self._head)
                 return
@@ -34,27 +36,30 @@ class TextFile:
         whole = len(digits) - len(digits) % 4
         self._rest = digits[whole:]
         if whole:
-            yield _decoded(digits[:whole])
+            yield self._decoded(digits[:whole])
 
     def finish(self) -> Iterator[bytes]:
         """What is left at the end of the field."""
         if self._head is not None:
             raise _unsupported(self._head)
         if self._rest:
-            yield _decoded(self._rest + b"=" * (-len(self._rest) % 4))
+            yield self._decoded(self._rest + b"=" * (-len(self._rest) % 4))
 
     def _refuse_unless_incomplete(self, head: bytes) -> None:
         if head.startswith(_REMOTE):
             raise UnsupportedParameter("Remote URLs as file are not supported by this server yet. Send the bytes.")
-        if len(head) > _MAX_HEAD or not (head.startswith(b"data:") or b"data:".startswith(head)):
+        if len(head) >= _MAX_HEAD or not any(start.startswith(head[: len(start)]) for start in _STARTS):
             raise _unsupported(head)
 
-
-def _decoded(digits: bytes) -> bytes:
-    try:
-        return base64.b64decode(digits, validate=True)
-    except binascii.Error:
-        raise InvalidParameter("The data URI in parameter file is not valid base64.") from None
+    def _decoded(self, digits: bytes) -> bytes:
+        """A block of whole quads; nothing may follow the one that is padded."""
+        try:
+            if self._padded:
+                raise binascii.Error
+            self._padded = digits.endswith(b"=")
+            return base64.b64decode(digits, validate=True)
+        except binascii.Error:
+            raise InvalidParameter("The data URI in parameter file is not valid base64.") from None
 
 
 def _unsupported(head: bytes) -> InvalidParameter:

@@ -53,6 +53,8 @@ _INERT = (
     (b"content-security-policy", b"default-src 'none'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
+    # Also where no Origin was sent: a cache would else keep an answer that a later cross-origin fetch cannot use.
+    (b"access-control-allow-origin", b"*"),
 )
 
 
@@ -92,7 +94,8 @@ async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery) -> N
         await _start(send, 304, headers)
         await send({"type": "http.response.body", "body": b""})
         return
-    ranges = parse_ranges(head.headers.get("range"), blob.size) if _range_applies(head, asset) else ()
+    wanted = head.headers.get("range") if scope["method"] == "GET" else None  # RFC 9110 §14.2: GET only
+    ranges = parse_ranges(wanted, blob.size) if _range_applies(head, asset) else ()
     if len(ranges) > 1:
         await _send_pieces(scope, send, headers, asset, blob, ranges)
         return

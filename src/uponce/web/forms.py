@@ -1,5 +1,6 @@
 """Multipart bodies and queries → upload events, streaming, with limits on everything that is buffered."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -27,6 +28,7 @@ class FormLimits:
 FORM_LIMITS = FormLimits()
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[str, str], ...]:
@@ -49,16 +51,17 @@ async def raw_events(body: Body, filename: str | None) -> AsyncIterator[Event]:
 
 async def multipart_events(body: Body, content_type: str, limits: FormLimits = FORM_LIMITS) -> AsyncIterator[Event]:
     """A multipart/form-data body. Everything that is torn, oversized or ambiguous is MalformedRequest."""
-    parts = _Parts(limits)
     try:
         with _parser(content_type, limits) as parser:
+            parts = _Parts(limits, parser.boundary)
             async for chunk in body.chunks():
+                parts.check_start(chunk)
                 for item in parser.parse(chunk):
                     for event in parts.take(item):
                         yield event
                 parts.count(len(chunk))
     except MultipartError as error:
-        raise MalformedRequest(f"The multipart body is malformed: {error}.") from None
+        raise MalformedRequest(f"The multipart body is malformed: {error.args[0]}.") from None
     except UnicodeError:
         raise MalformedRequest("A part's header is not UTF-8.") from None
 
@@ -81,14 +84,25 @@ def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
 class _Parts:
     """Parser items in, events out: collects fields, passes the file on."""
 
-    def __init__(self, limits: FormLimits) -> None:
+    def __init__(self, limits: FormLimits, boundary: bytes) -> None:
         self._limits = limits
+        self._delimiter = b"\r\n--" + boundary
+        self._start = b""
         self._overhead = 0
         self._name = ""
         self._value: list[bytes] = []
         self._size = 0
         self._in_file = False
         self._text: TextFile | None = None
+
+    def check_start(self, chunk: bytes) -> None:
+        """Refuse text before the first boundary, which no client sends and the parser judges by how packets fell."""
+        missing = len(self._delimiter) - len(self._start)
+        if missing > 0:
+            self._start += chunk[:missing]
+            allowed = (self._delimiter, self._delimiter[2:])
+            if not any(start.startswith(self._start[: len(start)]) for start in allowed):
+                raise MalformedRequest("The multipart body does not begin with its boundary.")
 
     def take(self, item: "MultipartSegment | bytearray | bytes | None") -> Iterator[Event]:
         if isinstance(item, MultipartSegment):
@@ -137,6 +151,8 @@ def _checked_name(segment: MultipartSegment) -> str:
     headers = [name for name, _ in segment.headerlist]
     if len(set(headers)) != len(headers):
         raise MalformedRequest("A part has the same header twice.")
+    if any(_CONTROL.search(value) for _, value in segment.headerlist):
+        raise MalformedRequest("A part's header has a control character.")
     if segment.disposition != "form-data" or not segment.name:
         raise MalformedRequest("A part has no name. Every part needs Content-Disposition: form-data with a name.")
     if segment.header("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:

@@ -17,7 +17,7 @@ from uponce.web.request import Head, base_url, read_head
 from uponce.web.respond import send_error, send_json
 
 METHODS = ("POST", "PUT")
-_WHOLE = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
+_WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
 
 
 class UploadEndpoint:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant
+from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from uponce.adapters.database.connection import connect
 from uponce.adapters.database.failures import unavailable
@@ -71,10 +71,6 @@ def database(tmp_path: Path, script: Script) -> Iterator[SqliteDatabase]:
     yield database
     script.gate.set()
     database.close()
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
 
 
 async def in_one_batch(script: Script, *work: Coroutine[Any, Any, T]) -> list[T | BaseException]:
@@ -216,6 +212,8 @@ def test_another_process_that_holds_the_lock_makes_it_unavailable(
     assert "SQLITE_BUSY" in caught.value.detail
     assert caught.value.retry_after
     assert run(database.find_key("111")) == KEY, "reads go on"
+    with pytest.raises(DatabaseUnavailable):
+        run(database.ping())
     blocker.close()
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
 
@@ -239,6 +237,24 @@ def test_a_full_disk_spends_nothing_and_heals(database: SqliteDatabase, script: 
         assert await attempt(database, grant(f"n{number}"), draft(blob="after")) == "ok"
 
     run(story())
+
+
+def test_ping_finds_a_full_disk(database: SqliteDatabase, script: Script) -> None:
+    """Nothing less than a write that reaches the log does."""
+
+    def no_space(_real: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        assert any("user_version =" in sql for sql in script.said[-3:])
+        raise sqlite3.OperationalError("database or disk is full")
+
+    script.faults["COMMIT"] = no_space
+    with pytest.raises(OutcomeUnknown):
+        run(database.ping())
+
+
+def test_readers_cannot_write(database: SqliteDatabase) -> None:
+    with pytest.raises(DatabaseUnavailable) as caught:
+        run(database._readers.run(lambda connection: connection.execute("DELETE FROM grants")))
+    assert "SQLITE_READONLY" in caught.value.detail
 
 
 def test_a_full_batch_is_answered_as_one(database: SqliteDatabase, script: Script) -> None:

@@ -58,7 +58,7 @@ class SqliteDatabase:
         try:
             make_private(self._path)
             refuse_network(folder)
-            with locked(folder):  # switching a new file to WAL fails in all processes but one
+            with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
                 self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise SettingRefused(

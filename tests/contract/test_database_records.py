@@ -1,0 +1,143 @@
+"""What any Database must do, run on every back end: the audit, the list of grants, the keys."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.databases import (
+    CALLER,
+    KEY,
+    OTHER,
+    START,
+    Backend,
+    draft,
+    grant,
+    publish,
+    run,
+)
+from uponce.app.ports import Database
+from uponce.core.errors import (
+    InvalidParameter,
+)
+from uponce.core.signature import Algorithm
+from uponce.core.values import (
+    AuditEvent,
+    Caller,
+    GrantStatus,
+)
+
+
+def test_the_history_tells_each_use_and_each_refusal_in_order(backend: Backend, database: Database) -> None:
+    asset = run(publish(database, "a")).asset
+    backend.clock.time += 5
+    second = Caller("2001:db8::1", "request-2")
+    run(database.record_refusal(grant("a"), "signature_used", second))
+    spent, refused = run(database.history(grant("a").key, 10))
+    assert (spent.at, spent.event, spent.caller) == (START, AuditEvent.SPENT, CALLER)
+    assert (spent.asset_id, spent.public_id, spent.code) == (asset.asset_id, "cat", "")
+    assert (refused.at, refused.event, refused.caller) == (START + 5, AuditEvent.REFUSED, second)
+    assert (refused.asset_id, refused.public_id, refused.code) == ("", "", "signature_used")
+    assert run(database.history(grant("a").key, 1)) == [spent]
+    assert list(run(database.history(grant("unknown").key, 10))) == []
+
+
+def test_a_refusal_of_a_grant_that_was_never_used_makes_no_ledger_row(database: Database) -> None:
+    run(database.record_refusal(grant("a"), "stale_request", CALLER))
+    assert run(database.find_grant(grant("a").key)) is None
+
+
+def test_audit_rows_have_their_own_retention(backend: Backend, database: Database) -> None:
+    run(publish(database, "a"))
+    backend.clock.time = grant("a").keep_until + 1
+    run(database.purge(audit_seconds=10**6))
+    assert len(run(database.history(grant("a").key, 10))) == 1
+    run(database.purge(audit_seconds=60))
+    assert len(run(database.history(grant("a").key, 10))) == 0
+
+
+def test_a_list_pages_through_every_grant_once_newest_first(database: Database) -> None:
+    """Several rows share a timestamp, so that pages break inside one."""
+    run(database.add_key(OTHER))
+    for number in range(11):
+        run(database.commit(grant(f"n{number}", at=START + number // 4), draft(blob=f"b{number}"), CALLER))
+    run(database.commit(grant("foreign", key=OTHER), draft(blob="foreign"), CALLER))
+    seen, cursor = [], None
+    while True:
+        page = run(database.list_grants("demo", api_key="111", status=None, limit=3, cursor=cursor))
+        seen += [record.grant for record in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        assert len(page.items) == 3
+    assert [(g.timestamp, g.key) for g in seen] == sorted(((g.timestamp, g.key) for g in seen), reverse=True)
+    assert {g.key for g in seen} == {grant(f"n{number}", at=START + number // 4).key for number in range(11)}
+    assert len(seen) == 11
+    assert len(run(database.list_grants("demo", api_key=None, status=None, limit=50, cursor=None)).items) == 12
+    assert run(database.list_grants("elsewhere", api_key=None, status=None, limit=50, cursor=None)).items == ()
+
+
+def test_a_full_last_page_has_no_next_one(database: Database) -> None:
+    for number in range(4):
+        run(publish(database, f"n{number}"))
+    first = run(database.list_grants("demo", api_key=None, status=None, limit=2, cursor=None))
+    second = run(database.list_grants("demo", api_key=None, status=None, limit=2, cursor=first.next_cursor))
+    assert (len(second.items), second.next_cursor) == (2, None)
+
+
+def test_a_list_can_be_narrowed_to_a_status(database: Database) -> None:
+    run(publish(database, "used"))
+    run(database.revoke_grant(grant("revoked"), CALLER))
+    run(database.commit(grant("left", max_uses=2), draft(blob="left"), CALLER))
+    for status, name in zip(GrantStatus, ["left", "used", "revoked"], strict=True):
+        page = run(database.list_grants("demo", api_key=None, status=status, limit=10, cursor=None))
+        assert [record.grant.key for record in page.items] == [grant(name).key]
+        assert page.items[0].status is status
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "AAAAAAAAAAA", "%%%", "ü", "/" * 20, "_" * 60, "A" * 9])
+def test_an_unreadable_cursor_is_an_invalid_parameter(database: Database, cursor: str) -> None:
+    with pytest.raises(InvalidParameter, match="next_cursor"):
+        run(database.list_grants("demo", api_key=None, status=None, limit=10, cursor=cursor))
+
+
+def test_keys_come_back_as_they_went_in_oldest_first(database: Database) -> None:
+    special = replace(
+        OTHER, api_key="333", cloud="elsewhere", allow_v1=True, algorithms=(Algorithm.SHA256,), created_at=START - 1
+    )
+    run(database.add_key(OTHER))
+    run(database.add_key(special))
+    assert run(database.find_key("333")) == special
+    assert run(database.find_key("unknown")) is None
+    assert run(database.list_keys()) == [special, KEY, OTHER]
+    assert run(database.list_keys("demo")) == [KEY, OTHER]
+    assert list(run(database.list_keys("nowhere"))) == []
+
+
+def test_a_key_is_added_once(database: Database) -> None:
+    with pytest.raises(InvalidParameter, match="API key 111 exists already"):
+        run(database.add_key(replace(KEY, secrets=("other",))))
+    assert run(database.find_key("111")) == KEY
+
+
+def test_a_revoked_key_is_still_found_and_keeps_its_first_time(backend: Backend, database: Database) -> None:
+    revoked = run(database.revoke_key("111"))
+    backend.clock.time += 10
+    assert revoked == replace(KEY, revoked_at=START)
+    assert run(database.revoke_key("111")) == run(database.find_key("111")) == revoked
+    assert run(database.revoke_key("unknown")) is None
+
+
+def test_a_rotated_secret_counts_until_its_overlap_is_over(backend: Backend, database: Database) -> None:
+    rotated = run(database.rotate_key("111", "newer", 100))
+    assert rotated is not None
+    assert rotated.secrets == ("newer", "the-secret")
+    for seconds, secrets in ((99, ("newer", "the-secret")), (1, ("newer",))):
+        backend.clock.time += seconds
+        assert run(database.find_key("111")) == replace(KEY, secrets=secrets)
+    assert run(database.rotate_key("unknown", "x", 100)) is None
+
+
+def test_rotating_without_overlap_ends_the_old_secret_now(database: Database) -> None:
+    rotated = run(database.rotate_key("111", "newer", 0))
+    assert rotated is not None
+    assert rotated.secrets == ("newer",)

@@ -1,0 +1,46 @@
+"""One server for each module of client tests, real media to send to it, and the programs that do."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server import Server
+from uponce.adapters.media import samples
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cat.jpg, dance.gif, walk.mp4, song.mp3 and note.txt."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "cat.jpg").write_bytes(samples.jpeg(1))
+    (folder / "dance.gif").write_bytes(samples.gif(2))
+    (folder / "walk.mp4").write_bytes(samples.mp4(3))
+    (folder / "song.mp3").write_bytes(samples.mp3(4))
+    (folder / "note.txt").write_text("Once.\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def curl() -> str:
+    return needed("curl")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    return needed("chromium")
+
+
+def needed(program: str) -> str:
+    """Its path. Where it is not installed, the tests that need it cannot tell anything."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"ABSENT: {program} is not installed")
+    return path

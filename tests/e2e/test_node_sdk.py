@@ -1,0 +1,117 @@
+"""The `cloudinary` package from npm, unmodified, on Node: the release that most code pins, and the newest.
+
+The programs in `node/` are what users write; each prints what it got.
+"""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import needed
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("node sdk")
+
+Json = dict[str, Any]
+
+NODE = Path(__file__).parent / "node"
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node, with the locked packages installed: once for each lock file, however many tests run at a time."""
+    program, npm = needed("node"), needed("npm")
+    lock_file = NODE / "package-lock.json"
+    installed = NODE / "node_modules" / ".installed"
+    with lock_file.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked = lock.read()
+        if not installed.exists() or installed.read_text() != locked:
+            subprocess.run([npm, "ci"], cwd=NODE, check=True, timeout=300)
+            installed.write_text(locked)
+    return program
+
+
+@pytest.fixture(params=["cloudinary-2-1-0", "cloudinary-newest"])
+def package(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def run(node: str, url: str, program: str, *arguments: str | Path) -> Any:
+    """What a program printed. Its SDK reads CLOUDINARY_URL, exactly as a first start of the server printed it."""
+    done = subprocess.run(
+        [node, NODE / program, *arguments],
+        env={**os.environ, "CLOUDINARY_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_lock_file_has_hashes_and_no_addresses() -> None:
+    """So that it installs the same bytes from any mirror."""
+    text = (NODE / "package-lock.json").read_text()
+    packages = json.loads(text)["packages"]
+    assert all(package["integrity"].startswith("sha512-") for name, package in packages.items() if name)
+    assert {package["version"] for package in packages.values() if package.get("name") == "cloudinary"} == {
+        "2.1.0",
+        "2.11.0",
+    }
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("place", ["last", "first"])
+def test_sign_and_post_twice(server: Server, node: str, package: str, media: Path, place: str) -> None:
+    """`api_sign_request({timestamp, folder}, secret)`, fetch and FormData, with the file before or after the fields."""
+    first, second = run(node, server.urls[0], "sign_and_post.cjs", package, media / "cat.jpg", place)
+
+    assert (first["status"], first["error"]) == (200, None)
+    assert first["body"]["folder"] == f"posted-{place}-{package}"
+    assert server.get(first["body"]["secure_url"]).data == (media / "cat.jpg").read_bytes()
+
+    refusal = second["body"]["error"]
+    assert (second["status"], refusal["code"]) == (400, "signature_used")
+    assert re.match(r"This signature was already used by an upload that completed at 20", refusal["message"])
+    assert second["error"] == refusal["message"]
+
+
+@pytest.mark.parametrize("name", ["dance.gif", "walk.mp4", "note.txt"])
+def test_the_uploader(server: Server, node: str, package: str, media: Path, name: str) -> None:
+    """`upload` of a path and a data URI, `upload_stream`, and `upload_large` of one chunk, with the server's key."""
+    answers: dict[str, Json] = run(node, server.urls[1], "uploader.cjs", package, media / name)
+
+    assert list(answers) == ["path", "uri", "stream", "large"]
+    for answer in answers.values():
+        assert answer["folder"] == f"by {package}"
+        assert answer["tags"] == ["one", "two"]
+        assert answer["context"] == {"custom": {"alt": "a=b|c"}}
+        assert server.get(answer["secure_url"]).data == (media / name).read_bytes()
+    assert len({answer["public_id"] for answer in answers.values()}) == len(answers)
+
+
+def test_the_uploader_surfaces_the_refusal_of_a_used_signature(
+    server: Server, node: str, package: str, media: Path
+) -> None:
+    signed = server.signed({"folder": f"presigned {package}"})
+    got = run(node, server.urls[0], "presigned.cjs", package, media / "cat.jpg", json.dumps(signed))
+
+    assert server.get(got["answer"]["secure_url"]).data == (media / "cat.jpg").read_bytes()
+    assert (got["error"]["http_code"], got["error"]["code"]) == (400, "signature_used")
+    assert got["error"]["message"].startswith("This signature was already used by an upload that completed at 20")
+
+
+def test_signed_delivery_urls(server: Server, node: str, package: str, media: Path) -> None:
+    fields = server.signed({"type": "authenticated", "public_id": f"secret/{package}"})
+    assert server.post(fields, (media / "cat.jpg").read_bytes()).status == 200
+    for url in run(node, server.urls[0], "url.cjs", package, f"secret/{package}"):
+        assert url.startswith(server.base)
+        assert server.get(url).data == (media / "cat.jpg").read_bytes()

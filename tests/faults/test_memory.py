@@ -1,0 +1,141 @@
+"""What uploads cost in memory: of the server, its workers and its decoders together, by their peaks (VmHWM)."""
+
+import asyncio
+import random
+import resource
+import struct
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.audit import count
+from tests.faults.clients import FORM_TAIL, Connection, Reply, ask, connected, form, form_head
+from tests.faults.processes import open_files, peak_memory
+from tests.server import Server
+from uponce.adapters.media import samples
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+ALLOWED = 64 * MIB
+
+STALLED = 2_000
+IDLE_SECONDS = 15
+
+BLOCK = random.Random(1).randbytes(MIB)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}) as started:
+        yield started
+
+
+def film(size: int) -> tuple[bytes, int]:
+    """A whole MP4 and the length of the `free` box (with a 64-bit size) that makes it so large; its body follows."""
+    start = samples.mp4(1)
+    filling = size - len(start) - 16
+    return start + struct.pack(">I4sQ", 1, b"free", 16 + filling), filling
+
+
+async def upload(server: Server, kind: str, start: bytes, filling: int) -> Reply:
+    """A multipart upload that is never whole in our memory either."""
+    head = form_head(server, server.signed({"nonce": kind}), len(start) + filling, kind)
+    async with connected(server) as connection:
+        await connection.send(head + start)
+        for at in range(0, filling, MIB):
+            await connection.send(BLOCK[: min(MIB, filling - at)])
+        return await connection.ask(FORM_TAIL)
+
+
+def check_large(server: Server, kind: str, size: int) -> None:
+    start, filling = film(size) if kind == "video" else (b"", size)
+    idle = peak_memory(server.pid)
+    begun = time.monotonic()
+    reply = asyncio.run(upload(server, kind, start, filling))
+    seconds = time.monotonic() - begun
+    grown = peak_memory(server.pid) - idle
+    print(
+        f"{kind}, {size / MIB:.0f} MiB: idle peak {idle / MIB:.0f} MiB, grown by {grown / MIB:.1f} MiB, "
+        f"{size / MIB / seconds:.0f} MiB/s"
+    )
+    assert reply.verdict == "ok", reply.body
+    assert reply.body["bytes"] == size
+    assert grown < ALLOWED
+
+
+@pytest.mark.parametrize("kind", ["raw", "video"])
+@pytest.mark.parametrize("size", [512 * MIB, pytest.param(2 * GIB, marks=pytest.mark.full)])
+def test_a_large_upload_is_never_in_memory(server: Server, kind: str, size: int) -> None:
+    check_large(server, kind, size)
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """Descriptors for both ends of all connections; the server inherits the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * STALLED
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"NOT TESTED: {STALLED} connections need {wanted} open files, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def stalled(server: Server) -> AsyncIterator[list[Connection]]:
+    """Half of them stop inside the head, half of them, each with a good signature, inside the file."""
+    async with AsyncExitStack() as stack:
+        connections = []
+        for number in range(STALLED):
+            connection = await stack.enter_async_context(connected(server))
+            fields = server.signed({"nonce": f"stalled-{number}"})
+            request = form(server, fields, BLOCK[:4096])
+            await connection.send(request[: 40 if number % 2 else len(request) // 2])
+            connections.append(connection)
+        yield connections
+
+
+async def healthy(server: Server, uploads: int, label: str) -> list[float]:
+    """Seconds of each of so many uploads in a row."""
+    times = []
+    for number in range(uploads):
+        request = form(server, server.signed({"nonce": f"{label}-{number}"}), BLOCK[:10_000])
+        begun = time.monotonic()
+        reply = await ask(server, request)
+        times.append(time.monotonic() - begun)
+        assert reply.verdict == "ok", reply.body
+    return sorted(times)
+
+
+async def besiege(server: Server) -> None:
+    idle, files = peak_memory(server.pid), open_files(server.pid)
+    before = await healthy(server, 50, "before")
+    async with stalled(server) as connections:
+        during = await healthy(server, 50, "during")
+        held = open_files(server.pid) - files
+        begun = time.monotonic()
+        replies = await asyncio.gather(*(connection.reply() for connection in connections))
+        seconds = time.monotonic() - begun
+    grown = peak_memory(server.pid) - idle
+    print(
+        f"{STALLED} stalled: {held} more descriptors, memory grown by {grown / MIB:.1f} MiB, all hung up "
+        f"{seconds:.0f} s later; healthy upload median {before[25] * 1000:.0f} ms before, {during[25] * 1000:.0f} ms amid them, "
+        f"slowest {before[-1] * 1000:.0f} and {during[-1] * 1000:.0f} ms"
+    )
+    assert held >= STALLED, "they must all be held at one time"
+    assert {reply.status for reply in replies} == {400, 408}
+    assert {reply.verdict for reply in replies if reply.status == 400} == {"request_too_slow"}
+    assert grown < ALLOWED
+    assert seconds < IDLE_SECONDS + 10
+    await asyncio.sleep(0.5)
+    assert open_files(server.pid) - files < 50
+    assert not list((server.data_dir / "media" / "staging").iterdir())
+    assert count(server.data_dir, "assets") == count(server.data_dir, "grants") == 100
+
+
+def test_two_thousand_stalled_connections(many_files: int, server: Server) -> None:
+    """They cost little, a healthy client hardly notices, and all are hung up in time with nothing left or spent."""
+    asyncio.run(besiege(server))
