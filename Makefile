@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check serve lock docs fmt clean
+.PHONY: help setup demo test full check serve lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: $(STAMP) ## the checks and the whole test suite
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+full: $(STAMP) ## the long campaigns: a hundred kills, two gigabytes
+	$(BIN)/python -m pytest -m full -s
+
 check: $(STAMP) ## formatting, lint, types and the import contract
 	$(BIN)/ruff format --check src tests docs
 	$(BIN)/ruff check src tests docs
@@ -47,4 +50,4 @@ lock: ## resolve the dependencies again (needs uv)
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock --upgrade
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache node_modules
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules

@@ -49,8 +49,8 @@ def errors_page() -> str:
     return (
         "# Errors\n\n"
         + NOTICE
-        + 'Every refusal is `{"error": {"message": "…", "code": "…"}}` with the headers `X-Cld-Error` (the message) and\n'
-        "`X-Request-Id`. The code is for programs and does not change; the message is for people and says what to do.\n"
+        + 'Every refusal is `{"error": {"message": "…", "code": "…"}}` with the headers `X-Cld-Error` (the\n'
+        "message) and `X-Request-Id`. The code is for programs and does not change; the message is for people.\n"
         "Whatever a person has to read comes with 400, 401 or 404, since SDKs hide the bodies of other statuses.\n"
         "A 503 or 507 never spends a signature, and says in `Retry-After` when to try again.\n\n"
         + _table(("code", "status", "meaning"), rows)
@@ -108,7 +108,6 @@ def main() -> int:
     for name, make in PAGES.items():
         (HERE / name).write_text(make())
     return 0
-
 
 
 if __name__ == "__main__":

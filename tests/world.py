@@ -21,6 +21,7 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.ports import Inspector
 from uponce.app.services import Services
+from uponce.core.errors import StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, ResourceType
 from uponce.web.app import create_app
@@ -42,8 +43,11 @@ class Sniffer:
     """Decides by the first bytes alone, as the real inspector does before it asks a decoder."""
 
     async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
-        with Path(path).open("rb") as file:
-            format_ = admit(file.read(HEAD_BYTES), requested)
+        try:
+            head = Path(path).read_bytes()[:HEAD_BYTES]
+        except OSError as error:
+            raise StorageUnavailable("The staged file is gone.") from error
+        format_ = admit(head, requested)
         if format_ is None:
             return MediaFacts(ResourceType.RAW)
         return MediaFacts(format_.kind, format_.name, 16, 16, 1)
@@ -83,9 +87,15 @@ class World:
             ids=RandomIds(),
             limits=limits or Limits(),
         )
-        self.browser, self.server = asyncio.run(set_up(self.services, "demo"))
-        self.foreign = asyncio.run(create_key(self.services, "elsewhere"))
+        keys = asyncio.run(self._keys())
+        self.browser, self.server, self.foreign = keys["browser"], keys["server"], keys["foreign"]
         self.use(self.services)
+
+    async def _keys(self) -> dict[str, ApiKey]:
+        """By name; made unless the folder has them already."""
+        if await set_up(self.services, "demo"):
+            await create_key(self.services, "elsewhere", name="foreign")
+        return {key.name: key for key in await self.database.list_keys()}
 
     def close(self) -> None:
         self.blobs.close()
@@ -100,7 +110,9 @@ class World:
         """Serve with other ports or limits from now on."""
         self.use(replace(self.services, **ports))
 
-    def sign(self, params: Mapping[str, object] | None = None, *, key: ApiKey | None = None, **more: Any) -> dict[str, str]:
+    def sign(
+        self, params: Mapping[str, object] | None = None, *, key: ApiKey | None = None, **more: Any
+    ) -> dict[str, str]:
         """The fields to post, signed by the official SDK; `more` goes to its api_sign_request."""
         signer = key or self.browser
         self._signed += 1

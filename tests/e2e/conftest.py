@@ -1,13 +1,18 @@
 """One server for each module of client tests, real media to send to it, and the programs that do."""
 
+import fcntl
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import printed, uponce
 from tests.server import Server
 from uponce.adapters.media import samples
+
+NODE = Path(__file__).parent / "node"
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,14 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder without a server."""
+    folder = tmp_path / "data"
+    printed(uponce("keys", "create", "--data", folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def curl() -> str:
     return needed("curl")
@@ -36,6 +49,21 @@ def curl() -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     return needed("chromium")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node, with the locked packages installed: once for each lock file, however many tests run at a time."""
+    program, npm = needed("node"), needed("npm")
+    lock_file = NODE / "package-lock.json"
+    installed = NODE / "node_modules" / ".installed"
+    with lock_file.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked = lock.read()
+        if not installed.exists() or installed.read_text() != locked:
+            subprocess.run([npm, "ci"], cwd=NODE, check=True, timeout=300)
+            installed.write_text(locked)
+    return program
 
 
 def needed(program: str) -> str:

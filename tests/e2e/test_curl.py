@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("curl")
 MIB = 1024 * 1024
 
 # Every character that a shell, curl's -F or a query might take for its own.
-CAPTION = "context=caption=@it's <a> \"$HOME\" & `b`;type=c%d+e\\f"
+CAPTION = 'context=caption=@it\'s <a> "$HOME" & `b`;type=c%d+e\\f'
 
 
 class Answer(NamedTuple):
@@ -40,9 +40,7 @@ REPORT = ("-sS", "-i", "-w", "\n%{http_code} %{size_upload}")
 
 
 def run(curl: str, *words: str | Path, cwd: Path | None = None) -> Answer:
-    done = subprocess.run(
-        [curl, *REPORT, *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([curl, *REPORT, *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return read(done.stdout)
 
@@ -132,9 +130,7 @@ def test_a_large_file_under_a_used_signature_is_not_sent_at_all(
     assert refused.sent == 0
 
 
-def test_a_large_form_under_a_used_signature_is_broken_off(
-    server: Server, curl: str, media: Path, big: Path
-) -> None:
+def test_a_large_form_under_a_used_signature_is_broken_off(server: Server, curl: str, media: Path, big: Path) -> None:
     """POST: the fields are the first bytes of the body, so a little has to be sent to be refused."""
     words = form(server.signed({"folder": "broken-off"}))
     assert run(curl, *words, "-F", f"file=@{media / 'note.txt'}", server.upload_url("raw")).status == 200

@@ -3,7 +3,6 @@
 The programs in `node/` are what users write; each prints what it got.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -13,29 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import needed
+from tests.e2e.conftest import NODE
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
 Json = dict[str, Any]
-
-NODE = Path(__file__).parent / "node"
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Node, with the locked packages installed: once for each lock file, however many tests run at a time."""
-    program, npm = needed("node"), needed("npm")
-    lock_file = NODE / "package-lock.json"
-    installed = NODE / "node_modules" / ".installed"
-    with lock_file.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        locked = lock.read()
-        if not installed.exists() or installed.read_text() != locked:
-            subprocess.run([npm, "ci"], cwd=NODE, check=True, timeout=300)
-            installed.write_text(locked)
-    return program
 
 
 @pytest.fixture(params=["cloudinary-2-1-0", "cloudinary-newest"])
@@ -75,13 +57,22 @@ def test_sign_and_post_twice(server: Server, node: str, package: str, media: Pat
     first, second = run(node, server.urls[0], "sign_and_post.cjs", package, media / "cat.jpg", place)
 
     assert (first["status"], first["error"]) == (200, None)
-    assert first["body"]["folder"] == f"posted-{place}-{package}"
+    assert first["body"]["folder"] == f"{package}-cat.jpg-{place}"
     assert server.get(first["body"]["secure_url"]).data == (media / "cat.jpg").read_bytes()
 
     refusal = second["body"]["error"]
     assert (second["status"], refusal["code"]) == (400, "signature_used")
     assert re.match(r"This signature was already used by an upload that completed at 20", refusal["message"])
     assert second["error"] == refusal["message"]
+
+
+def test_a_large_replay_gets_the_refusal_and_no_broken_pipe(
+    server: Server, node: str, package: str, tmp_path: Path
+) -> None:
+    """The server answers while fetch is still writing, and must not reset the connection under it."""
+    (tmp_path / "large.bin").write_bytes(bytes(20_000_000))
+    first, second = run(node, server.urls[0], "sign_and_post.cjs", package, tmp_path / "large.bin", "last")
+    assert (first["status"], second["body"]["error"]["code"]) == (200, "signature_used")
 
 
 @pytest.mark.parametrize("name", ["dance.gif", "walk.mp4", "note.txt"])

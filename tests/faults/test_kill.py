@@ -27,6 +27,8 @@ WORKERS = 2
 EARLIEST, LATEST = 0.02, 0.6  # seconds of load before a kill
 LARGEST = 400_000
 
+MUTANT = str(Path(__file__).with_name("mutants") / "answers_first.py")
+
 SEED = int(os.environ.get("CAMPAIGN_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 KILLS = int(os.environ.get("CAMPAIGN_KILLS", "25"))
 
@@ -46,7 +48,6 @@ class Upload:
 class Witness:
     """Everything that clients did and were told."""
 
-    seed: int
     receipts: list[Receipt] = field(default_factory=list)
     begun: int = 0
     kills: int = 0
@@ -145,11 +146,11 @@ def sweep(data_dir: Path) -> dict[str, int]:
     return swept
 
 
-def campaign(folder: Path, kills: int) -> None:
+def campaign(folder: Path, kills: int, program: Sequence[str] = ("-m", "uponce")) -> None:
     chance = random.Random(SEED)
-    witness = Witness(SEED)
+    witness = Witness()
     pictures = [samples.jpeg(seed, 160, 120) for seed in range(4)]
-    with Server(folder / "data", workers=WORKERS) as server:
+    with Server(folder / "data", workers=WORKERS, program=program) as server:
         for _ in range(kills):
             load = Load(server, witness, chance, pictures)
             asyncio.run(load.run_and_kill())
@@ -167,10 +168,16 @@ def campaign(folder: Path, kills: int) -> None:
     assert count(folder / "data", "assets") == witness.begun
     assert count(folder / "data", "audit WHERE event = 'spent'") == witness.begun
     assert witness.kills_in_flight > kills // 2, "most kills must hit uploads, or nothing was tried"
+    assert witness.cut["signature_used"] + swept["blobs"] > 0, "some must hit just before or after a commit"
 
 
 def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     campaign(tmp_path, KILLS)
+
+
+def test_kills_find_answers_that_are_given_before_the_commit(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="upload-"):
+        campaign(tmp_path, 3, (MUTANT,))
 
 
 @pytest.mark.full

@@ -8,8 +8,10 @@ from types import ModuleType
 import pytest
 from starlette.routing import Route, Router
 
+from uponce.adapters.media.formats import FORMATS
 from uponce.app.services import Services
 from uponce.web.app import create_app
+from uponce.web.delivery import CONTENT_TYPES
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
@@ -71,3 +73,22 @@ def test_lock_file_has_hashes_and_no_index() -> None:
     assert len(pins) > 20
     assert "://" not in text and "--index" not in text
     assert all("--hash=sha256:" in block for block in re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:])
+
+
+def test_the_tests_that_the_guarantees_name_exist() -> None:
+    """docs/reference/guarantees.md names no file and no function that is gone."""
+    page = (ROOT / "docs/reference/guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
+    missing = [
+        f"{path}::{function}"
+        for path, function in named
+        if not (ROOT / path).exists() or (function and f"def {function}(" not in (ROOT / path).read_text())
+    ]
+
+    assert len(named) > 20
+    assert missing == []
+
+
+def test_every_readable_format_is_served_as_what_it_is() -> None:
+    """A format that is inspected but has no content type would only be a download."""
+    assert set(FORMATS) == set(CONTENT_TYPES)

@@ -66,7 +66,9 @@ FORMS = {
     "two files": Bad("duplicate_parameter", behind=part("file", PNG, "dog.png")),
     "file under another name": Bad("duplicate_parameter", between=part("image", PNG, "cat.png")),
     "no file": Bad("missing_parameter", file=b""),
-    "base64 transfer encoding": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Transfer-Encoding: base64", "Y2F0cw==")),
+    "base64 transfer encoding": Bad(
+        between=raw_part(f"{DISPOSITION}\r\nContent-Transfer-Encoding: base64", "Y2F0cw==")
+    ),
     "quoted-printable file": Bad(
         file=raw_part(
             'Content-Disposition: form-data; name="file"; filename="a.png"\r\n'
@@ -74,7 +76,9 @@ FORMS = {
             PNG,
         )
     ),
-    "field in another charset": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=utf-16", "c")),
+    "field in another charset": Bad(
+        between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=utf-16", "c")
+    ),
     "wrong length in a part": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Length: 3", "cats")),
     "urlencoded": Bad(headers={"content-type": "application/x-www-form-urlencoded"}),
     "JSON": Bad(headers={"content-type": "application/json"}),

@@ -99,7 +99,9 @@ CASES = {
     "SVG as image": Bad(400, "invalid_media", file=b"<svg xmlns='http://www.w3.org/2000/svg'/>", kind="image"),
     "HTML as image": Bad(400, "invalid_media", file=b"<!doctype html><script>", kind="image"),
     "format not allowed": Bad(400, "format_not_allowed", {"allowed_formats": "jpg,gif"}),
-    "raw named like an allowed format": Bad(400, "format_not_allowed", {"allowed_formats": "png"}, file=b"MZ", kind="raw"),
+    "raw named like an allowed format": Bad(
+        400, "format_not_allowed", {"allowed_formats": "png"}, file=b"MZ", kind="raw"
+    ),
     "one byte too many": Bad(400, "file_too_large", {"max_bytes": len(PNG) - 1}),
     "other bytes": Bad(400, "content_mismatch", {"sha256": SHA}, file=OTHER_PNG),
     "not a SHA-256": Bad(400, "invalid_parameter", {"sha256": SHA.upper()}),

@@ -1,7 +1,7 @@
 """A body that ends too early costs nothing, wherever it is cut."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.asgi import END, FORM, call, part, parts_of
 from tests.world import PNG, World, assert_accepted, assert_refused
 
 FILE = part("file", PNG, "cat.png")
-CUTS = {
+CUTS: dict[str, Callable[[bytes], int]] = {
     "in the first boundary": lambda body: 9,
     "in the headers of a part": lambda body: body.index(b"form-data"),
     "between headers and value": lambda body: body.index(b"\r\n\r\n") + 2,

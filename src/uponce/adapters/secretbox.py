@@ -8,6 +8,7 @@ import binascii
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -17,6 +18,7 @@ from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
+_MAX_FILE_BYTES = 4096
 _VERSION = b"\x01"
 
 
@@ -60,25 +62,40 @@ def key_from_text(text: str) -> bytes:
 
 def load_or_create_key(path: Path) -> bytes:
     """The key in a file that only its owner may read; made on first use."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
+        if not path.exists():
+            _create(path)
         return _load(path)
-    key = secrets.token_bytes(KEY_BYTES)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
+    except OSError as error:
+        raise SettingRefused(
+            f"The secret key file {path} cannot be used: {error.strerror}. Make its folder readable and writable for "
+            "the server, or set UPONCE_SECRET_KEY."
+        ) from error
+
+
+def _create(path: Path) -> None:
+    """Whole or not at all: half a key after a crash would look like a damaged one for ever after."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process was faster: its key counts
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
     _sync_folder(path.parent)
-    return key
 
 
 def _load(path: Path) -> bytes:
-    mode = stat.S_IMODE(path.stat().st_mode)
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        key = file.read(_MAX_FILE_BYTES)
     if mode & 0o077:
         raise SettingRefused(f"{path} can be read by others (mode {mode:o}). Run: chmod 600 {path}")
-    key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise SettingRefused(
             f"{path} holds {len(key)} bytes instead of {KEY_BYTES}. Restore it from a backup: without it the API "

@@ -44,10 +44,7 @@ async def verify_signed(services: Services, cloud: str, params: Mapping[str, str
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
     spec = read_parameters(params)
-    if spec.valid_for is not None and spec.valid_for > key.window:
-        raise InvalidParameter(
-            f"Parameter valid_for is {spec.valid_for} seconds, signatures of this key live at most {key.window}."
-        )
+    check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
         key=grant_key(cloud, key.api_key, verified.string),
@@ -88,6 +85,14 @@ async def authorise(
     _check_origin(verified.spec, origin)
     await _refuse_spent(services, verified.grant, caller)
     return verified
+
+
+def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
+    """InvalidParameter when the signature is to live longer than those of its key do."""
+    if spec.valid_for is not None and spec.valid_for > key.window:
+        raise InvalidParameter(
+            f"Parameter valid_for is {spec.valid_for} seconds, signatures of this key live at most {key.window}."
+        )
 
 
 def _require_credentials(params: Mapping[str, str]) -> None:

@@ -114,9 +114,10 @@ class Database(Protocol):
         """Spend the grant and publish the asset, in one transaction: the only arbiter of who wins.
 
         Atomically: one use of the grant, the asset row, the audit row; of any number of concurrent commits of
-        one grant exactly `max_uses` succeed. The others raise SignatureUsed; a revoked grant raises
-        SignatureRevoked; a blob that the sweeper condemned raises BlobCondemned; a key that was revoked meanwhile
-        UnknownApiKey; a timestamp that a purge has overtaken StaleRequest. These are certain and leave no trace. OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
+        one grant exactly `max_uses` succeed. The others raise SignatureUsed. A revoked grant raises
+        SignatureRevoked; a blob that the sweeper condemned BlobCondemned; a key that was revoked meanwhile
+        UnknownApiKey; a timestamp that a purge has overtaken StaleRequest. These are certain and leave no trace.
+        OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
         """
 
     async def find_commit(self, blob_key: str) -> Asset | None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
-from uponce.core.canonical import UNSIGNED, collect, string_to_sign
+from uponce.core.canonical import UNSIGNED, collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.errors import InvalidParameter
+from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import read_parameters
 from uponce.core.signature import Algorithm, grant_key, sign
 from uponce.core.values import ApiKey, KeyUses
@@ -27,7 +29,9 @@ def mint(
     fields.setdefault("timestamp", str(int(clock.now())))
     if key.uses is KeyUses.ONCE:
         fields.setdefault("nonce", ids.base36(NONCE_LENGTH))
-    read_parameters(fields)
+    check_lifetime(read_parameters(fields), key)
+    refuse_ambiguous_escapes(fields)
+    parse_timestamp(fields["timestamp"])
     permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]
     signature = sign(string_to_sign(fields), key.secrets[0], permitted)
     return {**fields, "signature": signature, "api_key": key.api_key}

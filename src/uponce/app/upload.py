@@ -98,11 +98,8 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     try:
         await stage.publish()
         committed = await services.database.commit(verified.grant, draft, caller)
-    except OutcomeUnknown:
-        asset = await services.database.find_commit(draft.blob_key)
-        if asset is None:
-            raise
-        return Committed(asset)
+    except OutcomeUnknown as unknown:
+        return await _read_back(services, draft, unknown)
     except (Refused, Unavailable) as error:
         await stage.discard()
         if isinstance(error, GrantRefused):
@@ -113,3 +110,12 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
         with suppress(Unavailable):
             await services.blobs.delete(committed.unneeded_blob)
     return committed
+
+
+async def _read_back(services: Services, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+    """What a commit without an answer came to; while that cannot be read, it stays unknown."""
+    with suppress(Unavailable):
+        asset = await services.database.find_commit(draft.blob_key)
+        if asset is not None:
+            return Committed(asset)
+    raise unknown

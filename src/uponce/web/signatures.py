@@ -1,7 +1,7 @@
 """The signature endpoints, behind HTTP Basic: status of one, list, revoke, sign."""
 
 import base64
-import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +96,7 @@ def _basic(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, not UTF-8
         user = colon = password = ""
     if scheme.lower() != "basic" or not colon:
         raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
@@ -128,7 +128,7 @@ def _status(text: str | None) -> GrantStatus | None:
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= _MAX_PAGE:
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= _MAX_PAGE:
         raise InvalidParameter(f"Parameter max_results must be a whole number from 1 to {_MAX_PAGE}.")
     return int(text)
 

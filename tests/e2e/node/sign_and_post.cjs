@@ -9,7 +9,7 @@ const { cloud_name, api_key, api_secret, upload_prefix } = cloudinary.config();
 
 async function main() {
   const timestamp = Math.round(Date.now() / 1000);
-  const folder = `posted-${place}-${name}`;
+  const folder = `${name}-${basename(path)}-${place}`;
   const signature = cloudinary.utils.api_sign_request({ timestamp, folder }, api_secret);
 
   const file = new Blob([await readFile(path)]);

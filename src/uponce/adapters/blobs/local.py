@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _FLUSH_BYTES = 1024 * 1024
-_THREADS = 8
+_WORKERS = 8
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _LIST_BATCH = 500
 _PRIVATE = 0o700
@@ -36,26 +36,33 @@ _RETRY_SECONDS = 5
 
 
 class LocalBlobStore:
-    """Call `open_store` before use and `close` after."""
+    """Call `open_store` before use and `close` after. `workers` threads do all that touches the disk."""
 
-    def __init__(self, root: Path, *, ids: Ids) -> None:
+    def __init__(self, root: Path, *, ids: Ids, workers: int = _WORKERS) -> None:
         self._ids = ids
         self.staging = root / "staging"
         self._blobs = root / "blobs"
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="uponce-disk")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="uponce-disk")
 
     def open_store(self) -> None:
         """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
+        root = self._blobs.parent
         try:
+            _make_folder(root)
             for folder in (self.staging, self._blobs, *self._shards()):
-                folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+                folder.mkdir(exist_ok=True, mode=_PRIVATE)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
-            for folder in (self._blobs, self._blobs.parent):
+            for folder in (self._blobs, root, root.parent):
                 _sync_folder(folder)
+            devices = {folder.stat().st_dev for folder in (self.staging, self._blobs, *self._shards())}
         except OSError as error:
-            raise SettingRefused(f"UPONCE_STORAGE: {self._blobs.parent} cannot be used: {error}.") from error
-        if self.staging.stat().st_dev != self._blobs.stat().st_dev:
-            raise SettingRefused(f"UPONCE_STORAGE: {self.staging} and {self._blobs} must be on one file system.")
+            raise SettingRefused(
+                f"UPONCE_STORAGE: {root} cannot be used: {error}. Choose a folder that the server may write."
+            ) from error
+        if len(devices) > 1:
+            raise SettingRefused(
+                f"UPONCE_STORAGE: all of {root} must be on one file system. Mount the disk at {root}, not inside it."
+            )
 
     def _shards(self) -> Iterator[Path]:
         return (self._blobs / f"{number:02x}" for number in range(256))
@@ -64,10 +71,9 @@ class LocalBlobStore:
         self._threads.shutdown()
 
     async def stage(self) -> "LocalStage":
+        """Touches nothing yet: the first flush makes the file."""
         key = self._ids.hex(32)
-        path = self.staging / key
-        descriptor = await self.in_thread(lambda: os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, 0o600))
-        return LocalStage(self, key, path, descriptor)
+        return LocalStage(self, key, self.staging / key)
 
     async def open(self, key: str) -> "LocalBlob | None":
         return await self.in_thread(lambda: self._open(key))
@@ -90,21 +96,17 @@ class LocalBlobStore:
 
     def _scan(self) -> Iterator[StoredBlob]:
         now = time.time()
-        for folder in os.scandir(self._blobs):
-            for entry in os.scandir(folder):
-                with suppress(FileNotFoundError):
-                    facts = entry.stat(follow_symlinks=False)
-                    yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
+        for folder in self._shards():
+            for entry, facts in _files(folder):
+                yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
 
     async def sweep_stages(self, older_than: float) -> int:
         def sweep() -> int:
-            now, count = time.time(), 0
-            for entry in os.scandir(self.staging):
-                with suppress(FileNotFoundError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime >= older_than:
-                        Path(entry.path).unlink()
-                        count += 1
-            return count
+            now = time.time()
+            old = [entry.path for entry, facts in _files(self.staging) if now - facts.st_mtime >= older_than]
+            for path in old:
+                Path(path).unlink(missing_ok=True)
+            return len(old)
 
         return await self.in_thread(sweep)
 
@@ -133,16 +135,18 @@ class LocalStage:
     """One file in the staging folder.
 
     Writes are gathered to a mebibyte and flushed by a thread, at most one flush at a time, so an upload holds
-    about two mebibytes whatever its size, and a small one costs one thread hop.
+    about two mebibytes whatever its size, and a small one costs one thread hop. A flush that failed stays in
+    `_flushing`: whatever is tried afterwards fails in the same way.
     """
 
-    def __init__(self, store: LocalBlobStore, key: str, path: Path, descriptor: int) -> None:
+    def __init__(self, store: LocalBlobStore, key: str, path: Path) -> None:
         self._store = store
         self.key = key
         self._path = path
-        self._descriptor: int | None = descriptor
-        # A cancelled caller leaves its thread running: the descriptor is used and closed under this lock only, or a
-        # late write could land in whatever file got the same number next.
+        self._descriptor: int | None = None
+        self._ended = False
+        # A cancelled caller leaves its thread running: the descriptor is made, used and closed under this lock only,
+        # or a late write could land in whatever file got the same number next.
         self._lock = threading.Lock()
         self._size = 0
         self._pending: list[bytes] = []
@@ -165,74 +169,79 @@ class LocalStage:
         self._size += len(data)
         if self._pending_size >= _FLUSH_BYTES:
             await self._settle_flush()
-            self._flushing = asyncio.ensure_future(self._store.in_thread(self._flush_work()))
+            self._start_flush()
 
     async def seal(self) -> Digest:
         await self._settle_flush()
-        if self._pending:
-            await self._store.in_thread(self._flush_work())
+        self._start_flush()  # also of nothing: the file of an empty blob has to exist
+        await self._settle_flush()
         return Digest(self._size, self._md5.hexdigest(), self._sha256.hexdigest())
 
     async def publish(self) -> None:
+        await self._settle_flush()
+        await self._store.in_thread(self._publish)
+
+    def _publish(self) -> None:
         target = self._store.path_of(self.key)
-
-        def work() -> None:
-            with self._lock:
-                try:
-                    # The order is the guarantee: bytes on disk before a name shows them, the name before the commit.
-                    os.fsync(self._open_descriptor())
-                    self._path.rename(target)
-                    _sync_folder(target.parent)
-                finally:
-                    self._close()
-
-        await self._store.in_thread(work)
+        with self._lock:
+            try:
+                # The order is the guarantee: bytes on disk before a name shows them, the name before the commit.
+                os.fsync(self._writable())
+                _rename(self._path, target)
+                _sync_folder(target.parent)
+            finally:
+                # Also after a failure: the kernel reports a failed fsync once, so a second one would prove nothing.
+                self._close()
 
     async def discard(self) -> None:
         self._pending.clear()
+        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+        ending = asyncio.ensure_future(self._store.in_thread(self._discard))
+        with suppress(UponceError):  # what stays behind is the sweeper's
+            await asyncio.shield(ending)
+        with suppress(UponceError):
+            await self._settle_flush()
 
-        def work() -> None:
-            with self._lock:
-                self._close()
+    def _discard(self) -> None:
+        with self._lock:
+            self._close()
             self._path.unlink(missing_ok=True)
             self._store.path_of(self.key).unlink(missing_ok=True)
 
-        flushing, self._flushing = self._flushing, None
-        with suppress(UponceError):  # what stays behind is the sweeper's
-            await self._store.in_thread(work)
-        if flushing is not None:
-            with suppress(UponceError):
-                await flushing
+    def _start_flush(self) -> None:
+        blocks, self._pending, self._pending_size = self._pending, [], 0
+        self._flushing = asyncio.ensure_future(self._store.in_thread(lambda: self._flush(blocks)))
 
     async def _settle_flush(self) -> None:
-        flushing, self._flushing = self._flushing, None
-        if flushing is not None:
-            await flushing
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
+            self._flushing = None
 
-    def _flush_work(self) -> Callable[[], None]:
-        blocks, self._pending, self._pending_size = self._pending, [], 0
+    def _flush(self, blocks: list[bytes]) -> None:
+        with self._lock:
+            descriptor = self._writable()
+            for block in blocks:
+                self._md5.update(block)
+                self._sha256.update(block)
+            _write_all(descriptor, blocks)
 
-        def work() -> None:
-            with self._lock:
-                for block in blocks:
-                    self._md5.update(block)
-                    self._sha256.update(block)
-                _write_all(self._open_descriptor(), blocks)
-
-        return work
-
-    def _open_descriptor(self) -> int:
+    def _writable(self) -> int:
+        if self._ended:
+            raise OSError(errno.EBADF, "the stage has ended")
         if self._descriptor is None:
-            raise FileNotFoundError(errno.ENOENT, "the stage is closed")
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, 0o600)
         return self._descriptor
 
     def _close(self) -> None:
+        self._ended = True
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 class LocalBlob:
+    """Closes itself when the last reference goes: a cancelled `open` has nobody who could close it."""
+
     def __init__(self, store: LocalBlobStore, descriptor: int, size: int) -> None:
         self._store = store
         self._descriptor: int | None = descriptor
@@ -248,6 +257,9 @@ class LocalBlob:
         if descriptor is not None:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        self.close()
+
 
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -255,12 +267,6 @@ _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
-    except FileNotFoundError as error:
-        raise StorageUnavailable(
-            "The upload paused for so long that its bytes were swept away. Nothing was spent; send it again.",
-            detail=str(error),
-            retry_after=1,
-        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
@@ -275,6 +281,17 @@ def _guarded(work: Callable[[], T]) -> T:
         ) from error
 
 
+def _rename(staged: Path, target: Path) -> None:
+    try:
+        staged.rename(target)
+    except FileNotFoundError as error:
+        raise StorageUnavailable(
+            "The upload paused for so long that its bytes were swept away. Nothing was spent; send it again.",
+            detail=str(error),
+            retry_after=1,
+        ) from error
+
+
 def _write_all(descriptor: int, blocks: list[bytes]) -> None:
     """`writev` may write less than it was given."""
     left: list[memoryview] = [memoryview(block) for block in blocks]
@@ -284,6 +301,24 @@ def _write_all(descriptor: int, blocks: list[bytes]) -> None:
             written -= len(left.pop(0))
         if written:
             left[0] = left[0][written:]
+
+
+def _files(folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """The files that are ours by their name; what else lies there is none of the sweeper's business."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if _KEY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield entry, entry.stat(follow_symlinks=False)
+
+
+def _make_folder(folder: Path) -> None:
+    """With the parents that are missing, each durable in its own parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True, mode=_PRIVATE)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

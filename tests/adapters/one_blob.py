@@ -1,0 +1,112 @@
+"""Stage and publish one blob in a process of its own, for strace to watch and to break.
+
+    python -m tests.adapters.one_blob ROOT MEBIBYTES [MUTANT]
+
+Prints an Outcome as JSON.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from uponce.adapters.blobs import local
+from uponce.app.ports import Stage
+from uponce.core.errors import UponceError
+
+KEY = f"{1:032x}"
+BLOCK = bytes(65_536)
+
+MUTANTS: dict[str, Callable[[], object]] = {
+    "no fsync at all": lambda: patch("os.fsync", lambda _: None).start(),
+    "no folder fsync": lambda: patch.object(local, "_sync_folder", lambda _: None).start(),
+    "fsync after rename": lambda: patch.object(local.LocalStage, "_publish", _rename_first).start(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`code` of the upload and `again` of a second publish: ok, or that of the error.
+
+    `left` are the files that are there at the end, after a discard if it failed; `descriptors` and `peak_kib` are
+    what it has grown by.
+    """
+
+    code: str
+    again: str
+    left: list[str]
+    descriptors: int
+    peak_kib: int
+
+
+class FixedIds:
+    def hex(self, length: int) -> str:
+        return KEY[:length]
+
+    base36 = hex
+
+
+def _rename_first(self: local.LocalStage) -> None:
+    target = self._store.path_of(self.key)
+    self._path.rename(target)
+    os.fsync(self._writable())
+    local._sync_folder(target.parent)
+    self._close()
+
+
+async def code_of(work: Awaitable[object]) -> str:
+    try:
+        await work
+    except UponceError as error:
+        return error.code
+    return "ok"
+
+
+async def _send(stage: Stage, mebibytes: int) -> None:
+    for _ in range(mebibytes * 16):
+        await stage.write(BLOCK)
+    await stage.seal()
+    await stage.publish()
+
+
+async def _play(store: local.LocalBlobStore, mebibytes: int) -> tuple[str, str]:
+    stage = await store.stage()
+    code = await code_of(_send(stage, mebibytes))
+    again = await code_of(stage.publish())
+    if code != "ok":
+        await stage.discard()
+    return code, again
+
+
+def _peak_kib() -> int:
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def _descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def main(root: str, mebibytes: str, mutant: str = "") -> None:
+    if mutant:
+        MUTANTS[mutant]()
+    store = local.LocalBlobStore(Path(root), ids=FixedIds())
+    store.open_store()
+    asyncio.run(store.ping())  # a thread and a loop have been there once
+    before, peak = _descriptors(), _peak_kib()
+    code, again = asyncio.run(_play(store, int(mebibytes)))
+    store.close()
+    left = sorted(str(path.relative_to(root)) for path in Path(root).rglob("*") if path.is_file())
+    print(json.dumps(asdict(Outcome(code, again, left, _descriptors() - before, _peak_kib() - peak))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,218 @@
+"""Whatever breaks on the way: nothing is spent, nothing is left; and what may have happened is never undone."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.app.failing import Failing, FailingStages, Held, Tripwire
+from tests.app.uploads import attempt, form, live_attempts, outcome, send
+from tests.world import OTHER_PNG, PNG, World
+from uponce.app.sweep import sweep
+from uponce.core.errors import (
+    BlobCondemned,
+    DatabaseUnavailable,
+    InvalidMedia,
+    OutcomeUnknown,
+    ServerBusy,
+    SignatureRevoked,
+    SignatureUsed,
+    StorageFull,
+    StorageUnavailable,
+)
+
+DOWN, UNKNOWN = DatabaseUnavailable("down"), OutcomeUnknown("unknown")
+FULL, GONE = StorageFull("full"), StorageUnavailable("gone")
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """Which calls of which port raise what, instead of happening; `after` they happened where that says so."""
+
+    code: str
+    database: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, Any] = field(default_factory=dict)
+    blobs: dict[str, Any] = field(default_factory=dict)
+    inspector: dict[str, Any] = field(default_factory=dict)
+    stages_after: dict[str, Any] = field(default_factory=dict)
+
+    def break_(self, world: World) -> None:
+        blobs = Failing(world.blobs, before=self.blobs)
+        world.swap(
+            database=Failing(world.database, before=self.database),
+            blobs=FailingStages(blobs, before=self.stages, after=self.stages_after),
+            inspector=Failing(world.services.inspector, before=self.inspector),
+        )
+
+
+BREAKAGES = {
+    "no key can be looked up": Breakage("database_unavailable", database={"find_key": DOWN}),
+    "no grant can be looked up": Breakage("database_unavailable", database={"find_grant": DOWN}),
+    "nothing can be staged": Breakage("storage_unavailable", blobs={"stage": GONE}),
+    "disk full at the first write": Breakage("storage_full", stages={"write": FULL}),
+    "disk full after a write": Breakage("storage_full", stages_after={"write": FULL}),
+    "disk full at the end": Breakage("storage_full", stages={"seal": FULL}),
+    "decoder crashed": Breakage("invalid_media", inspector={"inspect": InvalidMedia("crashed")}),
+    "no decoder free": Breakage("server_busy", inspector={"inspect": ServerBusy("busy")}),
+    "fsync failed": Breakage("storage_unavailable", stages={"publish": GONE}),
+    "published, then the folder failed": Breakage("storage_unavailable", stages_after={"publish": GONE}),
+    "no commit": Breakage("database_unavailable", database={"commit": DOWN}),
+    "database full": Breakage("storage_full", database={"commit": FULL}),
+    "condemned": Breakage("attempt_expired", database={"commit": BlobCondemned("swept")}),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_failure_before_the_commit_is_free(world: World, name: str) -> None:
+    fields, healthy = world.sign(), world.services
+    BREAKAGES[name].break_(world)
+    with world.untouched():
+        assert attempt(world, fields) == BREAKAGES[name].code
+        assert attempt(world, fields, OTHER_PNG) == BREAKAGES[name].code
+    assert live_attempts(world) == 0
+    world.use(healthy)
+    assert attempt(world, fields) == "ok"
+
+
+def test_a_bug_in_an_adapter_spends_nothing_either(world: World) -> None:
+    fields, healthy = world.sign(), world.services
+    world.swap(inspector=Failing(world.services.inspector, before={"inspect": ZeroDivisionError()}))
+    with world.untouched(), pytest.raises(ZeroDivisionError):
+        attempt(world, fields)
+    assert live_attempts(world) == 0
+    world.use(healthy)
+    assert attempt(world, fields) == "ok"
+
+
+@pytest.mark.parametrize("loss", [SignatureUsed("used"), SignatureRevoked("revoked")], ids=["used", "revoked"])
+def test_the_loser_of_the_commit_leaves_no_bytes_and_is_audited(world: World, loss: SignatureUsed) -> None:
+    fields = world.sign()
+    world.swap(database=Failing(world.database, before={"commit": loss}))
+    before = world.traces()
+    assert attempt(world, fields) == loss.code
+    after = world.traces()
+    assert (after.staged, after.blobs, after.grants) == (before.staged, before.blobs, before.grants)
+    assert after.audit == before.audit + 1
+
+
+def test_of_a_real_race_one_wins_and_the_others_bytes_are_gone(world: World) -> None:
+    """All of them are past every check before the first one commits."""
+    fields = world.sign()
+
+    async def play() -> list[str]:
+        held = Held(world.database, "commit")
+        world.swap(database=held)
+        racers = [asyncio.create_task(outcome(world, form(fields, PNG + bytes([n])))) for n in range(2)]
+        while live_attempts(world) < 3:
+            await asyncio.sleep(0)
+        await held.reached.wait()
+        held.release.set()
+        return await asyncio.gather(*racers)
+
+    assert sorted(asyncio.run(play())) == ["ok", "signature_used"]
+    traces = world.traces()
+    assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+    assert live_attempts(world) == 0
+
+
+class TestOutcomeUnknown:
+    """The reply to COMMIT is lost."""
+
+    def test_it_happened_and_reading_back_finds_it(self, world: World) -> None:
+        fields, healthy = world.sign(), world.services
+        world.swap(database=Failing(world.database, after={"commit": UNKNOWN}))
+        uploaded = asyncio.run(send(world, form(fields)))
+        asset = asyncio.run(world.database.find_asset(uploaded.committed.asset.name))
+        assert uploaded.committed.asset == asset
+        assert asset is not None
+        assert world.traces().blobs == {asset.blob_key}
+        world.use(healthy)
+        assert attempt(world, fields) == "signature_used"
+
+    @pytest.mark.parametrize("read_back", [None, DOWN, UNKNOWN], ids=["reads nothing", "is down", "is unknown too"])
+    @pytest.mark.parametrize("happened", [True, False])
+    def test_while_nobody_knows_nothing_is_deleted(
+        self, world: World, *, happened: bool, read_back: BaseException | None
+    ) -> None:
+        """Also when reading back fails: a later look will tell."""
+        fields, healthy = world.sign(), world.services
+        commit = {"commit": UNKNOWN}
+        database: Any = Failing(world.database, **{"after" if happened else "before": commit})
+        if read_back is not None:
+            database = Failing(database, before={"find_commit": read_back})
+        world.swap(database=database)
+        expected = "ok" if happened and read_back is None else "outcome_unknown"
+        assert attempt(world, fields) == expected
+        traces = world.traces()
+        assert (len(traces.blobs), traces.staged, traces.assets) == (1, frozenset(), int(happened))
+        assert live_attempts(world) == 0
+
+        world.use(healthy)
+        asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**9))
+        assert len(world.traces().blobs) == int(happened)
+        assert attempt(world, fields) == ("signature_used" if happened else "ok")
+
+
+class TestUnneededBlobs:
+    def test_the_replaced_bytes_are_deleted(self, world: World) -> None:
+        assert attempt(world, world.sign({"public_id": "a"})) == "ok"
+        old = world.traces().blobs
+        assert attempt(world, world.sign({"public_id": "a"}), OTHER_PNG) == "ok"
+        assert len(world.traces().blobs) == 1
+        assert not old & world.traces().blobs
+
+    @pytest.mark.parametrize("failure", [GONE, FULL], ids=["gone", "full"])
+    def test_a_deletion_that_fails_does_not_fail_the_upload_and_is_left_to_the_sweeper(
+        self, world: World, failure: BaseException
+    ) -> None:
+        healthy = world.services
+        world.swap(blobs=Failing(world.blobs, before={"delete": failure}))
+        assert attempt(world, world.sign({"public_id": "a"})) == "ok"
+        assert attempt(world, world.sign({"public_id": "a"}), OTHER_PNG) == "ok"
+        assert len(world.traces().blobs) == 2
+        world.use(healthy)
+        swept = asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**9))
+        assert (swept.blobs, swept.bytes) == (1, len(PNG))
+        assert len(world.traces().blobs) == 1
+
+
+STEPS = 10
+
+
+@pytest.mark.parametrize("file_first", [False, True], ids=["fields first", "file first"])
+@pytest.mark.parametrize("number", range(1, STEPS + 1))
+def test_cancelled_at_any_await_it_is_all_or_nothing(world: World, number: int, file_first: bool) -> None:
+    """Either it happened whole, or nothing of it did and the signature is as good as new."""
+    fields, healthy, wire = world.sign(), world.services, Tripwire(number)
+    world.swap(
+        database=wire.guard(world.database),
+        blobs=wire.guard(world.blobs),
+        inspector=wire.guard(world.services.inspector),
+    )
+
+    async def play() -> str:
+        wire.victim = asyncio.create_task(outcome(world, form(fields, file_first=file_first)))
+        await asyncio.wait([wire.victim])
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        return "cancelled" if wire.victim.cancelled() else str(wire.victim.result())
+
+    result = asyncio.run(play())
+    traces = world.traces()
+    assert result == ("cancelled" if wire.tripped else "ok")
+    assert traces.assets == traces.grants == len(traces.blobs)
+    assert traces.staged == frozenset(), f"left after a cancellation in {wire.tripped}"
+    assert live_attempts(world) == 0
+    world.use(healthy)
+    assert attempt(world, fields) == ("signature_used" if traces.grants else "ok")
+
+
+def test_the_steps_above_reach_beyond_the_last_await(world: World) -> None:
+    wire = Tripwire(STEPS)
+    world.swap(
+        database=wire.guard(world.database),
+        blobs=wire.guard(world.blobs),
+        inspector=wire.guard(world.services.inspector),
+    )
+    assert attempt(world, world.sign()) == "ok"

@@ -1,0 +1,102 @@
+"""The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
+
+import asyncio
+
+from tests.app.failing import Failing, Held
+from tests.app.uploads import attempt, form, outcome
+from tests.world import PNG, World
+from uponce.app.sweep import Swept, sweep
+from uponce.core.errors import OutcomeUnknown, StorageUnavailable
+
+
+async def run(world: World, grace: float = 0) -> Swept:
+    return await sweep(world.services, grace_seconds=grace, audit_seconds=10**9)
+
+
+def orphan(world: World) -> dict[str, str]:
+    """An upload that died between making its bytes durable and committing; the fields it had."""
+    fields, healthy = world.sign(), world.services
+    world.swap(database=Failing(world.database, before={"commit": OutcomeUnknown("lost")}))
+    assert attempt(world, fields) == "outcome_unknown"
+    world.use(healthy)
+    return fields
+
+
+def test_an_orphan_goes_after_its_grace_time_and_its_signature_still_works(world: World) -> None:
+    fields = orphan(world)
+    assert asyncio.run(run(world, grace=3600)) == Swept(0, 0, 0, 0)
+    assert asyncio.run(run(world)) == Swept(0, 1, len(PNG), 0)
+    assert world.traces().blobs == frozenset()
+    assert attempt(world, fields) == "ok"
+
+
+def test_what_an_asset_names_stays_however_old(world: World) -> None:
+    for _ in range(3):
+        assert attempt(world, world.sign()) == "ok"
+    with world.untouched():
+        assert asyncio.run(run(world)) == Swept(0, 0, 0, 0)
+
+
+def test_a_commit_that_comes_after_the_sweep_fails_and_spends_nothing(world: World) -> None:
+    """A server that slept between publish and commit can never make a row without bytes."""
+    fields, healthy = world.sign(), world.services
+
+    async def play() -> tuple[str, Swept]:
+        held = Held(world.database, "commit")
+        world.swap(database=held)
+        sleeper = asyncio.create_task(outcome(world, form(fields)))
+        await held.reached.wait()
+        swept = await run(world)
+        held.release.set()
+        return await sleeper, swept
+
+    answer, swept = asyncio.run(play())
+    assert (answer, swept.blobs) == ("attempt_expired", 1)
+    traces = world.traces()
+    assert (traces.assets, traces.grants, traces.blobs) == (0, 0, frozenset())
+    world.use(healthy)
+    assert attempt(world, fields) == "ok"
+
+
+def test_a_stage_swept_under_a_sleeping_upload_fails_it_and_spends_nothing(world: World) -> None:
+    fields, healthy = world.sign(), world.services
+
+    async def play() -> tuple[str, Swept]:
+        held = Held(world.services.inspector, "inspect")
+        world.swap(inspector=held)
+        sleeper = asyncio.create_task(outcome(world, form(fields)))
+        await held.reached.wait()
+        swept = await run(world)
+        held.release.set()
+        return await sleeper, swept
+
+    answer, swept = asyncio.run(play())
+    assert (answer, swept.stages) == ("storage_unavailable", 1)
+    assert world.traces().grants == 0
+    world.use(healthy)
+    assert attempt(world, fields) == "ok"
+
+
+def test_a_sweep_that_dies_between_condemning_and_deleting_is_finished_by_the_next(world: World) -> None:
+    fields, healthy = orphan(world), world.services
+    world.swap(blobs=Failing(world.blobs, before={"delete": StorageUnavailable("gone")}))
+    try:
+        asyncio.run(run(world))
+    except StorageUnavailable:
+        world.use(healthy)
+    assert len(world.traces().blobs) == 1
+    assert asyncio.run(run(world)).blobs == 1
+    assert attempt(world, fields) == "ok"
+
+
+def test_the_ledger_is_purged_with_the_window_and_what_was_spent_stays_refused(world: World) -> None:
+    fields = world.sign()
+    assert attempt(world, fields) == "ok"
+    world.clock.time += 3600 + 300 + 3600
+    assert asyncio.run(run(world)).grants == 0
+    world.clock.time += 1
+    assert asyncio.run(run(world)).grants == 1
+    assert world.traces().grants == 0
+    world.clock.time -= 3600 + 300 + 3600  # even with the clock set back
+    assert attempt(world, fields) == "stale_request"
+    assert world.traces().assets == 1

@@ -1,0 +1,56 @@
+"""Uploads without HTTP: events in, an outcome out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+from tests.world import PNG, World
+from uponce.app.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.upload import Uploaded, upload
+from uponce.core.errors import UponceError
+from uponce.core.values import Caller
+
+CALLER = Caller("192.0.2.9", "request-1")
+
+
+def form(fields: Mapping[str, str], file: bytes = PNG, *, file_first: bool = False) -> list[Event]:
+    signed: list[Event] = [Field(name, value) for name, value in fields.items()]
+    media: list[Event] = [FileStart("cat.png"), file[:10], file[10:]]
+    return media + signed if file_first else signed + media
+
+
+async def stream(
+    events: Iterable[Event], *, hold: asyncio.Event | None = None, reached: asyncio.Event | None = None
+) -> AsyncIterator[Event]:
+    """The events; before the last one it says that it got so far, and waits to be let go on."""
+    *early, last = events
+    for event in early:
+        yield event
+    if reached is not None:
+        reached.set()
+    if hold is not None:
+        await hold.wait()
+    yield last
+
+
+async def send(world: World, events: AsyncIterator[Event] | list[Event]) -> Uploaded:
+    request = UploadRequest("demo", None, (), None, CALLER)
+    return await upload(world.services, request, stream(events) if isinstance(events, list) else events)
+
+
+async def outcome(world: World, events: AsyncIterator[Event] | list[Event]) -> str:
+    """`ok`, or the code of the refusal."""
+    try:
+        await send(world, events)
+    except UponceError as error:
+        return error.code
+    return "ok"
+
+
+def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG) -> str:
+    return asyncio.run(outcome(world, form(fields, file)))
+
+
+def live_attempts(world: World) -> int:
+    """How many uploads are counted as running, of any kind."""
+    attempts = world.services.attempts
+    return sum(attempts._per_grant.values()) + len(attempts._per_grant) + attempts._unverified

@@ -1,0 +1,294 @@
+"""What any BlobStore must do, run on every back end."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import run
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.app.ports import BlobStore, StoredBlob
+from uponce.core.errors import StorageUnavailable
+from uponce.core.values import Digest
+
+MEBIBYTE = 1024 * 1024
+ABSENT = "0" * 32
+
+
+@contextmanager
+def local(folder: Path) -> Iterator[LocalBlobStore]:
+    store = LocalBlobStore(folder / "media", ids=RandomIds())
+    store.open_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+STORES: dict[str, Callable[[Path], AbstractContextManager[BlobStore]]] = {"local": local}
+
+
+@pytest.fixture(params=sorted(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
+    with STORES[request.param](tmp_path) as store:
+        yield store
+
+
+async def put(store: BlobStore, *blocks: bytes) -> str:
+    """Publish these bytes; the key."""
+    stage = await store.stage()
+    for block in blocks:
+        await stage.write(block)
+    await stage.seal()
+    await stage.publish()
+    return stage.key
+
+
+async def get(store: BlobStore, key: str) -> bytes | None:
+    blob = await store.open(key)
+    if blob is None:
+        return None
+    try:
+        return await blob.read(0, blob.size)
+    finally:
+        blob.close()
+
+
+async def listed(store: BlobStore) -> list[StoredBlob]:
+    return [blob async for blob in store.published()]
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    return [data[start:end] for start, end in pairwise([0, *sorted(places), len(data)])]
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, 3 * MEBIBYTE + 17], ids=lambda size: f"{size}-bytes"
+)
+@pytest.mark.parametrize("cuts", [0, 7, 3000])
+def test_bytes_come_back_as_they_went_in(store: BlobStore, size: int, cuts: int) -> None:
+    """Whatever the pieces: the size, both digests and the content are those of the whole."""
+    chance = random.Random(f"{size}/{cuts}")
+    data = chance.randbytes(size)
+
+    async def scenario() -> None:
+        stage = await store.stage()
+        for block in cut(data, [chance.randint(0, size) for _ in range(cuts)]):
+            await stage.write(block)
+        assert stage.size == size
+        digest = Digest(size, hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
+        assert await stage.seal() == digest
+        assert Path(stage.path).read_bytes() == data
+        await stage.publish()
+        assert await get(store, stage.key) == data
+
+    run(scenario())
+
+
+def test_nothing_is_visible_before_it_is_published(store: BlobStore) -> None:
+    async def scenario() -> None:
+        stage = await store.stage()
+        await stage.write(b"x" * 2 * MEBIBYTE)
+        await stage.seal()
+        assert await store.open(stage.key) is None
+        assert await listed(store) == []
+        await stage.publish()
+        assert [(blob.key, blob.size) for blob in await listed(store)] == [(stage.key, 2 * MEBIBYTE)]
+
+    run(scenario())
+
+
+def test_keys_are_never_the_same(store: BlobStore) -> None:
+    async def scenario() -> None:
+        stages = [await store.stage() for _ in range(100)]
+        assert len({stage.key for stage in stages}) == 100
+        for stage in stages:
+            await stage.discard()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_discarded_bytes_are_gone_published_or_not(store: BlobStore, published: bool) -> None:
+    async def scenario() -> None:
+        stage = await store.stage()
+        await stage.write(b"abc")
+        await stage.seal()
+        path = stage.path
+        if published:
+            await stage.publish()
+        for _ in range(2):
+            await stage.discard()
+            assert await store.open(stage.key) is None
+            assert await listed(store) == []
+            assert not Path(path).exists()
+
+    run(scenario())
+
+
+def test_a_stage_may_be_discarded_before_anything_was_written(store: BlobStore) -> None:
+    async def scenario() -> None:
+        stage = await store.stage()
+        await stage.discard()
+        with pytest.raises(StorageUnavailable):
+            await stage.seal()
+
+    run(scenario())
+    assert run(store.sweep_stages(0)) == 0
+
+
+def test_a_discard_waits_for_the_write_that_is_under_way(store: BlobStore) -> None:
+    """Nothing appears after it: not even when the writer was cancelled in the middle."""
+
+    async def scenario() -> None:
+        for _ in range(30):
+            stage = await store.stage()
+            await stage.write(b"a" * MEBIBYTE)
+            writing = asyncio.ensure_future(stage.write(b"b" * MEBIBYTE))
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await stage.discard()
+            assert not Path(stage.path).exists()
+
+    run(scenario())
+    assert run(store.sweep_stages(0)) == 0
+
+
+def test_a_cancelled_write_loses_no_byte(store: BlobStore) -> None:
+    """A caller that gives up waiting and goes on has all its bytes in the blob, in order."""
+    blocks = [bytes([number]) * MEBIBYTE for number in range(10)]
+
+    async def scenario() -> None:
+        stage = await store.stage()
+        for block in blocks:
+            writing = asyncio.ensure_future(stage.write(block))
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        digest = await stage.seal()
+        await stage.publish()
+        assert digest.sha256 == hashlib.sha256(b"".join(blocks)).hexdigest()
+        assert await get(store, stage.key) == b"".join(blocks)
+
+    run(scenario())
+
+
+def test_ranges_are_read_exactly(store: BlobStore) -> None:
+    data = random.Random(1).randbytes(300_000)
+
+    async def scenario() -> None:
+        blob = await store.open(await put(store, data))
+        assert blob is not None and blob.size == len(data)
+        assert await blob.read(0, 10) == data[:10]
+        assert await blob.read(123_456, 150_000) == data[123_456:273_456]
+        assert await blob.read(len(data) - 5, 100) == data[-5:]
+        assert await blob.read(len(data), 100) == b""
+        blob.close()
+        blob.close()
+
+    run(scenario())
+
+
+def test_an_open_blob_outlives_its_deletion(store: BlobStore) -> None:
+    async def scenario() -> None:
+        key = await put(store, b"abc")
+        blob = await store.open(key)
+        assert blob is not None
+        await store.delete(key)
+        assert await store.open(key) is None
+        assert await blob.read(0, 3) == b"abc"
+        blob.close()
+
+    run(scenario())
+
+
+def test_deleting_what_is_not_there_is_fine(store: BlobStore) -> None:
+    async def scenario() -> None:
+        key = await put(store, b"abc")
+        for _ in range(2):
+            await store.delete(key)
+        await store.delete(ABSENT)
+        assert await store.open(ABSENT) is None
+        assert await listed(store) == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "../" + "a" * 29, "A" * 32, "a" * 31, "a" * 33, "a" * 32 + "\n", "٣" * 32]
+)
+def test_what_is_no_key_never_becomes_a_path(store: BlobStore, key: str) -> None:
+    with pytest.raises(StorageUnavailable):
+        run(store.open(key))
+    with pytest.raises(StorageUnavailable):
+        run(store.delete(key))
+
+
+def test_every_published_blob_is_listed_once(store: BlobStore) -> None:
+    """More than one batch of them."""
+
+    async def scenario() -> None:
+        keys = await asyncio.gather(*(put(store, bytes(number % 7)) for number in range(600)))
+        found = await listed(store)
+        assert sorted(blob.key for blob in found) == sorted(keys)
+        assert sorted(blob.size for blob in found) == sorted(number % 7 for number in range(600))
+        assert all(-1 <= blob.age < 60 for blob in found)
+
+    run(scenario())
+
+
+def test_a_listing_may_be_left_in_the_middle(store: BlobStore) -> None:
+    async def scenario() -> None:
+        for _ in range(3):
+            await put(store, b"abc")
+        async for _ in store.published():
+            break
+
+    run(scenario())
+
+
+def test_only_stages_that_are_old_enough_are_swept(store: BlobStore) -> None:
+    async def scenario() -> None:
+        stage = await store.stage()
+        await stage.write(b"abc")
+        await stage.seal()
+        assert await store.sweep_stages(60) == 0
+        assert await store.sweep_stages(0) == 1
+        assert await store.sweep_stages(0) == 0
+        with pytest.raises(StorageUnavailable, match="swept"):
+            await stage.publish()
+        assert await listed(store) == []
+        await stage.discard()
+
+    run(scenario())
+
+
+def test_a_sweep_of_stages_leaves_published_blobs_alone(store: BlobStore) -> None:
+    async def scenario() -> None:
+        key = await put(store, b"abc")
+        assert await store.sweep_stages(0) == 0
+        assert await get(store, key) == b"abc"
+
+    run(scenario())
+
+
+def test_many_uploads_at_once_do_not_mix(store: BlobStore) -> None:
+    async def one(number: int) -> None:
+        blocks = [bytes([number]) * 300_000 for _ in range(8)]
+        assert await get(store, await put(store, *blocks)) == b"".join(blocks)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(one(number) for number in range(24)))
+
+    run(scenario())
+
+
+def test_a_healthy_store_answers(store: BlobStore) -> None:
+    run(store.ping())

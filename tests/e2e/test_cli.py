@@ -1,0 +1,252 @@
+"""The command line beside a running server: what it prints where, and its exit codes 0, 1 and 2."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
+from tests.server import Key, Server
+from uponce import __version__
+
+pytestmark = pytest.mark.xdist_group("command line")
+
+URL = re.compile(r"CLOUDINARY_URL=cloudinary://(\d{15}):([a-z0-9]{32})@([\w-]+)\?upload_prefix=(\S+)\n")
+COMMANDS = {
+    "serve": "Run the server",
+    "sign": "Mint one signature",
+    "upload": "Sign and upload files",
+    "doctor": "Check settings, disk, database and decoders",
+    "sweep": "Delete bytes that belong to nothing",
+    "demo": "Show the whole story on real media",
+    "keys create": "Make a key and print its CLOUDINARY_URL",
+    "keys list": "Show all keys, without their secrets",
+    "keys revoke": "Refuse a key and all its signatures",
+    "keys rotate": "Give a key a new secret",
+    "signatures show": "Status and history of one signature",
+    "signatures list": "The newest signatures in the ledger",
+    "signatures revoke": "Refuse one signature from now on",
+}
+
+
+def new_key(server: Server, *words: str) -> Key:
+    """`keys create`, read as a person would copy it."""
+    made = URL.fullmatch(printed(beside(server, "keys", "create", *words)))
+    assert made is not None
+    assert (made[3], made[4]) == (server.cloud, server.base)
+    return Key(made[1], made[2])
+
+
+# --- help, version, usage
+
+
+def test_version() -> None:
+    assert printed(in_a_process("--version")) == f"uponce {__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "what"), COMMANDS.items())
+def test_help_says_what_a_command_does(command: str, what: str) -> None:
+    assert what in printed(uponce(*command.split(), "--help"))
+
+
+def test_help_names_every_command() -> None:
+    for group in ("", "keys", "signatures"):
+        page = printed(uponce(*group.split(), "--help"))
+        names = re.findall(r"^│ (\w+) +[A-Z]", page, re.MULTILINE)
+        assert {f"{group} {name}".strip() for name in names} - {"keys", "signatures"} == {
+            command for command in COMMANDS if " ".join(command.split()[:-1]) == group
+        }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["paint"],
+        ["sign", "--paint"],
+        ["sign", "folder"],
+        ["sign", "folder=a", "folder=b"],
+        ["sign", "--as", "poem"],
+        ["sign", "--type", "sculpture"],
+        ["upload"],
+        ["keys", "create", "--uses", "twice"],
+        ["keys", "revoke"],
+        ["signatures", "list", "--status", "lost"],
+        ["serve", "--port", "high"],
+    ],
+)
+def test_wrong_usage_exits_with_2(server: Server, words: list[str]) -> None:
+    done = in_a_process(*words, env=settings_of(server))
+    assert (done.code, done.stdout) == (2, "")
+    assert "Usage: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sign"],
+        ["upload", __file__],
+        ["keys", "list"],
+        ["signatures", "list"],
+        ["sweep"],
+    ],
+)
+def test_a_mistyped_folder_does_not_become_a_server(tmp_path: Path, words: list[str]) -> None:
+    done = uponce(*words, "--data", tmp_path / "typo")
+    assert (done.code, done.stdout) == (1, "")
+    assert f"There is no uponce in {tmp_path / 'typo'}." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- keys
+
+
+def test_a_created_key_works_at_once_in_the_running_server(server: Server) -> None:
+    key = new_key(server, "--name", "newsletter")
+    fields = server.signed(key=key)
+    assert [code_of(server, fields) for _ in range(2)] == ["", "signature_used"]
+
+
+def test_a_key_with_another_policy(server: Server) -> None:
+    key = new_key(server, "--uses", "unlimited", "--window", "60", "--sha256-only")
+    listed = next(row for row in as_json(server, "keys", "list") if row["api_key"] == key.key)
+    assert (listed["uses"], listed["scope"], listed["window"], listed["algorithms"]) == (
+        "unlimited",
+        "upload",
+        60,
+        ["sha256"],
+    )
+    assert code_of(server, server.signed(key=key)) == "invalid_signature"
+
+
+def test_keys_are_listed_without_secrets(server: Server) -> None:
+    table = printed(beside(server, "keys", "list"))
+    rows = as_json(server, "keys", "list")
+    assert [row["name"] for row in rows[:2]] == ["browser", "server"]
+    for row in rows:
+        assert re.search(rf"^ *{row['api_key']} .*{row['uses']}.*{row['scope']}", table, re.MULTILINE)
+    for secret in (server.browser.secret, server.server.secret):
+        assert secret not in table + json.dumps(rows)
+
+
+def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
+    key = new_key(server)
+    assert printed(beside(server, "keys", "revoke", key.key)) == f"revoked {key.key}\n"
+    assert code_of(server, server.signed(key=key)) == "unknown_api_key"
+    assert re.search(rf"{key.key}.*revoked 20", printed(beside(server, "keys", "list")))
+
+
+def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
+    old = new_key(server)
+    made = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key)))
+    assert made is not None
+    new = Key(made[1], made[2])
+    assert (new.key, new.secret != old.secret) == (old.key, True)
+    assert [code_of(server, server.signed({"tags": key.secret[:3]}, key)) for key in (old, new)] == ["", ""]
+
+    at_once = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key, "--overlap", "0")))
+    assert at_once is not None
+    newest = Key(at_once[1], at_once[2])
+    assert code_of(server, server.signed({"tags": "late"}, new)) == "invalid_signature"
+    assert code_of(server, server.signed({"tags": "late"}, newest)) == ""
+
+
+@pytest.mark.parametrize("action", ["revoke", "rotate"])
+def test_a_key_that_does_not_exist(server: Server, action: str) -> None:
+    done = beside(server, "keys", action, "1")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == "uponce: There is no API key 1. `uponce keys list` shows them.\n"
+
+
+# --- sign
+
+
+def test_signed_fields_work_once(server: Server) -> None:
+    url, *lines = printed(beside(server, "sign", "folder=cats", "context=alt=a=b")).splitlines()
+    assert url == server.upload_url()
+    fields = dict(line.split("=", 1) for line in lines)
+    assert (fields["folder"], fields["context"]) == ("cats", "alt=a=b")
+    assert [code_of(server, fields) for _ in range(2)] == ["", "signature_used"]
+
+
+def test_sign_as_json(server: Server) -> None:
+    signed = as_json(server, "sign", "--type", "raw")
+    assert signed["upload_url"] == server.upload_url("raw")
+    assert code_of(server, signed["fields"]) == ""
+    assert as_json(server, "signatures", "show", signed["id"])["status"] == "used"
+
+
+def test_each_signature_differs(server: Server) -> None:
+    """Also within one second: a key whose signatures work once signs a nonce."""
+    assert as_json(server, "sign")["id"] != as_json(server, "sign")["id"]
+
+
+def test_signing_with_another_key(server: Server) -> None:
+    signed = as_json(server, "sign", "--key", server.server.key)
+    assert signed["fields"]["api_key"] == server.server.key
+    assert [code_of(server, signed["fields"]) for _ in range(2)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["colour=red"], "Unknown parameter colour."),
+        (["eager=w_100"], "Parameter eager is not supported by this server yet."),
+        (["signature=abc"], "Parameter signature is not part of what is signed."),
+        (["max_bytes=many"], "Parameter max_bytes must be a whole number"),
+        (["--key", "1"], "There is no API key 1 in "),
+    ],
+)
+def test_what_the_server_would_refuse_is_not_signed(server: Server, words: list[str], message: str) -> None:
+    done = beside(server, "sign", *words)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"uponce: {message}")
+
+
+# --- upload
+
+
+def test_upload_prints_urls_and_draws_progress_elsewhere(server: Server, media: Path) -> None:
+    files = [media / name for name in ("cat.jpg", "walk.mp4", "note.txt")]
+    done = in_a_process("upload", *files, env=settings_of(server))
+    urls = printed(done).splitlines()
+    assert [server.get(url).data for url in urls] == [file.read_bytes() for file in files]
+    assert all(file.name in done.stderr for file in files)
+
+
+def test_upload_with_parameters_as_json(server: Server, media: Path) -> None:
+    words = ["--set", "folder=from the shell", "--set", "tags=a,b", "--type", "image"]
+    (answer,) = as_json(server, "upload", *words, media / "cat.jpg")
+    assert answer["folder"] == "from the shell"
+    assert (answer["tags"], answer["original_filename"]) == (["a", "b"], "cat")
+
+
+def test_upload_reaches_a_server_elsewhere_by_its_cloudinary_url(server: Server, media: Path, tmp_path: Path) -> None:
+    """No data folder on this machine; the URL exactly as it was printed."""
+    done = in_a_process("upload", media / "cat.jpg", env={"CLOUDINARY_URL": server.urls[0]}, cwd=tmp_path)
+    assert server.get(printed(done).strip()).data == (media / "cat.jpg").read_bytes()
+
+
+def test_a_refused_file_does_not_stop_the_others(server: Server, media: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    done = beside(server, "upload", tmp_path / "empty.jpg", media / "cat.jpg")
+    assert done.code == 1
+    assert f"{tmp_path / 'empty.jpg'}: Empty file. Send at least one byte.\n" in done.stderr
+    (url,) = done.stdout.splitlines()
+    assert server.get(url).data == (media / "cat.jpg").read_bytes()
+
+
+def test_a_file_that_is_not_there_stops_all(server: Server, media: Path) -> None:
+    done = beside(server, "upload", media / "cat.jpg", media / "dog.jpg")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == f"uponce: There is no file {media / 'dog.jpg'}.\n"
+
+
+def test_a_server_that_is_not_there(data: Path, media: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        done = uponce("upload", media / "cat.jpg", "--data", data, env={"UPONCE_PORT": port})
+    assert (done.code, done.stdout) == (1, "")
+    assert f"http://127.0.0.1:{port} does not answer as it should" in done.stderr

@@ -1,0 +1,198 @@
+"""The operator's commands beside a running server: signatures, doctor, sweep, and what `serve` refuses."""
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, uponce
+from tests.server import Server
+from uponce.adapters.media import samples
+
+pytestmark = pytest.mark.xdist_group("operator")
+
+
+# --- signatures
+
+
+def test_show_by_id_by_url_and_by_fields(server: Server) -> None:
+    signed = as_json(server, "sign", "folder=seen")
+    words = [f"{name}={value}" for name, value in signed["fields"].items()]
+    url = server.upload_url() + "?" + "&".join(words)
+
+    unused = as_json(server, "signatures", "show", *words)
+    assert (unused["id"], unused["status"], unused["history"]) == (signed["id"], "unused", [])
+    assert unused["expires_at"] == int(signed["fields"]["timestamp"]) + 3600
+
+    answer = server.post(signed["fields"], samples.png(8)).json()
+    assert code_of(server, signed["fields"]) == "signature_used"
+    for which in ([signed["id"]], [url], words):
+        shown = as_json(server, "signatures", "show", *which)
+        assert (shown["id"], shown["status"], shown["uses"]) == (signed["id"], "used", 1)
+        spent, refused = shown["history"]
+        assert (spent["event"], spent["asset_id"]) == ("spent", answer["asset_id"])
+        assert (refused["event"], refused["code"]) == ("refused", "signature_used")
+
+    told = printed(beside(server, "signatures", "show", signed["id"]))
+    assert re.search(rf"^id +{signed['id']}$", told, re.MULTILINE)
+    assert re.search(r"^status +used$", told, re.MULTILINE)
+    assert answer["public_id"] in told
+
+
+@pytest.mark.parametrize("by", ["url", "fields"])
+def test_revoking_an_unused_signature(server: Server, by: str) -> None:
+    signed = as_json(server, "sign", f"folder=revoked-{by}")
+    words = [f"{name}={value}" for name, value in signed["fields"].items()]
+    which = words if by == "fields" else [server.upload_url() + "?" + "&".join(words)]
+
+    assert printed(beside(server, "signatures", "revoke", *which)) == f"revoked {signed['id']}\n"
+    assert code_of(server, signed["fields"]) == "signature_revoked"
+    assert as_json(server, "signatures", "show", signed["id"])["status"] == "revoked"
+    again = beside(server, "signatures", "revoke", signed["id"])
+    assert (again.code, again.stdout) == (0, f"revoked {signed['id']}\n")
+
+
+def test_a_used_signature_cannot_be_revoked_and_says_so(server: Server) -> None:
+    signed = as_json(server, "sign")
+    assert code_of(server, signed["fields"]) == ""
+    done = beside(server, "signatures", "revoke", signed["id"])
+    assert (done.code, done.stdout) == (1, f"used {signed['id']}\n")
+
+
+def test_list_is_newest_first_and_can_be_narrowed(server: Server) -> None:
+    ids = []
+    for _ in range(2):
+        signed = as_json(server, "sign")
+        assert code_of(server, signed["fields"]) == ""
+        ids.append(signed["id"])
+    revoked = as_json(server, "sign")
+    printed(beside(server, "signatures", "revoke", *(f"{n}={v}" for n, v in revoked["fields"].items())))
+
+    used = [row["id"] for row in as_json(server, "signatures", "list", "--status", "used")]
+    assert set(ids) <= set(used)
+    assert revoked["id"] not in used
+    assert revoked["id"] in [row["id"] for row in as_json(server, "signatures", "list", "--status", "revoked")]
+    rows = as_json(server, "signatures", "list", "--limit", "3")
+    assert len(rows) == 3
+    assert [row["timestamp"] for row in rows] == sorted((row["timestamp"] for row in rows), reverse=True)
+    table = printed(beside(server, "signatures", "list"))
+    assert all(row["id"] in table for row in rows)
+
+
+@pytest.mark.parametrize("action", ["show", "revoke"])
+def test_a_signature_that_nobody_knows(server: Server, action: str) -> None:
+    done = beside(server, "signatures", action, "0" * 64)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith("uponce: The ledger knows no signature 0000")
+
+
+@pytest.mark.parametrize("action", ["show", "revoke"])
+def test_forged_fields_leave_no_trace(server: Server, action: str) -> None:
+    before = as_json(server, "signatures", "list", "--limit", "500")
+    forged = {**server.signed({"folder": "forged"}), "folder": "other"}
+    done = beside(server, "signatures", action, *(f"{name}={value}" for name, value in forged.items()))
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith("uponce: Invalid Signature ")
+    assert as_json(server, "signatures", "list", "--limit", "500") == before
+
+
+# --- doctor and sweep
+
+
+def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
+    told = printed(beside(server, "doctor"))
+    findings = as_json(server, "doctor")
+    assert {finding["name"] for finding in findings} == {
+        "settings",
+        "database",
+        "disk",
+        "storage",
+        "decoders",
+        "sandbox",
+    }
+    assert all(finding["state"] in ("ok", "warning") for finding in findings)
+    assert all(finding["detail"] in told for finding in findings if finding["name"] != "disk")
+
+
+def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:
+    secret = data / "secret.key"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    secret.chmod(0o644)
+
+    done = uponce("doctor", "--data", data)
+    assert done.code == 1
+    assert f"chmod 600 {secret}" in done.stdout
+
+    secret.chmod(0o600)
+    assert uponce("doctor", "--data", data).code == 0
+
+
+def test_doctor_says_what_is_wrong_with_a_setting(data: Path) -> None:
+    done = uponce("doctor", "--data", data, env={"UPONCE_DECODERS": "0"})
+    assert done.code == 1
+    assert "UPONCE_DECODERS=0 is not valid: it must be at least 1." in done.stdout
+
+
+def test_sweep_beside_a_running_server(server: Server, media: Path) -> None:
+    """Without grace it takes orphans, and nothing that belongs to an asset."""
+    kept = server.post(server.signed({"folder": "kept"}), (media / "cat.jpg").read_bytes()).json()
+    blobs = server.data_dir / "media"
+    blob = next(path for path in blobs.rglob("*") if path.is_file() and path.stat().st_size == kept["bytes"])
+    orphan = blob.with_name(f"{blob.name[:2]}{'0' * (len(blob.name) - 2)}")
+    orphan.write_bytes(b"12345")
+
+    spared = as_json(server, "sweep")
+    assert (spared["blobs"], orphan.exists()) == (0, True)
+    told = printed(beside(server, "sweep", "--grace", "0"))
+    assert "1 orphaned blobs (5 bytes)" in told
+    assert not orphan.exists()
+    assert server.get(kept["secure_url"]).data == (media / "cat.jpg").read_bytes()
+
+
+# --- serve
+
+
+def refused_to_serve(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> str:
+    """Its message. A server that would break a guarantee does not begin to listen."""
+    done = in_a_process("serve", "--data", tmp_path / "data", "--port", "0", *words, env=env)
+    assert done.code == 1
+    assert "listening" not in done.stdout
+    assert done.stderr.startswith("uponce: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
+    message = refused_to_serve(tmp_path, "--port", str(server.port))
+    assert f"Cannot listen on 127.0.0.1:{server.port}: Address already in use." in message
+    assert "Choose another UPONCE_PORT." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW='soon' is not valid"),
+        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 is not valid: it must be at least 1."),
+        ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO."),
+        ("UPONCE_DATABASE", "mysql://db", "there is no database 'mysql'."),
+        ("UPONCE_DATABASE", "sqlite:///:memory:", "A memory database forgets spent signatures"),
+        ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),
+        ("UPONCE_SECRET_KEY", "short", "UPONCE_SECRET_KEY"),
+        ("UPONCE_PUBLIC_URL", "media.example", "it must be a URL like https://media.example"),
+        ("UPONCE_CONFIG", "/no/such/file.toml", "UPONCE_CONFIG=/no/such/file.toml cannot be read"),
+    ],
+)
+def test_serve_refuses_a_setting(tmp_path: Path, name: str, value: str, message: str) -> None:
+    assert message in refused_to_serve(tmp_path, env={name: value})
+
+
+def test_serve_refuses_a_memory_database_with_workers(tmp_path: Path) -> None:
+    message = refused_to_serve(tmp_path, "--workers", "2", env={"UPONCE_DATABASE": "sqlite:///:memory:"})
+    assert "UPONCE_DATABASE=sqlite:///:memory: names no file." in message
+    assert "use sqlite:////path/to/file." in message
+
+
+def test_serve_refuses_a_readable_secret(data: Path) -> None:
+    (data / "secret.key").chmod(0o640)
+    assert f"chmod 600 {data / 'secret.key'}" in refused_to_serve(data.parent)

@@ -1,0 +1,74 @@
+"""The code that the README and the guides show, run as it stands there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import NODE
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("node sdk")
+
+ROOT = Path(__file__).parents[2]
+
+
+def block(page: str, language: str, containing: str) -> str:
+    """The one fenced block of that language with that text in it, without its indentation."""
+    fences = re.findall(rf"^( *)```{language}\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = [(indent, text) for indent, text in fences if containing in text]
+    return re.sub(f"^{found[0]}", "", found[1], flags=re.MULTILINE)
+
+
+def test_the_code_of_the_forum_question(server: Server, node: str, media: Path) -> None:
+    """The README's first block, with only the address changed: the first post is stored, the second refused."""
+    code = block("README.md", "js", "api_sign_request").replace("http://127.0.0.1:8000", server.base)
+    posts = re.findall(r"^await (fetch\(.*?\));.*$", code, re.MULTILINE)
+    shown = re.sub(r"^await (fetch\(.*?\));", r"answers.push(await \1);", code, flags=re.MULTILINE)
+    program = f"""
+        const cloudinary = require("cloudinary-newest").v2;
+        const API_KEY = {json.dumps(server.browser.key)}, API_SECRET = {json.dumps(server.browser.secret)};
+        (async () => {{
+          const file = new Blob([require("fs").readFileSync({json.dumps(str(media / "cat.jpg"))})]);
+          const answers = [];
+          {shown}
+          const bodies = [];
+          for (const answer of answers) bodies.push([answer.status, await answer.json()]);
+          console.log(JSON.stringify(bodies));
+        }})();
+    """
+    done = subprocess.run([node, "-e", program], cwd=NODE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (first, stored), (second, refused) = json.loads(done.stdout)
+
+    assert len(posts) == 2
+    assert (first, stored["folder"]) == (200, "cats")
+    assert (second, refused["error"]["code"]) == (400, "signature_used")
+
+
+def test_the_python_of_the_sdk_guide(server: Server, media: Path) -> None:
+    """Prints a URL that serves the file."""
+    code = block("docs/guide/sdk.md", "python", "cloudinary.uploader").replace("cat.gif", str(media / "dance.gif"))
+    environment = {**os.environ, "CLOUDINARY_URL": server.urls[1]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert server.get(done.stdout.strip()).data == (media / "dance.gif").read_bytes()
+
+
+def test_the_python_of_the_browser_guide(server: Server, media: Path) -> None:
+    """Its fields upload a file, once."""
+    code = block("docs/guide/browser.md", "python", "api_sign_request")
+    names: dict[str, object] = {"API_SECRET": server.browser.secret, "API_KEY": server.browser.key}
+    exec(code, names)
+    fields = names["fields"]
+    assert isinstance(fields, dict)
+    answers = [server.post(fields, (media / "cat.jpg").read_bytes()) for _ in range(2)]
+
+    assert [answer.status for answer in answers] == [200, 400]
