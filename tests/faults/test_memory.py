@@ -23,6 +23,7 @@ ALLOWED = 64 * MIB
 
 STALLED = 2_000
 IDLE_SECONDS = 15
+SLOW, ALMOST = 500, 900_000
 
 BLOCK = random.Random(1).randbytes(MIB)
 
@@ -142,3 +143,32 @@ async def besiege(server: Server) -> None:
 def test_two_thousand_stalled_connections(many_files: int, server: Server) -> None:
     """They cost little, a healthy client hardly notices, and all are hung up in time with nothing left or spent."""
     asyncio.run(besiege(server))
+
+
+async def drag(server: Server) -> None:
+    """Many uploads at once, each of which stops when most of it has arrived, and then ends."""
+    idle = peak_memory(server.pid)
+    async with AsyncExitStack() as stack:
+        connections = []
+        for number in range(SLOW):
+            connection = await stack.enter_async_context(connected(server))
+            request = form(server, server.signed({"nonce": f"slow-{number}"}), BLOCK[:ALMOST])
+            await connection.send(request[:-100])
+            connections.append((connection, request[-100:]))
+        async with asyncio.timeout(20):
+            while staged_bytes(server) < SLOW * ALMOST / 2:
+                await asyncio.sleep(0.05)
+        replies = [await connection.ask(rest) for connection, rest in connections]
+    grown = peak_memory(server.pid) - idle
+    print(f"{SLOW} uploads that stop after {ALMOST // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
+    assert {reply.verdict for reply in replies} == {"ok"}
+    assert grown < SLOW * ALMOST / 2
+
+
+def staged_bytes(server: Server) -> int:
+    return sum(file.stat().st_size for file in (server.data_dir / "media" / "staging").iterdir())
+
+
+def test_slow_uploads_share_their_buffers(server: Server) -> None:
+    """Five hundred that stop after 900 kB cost far less than their bytes."""
+    asyncio.run(drag(server))

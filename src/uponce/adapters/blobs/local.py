@@ -19,6 +19,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable, UponceError
@@ -27,7 +28,9 @@ from uponce.core.values import Digest
 T = TypeVar("T")
 
 _KEY = re.compile(r"[0-9a-f]{32}")
-_FLUSH_BYTES = 1024 * 1024
+_MOST_BUFFERED = 1024 * 1024
+_LEAST_BUFFERED = 64 * 1024
+_ALL_BUFFERED = 32 * 1024 * 1024
 _WORKERS = 8
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _LIST_BATCH = 500
@@ -43,6 +46,7 @@ class LocalBlobStore:
         self.staging = root / "staging"
         self._blobs = root / "blobs"
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="uponce-disk")
+        self._stages: WeakSet[LocalStage] = WeakSet()
 
     def open_store(self) -> None:
         """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
@@ -73,7 +77,14 @@ class LocalBlobStore:
     async def stage(self) -> "LocalStage":
         """Touches nothing yet: the first flush makes the file."""
         key = self._ids.hex(32)
-        return LocalStage(self, key, self.staging / key)
+        stage = LocalStage(self, key, self.staging / key)
+        self._stages.add(stage)
+        return stage
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How much one upload may gather before it is flushed: less when many run, so that slow ones stay cheap."""
+        return max(_LEAST_BUFFERED, min(_MOST_BUFFERED, _ALL_BUFFERED // (len(self._stages) or 1)))
 
     async def open(self, key: str) -> "LocalBlob | None":
         return await self.in_thread(lambda: self._open(key))
@@ -134,8 +145,8 @@ class LocalBlobStore:
 class LocalStage:
     """One file in the staging folder.
 
-    Writes are gathered to a mebibyte and flushed by a thread, at most one flush at a time, so an upload holds
-    about two mebibytes whatever its size, and a small one costs one thread hop. A flush that failed stays in
+    Writes are gathered to at most a mebibyte and flushed by a thread, at most one flush at a time, so an upload
+    holds about two mebibytes whatever its size, and a small one costs one thread hop. A flush that failed stays in
     `_flushing`: whatever is tried afterwards fails in the same way.
     """
 
@@ -167,7 +178,7 @@ class LocalStage:
         self._pending.append(data)
         self._pending_size += len(data)
         self._size += len(data)
-        if self._pending_size >= _FLUSH_BYTES:
+        if self._pending_size >= self._store.buffer_bytes:
             await self._settle_flush()
             self._start_flush()
 

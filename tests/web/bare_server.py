@@ -1,0 +1,70 @@
+"""uvicorn with HardenedProtocol and a tiny application, in a process of its own, so that its memory can be watched.
+
+python -m tests.web.bare_server HEAD_SECONDS
+"""
+
+import asyncio
+import socket
+import sys
+
+import uvicorn
+
+from uponce.core.errors import SignatureUsed
+from uponce.web import respond
+from uponce.web.body import Receive, Scope, Send
+from uponce.web.protocol import HardenedProtocol
+from uponce.web.respond import send_error
+
+seen: list[str] = []
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """`/refuse` refuses unread, `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
+
+    The rest answers with its method, its path and the size of the body.
+    """
+    path = scope["path"]
+    if path in ("/refuse", "/reset"):
+        respond.LINGER_SECONDS = 30 if path == "/refuse" else 0
+        await send_error(scope, receive, send, SignatureUsed("Already used."), body_complete=False)
+        return
+    size = await _size(receive)
+    if size is None:
+        return
+    if path == "/slow":
+        await asyncio.sleep(2)
+    seen.append(f"{scope['method']} {path} {size}")
+    body = "\n".join(seen if path == "/seen" else seen[-1:]).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _size(receive: Receive) -> int | None:
+    """None when the client is gone."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        size, more = size + len(message["body"]), message["more_body"]
+    return size
+
+
+def main(head_seconds: str) -> None:
+    HardenedProtocol.HEAD_SECONDS = float(head_seconds)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(
+        app,
+        http="uponce.web.protocol:HardenedProtocol",
+        ws="none",
+        loop="uvloop",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
