@@ -1,7 +1,7 @@
 """Multipart bodies and queries → upload events, streaming, with limits on everything that is buffered."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -42,14 +42,16 @@ def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[s
         raise MalformedRequest(f"The query has more than {limits.max_fields} fields.") from None
 
 
-async def raw_events(body: Body, filename: str | None) -> AsyncIterator[Event]:
+async def raw_events(body: Body, filename: str | None) -> AsyncGenerator[Event, None]:
     """A body that is the file itself."""
     yield FileStart(filename)
     async for chunk in body.chunks():
         yield chunk
 
 
-async def multipart_events(body: Body, content_type: str, limits: FormLimits = FORM_LIMITS) -> AsyncIterator[Event]:
+async def multipart_events(
+    body: Body, content_type: str, limits: FormLimits = FORM_LIMITS
+) -> AsyncGenerator[Event, None]:
     """A multipart/form-data body. Everything that is torn, oversized or ambiguous is MalformedRequest."""
     try:
         with _parser(content_type, limits) as parser:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from uponce.core.errors import BadCredentials, Unavailable, UponceError
-from uponce.web.body import Receive, Scope, Send
+from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.errors import status_of
 
 log = logging.getLogger("uponce")
@@ -22,6 +22,19 @@ _MAX_ERROR_HEADER = 500
 
 LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
+
+
+async def answer_json(
+    scope: Scope, receive: Receive, send: Send, idle_seconds: float, work: Callable[[Body], Awaitable[Any]]
+) -> None:
+    """Run `work` on the request's body; send what it returns, or the error it raises."""
+    body = Body(receive, idle_seconds)
+    try:
+        answer = await work(body)
+    except UponceError as error:
+        await send_error(scope, receive, send, error, body_complete=body.complete)
+        return
+    await send_json(scope, send, 200, answer)
 
 
 async def send_json(scope: Scope, send: Send, status: int, body: Any, headers: Iterable[Header] = ()) -> None:

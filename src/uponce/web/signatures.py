@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,13 +14,13 @@ from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.canonical import collect
-from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, NotFound, UponceError
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, NotFound
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
-from uponce.web.respond import send_error, send_json
+from uponce.web.respond import answer_json
 
 METHODS = ("GET", "POST")
 _MAX_BODY = 256 * 1024
@@ -41,13 +42,8 @@ class SignaturesEndpoint:
         self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = Body(receive, self._services.limits.idle_seconds)
-        try:
-            answer = await self._answer(scope, body)
-        except UponceError as error:
-            await send_error(scope, receive, send, error, body_complete=body.complete)
-            return
-        await send_json(scope, send, 200, answer)
+        work = partial(self._answer, scope)
+        await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
     async def _answer(self, scope: Scope, body: Body) -> dict[str, Any]:
         head = read_head(scope)

@@ -3,18 +3,18 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from functools import partial
 
 from uponce.app.intake import Event, UploadRequest
 from uponce.app.services import Services
 from uponce.app.upload import upload
-from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound, UnsupportedParameter, UponceError
+from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound, UnsupportedParameter
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.dialect import upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
 from uponce.web.request import Head, base_url, read_head
-from uponce.web.respond import send_error, send_json
+from uponce.web.respond import answer_json
 
 METHODS = ("POST", "PUT")
 _WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
@@ -28,13 +28,8 @@ class UploadEndpoint:
         self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = Body(receive, self._services.limits.idle_seconds)
-        try:
-            answer = await self._upload(scope, body)
-        except UponceError as error:
-            await send_error(scope, receive, send, error, body_complete=body.complete)
-            return
-        await send_json(scope, send, 200, answer)
+        work = partial(self._upload, scope)
+        await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
     async def _upload(self, scope: Scope, body: Body) -> dict[str, object]:
         head = read_head(scope)
@@ -52,11 +47,11 @@ class UploadEndpoint:
             origin=head.origin,
             caller=head.caller,
         )
-        async with aclosing(cast(AsyncGenerator[Event, None], _events(scope["method"], head, body))) as events:
+        async with aclosing(_events(scope["method"], head, body)) as events:
             return upload_answer(await upload(self._services, request, events), url)
 
 
-def _events(method: str, head: Head, body: Body) -> object:
+def _events(method: str, head: Head, body: Body) -> AsyncGenerator[Event, None]:
     if method == "PUT":
         return raw_events(body, None)
     return multipart_events(body, head.get("content-type"))
