@@ -20,6 +20,7 @@ seen: list[str] = []
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/refuse` refuses unread, `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
+    `/headers` answers with the names of the request's headers, as they are after its body.
 
     The rest answers with its method, its path and the size of the body.
     """
@@ -35,6 +36,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(2)
     seen.append(f"{scope['method']} {path} {size}")
     body = "\n".join(seen if path == "/seen" else seen[-1:]).encode()
+    if path == "/headers":
+        body = b" ".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
