@@ -111,6 +111,13 @@ def test_head_gets_the_headers_without_the_body(complete: bool) -> None:
     assert int(wire.headers["content-length"]) > 0
 
 
+def test_a_get_without_a_body_keeps_its_connection() -> None:
+    """There is nothing unread that a reset could hide."""
+    wire = refuse(NotFound("No."), method="GET", complete=False)
+    assert "connection" not in wire.headers
+    assert len(wire.sent) == 2
+
+
 def test_json_is_sent_whole() -> None:
     wire = Wire()
     asyncio.run(send_json({"method": "GET"}, wire.send, 200, {"a": "ä"}, [(b"x-more", b"1")]))

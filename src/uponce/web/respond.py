@@ -61,17 +61,18 @@ async def send_error(
     connection and never see why (nginx's lingering close).
     """
     _log(scope, error)
+    unread = not body_complete and _may_have_body(scope)
     body = msgspec.json.encode({"error": {"message": error.message, "code": error.code}})
     extra = [*headers, (b"x-cld-error", _header_text(error.message))]
     if error.retry_after is not None:
         extra.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, BadCredentials):
         extra.append((b"www-authenticate", b'Basic realm="uponce"'))
-    if not body_complete:
+    if unread:
         extra.append((b"connection", b"close"))
     await _start(send, status or status_of(error), body, extra)
     shown = b"" if scope["method"] == "HEAD" else body
-    if body_complete:
+    if not unread:
         await send({"type": "http.response.body", "body": shown})
         return
     await send({"type": "http.response.body", "body": shown, "more_body": True})
@@ -94,6 +95,12 @@ async def _linger(receive: Receive) -> None:
                 more = message["type"] == "http.request" and message.get("more_body", False)
     except TimeoutError:
         return
+
+
+def _may_have_body(scope: Scope) -> bool:
+    """GET and HEAD without framing headers have none (RFC 9112 §6); HTTP/2 bodies need no such header."""
+    framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope.get("headers", ()))
+    return framed or scope["method"] not in ("GET", "HEAD")
 
 
 def _header_text(message: str) -> bytes:
