@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full check serve lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns check serve lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,8 +30,16 @@ test: $(STAMP) ## the checks and the whole test suite
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-full: $(STAMP) ## the long campaigns: a hundred kills, two gigabytes
+full: $(STAMP) ## the long tests: two gigabytes
 	$(BIN)/python -m pytest -m full -s
+
+campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures
+	$(BIN)/python -m tests.faults.campaign $(CAMPAIGN) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
+	$(if $(RECORD),$(BIN)/python docs/generate.py)
+
+campaigns: CAMPAIGN :=
+campaigns: SECONDS := 20
+campaigns: campaign ## every fault campaign once, short
 
 check: $(STAMP) ## formatting, lint, types and the import contract
 	$(BIN)/ruff format --check src tests docs

@@ -1,8 +1,9 @@
 """Writes the reference pages that come from the code: `make docs`. A test fails when one is out of date."""
 
 import inspect
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,11 +97,64 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+CAMPAIGNS = HERE / "campaigns.jsonl"
+BEGIN, END = "<!-- Campaigns: made by `make docs` from campaigns.jsonl. -->\n", "<!-- End of the campaigns. -->\n"
+# Counts that do not add up over runs: of these the largest is told.
+_MEASURES = ("worst ", "known ")
+
+
+def guarantees_page() -> str:
+    """The page as it stands, with the part between the two marks made anew."""
+    before, _, rest = (HERE / "guarantees.md").read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    records = [json.loads(line) for line in CAMPAIGNS.read_text().splitlines()] if CAMPAIGNS.exists() else []
+    return f"{before}{BEGIN}\n{campaigns_section(records)}\n{END}{after}"
+
+
+def campaigns_section(records: Iterable[Mapping[str, Any]]) -> str:
+    """One table for each campaign: its figures over all of its runs, and what each run was made of."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["report"]["campaign"], []).append(record)
+    return "\n".join(_campaign(name, runs) for name, runs in sorted(groups.items())) or "No run is recorded.\n"
+
+
+def _campaign(name: str, runs: list[Mapping[str, Any]]) -> str:
+    reports = [run["report"] for run in runs]
+    rows = [
+        ("runs, minutes", f"{len(runs)}, {sum(run['took'] for run in runs) / 60:.1f}"),
+        ("done", _figures(report["counts"] for report in reports)),
+        ("inside the window", f"{sum(report['inside'] for report in reports):,}"),
+        ("violations", _figures(report["zeros"] for report in reports)),
+        ("found by the controls", _figures(report["controls"] for report in reports)),
+        ("commits", ", ".join(dict.fromkeys(f"`{run['commit']}`{' + changes' * run['dirty']}" for run in runs))),
+        ("seeds", ", ".join(str(report["seed"]) for report in reports)),
+        ("dates", ", ".join(sorted({run["date"] for run in runs}))),
+        ("machines", "; ".join(dict.fromkeys(_machine(run["machine"]) for run in runs))),
+    ]
+    return f"### {name}\n\n" + _table(("", f"`make campaign CAMPAIGN={name}`"), rows)
+
+
+def _figures(parts: Iterable[Mapping[str, int]]) -> str:
+    """Added up over the runs."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, number in part.items():
+            known = total.get(name, 0)
+            total[name] = max(known, number) if name.startswith(_MEASURES) else known + number
+    return "<br>".join(f"{number:,} {name}" for name, number in total.items())
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
 PAGES = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "parameters.md": parameters_page,
     "commands.md": commands_page,
+    "guarantees.md": guarantees_page,
 }
 
 

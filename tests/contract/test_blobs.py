@@ -244,6 +244,48 @@ def test_every_published_blob_is_listed_once(store: BlobStore) -> None:
     run(scenario())
 
 
+def test_a_listing_can_be_narrowed_to_a_prefix(store: BlobStore) -> None:
+    """Of any length; the parts together are the whole."""
+
+    async def scenario() -> None:
+        keys = await asyncio.gather(*(put(store, b"abc") for _ in range(100)))
+        for length in (0, 1, 2, 5, 32):
+            for prefix in {key[:length] for key in keys}:
+                found = [blob.key async for blob in store.published(prefix)]
+                assert sorted(found) == sorted(key for key in keys if key.startswith(prefix))
+
+    run(scenario())
+
+
+def test_staged_blobs_are_listed_until_they_are_published_or_discarded(store: BlobStore) -> None:
+    async def scenario() -> None:
+        one, other = await store.stage(), await store.stage()
+        for stage in (one, other):
+            await stage.write(b"abc")
+            await stage.seal()
+        found = [blob async for blob in store.staged()]
+        assert {(blob.key, blob.size) for blob in found} == {(one.key, 3), (other.key, 3)}
+        assert all(-1 <= blob.age < 60 for blob in found)
+        await one.publish()
+        await other.discard()
+        assert [blob async for blob in store.staged()] == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 1, MEBIBYTE, 2 * MEBIBYTE + 5])
+def test_a_digest_is_of_the_bytes_that_lie_there(store: BlobStore, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+
+    async def scenario() -> None:
+        key = await put(store, data)
+        assert await store.digest(key) == Digest(size, hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
+        await store.delete(key)
+        assert await store.digest(key) is None
+
+    run(scenario())
+
+
 def test_a_listing_may_be_left_in_the_middle(store: BlobStore) -> None:
     async def scenario() -> None:
         for _ in range(3):

@@ -55,6 +55,17 @@ def test_audit_rows_have_their_own_retention(backend: Backend, database: Databas
     assert len(run(database.history(grant("a").key, 10))) == 0
 
 
+def test_the_newest_moment_is_that_of_the_audit_or_of_a_watermark(backend: Backend, database: Database) -> None:
+    """By it a clock that was set back is told."""
+    assert run(database.newest_moment()) is None
+    run(publish(database, "a"))
+    backend.clock.time += 5
+    run(database.record_refusal(grant("a"), "signature_used", CALLER))
+    backend.clock.time -= 1000
+    assert run(database.newest_moment()) == START + 5
+    assert run(database.fence(10**6)) == run(database.newest_moment())
+
+
 def test_a_list_pages_through_every_grant_once_newest_first(database: Database) -> None:
     """Several rows share a timestamp, so that pages break inside one."""
     run(database.add_key(OTHER))

@@ -20,6 +20,9 @@ COMMANDS = {
     "upload": "Sign and upload files",
     "doctor": "Check settings, disk, database and decoders",
     "sweep": "Delete bytes that belong to nothing",
+    "fsck": "Compare rows with bytes and the ledger with itself",
+    "fence": "Run once after restoring a backup",
+    "prove": "Try from outside whether signatures work once",
     "demo": "Show the whole story on real media",
     "keys create": "Make a key and print its CLOUDINARY_URL",
     "keys list": "Show all keys, without their secrets",
@@ -90,6 +93,7 @@ def test_wrong_usage_exits_with_2(server: Server, words: list[str]) -> None:
         ["keys", "list"],
         ["signatures", "list"],
         ["sweep"],
+        ["fence"],
     ],
 )
 def test_a_mistyped_folder_does_not_become_a_server(tmp_path: Path, words: list[str]) -> None:

@@ -1,7 +1,10 @@
 """The operator's commands beside a running server: signatures, doctor, sweep, and what `serve` refuses."""
 
 import re
+import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,9 +113,42 @@ def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
         "storage",
         "decoders",
         "sandbox",
+        "versions",
+        "clock",
     }
     assert all(finding["state"] in ("ok", "warning") for finding in findings)
     assert all(finding["detail"] in told for finding in findings if finding["name"] != "disk")
+
+
+def test_doctor_names_the_versions_of_all_drivers(server: Server) -> None:
+    told = printed(beside(server, "doctor"))
+    for name in ("Python 3", "SQLite 3", "libvips 8", "FFmpeg "):
+        assert re.search(rf"versions .*{name}[.\d]", told), name
+
+
+def test_a_clock_that_was_set_back_is_told(data: Path) -> None:
+    """The database has seen tomorrow: doctor and serve warn, and serve none the less."""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("UPDATE api_keys SET watermark = unixepoch() + 86400")
+
+    done = uponce("doctor", "--data", data)
+    assert done.code == 0
+    assert re.search(
+        r"warning +clock +The clock is 8\d{4} seconds behind .*, 300 are allowed\. Set it right", done.stdout
+    )
+    with Server(data) as server:
+        assert "uponce: The clock is 8" in server.output
+
+
+def test_doctor_names_the_folder_that_cannot_be_written(data: Path) -> None:
+    """A file in the place of a folder stops root too."""
+    shutil.rmtree(data / "media" / "staging")
+    (data / "media" / "staging").write_text("")
+
+    done = uponce("doctor", "--data", data)
+    assert done.code == 1
+    assert f"UPONCE_STORAGE: {data / 'media'} cannot be used" in done.stdout
+    assert "Choose a folder that the server may write." in done.stdout
 
 
 def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:

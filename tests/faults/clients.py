@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -82,6 +84,18 @@ class Connection:
 
     def send_now(self, data: bytes) -> None:
         self._writer.write(data)
+
+    def end(self) -> None:
+        """Say that nothing more will be sent; replies can still be read."""
+        with suppress(OSError):
+            self._writer.write_eof()
+
+    def hang_up(self, *, reset: bool = False) -> None:
+        """At once, whatever is still unsent or unread; with a RST instead of a FIN, if need be."""
+        if reset:
+            no_linger = struct.pack("ii", 1, 0)
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        self._writer.transport.abort()
 
     async def reply(self) -> Reply:
         try:

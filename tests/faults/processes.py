@@ -1,6 +1,8 @@
 """What /proc says of a server and its children: who they are, what they take, who holds which connection."""
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +26,15 @@ def family(pid: int) -> list[int]:
     for member in found:
         found.extend(children.get(member, []))
     return found
+
+
+def commands(pid: int) -> dict[int, bytes]:
+    """The command lines of the family, its arguments separated by NUL."""
+    return {
+        member: command
+        for member in family(pid)
+        for command in _each([_PROC / str(member) / "cmdline"], Path.read_bytes)
+    }
 
 
 def peak_memory(pid: int) -> int:
@@ -51,6 +62,25 @@ def owners(pid: int, server_port: int, client_ports: Iterable[int]) -> dict[int,
         for target in _each((_PROC / str(member) / "fd").glob("*"), os.readlink)
         if target in inodes
     }
+
+
+def freeze(group: int) -> None:
+    """SIGSTOP to a process group; return when none of its threads will run another instruction of its program.
+
+    One that is inside a system call may still finish that call.
+    """
+    os.killpg(group, signal.SIGSTOP)
+    members = [pid for pid in _each(family(group), _in_group(group)) if pid]
+    while any(state in "RS" for pid in members for state in _each(_PROC.glob(f"{pid}/task/*/stat"), _state)):
+        time.sleep(0.0005)
+
+
+def _in_group(group: int) -> Callable[[int], int]:
+    return lambda pid: pid if os.getpgid(pid) == group else 0
+
+
+def _state(stat: Path) -> str:
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def _peak(pid: int) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import resource
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.audit import count
-from tests.faults.clients import FORM_TAIL, Connection, Reply, ask, connected, form, form_head
+from tests.faults.campaigns.clients import healthy, open_file_limit
+from tests.faults.clients import FORM_TAIL, Connection, Reply, connected, form, form_head
 from tests.faults.processes import open_files, peak_memory
 from tests.server import Server
 from uponce.adapters.media import samples
@@ -74,15 +74,9 @@ def test_a_large_upload_is_never_in_memory(server: Server, kind: str, size: int)
 
 
 @pytest.fixture
-def many_files() -> Iterator[int]:
-    """Descriptors for both ends of all connections; the server inherits the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * STALLED
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"NOT TESTED: {STALLED} connections need {wanted} open files, the hard limit is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield wanted
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def many_files() -> Iterator[None]:
+    with open_file_limit(3 * STALLED):
+        yield
 
 
 @asynccontextmanager
@@ -97,18 +91,6 @@ async def stalled(server: Server) -> AsyncIterator[list[Connection]]:
             await connection.send(request[: 40 if number % 2 else len(request) // 2])
             connections.append(connection)
         yield connections
-
-
-async def healthy(server: Server, uploads: int, label: str) -> list[float]:
-    """Seconds of each of so many uploads in a row."""
-    times = []
-    for number in range(uploads):
-        request = form(server, server.signed({"nonce": f"{label}-{number}"}), BLOCK[:10_000])
-        begun = time.monotonic()
-        reply = await ask(server, request)
-        times.append(time.monotonic() - begun)
-        assert reply.verdict == "ok", reply.body
-    return sorted(times)
 
 
 def milliseconds(times: list[float]) -> str:
@@ -140,7 +122,7 @@ async def besiege(server: Server) -> None:
     assert count(server.data_dir, "assets") == count(server.data_dir, "grants") == 100
 
 
-def test_two_thousand_stalled_connections(many_files: int, server: Server) -> None:
+def test_two_thousand_stalled_connections(many_files: None, server: Server) -> None:
     """They cost little, a healthy client hardly notices, and all are hung up in time with nothing left or spent."""
     asyncio.run(besiege(server))
 

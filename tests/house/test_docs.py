@@ -25,12 +25,43 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["settings.md", "errors.md", "parameters.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "errors.md", "parameters.md", "commands.md", "guarantees.md"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """`make docs` would change nothing."""
     page = (ROOT / "docs/reference" / name).read_text()
 
     assert generator().PAGES[name]() == page
+
+
+def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
+    """Violations too; measures do not; other campaigns stand apart."""
+
+    def recorded(name: str, seed: int, counts: dict[str, int], lost: int) -> dict[str, object]:
+        zeros, controls = {"lost": lost}, {"mutant": 2}
+        did = {"campaign": name, "seed": seed, "counts": counts, "inside": 1000}
+        run = {"date": "2025-11-25", "commit": f"c{seed}", "dirty": seed == 2, "machine": {"cores": 2}, "took": 30.0}
+        return {**run, "report": {**did, "zeros": zeros, "controls": controls}}
+
+    section = generator().campaigns_section(
+        [
+            recorded("kill", 1, {"kills": 700, "worst ms": 9}, 0),
+            recorded("race", 3, {"signatures": 5}, 0),
+            recorded("kill", 2, {"kills": 800, "worst ms": 7}, 1),
+        ]
+    )
+
+    kill, race = section.split("### race")
+    for figure in (
+        "1,500 kills<br>9 worst ms",
+        "| 2,000 |",
+        "| 1 lost |",
+        "4 mutant",
+        "`c1`, `c2` + changes",
+        "| 1, 2 |",
+    ):
+        assert figure in kill
+    assert "5 signatures" in race
+    assert "| 0 lost |" in race
 
 
 def test_every_route_is_documented() -> None:

@@ -15,16 +15,22 @@ from uponce.web.body import Receive, Scope, Send
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.respond import send_error
 
+LARGE, BLOCK = 64 * 1024 * 1024, 256 * 1024
+
 seen: list[str] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/refuse` refuses unread, `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
+    """`/download` is LARGE zeros, `/refuse` refuses unread,
+    `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
     The rest answers with its method, its path and the size of the body.
     """
     path = scope["path"]
+    if path == "/download":
+        await _download(send)
+        return
     if path in ("/refuse", "/reset"):
         respond.LINGER_SECONDS = 30 if path == "/refuse" else 0
         await send_error(scope, receive, send, SignatureUsed("Already used."), body_complete=False)
@@ -42,6 +48,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def _download(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+    for _ in range(LARGE // BLOCK):
+        await send({"type": "http.response.body", "body": bytes(BLOCK), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def _size(receive: Receive) -> int | None:
     """None when the client is gone."""
     size, more = 0, True
@@ -54,7 +67,7 @@ async def _size(receive: Receive) -> int | None:
 
 
 def main(head_seconds: str) -> None:
-    HardenedProtocol.HEAD_SECONDS = float(head_seconds)
+    HardenedProtocol.HEAD_SECONDS = HardenedProtocol.WRITE_SECONDS = float(head_seconds)
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(

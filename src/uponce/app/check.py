@@ -1,4 +1,4 @@
-"""Ask every port whether it works."""
+"""Ask every port whether it works, and the clock whether it was set back."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -15,6 +15,21 @@ async def check_ready(services: Services) -> dict[str, str | None]:
         _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())
     )
     return {"database": database, "storage": storage, "decoders": decoders}
+
+
+async def check_clock(services: Services) -> str | None:
+    """What is wrong when the clock is behind what the database has seen, by more than the skew; None is fine.
+
+    Spent signatures stay spent whatever the clock says; it is fresh ones that would be refused.
+    """
+    newest, skew = await services.database.newest_moment(), services.limits.skew
+    behind = 0 if newest is None else newest - int(services.clock.now())
+    if behind <= skew:
+        return None
+    return (
+        f"The clock is {behind} seconds behind the newest time in the database, {skew} are allowed. Set it right, or "
+        "new signatures will be refused as stale or as coming from the future."
+    )
 
 
 async def _problem(ping: Awaitable[None]) -> str | None:

@@ -4,8 +4,9 @@ Ports speak domain values. "Not found" is None where it is ordinary. No HTTP typ
 crosses a port: what goes wrong arrives as an error of core/errors.py.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from uponce.core.values import (
@@ -78,6 +79,18 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
+class Rule(StrEnum):
+    """What must hold inside of the database; see adapters/database/checks.py for how each is asked."""
+
+    ADDRESSABLE = "addressable"  # an asset's blob key is 32 lower-case hex digits
+    NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob
+    WITHIN_USES = "within_uses"  # a grant has no more uses than it allows
+    DATED = "dated"  # a grant has a time of spending exactly when it was spent
+    AUDITED = "audited"  # each use of a grant has its audit row, while those are kept
+    PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
+    AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
+
+
 class Database(Protocol):
     """Ledger, catalog, keys and audit in one transactional database.
 
@@ -138,8 +151,36 @@ class Database(Protocol):
         when they are older than `audit_seconds`.
         """
 
+    async def fence(self, skew: int) -> int:
+        """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
+
+        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
+        stays. Also uploads under way are refused when they come to commit.
+        """
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Those blobs that no asset names: from now on no commit can name them, so they may be deleted."""
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]:
+        """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
+
+        Assets that break Rule.ADDRESSABLE are left away.
+        """
+
+    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those that are condemned already."""
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        """What the engine finds wrong with its own files, in its words; `deep` also compares indexes with rows."""
+
+    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
+        """The rows that break a rule at one moment: the grant's key in hex, or the asset's name.
+
+        Audit rows count as kept for `audit_seconds`.
+        """
+
+    async def newest_moment(self) -> int | None:
+        """The latest Unix second that audit or watermarks tell of; None before the first upload."""
 
     async def ping(self) -> None:
         """Return when the database can be read and written."""
@@ -184,7 +225,7 @@ class OpenBlob(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A published or staged blob as the sweeper sees it. `age` in seconds."""
+    """A published or staged blob as the sweeper and fsck see it. `age` in seconds."""
 
     key: str
     size: int
@@ -201,8 +242,14 @@ class BlobStore(Protocol):
     async def delete(self, key: str) -> None:
         """Gone when this returns; deleting what is not there is fine."""
 
-    def published(self) -> AsyncIterator[StoredBlob]:
-        """Every published blob, in no order."""
+    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
+        """Every published blob whose key begins with `prefix`, in no order."""
+
+    def staged(self) -> AsyncIterator[StoredBlob]:
+        """Every staged blob, in no order; `age` since it was last written to."""
+
+    async def digest(self, key: str) -> Digest | None:
+        """Read a published blob anew; StorageUnavailable when its bytes cannot be read."""
 
     async def sweep_stages(self, older_than: float) -> int:
         """Delete staged blobs untouched for so many seconds; how many."""

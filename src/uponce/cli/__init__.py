@@ -99,6 +99,48 @@ def sweep(
 
 
 @app.command()
+def fence(data: Data = None, as_json: Json = False) -> None:
+    """Run once after restoring a backup, before serving: refuse all signatures that may have been used since."""
+    from uponce.cli.fence import run
+
+    run(data=data, as_json=as_json)
+
+
+@app.command()
+def fsck(
+    data: Data = None,
+    grace: int | None = typer.Option(
+        None, help="What is younger, in seconds, counts as in flight. [UPONCE_GRACE_SECONDS, 7200]"
+    ),
+    deep: bool = typer.Option(False, "--deep", help="Read and hash every blob, and check every index."),
+    as_json: Json = False,
+) -> None:
+    """Compare rows with bytes and the ledger with itself. Exit code 1 for damage, 0 for what a sweep removes."""
+    from uponce.cli.fsck import run
+
+    run(data=data, grace=grace, deep=deep, as_json=as_json)
+
+
+@app.command()
+def prove(
+    url: str | None = typer.Option(
+        None, help="cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://HOST, or https://HOST. [CLOUDINARY_URL]"
+    ),
+    key: str | None = typer.Option(None, help="With https://HOST: KEY:SECRET@CLOUD. With a data folder: an API key."),
+    data: Data = None,
+    signatures: int = typer.Option(20, min=1, max=10_000, help="How many signatures to race for."),
+    at_once: int = typer.Option(10, min=2, max=500, help="How many uploads race for each."),
+    seconds: float = typer.Option(120, min=1, help="Begin nothing new after so many seconds."),
+    as_json: Json = False,
+) -> None:
+    """Try from outside whether signatures work once on a running server: replays, torn uploads, lost replies, races."""
+    from uponce.cli.prove import run
+    from uponce.cli.prove.checks import Plan
+
+    run(url=url, key=key, data=data, plan=Plan(signatures, at_once, seconds), as_json=as_json)
+
+
+@app.command()
 def demo(keep: bool = typer.Option(False, help="Leave the server's folder behind, to look at.")) -> None:
     """Show the whole story on real media: start a server, upload, replay, race, tear, revoke, kill it."""
     from rich.console import Console

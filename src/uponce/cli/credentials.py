@@ -22,7 +22,7 @@ def find_credentials(data: str | None, api_key: str | None) -> Credentials:
     """CLOUDINARY_URL wins unless a data folder is named."""
     url = cloudinary_url()
     if url is not None and data is None:
-        return _from_url(url)
+        return credentials_of(url)
     settings = load(data=data)
     with opened(settings) as backend:
         keys = asyncio.run(_keys(backend.services.database))
@@ -38,7 +38,8 @@ async def _keys(database: Database) -> tuple[ApiKey, ...]:
     return tuple(await database.list_keys())
 
 
-def _from_url(url: str) -> Credentials:
+def credentials_of(url: str) -> Credentials:
+    """What a CLOUDINARY_URL says, or SettingRefused."""
     parts = urlsplit(url)
     prefix = parse_qs(parts.query).get("upload_prefix", [""])[0]
     if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname and prefix):

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 import typer
 
-from uponce.app.check import check_ready
+from uponce.adapters.versions import versions
+from uponce.app.check import check_clock, check_ready
 from uponce.cli.options import print_json
 from uponce.config import Settings, load
 from uponce.core.errors import UponceError
@@ -42,6 +43,7 @@ def examine(data: str | None) -> Iterator[Finding]:
     try:
         settings = load(data=data)
         yield Finding("settings", "ok", "readable")
+        yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
         with opened(settings) as backend:
             yield Finding("database", "ok", f"{settings.database_url}: WAL, synchronous=FULL, local file system")
             yield from _disk(settings)
@@ -68,9 +70,13 @@ async def _running_parts(backend: Backend) -> list[Finding]:
             Finding(name, "ok" if problem is None else "broken", problem or "answers")
             for name, problem in problems.items()
         ]
-        return [*findings, _sandbox(lambda: backend.decoders.sandboxed)]
+        return [*findings, _sandbox(lambda: backend.decoders.sandboxed), _clock(await check_clock(backend.services))]
     finally:
         await backend.decoders.close()
+
+
+def _clock(problem: str | None) -> Finding:
+    return Finding("clock", "ok" if problem is None else "warning", problem or "not behind the database")
 
 
 def _sandbox(sandboxed: Callable[[], bool]) -> Finding:

@@ -9,6 +9,7 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from uponce.app.check import check_clock
 from uponce.app.manage_keys import set_up
 from uponce.config import Settings, as_environment, load
 from uponce.core.errors import SettingRefused
@@ -25,7 +26,10 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
     listener = _listen(settings)
     base = base_url(settings, listener.getsockname()[1])
     with opened(settings, create=True) as backend:
-        for key in asyncio.run(_first_start(backend)):
+        keys, clock_problem = asyncio.run(_first_start(backend))
+        if clock_problem is not None:
+            typer.secho(f"uponce: {clock_problem}", fg="yellow", err=True)
+        for key in keys:
             typer.echo(f"# {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
     typer.echo(f"listening on {base}")
@@ -53,8 +57,10 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         raise typer.Exit(1)
 
 
-async def _first_start(backend: Backend) -> tuple[ApiKey, ...]:
-    return await set_up(backend.services, backend.settings.cloud, backend.settings.window)
+async def _first_start(backend: Backend) -> tuple[tuple[ApiKey, ...], str | None]:
+    """The keys that a first start makes, and what is wrong with the clock."""
+    keys = await set_up(backend.services, backend.settings.cloud, backend.settings.window)
+    return keys, await check_clock(backend.services)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -24,8 +24,8 @@ def check_fresh(
     """Raise unless timestamp − skew ≤ now ≤ timestamp + lifetime and the timestamp lies after the watermark.
 
     The lifetime is the key's window, or the signed `valid_for` where that is shorter. All in seconds. The
-    watermark is the newest timestamp whose ledger rows may have been dropped: at or before it nobody can know
-    any more whether a signature was spent, so it counts as stale whatever the window says now.
+    watermark is the newest timestamp whose ledger rows may be gone, by a purge or by a restore: at or before it nobody
+    can know any more whether a signature was spent, so it counts as stale whatever the window says now.
     """
     if timestamp > now + skew:
         raise FutureTimestamp(
@@ -38,7 +38,7 @@ def check_fresh(
     if watermark is not None and timestamp <= watermark:
         raise StaleRequest(
             f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}, "
-            "the time up to which used signatures have been purged"
+            "the time up to which used signatures have been purged. Ask for a new one."
         )
 
 

@@ -15,7 +15,8 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-lengt
 
 class HardenedProtocol(HttpToolsProtocol):
     """Closes connections whose head is larger than `MAX_HEAD_BYTES` or not complete after `HEAD_SECONDS`, and those
-    with more than `MAX_PIPELINED` requests waiting for an answer to the one before.
+    with more than `MAX_PIPELINED` requests waiting for an answer to the one before. Readers that stall are dropped
+    after `WRITE_SECONDS`.
 
     What counts is the bytes since the parser last had something to show for them, so endless chunk extensions and
     trailers end in the same way. The cut-off is exact to one read of the socket. Idle keep-alive connections are the
@@ -25,10 +26,12 @@ class HardenedProtocol(HttpToolsProtocol):
     MAX_HEAD_BYTES: ClassVar[int] = 64 * 1024
     HEAD_SECONDS: ClassVar[float] = 10.0
     MAX_PIPELINED: ClassVar[int] = 16
+    WRITE_SECONDS: ClassVar[float] = 30.0
 
     _reading_head = True
     _fruitless_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+    _write_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,7 +39,32 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._stop_write_deadline()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The reader is behind by the transport's buffer; each `WRITE_SECONDS` it must take some of it."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._write_deadline = self.loop.call_later(self.WRITE_SECONDS, self._check_reader, waiting)
+
+    def _check_reader(self, waited: int) -> None:
+        if self.transport.get_write_buffer_size() < waited:
+            self._watch_reader()
+        else:
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        self._stop_write_deadline()
+        super().resume_writing()
+
+    def _stop_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
 
     def data_received(self, data: bytes) -> None:
         if self._reading_head and self._deadline is None:

@@ -14,7 +14,7 @@ import pytest
 from tests.adapters.media.hostile import NOT_MEDIA
 from tests.adapters.media.pools import decoder_pids, run, status
 from uponce.adapters.media import samples
-from uponce.adapters.media.messages import Answer, Job
+from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderLost, DecoderProcess
 from uponce.core.errors import InvalidMedia, Refused, ServerBusy
@@ -176,6 +176,29 @@ def test_close_during_a_job(tmp_path: Path, jpeg: str) -> None:
     run(tmp_path, scenario, workers=1)
 
 
+def test_a_decoder_that_dies_once_while_it_starts_does_not_fail_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jpeg: str
+) -> None:
+    """Else one process fewer in memory, at the wrong moment, would end the whole server."""
+    starts, start = 0, DecoderProcess.start
+
+    async def die_first(setup: Setup, seconds: float) -> DecoderProcess:
+        nonlocal starts
+        starts += 1
+        process = await start(setup, seconds)
+        if starts == 1:
+            await process.close()
+            raise DecoderLost("killed")
+        return process
+
+    async def use(pool: DecoderPool) -> None:
+        assert await pool.inspect(jpeg, None) == JPEG
+
+    monkeypatch.setattr(DecoderProcess, "start", die_first)
+    run(tmp_path, use, workers=1)
+    assert starts == 2
+
+
 def test_a_root_that_does_not_exist_fails_the_start(tmp_path: Path) -> None:
     """Rather than every file later."""
 
@@ -268,7 +291,7 @@ def test_a_decoder_starts_without_the_servers_secrets(tmp_path: Path, monkeypatc
 
 ORPHANING = """
 import asyncio, sys
-from uponce.adapters.media.messages import Answer, Job
+from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
 async def main():

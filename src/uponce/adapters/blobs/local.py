@@ -99,17 +99,35 @@ class LocalBlobStore:
     async def delete(self, key: str) -> None:
         await self.in_thread(lambda: self.path_of(key).unlink(missing_ok=True))
 
-    async def published(self) -> AsyncIterator[StoredBlob]:
-        files = self._scan()
-        while batch := await self.in_thread(lambda: list(islice(files, _LIST_BATCH))):
+    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
+        folders = (folder for folder in self._shards() if folder.name.startswith(prefix[:2]))
+        # In the folder of another shard, a key could neither be opened nor deleted.
+        found = (blob for folder in folders for blob in _blobs_in(folder) if blob.key.startswith(folder.name))
+        return self._in_batches(blob for blob in found if blob.key.startswith(prefix))
+
+    def staged(self) -> AsyncIterator[StoredBlob]:
+        return self._in_batches(_blobs_in(self.staging))
+
+    async def _in_batches(self, blobs: Iterator[StoredBlob]) -> AsyncIterator[StoredBlob]:
+        while batch := await self.in_thread(lambda: list(islice(blobs, _LIST_BATCH))):
             for blob in batch:
                 yield blob
 
-    def _scan(self) -> Iterator[StoredBlob]:
-        now = time.time()
-        for folder in self._shards():
-            for entry, facts in _files(folder):
-                yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
+    async def digest(self, key: str) -> Digest | None:
+        return await self.in_thread(lambda: self._digest(key))
+
+    def _digest(self, key: str) -> Digest | None:
+        try:
+            descriptor = os.open(self.path_of(key), os.O_RDONLY | _SAFE)
+        except FileNotFoundError:
+            return None
+        md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            while block := file.read(_MOST_BUFFERED):
+                md5.update(block)
+                sha256.update(block)
+                size += len(block)
+        return Digest(size, md5.hexdigest(), sha256.hexdigest())
 
     async def sweep_stages(self, older_than: float) -> int:
         def sweep() -> int:
@@ -127,8 +145,11 @@ class LocalBlobStore:
         def probe() -> None:
             if not os.access(self.staging, os.W_OK):
                 raise PermissionError(errno.EACCES, "the staging folder is not writable")
-            if os.statvfs(self.staging).f_bavail == 0:
+            disk = os.statvfs(self.staging)
+            if disk.f_bavail == 0:
                 raise OSError(errno.ENOSPC, "no space left")
+            if disk.f_files and disk.f_favail == 0:  # file systems that make inodes at need count none
+                raise OSError(errno.ENOSPC, "no inodes left")
 
         await self.in_thread(probe)
 
@@ -321,6 +342,12 @@ def _files(folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
             with suppress(FileNotFoundError):
                 if _KEY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     yield entry, entry.stat(follow_symlinks=False)
+
+
+def _blobs_in(folder: Path) -> Iterator[StoredBlob]:
+    now = time.time()
+    for entry, facts in _files(folder):
+        yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
 
 
 def _make_folder(folder: Path) -> None:

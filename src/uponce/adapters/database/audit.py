@@ -43,3 +43,11 @@ def purge(connection: sqlite3.Connection, before: float, rows: int) -> int:
     return connection.execute(
         "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY at LIMIT ?)", (before, rows)
     ).rowcount
+
+
+def newest_moment(connection: sqlite3.Connection) -> int | None:
+    """What the clock has surely passed: a use or refusal that was written down, a watermark."""
+    newest: int | None = connection.execute(
+        "SELECT max(moment) FROM (SELECT max(at) AS moment FROM audit UNION ALL SELECT max(watermark) FROM api_keys)"
+    ).fetchone()[0]
+    return newest

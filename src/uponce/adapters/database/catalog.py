@@ -1,7 +1,7 @@
 """The catalog of assets, and the blobs that no asset may name any more."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,9 @@ _COLUMNS = (
     "facts, tags, context, original_filename"
 )
 _REPLACED = ("version", "version_id", "blob_key", "bytes", "md5", "sha256", "facts", "tags", "context")
+
+# What the blob store can make a path of.
+ADDRESSABLE = "(length(blob_key) = 32 AND blob_key NOT GLOB '*[^0-9a-f]*')"
 
 # An overwritten asset keeps its asset_id and its created_at.
 _PUT = (
@@ -74,8 +77,25 @@ def condemn(connection: sqlite3.Connection, blob_keys: Sequence[str], now: float
     return doomed
 
 
+def condemned(connection: sqlite3.Connection, blob_keys: Sequence[str]) -> Sequence[str]:
+    return [key for key in blob_keys if _is_condemned(connection, key)]
+
+
+def digests(connection: sqlite3.Connection, prefix: str) -> Mapping[str, Digest]:
+    """Of the blobs whose keys begin so. Since keys are lower-case hex, `g` comes after all that may follow."""
+    rows = connection.execute(
+        f"SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= ? AND blob_key < ? AND {ADDRESSABLE}",
+        (prefix, prefix + "g"),
+    )
+    return {key: Digest(size, md5, sha256) for key, size, md5, sha256 in rows}
+
+
+def _is_condemned(connection: sqlite3.Connection, blob_key: str) -> bool:
+    return connection.execute("SELECT 1 FROM condemned WHERE blob_key = ?", (blob_key,)).fetchone() is not None
+
+
 def _refuse_condemned(connection: sqlite3.Connection, blob_key: str) -> None:
-    if connection.execute("SELECT 1 FROM condemned WHERE blob_key = ?", (blob_key,)).fetchone():
+    if _is_condemned(connection, blob_key):
         raise BlobCondemned(
             "This upload took so long to complete that its bytes were swept away as abandoned. The signature is not "
             "spent: upload again."

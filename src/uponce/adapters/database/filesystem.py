@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
+_RETRY_SECONDS = 5
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
     "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
@@ -59,6 +60,19 @@ def make_private(path: Path) -> None:
     path.touch(mode=0o600, exist_ok=True)
     for folder in (path.parent, *(folder.parent for folder in missing)):
         sync_folder(folder)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """The same for as long as the same file has this name; DatabaseUnavailable when none has."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(
+            "The database's file is not where it was. Put it back, then send the same request again.",
+            detail=str(error),
+            retry_after=_RETRY_SECONDS,
+        ) from None
+    return facts.st_dev, facts.st_ino
 
 
 def sync_folder(folder: Path) -> None:

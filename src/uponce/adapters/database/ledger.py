@@ -95,6 +95,11 @@ def purge(connection: sqlite3.Connection, now: float, rows: int) -> int:
     return len(dropped)
 
 
+def raise_watermarks(connection: sqlite3.Connection, mark: int) -> None:
+    """Of every key, also of revoked ones; never down."""
+    connection.execute("UPDATE api_keys SET watermark = max(coalesce(watermark, :mark), :mark)", {"mark": mark})
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A place in a list of grants, newest timestamp first: after this row."""

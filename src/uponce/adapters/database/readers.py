@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from uponce.adapters.database.connection import discard
@@ -16,11 +17,16 @@ _THREADS = 2
 
 
 class Readers:
-    """Runs functions of a read-only connection off the event loop."""
+    """Runs functions of a read-only connection off the event loop.
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    `identify` tells which file lies where the database should: a connection to one that was moved or deleted
+    would go on reading it.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
         self._connect = connect
-        self._idle: list[sqlite3.Connection] = []
+        self._identify = identify
+        self._idle: list[tuple[Hashable, sqlite3.Connection]] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="uponce-database-reader")
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -34,24 +40,28 @@ class Readers:
     def close(self) -> None:
         self._threads.shutdown()
         while self._idle:
-            discard(self._idle.pop())
+            discard(self._idle.pop()[1])
 
     def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
         connection = None
         try:
-            connection = self._borrow()
+            file, connection = self._borrow()
             result = read(connection)
         except Exception as error:
             if connection is not None:
                 discard(connection)
             raise translated(error) from None
-        self._idle.append(connection)
+        self._idle.append((file, connection))
         return result
 
-    def _borrow(self) -> sqlite3.Connection:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-            return connection
+    def _borrow(self) -> tuple[Hashable, sqlite3.Connection]:
+        file = self._identify()
+        with suppress(IndexError):
+            while True:
+                opened_on, connection = self._idle.pop()
+                if opened_on == file:
+                    return file, connection
+                discard(connection)
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = ON")
+        return file, connection

@@ -5,18 +5,18 @@ Several server processes may share the file.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from uponce.adapters.database import audit, catalog, ledger
+from uponce.adapters.database import audit, catalog, checks, ledger
 from uponce.adapters.database.connection import connect
-from uponce.adapters.database.filesystem import locked, make_private, refuse_network
+from uponce.adapters.database.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.keys import KeyRing, SecretBox
 from uponce.adapters.database.readers import Readers
 from uponce.adapters.database.schema import migrate
 from uponce.adapters.database.writer import Job, Writer
-from uponce.app.ports import Clock, Committed, Draft, Page
+from uponce.app.ports import Clock, Committed, Draft, Page, Rule
 from uponce.core.errors import SettingRefused
 from uponce.core.values import (
     ApiKey,
@@ -25,6 +25,7 @@ from uponce.core.values import (
     AuditEvent,
     AuditRecord,
     Caller,
+    Digest,
     Grant,
     GrantRecord,
     GrantStatus,
@@ -49,8 +50,9 @@ class SqliteDatabase:
         self._clock = clock
         self._secrets = secrets
         self._connect = partial(connect, self._path)
-        self._writer = Writer(self._connect)
-        self._readers = Readers(self._connect)
+        identify = partial(identity, self._path)
+        self._writer = Writer(self._connect, identify)
+        self._readers = Readers(self._connect, identify)
 
     def open(self) -> None:
         """Create or migrate the file. SettingRefused when it cannot keep the guarantees, with the cure."""
@@ -126,8 +128,33 @@ class SqliteDatabase:
         await self._repeat(lambda connection: audit.purge(connection, self._clock.now() - audit_seconds, _PURGE_ROWS))
         return dropped
 
+    async def fence(self, skew: int) -> int:
+        def job(connection: sqlite3.Connection) -> int:
+            mark = int(self._clock.now()) + skew
+            ledger.raise_watermarks(connection, mark)
+            return mark
+
+        return await self._writer.run(job)
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda connection: catalog.condemn(connection, blob_keys, self._clock.now()))
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]:
+        return await self._readers.run(lambda connection: catalog.digests(connection, prefix))
+
+    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        return await self._readers.run(lambda connection: catalog.condemned(connection, blob_keys))
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        return await self._readers.run(lambda connection: checks.integrity(connection, deep))
+
+    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
+        return await self._readers.run(
+            lambda connection: checks.violations(connection, rule, self._clock.now(), audit_seconds)
+        )
+
+    async def newest_moment(self) -> int | None:
+        return await self._readers.run(audit.newest_moment)
 
     async def ping(self) -> None:
         await self._readers.run(lambda connection: connection.execute("SELECT count(*) FROM condemned").fetchone())

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -43,10 +43,16 @@ class Outcome:
 
 
 class Writer:
-    """Owns the only connection of this process that writes. `connect` is called in the writer's thread."""
+    """Owns the only connection of this process that writes. `connect` is called in the writer's thread.
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    `identify` tells which file lies where the database should: a connection to one that was moved or deleted
+    goes on writing, into what nobody will open again.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
         self._connect = connect
+        self._identify = identify
+        self._file: Hashable = None
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._gate = threading.Lock()
@@ -95,6 +101,7 @@ class Writer:
             outcomes = [_attempt(connection, waiting.job) for waiting in batch]
             failed = outcome_unknown  # from here on nobody can tell without reading back
             connection.execute("COMMIT")
+            self._refuse_moved()
         except Exception as error:
             self._disconnect()
             outcomes = [Outcome(error=failed(error)) for _ in batch]
@@ -111,9 +118,17 @@ class Writer:
 
     def _begin(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._file = self._identify()  # before connecting: should it change in between, the check finds it
             self._connection = self._connect()
         self._connection.execute("BEGIN IMMEDIATE")
+        self._refuse_moved()
         return self._connection
+
+    def _refuse_moved(self) -> None:
+        if self._identify() != self._file:
+            raise DatabaseUnavailable(
+                "The database's file was replaced by another one. Send the same request again.", retry_after=1
+            )
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

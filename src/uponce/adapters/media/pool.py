@@ -56,8 +56,8 @@ class DecoderPool:
         return bool(self._all) and all(process.sandboxed for process in self._all)
 
     async def start(self) -> None:
-        """Return when every decoder is ready; DecoderLost when one is not."""
-        started = await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True)
+        """Return when every decoder is ready; DecoderLost when one is not, at its second try either."""
+        started = await asyncio.gather(*(self._add_again() for _ in range(self._size)), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
                 await self.close()
@@ -156,6 +156,13 @@ class DecoderPool:
                 return
             except (DecoderLost, OSError):
                 await asyncio.sleep(_RESTART_PAUSE)
+
+    async def _add_again(self) -> None:
+        """One that dies by chance while it starts must not end the server, and its sister processes with it."""
+        with contextlib.suppress(DecoderLost):
+            await self._add()
+            return
+        await self._add()
 
     async def _add(self) -> None:
         setup = Setup(self._roots, self._memory_bytes, self._limits)

@@ -1,0 +1,258 @@
+"""The check of a whole store: whether rows and bytes agree, both ways, and the ledger with itself. It changes nothing.
+
+Beside running servers nothing is reported that only was in between. Rows and blobs are compared shard by shard, the
+rows first; whoever looks suspicious is looked at again later and reported only if it still does. Since a blob is
+durable before a row names it, and no key is ever named twice, a row that was there before a listing and is there
+after it had its blob to show in that listing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from uponce.app.ports import Rule, StoredBlob
+from uponce.app.services import Services
+from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
+from uponce.core.values import Digest
+
+STAGING = "staging"
+PLACES = (STAGING, *(f"{number:02x}" for number in range(256)))
+
+_MOST_SUSPECTS = 50_000
+_READ_AT_ONCE = 8
+_ABSENT = "it does not exist"
+
+
+class Severity(StrEnum):
+    """Damage needs a person; a warning does no harm yet; what is removable goes with the next sweep."""
+
+    DAMAGE = "damage"
+    WARNING = "warning"
+    REMOVABLE = "removable"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of finding. `meaning` says what they are and what to do about them."""
+
+    name: str
+    severity: Severity
+    meaning: str
+
+
+HOLLOW = Kind("hollow", Severity.DAMAGE, "assets whose bytes are gone: restore the blobs from a backup")
+SIZE = Kind("size", Severity.DAMAGE, "blobs with another size than was uploaded: restore them from a backup")
+HASH = Kind("hash", Severity.DAMAGE, "blobs with other bytes than were uploaded: check the disk, restore a backup")
+UNREADABLE = Kind(
+    "unreadable", Severity.DAMAGE, "blobs that cannot be read: check the disk, restore them from a backup"
+)
+DATABASE = Kind("database", Severity.DAMAGE, "faults of the database file: stop the server, restore it from a backup")
+ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
+CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not come to delete")
+STAGED = Kind("staged", Severity.REMOVABLE, "unfinished uploads that were left behind")
+
+RULES = {
+    Rule.ADDRESSABLE: Kind("blob_key", Severity.DAMAGE, "assets whose blob key is none: restore the database"),
+    Rule.NOT_CONDEMNED: Kind(
+        "condemned_asset", Severity.DAMAGE, "assets whose bytes a sweep may delete: copy the media, report a bug"
+    ),
+    Rule.WITHIN_USES: Kind("overused", Severity.DAMAGE, "signatures used more often than they allow: report a bug"),
+    Rule.DATED: Kind("undated", Severity.DAMAGE, "signatures whose uses and time of use disagree: report a bug"),
+    Rule.AUDITED: Kind("unaudited", Severity.DAMAGE, "signatures whose uses are not those in the audit: report a bug"),
+    Rule.PURGED: Kind(
+        "overdue", Severity.WARNING, "grants to be forgotten for more than an hour: run `uponce sweep`, or the server"
+    ),
+    Rule.AFTER_WATERMARK: Kind(
+        "watermark",
+        Severity.WARNING,
+        "grants that count as purged: refused as stale. Normal after a restore, else check the clock",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. `subject` is an asset's name, a blob's key or a grant's key in hex."""
+
+    kind: Kind
+    subject: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Examined:
+    """What has been looked at so far.
+
+    `places` is how many of PLACES; `bytes` is the size of all blobs, `hashed` how many of them were read;
+    `in_flight` are young blobs, staged or not, that no asset names yet.
+    """
+
+    places: int = 0
+    assets: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    hashed: int = 0
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    kind: Kind
+    detail: str
+
+
+Suspects = Mapping[str, Suspect]
+
+
+async def fsck(
+    services: Services,
+    *,
+    grace_seconds: float,
+    audit_seconds: int,
+    deep: bool = False,
+    settle_seconds: float = 1.0,
+    progress: Callable[[Examined], None] = lambda examined: None,
+) -> AsyncIterator[Finding]:
+    """Everything that is wrong, as it is found; one shard and what is suspicious are in memory at a time.
+
+    `deep` reads and hashes every blob. Suspects get `settle_seconds` before the second look.
+    """
+    broken = await services.database.integrity(deep=deep)
+    for sentence in broken:
+        yield Finding(DATABASE, "database", sentence)
+    try:
+        for rule, kind in RULES.items():
+            for subject in await services.database.violations(rule, audit_seconds):
+                yield Finding(kind, subject)
+        comparison = _Comparison(services, grace_seconds, deep, settle_seconds, progress)
+        async for finding in comparison.findings():
+            yield finding
+    except DatabaseUnavailable:
+        if not broken:  # otherwise the reason was told
+            raise
+
+
+class _Comparison:
+    """Of the catalog with the blob store."""
+
+    def __init__(
+        self,
+        services: Services,
+        grace_seconds: float,
+        deep: bool,
+        settle_seconds: float,
+        progress: Callable[[Examined], None],
+    ) -> None:
+        self._database = services.database
+        self._blobs = services.blobs
+        self._grace = grace_seconds
+        self._deep = deep
+        self._settle = settle_seconds
+        self._progress = progress
+        self._examined = Examined()
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        suspects: dict[str, Suspects] = {}
+        for place in PLACES:
+            if found := await self._look(place):
+                suspects[place] = found
+            self._examined.places += 1
+            self._progress(self._examined)
+            if sum(map(len, suspects.values())) > _MOST_SUSPECTS or (suspects and place == PLACES[-1]):
+                await asyncio.sleep(self._settle)
+                async for finding in self._confirmed(suspects):
+                    yield finding
+                suspects = {}
+
+    async def _confirmed(self, suspects: Mapping[str, Suspects]) -> AsyncIterator[Finding]:
+        for place, before in suspects.items():
+            now = await self._look(place, before)
+            for key in before.keys() & now.keys():
+                finding = await self._finding(key, now[key])
+                if finding is not None:
+                    yield finding
+
+    async def _finding(self, key: str, suspect: Suspect) -> Finding | None:
+        """None when the asset has other bytes by now."""
+        if suspect.kind.severity is Severity.REMOVABLE:
+            return Finding(suspect.kind, key, suspect.detail)
+        asset = await self._database.find_commit(key)
+        if asset is None:
+            return None
+        name = asset.name
+        subject = f"{name.cloud}/{name.resource_type}/{name.type}/{name.public_id}"
+        return Finding(suspect.kind, subject, f"blob {key}: {suspect.detail}")
+
+    async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
+        """Whatever is suspicious in one place; `again` are those of the first look, which is the one that counts."""
+        if place == STAGING:
+            rows: Mapping[str, Digest] = {}
+            blobs = {blob.key: blob async for blob in self._blobs.staged()}
+            suspects = {key: _left(STAGED, blob) for key, blob in blobs.items() if blob.age >= self._grace}
+        else:
+            rows = await self._database.digests(place)
+            blobs = {blob.key: blob async for blob in self._blobs.published(place)}
+            suspects = _unlike(rows, blobs) | await self._unnamed(rows, blobs)
+            if self._deep:
+                sound = {key: rows[key] for key in rows.keys() - suspects.keys() if again is None or key in again}
+                suspects |= await self._rotten(sound)
+        if again is None:
+            self._count(rows, blobs, suspects)
+        return suspects
+
+    async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
+        """Blobs without a row, but for the young ones: those may belong to an upload that is about to commit."""
+        unnamed = {key: blobs[key] for key in blobs.keys() - rows.keys()}
+        condemned = set(await self._database.condemned(list(unnamed)))
+        return {
+            key: _left(CONDEMNED if key in condemned else ORPHAN, blob)
+            for key, blob in unnamed.items()
+            if key in condemned or blob.age >= self._grace
+        }
+
+    async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Suspect]:
+        """Blobs of the right size that have other bytes, or none to be had."""
+        suspects: dict[str, Suspect] = {}
+        left = iter(rows.items())
+        while batch := dict(islice(left, _READ_AT_ONCE)):
+            verdicts = await asyncio.gather(*(self._verdict(key, digest) for key, digest in batch.items()))
+            suspects |= {key: verdict for key, verdict in zip(batch, verdicts, strict=True) if verdict is not None}
+            self._examined.hashed += len(batch)
+            self._progress(self._examined)
+        return suspects
+
+    async def _verdict(self, key: str, expected: Digest) -> Suspect | None:
+        try:
+            found = await self._blobs.digest(key)
+        except StorageUnavailable as error:
+            return Suspect(UNREADABLE, error.detail)
+        if found is None:
+            return Suspect(HOLLOW, _ABSENT)
+        if found != expected:
+            return Suspect(HASH, f"its SHA-256 is {found.sha256} instead of {expected.sha256}")
+        return None
+
+    def _count(
+        self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob], suspects: Mapping[str, Suspect]
+    ) -> None:
+        examined = self._examined
+        examined.assets += len(rows)
+        examined.blobs += len(blobs)
+        examined.bytes += sum(blob.size for blob in blobs.values())
+        examined.in_flight += len(blobs.keys() - rows.keys() - suspects.keys())
+
+
+def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
+    """Rows whose blob is not there, or of another size."""
+    suspects = {key: Suspect(HOLLOW, _ABSENT) for key in rows.keys() - blobs.keys()}
+    for key in rows.keys() & blobs.keys():
+        expected, found = rows[key].size, blobs[key].size
+        if found != expected:
+            suspects[key] = Suspect(SIZE, f"it has {found} bytes instead of {expected}")
+    return suspects
+
+
+def _left(kind: Kind, blob: StoredBlob) -> Suspect:
+    return Suspect(kind, f"{blob.size} bytes, {int(blob.age)} seconds old")

@@ -1,0 +1,23 @@
+"""`uponce fence`"""
+
+import asyncio
+
+import typer
+
+from uponce.app.fence import fence
+from uponce.cli.options import print_json
+from uponce.config import load
+from uponce.core.freshness import utc
+from uponce.wiring import opened
+
+
+def run(*, data: str | None, as_json: bool) -> None:
+    with opened(load(data=data)) as backend:
+        watermark = asyncio.run(fence(backend.services))
+    if as_json:
+        print_json({"watermark": watermark})
+        return
+    typer.echo(
+        f"every signature with a timestamp up to {utc(watermark)} is refused from now on; newer ones work, and keys "
+        "that are created now work at once"
+    )

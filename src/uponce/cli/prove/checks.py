@@ -1,0 +1,232 @@
+"""What is tried, as data: each check, what is promised, how many requests it takes at most, and the act."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from uponce.cli.prove.exchange import Reply
+from uponce.cli.prove.site import Fields, Site, dot, opening
+
+PAUSE_SECONDS = 1.0
+
+
+class Verdict(StrEnum):
+    """From good to bad. `unclear`: no answer that says it, such as a rate limit or a broken connection."""
+
+    HOLDS = "holds"
+    UNCLEAR = "unclear"
+    BROKEN = "broken"
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    return max(verdicts, key=list(Verdict).index)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was seen, and what it says of the promise. `quote` is the server's own sentence."""
+
+    verdict: Verdict
+    seen: str
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`requests` is the most that it sends; `chapter` is the heading it stands under."""
+
+    chapter: str
+    title: str
+    promise: str
+    requests: int
+    act: Callable[[Site], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    signatures: int = 20
+    at_once: int = 10
+    seconds: float = 120
+
+
+async def first_upload(site: Site) -> Outcome:
+    return _stored(await site.upload(site.new_signature(), dot(1)))
+
+
+def replay(
+    number: int, *, kind: str = "image", query: bool = False, pause: float = 0
+) -> Callable[[Site], Awaitable[Outcome]]:
+    """Upload, then again with the same signature and file `number`."""
+
+    async def act(site: Site) -> Outcome:
+        fields = site.new_signature()
+        first = await site.upload(fields, dot(1))
+        if not first.accepted:
+            return _stored(first)
+        await asyncio.sleep(pause)
+        again = site.upload({}, dot(number), kind, query=fields) if query else site.upload(fields, dot(number), kind)
+        return _refused(await again)
+
+    return act
+
+
+def after(
+    spoil: Callable[[Fields], tuple[Fields, bytes | None]], *, taken: Verdict
+) -> Callable[[Site], Awaitable[Outcome]]:
+    """A try that must fail, then a good upload with the same signature. `taken`: what it means if the try succeeds."""
+
+    async def act(site: Site) -> Outcome:
+        fields = site.new_signature()
+        bad = await site.upload(*spoil(fields))
+        if bad.accepted:
+            return Outcome(taken, "200, it was taken")
+        return await _still_works(site, fields)
+
+    return act
+
+
+def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[Outcome]]:
+    """An upload that ends early, by FIN and by RST; then the same signature, each time."""
+
+    async def act(site: Site) -> Outcome:
+        return _together([await one(site, reset=reset) for reset in (False, True)])
+
+    async def one(site: Site, *, reset: bool) -> Outcome:
+        fields, file = site.new_signature(), dot(1)
+        request = site.form(fields, file)
+        head = request.index(b"\r\n\r\n") + 4
+        await site.tear(request, cut(head, head + len(opening(fields, file)), len(request)), reset=reset)
+        return await _still_works(site, fields)
+
+    return act
+
+
+def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awaitable[Outcome]]:
+    """Send all of it, hang up unread, ask twice more with other files.
+
+    Whether the first was stored cannot be known. But at most one of the three may be.
+    """
+
+    async def act(site: Site) -> Outcome:
+        fields = site.new_signature()
+        request = site.form(fields, dot(1))
+        await site.tear(request, len(request), reset=reset, at_once=at_once)
+        second = await site.upload(fields, dot(2))
+        third = await site.upload(fields, dot(3))
+        if second.replaced or third.replaced:
+            return Outcome(Verdict.BROKEN, "it was stored twice")
+        if second.accepted or third.accepted:
+            outcome = _refused(third if second.accepted else second)
+            return Outcome(outcome.verdict, f"stored, then {outcome.seen}", outcome.quote)
+        outcome = _together([_refused(second), _refused(third)])
+        return Outcome(outcome.verdict, outcome.seen, outcome.quote)
+
+    return act
+
+
+def race(plan: Plan) -> Callable[[Site], Awaitable[Outcome]]:
+    """Each signature in as many uploads as asked, all complete at the same moment, each with another file."""
+
+    async def act(site: Site) -> Outcome:
+        replies: list[list[Reply]] = []
+        while len(replies) < plan.signatures and not site.time_is_up:
+            replies.append(await site.race(site.new_signature(), [dot(number) for number in range(plan.at_once)]))
+        return judge_race(replies, plan.signatures)
+
+    return act
+
+
+def judge_race(contests: Sequence[Sequence[Reply]], asked: int) -> Outcome:
+    winners = [sum(reply.accepted for reply in contest) for contest in contests]
+    refused = sum(reply.refused for contest in contests for reply in contest)
+    others = [reply for contest in contests for reply in contest if not (reply.accepted or reply.refused)]
+    doubles = sum(
+        number > 1 or any(reply.replaced for reply in contest)
+        for number, contest in zip(winners, contests, strict=True)
+    )
+    quote = next((r.message for contest in contests for r in contest if r.refused), "")
+    if doubles:
+        return Outcome(Verdict.BROKEN, f"{doubles} of {len(contests)} stored several", quote)
+    if others or not contests:
+        problem = next((reply.problem for reply in others), "")
+        return Outcome(Verdict.UNCLEAR, f"{len(others)} without a clear answer", problem)
+    if 0 in winners:
+        return Outcome(Verdict.BROKEN, f"{winners.count(0)} of {len(contests)} had no winner", quote)
+    cut = f" of {asked}: time was up" if len(contests) < asked else ""
+    return Outcome(Verdict.HOLDS, f"{len(contests)} stored{cut}, {refused} refused", quote)
+
+
+def _stored(reply: Reply) -> Outcome:
+    if reply.replaced:
+        return Outcome(Verdict.BROKEN, "it was stored twice")
+    if reply.accepted:
+        return Outcome(Verdict.HOLDS, "200, stored")
+    return Outcome(Verdict.BROKEN if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
+
+
+def _refused(reply: Reply) -> Outcome:
+    if reply.accepted:
+        return Outcome(Verdict.BROKEN, "200, stored again")
+    return Outcome(Verdict.HOLDS if reply.refused else Verdict.UNCLEAR, str(reply), reply.message or reply.problem)
+
+
+async def _still_works(site: Site, fields: Fields) -> Outcome:
+    """Asked again once, a moment later: a server may take a while to notice that a connection is gone."""
+    reply = await site.upload(fields, dot(2))
+    if not reply.accepted:
+        await asyncio.sleep(PAUSE_SECONDS)
+        reply = await site.upload(fields, dot(2))
+    outcome = _stored(reply)
+    return Outcome(outcome.verdict, f"then {outcome.seen}", outcome.quote)
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    verdict = worst(outcome.verdict for outcome in outcomes)
+    return next(outcome for outcome in outcomes if outcome.verdict is verdict)
+
+
+_WORKS = "A signature works ..."
+_NOT_TWICE = "... once"
+_FREE = "What fails costs nothing"
+_TORN = "Nor does what is cut off"
+_LOST = "An answer that is lost makes no second asset"
+_RACE = "Of many at the same moment one wins"
+
+_USED, _GOOD = "refused", "still good"
+
+
+def checks(plan: Plan) -> tuple[Check, ...]:
+    """In this order: the race gets the time that the others leave."""
+    return (
+        Check(_WORKS, "An image of one pixel", "stored", 1, first_upload),
+        Check(_NOT_TWICE, "The same file again", _USED, 2, replay(1)),
+        Check(_NOT_TWICE, "Another file", _USED, 2, replay(2)),
+        Check(_NOT_TWICE, "As another resource type", _USED, 2, replay(2, kind="raw")),
+        Check(_NOT_TWICE, "With its fields in the query", _USED, 2, replay(2, query=True)),
+        Check(_NOT_TWICE, "After a pause", _USED, 2, replay(2, pause=2 * PAUSE_SECONDS)),
+        Check(_FREE, "A text sent as an image", _GOOD, 3, after(lambda f: (f, b"no image"), taken=Verdict.UNCLEAR)),
+        Check(_FREE, "An empty file", _GOOD, 3, after(lambda f: (f, b""), taken=Verdict.UNCLEAR)),
+        Check(_FREE, "No file", _GOOD, 3, after(lambda f: (f, None), taken=Verdict.BROKEN)),
+        Check(_FREE, "A name that was not signed", _GOOD, 3, after(_altered, taken=Verdict.BROKEN)),
+        Check(_TORN, "Within the head", _GOOD, 6, torn(lambda head, file, end: head // 2)),
+        Check(_TORN, "After the head", _GOOD, 6, torn(lambda head, file, end: head)),
+        Check(_TORN, "Among the fields", _GOOD, 6, torn(lambda head, file, end: (head + file) // 2)),
+        Check(_TORN, "Before the file", _GOOD, 6, torn(lambda head, file, end: file)),
+        Check(_TORN, "Within the file", _GOOD, 6, torn(lambda head, file, end: file + 20)),
+        Check(_TORN, "Before the very last byte", _GOOD, 6, torn(lambda head, file, end: end - 1)),
+        Check(_LOST, "Closed at once", "one at most", 3, lost(at_once=True)),
+        Check(_LOST, "Closed unread", "one at most", 3, lost()),
+        Check(_LOST, "Reset unread", "one at most", 3, lost(reset=True)),
+        Check(
+            _RACE,
+            f"{plan.signatures} signatures, {plan.at_once} at once",
+            "one stored each",
+            plan.signatures * plan.at_once,
+            race(plan),
+        ),
+    )
+
+
+def _altered(fields: Fields) -> tuple[Fields, bytes]:
+    return {**fields, "public_id": fields["public_id"] + "-altered"}, dot(1)

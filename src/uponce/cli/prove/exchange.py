@@ -1,0 +1,127 @@
+"""One request and its reply on a connection of its own, with the request in the caller's hands byte by byte."""
+
+import asyncio
+import json
+import socket
+import ssl
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+
+NO_REPLY = 0
+_MOST_BYTES = 1024 * 1024
+# They speak of the hour or the line, not of the signature: timeouts and rate limits (420 is Cloudinary's).
+_NOT_DEFINITE = frozenset({408, 420, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`status` is NO_REPLY when there was none; `problem` then says why. `body` is empty when it is no JSON object."""
+
+    status: int
+    body: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.status == 200
+
+    @property
+    def replaced(self) -> bool:
+        """It says that an asset of this name was there before."""
+        return self.accepted and self.body.get("overwritten") is True
+
+    @property
+    def refused(self) -> bool:
+        """Definitely: a 4xx that speaks of this request, with the JSON error that SDKs read."""
+        return 400 <= self.status < 500 and self.status not in _NOT_DEFINITE and bool(self.message)
+
+    @property
+    def message(self) -> str:
+        error = self.body.get("error")
+        return str(error.get("message", "")) if isinstance(error, dict) else ""
+
+    def __str__(self) -> str:
+        if self.status == NO_REPLY:
+            return "no reply"
+        error = self.body.get("error")
+        code = str(error.get("code", "")) if isinstance(error, dict) else ""
+        return f"{self.status} {code}".strip()
+
+
+class Exchange(asyncio.Protocol):
+    """Reads from the start, so that nothing is missed of a server that answers early and hangs up.
+
+    `reply` is done with the reply, or with NO_REPLY when the connection ends first.
+    """
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = bytearray()
+        self._headers: set[bytes] = set()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._finish(Reply(NO_REPLY, problem=f"what it answered is not HTTP: {error}"))
+        if len(self._body) > _MOST_BYTES:
+            self._finish(Reply(NO_REPLY, problem=f"its answer is longer than {_MOST_BYTES} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.add(name.lower())
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:  # the others announce one that is still to come
+            self._finish(Reply(status, _json_object(bytes(self._body))))
+        self._headers.clear()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._headers and not self._headers & {b"content-length", b"transfer-encoding"}:
+            self.on_message_complete()  # the end of the connection is the end of such a body
+        self._finish(Reply(NO_REPLY, problem=str(error or "the connection was closed without an answer")))
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def hang_up(self, *, reset: bool = False) -> None:
+        """At once, with a FIN, or a RST. Nothing where the other end was quicker."""
+        if self._transport.is_closing():
+            return
+        if reset:
+            no_linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        self._transport.abort()
+
+    def _finish(self, reply: Reply) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+
+async def connect(host: str, port: int, *, tls: bool, seconds: float) -> Exchange:
+    """OSError, TimeoutError included, when there is no connection."""
+    context = ssl.create_default_context() if tls else None
+    async with asyncio.timeout(seconds):
+        _, exchange = await asyncio.get_running_loop().create_connection(Exchange, host, port, ssl=context)
+    return exchange
+
+
+def _json_object(data: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

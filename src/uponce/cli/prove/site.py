@@ -1,0 +1,168 @@
+"""The deployment under test: what is signed for it, what is sent to it, and what it has stored for us."""
+
+import asyncio
+import struct
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from urllib.parse import quote, urlencode, urlsplit
+
+from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.cli.credentials import Credentials
+from uponce.cli.prove.exchange import NO_REPLY, Exchange, Reply, connect
+from uponce.core.canonical import string_to_sign
+from uponce.core.errors import SettingRefused
+from uponce.core.signature import sign
+
+Fields = Mapping[str, str]
+
+_SECONDS = 30
+_SETTLE_SECONDS = 0.05
+_BOUNDARY = "----uponce-prove"
+# No CRLF at the end: a form is complete with its very last byte, not before.
+_TAIL = f"\r\n--{_BOUNDARY}--".encode()
+
+
+class Site:
+    """Sends to the one address of the credentials and to no other. Every asset gets a name in `folder`.
+
+    `seconds` from now, `time_is_up`. `sent` counts requests; `on_request` is called with each. `assets` are the
+    (resource type, public_id) of all that may have been stored, in order, also where nobody saw the answer.
+    """
+
+    def __init__(self, credentials: Credentials, seconds: float) -> None:
+        address = urlsplit(credentials.base)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise SettingRefused(f"{credentials.base} is no address. Write it like https://media.example.")
+        self.base = credentials.base
+        self.cloud = credentials.key.cloud
+        self.folder = f"uponce-prove/{RandomIds().hex(12)}"
+        self.sent = 0
+        self.assets: dict[tuple[str, str], None] = {}
+        self._key = credentials.key
+        self._tls = address.scheme == "https"
+        self._host = address.hostname
+        self._port = address.port or (443 if self._tls else 80)
+        self._netloc = address.netloc.rpartition("@")[2]
+        self._path = address.path
+        self._named = 0
+        self._deadline = time.monotonic() + seconds
+        self.on_request: Callable[[], object] = lambda: None
+
+    @property
+    def time_is_up(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def new_signature(self) -> Fields:
+        """The fields of one upload under a name that nothing else has: servers that know no `nonce` take them."""
+        self._named += 1
+        name = f"{self.folder}/{self._named}"
+        self.assets["image", name] = None
+        return self.sign({"public_id": name})
+
+    def sign(self, params: Fields) -> Fields:
+        signed = {**params, "timestamp": str(int(SystemClock().now()))}
+        signature = sign(string_to_sign(signed), self._key.secrets[0])
+        return signed | {"api_key": self._key.api_key, "signature": signature}
+
+    def form(self, fields: Fields, file: bytes | None, kind: str = "image", query: Fields | None = None) -> bytes:
+        """An upload as it goes over the wire. Without a file, a form of fields alone."""
+        body = opening(fields, file) + (file or b"") + _TAIL
+        return self.request(f"{kind}/upload", body, f"multipart/form-data; boundary={_BOUNDARY}", query)
+
+    def request(self, path: str, body: bytes, content_type: str, query: Fields | None = None) -> bytes:
+        target = f"{self._path}/v1_1/{quote(self.cloud)}/{path}" + (f"?{urlencode(query)}" if query else "")
+        head = (
+            f"POST {target} HTTP/1.1\r\nHost: {self._netloc}\r\nUser-Agent: uponce-prove\r\n"
+            f"Accept: application/json\r\nConnection: close\r\nContent-Type: {content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    async def upload(
+        self, fields: Fields, file: bytes | None, kind: str = "image", query: Fields | None = None
+    ) -> Reply:
+        return self._noted(kind, await self.ask(self.form(fields, file, kind, query)))
+
+    async def ask(self, request: bytes) -> Reply:
+        (reply,) = await self.ask_together([request])
+        return reply
+
+    async def ask_together(self, requests: Sequence[bytes]) -> list[Reply]:
+        """All but the last byte of each, then all the last bytes at once."""
+        try:
+            exchanges = await self._open(len(requests))
+        except OSError as error:
+            return [Reply(NO_REPLY, problem=_reason(error))] * len(requests)
+        try:
+            for exchange, request in zip(exchanges, requests, strict=True):
+                exchange.send(request[:-1])
+            if len(requests) > 1:
+                await asyncio.sleep(_SETTLE_SECONDS)
+            for exchange, request in zip(exchanges, requests, strict=True):
+                exchange.send(request[-1:])
+            await asyncio.wait([exchange.reply for exchange in exchanges], timeout=_SECONDS)
+            late = Reply(NO_REPLY, problem=f"it did not answer within {_SECONDS} seconds")
+            return [exchange.reply.result() if exchange.reply.done() else late for exchange in exchanges]
+        finally:
+            for exchange in exchanges:
+                exchange.hang_up()
+
+    async def race(self, fields: Fields, files: Sequence[bytes]) -> list[Reply]:
+        replies = await self.ask_together([self.form(fields, file) for file in files])
+        return [self._noted("image", reply) for reply in replies]
+
+    async def tear(self, request: bytes, length: int, *, reset: bool, at_once: bool = False) -> None:
+        """Send so many bytes of a request and hang up: a moment later, so that a RST does not overtake them."""
+        with suppress(OSError):
+            (exchange,) = await self._open(1)
+            exchange.send(request[:length])
+            await asyncio.sleep(0 if at_once else _SETTLE_SECONDS)
+            exchange.hang_up(reset=reset)
+
+    async def _open(self, number: int) -> list[Exchange]:
+        tried = await asyncio.gather(*(self._connect() for _ in range(number)), return_exceptions=True)
+        opened = [exchange for exchange in tried if isinstance(exchange, Exchange)]
+        for failure in tried:
+            if isinstance(failure, BaseException):
+                for exchange in opened:
+                    exchange.hang_up()
+                raise failure
+        return opened
+
+    async def _connect(self) -> Exchange:
+        self.sent += 1
+        self.on_request()
+        return await connect(self._host, self._port, tls=self._tls, seconds=_SECONDS)
+
+    def _noted(self, kind: str, reply: Reply) -> Reply:
+        if reply.accepted and "public_id" in reply.body:
+            self.assets[str(reply.body.get("resource_type", kind)), str(reply.body["public_id"])] = None
+        return reply
+
+
+def opening(fields: Fields, file: bytes | None) -> bytes:
+    """A form up to the first byte of its file."""
+    parts = [f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}' for n, v in fields.items()]
+    if file is not None:
+        named = 'name="file"; filename="dot.png"\r\nContent-Type: image/png'
+        parts.append(f"--{_BOUNDARY}\r\nContent-Disposition: form-data; {named}\r\n\r\n")
+    return "\r\n".join(parts).encode()
+
+
+def dot(number: int) -> bytes:
+    """A PNG of one pixel; each of the first 16 million numbers has a colour, and so bytes, of its own."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + number.to_bytes(3, "big"))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no connection within {_SECONDS} seconds"
+    return str(error.strerror or error)

@@ -1,0 +1,315 @@
+"""fsck finds every fault that is there, none that is not, and changes nothing."""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from tests.app.planted import PLANTERS, keys, plant_healthy, plant_missing_index_entries, put_assets, put_blobs
+from tests.app.test_sweep import orphan
+from tests.app.uploads import attempt, form, outcome
+from tests.world import OTHER_PNG, World
+from uponce.app.fsck import PLACES, RULES, Examined, Finding, Severity, fsck
+from uponce.app.ports import Rule, StoredBlob
+from uponce.app.services import Services
+from uponce.app.sweep import sweep
+from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
+from uponce.core.values import Digest
+
+DAY = 86400
+MANY = 1000
+
+
+@dataclass
+class Checked:
+    """What one check said: the subjects by kind, and the last counts."""
+
+    found: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    findings: list[Finding] = field(default_factory=list)
+    examined: Examined = field(default_factory=Examined)
+
+    @property
+    def damage(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.kind.severity is Severity.DAMAGE]
+
+
+async def check(
+    world: World,
+    *,
+    services: Services | None = None,
+    deep: bool = False,
+    grace: float = 3600,
+    settle: float = 0,
+) -> Checked:
+    checked = Checked()
+
+    def note(examined: Examined) -> None:
+        checked.examined = examined
+
+    async for finding in fsck(
+        services or world.services,
+        grace_seconds=grace,
+        audit_seconds=DAY,
+        deep=deep,
+        settle_seconds=settle,
+        progress=note,
+    ):
+        checked.findings.append(finding)
+        checked.found[finding.kind.name].add(finding.subject)
+    return checked
+
+
+def run(world: World, **options: Any) -> Checked:
+    return asyncio.run(check(world, **options))
+
+
+class Around:
+    """A port with some methods replaced."""
+
+    def __init__(self, real: Any, **methods: Any) -> None:
+        self._real = real
+        self._methods = methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._real, name)
+
+
+@pytest.mark.parametrize(("many", "deep"), [(MANY, True), (20, False)])
+def test_a_thousand_faults_of_every_kind_are_found_and_nothing_else(world: World, many: int, deep: bool) -> None:
+    """All planted into one store, beside healthy assets: each is named once, under its own kind."""
+    plant_healthy(world, many)
+    planted = {kind: plant(world, many) for kind, plant in PLANTERS.items()}
+    if not deep:
+        planted.pop("hash")
+
+    checked = run(world, deep=deep)
+
+    database = [f.detail for f in checked.findings if f.kind.name == "database"]
+    assert database == ["CHECK constraint failed in grants"]  # SQLite's own word on those used too often
+    assert {kind: found for kind, found in checked.found.items() if kind != "database"} == planted
+    assert [len(subjects) for subjects in planted.values()] == [many] * len(planted)
+    assert len(checked.findings) == many * len(planted) + 1
+
+
+@pytest.mark.parametrize("kind", sorted(PLANTERS))
+def test_one_fault_alone_is_found(world: World, kind: str) -> None:
+    """With nothing else about, in a store of one shard's worth."""
+    plant_healthy(world, 3)
+    planted = PLANTERS[kind](world, 1)
+    found = run(world, deep=True).found
+    found.pop("database", None)
+    assert found == {kind: planted}
+
+
+def test_rows_that_an_index_lost_are_found_by_a_deep_check(world: World) -> None:
+    plant_missing_index_entries(world, MANY)
+    assert [f.detail for f in run(world).findings] == ["wrong # of entries in index audit_age"]
+    missing = [f.detail for f in run(world, deep=True).findings if "missing from index audit_age" in f.detail]
+    assert len(missing) == len(set(missing)) == MANY
+
+
+def test_a_torn_database_is_told_and_not_raised(world: World) -> None:
+    """Pages of zeros in the midst of the file."""
+    plant_healthy(world, MANY)
+    world.close()
+    size = world.path.stat().st_size
+    with world.path.open("r+b") as file:
+        file.seek(size // 2 // 4096 * 4096)
+        file.write(bytes(8 * 4096))
+    broken = World(world.path.parent)
+    try:
+        assert any(finding.kind.name == "database" for finding in run(broken).findings)
+    finally:
+        broken.close()
+
+
+def test_a_database_that_cannot_be_read_raises(world: World) -> None:
+    async def gone(*_: object) -> None:
+        raise DatabaseUnavailable("gone")
+
+    world.swap(database=Around(world.database, violations=gone))
+    with pytest.raises(DatabaseUnavailable):
+        run(world)
+
+
+def test_unreadable_blobs_are_found_by_a_deep_check_and_do_not_end_it(world: World) -> None:
+    bad = set(keys("bad", MANY))
+    put_blobs(world, bad)
+    subjects = put_assets(world, bad)
+    planted = PLANTERS["hash"](world, 10)
+
+    async def digest(key: str) -> Digest | None:
+        if key in bad:
+            raise StorageUnavailable("no", detail="[Errno 5] Input/output error")
+        return await world.blobs.digest(key)
+
+    world.swap(blobs=Around(world.blobs, digest=digest))
+    checked = run(world, deep=True)
+    assert checked.found == {"unreadable": subjects, "hash": planted}
+    assert "Input/output error" in checked.findings[0].detail + checked.findings[-1].detail
+
+
+def test_both_digests_are_compared(world: World) -> None:
+    """A row with the right SHA-256 and a wrong MD5 is damage too: delivery shows the MD5."""
+    plant_healthy(world, 5)
+    world.sql("UPDATE assets SET md5 = 'ffff' WHERE id = 1")
+    assert len(run(world, deep=True).found["hash"]) == 1
+
+
+def test_a_store_after_real_uploads_is_clean(world: World) -> None:
+    for number in range(20):
+        assert attempt(world, world.sign({"public_id": f"cat-{number % 7}"})) == "ok"
+    world.sign()
+    checked = run(world, deep=True, grace=0)
+    assert checked.findings == []
+    examined = checked.examined
+    assert (examined.places, examined.assets, examined.blobs, examined.hashed) == (len(PLACES), 7, 7, 7)
+    assert examined.in_flight == 0
+
+
+def test_it_changes_nothing(world: World) -> None:
+    for plant in PLANTERS.values():
+        plant(world, 3)
+    before = {path: path.stat().st_mtime_ns for path in world.media.rglob("*")}
+    with world.untouched():
+        run(world, deep=True)
+    assert {path: path.stat().st_mtime_ns for path in world.media.rglob("*")} == before
+
+
+def test_young_bytes_without_a_row_are_in_flight(world: World) -> None:
+    orphan(world)
+    (world.media / "staging" / ("a" * 32)).write_bytes(b"half")
+    checked = run(world)
+    assert (checked.findings, checked.examined.in_flight) == ([], 2)
+    assert {kind: len(found) for kind, found in run(world, grace=0).found.items()} == {"orphan": 1, "staged": 1}
+
+
+def test_a_sweep_removes_all_that_is_removable(world: World) -> None:
+    removable = ("orphan", "condemned", "staged", "overdue")
+    for kind in removable:
+        PLANTERS[kind](world, 50)
+    assert {kind: len(found) for kind, found in run(world).found.items()} == dict.fromkeys(removable, 50)
+    asyncio.run(sweep(world.services, grace_seconds=3600, audit_seconds=DAY))
+    assert run(world).findings == []
+
+
+def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None:
+    """The audit of a key with a long window may be purged before its ledger rows."""
+    assert attempt(world, world.sign()) == "ok"
+    world.sql("DELETE FROM audit")
+    assert len(run(world).found["unaudited"]) == 1
+    world.clock.time += DAY
+    assert run(world).found.get("unaudited") is None
+
+
+def test_files_that_are_not_ours_are_left_alone(world: World) -> None:
+    for name in ("README", "a" * 31, "A" * 32):
+        (world.media / "staging" / name).write_bytes(b"")
+        (world.media / "blobs" / "aa" / name).write_bytes(b"")
+    assert run(world, grace=0).findings == []
+
+
+def test_a_blob_in_the_wrong_folder_is_as_good_as_gone(world: World) -> None:
+    """The asset is hollow; nobody takes the stray file for an orphan, so no sweep condemns it."""
+    (key,) = keys("stray", 1)
+    put_blobs(world, [key])
+    subjects = put_assets(world, [key])
+    home = world.media / "blobs" / key[:2] / key
+    os.rename(home, world.media / "blobs" / ("00" if key[:2] != "00" else "01") / key)
+    assert run(world).found == {"hollow": subjects}
+
+
+# --- beside a running server
+
+
+def test_what_happens_between_reading_rows_and_listing_blobs_is_no_finding(world: World) -> None:
+    """Each asset is overwritten right after its row was read: its blob is gone, one without a row has come."""
+    for number in range(30):
+        assert attempt(world, world.sign({"public_id": f"cat-{number}"})) == "ok"
+    seen: set[str] = set()
+
+    async def digests(shard: str) -> Mapping[str, Digest]:
+        rows = await world.database.digests(shard)
+        if shard not in seen:
+            for blob_key in rows:
+                asset = await world.database.find_commit(blob_key)
+                assert asset is not None
+                fields = world.sign({"public_id": asset.name.public_id})
+                assert await outcome(world, form(fields, OTHER_PNG)) == "ok"
+        seen.add(shard)
+        return rows
+
+    busy = replace(world.services, database=Around(world.database, digests=digests))
+    checked = run(world, services=busy, grace=0)
+    assert (len(seen), checked.findings) == (256, [])
+    assert checked.examined.assets >= 30
+
+
+def test_an_old_blob_that_is_being_deleted_is_no_orphan(world: World) -> None:
+    """Between the commit that replaces an asset and the deletion of its old bytes."""
+    old = put_blobs(world, keys("replaced", 10))
+    listed: set[str] = set()
+
+    async def published(shard: str) -> AsyncIterator[StoredBlob]:
+        async for blob in world.blobs.published(shard):
+            yield blob
+        if shard not in listed:
+            for key in old:
+                if key.startswith(shard):
+                    await world.blobs.delete(key)
+        listed.add(shard)
+
+    world.swap(blobs=Around(world.blobs, published=published))
+    assert run(world).findings == []
+
+
+def test_a_row_whose_bytes_are_replaced_after_the_second_look_is_not_reported(world: World) -> None:
+    plant = put_assets(world, keys("late", 1))
+
+    async def find_commit(_: str) -> None:
+        return None
+
+    assert run(world).found == {"hollow": plant}
+    world.swap(database=Around(world.database, find_commit=find_commit))
+    assert run(world).findings == []
+
+
+def test_uploads_overwrites_and_checks_at_once(world: World) -> None:
+    """With a grace time of nothing, so that every upload under way is a suspect."""
+
+    async def load(stop: asyncio.Event) -> int:
+        count = 0
+        while not stop.is_set():
+            fields = world.sign({"public_id": f"cat-{count % 5}"})
+            assert await outcome(world, form(fields)) == "ok"
+            count += 1
+        return count
+
+    async def play() -> tuple[list[int], list[Checked]]:
+        stop = asyncio.Event()
+        loads = [asyncio.create_task(load(stop)) for _ in range(4)]
+        checks = [await check(world, deep=number == 2, grace=0, settle=0.3) for number in range(3)]
+        stop.set()
+        return await asyncio.gather(*loads), checks
+
+    counts, checks = asyncio.run(play())
+    assert sum(counts) > 20
+    assert [checked.findings for checked in checks] == [[], [], []]
+    assert run(world, deep=True, grace=0).findings == []
+
+
+def test_every_rule_has_its_kind() -> None:
+    assert set(RULES) == set(Rule)
+
+
+def test_memory_is_bounded_by_waves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More suspects than are kept at a time are confirmed in several goes; none is lost or told twice."""
+    monkeypatch.setattr("uponce.app.fsck._MOST_SUSPECTS", 10)
+    planted = PLANTERS["hollow"](world, 100)
+    checked = run(world)
+    assert checked.found == {"hollow": planted}
+    assert len(checked.findings) == 100

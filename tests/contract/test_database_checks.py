@@ -1,0 +1,82 @@
+"""What the database says of itself, on every back end: all of it is true, and sound after ordinary work."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.databases import CALLER, START, Backend, draft, grant, publish, run, unlimited
+from uponce.app.ports import Database, Rule
+from uponce.core.values import Digest
+
+AUDIT_SECONDS = 90 * 86400
+KEYS = [f"{number:032x}" for number in (0, 1, 0xAB << 120, (0xAB << 120) + 5, 16**32 - 1)]
+
+
+def commit(database: Database, blob: str) -> None:
+    run(database.commit(grant(blob), draft(blob, blob=blob), CALLER))
+
+
+def test_digests_are_those_of_the_catalog_narrowed_to_a_prefix(database: Database) -> None:
+    for key in KEYS:
+        commit(database, key)
+    for prefix in ("", "0", "00", "ab", "a", "ff", "f" * 32, "cd"):
+        expected = {key: Digest(3, "0" * 32, "1" * 64) for key in KEYS if key.startswith(prefix)}
+        assert run(database.digests(prefix)) == expected
+
+
+def test_a_key_that_is_none_has_no_digest_but_breaks_a_rule(database: Database) -> None:
+    for key in ("ab", "ab" * 16 + "a", "ab" + "G" * 30, "AB" * 16):
+        commit(database, key)
+    commit(database, KEYS[0])
+    assert list(run(database.digests(""))) == [KEYS[0]]
+    assert len(run(database.violations(Rule.ADDRESSABLE, AUDIT_SECONDS))) == 4
+
+
+def test_the_replaced_blob_has_no_digest_any_more(database: Database) -> None:
+    for number in (0, 1):
+        run(database.commit(grant(str(number)), draft(blob=KEYS[number]), CALLER))
+    assert list(run(database.digests(""))) == [KEYS[1]]
+
+
+def test_condemned_blobs_are_told_apart(database: Database) -> None:
+    commit(database, KEYS[0])
+    assert run(database.condemn(KEYS[:2])) == [KEYS[1]]
+    assert run(database.condemned(KEYS)) == [KEYS[1]]
+    assert run(database.condemned([])) == []
+
+
+@pytest.mark.parametrize("rule", sorted(Rule))
+def test_ordinary_work_breaks_no_rule(backend: Backend, database: Database, rule: Rule) -> None:
+    """Uploads, overwrites, reuse, an unlimited key, revocation, condemnation and a purge."""
+    many = unlimited(grant("many"))
+    for number, key in enumerate(KEYS):
+        run(database.commit(many, draft(f"cat-{number % 2}", blob=key), CALLER))
+    run(database.record_refusal(grant("many"), "signature_used", CALLER))
+    run(database.revoke_grant(grant("revoked"), CALLER))
+    run(database.condemn(["9" * 32]))
+    old = grant("old", at=START - 3600)
+    run(database.commit(old, draft("old", blob="8" * 32), CALLER))
+    backend.clock.time = old.keep_until + 1
+    assert run(database.purge(AUDIT_SECONDS)) == 1
+    assert run(database.violations(rule, AUDIT_SECONDS)) == []
+
+
+def test_a_purge_that_does_not_run_is_told_after_an_hour(backend: Backend, database: Database) -> None:
+    run(publish(database, "a"))
+    until = grant("a").keep_until
+    for late, count in ((3600, 0), (3601, 1)):
+        backend.clock.time = until + late
+        assert len(run(database.violations(Rule.PURGED, AUDIT_SECONDS))) == count
+
+
+def test_violations_name_the_grant(backend: Backend, database: Database) -> None:
+    forgotten = replace(grant("a"), keep_until=START - 10_000)
+    run(database.commit(forgotten, draft(blob=KEYS[0]), CALLER))
+    assert run(database.violations(Rule.PURGED, AUDIT_SECONDS)) == [forgotten.key.hex()]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_database_is_told_to_be_so(database: Database, deep: bool) -> None:
+    for key in KEYS:
+        commit(database, key)
+    assert run(database.integrity(deep=deep)) == []

@@ -1,0 +1,66 @@
+"""What any Database must do, run on every back end: after a fence nothing that may have been used is accepted."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.contract.databases import CALLER, KEY, OTHER, SKEW, START, Backend, attempt, draft, grant, run
+from uponce.app.ports import Database
+from uponce.core.errors import StaleRequest
+
+
+def watermarks(database: Database) -> list[int | None]:
+    return [key.watermark for key in run(database.list_keys())]
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        (START - 10, "stale_request"),
+        (START, "stale_request"),
+        (START + SKEW, "stale_request"),  # the newest that can have been accepted
+        (START + SKEW + 1, "ok"),
+    ],
+)
+def test_up_to_the_skew_nothing_is_accepted_any_more(database: Database, at: int, told: str) -> None:
+    assert run(database.fence(SKEW)) == START + SKEW
+    assert run(attempt(database, grant(at=at), draft(blob="b"))) == told
+
+
+def test_every_key_is_fenced_and_every_server_knows(backend: Backend, database: Database) -> None:
+    """Of any cloud, unlimited and revoked ones too; a key made afterwards has forgotten nothing."""
+    other = backend.server()
+    run(database.add_key(OTHER))
+    run(database.add_key(replace(KEY, api_key="333", cloud="another")))
+    run(database.revoke_key("333"))
+    run(database.fence(SKEW))
+    run(database.add_key(replace(KEY, api_key="444", created_at=START + 1)))
+    assert watermarks(database) == watermarks(other) == [START + SKEW] * 3 + [None]
+
+
+def test_a_fence_lowers_no_watermark_and_a_purge_lowers_no_fence(backend: Backend, database: Database) -> None:
+    run(database.commit(grant("old", at=START - 100), draft(blob="old"), CALLER))
+    run(database.fence(SKEW))
+    backend.clock.time = START - 3600
+    assert run(database.fence(SKEW)) == START - 3600 + SKEW
+    backend.clock.time = START + 10**6
+    assert run(database.purge(audit_seconds=10**7)) == 1
+    assert watermarks(database) == [START + SKEW]
+
+
+def test_an_upload_under_way_is_refused_at_its_commit(database: Database) -> None:
+    """The fence is safe beside a server that runs already."""
+    begun = grant("begun")
+    run(database.fence(SKEW))
+    with pytest.raises(StaleRequest, match=r"used signatures have been purged\. Ask for a new one\."):
+        run(database.commit(begun, draft(blob="b"), CALLER))
+    assert run(database.find_grant(begun.key)) is None
+
+
+def test_what_was_spent_before_is_still_known_as_spent(database: Database) -> None:
+    """The fence drops no row."""
+    run(database.commit(grant(), draft(blob="b"), CALLER))
+    run(database.fence(SKEW))
+    record = run(database.find_grant(grant().key))
+    assert record is not None
+    assert record.uses == 1

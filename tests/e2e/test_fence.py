@@ -1,0 +1,49 @@
+"""`uponce fence` beside a running server, after its database lost what a restore loses."""
+
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import as_json, beside, code_of, printed, settings_of, uponce
+from tests.server import Key, Server
+from uponce.core.freshness import utc
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data") as server:
+        yield server
+
+
+def test_what_a_restored_backup_has_forgotten_is_refused(server: Server) -> None:
+    """And a signature that is newer than the fence is not."""
+    forgotten = [server.signed({"nonce": str(number)}) for number in range(2)]
+    assert [code_of(server, fields) for fields in forgotten] == ["", ""]
+    with closing(sqlite3.connect(server.data_dir / "uponce.db")) as database, database:
+        database.execute("DELETE FROM grants")
+    assert code_of(server, forgotten[0]) == ""  # this is what the fence is against
+    before = int(time.time())
+    done = uponce("fence", "--json", env=settings_of(server) | {"UPONCE_SKEW": "0"})
+    watermark = json.loads(printed(done))["watermark"]
+    assert before <= watermark <= time.time()
+    told = server.post(forgotten[1], b"other bytes").json()["error"]
+    assert told["code"] == "stale_request"
+    assert told["message"].endswith("Ask for a new one.")
+    assert code_of(server, server.signed(timestamp=watermark + 1)) == ""
+
+
+def test_fresh_signatures_wait_for_the_skew_and_new_keys_do_not(server: Server) -> None:
+    before = int(time.time())
+    told = printed(beside(server, "fence"))
+    marks = [second + 300 for second in range(before, int(time.time()) + 1)]
+    assert any(f"up to {utc(mark)} is refused" in told for mark in marks)
+    assert code_of(server, server.signed()) == "stale_request"
+    made = re.search(r"//(\w+):(\w+)@", as_json(server, "keys", "create")["cloudinary_url"])
+    assert made is not None
+    assert code_of(server, server.signed(key=Key(made[1], made[2]))) == ""

@@ -1,0 +1,270 @@
+"""`uponce prove`: it believes good servers, catches bad ones, and leaves as little behind as it can."""
+
+import datetime
+import ipaddress
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.e2e.commands import Done, uponce
+from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
+from tests.server import Server
+from uponce.cli.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
+from uponce.cli.prove.exchange import NO_REPLY, Reply
+from uponce.cli.prove.site import dot
+
+MUTANTS = Path(__file__).parents[1] / "faults" / "mutants"
+SMALL = ("--signatures", "4", "--at-once", "6")
+MOST_REQUESTS = sum(check.requests for check in checks(Plan(4, 6)))
+
+
+def prove(url: str, *words: str, env: dict[str, str] | None = None) -> tuple[Done, dict[str, Any]]:
+    """Its end and its report."""
+    done = uponce("prove", "--json", *SMALL, *words, env={"CLOUDINARY_URL": url} | (env or {}))
+    return done, json.loads(done.stdout)
+
+
+def prove_foreign(foreign: Foreign, *words: str, env: dict[str, str] | None = None) -> tuple[Done, dict[str, Any]]:
+    return prove(f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}", *words, env=env)
+
+
+def broken(report: dict[str, Any]) -> set[str]:
+    """Headings under which something was found to be broken."""
+    return {check["chapter"] for check in report["checks"] if check["verdict"] == "broken"}
+
+
+def test_it_holds_here(tmp_path: Path) -> None:
+    """Two processes; the report says what it sent, and that nothing could be removed."""
+    with Server(tmp_path / "data", workers=2) as server:
+        done, report = prove(server.urls[0])
+    assert done.code == 0, done.stderr
+    assert report["verdict"] == "holds"
+    assert {check["verdict"] for check in report["checks"]} == {"holds"}
+    race = report["checks"][-1]
+    assert race["seen"] == "4 stored, 20 refused"
+    assert 60 < report["requests"] <= MOST_REQUESTS + 1
+    assert report["clean_up"]["removed"] == 0
+    assert set(report["clean_up"]["left"]) > {f"{report['folder']}/1"}
+    assert "files remain under" in done.stderr
+
+
+def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
+    """By simultaneous uploads, and by nothing that comes one after another."""
+    program = (str(MUTANTS / "select_then_insert.py"),)
+    with Server(tmp_path / "data", program=program) as server:
+        done, report = prove(server.urls[0])
+    assert done.code == 1
+    assert report["verdict"] == "broken"
+    assert "Of many at the same moment one wins" in broken(report)
+    # One that hung up may still be on its way when the next one comes.
+    assert broken(report) <= {"Of many at the same moment one wins", "An answer that is lost makes no second asset"}
+    assert "BROKEN" in done.stderr
+
+
+def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server:
+        done, report = prove(server.urls[1])
+    assert done.code == 1
+    assert broken(report) == {
+        "... once",
+        "An answer that is lost makes no second asset",
+        "Of many at the same moment one wins",
+    }
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_good_server_that_is_not_ours(chunked: bool) -> None:
+    """All that was stored is removed, by a call that it has and ours has not."""
+    with running(Foreign(chunked=chunked)) as foreign:
+        done, report = prove_foreign(foreign)
+    assert done.code == 0, done.stderr
+    assert report["clean_up"]["removed"] == len(set(foreign.destroyed)) > 20
+    assert report["clean_up"]["left"] == []
+    assert foreign.assets == {}
+    assert foreign.requests <= MOST_REQUESTS + len(foreign.destroyed)
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    """Only with a certificate that is trusted."""
+    certificate = tmp_path / "certificate.pem"
+    with running(Foreign(), _tls(certificate)) as foreign:
+        done, report = prove_foreign(foreign, env={"SSL_CERT_FILE": str(certificate)})
+        assert done.code == 0, done.stderr
+        assert report["clean_up"]["removed"] > 20
+        stranger = uponce("prove", "--url", foreign.url, "--key", f"{KEY}:{SECRET}@{CLOUD}")
+    assert stranger.code == 1
+    assert "certificate" in stranger.stderr
+
+
+def test_a_server_that_claims_first_burns_what_fails() -> None:
+    with running(Foreign(claims_first=True)) as foreign:
+        done, report = prove_foreign(foreign)
+    assert done.code == 1
+    assert broken(report) == {"What fails costs nothing", "Nor does what is cut off"}
+    assert "Claimed before" in done.stderr
+
+
+def test_a_server_whose_signatures_last_an_hour() -> None:
+    """What single-use signatures are against."""
+    with running(Foreign(once=False)) as foreign:
+        done, report = prove_foreign(foreign)
+    assert done.code == 1
+    assert "... once" in broken(report)
+    assert report["checks"][-1]["seen"] == "4 of 4 stored several"
+    assert foreign.assets == {}
+
+
+def test_a_rate_limit_proves_nothing() -> None:
+    """Neither that it holds, nor that it is broken."""
+    with running(Foreign(rate_limit=60)) as foreign:
+        done, report = prove_foreign(foreign)
+    assert done.code == 1
+    assert report["verdict"] == "unclear"
+    assert "Not proved" in done.stderr
+    assert report["clean_up"]["why"] == "Rate limit exceeded"
+
+
+def test_names_that_are_not_ours_are_never_removed() -> None:
+    """Whatever a server answers."""
+    with running(Foreign(renames=True)) as foreign:
+        _, report = prove_foreign(foreign)
+    assert report["clean_up"]["left"]
+    assert all(name.startswith(report["folder"]) for name in foreign.destroyed)
+
+
+def test_when_time_is_up_nothing_new_begins() -> None:
+    with running(Foreign()) as foreign:
+        done, report = prove_foreign(foreign, "--seconds", "1")
+    assert done.code == 1
+    assert report["checks"][-1]["seen"] == "not tried: time was up"
+    assert foreign.requests < 2 * MOST_REQUESTS // 3
+    assert foreign.assets == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_proof_cleans_up(number: signal.Signals) -> None:
+    with running(Foreign()) as foreign:
+        url = f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}"
+        with subprocess.Popen(
+            [sys.executable, "-m", "uponce", "prove", "--url", url, "--signatures", "1000"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            deadline = time.monotonic() + 30
+            while foreign.requests < MOST_REQUESTS and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(number)
+            process.communicate(timeout=30)
+    assert process.returncode not in (0, 1)
+    assert len(foreign.destroyed) > 20
+    assert foreign.assets == {}
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = uponce("prove", "--url", f"http://127.0.0.1:{port}", "--key", "k:s@c")
+    assert done.code == 1
+    assert f"http://127.0.0.1:{port} did not take a first upload: no reply" in done.stderr
+    assert "Check the address" in done.stderr
+
+
+def test_a_wrong_secret_stops_at_the_first_upload() -> None:
+    with running(Foreign()) as foreign:
+        done = uponce("prove", "--url", foreign.url, "--key", f"{KEY}:wrong@{CLOUD}")
+    assert done.code == 1
+    assert "Invalid Signature" in done.stderr
+    assert foreign.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--url", "https://media.example"), 2, "KEY:SECRET@CLOUD"),
+        (("--url", "cloudinary://k:s@c"), 1, "upload_prefix"),
+        (("--url", "cloudinary://k:s@c?upload_prefix=ftp://x"), 1, "ftp://x is no address"),
+        (("--at-once", "1"), 2, "--at-once"),
+    ],
+)
+def test_what_it_needs_to_know(words: tuple[str, ...], code: int, told: str) -> None:
+    done = uponce("prove", *words)
+    assert done.code == code
+    assert told in done.stderr
+
+
+def test_before_it_starts_it_says_what_it_will_send() -> None:
+    with running(Foreign()) as foreign:
+        url = f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}"
+        done = uponce("prove", "--url", url, *SMALL)
+    first = done.stdout.split("A signature works")[0].replace("\n", " ")
+    assert f"To {foreign.url}, cloud {CLOUD}, go at most {MOST_REQUESTS} requests" in first
+    assert done.stdout.rstrip().endswith("requests.")
+    assert "It holds: signatures work once here." in done.stdout
+
+
+REFUSED = Reply(400, {"error": {"message": "Used before"}})
+STORED = Reply(200, {"public_id": "x"})
+LOST = Reply(NO_REPLY, problem="gone")
+
+
+@pytest.mark.parametrize(
+    ("contest", "verdict"),
+    [
+        ([STORED, REFUSED, REFUSED], Verdict.HOLDS),
+        ([STORED, STORED, REFUSED], Verdict.BROKEN),
+        ([STORED, STORED, LOST], Verdict.BROKEN),
+        ([REFUSED, REFUSED, REFUSED], Verdict.BROKEN),
+        ([Reply(200, {"overwritten": True}), REFUSED, LOST], Verdict.BROKEN),
+        ([STORED, REFUSED, LOST], Verdict.UNCLEAR),
+        ([STORED, REFUSED, Reply(503, REFUSED.body)], Verdict.UNCLEAR),
+        ([STORED, REFUSED, Reply(429, REFUSED.body)], Verdict.UNCLEAR),
+        ([STORED, REFUSED, Reply(400)], Verdict.UNCLEAR),
+        ([REFUSED, REFUSED, LOST], Verdict.UNCLEAR),
+    ],
+)
+def test_the_verdict_of_a_race(contest: list[Reply], verdict: Verdict) -> None:
+    """One good race beside it changes nothing."""
+    assert judge_race([[STORED, REFUSED, REFUSED], contest], 2).verdict is verdict
+
+
+def test_the_worst_verdict_counts() -> None:
+    outcomes = [Outcome(verdict, "") for verdict in Verdict]
+    assert [worst(o.verdict for o in outcomes[:number]) for number in (1, 2, 3)] == list(Verdict)
+
+
+def test_each_dot_has_bytes_of_its_own() -> None:
+    assert len({dot(number) for number in range(1000)}) == 1000
+
+
+def _tls(certificate: Path) -> ssl.SSLContext:
+    """A server's context for 127.0.0.1; the certificate that clients have to trust goes to the file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = certificate.with_suffix(".key")
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private)
+    return context

@@ -1,0 +1,70 @@
+"""The state machine (tests/faults/machine.py) against the model, and against servers that are broken on purpose."""
+
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.faults.broken import variants
+from tests.faults.machine import Machine
+from tests.faults.report import Report
+from uponce.adapters.database.sqlite import SqliteDatabase
+
+STEPS = 20
+BATCH = 50
+"""Examples between two looks at the clock."""
+PATIENCE = 40
+"""Batches in which a broken variant has to be found."""
+MEMORY = Path("/dev/shm")
+"""Processes die here, machines do not: what an fsync costs would only make it slower."""
+
+
+def drive(number: int, tally: Counter[str], database: type[SqliteDatabase] = SqliteDatabase) -> str:
+    """Run one batch; how an example of it disagrees with the model, or nothing."""
+    with tempfile.TemporaryDirectory(prefix="uponce-model-", dir=MEMORY if MEMORY.is_dir() else None) as root:
+        attributes = {"root": Path(root), "database": database, "tally": tally}
+        machine = seed(number)(type("Run", (Machine,), attributes))
+        try:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=BATCH,
+                    stateful_step_count=STEPS,
+                    database=None,
+                    deadline=None,
+                    phases=[Phase.generate],
+                    report_multiple_bugs=False,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        except AssertionError as error:
+            return "".join(traceback.format_exception(error))
+        return ""
+
+
+def examples_until_red(name: str, number: int) -> int:
+    """How many examples it takes to find a broken variant, with the choices of the run proper; 0: it was not found."""
+    tally: Counter[str] = Counter()
+    broken = variants()[name]
+    with broken.patched:
+        found = any(drive(number + batch, tally, broken.database) for batch in range(PATIENCE))
+    return tally["examples"] if found else 0
+
+
+def run(seconds: float, seed: int) -> Report:
+    until = time.monotonic() + seconds
+    first = seed * 1_000_000
+    controls = {f"examples until red: {name}": examples_until_red(name, first) for name in variants()}
+    tally: Counter[str] = Counter()
+    disagreements = batch = 0
+    while not batch or time.monotonic() < until:
+        if trouble := drive(first + batch, tally):
+            print(trouble)
+            disagreements += 1
+        batch += 1
+    inside = tally["crashes amid uploads"] + tally["amid a commit"]
+    return Report("model", seed, dict(tally), inside, {"disagreements with the model": disagreements}, controls)

@@ -1,0 +1,185 @@
+"""Many uploads with one signature that complete in the same moment: one winner each, over one and four processes.
+
+Rounds alternate between the two, each on a new server. In some all racers may reach the commit, so that the database
+decides alone; in others the usual two attempts a process are allowed.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.faults.audit import Receipt, count, examine
+from tests.faults.clients import Reply, connected, form, hold_back, release
+from tests.faults.processes import owners
+from tests.faults.report import Report
+from tests.faults.tally import Tally
+from tests.server import Server
+from uponce.adapters.media import samples
+
+RACERS = 50
+LANES = 5  # signatures that are contested at the same time
+WORKERS = (1, 4)
+USUAL_ATTEMPTS = 2
+LONGEST_ROUND, SHORTEST_ROUND = 60.0, 2.0
+CONTROL_SIGNATURES = 5
+DEFINITE = frozenset({"ok", "signature_used", "signature_in_use"})
+
+MUTANT = str(Path(__file__).parents[1] / "mutants" / "select_then_insert.py")
+
+Media = Callable[[int, int], bytes]
+"""(signature, racer) → the bytes that this racer uploads."""
+
+Going = Callable[[int], bool]
+"""Whether the signature of this number is still to be contested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of one round: how many processes, how many attempts each allows a grant, what is uploaded, by how many."""
+
+    workers: int
+    attempts: int
+    kind: str
+    racers: int = RACERS
+    program: tuple[str, ...] = ("-m", "uponce")
+
+    def media(self) -> Media:
+        if self.kind == "raw":
+            return lambda signature, racer: f"{signature}/{racer} ".encode() * 500
+        album = [samples.jpeg(seed, 160, 120) for seed in range(self.racers)]
+        return lambda signature, racer: album[racer]
+
+
+@dataclass
+class Seen:
+    """What the clients saw. `served`: requests by the process that had accepted their connection."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+    winners: Counter[int] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    served: Counter[int] = field(default_factory=Counter)
+    spread: int = 0
+
+    def add(self, signature: int, reply: Reply, data: bytes) -> None:
+        self.verdicts[reply.verdict] += 1
+        self.winners[signature] += reply.verdict == "ok"
+        if reply.verdict == "ok":
+            self.receipts.append(reply.receipt(data))
+
+    def add_processes(self, pids: Sequence[int]) -> None:
+        self.served.update(pids)
+        self.spread += len(set(pids)) > 1
+
+
+def run(seconds: float, seed: int) -> Report:
+    chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
+    with TemporaryDirectory(prefix="uponce-race-") as folder:
+        control(Path(folder), tally)
+        for number in itertools.count():
+            rounds_due = max(1, len(WORKERS) - number)
+            share = (deadline - time.monotonic()) / rounds_due
+            if number >= len(WORKERS) and share < SHORTEST_ROUND:
+                break
+            attempts = chance.choice((USUAL_ATTEMPTS, RACERS))
+            rules = Rules(WORKERS[number % len(WORKERS)], attempts, chance.choice(("raw", "raw", "image")))
+            race(Path(folder) / f"round-{number}", rules, until(min(share, LONGEST_ROUND)), tally)
+    return tally.report("race", seed)
+
+
+def until(seconds: float) -> Going:
+    """At least one signature, however late it is."""
+    end = time.monotonic() + max(seconds, SHORTEST_ROUND)
+    return lambda signature: signature == 0 or time.monotonic() < end
+
+
+def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
+    """One round on a server of its own; what it broke, and what it did, goes to the tally."""
+    folder.mkdir()
+    with _server(folder, rules) as server:
+        seen = asyncio.run(contests(server, rules, going))
+        server.stop()
+    _judge(server.data_dir, rules, seen, tally)
+    return seen
+
+
+def control(folder: Path, tally: Tally) -> None:
+    """A server that looks before it inserts, instead of trusting the database: the race has to find double spends."""
+    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,))
+    with _server(folder, rules) as server:
+        seen = asyncio.run(contests(server, rules, lambda signature: signature < CONTROL_SIGNATURES))
+        server.stop()
+    told = sum(winners > 1 for winners in seen.winners.values())
+    found = len(examine(server.data_dir, seen.receipts).double)
+    tally.controls["signatures spent twice by select-then-insert"] += min(told, found)
+
+
+async def contests(server: Server, rules: Rules, going: Going) -> Seen:
+    seen, media = Seen(), rules.media()
+    pending = itertools.takewhile(going, itertools.count())
+
+    async def lane() -> None:
+        for signature in pending:
+            await contest(server, signature, rules, media, seen)
+
+    await asyncio.gather(*(lane() for _ in range(LANES)))
+    return seen
+
+
+async def contest(server: Server, signature: int, rules: Rules, media: Media, seen: Seen) -> None:
+    """One signature, a connection for each racer, all complete together."""
+    fields = server.signed({"nonce": f"signature-{signature}"})
+    bodies = [media(signature, racer) for racer in range(rules.racers)]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(server)) for _ in bodies]
+        requests = [form(server, fields, body, rules.kind) for body in bodies]
+        await hold_back(connections, requests)
+        seen.add_processes(list(await _accepted(server, [connection.port for connection in connections])))
+        replies = await release(connections, requests)
+    for reply, body in zip(replies, bodies, strict=True):
+        seen.add(signature, reply, body)
+
+
+async def _accepted(server: Server, ports: Sequence[int]) -> Iterable[int]:
+    """Wait until the server holds all connections; the process of each."""
+    async with asyncio.timeout(30):
+        while len(held := owners(server.pid, server.port, ports)) < len(ports):
+            await asyncio.sleep(0.002)
+    return held.values()
+
+
+def _server(folder: Path, rules: Rules) -> Server:
+    limits = {"UPONCE_ATTEMPTS_PER_GRANT": str(rules.attempts)}
+    return Server(folder / "data", workers=rules.workers, env=limits, program=rules.program)
+
+
+def _judge(data_dir: Path, rules: Rules, seen: Seen, tally: Tally) -> None:
+    signatures, used = len(seen.winners), seen.verdicts["signature_used"]
+    tally.counts[f"signatures, {rules.workers} server process{'es' * (rules.workers > 1)}"] += signatures
+    tally.counts["signatures contested over several processes"] += seen.spread
+    tally.counts.update({f"completions answered {verdict}": number for verdict, number in seen.verdicts.items()})
+    tally.inside += used
+    tally.audit(data_dir, seen.receipts)
+    for signature, winners in seen.winners.items():
+        tally.expect(winners == 1, "signatures without exactly one winner", f"{signature} has {winners}, {rules}")
+    strange = {verdict: number for verdict, number in seen.verdicts.items() if verdict not in DEFINITE}
+    tally.expect(not strange, "losers without a definite refusal", f"{strange}, {rules}")
+    everyone = seen.verdicts.total() == signatures * rules.racers
+    tally.expect(everyone, "racers without an answer", f"{seen.verdicts}, {rules}")
+    books = {
+        "assets": signatures,
+        "audit WHERE event = 'spent'": signatures,
+        "audit WHERE event = 'refused'": used,
+    }
+    for what, expected in books.items():
+        kept = count(data_dir, what)
+        tally.expect(kept == expected, "books that disagree with the clients", f"{what}: {kept}, not {expected}")
+    if rules.attempts == rules.racers:
+        alone = used == signatures * (rules.racers - 1)
+        tally.expect(alone, "losers that the database did not refuse", f"{seen.verdicts}, {rules}")

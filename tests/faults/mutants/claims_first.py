@@ -1,0 +1,28 @@
+"""A launcher of `uponce` that claims a signature when its upload begins: whoever hangs up has burned it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uponce.app.attempts import Attempts
+from uponce.cli import main
+from uponce.core.errors import SignatureUsed
+from uponce.core.values import Grant
+
+_claimed: set[bytes] = set()
+_of_grant = Attempts.of_grant
+
+
+@contextmanager
+def claim(self: Attempts, grant: Grant, limit: int) -> Iterator[None]:
+    if grant.key in _claimed:
+        raise SignatureUsed("This signature was claimed by an upload before.")
+    _claimed.add(grant.key)
+    with _of_grant(self, grant, limit):
+        yield
+
+
+# At import, not under the guard: worker processes import this file and never run it.
+Attempts.of_grant = claim  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""A launcher of `uponce` whose blobs are renamed into folders that are never synced.
+
+A journal carries the rename along with any other change of metadata that is synced, such as a growing write-ahead
+log; so the log starts over early here, as it does in every server after a while.
+"""
+
+from uponce.adapters.blobs import local
+from uponce.adapters.database import connection
+from uponce.cli import main
+
+# At import, not under the guard: worker processes import this file and never run it.
+local._sync_folder = lambda folder: None
+connection._SETTINGS = (*connection._SETTINGS, "PRAGMA wal_autocheckpoint = 20")  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    main()

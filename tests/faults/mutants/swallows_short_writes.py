@@ -1,0 +1,18 @@
+"""`failing_upload` that takes a write for complete, however little of it the kernel took."""
+
+import os
+import sys
+
+from tests.faults import failing_upload
+from uponce.adapters.blobs import local
+
+
+def write_once(descriptor: int, blocks: list[bytes]) -> None:
+    if blocks:
+        os.writev(descriptor, blocks)
+
+
+local._write_all = write_once
+
+if __name__ == "__main__":
+    failing_upload.main(*sys.argv[1:])

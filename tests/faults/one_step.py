@@ -1,0 +1,52 @@
+"""One step of an operator in one process, on real adapters: what is killed at each of its system calls.
+
+    python -m tests.faults.one_step DATA_DIR revoke FIELDS_AS_JSON
+    python -m tests.faults.one_step DATA_DIR purge
+    python -m tests.faults.one_step DATA_DIR rotate API_KEY
+
+`done` is printed when the step is acknowledged.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from tests.faults.one_upload import NumberedIds, acknowledge, services_of, settings
+from uponce.app.manage_keys import rotate_key
+from uponce.app.revoke import revoke_signed
+from uponce.app.services import Services
+from uponce.core.errors import NotFound
+from uponce.core.values import Caller
+from uponce.wiring import DAY, opened
+
+CALLER = Caller("192.0.2.2", "request-2")
+
+
+async def revoke(services: Services, argument: str) -> None:
+    fields: dict[str, str] = json.loads(argument)
+    owner = await services.database.find_key(fields["api_key"])
+    if owner is None:
+        raise NotFound("The folder was made with this key.")
+    await revoke_signed(services, owner, fields, CALLER)
+
+
+async def purge(services: Services, _: str) -> None:
+    await services.database.purge(DAY)
+
+
+async def rotate(services: Services, argument: str) -> None:
+    await rotate_key(services, argument)
+
+
+STEPS = {"revoke": revoke, "purge": purge, "rotate": rotate}
+
+
+def main(data_dir: str, step: str, argument: str = "") -> None:
+    with opened(settings(Path(data_dir))) as backend:
+        asyncio.run(STEPS[step](services_of(backend, NumberedIds()), argument))
+        acknowledge("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,74 @@
+"""What uponce promises of signatures, as a model that fits on a page: the state machine compares the server to it."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from tests.world import MovableClock
+
+WINDOW, SKEW = 3600, 300
+KEPT = WINDOW + SKEW + 3600
+"""Seconds after its timestamp for which a grant is remembered: window, skew, and the longest upload."""
+
+
+@dataclass(eq=False)
+class Signature:
+    """One grant. `row` is what the ledger still knows of it, `spent` what has really happened."""
+
+    timestamp: int
+    secret: str
+    name: str
+    overwrite: bool
+    nonce: int
+    row: str = "unused"
+    spent: bool = False
+
+
+@dataclass
+class Reference:
+    """Codes are those of the refusals; the empty one means accepted. `secrets` has until when each is good."""
+
+    clock: MovableClock
+    secrets: dict[str, float]
+    watermark: float = -inf
+    signatures: list[Signature] = field(default_factory=list)
+    assets: dict[str, bytes] = field(default_factory=dict)
+
+    def verdict(self, signature: Signature) -> str:
+        """On an upload that begins now."""
+        if not self.is_genuine(signature):
+            return "invalid_signature"
+        if signature.timestamp > self.clock.time + SKEW:
+            return "future_timestamp"
+        if self.clock.time > signature.timestamp + WINDOW:
+            return "stale_request"
+        return self.verdict_at_commit(signature)
+
+    def is_genuine(self, signature: Signature) -> bool:
+        return self.clock.time < self.secrets.get(signature.secret, -inf)
+
+    def verdict_at_commit(self, signature: Signature) -> str:
+        if signature.timestamp <= self.watermark:
+            return "stale_request"
+        return "" if signature.row == "unused" else f"signature_{signature.row}"
+
+    def spend(self, signature: Signature, data: bytes) -> None:
+        assert not signature.spent, "the model itself would let it in twice"
+        signature.row, signature.spent = "used", True
+        if signature.overwrite or signature.name not in self.assets:
+            self.assets[signature.name] = data
+
+    def revoke(self, signature: Signature) -> str:
+        """How the grant stands afterwards."""
+        if signature.row == "unused":
+            signature.row = "revoked"
+        return signature.row
+
+    def rotate(self, secret: str, overlap: int) -> None:
+        current = next(known for known, until in self.secrets.items() if until == inf)
+        self.secrets = {current: self.clock.time + overlap, secret: inf}
+
+    def purge(self) -> None:
+        for signature in self.signatures:
+            if signature.row != "unused" and signature.timestamp + KEPT < self.clock.time:
+                self.watermark = max(self.watermark, signature.timestamp)
+                signature.row = "unused"

@@ -1,0 +1,10 @@
+"""Recorded histories, small: what clients see of a signature is what one moment explains."""
+
+from tests.faults.campaigns.history import run
+
+
+def test_every_history_is_explained_by_one_moment() -> None:
+    report = run(12, 1)
+    print(report)
+    assert report.holds
+    assert report.inside > 0
