@@ -102,6 +102,9 @@ class Writer:
             failed = outcome_unknown  # from here on nobody can tell without reading back
             connection.execute("COMMIT")
             self._refuse_moved()
+            if any(isinstance(outcome.error, DatabaseUnavailable) for outcome in outcomes):
+                # The connection cannot do its work: one that was opened while the file was read-only stays so for ever.
+                self._disconnect()
         except Exception as error:
             self._disconnect()
             outcomes = [Outcome(error=failed(error)) for _ in batch]

@@ -1,0 +1,49 @@
+"""A connection that was opened while the file could not be written is not kept."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import PlainBox, SteppedClock
+from uponce.adapters.database.connection import connect
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.core.errors import DatabaseUnavailable
+
+
+def deny_writing(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+    """Of all that a ping does, the write."""
+    writes = action == sqlite3.SQLITE_PRAGMA and name == "user_version" and value is not None
+    return sqlite3.SQLITE_DENY if writes else sqlite3.SQLITE_OK
+
+
+def opener(frozen: list[bool]) -> Callable[[Path], sqlite3.Connection]:
+    """Connections that can begin but never write when they were made while `frozen` says so, as SQLite's are."""
+
+    def open_one(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        if frozen[0]:
+            connection.set_authorizer(deny_writing)
+        return connection
+
+    return open_one
+
+
+def test_writing_works_again_once_the_file_can_be_written(tmp_path: Path) -> None:
+    frozen = [False]
+    database = SqliteDatabase(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox(), connect=opener(frozen))
+    database.open()
+    frozen[0] = True
+
+    async def live() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            await database.ping()
+        frozen[0] = False
+        await database.ping()
+
+    try:
+        asyncio.run(live())
+    finally:
+        database.close()
