@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.one_upload import NumberedIds, send, services_of, settings
+from tests.faults.one_upload import NumberedIds, send, services_of
+from tests.faults.operator import settings
 from uponce.core.errors import UponceError
 from uponce.wiring import opened
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.faults.audit import Receipt
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
-from tests.faults.small_disk import RECOVERY_SECONDS, sweep
+from tests.faults.operator import recover
+from tests.faults.small_disk import RECOVERY_SECONDS
 from tests.faults.tally import Tally
 from tests.server import Server
 
@@ -34,7 +35,7 @@ def exhaust(folder: Path, chance: random.Random, tally: Tally, rounds: int = 3) 
         for number in range(rounds):
             asyncio.run(_round(server, number, chance, tally, receipts))
         server.stop()
-    sweep(data_dir, {})
+    recover(data_dir)
     tally.audit(data_dir, receipts)
 
 

@@ -12,7 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-from tests.faults.one_upload import NumberedIds, acknowledge, services_of, settings
+from tests.faults.one_upload import NumberedIds, acknowledge, services_of
+from tests.faults.operator import settings
 from uponce.app.manage_keys import rotate_key
 from uponce.app.revoke import revoke_signed
 from uponce.app.services import Services

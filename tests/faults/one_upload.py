@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from tests.faults.operator import recover, settings
 from uponce.adapters.blobs.local import LocalBlobStore, _guarded
 from uponce.adapters.clock import RandomIds
 from uponce.app.intake import Event, Field, FileStart, UploadRequest
@@ -22,12 +23,10 @@ from uponce.app.manage_keys import set_up
 from uponce.app.ports import Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
-from uponce.app.sweep import sweep
 from uponce.app.upload import upload
-from uponce.config import Settings, load
 from uponce.core.errors import UponceError
 from uponce.core.values import Asset, Caller, MediaFacts, ResourceType
-from uponce.wiring import DAY, Backend, opened
+from uponce.wiring import Backend, opened
 
 T = TypeVar("T")
 
@@ -65,10 +64,6 @@ class RawInspector:
         return None
 
 
-def settings(data_dir: Path) -> Settings:
-    return load({}, data=str(data_dir))
-
-
 def services_of(backend: Backend, ids: Ids) -> Services:
     blobs = InlineBlobs(backend.blobs.staging.parent, ids=ids)
     return replace(backend.services, blobs=blobs, inspector=RawInspector(), ids=ids)
@@ -97,12 +92,6 @@ def prepare(data_dir: Path) -> dict[str, str]:
             return after
 
         return asyncio.run(first())
-
-
-def recover(data_dir: Path) -> None:
-    """What `uponce sweep --grace 0` does."""
-    with opened(settings(data_dir)) as backend:
-        asyncio.run(sweep(services_of(backend, RandomIds()), grace_seconds=0, audit_seconds=DAY))
 
 
 def try_again(data_dir: Path, fields: dict[str, str]) -> str:

@@ -17,7 +17,8 @@ import urllib3
 
 from tests.faults.audit import Receipt
 from tests.faults.clients import Reply
-from tests.faults.small_disk import RECOVERY_SECONDS, mounted, sweep
+from tests.faults.operator import recover
+from tests.faults.small_disk import RECOVERY_SECONDS, mounted
 from tests.faults.tally import Tally
 from tests.server import Server
 from uponce.adapters.database.connection import BUSY_SECONDS
@@ -106,7 +107,7 @@ def disturb(
             patient.suffer(name)
         patient.wait_for_lock(chance.uniform(0.05, BUSY_SECONDS / 2))
         server.stop()
-    sweep(folder / "data", {})
+    recover(folder / "data")
     tally.audit(folder / "data", patient.receipts)
 
 

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from tests.faults.audit import Receipt, count
 from tests.faults.failing_upload import content
-from tests.faults.one_upload import BLOB_KEY, THIRD, prepare, recover, try_again
+from tests.faults.one_upload import BLOB_KEY, THIRD, prepare, try_again
+from tests.faults.operator import recover
 from tests.faults.tally import Tally
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from tests.faults.audit import Receipt
 from tests.faults.checker import IN_USE, OK, REVOKED, UNKNOWN, UNUSED, USED, Operation, anomalies, anomaly
 from tests.faults.clients import LOST, Reply, ask, connected, form
 from tests.faults.forgeries import BAD, GOOD, forged
-from tests.faults.one_upload import recover
+from tests.faults.operator import recover
 from tests.faults.report import Report
 from tests.faults.tally import FOUR, Tally
 from tests.server import Server

@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.faults.broken import variants
 from tests.faults.machine import Machine
+from tests.faults.operator import check
 from tests.faults.report import Report
 from uponce.adapters.database.sqlite import SqliteDatabase
 
@@ -24,7 +25,7 @@ MEMORY = Path("/dev/shm")
 
 
 def drive(number: int, tally: Counter[str], database: type[SqliteDatabase] = SqliteDatabase) -> str:
-    """Run one batch; how an example of it disagrees with the model, or nothing."""
+    """Run one batch; how an example of it disagrees with the model, what fsck finds of the last one, or nothing."""
     with tempfile.TemporaryDirectory(prefix="uponce-model-", dir=MEMORY if MEMORY.is_dir() else None) as root:
         attributes = {"root": Path(root), "database": database, "tally": tally}
         machine = seed(number)(type("Run", (Machine,), attributes))
@@ -43,7 +44,7 @@ def drive(number: int, tally: Counter[str], database: type[SqliteDatabase] = Sql
             )
         except AssertionError as error:
             return "".join(traceback.format_exception(error))
-        return ""
+        return "; ".join(check(Path(root)))
 
 
 def examples_until_red(name: str, number: int) -> int:

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.audit import Findings, Receipt, count, examine
-from tests.faults.one_upload import BLOB_KEY, FIRST, SECOND, THIRD, recover, send, services_of, settings, try_again
+from tests.faults.one_upload import BLOB_KEY, FIRST, SECOND, THIRD, send, services_of, try_again
+from tests.faults.operator import check, recover, settings
 from tests.faults.report import Report
 from tests.faults.strace import ABSENT, STRACE, can_trace, highest_counts, touched_paths
 from tests.faults.tally import Tally
@@ -154,7 +155,7 @@ def violations(scene: Scene, data_dir: Path, point: Point) -> list[str]:
     recover(data_dir)
     found = list(_seen(scene, examine(data_dir, _receipts(scene, acknowledged))))
     found += scene.judge(scene, data_dir, acknowledged)
-    return [*found, *_seen(scene, examine(data_dir))]
+    return [*found, *_seen(scene, examine(data_dir)), *check(data_dir)]
 
 
 def kill_at(scene: Scene, data_dir: Path, point: Point) -> str:

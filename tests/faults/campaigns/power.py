@@ -21,7 +21,7 @@ import pytest
 from tests.faults.audit import Receipt, examine
 from tests.faults.clients import Connection, Reply, ask, connected, fetch, form
 from tests.faults.disks import Disk, disks, why_not
-from tests.faults.one_upload import recover
+from tests.faults.operator import recover
 from tests.faults.processes import freeze
 from tests.faults.report import Report
 from tests.faults.tally import Tally

@@ -28,7 +28,13 @@ def unavailable(error: Exception) -> UponceError:
 
 
 def outcome_unknown(error: Exception) -> UponceError:
-    """For work whose COMMIT did not answer: the log may hold it whole, and recovery would then bring it back."""
+    """For work whose COMMIT did not answer: the log may hold it whole, and recovery would then bring it back.
+
+    A full disk is certain: SQLite says so when a frame of the log was not written whole (unixWrite in os_unix.c), the
+    commit's frame comes last, and without it recovery takes nothing of the transaction.
+    """
+    if _is_full(error):
+        return unavailable(error)
     return OutcomeUnknown(
         "The database did not confirm the commit, so it may or may not have happened. Ask for the signature's "
         "status, or send the same request again: it is refused if the signature was spent.",
