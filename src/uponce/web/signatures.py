@@ -25,6 +25,7 @@ from uponce.web.respond import answer_json
 METHODS = ("GET", "POST")
 _MAX_BODY = 256 * 1024
 _MAX_PAGE = 500
+_PARAMETERS = msgspec.json.Decoder(dict[str, str | int])
 
 
 class SignaturesEndpoint:
@@ -110,7 +111,7 @@ async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
     if media_type != "application/json":
         raise MalformedRequest("Send the fields as application/x-www-form-urlencoded or application/json.")
     try:
-        parsed = msgspec.json.decode(data, type=dict[str, str | int])
+        parsed = _PARAMETERS.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise MalformedRequest("The body must be one flat JSON object of texts and whole numbers.") from None
     return tuple((name, str(value)) for name, value in parsed.items())

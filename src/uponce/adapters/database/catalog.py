@@ -14,6 +14,13 @@ _COLUMNS = (
     "cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, "
     "facts, tags, context, original_filename"
 )
+
+# Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
+# what the other is still building, and the process dies of it.
+_FACTS = msgspec.json.Decoder(MediaFacts)
+_TAGS = msgspec.json.Decoder(tuple[str, ...])
+_CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+
 _REPLACED = ("version", "version_id", "blob_key", "bytes", "md5", "sha256", "facts", "tags", "context")
 
 # What the blob store can make a path of.
@@ -140,8 +147,8 @@ def _asset(row: tuple[Any, ...]) -> Asset:
         created_at=created_at,
         blob_key=blob_key,
         digest=Digest(size, md5, sha256),
-        facts=msgspec.json.decode(facts, type=MediaFacts),
-        tags=msgspec.json.decode(tags, type=tuple[str, ...]),
-        context=msgspec.json.decode(context, type=tuple[tuple[str, str], ...]),
+        facts=_FACTS.decode(facts),
+        tags=_TAGS.decode(tags),
+        context=_CONTEXT.decode(context),
         original_filename=original_filename,
     )

@@ -16,6 +16,7 @@ _COLUMNS = (
     "algorithms, created_at, revoked_at, watermark"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM api_keys"
+_ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 
 
 class SecretBox(Protocol):
@@ -97,7 +98,7 @@ class KeyRing:
             window=window,
             name=name,
             allow_v1=bool(allow_v1),
-            algorithms=msgspec.json.decode(algorithms, type=tuple[Algorithm, ...]),
+            algorithms=_ALGORITHMS.decode(algorithms),
             created_at=created_at,
             revoked_at=revoked_at,
             watermark=watermark,

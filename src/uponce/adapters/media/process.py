@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from uponce.adapters.media.messages import Answer, Job, Ready, Setup
 
 _WORKER = "uponce.adapters.media.worker"
 T = TypeVar("T", Ready, Answer)
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {type_: msgspec.json.Decoder(type_) for type_ in (Ready, Answer)}
 
 # One vips thread and one malloc arena: the address space is limited, and headers need no more.
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "1"}
@@ -78,7 +79,8 @@ class DecoderProcess:
         assert stdout is not None
         try:
             line = await stdout.readuntil(b"\n")
-            return msgspec.json.decode(line, type=type_)
+            message: T = _DECODERS[type_].decode(line)
+            return message
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, msgspec.MsgspecError) as error:
             raise DecoderLost(str(error)) from error
 
