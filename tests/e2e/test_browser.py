@@ -11,15 +11,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-import urllib3
 from cloudinary.utils import api_sign_request
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.e2e.conftest import DOCS
+from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-ROOT = Path(__file__).parents[2]
 PAGE = Path(__file__).parent / "browser" / "page.html"
 MB = 1_000_000
 FLAGS = [
@@ -168,63 +168,9 @@ def test_an_upload_that_the_page_breaks_off_spends_nothing(page: Page) -> None:
     assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))
 
 
-class LossyProxy(ThreadingHTTPServer):
-    """Passes requests on to uponce, and eats the reply to the first upload, which is complete by then."""
-
-    daemon_threads = True
-
-    def __init__(self, uponce: Server) -> None:
-        super().__init__(("127.0.0.1", 0), LossyHandler)
-        self.base = f"http://127.0.0.1:{self.server_port}"
-        self.uponce = uponce
-        self.uploads = 0
-
-
-class LossyHandler(BaseHTTPRequestHandler):
-    server: LossyProxy
-
-    def do_POST(self) -> None:
-        self.server.uploads += 1
-        reply = self._pass_on()
-        if self.server.uploads > 1:
-            self._answer(reply)
-        self.close_connection = True
-
-    def do_OPTIONS(self) -> None:
-        self._answer(self._pass_on())
-        self.close_connection = True
-
-    def _pass_on(self) -> urllib3.BaseHTTPResponse:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        url = self.server.uponce.base + self.path
-        return urllib3.request(self.command, url, body=body, headers=dict(self.headers), retries=False)
-
-    def _answer(self, reply: urllib3.BaseHTTPResponse) -> None:
-        self.send_response(reply.status)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(reply.data)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def lossy(server: Server) -> Iterator[LossyProxy]:
-    with LossyProxy(server) as proxy:
-        serving = threading.Thread(target=proxy.serve_forever)
-        serving.start()
-        yield proxy
-        proxy.shutdown()
-        serving.join()
-
-
 def test_a_page_that_lost_its_reply_asks_again(server: Server, page: Page, lossy: LossyProxy, media: Path) -> None:
     """With the code of the guide, over a connection that breaks when the upload is stored and not yet answered."""
-    guide = (ROOT / "docs/guide/lost-replies.md").read_text()
-    (code,) = re.findall(r"```js\n(.*?)```", guide, re.DOTALL)
+    (code,) = re.findall(r"```js\n(.*?)```", (DOCS / "guide/lost-replies.md").read_text(), re.DOTALL)
     page.add_script_tag(content=code)
     got = page.evaluate(
         """async (base) => {
