@@ -103,6 +103,14 @@ def test_other_bytes_and_other_keys_are_refused(world: World) -> None:
     assert_refused(world.upload(fields, headers={"idempotency-key": UUID[:-1]}), 400, "signature_used")
 
 
+def test_a_repeat_has_to_come_from_where_it_was_signed_for(world: World) -> None:
+    fields, home = world.sign({"origin": "https://app.example"}), {**KEYED, "origin": "https://app.example"}
+    assert_accepted(world.upload(fields, headers=home))
+    elsewhere = {**home, "origin": "https://other.example"}
+    assert_refused(world.upload(fields, headers=elsewhere), 400, "origin_mismatch")
+    assert world.upload(fields, headers=home).headers["idempotent-replayed"] == "true"
+
+
 @pytest.mark.parametrize("header", ["", "a b", '"open', "x" * 256, "\xe4"])
 def test_a_bad_key_is_refused_before_anything_is_read_and_costs_nothing(world: World, header: str) -> None:
     fields = world.sign()
