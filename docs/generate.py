@@ -64,7 +64,8 @@ def parameters_page() -> str:
         + NOTICE
         + "Supported. All but `file`, `api_key`, `signature`, `cloud_name` and `resource_type` are signed:\n\n"
         + ", ".join(f"`{name}`" for name in SUPPORTED)
-        + ".\n\nKnown to Cloudinary and refused by name for now:\n\n"
+        + ".\n\n`stream`, which npm's `upload_stream` sends with presigned options, is not signed and does nothing.\n\n"
+        + "Known to Cloudinary and refused by name for now:\n\n"
         + ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
         + ".\n\nAny other name is refused as unknown. Nothing is ignored silently.\n"
     )

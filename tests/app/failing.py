@@ -52,6 +52,7 @@ class Held:
     def __init__(self, real: Any, name: str) -> None:
         self._real = real
         self._name = name
+        self.waiting = 0
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
 
@@ -61,6 +62,7 @@ class Held:
             return real
 
         async def call(*args: Any, **named: Any) -> Any:
+            self.waiting += 1
             self.reached.set()
             await self.release.wait()
             return await real(*args, **named)

@@ -63,7 +63,12 @@ def spellings(world: World) -> list[dict[str, str]]:
     sha256 = world.sign(params | nonce, algorithm="sha256")
     assert len(sha1["signature"]) == 40
     assert len(sha256["signature"]) == 64
-    return [sha1, sha256, dict(reversed(sha1.items())), sha256 | {"resource_type": "auto", "cloud_name": "demo"}]
+    return [
+        sha1,
+        sha256,
+        dict(reversed(sha1.items())),
+        sha256 | {"resource_type": "auto", "cloud_name": "demo", "stream": "true"},
+    ]
 
 
 def check_one_grant_is_spent_once(world: World) -> None:

@@ -32,22 +32,23 @@ async def stream(
     yield last
 
 
-async def send(world: World, events: AsyncIterator[Event] | list[Event]) -> Uploaded:
-    request = UploadRequest("demo", None, (), None, CALLER)
+async def send(world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None) -> Uploaded:
+    """`key` is the Idempotency-Key."""
+    request = UploadRequest("demo", None, (), None, CALLER, key)
     return await upload(world.services, request, stream(events) if isinstance(events, list) else events)
 
 
-async def outcome(world: World, events: AsyncIterator[Event] | list[Event]) -> str:
-    """`ok`, or the code of the refusal."""
+async def outcome(world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None) -> str:
+    """`ok`, `replayed`, or the code of the refusal."""
     try:
-        await send(world, events)
+        uploaded = await send(world, events, key)
     except UponceError as error:
         return error.code
-    return "ok"
+    return "replayed" if uploaded.committed.replayed else "ok"
 
 
-def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG) -> str:
-    return asyncio.run(outcome(world, form(fields, file)))
+def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG, key: str | None = None) -> str:
+    return asyncio.run(outcome(world, form(fields, file), key))
 
 
 def live_attempts(world: World) -> int:

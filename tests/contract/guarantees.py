@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race
 from uponce.app.ports import Committed, Database
@@ -15,6 +16,24 @@ async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max
     contested = grant("contested", max_uses=max_uses)
     answers = await race(servers, contested, racers)
     assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
+
+
+async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
+    """Of concurrent commits with one Idempotency-Key one happens, and every one is told of that one."""
+    contested = grant("repeated", max_uses=max_uses)
+    drafts = [replace(draft(blob=f"repeat-{number}"), idempotency_key="key") for number in range(racers)]
+    told = await asyncio.gather(
+        *(servers[number % len(servers)].commit(contested, draft, CALLER) for number, draft in enumerate(drafts)),
+        return_exceptions=True,
+    )
+    answers = [answer for answer in told if isinstance(answer, Committed)]
+    assert len(answers) == racers, told
+    assert sorted(answer.replayed for answer in answers) == [False] + [True] * (racers - 1)
+    (first,) = (answer for answer in answers if not answer.replayed)
+    assert all(answer.asset == first.asset for answer in answers)
+    record = await servers[0].find_grant(contested.key)
+    assert record is not None
+    assert record.uses == 1
 
 
 async def is_accepted(database: Database, candidate: Grant, now: float, window: int, blob: str) -> bool:

@@ -16,8 +16,10 @@ from tests.contract.guarantees import (
     check_answers_are_true,
     check_one_winner,
     check_purge_forgets_nothing_usable,
+    check_repeats_agree,
     check_wider_window_revives_nothing,
 )
+from uponce.adapters.database import replies
 from uponce.adapters.database import sqlite as sqlite_module
 from uponce.adapters.database.connection import connect
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -37,6 +39,18 @@ class SelectThenInsert(SqliteDatabase):
         if refusal:
             raise refusal
         return await super().commit(replace(grant, max_uses=UNLIMITED_USES), draft, caller)
+
+
+class ReplyAfterCommit(SqliteDatabase):
+    """Stores the answer once it is known, in a transaction of its own."""
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        reply = draft.idempotency_key and await self.find_reply(grant.key, draft.idempotency_key)
+        if reply:
+            return reply.repeat(draft.digest.sha256)
+        committed = await super().commit(grant, replace(draft, idempotency_key=None), caller)
+        await self._writer.run(lambda connection: replies.keep(connection, grant, draft, committed))
+        return committed
 
 
 class PurgeByTimeOfUse(SqliteDatabase):
@@ -129,6 +143,18 @@ def test_select_then_insert_spends_twice(tmp_path: Path, count: int) -> None:
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
     asyncio.run(check_one_winner(servers))
+    _close(servers)
+
+
+@pytest.mark.parametrize("max_uses", [1, UNLIMITED_USES], ids=["once", "unlimited"])
+def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(tmp_path: Path, max_uses: int) -> None:
+    """One that comes in between is refused, or uploads a second time."""
+    servers = _servers(tmp_path / "mutant.db", SteppedClock(), ReplyAfterCommit)
+    with pytest.raises(AssertionError):
+        asyncio.run(check_repeats_agree(servers, max_uses=max_uses))
+    _close(servers)
+    servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
+    asyncio.run(check_repeats_agree(servers, max_uses=max_uses))
     _close(servers)
 
 

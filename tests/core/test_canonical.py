@@ -70,9 +70,9 @@ def test_what_is_not_signed_is_left_out(name: str) -> None:
     assert string_to_sign({name: "x", "timestamp": "1"}) == "timestamp=1"
 
 
-def test_unsigned_names_are_exactly_these_five() -> None:
+def test_unsigned_names_are_exactly_these_six() -> None:
     """One more would be a parameter that anybody may add to a signed upload."""
-    assert {"file", "cloud_name", "resource_type", "api_key", "signature"} == UNSIGNED
+    assert {"file", "cloud_name", "resource_type", "api_key", "signature", "stream"} == UNSIGNED
 
 
 @pytest.mark.parametrize(

@@ -219,3 +219,10 @@ def test_allowed_formats_that_name_none_are_refused() -> None:
     """They would refuse every file with a message that lists nothing."""
     with pytest.raises(InvalidParameter, match="names no format"):
         read_parameters({"allowed_formats": ","})
+
+
+@pytest.mark.parametrize("value", ["true", "1", "anything"])
+def test_a_stream_field_changes_nothing_of_what_was_verified(value: str) -> None:
+    """Nobody signed it, so it may mean nothing."""
+    signed = {"timestamp": "1", "public_id": "cat", "tags": "a,b"}
+    assert read_parameters({**signed, "stream": value}) == read_parameters(signed)

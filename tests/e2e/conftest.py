@@ -3,22 +3,35 @@
 import fcntl
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.commands import printed, uponce
+from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 from uponce.adapters.media import samples
 
 NODE = Path(__file__).parent / "node"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server") / "data") as server:
         yield server
+
+
+@pytest.fixture
+def lossy(server: Server) -> Iterator[LossyProxy]:
+    with LossyProxy(server) as proxy:
+        serving = threading.Thread(target=proxy.serve_forever)
+        serving.start()
+        yield proxy
+        proxy.shutdown()
+        serving.join()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Chromium, with a page on another origin that asks its own small back end to sign, and posts the file itself."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 from cloudinary.utils import api_sign_request
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.e2e.conftest import DOCS
+from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -163,6 +166,26 @@ def test_an_upload_that_the_page_breaks_off_spends_nothing(page: Page) -> None:
     assert aborted["outcome"] == "abort"
     assert page.evaluate("viaFetch(signed, picked())")["status"] == 200
     assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))
+
+
+def test_a_page_that_lost_its_reply_asks_again(server: Server, page: Page, lossy: LossyProxy, media: Path) -> None:
+    """With the code of the guide, over a connection that breaks when the upload is stored and not yet answered."""
+    (code,) = re.findall(r"```js\n(.*?)```", (DOCS / "guide/lost-replies.md").read_text(), re.DOTALL)
+    page.add_script_tag(content=code)
+    got = page.evaluate(
+        """async (base) => {
+          const { url, fields } = await sign("public_id=in-the-tunnel");
+          const response = await uploadOnce(base + new URL(url).pathname, fields, picked(), { pause: 10 });
+          const replayed = response.headers.get("Idempotent-Replayed");
+          return { status: response.status, replayed, body: await response.json() };
+        }""",
+        lossy.base,
+    )
+    assert (got["status"], got["replayed"]) == (200, "true"), got
+    assert lossy.uploads == 2
+    asset = server.get(f"/{server.cloud}/image/upload/v{got['body']['version']}/in-the-tunnel.jpg")
+    assert asset.data == (media / "cat.jpg").read_bytes()
+    assert "overwritten" not in got["body"]
 
 
 def test_a_signed_origin_is_enforced(page: Page, site: Site, media: Path) -> None:

@@ -1,13 +1,18 @@
 """curl: a form, the whole grant in one URL, and what `uponce sign` prints."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import pytest
 
 from tests.e2e.commands import beside, printed
+from tests.e2e.conftest import DOCS
+from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 from uponce.adapters.media import samples
 
@@ -138,3 +143,25 @@ def test_a_large_form_under_a_used_signature_is_broken_off(server: Server, curl:
     refused = run(curl, *words, "-F", f"file=@{big}", server.upload_url("raw"))
     assert (refused.status, refused.error["code"]) == (400, "signature_used")
     assert refused.sent < 64 * MIB
+
+
+def test_a_lost_reply_is_asked_for_again(
+    server: Server, lossy: LossyProxy, curl: str, media: Path, tmp_path: Path
+) -> None:
+    """The command of the guide, over a connection that breaks when the upload is stored and not yet answered."""
+    (command,) = re.findall(r"```sh\n(.*?)```", (DOCS / "guide/lost-replies.md").read_text(), re.DOTALL)
+    shutil.copy(media / "dance.gif", tmp_path / "cat.gif")
+    path = urlsplit(server.upload_url()).path
+    url = f"{lossy.base}{path}?{urlencode(server.signed({'public_id': 'by-curl'}))}"
+    done = subprocess.run(
+        ["sh", "-c", command.replace("curl ", f"{curl} -sS -i ")],
+        env={"URL": url, "KEY": "8e03978e-40d5-43dd-bc93-6894a57f9324"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert lossy.uploads == 2
+    assert "idempotent-replayed: true" in done.stdout.lower()
+    assert '"public_id":"by-curl"' in done.stdout

@@ -100,6 +100,16 @@ def test_the_uploader_surfaces_the_refusal_of_a_used_signature(
     assert got["error"]["message"].startswith("This signature was already used by an upload that completed at 20")
 
 
+def test_a_presigned_stream_works_once(server: Server, node: str, package: str, media: Path) -> None:
+    """`upload_stream` sends its own option `stream=true` along with what was signed."""
+    signed = server.signed({"folder": f"presigned stream {package}"})
+    first, second = run(node, server.urls[0], "presigned_stream.cjs", package, media / "cat.jpg", json.dumps(signed))
+
+    assert first["error"] is None
+    assert server.get(first["answer"]["secure_url"]).data == (media / "cat.jpg").read_bytes()
+    assert (second["error"]["http_code"], second["error"]["code"]) == (400, "signature_used")
+
+
 def test_signed_delivery_urls(server: Server, node: str, package: str, media: Path) -> None:
     fields = server.signed({"type": "authenticated", "public_id": f"secret/{package}"})
     assert server.post(fields, (media / "cat.jpg").read_bytes()).status == 200

@@ -26,6 +26,7 @@ class Reply:
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     data: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -39,7 +40,14 @@ class Reply:
         return Receipt(self.body["public_id"], self.body["asset_id"], hashlib.sha256(data).hexdigest())
 
 
-def form_head(server: Server, fields: Mapping[str, str], length: int, kind: str, filename: str = "file.bin") -> bytes:
+def form_head(
+    server: Server,
+    fields: Mapping[str, str],
+    length: int,
+    kind: str,
+    filename: str = "file.bin",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """A POST up to the first of `length` bytes of the file; `FORM_TAIL` ends it."""
     parts = [
         *(
@@ -52,6 +60,7 @@ def form_head(server: Server, fields: Mapping[str, str], length: int, kind: str,
     size = len(opening) + length + len(FORM_TAIL)
     address, path = urlsplit(server.base).netloc, urlsplit(server.upload_url(kind)).path
     head = f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return f"{head}Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\n\r\n{opening}".encode()
 
 
@@ -59,9 +68,15 @@ def form_head(server: Server, fields: Mapping[str, str], length: int, kind: str,
 FORM_TAIL = f"\r\n--{_BOUNDARY}--".encode()
 
 
-def form(server: Server, fields: Mapping[str, str], data: bytes, kind: str = "raw") -> bytes:
+def form(
+    server: Server,
+    fields: Mapping[str, str],
+    data: bytes,
+    kind: str = "raw",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """A whole upload as it goes over the wire."""
-    return form_head(server, fields, len(data), kind) + data + FORM_TAIL
+    return form_head(server, fields, len(data), kind, headers=headers) + data + FORM_TAIL
 
 
 class Connection:
@@ -114,7 +129,7 @@ class Connection:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         data = await self._reader.readexactly(int(headers["content-length"]))
         is_json = headers.get("content-type", "").startswith("application/json")
-        return Reply(int(status_line.split()[1]), json.loads(data) if is_json else {}, data)
+        return Reply(int(status_line.split()[1]), json.loads(data) if is_json else {}, data, headers)
 
 
 @asynccontextmanager

@@ -120,8 +120,9 @@ class Process:
 class Attempt:
     """One upload that goes on as the test feeds it. Made inside the event loop."""
 
-    def __init__(self, process: Process, data: bytes) -> None:
+    def __init__(self, process: Process, data: bytes, idempotency_key: str | None = None) -> None:
         self._process = process
+        self._key = idempotency_key
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._task = asyncio.ensure_future(self._upload())
         self._sent = 0
@@ -135,7 +136,7 @@ class Attempt:
         return await self._feed(self._slice(len(self.data) // 4))
 
     async def finish(self) -> str:
-        """All the rest; `ok` or the code of the refusal."""
+        """All the rest; `ok`, `replayed`, or the code of the refusal."""
         self._events.put_nowait(self._slice(len(self.data)))
         self._events.put_nowait(None)
         return await self._task
@@ -161,12 +162,12 @@ class Attempt:
         return ""
 
     async def _upload(self) -> str:
-        request = UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER)
+        request = UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER, self._key)
         try:
-            await upload_module.upload(self._process.services, request, self._arrivals())
+            uploaded = await upload_module.upload(self._process.services, request, self._arrivals())
         except UponceError as error:
             return error.code
-        return "ok"
+        return "replayed" if uploaded.committed.replayed else "ok"
 
     async def _arrivals(self) -> AsyncIterator[Event]:
         while (event := await self._events.get()) is not None:

@@ -1,6 +1,6 @@
 """One upload in one process, straight through the use case on real adapters: what is killed at each of its steps.
 
-    python -m tests.faults.one_upload DATA_DIR FIELDS_AS_JSON
+    python -m tests.faults.one_upload DATA_DIR FIELDS_AS_JSON [IDEMPOTENCY_KEY]
     python -m tests.faults.one_upload DATA_DIR               recovery: opens, sweeps, closes
 
 An acknowledged upload prints its asset_id. It overwrites the asset that `prepare` has made, so that it goes through
@@ -20,12 +20,12 @@ from uponce.adapters.blobs.local import LocalBlobStore, _guarded
 from uponce.adapters.clock import RandomIds
 from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.manage_keys import set_up
-from uponce.app.ports import Ids
+from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.upload import upload
 from uponce.core.errors import UponceError
-from uponce.core.values import Asset, Caller, MediaFacts, ResourceType
+from uponce.core.values import Caller, MediaFacts, ResourceType
 from uponce.wiring import Backend, opened
 
 T = TypeVar("T")
@@ -69,15 +69,17 @@ def services_of(backend: Backend, ids: Ids) -> Services:
     return replace(backend.services, blobs=blobs, inspector=RawInspector(), ids=ids)
 
 
-async def send(services: Services, cloud: str, fields: dict[str, str], data: bytes) -> Asset:
+async def send(
+    services: Services, cloud: str, fields: dict[str, str], data: bytes, key: str | None = None
+) -> Committed:
     async def events() -> AsyncIterator[Event]:
         for name, value in fields.items():
             yield Field(name, value)
         yield FileStart("cat.bin")
         yield data
 
-    request = UploadRequest(cloud, ResourceType.RAW, (), None, Caller("192.0.2.1", "request-1"))
-    return (await upload(services, request, events())).committed.asset
+    request = UploadRequest(cloud, ResourceType.RAW, (), None, Caller("192.0.2.1", "request-1"), key)
+    return (await upload(services, request, events())).committed
 
 
 def prepare(data_dir: Path) -> dict[str, str]:
@@ -96,21 +98,28 @@ def prepare(data_dir: Path) -> dict[str, str]:
 
 def try_again(data_dir: Path, fields: dict[str, str]) -> str:
     """`ok`, or the code of the refusal; the bytes are THIRD."""
+    return ask_again(data_dir, fields, THIRD)[0]
+
+
+def ask_again(data_dir: Path, fields: dict[str, str], data: bytes, key: str | None = None) -> tuple[str, str]:
+    """`ok` or `replayed` with the asset_id, or the code of the refusal."""
     with opened(settings(data_dir)) as backend:
+        services = services_of(backend, RandomIds())
         try:
-            asyncio.run(send(services_of(backend, RandomIds()), backend.settings.cloud, fields, THIRD))
+            committed = asyncio.run(send(services, backend.settings.cloud, fields, data, key))
         except UponceError as error:
-            return error.code
-        return "ok"
+            return error.code, ""
+        return "replayed" if committed.replayed else "ok", committed.asset.asset_id
 
 
-def main(data_dir: str, fields: str = "") -> None:
+def main(data_dir: str, fields: str = "", key: str | None = None) -> None:
     if not fields:
         recover(Path(data_dir))
         return
     with opened(settings(Path(data_dir))) as backend:
         services = services_of(backend, NumberedIds())
-        acknowledge(asyncio.run(send(services, backend.settings.cloud, json.loads(fields), SECOND)).asset_id)
+        committed = asyncio.run(send(services, backend.settings.cloud, json.loads(fields), SECOND, key))
+        acknowledge(committed.asset.asset_id)
 
 
 def acknowledge(asset_id: str) -> None:

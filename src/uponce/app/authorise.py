@@ -14,7 +14,7 @@ from uponce.core.errors import (
     UnknownCloud,
     UnsupportedParameter,
 )
-from uponce.core.freshness import check_fresh, keep_until, parse_timestamp
+from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
 from uponce.core.parameters import UploadSpec, check_route, read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_SECRET, Algorithm, grant_key, verify
@@ -70,10 +70,19 @@ async def authorise(
     *,
     origin: str | None,
     caller: Caller,
+    idempotency_key: str | None,
 ) -> Verified:
-    """`verify_signed`, and the grant is fresh, unspent and used from where it was signed for."""
+    """`verify_signed`, and the grant is fresh, unspent and used from where it was signed for.
+
+    A repeat, whose answer is stored under its Idempotency-Key, makes nothing any more: it may be spent, and its time
+    may be over, for as long as the ledger remembers it. An upload that took up its whole window needs that most.
+    """
     verified = await verify_signed(services, cloud, params)
     check_route(params, cloud, requested)
+    if idempotency_key is not None and await services.database.find_reply(verified.grant.key, idempotency_key):
+        check_watermark(verified.grant.timestamp, verified.key.watermark)
+        _check_origin(verified.spec, origin)
+        return verified
     check_fresh(
         verified.grant.timestamp,
         now=services.clock.now(),

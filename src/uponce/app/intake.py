@@ -18,13 +18,17 @@ from uponce.core.values import Caller, ResourceType
 
 @dataclass(frozen=True, slots=True)
 class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and who sends it. `requested` None is auto."""
+    """The frame of an upload: its route, the fields of its query, and who sends it. `requested` None is auto.
+
+    `idempotency_key` is the client's name for this upload, under which it may ask for a lost answer again.
+    """
 
     cloud: str
     requested: ResourceType | None
     fields: tuple[tuple[str, str], ...]
     origin: str | None
     caller: Caller
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,13 @@ class Intake:
     async def _authorise(self, params: dict[str, str]) -> None:
         request, limits = self._request, self._services.limits
         verified = await authorise(
-            self._services, request.cloud, request.requested, params, origin=request.origin, caller=request.caller
+            self._services,
+            request.cloud,
+            request.requested,
+            params,
+            origin=request.origin,
+            caller=request.caller,
+            idempotency_key=request.idempotency_key,
         )
         self._counted.close()
         self._counted.enter_context(self._services.attempts.of_grant(verified.grant, limits.attempts_per_grant))

@@ -5,10 +5,11 @@ crosses a port: what goes wrong arrives as an error of core/errors.py.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from uponce.core.errors import IdempotencyKeyReused
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -44,7 +45,8 @@ class Draft:
     """An asset that is about to be committed: everything but what the commit itself decides.
 
     `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
-    when the name exists: replace it, or leave it and answer with it.
+    when the name exists: replace it, or leave it and answer with it. `idempotency_key` is the one that the client
+    sent, if any: under it the answer is stored.
     """
 
     name: AssetName
@@ -57,6 +59,7 @@ class Draft:
     context: tuple[tuple[str, str], ...]
     original_filename: str | None
     overwrite: bool
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,34 @@ class Committed:
 
     `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the staged ones
     when the asset existed and was not to be overwritten. Deleting it is left to the caller, and to the sweeper.
+    `replayed`: nothing was made, this is what an earlier upload with the same Idempotency-Key was answered.
     """
 
     asset: Asset
     existing: bool = False
     overwritten: bool = False
     unneeded_blob: str | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an upload with an Idempotency-Key was answered, and the SHA-256 of its bytes.
+
+    A record of the past: the asset may have been overwritten or deleted since.
+    """
+
+    committed: Committed
+    sha256: str
+
+    def repeat(self, sha256: str) -> Committed:
+        """The answer to an upload of these bytes; IdempotencyKeyReused when they are other bytes."""
+        if sha256 != self.sha256:
+            raise IdempotencyKeyReused(
+                "This Idempotency-Key was already sent with this signature, for a file with other bytes than this one "
+                f"(SHA-256 {sha256}). Repeat with the same file, or upload this one with a new signature and a new key."
+            )
+        return replace(self.committed, replayed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +156,14 @@ class Database(Protocol):
         SignatureRevoked; a blob that the sweeper condemned BlobCondemned; a key that was revoked meanwhile
         UnknownApiKey; a timestamp that a purge has overtaken StaleRequest. These are certain and leave no trace.
         OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
+
+        With an Idempotency-Key the answer is stored in the same transaction. Where one is stored for this grant and
+        key already, nothing is spent and nothing published: the same bytes get it again, and other bytes are
+        IdempotencyKeyReused.
         """
+
+    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
+        """The stored answer of a grant that was not revoked since; forgotten together with the grant."""
 
     async def find_commit(self, blob_key: str) -> Asset | None:
         """The asset that names this blob, if the commit that would have made it happened."""

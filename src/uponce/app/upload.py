@@ -1,9 +1,12 @@
-"""Accept one upload: take it in → inspect → judge → make it durable → commit. The commit is the only arbiter."""
+"""Accept one upload: take it in → inspect → judge → make it durable → commit. The commit is the only arbiter.
+
+A repeat of an upload that was answered already, told by its Idempotency-Key, is taken in and compared, and no more.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uponce.app.authorise import Verified
 from uponce.app.intake import Event, Intake, UploadRequest
@@ -12,7 +15,7 @@ from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
 from uponce.core.policy import judge_content, judge_media
-from uponce.core.values import AssetName, Caller, Digest, MediaFacts
+from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,11 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
     async with Intake(services, request) as intake:
         await _take_in(services, intake, events)
         verified = await intake.complete()
-        draft = await _inspect(services, request, intake, verified)
+        digest = await _seal(intake, verified)
+        repeated = await _answer_again(services, request, verified.grant, digest)
+        if repeated is not None:
+            return Uploaded(repeated, verified)
+        draft = await _inspect(services, request, intake, verified, digest)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settling = asyncio.ensure_future(_settle(services, verified, draft, intake.release(), request.caller))
         return Uploaded(await asyncio.shield(settling), verified)
@@ -53,13 +60,34 @@ async def _take_in(services: Services, intake: Intake, events: AsyncIterator[Eve
         ) from None
 
 
-async def _inspect(services: Services, request: UploadRequest, intake: Intake, verified: Verified) -> Draft:
-    stage, spec = intake.stage, verified.spec
+async def _seal(intake: Intake, verified: Verified) -> Digest:
+    assert intake.stage is not None
+    digest = await intake.stage.seal()
+    judge_content(digest, verified.spec, intake.limit)
+    return digest
+
+
+async def _answer_again(services: Services, request: UploadRequest, grant: Grant, digest: Digest) -> Committed | None:
+    """The stored answer, or None when there is none; a refusal for other bytes is audited."""
+    if request.idempotency_key is None:
+        return None
+    reply = await services.database.find_reply(grant.key, request.idempotency_key)
+    if reply is None:
+        return None
+    try:
+        return reply.repeat(digest.sha256)
+    except GrantRefused as refusal:
+        await services.database.record_refusal(grant, refusal.code, request.caller)
+        raise
+
+
+async def _inspect(
+    services: Services, request: UploadRequest, intake: Intake, verified: Verified, digest: Digest
+) -> Draft:
+    stage = intake.stage
     assert stage is not None
-    digest = await stage.seal()
-    judge_content(digest, spec, intake.limit)
     facts = await services.inspector.inspect(stage.path, request.requested)
-    judge_media(facts, digest, intake.filename, spec, services.limits)
+    judge_media(facts, digest, intake.filename, verified.spec, services.limits)
     return _draft(services, request, verified, stage.key, digest, facts, intake.filename)
 
 
@@ -86,6 +114,7 @@ def _draft(
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
         overwrite=spec.overwrite,
+        idempotency_key=request.idempotency_key,
     )
 
 
@@ -99,7 +128,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
         await stage.publish()
         committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
-        return await _read_back(services, draft, unknown)
+        return await _read_back(services, verified.grant, draft, unknown)
     except (Refused, Unavailable) as error:
         await stage.discard()
         if isinstance(error, GrantRefused):
@@ -112,9 +141,13 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     return committed
 
 
-async def _read_back(services: Services, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+async def _read_back(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
     """What a commit without an answer came to; while that cannot be read, it stays unknown."""
     with suppress(Unavailable):
+        if draft.idempotency_key is not None:
+            reply = await services.database.find_reply(grant.key, draft.idempotency_key)
+            if reply is not None and reply.sha256 == draft.digest.sha256:
+                return replace(reply.committed, replayed=reply.committed.asset.blob_key != draft.blob_key)
         asset = await services.database.find_commit(draft.blob_key)
         if asset is not None:
             return Committed(asset)

@@ -2,7 +2,8 @@
 
 The rules are those of Cloudinary's SDKs (`api_sign_request`), applied to the strings *as received*:
 
-1. `file`, `cloud_name`, `resource_type`, `api_key` and `signature` are left out;
+1. `file`, `cloud_name`, `resource_type`, `api_key` and `signature` are left out; so is `stream`, an option of npm's
+   `upload_stream` that it sends along with what others have signed, and that does nothing here;
 2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival;
 3. empty values are left out: posting an empty parameter means not posting it;
 4. version 2 replaces `&` by `%26` in each `name=value`; version 1 does not, so that in version 1 one value can
@@ -20,7 +21,7 @@ from uponce.core.errors import DuplicateParameter, InvalidParameter
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature"})
+UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature", "stream"})
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -4,6 +4,7 @@ UponceError
 ├── Refused                     the request's doing: nothing stored, nothing spent
 │   ├── GrantRefused            the signature is genuine, and still not good (any more)
 │   │   ├── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp
+│   │   └── IdempotencyKeyReused
 │   ├── AuthRefused             who or what was asked for does not check out
 │   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · ScopeDenied
 │   │   └── OriginMismatch · DeliveryDenied
@@ -74,6 +75,12 @@ class FutureTimestamp(GrantRefused):
     """The timestamp lies further in the future than the clock skew allows."""
 
     code = "future_timestamp"
+
+
+class IdempotencyKeyReused(GrantRefused):
+    """The Idempotency-Key was already sent with this signature, for a file with other bytes."""
+
+    code = "idempotency_key_reused"
 
 
 class AuthRefused(Refused):

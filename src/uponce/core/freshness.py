@@ -35,6 +35,11 @@ def check_fresh(
     lifetime = window if valid_for is None else min(window, valid_for)
     if now > timestamp + lifetime:
         raise StaleRequest(f"Stale request - reported time is {utc(timestamp)} which is more than {span(lifetime)} ago")
+    check_watermark(timestamp, watermark)
+
+
+def check_watermark(timestamp: int, watermark: int | None) -> None:
+    """StaleRequest when nobody can know any more whether the signature was spent."""
     if watermark is not None and timestamp <= watermark:
         raise StaleRequest(
             f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}, "

@@ -22,7 +22,7 @@ log = logging.getLogger("uponce")
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 _REQUEST_ID_LENGTH = 32
-_EXPOSED = ["ETag", "X-Cld-Error", "X-Request-Id", "Retry-After", "Content-Range", "Accept-Ranges"]
+_EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()
 
 
 def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -> "App":

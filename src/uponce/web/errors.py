@@ -13,6 +13,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.SignatureRevoked: 400,
     errors.StaleRequest: 400,
     errors.FutureTimestamp: 400,
+    errors.IdempotencyKeyReused: 400,
     errors.UnknownCloud: 401,
     errors.UnknownApiKey: 401,
     errors.InvalidSignature: 401,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,8 +25,16 @@ LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON body with headers of its own."""
+
+    body: Any
+    headers: tuple[Header, ...] = ()
+
+
 async def answer_json(
-    scope: Scope, receive: Receive, send: Send, idle_seconds: float, work: Callable[[Body], Awaitable[Any]]
+    scope: Scope, receive: Receive, send: Send, idle_seconds: float, work: Callable[[Body], Awaitable[Answer]]
 ) -> None:
     """Run `work` on the request's body; send what it returns, or the error it raises."""
     body = Body(receive, idle_seconds)
@@ -34,7 +43,7 @@ async def answer_json(
     except UponceError as error:
         await send_error(scope, receive, send, error, body_complete=body.complete)
         return
-    await send_json(scope, send, 200, answer)
+    await send_json(scope, send, 200, answer.body, answer.headers)
 
 
 async def send_json(scope: Scope, send: Send, status: int, body: Any, headers: Iterable[Header] = ()) -> None:

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
-from uponce.web.respond import answer_json
+from uponce.web.respond import Answer, answer_json
 
 METHODS = ("GET", "POST")
 _MAX_BODY = 256 * 1024
@@ -43,7 +42,9 @@ class SignaturesEndpoint:
         self._public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = partial(self._answer, scope)
+        async def work(body: Body) -> Answer:
+            return Answer(await self._answer(scope, body))
+
         await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
     async def _answer(self, scope: Scope, body: Body) -> dict[str, Any]:

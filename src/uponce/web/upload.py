@@ -13,10 +13,12 @@ from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.dialect import upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
+from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
-from uponce.web.respond import answer_json
+from uponce.web.respond import Answer, Header, answer_json
 
 METHODS = ("POST", "PUT")
+_REPLAYED: Header = (b"idempotent-replayed", b"true")
 _WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -31,7 +33,7 @@ class UploadEndpoint:
         work = partial(self._upload, scope)
         await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
-    async def _upload(self, scope: Scope, body: Body) -> dict[str, object]:
+    async def _upload(self, scope: Scope, body: Body) -> Answer:
         head = read_head(scope)
         _refuse_chunk(head)
         if head.get("content-encoding") not in ("", "identity"):
@@ -46,9 +48,11 @@ class UploadEndpoint:
             fields=fields,
             origin=head.origin,
             caller=head.caller,
+            idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
         )
         async with aclosing(_events(scope["method"], head, body)) as events:
-            return upload_answer(await upload(self._services, request, events), url)
+            uploaded = await upload(self._services, request, events)
+        return Answer(upload_answer(uploaded, url), (_REPLAYED,) if uploaded.committed.replayed else ())
 
 
 def _events(method: str, head: Head, body: Body) -> AsyncGenerator[Event, None]:

@@ -28,6 +28,7 @@ COLUMNS = {
     "facts tags context original_filename",
     "condemned": "blob_key at",
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id",
+    "replies": "grant_key key_hash sha256 committed",
 }
 INDEXES = {"api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"}
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}

@@ -1,5 +1,5 @@
-"""SIGKILL before every system call with which a step changes anything on the disk: an upload, an overwrite, a
-recovery sweep, a revocation, a purge, the rotation of a key.
+"""SIGKILL before every system call with which a step changes anything on the disk: an upload, one that may be asked
+for again, an overwrite, a recovery sweep, a revocation, a purge, the rotation of a key.
 
 A point is a path, a call and a number; the call itself never happens, so that the points before and after it are
 two. Each kill starts from a copy of one folder and ends with a recovery, an audit and another try.
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.audit import Findings, Receipt, count, examine
-from tests.faults.one_upload import BLOB_KEY, FIRST, SECOND, THIRD, send, services_of, try_again
+from tests.faults.one_upload import BLOB_KEY, FIRST, SECOND, THIRD, ask_again, send, services_of, try_again
 from tests.faults.operator import check, recover, settings
 from tests.faults.report import Report
 from tests.faults.strace import ABSENT, STRACE, can_trace, highest_counts, touched_paths
@@ -45,6 +45,7 @@ CALLS = (
 ROOT = Path(__file__).parents[3]
 UPLOAD, STEP = "tests.faults.one_upload", "tests.faults.one_step"
 MUTANTS = ("commit_before_publish", "answer_before_commit")
+KEY = "an-idempotency-key"
 JOBS = 2
 
 Fields = dict[str, str]
@@ -102,6 +103,7 @@ def run(seconds: float, seed: int) -> Report:
         folder = Path(name)
         for mutant in MUTANTS:
             control(folder, mutant, chance, tally)
+        control_repeats(folder, tally)
         scenes = [make(folder / f"scene-{number}") for number, make in enumerate(SCENES)]
         jobs = [(scene, point) for scene in scenes for point in points(scene, folder / "watched")]
         tally.counts["known kill points"] += len(jobs)
@@ -117,6 +119,14 @@ def control(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> N
     chance.shuffle(at_blob)
     broken = (violations(scene, folder / "control", point) for point in at_blob)
     tally.controls[mutant.replace("_", " ")] += len(next(filter(None, broken), ()))
+
+
+def control_repeats(folder: Path, tally: Tally) -> None:
+    """An upload that stores its answer after the commit: a kill between the two leaves a use that nobody is told of."""
+    scene = repeating(folder / "reply_after_commit", "tests.faults.mutants.reply_after_commit")
+    in_database = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db")]
+    broken = (violations(scene, folder / "control", point) for point in reversed(in_database))
+    tally.controls["reply after commit"] += len(next(filter(None, broken), ()))
 
 
 def points(scene: Scene, where: Path) -> list[Point]:
@@ -171,6 +181,12 @@ def uploading(folder: Path) -> Scene:
     return Scene("an upload", folder, fields, (UPLOAD, json.dumps(fields)), _judge_upload, assets=2)
 
 
+def repeating(folder: Path, module: str = UPLOAD) -> Scene:
+    fields, _ = _origin(folder, "dog")
+    command = (module, json.dumps(fields), KEY)
+    return Scene("an upload that is repeated", folder, fields, command, _judge_repeat, assets=2)
+
+
 def overwriting(folder: Path, module: str = UPLOAD) -> Scene:
     fields, _ = _origin(folder, "cat")
     return Scene("an overwrite", folder, fields, (module, json.dumps(fields)), _judge_upload)
@@ -203,7 +219,7 @@ def rotating(folder: Path) -> Scene:
     return Scene("a key rotation", folder, fields, (STEP, "rotate", fields["api_key"]), _judge_rotation)
 
 
-SCENES = (uploading, overwriting, sweeping, revoking, purging, rotating)
+SCENES = (uploading, repeating, overwriting, sweeping, revoking, purging, rotating)
 
 
 def _origin(data_dir: Path, public_id: str) -> tuple[Fields, Fields]:
@@ -245,6 +261,18 @@ def _judge_upload(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[s
         yield f"the asset is not what {answer} means"
     if count(data_dir, "grants WHERE uses = 1") != 2:
         yield "the signatures of two uploads must be used, and no other"
+
+
+def _judge_repeat(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
+    """The same again gets an answer, whatever became of the first: the first one's, or its own that is told again."""
+    told = [ask_again(data_dir, scene.fields, SECOND, KEY) for _ in range(2)]
+    first = told[0][0]
+    if first not in ("ok", "replayed") or (acknowledged and told[0] != ("replayed", acknowledged)):
+        yield f"after {acknowledged or 'no answer'} the repeat got {told[0]}"
+    if told[1] != ("replayed", told[0][1]):
+        yield f"after {told[0]} one more got {told[1]}"
+    if count(data_dir, "grants WHERE uses = 1") != 2 or count(data_dir, "assets") != scene.assets:
+        yield "the repeats are not one upload"
 
 
 def _judge_revocation(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uponce.core.errors import GrantRefused, InvalidParameter, UnknownApiKey
-from uponce.core.freshness import check_fresh
+from uponce.core.freshness import check_watermark
 from uponce.core.refusals import refusal_of
 from uponce.core.values import Grant, GrantRecord, GrantStatus
 
@@ -73,8 +73,7 @@ def check_key(connection: sqlite3.Connection, grant: Grant) -> None:
     ).fetchone()
     if row is None:
         raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the upload ran.")
-    # With the timestamp's own moment as `now`, only the watermark is left to judge.
-    check_fresh(grant.timestamp, now=grant.timestamp, window=0, skew=0, watermark=row[0])
+    check_watermark(grant.timestamp, row[0])
 
 
 def find(connection: sqlite3.Connection, key: bytes) -> GrantRecord | None:

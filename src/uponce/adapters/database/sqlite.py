@@ -6,17 +6,18 @@ Several server processes may share the file.
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uponce.adapters.database import audit, catalog, checks, ledger
+from uponce.adapters.database import audit, catalog, checks, ledger, replies
 from uponce.adapters.database.connection import connect
 from uponce.adapters.database.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.keys import KeyRing, SecretBox
 from uponce.adapters.database.readers import Readers
 from uponce.adapters.database.schema import migrate
 from uponce.adapters.database.writer import Job, Writer
-from uponce.app.ports import Clock, Committed, Draft, Page, Rule
+from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
 from uponce.core.errors import SettingRefused
 from uponce.core.values import (
     ApiKey,
@@ -111,6 +112,9 @@ class SqliteDatabase:
     async def find_commit(self, blob_key: str) -> Asset | None:
         return await self._readers.run(lambda connection: catalog.find_by_blob(connection, blob_key))
 
+    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
+        return await self._readers.run(lambda connection: replies.find(connection, grant_key, idempotency_key))
+
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         return await self._writer.run(lambda connection: _revoke(connection, grant, caller, now=self._clock.now()))
 
@@ -181,13 +185,17 @@ class SqliteDatabase:
 
 
 def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: Caller, *, now: float) -> Committed:
-    """Spend, publish, note: all of it, or by the caller's rollback none of it."""
+    """Spend, publish, note: all of it, or by the caller's rollback none of it. A repeat is only told what was."""
     ledger.check_key(connection, grant)
+    reply = replies.find(connection, grant.key, draft.idempotency_key)
+    if reply is not None:
+        return replace(reply.repeat(draft.digest.sha256), unneeded_blob=draft.blob_key)
     ledger.spend(connection, grant, now)
     committed = catalog.put(connection, draft, now)
     asset = committed.asset
     spent = AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
     audit.write(connection, grant, spent)
+    replies.keep(connection, grant, draft, committed)
     return committed
 
 

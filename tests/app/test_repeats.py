@@ -1,0 +1,235 @@
+"""A client that lost its reply asks again under the same Idempotency-Key."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.app.failing import Failing, Held
+from tests.app.uploads import CALLER, attempt, form, live_attempts, outcome, send, stream
+from tests.faults.mortal import Attempt, Process
+from tests.world import OTHER_PNG, PNG, MovableClock, World
+from uponce.app.fence import fence
+from uponce.app.manage_keys import revoke_key, set_up
+from uponce.app.revoke import revoke_signed
+from uponce.app.sign import mint
+from uponce.app.sweep import sweep
+from uponce.core.errors import DatabaseUnavailable, InvalidMedia, OutcomeUnknown
+from uponce.core.policy import Limits
+
+KEY = "5e9c2f0a"
+
+
+@pytest.mark.parametrize("file_first", [False, True], ids=["fields first", "file first"])
+def test_the_same_file_gets_the_same_answer_and_leaves_nothing(world: World, file_first: bool) -> None:
+    fields = world.sign()
+    first = asyncio.run(send(world, form(fields), KEY))
+    world.clock.time += 7
+    with world.untouched():
+        again = asyncio.run(send(world, form(fields, file_first=file_first), KEY))
+    assert again.committed == replace(first.committed, replayed=True)
+    assert live_attempts(world) == 0
+
+
+def test_a_repeat_is_neither_inspected_nor_stored(world: World) -> None:
+    """It costs what receiving it costs."""
+    fields = world.sign()
+    assert attempt(world, fields, key=KEY) == "ok"
+    never = DatabaseUnavailable("A repeat must not come here.")
+    world.swap(
+        inspector=Failing(world.services.inspector, before={"inspect": never}),
+        database=Failing(world.database, before={"commit": never}),
+    )
+    assert attempt(world, fields, key=KEY) == "replayed"
+
+
+@pytest.mark.parametrize("key", [None, "another key"])
+def test_without_its_key_a_repeat_is_refused_before_the_file_is_read(world: World, key: str | None) -> None:
+    fields = world.sign()
+    assert attempt(world, fields, key=KEY) == "ok"
+    world.swap(blobs=Failing(world.blobs, before={"stage": DatabaseUnavailable("It was staged.")}))
+    assert attempt(world, fields, key=key) == "signature_used"
+
+
+def test_a_key_that_comes_only_with_the_repeat_is_of_no_use(world: World) -> None:
+    fields = world.sign()
+    assert attempt(world, fields) == "ok"
+    assert attempt(world, fields, key=KEY) == "signature_used"
+
+
+@pytest.mark.parametrize("signer", ["browser", "server"])
+def test_other_bytes_are_refused_and_the_refusal_is_noted(world: World, signer: str) -> None:
+    fields = world.sign(key=getattr(world, signer))
+    assert attempt(world, fields, key=KEY) == "ok"
+    before = world.traces()
+    assert attempt(world, fields, OTHER_PNG, KEY) == "idempotency_key_reused"
+    assert world.traces() == replace(before, audit=before.audit + 1)
+    assert world.sql("SELECT count(*) FROM audit WHERE code = 'idempotency_key_reused'") == 1
+
+
+def test_with_an_unlimited_key_only_another_idempotency_key_is_another_upload(world: World) -> None:
+    fields = world.sign(key=world.server)
+    assert [attempt(world, fields, key=key) for key in (KEY, KEY, "other", None)] == ["ok", "replayed", "ok", "ok"]
+    assert world.traces().assets == 3
+
+
+def test_the_limits_hold_for_a_repeat_too(world: World) -> None:
+    fields = world.sign({"max_bytes": len(PNG)})
+    assert attempt(world, fields, key=KEY) == "ok"
+    with world.untouched():
+        assert attempt(world, fields, PNG + b"!", KEY) == "file_too_large"
+        assert attempt(world, fields, b"", KEY) == "empty_file"
+
+
+def test_so_many_repeats_run_at_a_time_as_attempts_may(world: World) -> None:
+    fields = world.sign()
+    assert attempt(world, fields, key=KEY) == "ok"
+
+    async def play() -> list[str]:
+        hold = asyncio.Event()
+        reached = [asyncio.Event() for _ in range(2)]
+        running = [
+            asyncio.create_task(outcome(world, stream(form(fields), hold=hold, reached=there), KEY))
+            for there in reached
+        ]
+        await asyncio.gather(*(there.wait() for there in reached))
+        third = await outcome(world, form(fields), KEY)
+        hold.set()
+        return [third, *await asyncio.gather(*running)]
+
+    assert asyncio.run(play()) == ["signature_in_use", "replayed", "replayed"]
+
+
+def race(world: World, *files: bytes) -> list[str]:
+    """So many uploads under one signature and key, all past every check before the first one commits."""
+    fields = world.sign()
+
+    async def play() -> list[str]:
+        held = Held(world.database, "commit")
+        world.swap(database=held, limits=Limits(attempts_per_grant=len(files)))
+        racers = [asyncio.create_task(outcome(world, form(fields, file), KEY)) for file in files]
+        while held.waiting < len(files):
+            await asyncio.sleep(0)
+        held.release.set()
+        return await asyncio.gather(*racers)
+
+    answers = sorted(asyncio.run(play()))
+    traces = world.traces()
+    assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+    assert live_attempts(world) == 0
+    return answers
+
+
+def test_who_loses_a_race_against_the_same_upload_is_told_of_the_winner(world: World) -> None:
+    assert race(world, PNG, PNG, PNG) == ["ok", "replayed", "replayed"]
+
+
+def test_who_loses_a_race_with_other_bytes_is_refused(world: World) -> None:
+    assert race(world, PNG, OTHER_PNG) == ["idempotency_key_reused", "ok"]
+    assert world.sql("SELECT count(*) FROM audit WHERE code = 'idempotency_key_reused'") == 1
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM assets", "UPDATE assets SET version = version + 1, tags = '[1]'"])
+def test_the_answer_is_a_record_of_the_past(world: World, statement: str) -> None:
+    fields = world.sign()
+    first = asyncio.run(send(world, form(fields), KEY))
+    world.sql(statement)
+    assert asyncio.run(send(world, form(fields), KEY)).committed == replace(first.committed, replayed=True)
+
+
+class TestFreshness:
+    """A repeat makes nothing: it may come as long as its grant is remembered."""
+
+    def test_a_repeat_may_come_after_the_window(self, world: World) -> None:
+        """The upload itself may have taken all of it. A first use may not."""
+        answered, unused = world.sign(), world.sign({"valid_for": 60})
+        assert attempt(world, answered, key=KEY) == "ok"
+        world.clock.time += world.browser.window + 60
+        assert attempt(world, unused, key=KEY) == "stale_request"
+        assert attempt(world, answered, key="another key") == "stale_request"
+        assert attempt(world, answered, key=KEY) == "replayed"
+
+    def test_not_once_it_is_forgotten(self, world: World) -> None:
+        fields, limits = world.sign(), world.services.limits
+        assert attempt(world, fields, key=KEY) == "ok"
+        world.clock.time += world.browser.window + limits.skew + limits.max_upload_seconds + 1
+        assert asyncio.run(sweep(world.services, grace_seconds=10**9, audit_seconds=10**9)).grants == 1
+        assert world.sql("SELECT count(*) FROM replies") == 0
+        assert attempt(world, fields, key=KEY) == "stale_request"
+
+    def test_forgotten_while_the_repeat_runs_it_makes_nothing_either(self, world: World) -> None:
+        fields, limits = world.sign(), world.services.limits
+        assert attempt(world, fields, key=KEY) == "ok"
+        blobs = world.traces().blobs
+
+        async def play() -> str:
+            hold, reached = asyncio.Event(), asyncio.Event()
+            repeat = asyncio.create_task(outcome(world, stream(form(fields), hold=hold, reached=reached), KEY))
+            await reached.wait()
+            world.clock.time += world.browser.window + limits.skew + limits.max_upload_seconds + 1
+            assert await world.database.purge(10**9) == 1
+            hold.set()
+            return await repeat
+
+        assert asyncio.run(play()) == "stale_request"
+        assert world.traces().blobs == blobs
+
+    def test_not_behind_a_fence(self, world: World) -> None:
+        fields = world.sign()
+        assert attempt(world, fields, key=KEY) == "ok"
+        asyncio.run(fence(world.services))
+        assert attempt(world, fields, key=KEY) == "stale_request"
+
+
+def test_a_revoked_signature_or_key_is_told_nothing(world: World) -> None:
+    fields = world.sign({"max_uses": 2})
+    assert attempt(world, fields, key=KEY) == "ok"
+    asyncio.run(revoke_signed(world.services, world.browser, fields, CALLER))
+    assert attempt(world, fields, key=KEY) == "signature_revoked"
+    asyncio.run(revoke_key(world.services, world.browser.api_key))
+    assert attempt(world, fields, key=KEY) == "unknown_api_key"
+
+
+def test_an_upload_that_failed_may_be_repeated_under_its_key(world: World) -> None:
+    """Only what was stored is remembered; a refusal is not an answer to keep."""
+    fields, healthy = world.sign(), world.services
+    world.swap(inspector=Failing(world.services.inspector, before={"inspect": InvalidMedia("crashed")}))
+    assert attempt(world, fields, key=KEY) == "invalid_media"
+    world.use(healthy)
+    assert [attempt(world, fields, OTHER_PNG, KEY) for _ in range(2)] == ["ok", "replayed"]
+
+
+def test_a_commit_that_was_read_back_is_told_like_any_other(world: World) -> None:
+    """Also that it overwrote something, which the asset alone does not tell."""
+    assert attempt(world, world.sign({"public_id": "a"})) == "ok"
+    fields, healthy = world.sign({"public_id": "a"}), world.services
+    world.swap(database=Failing(world.database, after={"commit": OutcomeUnknown("unknown")}))
+    first = asyncio.run(send(world, form(fields), KEY)).committed
+    assert (first.overwritten, first.replayed) == (True, False)
+    world.use(healthy)
+    assert asyncio.run(send(world, form(fields), KEY)).committed == replace(first, replayed=True)
+
+
+@pytest.mark.parametrize(("moment", "then"), [("before_commit", "ok"), ("after_commit", "replayed")])
+def test_a_server_that_dies_at_the_commit_tells_what_became_of_it_after_its_restart(
+    tmp_path: Path, moment: str, then: str
+) -> None:
+    clock = MovableClock()
+
+    async def play() -> list[str]:
+        process = Process(tmp_path, clock)
+        key, _ = await set_up(process.services, "demo")
+        fields = mint(key, {}, clock=clock, ids=process.services.ids)
+        setattr(process.life, moment, process.life.die)
+        answers = []
+        for _ in range(3):
+            attempt = Attempt(process, PNG, KEY)
+            answers.append(await attempt.begin(fields) or await attempt.finish())
+            process.life.alive = False
+            process.end()
+            process = Process(tmp_path, clock)
+        process.end()
+        return answers
+
+    assert asyncio.run(play()) == ["outcome_unknown", then, "replayed"]

@@ -1,0 +1,88 @@
+"""Clients that lost their reply ask again: all at once over two processes, and after a kill at every step."""
+
+import asyncio
+import math
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faults.audit import count, examine
+from tests.faults.campaigns.points import control_repeats, points, repeating, strike_all
+from tests.faults.clients import Reply, ask, connected, form, hold_back, release
+from tests.faults.processes import owners
+from tests.faults.strace import ABSENT, can_trace
+from tests.faults.tally import Tally
+from tests.server import Server
+
+RACERS = 20
+SIGNATURES = 25
+KEY = {"Idempotency-Key": '"the-same-one"'}
+
+
+async def contest(server: Server, request: bytes) -> tuple[list[Reply], set[int]]:
+    """The replies to so many equal requests that complete together, and the processes that held them."""
+    requests = [request] * RACERS
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(server)) for _ in requests]
+        await hold_back(connections, requests)
+        ports = [connection.port for connection in connections]
+        async with asyncio.timeout(30):
+            while len(held := owners(server.pid, server.port, ports)) < RACERS:
+                await asyncio.sleep(0.002)
+        return await release(connections, requests), set(held.values())
+
+
+def is_replay(reply: Reply) -> bool:
+    return reply.headers.get("idempotent-replayed") == "true"
+
+
+@pytest.mark.parametrize("which", ["browser", "server"])
+def test_of_twenty_equal_uploads_one_is_stored_and_all_get_its_answer(tmp_path: Path, which: str) -> None:
+    """Under a key whose signatures work once, and under one with any number of uses."""
+    processes: set[int] = set()
+    with Server(tmp_path / "data", workers=2, env={"UPONCE_ATTEMPTS_PER_GRANT": str(RACERS)}) as server:
+        for number in range(SIGNATURES):
+            fields = server.signed({"nonce": str(number)}, getattr(server, which))
+            data = f"the bytes of upload {number}, ".encode() * 500
+            replies, held = asyncio.run(contest(server, form(server, fields, data, headers=KEY)))
+            processes |= held
+            assert {reply.status for reply in replies} == {200}, replies
+            assert len({reply.data for reply in replies}) == 1
+            assert sorted(is_replay(reply) for reply in replies) == [False] + [True] * (RACERS - 1)
+        server.stop()
+    assert len(processes) == 2
+    assert [count(server.data_dir, what) for what in ("assets", "replies", "audit")] == [SIGNATURES] * 3
+    assert not examine(server.data_dir)
+
+
+def test_a_repeat_that_is_refused_as_one_too_many_gets_the_answer_soon(tmp_path: Path) -> None:
+    """With the usual two attempts at a time: who is told to wait and asks again is told the same as the others."""
+    with Server(tmp_path / "data", workers=2) as server:
+        request = form(server, server.signed(), b"once " * 1000, headers=KEY)
+        replies, _ = asyncio.run(contest(server, request))
+        answers = {reply.data for reply in replies if reply.status == 200}
+        refused = {reply.verdict for reply in replies if reply.status != 200}
+        assert len(answers) == 1
+        assert refused <= {"signature_in_use"}
+        assert all("retry-after" in reply.headers for reply in replies if reply.status != 200)
+        last = asyncio.run(ask(server, request))
+        assert ({last.data}, is_replay(last)) == (answers, True)
+
+
+@pytest.mark.skipif(not can_trace(), reason=ABSENT)
+def test_an_upload_killed_at_every_step_is_told_when_it_is_repeated(tmp_path: Path) -> None:
+    """Whether it was killed before the commit or between the commit and the reply."""
+    tally, scene = Tally(), repeating(tmp_path / "origin")
+    every = points(scene, tmp_path / "watched")
+    strike_all(tmp_path, [(scene, point) for point in every], tally, math.inf)
+    print(f"{tally.inside} points, {tally.violations} with violations")
+    assert not tally.violations, tally.notes
+    assert tally.inside == len(every) > 10
+
+
+@pytest.mark.skipif(not can_trace(), reason=ABSENT)
+def test_a_reply_that_is_stored_after_the_commit_is_found_out(tmp_path: Path) -> None:
+    tally = Tally()
+    control_repeats(tmp_path, tally)
+    assert tally.controls["reply after commit"] > 0
