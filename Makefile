@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns check serve lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns bench bench-peers check serve lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,9 +41,20 @@ campaigns: CAMPAIGN :=
 campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
+bench: SECONDS := 2
+bench: ROUNDS := 3
+bench: $(STAMP) ## speed in a few minutes: ROWS="P1 P3" ROUNDS=3 SECONDS=2; AGAINST=<commit> measures that one beside it
+	$(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) $(BENCH)
+	$(if $(RECORD),$(BIN)/python docs/generate.py)
+
+bench-peers: SECONDS := 5
+bench-peers: ROUNDS := 5
+bench-peers: BENCH := --peers --latency-seconds 600 --fill 10000000
+bench-peers: bench ## the same with what a user would pick instead, installed in bench/.cache; RECORD=1 adds it to the published figures
+
 check: $(STAMP) ## formatting, lint, types and the import contract
-	$(BIN)/ruff format --check src tests docs
-	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check src tests docs bench
+	$(BIN)/ruff check src tests docs bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -51,8 +62,8 @@ docs: $(STAMP) ## write the reference pages that come from the code
 	$(BIN)/python docs/generate.py
 
 fmt: $(STAMP) ## format and fix what can be fixed
-	$(BIN)/ruff format src tests docs
-	$(BIN)/ruff check --fix src tests docs
+	$(BIN)/ruff format src tests docs bench
+	$(BIN)/ruff check --fix src tests docs bench
 
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
