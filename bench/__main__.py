@@ -8,13 +8,15 @@ Exit code 0 when every row could be measured, whatever came out.
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from bench import folders, place
 from bench.measure import Sample
+from bench.peers import install
 from bench.report import printed
 from bench.result import CaseResult, Result, compared, judged
 from bench.row import Case, Row, Setup, Version
@@ -33,11 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.cache.mkdir(parents=True, exist_ok=True)
     if options.against:
         versions.append(place.other_version(options.cache, options.against))
+    facts = {**place.facts(), "command": shlex.join(["python", "-m", "bench", *words])}
+    if options.peers:
+        install.all_peers()
+        facts["versions"] = facts["versions"] | install.versions()
     measured = True
     with folders.scratch(options.cache) as scratch:
         for row in ROWS:
             if not options.rows or row.number in options.rows:
-                measured &= _run(row, setup, versions, options, shlex.join(words), scratch)
+                measured &= _run(row, setup, versions, options, facts, scratch)
     return 0 if measured else 1
 
 
@@ -56,7 +62,12 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(
-    row: Row, setup: Setup, versions: Sequence[Version], options: argparse.Namespace, command: str, scratch: Path
+    row: Row,
+    setup: Setup,
+    versions: Sequence[Version],
+    options: argparse.Namespace,
+    facts: Mapping[str, Any],
+    scratch: Path,
 ) -> bool:
     """Measure, print and record one row; whether it could be measured."""
     own = [row.own(setup, version) for version in versions]
@@ -68,7 +79,7 @@ def _run(
         return False
     pairs = {new.name: old.name for old_cases in own[1:] for new, old in zip(own[0], old_cases, strict=True)}
     claims = [*judged(row, results), *compared(results, pairs)]
-    result = Result(row.number, row.title, **place.facts(), command=command, cases=results, claims=claims)
+    result = Result(row=row.number, title=row.title, cases=results, claims=claims, **facts)
     print(printed(result), flush=True)
     if options.record:
         with RECORDS.open("ab") as file:

@@ -10,9 +10,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Requests to 127.0.0.1: each is a head of `head_size` bytes from the file `heads`, `file` and `tail`.
 
     Heads (request line, headers, what precedes the file in a form) are made beforehand, since each has a signature
-    of its own. It ends after `seconds`, or when the heads have run out (`cycle`: they start again). `rate` is
-    requests a second, each due at its moment whatever became of the one before; 0 sends the next one as soon as
-    its connection is free.
+    of its own. It ends after `seconds`, though not before the first answer, or when the heads have run out (`cycle`:
+    they start again). `rate` is requests a second, each due at its moment whatever became of the one before; 0 sends
+    the next one as soon as its connection is free.
     """
 
     port: int
@@ -52,7 +52,7 @@ class Tally:
         self.received = self.sent = self._broken = 0
         self._answers: dict[int, int] = {}
         self._latencies: list[float] = []
-        self._moments: list[float] = []
+        self.moments: list[float] = []
         self._cpu = _cpu()
 
     def count(self, status: int | None, due: float, now: float) -> None:
@@ -62,11 +62,11 @@ class Tally:
             return
         self._answers[status] = self._answers.get(status, 0) + 1
         self._latencies.append(now - due)
-        self._moments.append(now)
+        self.moments.append(now)
 
     def outcome(self, begun: float, ended: float) -> Outcome:
         ordered = sorted(self._latencies) or [0.0]
-        moments = [begun, *self._moments, ended]
+        moments = [begun, *self.moments, ended]
         return Outcome(
             seconds=ended - begun,
             answers=self._answers,

@@ -18,6 +18,8 @@ import msgspec
 from bench.job import Job, Outcome, Tally
 
 _BLOCK = 1 << 20
+# For a first answer; nothing can be said without one.
+_PATIENCE_SECONDS = 60.0
 # A whole small upload fits, so that sending it takes one call.
 _SEND_BUFFER = 1 << 18
 _READ, _BOTH = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
@@ -104,8 +106,11 @@ class Connection:
 
 
 def _content_length(head: bytes) -> int:
-    _, _, rest = head.lower().partition(b"\ncontent-length:")
-    return int(rest.partition(b"\r")[0] or 0)
+    """Every server that is measured sends one; a chunked answer would be another workload."""
+    _, found, rest = head.lower().partition(b"\ncontent-length:")
+    if not found:
+        raise ValueError(f"an answer without Content-Length: {head[:500]!r}")
+    return int(rest.partition(b"\r")[0])
 
 
 class Load:
@@ -127,12 +132,17 @@ class Load:
 
     def run(self) -> Outcome:
         begun = now = time.perf_counter()
-        while now < begun + self.job.seconds and not (self._ran_out and len(self.idle) == self.job.connections):
+        end, latest = begun + self.job.seconds, begun + self.job.seconds + _PATIENCE_SECONDS
+        while now < (end if self.tally.moments else latest) and not self._done:
             wait = self._begin(begun, now)
-            for number, event in self.epoll.poll(min(wait, begun + self.job.seconds - now)):
+            for number, event in self.epoll.poll(min(wait, max(0.0, end - now) or _PATIENCE_SECONDS)):
                 self.connections[number].handle(event)
             now = time.perf_counter()
         return self.tally.outcome(begun, now)
+
+    @property
+    def _done(self) -> bool:
+        return self._ran_out and len(self.idle) == self.job.connections
 
     @property
     def _ran_out(self) -> bool:

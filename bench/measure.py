@@ -56,7 +56,9 @@ def send(server: Server, *streams: Traffic) -> list[Measured]:
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(job))
         process.stdin.close()
-    outcomes = [_outcome(process, stream) for (process, _), stream in zip(generators, streams, strict=True)]
+    outcomes = [_outcome(process) for process, _ in generators]
+    for outcome, stream in zip(outcomes, streams, strict=True):
+        _check(server, outcome, stream)
     used = server.cpu() - cpu
     generated = sum(outcome.cpu for outcome in outcomes)
     strangers = max(0.0, _busy() - machine - used - generated)
@@ -102,18 +104,21 @@ def _generator(server: Server, number: int, stream: Traffic) -> tuple[subprocess
     return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE), job
 
 
-def _outcome(process: subprocess.Popen[bytes], stream: Traffic) -> Outcome:
+def _outcome(process: subprocess.Popen[bytes]) -> Outcome:
     assert process.stdout is not None
     with process.stdout as answer:
         text = answer.read()
     if process.wait() != 0:
         raise BenchmarkError("The load generator failed; its message stands above.")
-    outcome = msgspec.json.decode(text, type=Outcome)
+    return msgspec.json.decode(text, type=Outcome)
+
+
+def _check(server: Server, outcome: Outcome, stream: Traffic) -> None:
     if set(outcome.answers) != {stream.expect} or outcome.broken:
         raise BenchmarkError(
-            f"Only answers {stream.expect} were expected: got {outcome.answers}, {outcome.broken} broken."
+            f"Only answers {stream.expect} were expected: there were {outcome.answers}, and {outcome.broken} requests "
+            f"were cut off. The server's last words:\n{server.output[-1000:]}"
         )
-    return outcome
 
 
 def _busy() -> float:

@@ -100,11 +100,15 @@ class Server:
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
     def keys(self) -> tuple[Key, Key]:
         """Of an uponce: one whose signatures work once, and one whose signatures work for ever."""
         known = self.data / "keys.json"
         if not known.exists():
-            known.write_text(json.dumps(_URL.findall(self._log.read_text())))
+            known.write_text(json.dumps(_URL.findall(self.output)))
         once, unlimited = json.loads(known.read_text())
         return Key(*once), Key(*unlimited)
 
@@ -141,7 +145,7 @@ class Server:
     def _wait(self, deadline: float) -> None:
         while not self._answers():
             if self._process.poll() is not None or time.perf_counter() > deadline:
-                raise BenchmarkError(f"{self._program.command[0]} did not start:\n{self._log.read_text()[-2000:]}")
+                raise BenchmarkError(f"{self._program.command[0]} did not start:\n{self.output[-2000:]}")
             time.sleep(_POLL_SECONDS)
 
     def _answers(self) -> bool:

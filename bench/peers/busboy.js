@@ -6,8 +6,9 @@ const { PORT, spend, settle, fresh } = require('./once.js');
 
 http.createServer((request, response) => {
   const answer = (status, body) => {
-    response.writeHead(status, { 'Content-Type': 'application/json' });
-    response.end(JSON.stringify(body));
+    const text = JSON.stringify(body);
+    response.writeHead(status, { 'Content-Type': 'application/json', 'Content-Length': text.length });
+    response.end(text);
   };
   const parser = busboy({ headers: request.headers });
   const fields = {}, stored = [];
