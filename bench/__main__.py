@@ -30,7 +30,7 @@ RECORDS = Path(__file__).parents[1] / "docs/reference/benchmarks.jsonl"
 def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = _options(words)
-    setup = Setup(options.cache, options.seconds, options.latency_seconds, options.fill)
+    setup = Setup(options.cache, options.seconds, options.latency_seconds, options.fill, options.film)
     versions = [Version("uponce", sys.executable)]
     options.cache.mkdir(parents=True, exist_ok=True)
     if options.against:
@@ -54,6 +54,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2, help="of one measurement")
     parser.add_argument("--latency-seconds", type=float, default=30, help="of P7")
     parser.add_argument("--fill", type=int, default=1_000_000, help="rows of the filled database of P5")
+    parser.add_argument("--film", type=int, default=500, help="megabytes of the film of P6")
     parser.add_argument("--against", metavar="COMMIT", default="", help="measure this commit too, in the same rounds")
     parser.add_argument("--peers", action="store_true", help="install the peers and measure them too")
     parser.add_argument("--record", action="store_true", help="add the results to docs/reference/benchmarks.jsonl")

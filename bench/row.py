@@ -22,12 +22,17 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How long and how much: `seconds` a measurement, `latency_seconds` for row P7, `rows` in the filled database."""
+    """How long and how much.
+
+    `seconds` is of one measurement, `latency_seconds` of row P7; `rows` are in the filled database, `megabytes` in
+    the film of which a range is asked for.
+    """
 
     cache: Path
     seconds: float
     latency_seconds: float
     rows: int
+    megabytes: int
 
     @property
     def picture(self) -> Path:

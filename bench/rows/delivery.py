@@ -14,8 +14,7 @@ from bench.row import Case, Claim, Row, Setup, Version
 from bench.servers import BenchmarkError, Server, uponce
 
 _CONNECTIONS = 64
-_FILM = 500
-_RANGE = {"Range": "bytes=1000000-499999999"}
+_RANGE = {"Range": "bytes=1000000-"}
 
 
 def get_picture(server: Server, setup: Setup, path: str) -> Sample:
@@ -36,7 +35,7 @@ def _own(setup: Setup, version: Version) -> Sequence[Case]:
     program = uponce(version.python)
     return [
         Case(version.named("GET"), program, lambda s, u: get_picture(s, u, _stored(s, u.picture))),
-        Case(version.named("range"), program, lambda s, u: get_range(s, u, _stored(s, u.film(_FILM)))),
+        Case(version.named("range"), program, lambda s, u: get_range(s, u, _stored(s, u.film(u.megabytes)))),
     ]
 
 
@@ -53,7 +52,7 @@ def _stored(server: Server, file: Path) -> str:
 
 
 def _peers(setup: Setup) -> Sequence[Case]:
-    picture, film = setup.picture, setup.film(_FILM)
+    picture, film = setup.picture, setup.film(setup.megabytes)
     small = partial(get_picture, path=f"/{picture.name}")
     large = partial(get_range, path=f"/{film.name}")
     return [
