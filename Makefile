@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS ?= 60
+BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) \
+  $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test full campaign campaigns bench bench-peers check serve lock docs fmt clean
@@ -41,16 +43,17 @@ campaigns: CAMPAIGN :=
 campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
+bench bench-peers: $(STAMP)
 bench: SECONDS := 2
 bench: ROUNDS := 3
-bench: $(STAMP) ## speed in a few minutes: ROWS="P1 P3" ROUNDS=3 SECONDS=2; AGAINST=<commit> measures that one beside it
-	$(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) $(BENCH)
-	$(if $(RECORD),$(BIN)/python -m docs.generate)
+bench: ## speed in a few minutes: ROWS="P1 P3" ROUNDS=3 SECONDS=2; AGAINST=<commit> measures that one beside it
+	$(BENCH)
 
 bench-peers: SECONDS := 5
 bench-peers: ROUNDS := 5
-bench-peers: BENCH := --peers --latency-seconds 600 --fill 10000000
-bench-peers: bench ## the same beside busboy, express, nginx and Caddy, for hours; RECORD=1 adds it to the published figures
+bench-peers: ## the same beside busboy, express, nginx and Caddy, for hours; RECORD=1 adds it to the published figures
+	$(BENCH) --peers --latency-seconds 600 --fill 10000000
+	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 check: $(STAMP) ## formatting, lint, types and the import contract
 	$(BIN)/ruff format --check src tests docs bench

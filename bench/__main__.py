@@ -29,7 +29,15 @@ RECORDS = Path(__file__).parents[1] / "docs/reference/benchmarks.jsonl"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    options = _options(words)
+    try:
+        return 0 if _all_rows(_options(words), words) else 1
+    except BenchmarkError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _all_rows(options: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether all could be measured."""
     setup = Setup(options.cache, options.seconds, options.latency_seconds, options.fill, options.film)
     versions = [Version("uponce", sys.executable)]
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -44,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in ROWS:
             if not options.rows or row.number in options.rows:
                 measured &= _run(row, setup, versions, options, facts, scratch)
-    return 0 if measured else 1
+    return measured
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
