@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS ?= 60
+BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) \
+  $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns check serve lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns bench bench-peers check serve lock docs fmt clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## build .venv from the lock file
 
@@ -35,28 +37,40 @@ full: $(STAMP) ## the long tests: two gigabytes
 
 campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures
 	$(BIN)/python -m tests.faults.campaign $(CAMPAIGN) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
-	$(if $(RECORD),$(BIN)/python docs/generate.py)
+	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 campaigns: CAMPAIGN :=
 campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
+bench bench-peers: $(STAMP)
+bench: SECONDS := 2
+bench: ROUNDS := 3
+bench: ## speed in a few minutes: ROWS="P1 P3" ROUNDS=3 SECONDS=2; AGAINST=<commit> measures that one beside it
+	$(BENCH)
+
+bench-peers: SECONDS := 5
+bench-peers: ROUNDS := 5
+bench-peers: ## the same beside busboy, express, nginx and Caddy, for hours; RECORD=1 adds it to the published figures
+	$(BENCH) --peers --latency-seconds 600 --fill 10000000
+	$(if $(RECORD),$(BIN)/python -m docs.generate)
+
 check: $(STAMP) ## formatting, lint, types and the import contract
-	$(BIN)/ruff format --check src tests docs
-	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check src tests docs bench
+	$(BIN)/ruff check src tests docs bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 docs: $(STAMP) ## write the reference pages that come from the code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 fmt: $(STAMP) ## format and fix what can be fixed
-	$(BIN)/ruff format src tests docs
-	$(BIN)/ruff check --fix src tests docs
+	$(BIN)/ruff format src tests docs bench
+	$(BIN)/ruff check --fix src tests docs bench
 
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock --upgrade
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules bench/.cache

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 import typer
 
+from bench import page as benchmarks
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
 from uponce.core.parameters import SUPPORTED, UNSUPPORTED
@@ -99,17 +100,26 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 
 CAMPAIGNS = HERE / "campaigns.jsonl"
-BEGIN, END = "<!-- Campaigns: made by `make docs` from campaigns.jsonl. -->\n", "<!-- End of the campaigns. -->\n"
 # Counts that do not add up over runs: of these the largest is told.
 _MEASURES = ("worst ", "known ")
 
 
 def guarantees_page() -> str:
-    """The page as it stands, with the part between the two marks made anew."""
-    before, _, rest = (HERE / "guarantees.md").read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
     records = [json.loads(line) for line in CAMPAIGNS.read_text().splitlines()] if CAMPAIGNS.exists() else []
-    return f"{before}{BEGIN}\n{campaigns_section(records)}\n{END}{after}"
+    return _with_part("guarantees.md", "campaigns", campaigns_section(records))
+
+
+def benchmarks_page() -> str:
+    return _with_part("benchmarks.md", "benchmarks", benchmarks.tables(benchmarks.recorded()))
+
+
+def _with_part(page: str, records: str, part: str) -> str:
+    """The page as it stands, with what is between its two marks made anew."""
+    begin = f"<!-- {records.capitalize()}: made by `make docs` from {records}.jsonl. -->\n"
+    end = f"<!-- End of the {records}. -->\n"
+    before, _, rest = (HERE / page).read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{part}\n{end}{after}"
 
 
 def campaigns_section(records: Iterable[Mapping[str, Any]]) -> str:
@@ -156,6 +166,8 @@ PAGES = {
     "parameters.md": parameters_page,
     "commands.md": commands_page,
     "guarantees.md": guarantees_page,
+    "benchmarks.md": benchmarks_page,
+    "benchmarks.svg": lambda: benchmarks.chart(benchmarks.recorded()),
 }
 
 

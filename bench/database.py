@@ -1,0 +1,68 @@
+"""Full databases, quickly: one real row of each table, multiplied by SQL."""
+
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+# Numbers spread evenly over the space of random keys, so that new keys fall among them all.
+_SPAN = 2**63
+
+Columns = Mapping[str, str]
+
+_HEX = "spread_hex(i)"
+_USED: Mapping[str, Columns] = {
+    "grants": {"grant_key": "spread(i)", "timestamp": "timestamp - 1000000 + i / 16", "keep_until": "keep_until * 2"},
+    "assets": {"id": "i + 1000", "public_id": _HEX, "asset_id": _HEX, "version_id": _HEX, "blob_key": _HEX},
+    "audit": {"id": "i + 1000", "grant_key": "spread(i)", "asset_id": _HEX, "public_id": _HEX},
+}
+
+
+def fill(path: Path, rows: int) -> None:
+    """Add so many used signatures with their assets and audit rows to the file of a server that has stopped."""
+    with closing(_open(path, rows)) as connection:
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -1000000"):
+            connection.execute(f"PRAGMA {setting}")
+        indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql > ''").fetchall()
+        for name, _ in indexes:
+            connection.execute(f"DROP INDEX {name}")
+        for table, changed in _USED.items():
+            _multiply(connection, table, rows, changed)
+        for _, statement in indexes:
+            connection.execute(statement)
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def add_expiring(path: Path, rows: int, seconds: float) -> None:
+    """Add so many used signatures to the file of a running server; their time is over one by one from now on."""
+    due = f"{int(time.time())} + i * {seconds} / {rows}"
+    changed = {"grant_key": "spread(i)", "timestamp": "timestamp - 10000000", "keep_until": f"CAST({due} AS INTEGER)"}
+    with closing(_open(path, rows)) as connection:
+        _multiply(connection, "grants", rows, changed)
+
+
+def known_grants(rows: int, count: int) -> list[str]:
+    """Ids of some of the signatures that `fill` adds."""
+    return [_spread(number, rows).hex() for number in range(1, rows + 1, max(1, rows // count))]
+
+
+def _spread(number: int, rows: int) -> bytes:
+    return (number * (_SPAN // rows) * 2).to_bytes(8, "big") + number.to_bytes(24, "big")
+
+
+def _open(path: Path, rows: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+    connection.create_function("spread", 1, lambda number: _spread(number, rows), deterministic=True)
+    connection.create_function("spread_hex", 1, lambda number: _spread(number, rows)[:16].hex(), deterministic=True)
+    return connection
+
+
+def _multiply(connection: sqlite3.Connection, table: str, rows: int, changed: Columns) -> None:
+    names = [column[1] for column in connection.execute(f"PRAGMA table_info({table})")]
+    values = ", ".join(changed.get(name, name) for name in names)
+    connection.execute(
+        f"INSERT INTO {table} WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ?) "
+        f"SELECT {values} FROM numbers, (SELECT * FROM {table} LIMIT 1)",
+        (rows,),
+    )

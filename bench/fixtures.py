@@ -1,0 +1,45 @@
+"""The files that are sent: a picture of about 100 KB and films as large as wanted, all readable by their decoders."""
+
+import os
+from pathlib import Path
+
+import pyvips
+
+from uponce.adapters.media.samples import mp4
+
+_PICTURE_BYTES = 100_000
+_BLOCK = 1_000_000
+
+
+def picture(folder: Path) -> Path:
+    """A JPEG of 640 × 480 with the grain that keeps a photograph from becoming small."""
+    path = folder / "picture.jpg"
+    if not path.exists():
+        grain = pyvips.Image.gaussnoise(640, 480, mean=128, sigma=40, seed=1).gaussblur(0.7)
+        colours = grain.bandjoin([grain.rot180(), grain.fliphor()]).cast("uchar").copy(interpretation="srgb")
+        sizes = ((quality, colours.jpegsave_buffer(Q=quality)) for quality in range(98, 20, -1))
+        path.write_bytes(next(data for _, data in sizes if len(data) <= _PICTURE_BYTES))
+    return path
+
+
+def film(folder: Path, megabytes: int) -> Path:
+    """An MP4 that ends in a `free` box of noise: as many bytes to move and to hash as a film of that size."""
+    path = folder / f"film-{megabytes}.mp4"
+    if not path.exists():
+        whole, noise, start = megabytes * 1_000_000, os.urandom(_BLOCK), mp4(1)
+        padding = whole - len(start)
+        draft = path.with_suffix(".draft")
+        with draft.open("wb") as file:
+            file.write(start + padding.to_bytes(4, "big") + b"free")
+            while (left := whole - file.tell()) > 0:
+                file.write(noise[:left])
+        draft.rename(path)
+    return path
+
+
+def block(folder: Path) -> Path:
+    """One megabyte of noise."""
+    path = folder / "block.bin"
+    if not path.exists():
+        path.write_bytes(os.urandom(_BLOCK))
+    return path
