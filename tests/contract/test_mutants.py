@@ -18,10 +18,10 @@ from tests.contract.guarantees import (
     check_purge_forgets_nothing_usable,
     check_wider_window_revives_nothing,
 )
-from uponce.adapters.database import sqlite as sqlite_module
-from uponce.adapters.database.connection import connect
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.writer import Outcome, Waiting, Writer, _attempt
+from uponce.adapters.database.sqlite import database as sqlite_module
+from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.writer import Outcome, Waiting, Writer, _attempt
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import OutcomeUnknown
 from uponce.core.refusals import refusal_of

@@ -1,6 +1,6 @@
 """A launcher of `uponce` that does not look whether the file it writes is still the one that the next start opens."""
 
-from uponce.adapters.database import filesystem
+from uponce.adapters.database.sqlite import filesystem
 from uponce.cli import main
 
 

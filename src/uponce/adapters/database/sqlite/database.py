@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from uponce.adapters.database import audit, catalog, checks, ledger
-from uponce.adapters.database.connection import connect
-from uponce.adapters.database.filesystem import identity, locked, make_private, refuse_network
-from uponce.adapters.database.keys import KeyRing, SecretBox
-from uponce.adapters.database.readers import Readers
-from uponce.adapters.database.schema import migrate
-from uponce.adapters.database.writer import Job, Writer
+from uponce.adapters.database.sqlite import audit, catalog, checks, ledger
+from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
+from uponce.adapters.database.sqlite.keys import KeyRing, SecretBox
+from uponce.adapters.database.sqlite.readers import Readers
+from uponce.adapters.database.sqlite.schema import migrate
+from uponce.adapters.database.sqlite.writer import Job, Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Rule
 from uponce.core.errors import SettingRefused
 from uponce.core.values import (
