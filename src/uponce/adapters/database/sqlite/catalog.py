@@ -2,28 +2,19 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import msgspec
-
+from uponce.adapters.database.decisions import publication, refuse_condemned
+from uponce.adapters.database.rows import ASSET_COLUMNS, REPLACED_COLUMNS, asset_of, asset_row
 from uponce.app.ports import Committed, Draft
-from uponce.core.errors import BlobCondemned
-from uponce.core.values import Asset, AssetName, DeliveryType, Digest, MediaFacts, ResourceType
-
-_COLUMNS = (
-    "cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, "
-    "facts, tags, context, original_filename"
-)
-_REPLACED = ("version", "version_id", "blob_key", "bytes", "md5", "sha256", "facts", "tags", "context")
+from uponce.core.values import Asset, AssetName, Digest
 
 # What the blob store can make a path of.
 ADDRESSABLE = "(length(blob_key) = 32 AND blob_key NOT GLOB '*[^0-9a-f]*')"
 
-# An overwritten asset keeps its asset_id and its created_at.
 _PUT = (
-    f"INSERT INTO assets ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(', ')))}) "
+    f"INSERT INTO assets ({ASSET_COLUMNS}) VALUES ({', '.join('?' * len(ASSET_COLUMNS.split(', ')))}) "
     "ON CONFLICT (cloud, resource_type, type, public_id) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in (*_REPLACED, "original_filename"))
+    + ", ".join(f"{column} = excluded.{column}" for column in REPLACED_COLUMNS)
 )
 
 
@@ -45,27 +36,14 @@ def find_by_blob(connection: sqlite3.Connection, blob_key: str) -> Asset | None:
 def put(connection: sqlite3.Connection, draft: Draft, now: float) -> Committed:
     """Insert the asset, replace the one of that name, or leave that one alone, as the draft says.
 
-    A clock that steps back does not turn versions back. BlobCondemned when the sweeper was first.
+    BlobCondemned when the sweeper was first.
     """
-    _refuse_condemned(connection, draft.blob_key)
-    old = find(connection, draft.name)
-    if old is not None and not draft.overwrite:
-        return Committed(old, existing=True, unneeded_blob=draft.blob_key)
-    asset = Asset(
-        name=draft.name,
-        asset_id=old.asset_id if old else draft.asset_id,
-        version=max(int(now), old.version + 1) if old else int(now),
-        version_id=draft.version_id,
-        created_at=old.created_at if old else int(now),
-        blob_key=draft.blob_key,
-        digest=draft.digest,
-        facts=draft.facts,
-        tags=draft.tags,
-        context=draft.context,
-        original_filename=draft.original_filename,
-    )
-    connection.execute(_PUT, _row(asset))
-    return Committed(asset, overwritten=old is not None, unneeded_blob=old.blob_key if old else None)
+    if _is_condemned(connection, draft.blob_key):
+        raise refuse_condemned()
+    committed = publication(draft, find(connection, draft.name), now)
+    if not committed.existing:
+        connection.execute(_PUT, asset_row(committed.asset))
+    return committed
 
 
 def condemn(connection: sqlite3.Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
@@ -94,54 +72,6 @@ def _is_condemned(connection: sqlite3.Connection, blob_key: str) -> bool:
     return connection.execute("SELECT 1 FROM condemned WHERE blob_key = ?", (blob_key,)).fetchone() is not None
 
 
-def _refuse_condemned(connection: sqlite3.Connection, blob_key: str) -> None:
-    if _is_condemned(connection, blob_key):
-        raise BlobCondemned(
-            "This upload took so long to complete that its bytes were swept away as abandoned. The signature is not "
-            "spent: upload again."
-        )
-
-
 def _one(connection: sqlite3.Connection, where: str, *values: str) -> Asset | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM assets WHERE {where}", values).fetchone()
-    return None if row is None else _asset(row)
-
-
-def _row(asset: Asset) -> tuple[Any, ...]:
-    name, digest = asset.name, asset.digest
-    return (
-        name.cloud,
-        name.resource_type,
-        name.type,
-        name.public_id,
-        asset.asset_id,
-        asset.version,
-        asset.version_id,
-        asset.created_at,
-        asset.blob_key,
-        digest.size,
-        digest.md5,
-        digest.sha256,
-        msgspec.json.encode(asset.facts).decode(),
-        msgspec.json.encode(asset.tags).decode(),
-        msgspec.json.encode(asset.context).decode(),
-        asset.original_filename,
-    )
-
-
-def _asset(row: tuple[Any, ...]) -> Asset:
-    cloud, resource_type, type_, public_id, asset_id, version, version_id, created_at, blob_key, *rest = row
-    size, md5, sha256, facts, tags, context, original_filename = rest
-    return Asset(
-        name=AssetName(cloud, ResourceType(resource_type), DeliveryType(type_), public_id),
-        asset_id=asset_id,
-        version=version,
-        version_id=version_id,
-        created_at=created_at,
-        blob_key=blob_key,
-        digest=Digest(size, md5, sha256),
-        facts=msgspec.json.decode(facts, type=MediaFacts),
-        tags=msgspec.json.decode(tags, type=tuple[str, ...]),
-        context=msgspec.json.decode(context, type=tuple[tuple[str, str], ...]),
-        original_filename=original_filename,
-    )
+    row = connection.execute(f"SELECT {ASSET_COLUMNS} FROM assets WHERE {where}", values).fetchone()
+    return None if row is None else asset_of(row)

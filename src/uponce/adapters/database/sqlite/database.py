@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from uponce.adapters.database.decisions import spending
+from uponce.adapters.database.listing import parse_cursor
+from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite import audit, catalog, checks, ledger
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
-from uponce.adapters.database.sqlite.keys import KeyRing, SecretBox
+from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
 from uponce.adapters.database.sqlite.schema import migrate
 from uponce.adapters.database.sqlite.writer import Job, Writer
@@ -95,10 +98,9 @@ class SqliteDatabase:
     async def list_grants(
         self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
     ) -> Page[GrantRecord]:
-        after = None if cursor is None else ledger.parse_cursor(cursor)
+        after = parse_cursor(cursor)
         page = partial(ledger.page, cloud=cloud, api_key=api_key, status=status, limit=limit, after=after)
-        records, further = await self._readers.run(page)
-        return Page(tuple(records), None if further is None else str(further))
+        return await self._readers.run(page)
 
     async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
         return await self._readers.run(lambda connection: audit.history(connection, key, limit))
@@ -185,9 +187,7 @@ def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: 
     ledger.check_key(connection, grant)
     ledger.spend(connection, grant, now)
     committed = catalog.put(connection, draft, now)
-    asset = committed.asset
-    spent = AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
-    audit.write(connection, grant, spent)
+    audit.write(connection, grant, spending(committed, caller, now))
     return committed
 
 

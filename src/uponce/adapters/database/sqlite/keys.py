@@ -3,27 +3,13 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-
+from uponce.adapters.database.rows import KEY_COLUMNS, SecretBox, key_of, key_row, secret_context
 from uponce.core.errors import InvalidParameter
-from uponce.core.signature import Algorithm
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import ApiKey
 
-_COLUMNS = (
-    "api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, "
-    "algorithms, created_at, revoked_at, watermark"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM api_keys"
-
-
-class SecretBox(Protocol):
-    """Encrypts API secrets. What was encrypted in one context does not decrypt in another."""
-
-    def encrypt(self, plain: str, context: str) -> bytes: ...
-
-    def decrypt(self, cipher: bytes, context: str) -> str: ...
+_SELECT = f"SELECT {KEY_COLUMNS} FROM api_keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +30,10 @@ class KeyRing:
         return [self._key(row) for row in rows]
 
     def add(self, connection: sqlite3.Connection, key: ApiKey) -> None:
-        row = (
-            key.api_key,
-            key.cloud,
-            self.secrets.encrypt(key.secrets[0], _context(key.cloud, key.api_key)),
-            None,
-            None,
-            key.uses,
-            key.scope,
-            key.window,
-            key.name,
-            key.allow_v1,
-            msgspec.json.encode(key.algorithms).decode(),
-            key.created_at,
-            key.revoked_at,
-            key.watermark,
-        )
+        row = key_row(key, self.secrets)
         marks = ", ".join("?" * len(row))
         try:
-            connection.execute(f"INSERT INTO api_keys ({_COLUMNS}) VALUES ({marks})", row)
+            connection.execute(f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES ({marks})", row)
         except sqlite3.IntegrityError:
             raise InvalidParameter(f"API key {key.api_key} exists already. Choose another.") from None
 
@@ -80,29 +51,9 @@ class KeyRing:
             return None
         connection.execute(
             "UPDATE api_keys SET previous_secret = secret, previous_until = ?, secret = ? WHERE api_key = ?",
-            (int(self.now) + overlap, self.secrets.encrypt(secret, _context(key.cloud, api_key)), api_key),
+            (int(self.now) + overlap, self.secrets.encrypt(secret, secret_context(key.cloud, api_key)), api_key),
         )
         return self.find(connection, api_key)
 
     def _key(self, row: tuple[Any, ...]) -> ApiKey:
-        api_key, cloud, secret, previous, previous_until, uses, scope, window, name, allow_v1, algorithms, *times = row
-        ciphers = [secret] if previous is None or previous_until <= self.now else [secret, previous]
-        created_at, revoked_at, watermark = times
-        return ApiKey(
-            api_key=api_key,
-            cloud=cloud,
-            secrets=tuple(self.secrets.decrypt(cipher, _context(cloud, api_key)) for cipher in ciphers),
-            uses=KeyUses(uses),
-            scope=KeyScope(scope),
-            window=window,
-            name=name,
-            allow_v1=bool(allow_v1),
-            algorithms=msgspec.json.decode(algorithms, type=tuple[Algorithm, ...]),
-            created_at=created_at,
-            revoked_at=revoked_at,
-            watermark=watermark,
-        )
-
-
-def _context(cloud: str, api_key: str) -> str:
-    return f"{cloud}/{api_key}"
+        return key_of(row, self.secrets, self.now)
