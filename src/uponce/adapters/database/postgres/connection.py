@@ -1,6 +1,7 @@
 """A connection to PostgreSQL that keeps what it acknowledges, and gives texts back as they went in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -59,16 +60,19 @@ class Address:
         return f"postgresql://{place}/{given.get('dbname') or ''}"
 
 
-def connect_now(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
-    """A checked connection for start-up, which blocks. psycopg.Error, or SettingRefused."""
-    connection = psycopg.Connection.connect(**address.parameters, autocommit=True)
+@contextmanager
+def connected(address: Address) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A checked connection for start-up, which blocks. Whatever is wrong is SettingRefused, with the cure."""
     try:
-        _adapt(connection)
-        _check_durable(connection.execute(_FACTS).fetchall())
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        with psycopg.Connection.connect(**address.parameters, autocommit=True) as connection:
+            _adapt(connection)
+            _check_durable(connection.execute(_FACTS).fetchall())
+            yield connection
+    except psycopg.Error as error:
+        raise SettingRefused(
+            f"The database {address.shown} cannot be used: {str(error).strip()}. Check UPONCE_DATABASE, that PostgreSQL runs, "
+            "and that the role may create tables in this database."
+        ) from None
 
 
 async def connect(address: Address) -> Connection:

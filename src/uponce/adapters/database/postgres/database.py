@@ -4,24 +4,20 @@ What a method returns or refuses is durable by then. Commits of uploads are batc
 transactions of their own. The time is the database's.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
-
-import psycopg
+from typing import TypeVar
 
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.postgres import audit, catalog, checks, ledger
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
-from uponce.adapters.database.postgres.connection import Address, Connection, connect_now
+from uponce.adapters.database.postgres.connection import Address, Connection, connected
 from uponce.adapters.database.postgres.keys import KeyRing
 from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Rule
-from uponce.core.errors import SettingRefused
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -58,21 +54,17 @@ class PostgresDatabase:
 
     def open(self) -> None:
         """Create or migrate the tables. SettingRefused when they cannot keep the guarantees, with the cure."""
-        with self._at_start() as connection:
+        with connected(self._address) as connection:
             migrate(connection)
         self._pool.open()
 
-    def exists(self) -> bool:
-        """Whether a server has set it up already."""
-        with self._at_start() as connection:
-            return version_of(connection) > 0
-
     def describe(self) -> str:
-        with self._at_start() as connection:
-            version = connection.info.server_version
+        """For people: what was checked, and no secret."""
+        with connected(self._address) as connection:
+            server, schema = connection.info.server_version, version_of(connection)
         return (
-            f"{self._address.shown}: PostgreSQL {version // 10000}.{version % 10000}, fsync, full_page_writes and "
-            "synchronous_commit are on"
+            f"{self._address.shown}: PostgreSQL {server // 10000}.{server % 10000}, fsync, full_page_writes and "
+            f"synchronous_commit on, schema version {schema}"
         )
 
     def close(self) -> None:
@@ -183,16 +175,11 @@ class PostgresDatabase:
     async def _change_rules(self, work: Work[T]) -> T:
         return await self._pool.write(work, first=ledger.OWN_RULES)
 
-    @contextmanager
-    def _at_start(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        try:
-            with connect_now(self._address) as connection:
-                yield connection
-        except psycopg.Error as error:
-            raise SettingRefused(
-                f"The database {self._address.shown} cannot be opened: {str(error).strip()}. Check UPONCE_DATABASE, "
-                "and that the role may create tables in it."
-            ) from None
+
+def is_set_up(address: Address) -> bool:
+    """Whether a server has made its tables there."""
+    with connected(address) as connection:
+        return version_of(connection) > 0
 
 
 async def _repeat(step: Callable[[], Awaitable[int]]) -> int:

@@ -29,9 +29,10 @@ class KeyRing:
 
     async def add(self, connection: Connection, key: ApiKey) -> None:
         added = await connection.execute(
-            f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING", key_row(key, self.secrets)
+            f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING RETURNING id",
+            key_row(key, self.secrets),
         )
-        if added.rowcount != 1:
+        if await added.fetchone() is None:
             raise InvalidParameter(f"API key {key.api_key} exists already. Choose another.")
 
     async def revoke(self, connection: Connection, api_key: str) -> ApiKey | None:

@@ -66,11 +66,12 @@ class Pool:
         async with self.connection() as connection:
             failed = unavailable
             try:
-                await connection.execute(BEGIN)
-                await connection.execute(first)
-                result = await work(connection)
-                failed = outcome_unknown
-                await commit(connection)
+                async with connection.pipeline():  # waits where the work reads an answer
+                    await connection.execute(BEGIN)
+                    await connection.execute(first)
+                    result = await work(connection)
+                    failed = outcome_unknown
+                    await commit(connection)
             except Exception as error:
                 raise failed(error) from error
         return result

@@ -17,7 +17,7 @@ from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
-from uponce.adapters.database.sqlite.schema import migrate
+from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Job, Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Rule
 from uponce.core.errors import SettingRefused
@@ -71,6 +71,15 @@ class SqliteDatabase:
                 "that the server may write."
             ) from None
         self._writer.start()
+
+    def describe(self) -> str:
+        """For people: what was checked, and no secret."""
+        connection = self._connect()
+        try:
+            version = version_of(connection)
+        finally:
+            connection.close()
+        return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
         """Finish what was begun; later calls raise DatabaseUnavailable."""
