@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,21 +25,20 @@ _SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages
 
 
 class Postgres:
-    """A cluster in a folder of its own, reached through a socket there. `settings` go to the command line."""
+    """A cluster in a folder of its own, reached through a socket there."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self) -> None:
         self._owner = _NOBODY if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="uponce-pg-", dir=_folder()))
         if self._owner is not None:
             os.chown(self.folder, self._owner, self._owner)
-        self._settings = _SETTINGS | settings
         self._process: subprocess.Popen[bytes] | None = None
         self._data = self.folder / "data"
         self._run("initdb", "-D", str(self._data), "-U", "uponce", "-A", "trust", "-E", "UTF8", "--no-sync")
 
-    def start(self) -> None:
+    def start(self, **settings: str) -> None:
         """Return when it takes connections; after a crash it recovers first."""
-        options = [f"-c{name}={value}" for name, value in self._settings.items()]
+        options = [f"-c{name}={value}" for name, value in (_SETTINGS | settings).items()]
         command = [str(_BIN / "postgres"), "-D", str(self._data), "-k", str(self.folder), *options]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -58,25 +58,25 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to every process of the cluster: what a crash of the machine leaves, but for its disk."""
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            os.kill(pid, signal.SIGKILL)
+        family = self._family()
+        self._signal(signal.SIGKILL)
         self._process.wait()
-        while any(Path(f"/proc/{pid}").exists() for pid in children):  # they hold its shared memory
+        while any(Path(f"/proc/{pid}").exists() for pid in family):  # they hold its shared memory
             time.sleep(0.01)
 
     def pause(self, paused: bool) -> None:
         """SIGSTOP or SIGCONT to every process."""
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            os.kill(pid, signal.SIGSTOP if paused else signal.SIGCONT)
+        self._signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
-    def stop(self) -> None:
-        """Gone, with its folder."""
+    def halt(self) -> None:
+        """Shut down at once; it may be started again."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
+
+    def stop(self) -> None:
+        """Gone, with its folder."""
+        self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, schema: str = "public") -> str:
@@ -89,6 +89,16 @@ class Postgres:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
         return self.url(name)
+
+    def _family(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._family():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @property
     def _groups(self) -> list[int] | None:

@@ -50,7 +50,7 @@ class Address:
         }
         options = " ".join(f"-c {name}={value}" for name, value in limits.items())
         defaults = {"connect_timeout": self.seconds, "application_name": "uponce", "target_session_attrs": "read-write"}
-        return defaults | given | {"client_encoding": "UTF8", "options": f"{options} {given.get('options') or ''}"}
+        return defaults | given | {"client_encoding": "UTF8", "options": f"{given.get('options') or ''} {options}"}
 
     @property
     def shown(self) -> str:
@@ -70,8 +70,8 @@ def connected(address: Address) -> Iterator[psycopg.Connection[tuple[Any, ...]]]
             yield connection
     except psycopg.Error as error:
         raise SettingRefused(
-            f"The database {address.shown} cannot be used: {str(error).strip()}. Check UPONCE_DATABASE, that PostgreSQL runs, "
-            "and that the role may create tables in this database."
+            f"The database {address.shown} cannot be used: {str(error).strip()}. Check UPONCE_DATABASE, that "
+            "PostgreSQL runs, and that the role may create tables in this database."
         ) from None
 
 

@@ -15,6 +15,9 @@ from uponce.core.errors import SettingRefused
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('uponce schema', 0))"
 
 
+_TABLE = "schema_version"
+
+
 def migrations() -> Sequence[str]:
     """The texts of migrations/*.sql; the first one makes version 1."""
     folder = resources.files(__package__) / "migrations"
@@ -44,8 +47,11 @@ def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 
 def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
     """0 for a database that is not ours yet."""
-    there = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
-    if there != (True,):
+    # Not to_regclass: it answers from a cache that waiting for a lock does not refresh.
+    there = connection.execute(
+        "SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = %s", (_TABLE,)
+    )
+    if there.fetchone() is None:
         return 0
     row = connection.execute("SELECT max(version) FROM schema_version").fetchone()
     return (row and row[0]) or 0
