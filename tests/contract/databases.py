@@ -67,7 +67,7 @@ def open_sqlite(path: Path, clock: SteppedClock | None = None) -> SqliteDatabase
 
 
 def open_postgres(url: str, clock: SteppedClock | None = None) -> PostgresDatabase:
-    database = PostgresDatabase(url, clock=clock or SteppedClock(), secrets=PlainBox())
+    database = PostgresDatabase(url, clock=clock or SteppedClock(), secrets=PlainBox(), slack=0)
     database.open()
     return database
 

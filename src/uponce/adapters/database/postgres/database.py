@@ -9,15 +9,17 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.adapters.database.listing import parse_cursor
-from uponce.adapters.database.postgres import audit, catalog, checks, ledger
+from uponce.adapters.database.postgres import audit, catalog, checks, ledger, partitions
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
+from uponce.adapters.database.postgres.failures import is_in_the_way
 from uponce.adapters.database.postgres.keys import KeyRing
 from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Rule
+from uponce.core.errors import DatabaseUnavailable
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -35,17 +37,28 @@ T = TypeVar("T")
 
 # Rows a purge drops in one transaction: uploads wait meanwhile.
 _PURGE_ROWS = 2000
+# More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
+_SLACK_SECONDS = 2700
 
 
 class PostgresDatabase:
     """The Database port (see app/ports.py for what each method promises). Between `open` and `close` only.
 
-    At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock.
+    At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
+    wait for `slack` seconds until it can go with its whole partition.
     """
 
     def __init__(
-        self, url: str, *, secrets: SecretBox, connections: int = 8, seconds: int = 5, clock: Clock | None = None
+        self,
+        url: str,
+        *,
+        secrets: SecretBox,
+        connections: int = 8,
+        seconds: int = 5,
+        slack: int = _SLACK_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
+        self._slack = slack
         self._address = Address(url, seconds)
         self._moment = Moment(clock)
         self._keys = KeyRing(secrets, self._moment)
@@ -127,15 +140,29 @@ class PostgresDatabase:
 
     async def purge(self, audit_seconds: int) -> int:
         async def grants(connection: Connection) -> int:
-            return await ledger.purge(connection, await self._moment.read(connection), _PURGE_ROWS)
+            return await ledger.purge(connection, await self._moment.read(connection) - self._slack, _PURGE_ROWS)
 
         async def records(connection: Connection) -> int:
             before = await self._moment.read(connection) - audit_seconds
             return await audit.purge(connection, before, _PURGE_ROWS)
 
-        dropped = await _repeat(lambda: self._change_rules(grants))
+        dropped = await self._turn_over()
+        dropped += await _repeat(lambda: self._change_rules(grants))
         await _repeat(lambda: self._pool.write(records))
         return dropped
+
+    async def _turn_over(self) -> int:
+        """When it cannot be done now, it is done by a later purge, or rows go one by one."""
+
+        async def work(connection: Connection) -> int:
+            return await partitions.turn_over(connection, await self._moment.read(connection))
+
+        try:
+            return await self._change_rules(work)
+        except DatabaseUnavailable as error:
+            if is_in_the_way(error):
+                return 0
+            raise
 
     async def fence(self, skew: int) -> int:
         async def work(connection: Connection) -> int:

@@ -38,6 +38,11 @@ def outcome_unknown(error: Exception) -> UponceError:
     )
 
 
+def is_in_the_way(error: UponceError) -> bool:
+    """Whether a lock that somebody else holds is what the work failed for."""
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)
+
+
 def closed() -> DatabaseUnavailable:
     return DatabaseUnavailable("The database is closed. Send the same request again.", retry_after=1)
 
