@@ -158,7 +158,7 @@ async def commit(connection: Connection) -> None:
 
 def cut(connection: Connection) -> None:
     """End a connection under whoever waits for it: the wait fails at once, also when the server is silent for good."""
-    with suppress(OSError, Exception):
+    with suppress(Exception):
         line = socket.socket(fileno=connection.fileno())
         try:
             line.shutdown(socket.SHUT_RDWR)
