@@ -28,7 +28,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data: Annotated[str, "Folder of the database, the media and the secret key, unless they are set apart."] = (
         "./uponce-data"
     )
-    database: Annotated[str | None, "`sqlite:////path/to/file`; by default `uponce.db` in the data folder."] = None
+    database: Annotated[
+        str | None,
+        "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`; by default `uponce.db` in the data "
+        "folder.",
+    ] = None
+    database_connections: Annotated[int, "Connections of each server process to PostgreSQL, at most."] = 8
+    database_seconds: Annotated[int, "Seconds PostgreSQL may take to connect, for a statement, for a lock."] = 5
     storage: Annotated[str | None, "`file:///path/to/folder`; by default `media` in the data folder."] = None
     secret_key: Annotated[
         str | None,
@@ -115,7 +121,16 @@ def _convert(name: str, value: Any, type_: Any) -> Any:
         raise SettingRefused(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}.") from None
 
 
-_POSITIVE = ("workers", "window", "decoders", "decoder_seconds", "decoder_memory", "sweep_seconds")
+_POSITIVE = (
+    "workers",
+    "window",
+    "decoders",
+    "decoder_seconds",
+    "decoder_memory",
+    "sweep_seconds",
+    "database_connections",
+    "database_seconds",
+)
 
 
 def _checked(settings: Settings) -> Settings:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uponce.adapters.blobs.local import LocalBlobStore
+    from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
 
@@ -32,7 +33,7 @@ class Backend:
     """The adapters that the settings choose, and the services made of them. Nothing is open yet."""
 
     settings: Settings
-    database: "SqliteDatabase"
+    database: "SqliteDatabase | PostgresDatabase"
     blobs: "LocalBlobStore"
     decoders: "DecoderPool"
     services: Services
@@ -58,28 +59,53 @@ def build(settings: Settings) -> Backend:
     return Backend(settings, database, blobs, decoders, services)
 
 
-def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase":
-    from uponce.adapters.database.sqlite import SqliteDatabase
+def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase | PostgresDatabase":
     from uponce.adapters.secretbox import AesSecretBox
 
-    return SqliteDatabase(sqlite_path(settings), clock=clock, secrets=AesSecretBox(_secret_key(settings)))
-
-
-def sqlite_path(settings: Settings) -> Path:
-    """The file behind UPONCE_DATABASE: `sqlite:///relative/path` or `sqlite:////absolute/path`."""
-    url = settings.database_url
-    match urlsplit(url).scheme:
-        case "sqlite" if url.removeprefix("sqlite:///") not in (url, "", ":memory:"):
-            return Path(url.removeprefix("sqlite:///"))
+    match urlsplit(settings.database_url).scheme:
         case "sqlite":
-            raise SettingRefused(
-                f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures; use "
-                "sqlite:////path/to/file."
+            from uponce.adapters.database.sqlite import SqliteDatabase
+
+            path = _sqlite_path(settings.database_url)
+            return SqliteDatabase(path, clock=clock, secrets=AesSecretBox(_secret_key(settings)))
+        case "postgresql" | "postgres":
+            from uponce.adapters.database.postgres import PostgresDatabase
+
+            return PostgresDatabase(
+                settings.database_url,
+                secrets=AesSecretBox(_secret_key(settings)),
+                connections=settings.database_connections,
+                seconds=settings.database_seconds,
             )
         case scheme:
             raise SettingRefused(
-                f"UPONCE_DATABASE={url}: there is no database {scheme!r}. Use sqlite:////path/to/file."
+                f"UPONCE_DATABASE: there is no database {scheme!r}. Use sqlite:////path/to/file, or "
+                "postgresql://user:password@host/database."
             )
+
+
+def _missing(settings: Settings) -> str | None:
+    """Where a database was looked for in vain; None when there is one."""
+    match urlsplit(settings.database_url).scheme:
+        case "sqlite":
+            return None if _sqlite_path(settings.database_url).exists() else str(settings.data_dir)
+        case "postgresql" | "postgres":
+            from uponce.adapters.database.postgres import Address, is_set_up
+
+            address = Address(settings.database_url, settings.database_seconds)
+            return None if is_set_up(address) else address.shown
+        case _:  # `build` refuses it
+            return None
+
+
+def _sqlite_path(url: str) -> Path:
+    """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
+        raise SettingRefused(
+            f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures; use "
+            "sqlite:////path/to/file."
+        )
+    return Path(url.removeprefix("sqlite:///"))
 
 
 def _blob_store(settings: Settings, ids: RandomIds) -> "LocalBlobStore":
@@ -109,10 +135,9 @@ def opened(settings: Settings, *, create: bool = False) -> "Iterator[Backend]":
 
     NotFound when there is no database yet, unless `create`: a mistyped folder shall not become an empty server.
     """
-    if not create and not sqlite_path(settings).exists():
-        raise NotFound(
-            f"There is no uponce in {settings.data_dir}. `uponce serve --data {settings.data_dir}` makes one."
-        )
+    missing = None if create else _missing(settings)
+    if missing is not None:
+        raise NotFound(f"There is no uponce in {missing}. `uponce serve --data {settings.data_dir}` makes one.")
     backend = build(settings)
     backend.database.open()
     try:

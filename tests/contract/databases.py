@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests import postgres
+from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
@@ -64,14 +66,23 @@ def open_sqlite(path: Path, clock: SteppedClock | None = None) -> SqliteDatabase
     return database
 
 
+def open_postgres(url: str, clock: SteppedClock | None = None) -> PostgresDatabase:
+    database = PostgresDatabase(url, clock=clock or SteppedClock(), secrets=PlainBox(), slack=0)
+    database.open()
+    return database
+
+
+Opened = SqliteDatabase | PostgresDatabase
+
+
 @dataclass
 class Backend:
     """One data set and the servers that share it. `recipe` opens a server in another process."""
 
-    connect: Callable[[SteppedClock], SqliteDatabase]
-    recipe: Callable[[], SqliteDatabase]
+    connect: Callable[[SteppedClock], Opened]
+    recipe: Callable[[], Opened]
     clock: SteppedClock = field(default_factory=SteppedClock)
-    servers: list[SqliteDatabase] = field(default_factory=list)
+    servers: list[Opened] = field(default_factory=list)
 
     def server(self) -> Database:
         self.servers.append(self.connect(self.clock))
@@ -87,7 +98,12 @@ def sqlite_backend(folder: Path) -> Backend:
     return Backend(partial(open_sqlite, path), partial(open_sqlite, path))
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": sqlite_backend}
+def postgres_backend(folder: Path) -> Backend:
+    url = postgres.shared().fresh_schema()
+    return Backend(partial(open_postgres, url), partial(open_postgres, url))
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": sqlite_backend, "postgres": postgres_backend}
 
 
 def grant(name: str = "a", *, at: int = START, max_uses: int = 1, window: int = WINDOW, key: ApiKey = KEY) -> Grant:
@@ -133,7 +149,7 @@ async def race(servers: Sequence[Database], contested: Grant, racers: int, label
     return await asyncio.gather(*attempts)
 
 
-def race_in_process(recipe: Callable[[], SqliteDatabase], contested: Iterable[Grant], label: str) -> list[list[str]]:
+def race_in_process(recipe: Callable[[], Opened], contested: Iterable[Grant], label: str) -> list[list[str]]:
     """What another server process does: two racers for each grant, all at once."""
     database = recipe()
 

@@ -15,7 +15,7 @@ from tests.contract.databases import (
     publish,
     run,
 )
-from uponce.app.ports import Database
+from uponce.app.ports import Committed, Database
 from uponce.core.errors import (
     BlobCondemned,
     InvalidParameter,
@@ -171,3 +171,19 @@ def test_a_sweeper_and_a_commit_never_both_win(backend: Backend, database: Datab
         await asyncio.gather(*(both(number) for number in range(30)))
 
     run(many())
+
+
+def test_overwrites_at_once_on_two_servers_each_replace_another_version(backend: Backend, database: Database) -> None:
+    """No version is given twice, and of all blobs but the last one somebody is told that it is not needed."""
+    servers = [database, backend.server()]
+
+    async def many() -> list[Committed]:
+        return await asyncio.gather(*(publish(servers[number % 2], f"n{number}") for number in range(40)))
+
+    committed = run(many())
+    assert len({one.asset.version for one in committed}) == 40
+    assert len({one.asset.asset_id for one in committed}) == 1
+    last = run(database.find_asset(committed[0].asset.name))
+    assert last is not None
+    replaced = [one.unneeded_blob for one in committed if one.overwritten]
+    assert sorted(map(str, replaced)) == sorted(f"blob-n{n}" for n in range(40) if f"blob-n{n}" != last.blob_key)

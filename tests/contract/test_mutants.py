@@ -4,12 +4,14 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import postgres
 from tests.contract.databases import KEY, WINDOW, PlainBox, SteppedClock, grant
 from tests.contract.guarantees import (
     answers_of,
@@ -19,26 +21,34 @@ from tests.contract.guarantees import (
     check_repeats_agree,
     check_wider_window_revives_nothing,
 )
-from uponce.adapters.database import replies
-from uponce.adapters.database import sqlite as sqlite_module
-from uponce.adapters.database.connection import connect
-from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.writer import Outcome, Waiting, Writer, _attempt
+from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.sqlite import SqliteDatabase, replies
+from uponce.adapters.database.sqlite import database as sqlite_module
+from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.writer import Outcome, Waiting, Writer, _attempt
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import OutcomeUnknown
 from uponce.core.refusals import refusal_of
 from uponce.core.values import UNLIMITED_USES, Caller, Grant
 
 
-class SelectThenInsert(SqliteDatabase):
+class LookFirst:
     """Looks first, then writes without a condition: right for one at a time, wrong for two."""
 
-    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+    async def commit(self: Any, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         record = await self.find_grant(grant.key)
         refusal = record and refusal_of(record, 1)
         if refusal:
             raise refusal
-        return await super().commit(replace(grant, max_uses=UNLIMITED_USES), draft, caller)
+        return await super().commit(replace(grant, max_uses=UNLIMITED_USES), draft, caller)  # type: ignore[misc, no-any-return]
+
+
+class SelectThenInsert(LookFirst, SqliteDatabase):
+    pass
+
+
+class SelectThenInsertOnPostgres(LookFirst, PostgresDatabase):
+    pass
 
 
 class ReplyAfterCommit(SqliteDatabase):
@@ -156,6 +166,20 @@ def test_a_reply_stored_outside_of_the_transaction_is_not_there_for_all_repeats(
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
     asyncio.run(check_repeats_agree(servers, max_uses=max_uses))
     _close(servers)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_select_then_insert_spends_twice_on_postgres(count: int) -> None:
+    for kind, told in ((SelectThenInsertOnPostgres, pytest.raises(AssertionError)), (PostgresDatabase, nullcontext())):
+        url = postgres.shared().fresh_schema()
+        servers = [kind(url, clock=SteppedClock(), secrets=PlainBox()) for _ in range(count)]
+        for server in servers:
+            server.open()
+        asyncio.run(servers[0].add_key(KEY))
+        with told:
+            asyncio.run(check_one_winner(servers))
+        for server in servers:
+            server.close()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ COMMANDS = {
     "sign": "Mint one signature",
     "upload": "Sign and upload files",
     "doctor": "Check settings, disk, database and decoders",
+    "migrate": "Make or upgrade the tables",
     "sweep": "Delete bytes that belong to nothing",
     "fsck": "Compare rows with bytes and the ledger with itself",
     "fence": "Run once after restoring a backup",

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
-from uponce.adapters.database import ledger
-from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite import SqliteDatabase, ledger
 from uponce.app import authorise, upload
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Stage

@@ -29,7 +29,7 @@ import pytest
 
 from tests.faults import campaigns
 from tests.faults.report import Campaign, Report
-from uponce.adapters.database.filesystem import file_system
+from uponce.adapters.database.sqlite.filesystem import file_system
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs/reference/campaigns.jsonl"

@@ -19,8 +19,8 @@ from tests.app.uploads import form, send
 from tests.faults.audit import Receipt, count
 from tests.faults.tally import Tally
 from tests.world import World
-from uponce.adapters.database.connection import connect
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app import upload
 from uponce.app.authorise import Verified

@@ -21,7 +21,7 @@ from tests.faults.operator import recover
 from tests.faults.small_disk import RECOVERY_SECONDS, mounted
 from tests.faults.tally import Tally
 from tests.server import Server
-from uponce.adapters.database.connection import BUSY_SECONDS
+from uponce.adapters.database.sqlite.connection import BUSY_SECONDS
 
 UPLOADS = 6
 _MOST_WAIT = 2 * BUSY_SECONDS + 3  # behind a batch that waits itself

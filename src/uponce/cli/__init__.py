@@ -87,6 +87,14 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def migrate(data: Data = None, as_json: Json = False) -> None:
+    """Make or upgrade the tables, as a server does when it starts. Safe beside running servers of the last release."""
+    from uponce.cli.migrate import run
+
+    run(data=data, as_json=as_json)
+
+
+@app.command()
 def sweep(
     data: Data = None,
     grace: int | None = typer.Option(None, help="Spare what is younger, in seconds. [UPONCE_GRACE_SECONDS, 7200]"),

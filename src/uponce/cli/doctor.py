@@ -45,7 +45,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield Finding("settings", "ok", "readable")
         yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
         with opened(settings) as backend:
-            yield Finding("database", "ok", f"{settings.database_url}: WAL, synchronous=FULL, local file system")
+            yield Finding("database", "ok", backend.database.describe())
             yield from _disk(settings)
             yield from asyncio.run(_running_parts(backend))
     except UponceError as error:

@@ -2,7 +2,7 @@
 
 import time
 
-from uponce.adapters.database.writer import Waiting, Writer, _attempt
+from uponce.adapters.database.sqlite.writer import Waiting, Writer, _attempt
 from uponce.cli import main
 
 _WINDOW_SECONDS = 0.1

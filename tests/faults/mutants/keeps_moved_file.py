@@ -1,6 +1,6 @@
 """A launcher of `uponce` that does not look whether the file it writes is still the one that the next start opens."""
 
-from uponce.adapters.database import filesystem
+from uponce.adapters.database.sqlite import database
 from uponce.cli import main
 
 
@@ -8,9 +8,8 @@ def never_another(path: object) -> tuple[int, int]:
     return 0, 0
 
 
-# At import, not under the guard: worker processes import this file and never run it. The database, which takes the
-# function from here, is imported when it is chosen.
-filesystem.identity = never_another
+# At import, not under the guard: worker processes import this file and never run it.
+database.identity = never_another  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()

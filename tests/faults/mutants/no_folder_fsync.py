@@ -5,7 +5,7 @@ log; so the log starts over early here, as it does in every server after a while
 """
 
 from uponce.adapters.blobs import local
-from uponce.adapters.database import connection
+from uponce.adapters.database.sqlite import connection
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from uponce.adapters.database import ledger
+from uponce.adapters.database.sqlite import ledger
 from uponce.cli import main
 
 _WINDOW_SECONDS = 3600

@@ -4,8 +4,7 @@ import sys
 from dataclasses import replace
 
 from tests.faults import one_upload
-from uponce.adapters.database import replies
-from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite import SqliteDatabase, replies
 from uponce.app.ports import Committed, Draft
 from uponce.core.values import Caller, Grant
 

@@ -1,6 +1,6 @@
 """A launcher of `uponce` whose database answers before its log is on the disk: synchronous=NORMAL."""
 
-from uponce.adapters.database import connection
+from uponce.adapters.database.sqlite import connection
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.

@@ -1,1 +1,1 @@
-"""The Database port on SQL engines, one module per back end."""
+"""The Database port on SQL engines, one package per engine; rows.py is what they share."""

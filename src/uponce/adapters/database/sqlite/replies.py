@@ -1,11 +1,8 @@
 """What commits were answered, kept for clients that ask again with the same Idempotency-Key."""
 
-import hashlib
 import sqlite3
-from dataclasses import replace
 
-import msgspec
-
+from uponce.adapters.database.rows import key_hash, reply_of, reply_row
 from uponce.app.ports import Committed, Draft, Reply
 from uponce.core.values import Grant
 
@@ -19,20 +16,14 @@ WHERE grant_key = ? AND key_hash = ? AND revoked_at IS NULL
 def find(connection: sqlite3.Connection, grant_key: bytes, idempotency_key: str | None) -> Reply | None:
     if idempotency_key is None:
         return None
-    row = connection.execute(_FIND, (grant_key, _hash(idempotency_key))).fetchone()
-    return None if row is None else Reply(msgspec.json.decode(row[0], type=Committed), row[1])
+    row = connection.execute(_FIND, (grant_key, key_hash(idempotency_key))).fetchone()
+    return None if row is None else reply_of(row)
 
 
 def keep(connection: sqlite3.Connection, grant: Grant, draft: Draft, committed: Committed) -> None:
     """Belongs into the transaction that commits: a use without its reply could never be told again."""
-    if draft.idempotency_key is None:
-        return
-    told = msgspec.json.encode(replace(committed, unneeded_blob=None)).decode()
-    connection.execute(
-        "INSERT INTO replies (grant_key, key_hash, sha256, committed) VALUES (?, ?, ?, ?)",
-        (grant.key, _hash(draft.idempotency_key), draft.digest.sha256, told),
-    )
-
-
-def _hash(idempotency_key: str) -> bytes:
-    return hashlib.sha256(idempotency_key.encode()).digest()
+    if draft.idempotency_key is not None:
+        connection.execute(
+            "INSERT INTO replies (grant_key, key_hash, sha256, committed) VALUES (?, ?, ?, ?)",
+            reply_row(grant, draft, draft.idempotency_key, committed),
+        )

@@ -3,39 +3,22 @@
 import sqlite3
 from collections.abc import Sequence
 
-from uponce.core.values import AuditEvent, AuditRecord, Caller, Grant
+from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row
+from uponce.core.values import AuditRecord, Grant
 
 
 def write(connection: sqlite3.Connection, grant: Grant, record: AuditRecord) -> None:
     connection.execute(
-        "INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            record.at,
-            grant.key,
-            grant.cloud,
-            grant.api_key,
-            record.event,
-            record.code,
-            record.asset_id,
-            record.public_id,
-            record.caller.address,
-            record.caller.request_id,
-        ),
+        f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", audit_row(grant, record)
     )
 
 
 def history(connection: sqlite3.Connection, key: bytes, limit: int) -> Sequence[AuditRecord]:
     """Oldest first."""
     rows = connection.execute(
-        "SELECT at, event, code, asset_id, public_id, address, request_id FROM audit WHERE grant_key = ? "
-        "ORDER BY id LIMIT ?",
-        (key, limit),
+        f"SELECT {HISTORY_COLUMNS} FROM audit WHERE grant_key = ? ORDER BY id LIMIT ?", (key, limit)
     )
-    return [
-        AuditRecord(at, AuditEvent(event), Caller(address, request_id), code, asset_id, public_id)
-        for at, event, code, asset_id, public_id, address, request_id in rows
-    ]
+    return [audit_of(row) for row in rows]
 
 
 def purge(connection: sqlite3.Connection, before: float, rows: int) -> int:

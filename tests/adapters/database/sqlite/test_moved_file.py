@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, run
-from uponce.adapters.database.connection import connect
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite.connection import connect
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown
 
 

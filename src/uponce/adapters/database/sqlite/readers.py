@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from uponce.adapters.database.connection import discard
-from uponce.adapters.database.failures import translated
+from uponce.adapters.database.sqlite.connection import discard
+from uponce.adapters.database.sqlite.failures import translated
 from uponce.core.errors import DatabaseUnavailable
 
 T = TypeVar("T")

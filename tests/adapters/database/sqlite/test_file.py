@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import KEY, open_sqlite, publish
-from uponce.adapters.database import filesystem, schema
-from uponce.adapters.database import sqlite as sqlite_module
-from uponce.adapters.database.connection import check_durable, connect
-from uponce.adapters.database.filesystem import file_system, refuse_network
+from uponce.adapters.database.sqlite import database as sqlite_module
+from uponce.adapters.database.sqlite import filesystem, schema
+from uponce.adapters.database.sqlite.connection import check_durable, connect
+from uponce.adapters.database.sqlite.filesystem import file_system, refuse_network
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {

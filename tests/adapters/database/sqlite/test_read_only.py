@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import PlainBox, SteppedClock
-from uponce.adapters.database.connection import connect
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite.connection import connect
 from uponce.core.errors import DatabaseUnavailable
 
 

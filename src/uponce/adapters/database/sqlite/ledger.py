@@ -1,16 +1,13 @@
 """The ledger of grants: spend, revoke, look up, purge. Every function runs inside its caller's transaction."""
 
-import base64
 import sqlite3
-from dataclasses import dataclass
-from typing import Any
 
-from uponce.core.errors import GrantRefused, InvalidParameter, UnknownApiKey
-from uponce.core.freshness import check_watermark
-from uponce.core.refusals import refusal_of
+from uponce.adapters.database import decisions
+from uponce.adapters.database.decisions import refuse_spent
+from uponce.adapters.database.listing import STATUS_CONDITION, Cursor, page_of
+from uponce.adapters.database.rows import GRANT_COLUMNS, grant_of, grant_values
+from uponce.app.ports import Page
 from uponce.core.values import Grant, GrantRecord, GrantStatus
-
-_COLUMNS = "grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at"
 
 # The whole of "works once": one statement, which either takes a use that is left or changes nothing. The lesser
 # `max_uses` counts, so that loosening a key's policy does not revive what was used up under the strict one.
@@ -40,45 +37,32 @@ DELETE FROM grants WHERE grant_key IN (
 ) RETURNING api_key, timestamp
 """
 
-_STATUS = {
-    None: "",
-    GrantStatus.REVOKED: "AND revoked_at IS NOT NULL",
-    GrantStatus.USED: "AND revoked_at IS NULL AND uses >= max_uses",
-    GrantStatus.UNUSED: "AND revoked_at IS NULL AND uses < max_uses",
-}
-
 
 def spend(connection: sqlite3.Connection, grant: Grant, now: float) -> None:
     """Take one use, or raise SignatureUsed or SignatureRevoked."""
-    if connection.execute(_SPEND, _bound(grant, now)).rowcount != 1:
-        raise _refusal(connection, grant)
+    if connection.execute(_SPEND, grant_values(grant, now)).rowcount != 1:
+        raise refuse_spent(find(connection, grant.key), grant)
 
 
 def revoke(connection: sqlite3.Connection, grant: Grant, now: float) -> tuple[GrantRecord, bool]:
     """The row after it, and whether this call is what revoked it; what is used up or revoked stays as it is."""
-    changed = connection.execute(_REVOKE, _bound(grant, now)).rowcount == 1
+    changed = connection.execute(_REVOKE, grant_values(grant, now)).rowcount == 1
     record = find(connection, grant.key)
     assert record is not None
     return record, changed
 
 
 def check_key(connection: sqlite3.Connection, grant: Grant) -> None:
-    """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
-
-    The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped.
-    """
     row = connection.execute(
         "SELECT watermark FROM api_keys WHERE api_key = ? AND cloud = ? AND revoked_at IS NULL",
         (grant.api_key, grant.cloud),
     ).fetchone()
-    if row is None:
-        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the upload ran.")
-    check_watermark(grant.timestamp, row[0])
+    decisions.check_key(grant, known=row is not None, watermark=row and row[0])
 
 
 def find(connection: sqlite3.Connection, key: bytes) -> GrantRecord | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM grants WHERE grant_key = ?", (key,)).fetchone()
-    return None if row is None else _record(row)
+    row = connection.execute(f"SELECT {GRANT_COLUMNS} FROM grants WHERE grant_key = ?", (key,)).fetchone()
+    return None if row is None else grant_of(row)
 
 
 def purge(connection: sqlite3.Connection, now: float, rows: int) -> int:
@@ -99,29 +83,6 @@ def raise_watermarks(connection: sqlite3.Connection, mark: int) -> None:
     connection.execute("UPDATE api_keys SET watermark = max(coalesce(watermark, :mark), :mark)", {"mark": mark})
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A place in a list of grants, newest timestamp first: after this row."""
-
-    timestamp: int
-    key: bytes
-
-    def __str__(self) -> str:
-        raw = self.timestamp.to_bytes(8, "big") + self.key
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def parse_cursor(text: str) -> Cursor:
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raw = b""
-    cursor = Cursor(int.from_bytes(raw[:8], "big", signed=True), raw[8:])
-    if not cursor.key or cursor.timestamp < 0:
-        raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
-    return cursor
-
-
 def page(
     connection: sqlite3.Connection,
     cloud: str,
@@ -130,12 +91,11 @@ def page(
     status: GrantStatus | None,
     limit: int,
     after: Cursor | None,
-) -> tuple[list[GrantRecord], Cursor | None]:
-    """At most `limit` records, and where the next page begins."""
+) -> Page[GrantRecord]:
     own = "" if api_key is None else "AND api_key = :api_key"
     rest = "" if after is None else "AND (timestamp, grant_key) < (:timestamp, :key)"
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM grants WHERE cloud = :cloud {own} {_STATUS[status]} {rest} "
+        f"SELECT {GRANT_COLUMNS} FROM grants WHERE cloud = :cloud {own} {STATUS_CONDITION[status]} {rest} "
         "ORDER BY timestamp DESC, grant_key DESC LIMIT :limit",
         {
             "cloud": cloud,
@@ -144,34 +104,5 @@ def page(
             "key": after and after.key,
             "limit": limit + 1,
         },
-    ).fetchall()
-    records = [_record(row) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return records, None
-    last = records[-1].grant
-    return records, Cursor(last.timestamp, last.key)
-
-
-def _refusal(connection: sqlite3.Connection, grant: Grant) -> GrantRefused:
-    record = find(connection, grant.key)
-    assert record is not None
-    refusal = refusal_of(record, grant.max_uses)
-    assert refusal is not None
-    return refusal
-
-
-def _bound(grant: Grant, now: float) -> dict[str, Any]:
-    return {
-        "key": grant.key,
-        "cloud": grant.cloud,
-        "api_key": grant.api_key,
-        "timestamp": grant.timestamp,
-        "max_uses": grant.max_uses,
-        "keep_until": grant.keep_until,
-        "now": int(now),
-    }
-
-
-def _record(row: tuple[Any, ...]) -> GrantRecord:
-    key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at = row
-    return GrantRecord(Grant(key, cloud, api_key, timestamp, max_uses, keep_until), uses, spent_at, revoked_at)
+    )
+    return page_of([grant_of(row) for row in rows], limit)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from uponce.adapters.database.connection import discard
-from uponce.adapters.database.failures import outcome_unknown, translated, unavailable
+from uponce.adapters.database.sqlite.connection import discard
+from uponce.adapters.database.sqlite.failures import outcome_unknown, translated, unavailable
 from uponce.core.errors import DatabaseUnavailable
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ So each is answered from one snapshot: beside running servers no half of a commi
 import sqlite3
 from collections.abc import Sequence
 
-from uponce.adapters.database.catalog import ADDRESSABLE
+from uponce.adapters.database.sqlite.catalog import ADDRESSABLE
 from uponce.app.ports import Rule
 
 _MOST_MESSAGES = 10_000

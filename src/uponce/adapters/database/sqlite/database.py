@@ -6,17 +6,19 @@ Several server processes may share the file.
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from uponce.adapters.database import audit, catalog, checks, ledger, replies
-from uponce.adapters.database.connection import connect
-from uponce.adapters.database.filesystem import identity, locked, make_private, refuse_network
-from uponce.adapters.database.keys import KeyRing, SecretBox
-from uponce.adapters.database.readers import Readers
-from uponce.adapters.database.schema import migrate
-from uponce.adapters.database.writer import Job, Writer
+from uponce.adapters.database.decisions import repetition, spending
+from uponce.adapters.database.listing import parse_cursor
+from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite import audit, catalog, checks, ledger, replies
+from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
+from uponce.adapters.database.sqlite.keys import KeyRing
+from uponce.adapters.database.sqlite.readers import Readers
+from uponce.adapters.database.sqlite.schema import migrate, version_of
+from uponce.adapters.database.sqlite.writer import Job, Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
 from uponce.core.errors import SettingRefused
 from uponce.core.values import (
@@ -70,6 +72,15 @@ class SqliteDatabase:
             ) from None
         self._writer.start()
 
+    def describe(self) -> str:
+        """For people: what was checked, and no secret."""
+        connection = self._connect()
+        try:
+            version = version_of(connection)
+        finally:
+            connection.close()
+        return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
+
     def close(self) -> None:
         """Finish what was begun; later calls raise DatabaseUnavailable."""
         self._writer.close()
@@ -96,10 +107,9 @@ class SqliteDatabase:
     async def list_grants(
         self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
     ) -> Page[GrantRecord]:
-        after = None if cursor is None else ledger.parse_cursor(cursor)
+        after = parse_cursor(cursor)
         page = partial(ledger.page, cloud=cloud, api_key=api_key, status=status, limit=limit, after=after)
-        records, further = await self._readers.run(page)
-        return Page(tuple(records), None if further is None else str(further))
+        return await self._readers.run(page)
 
     async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
         return await self._readers.run(lambda connection: audit.history(connection, key, limit))
@@ -189,12 +199,10 @@ def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: 
     ledger.check_key(connection, grant)
     reply = replies.find(connection, grant.key, draft.idempotency_key)
     if reply is not None:
-        return replace(reply.repeat(draft.digest.sha256), unneeded_blob=draft.blob_key)
+        return repetition(reply, draft)
     ledger.spend(connection, grant, now)
     committed = catalog.put(connection, draft, now)
-    asset = committed.asset
-    spent = AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
-    audit.write(connection, grant, spent)
+    audit.write(connection, grant, spending(committed, caller, now))
     replies.keep(connection, grant, draft, committed)
     return committed
 

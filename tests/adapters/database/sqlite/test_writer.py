@@ -11,10 +11,10 @@ import pytest
 
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
-from uponce.adapters.database.connection import connect
-from uponce.adapters.database.failures import unavailable
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.writer import MAX_BATCH
+from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.failures import unavailable
+from uponce.adapters.database.sqlite.writer import MAX_BATCH
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, UponceError
 from uponce.core.values import GrantStatus
 

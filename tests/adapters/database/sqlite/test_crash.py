@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.databases import attempt, draft, grant, open_sqlite
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SERVER = """
 import asyncio, sys
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_the_log_is_synced_before_anyone_is_told(tmp_path: Path, level: str) -> 
     """With NORMAL, the negative control, answers come without a sync in between."""
     program = SERVER
     if level == "NORMAL":
-        weaken = "from uponce.adapters.database import connection as c\nc.check_durable = lambda _: None\n"
+        weaken = "from uponce.adapters.database.sqlite import connection as c\nc.check_durable = lambda _: None\n"
         program = f"{weaken}c._SETTINGS = ('PRAGMA synchronous = NORMAL',)\n{SERVER}"
     trace = tmp_path / "trace"
     strace = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=fdatasync,fsync,write,pwrite64"]

@@ -1,0 +1,67 @@
+"""What a commit decides from the rows it found, alike on every engine. Pure."""
+
+from dataclasses import replace
+
+from uponce.app.ports import Committed, Draft, Reply
+from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey
+from uponce.core.freshness import check_watermark
+from uponce.core.refusals import refusal_of
+from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
+
+
+def check_key(grant: Grant, *, known: bool, watermark: int | None) -> None:
+    """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
+
+    The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped.
+    """
+    if not known:
+        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the upload ran.")
+    check_watermark(grant.timestamp, watermark)
+
+
+def refuse_condemned() -> BlobCondemned:
+    return BlobCondemned(
+        "This upload took so long to complete that its bytes were swept away as abandoned. The signature is not "
+        "spent: upload again."
+    )
+
+
+def refuse_spent(record: GrantRecord | None, grant: Grant) -> GrantRefused:
+    """Why no use could be taken of a grant whose row is this."""
+    assert record is not None
+    refusal = refusal_of(record, grant.max_uses)
+    assert refusal is not None
+    return refusal
+
+
+def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
+    """A new asset, a new version of the one of that name, or that one as it is.
+
+    A clock that steps back does not turn versions back.
+    """
+    if old is not None and not draft.overwrite:
+        return Committed(old, existing=True, unneeded_blob=draft.blob_key)
+    asset = Asset(
+        name=draft.name,
+        asset_id=old.asset_id if old else draft.asset_id,
+        version=max(int(now), old.version + 1) if old else int(now),
+        version_id=draft.version_id,
+        created_at=old.created_at if old else int(now),
+        blob_key=draft.blob_key,
+        digest=draft.digest,
+        facts=draft.facts,
+        tags=draft.tags,
+        context=draft.context,
+        original_filename=draft.original_filename,
+    )
+    return Committed(asset, overwritten=old is not None, unneeded_blob=old.blob_key if old else None)
+
+
+def repetition(reply: Reply, draft: Draft) -> Committed:
+    """What the first upload under that Idempotency-Key was told; IdempotencyKeyReused when this one has other bytes."""
+    return replace(reply.repeat(draft.digest.sha256), unneeded_blob=draft.blob_key)
+
+
+def spending(committed: Committed, caller: Caller, now: float) -> AuditRecord:
+    asset = committed.asset
+    return AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)

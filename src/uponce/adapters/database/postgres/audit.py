@@ -1,0 +1,40 @@
+"""The audit: what became of each grant. Its rows outlive the ledger's."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from uponce.adapters.database.postgres.connection import Connection
+from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row
+from uponce.core.values import AuditRecord, Grant
+
+_WRITE = f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES ({', '.join(['%s'] * len(AUDIT_COLUMNS.split(', ')))})"
+
+
+async def write(connection: Connection, grant: Grant, record: AuditRecord) -> None:
+    await connection.execute(_WRITE, audit_row(grant, record))
+
+
+async def history(connection: Connection, key: bytes, limit: int) -> Sequence[AuditRecord]:
+    """Oldest first."""
+    rows = await connection.execute(
+        f"SELECT {HISTORY_COLUMNS} FROM audit WHERE grant_key = %s ORDER BY id LIMIT %s", (key, limit)
+    )
+    return [audit_of(row) for row in await rows.fetchall()]
+
+
+async def purge(connection: Connection, before: float, rows: int) -> int:
+    """Drop at most so many records that are older; how many."""
+    dropped = await connection.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < %s ORDER BY at LIMIT %s) RETURNING id",
+        (before, rows),
+    )
+    return len(await dropped.fetchall())
+
+
+async def newest_moment(connection: Connection) -> int | None:
+    """What the clock has surely passed: a use or refusal that was written down, a watermark."""
+    rows = await connection.execute(
+        "SELECT greatest((SELECT max(at) FROM audit), (SELECT max(watermark) FROM api_keys))"
+    )
+    ((newest,),) = await rows.fetchall()
+    return cast("int | None", newest)

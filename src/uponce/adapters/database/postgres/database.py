@@ -1,0 +1,233 @@
+"""PostgresDatabase: ledger, catalog, keys and audit in one PostgreSQL database, for any number of servers.
+
+What a method returns or refuses is durable by then. Commits of uploads are batched (commits.py), the rest are short
+transactions of their own. The time is the database's.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from uponce.adapters.database.listing import parse_cursor
+from uponce.adapters.database.postgres import audit, catalog, checks, ledger, partitions, replies
+from uponce.adapters.database.postgres.clock import Moment
+from uponce.adapters.database.postgres.commits import Committer
+from uponce.adapters.database.postgres.connection import Address, Connection, connected
+from uponce.adapters.database.postgres.failures import is_in_the_way
+from uponce.adapters.database.postgres.keys import KeyRing
+from uponce.adapters.database.postgres.pool import Pool, Work
+from uponce.adapters.database.postgres.schema import migrate, version_of
+from uponce.adapters.database.rows import SecretBox
+from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
+from uponce.core.errors import DatabaseUnavailable
+from uponce.core.values import (
+    ApiKey,
+    Asset,
+    AssetName,
+    AuditEvent,
+    AuditRecord,
+    Caller,
+    Digest,
+    Grant,
+    GrantRecord,
+    GrantStatus,
+)
+
+T = TypeVar("T")
+
+# Rows a purge drops in one transaction: uploads wait meanwhile.
+_PURGE_ROWS = 2000
+# More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
+_SLACK_SECONDS = 2700
+
+
+class PostgresDatabase:
+    """The Database port (see app/ports.py for what each method promises). Between `open` and `close` only.
+
+    At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
+    wait for `slack` seconds until it can go with its whole partition.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secrets: SecretBox,
+        connections: int = 8,
+        seconds: int = 5,
+        slack: int = _SLACK_SECONDS,
+        clock: Clock | None = None,
+    ) -> None:
+        self._slack = slack
+        self._address = Address(url, seconds)
+        self._moment = Moment(clock)
+        self._keys = KeyRing(secrets, self._moment)
+        self._pool = Pool(self._address, connections)
+        self._committer = Committer(self._pool, self._moment)
+
+    def open(self) -> None:
+        """Create or migrate the tables. SettingRefused when they cannot keep the guarantees, with the cure."""
+        with connected(self._address) as connection:
+            migrate(connection)
+        self._pool.open()
+
+    def describe(self) -> str:
+        """For people: what was checked, and no secret."""
+        with connected(self._address) as connection:
+            server, schema = connection.info.server_version, version_of(connection)
+        return (
+            f"{self._address.shown}: PostgreSQL {server // 10000}.{server % 10000}, fsync, full_page_writes and "
+            f"synchronous_commit on, schema version {schema}"
+        )
+
+    def close(self) -> None:
+        """Later calls raise DatabaseUnavailable."""
+        self._pool.close()
+
+    async def find_key(self, api_key: str) -> ApiKey | None:
+        return await self._pool.read(lambda connection: self._keys.find(connection, api_key))
+
+    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
+        return await self._pool.read(lambda connection: self._keys.list(connection, cloud))
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._change_rules(lambda connection: self._keys.add(connection, key))
+
+    async def revoke_key(self, api_key: str) -> ApiKey | None:
+        return await self._change_rules(lambda connection: self._keys.revoke(connection, api_key))
+
+    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
+        return await self._change_rules(lambda connection: self._keys.rotate(connection, api_key, secret, overlap))
+
+    async def find_grant(self, key: bytes) -> GrantRecord | None:
+        return await self._pool.read(lambda connection: ledger.find(connection, key))
+
+    async def list_grants(
+        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    ) -> Page[GrantRecord]:
+        after = parse_cursor(cursor)
+        page = partial(ledger.page, cloud=cloud, api_key=api_key, status=status, limit=limit, after=after)
+        return await self._pool.read(page)
+
+    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
+        return await self._pool.read(lambda connection: audit.history(connection, key, limit))
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        return await self._committer.run(grant, draft, caller)
+
+    async def find_commit(self, blob_key: str) -> Asset | None:
+        return await self._pool.read(lambda connection: catalog.find_by_blob(connection, blob_key))
+
+    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
+        async def work(connection: Connection) -> Reply | None:
+            return await replies.answer(await replies.ask(connection, grant_key, idempotency_key))
+
+        return await self._pool.read(work)
+
+    async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
+        async def work(connection: Connection) -> GrantRecord:
+            now = await self._moment.read(connection)
+            record, changed = await ledger.revoke(connection, grant, now)
+            if changed:
+                await audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))
+            return record
+
+        return await self._pool.write(work, first=ledger.SHARE_RULES)
+
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
+        async def work(connection: Connection) -> None:
+            now = await self._moment.read(connection)
+            await audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
+
+        await self._pool.write(work)
+
+    async def find_asset(self, name: AssetName) -> Asset | None:
+        return await self._pool.read(lambda connection: catalog.find(connection, name))
+
+    async def purge(self, audit_seconds: int) -> int:
+        async def grants(connection: Connection) -> int:
+            return await ledger.purge(connection, await self._moment.read(connection) - self._slack, _PURGE_ROWS)
+
+        async def answers(connection: Connection) -> int:
+            return await replies.purge(connection, await self._moment.read(connection) - self._slack, _PURGE_ROWS)
+
+        async def records(connection: Connection) -> int:
+            before = await self._moment.read(connection) - audit_seconds
+            return await audit.purge(connection, before, _PURGE_ROWS)
+
+        dropped = await self._turn_over()
+        dropped += await _repeat(lambda: self._change_rules(grants))
+        await _repeat(lambda: self._pool.write(answers))
+        await _repeat(lambda: self._pool.write(records))
+        return dropped
+
+    async def _turn_over(self) -> int:
+        """When it cannot be done now, it is done by a later purge, or rows go one by one."""
+
+        async def work(connection: Connection) -> int:
+            return await partitions.turn_over(connection, await self._moment.read(connection))
+
+        try:
+            return await self._change_rules(work)
+        except DatabaseUnavailable as error:
+            if is_in_the_way(error):
+                return 0
+            raise
+
+    async def fence(self, skew: int) -> int:
+        async def work(connection: Connection) -> int:
+            mark = int(await self._moment.read(connection)) + skew
+            await ledger.raise_watermarks(connection, mark)
+            return mark
+
+        return await self._change_rules(work)
+
+    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        async def work(connection: Connection) -> Sequence[str]:
+            return await catalog.condemn(connection, blob_keys, await self._moment.read(connection))
+
+        return await self._change_rules(work)
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]:
+        return await self._pool.read(lambda connection: catalog.digests(connection, prefix), patient=True)
+
+    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        return await self._pool.read(lambda connection: catalog.condemned(connection, blob_keys))
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        return await self._pool.read(lambda connection: checks.integrity(connection, deep), patient=True)
+
+    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
+        async def work(connection: Connection) -> Sequence[str]:
+            return await checks.violations(connection, rule, await self._moment.read(connection), audit_seconds)
+
+        return await self._pool.read(work, patient=True)
+
+    async def newest_moment(self) -> int | None:
+        return await self._pool.read(audit.newest_moment)
+
+    async def ping(self) -> None:
+        await self._pool.write(_touch)
+
+    async def _change_rules(self, work: Work[T]) -> T:
+        return await self._pool.write(work, first=ledger.OWN_RULES)
+
+
+def is_set_up(address: Address) -> bool:
+    """Whether a server has made its tables there."""
+    with connected(address) as connection:
+        return version_of(connection) > 0
+
+
+async def _repeat(step: Callable[[], Awaitable[int]]) -> int:
+    """Run a bounded deletion until it finds less than its bound; the sum."""
+    total, count = 0, _PURGE_ROWS
+    while count == _PURGE_ROWS:
+        count = await step()
+        total += count
+    return total
+
+
+async def _touch(connection: Connection) -> None:
+    """A write that changes nothing, yet reaches the disk."""
+    await connection.execute("UPDATE schema_version SET version = version")

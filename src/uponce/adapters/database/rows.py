@@ -1,0 +1,205 @@
+"""Rows of the tables ↔ values, alike on every engine. Column lists and tuples have the same order."""
+
+import hashlib
+from dataclasses import replace
+from typing import Any, Protocol
+
+import msgspec
+
+from uponce.app.ports import Committed, Draft, Reply
+from uponce.core.signature import Algorithm
+from uponce.core.values import (
+    ApiKey,
+    Asset,
+    AssetName,
+    AuditEvent,
+    AuditRecord,
+    Caller,
+    DeliveryType,
+    Digest,
+    Grant,
+    GrantRecord,
+    KeyScope,
+    KeyUses,
+    MediaFacts,
+    ResourceType,
+)
+
+ASSET_COLUMNS = (
+    "cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, "
+    "facts, tags, context, original_filename"
+)
+# The rest of the row is the asset's identity and stays when it is overwritten.
+REPLACED_COLUMNS = (
+    "version",
+    "version_id",
+    "blob_key",
+    "bytes",
+    "md5",
+    "sha256",
+    "facts",
+    "tags",
+    "context",
+    "original_filename",
+)
+AUDIT_COLUMNS = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id"
+HISTORY_COLUMNS = "at, event, code, asset_id, public_id, address, request_id"
+GRANT_COLUMNS = "grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at"
+KEY_COLUMNS = (
+    "api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, "
+    "algorithms, created_at, revoked_at, watermark"
+)
+
+# Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
+# what the other is still building, and the process dies of it.
+_FACTS = msgspec.json.Decoder(MediaFacts)
+_TAGS = msgspec.json.Decoder(tuple[str, ...])
+_CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_COMMITTED = msgspec.json.Decoder(Committed)
+_ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
+
+
+class SecretBox(Protocol):
+    """Encrypts API secrets. What was encrypted in one context does not decrypt in another."""
+
+    def encrypt(self, plain: str, context: str) -> bytes: ...
+
+    def decrypt(self, cipher: bytes, context: str) -> str: ...
+
+
+def asset_row(asset: Asset) -> tuple[Any, ...]:
+    name, digest = asset.name, asset.digest
+    return (
+        name.cloud,
+        name.resource_type,
+        name.type,
+        name.public_id,
+        asset.asset_id,
+        asset.version,
+        asset.version_id,
+        asset.created_at,
+        asset.blob_key,
+        digest.size,
+        digest.md5,
+        digest.sha256,
+        msgspec.json.encode(asset.facts).decode(),
+        msgspec.json.encode(asset.tags).decode(),
+        msgspec.json.encode(asset.context).decode(),
+        asset.original_filename,
+    )
+
+
+def asset_of(row: tuple[Any, ...]) -> Asset:
+    cloud, resource_type, type_, public_id, asset_id, version, version_id, created_at, blob_key, *rest = row
+    size, md5, sha256, facts, tags, context, original_filename = rest
+    return Asset(
+        name=AssetName(cloud, ResourceType(resource_type), DeliveryType(type_), public_id),
+        asset_id=asset_id,
+        version=version,
+        version_id=version_id,
+        created_at=created_at,
+        blob_key=blob_key,
+        digest=Digest(size, md5, sha256),
+        facts=_FACTS.decode(facts),
+        tags=_TAGS.decode(tags),
+        context=_CONTEXT.decode(context),
+        original_filename=original_filename,
+    )
+
+
+def audit_row(grant: Grant, record: AuditRecord) -> tuple[Any, ...]:
+    return (
+        record.at,
+        grant.key,
+        grant.cloud,
+        grant.api_key,
+        record.event,
+        record.code,
+        record.asset_id,
+        record.public_id,
+        record.caller.address,
+        record.caller.request_id,
+    )
+
+
+def audit_of(row: tuple[Any, ...]) -> AuditRecord:
+    """Of HISTORY_COLUMNS."""
+    at, event, code, asset_id, public_id, address, request_id = row
+    return AuditRecord(at, AuditEvent(event), Caller(address, request_id), code, asset_id, public_id)
+
+
+def grant_values(grant: Grant, now: float) -> dict[str, Any]:
+    """What the statements on grants are bound to."""
+    return {
+        "key": grant.key,
+        "cloud": grant.cloud,
+        "api_key": grant.api_key,
+        "timestamp": grant.timestamp,
+        "max_uses": grant.max_uses,
+        "keep_until": grant.keep_until,
+        "now": int(now),
+    }
+
+
+def grant_of(row: tuple[Any, ...]) -> GrantRecord:
+    key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at = row
+    return GrantRecord(Grant(key, cloud, api_key, timestamp, max_uses, keep_until), uses, spent_at, revoked_at)
+
+
+def key_row(key: ApiKey, secrets: SecretBox) -> tuple[Any, ...]:
+    return (
+        key.api_key,
+        key.cloud,
+        secrets.encrypt(key.secrets[0], secret_context(key.cloud, key.api_key)),
+        None,
+        None,
+        key.uses,
+        key.scope,
+        key.window,
+        key.name,
+        key.allow_v1,
+        msgspec.json.encode(key.algorithms).decode(),
+        key.created_at,
+        key.revoked_at,
+        key.watermark,
+    )
+
+
+def key_of(row: tuple[Any, ...], secrets: SecretBox, now: float) -> ApiKey:
+    """`now` is Unix seconds; a rotated secret that has run out by then is left away."""
+    api_key, cloud, secret, previous, previous_until, uses, scope, window, name, allow_v1, algorithms, *times = row
+    ciphers = [secret] if previous is None or previous_until <= now else [secret, previous]
+    created_at, revoked_at, watermark = times
+    return ApiKey(
+        api_key=api_key,
+        cloud=cloud,
+        secrets=tuple(secrets.decrypt(cipher, secret_context(cloud, api_key)) for cipher in ciphers),
+        uses=KeyUses(uses),
+        scope=KeyScope(scope),
+        window=window,
+        name=name,
+        allow_v1=bool(allow_v1),
+        algorithms=_ALGORITHMS.decode(algorithms),
+        created_at=created_at,
+        revoked_at=revoked_at,
+        watermark=watermark,
+    )
+
+
+def secret_context(cloud: str, api_key: str) -> str:
+    return f"{cloud}/{api_key}"
+
+
+def reply_row(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> tuple[Any, ...]:
+    """Of (grant_key, key_hash, sha256, committed)."""
+    told = msgspec.json.encode(replace(committed, unneeded_blob=None)).decode()
+    return grant.key, key_hash(idempotency_key), draft.digest.sha256, told
+
+
+def reply_of(row: tuple[Any, ...]) -> Reply:
+    """Of (committed, sha256)."""
+    return Reply(_COMMITTED.decode(row[0]), row[1])
+
+
+def key_hash(idempotency_key: str) -> bytes:
+    return hashlib.sha256(idempotency_key.encode()).digest()

@@ -1,0 +1,278 @@
+"""What callers are told when PostgreSQL fails them: nothing happened, or nobody knows; and how it heals."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Timer
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, run
+from tests.contract.guarantees import answers_of, check_answers_are_true
+from tests.postgres import Postgres, shared
+from uponce.adapters.database.postgres import PostgresDatabase, commits, pool
+from uponce.adapters.database.postgres.connection import Connection
+from uponce.app.ports import Committed
+from uponce.core.errors import UponceError
+from uponce.core.values import GrantStatus
+
+SECONDS = 1
+
+
+@pytest.fixture
+def database() -> Iterator[PostgresDatabase]:
+    database = open_postgres(shared().fresh_schema())
+    run(database.add_key(KEY))
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    """A server that these tests may kill."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mortal(own: Postgres) -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(own.fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=SECONDS)
+    database.open()
+    run(database.add_key(KEY))
+    yield database
+    database.close()
+
+
+async def lost_request(connection: Connection) -> None:
+    """The connection dies before COMMIT arrives."""
+    pool.cut(connection)
+    await pool.commit(connection)
+
+
+async def lost_reply(connection: Connection) -> None:
+    """The connection dies after COMMIT was done."""
+    await pool.commit(connection)
+    raise psycopg.OperationalError("the reply was lost")
+
+
+@pytest.mark.parametrize(("broken", "happened"), [(lost_request, False), (lost_reply, True)])
+def test_a_commit_without_an_answer_is_unknown_and_can_be_read_back(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., object], happened: bool
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(commits, "commit", broken)
+        assert run(attempt(database, grant("a"), draft(blob="a"))) == "outcome_unknown"
+    assert (run(database.find_commit("a")) is not None) == happened
+    assert (run(database.find_grant(grant("a").key)) is not None) == happened
+    assert run(attempt(database, grant("a"), draft(blob="b"))) == ("signature_used" if happened else "ok")
+
+
+@pytest.mark.parametrize("broken", [lost_request, lost_reply])
+def test_racers_around_a_failing_commit_never_hear_an_untruth(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., object]
+) -> None:
+    """A loser saw a spend of its own batch; while that is not known to be durable, it must not be told."""
+
+    async def story() -> list[Committed | UponceError]:
+        with monkeypatch.context() as patched:
+            patched.setattr(commits, "commit", broken)
+            return await answers_of(database, grant("contested"), 5)
+
+    run(check_answers_are_true(database, run(story())))
+
+
+def test_before_the_commit_a_dead_connection_is_a_definite_failure(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = commits._decide
+
+    async def die(connection: Connection, *more: object) -> object:
+        decided = await decide(connection, *more)  # type: ignore[arg-type]
+        pool.cut(connection)
+        async with connection.pipeline():
+            await connection.execute("SELECT 1")
+        return decided
+
+    with monkeypatch.context() as patched:
+        patched.setattr(commits, "_decide", die)
+        assert run(attempt(database, grant("a"), draft(blob="a"))) == "database_unavailable"
+    assert run(database.find_commit("a")) is None
+    assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
+
+
+def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(database: PostgresDatabase) -> None:
+    """One fails in the server, one before it is sent."""
+    huge = replace(draft("huge", blob="huge"), digest=replace(draft(blob="x").digest, size=2**63))
+    lone = replace(draft("lone", blob="lone"), original_filename="\ud800")
+    good = [draft(f"good-{number}", blob=f"good-{number}") for number in range(4)]
+
+    async def together() -> list[str]:
+        drafts = [good[0], huge, good[1], lone, good[2], good[3]]
+        return await asyncio.gather(*(attempt(database, grant(d.name.public_id), d) for d in drafts))
+
+    assert run(together()) == ["ok", "database_unavailable", "ok", "invalid_parameter", "ok", "ok"]
+    for name in ("huge", "lone"):
+        assert run(database.find_grant(grant(name).key)) is None
+
+
+def test_all_that_waits_is_committed_together(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one goes alone; those that come meanwhile share the next transactions."""
+    sizes: list[int] = []
+    transact = commits.Committer._transact
+
+    async def counted(self: commits.Committer, batch: list[commits.Waiting]) -> object:
+        sizes.append(len(batch))
+        return await transact(self, batch)
+
+    monkeypatch.setattr(commits.Committer, "_transact", counted)
+
+    async def many() -> list[str]:
+        count = 2 * commits.MAX_BATCH + 1
+        return await asyncio.gather(
+            *(attempt(database, grant(f"{n}"), draft(f"{n}", blob=f"{n}")) for n in range(count))
+        )
+
+    assert set(run(many())) == {"ok"}
+    assert sum(sizes) == 2 * commits.MAX_BATCH + 1
+    assert len(sizes) <= 4
+    assert max(sizes) == commits.MAX_BATCH
+
+
+def test_one_batch_may_put_one_name_and_spend_one_grant_several_times(database: PostgresDatabase) -> None:
+    twice = grant("twice", max_uses=2)
+
+    async def together() -> list[str]:
+        return await asyncio.gather(*(attempt(database, twice, draft(blob=f"b{n}")) for n in range(4)))
+
+    assert sorted(run(together())) == ["ok", "ok", "signature_used", "signature_used"]
+    record = run(database.find_grant(twice.key))
+    assert record is not None
+    assert (record.uses, record.status) == (2, GrantStatus.USED)
+
+
+def test_a_cancelled_caller_does_not_disturb_its_batch(database: PostgresDatabase) -> None:
+    async def story() -> list[str]:
+        racers = [asyncio.ensure_future(attempt(database, grant(f"{n}"), draft(f"{n}", blob=f"{n}"))) for n in range(5)]
+        await asyncio.sleep(0)
+        racers[2].cancel()
+        return [str(told) for told in await asyncio.gather(*racers, return_exceptions=True)]
+
+    assert run(story()) == ["ok", "ok", "", "ok", "ok"]
+
+
+def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: PostgresDatabase) -> None:
+    async def slow(connection: Connection) -> None:
+        await connection.execute("SELECT pg_sleep(30)")
+
+    async def story() -> None:
+        for _ in range(2 * database._pool._size):
+            reader = asyncio.ensure_future(database._pool.read(slow))
+            await asyncio.sleep(0.02)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        await database.ping()
+
+    began = time.monotonic()
+    run(story())
+    assert time.monotonic() - began < 20
+
+
+def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, mortal: PostgresDatabase) -> None:
+    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+    own.kill()
+    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "database_unavailable"
+    with pytest.raises(UponceError, match="cannot be read or written"):
+        run(mortal.find_asset(draft(blob="x").name))
+    own.start()
+    assert run(mortal.find_commit("a")) is not None
+    assert run(attempt(mortal, grant("a"), draft(blob="a2"))) == "signature_used"
+    assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "ok"
+
+
+def test_connections_that_died_while_idle_cost_no_request(own: Postgres, mortal: PostgresDatabase) -> None:
+    run(mortal.ping())
+    own.kill()
+    own.start()
+    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+
+
+def test_a_silent_database_is_given_up_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
+    """Stopped, it still holds its connections open: nothing but our own deadline ends the wait."""
+    run(mortal.ping())
+    own.pause(True)
+    began = time.monotonic()
+    try:
+        told = {run(attempt(mortal, grant("a"), draft(blob="a"))) for _ in range(2)}
+        took = time.monotonic() - began
+    finally:
+        own.pause(False)
+    assert told <= {"database_unavailable", "outcome_unknown"}
+    assert took < 10 * SECONDS
+    until = time.monotonic() + 20
+    while (told_now := run(attempt(mortal, grant("a"), draft(blob="a")))) == "database_unavailable":
+        assert time.monotonic() < until
+    assert told_now in ("ok", "signature_used")
+
+
+def test_a_lock_that_is_held_for_too_long_is_a_definite_failure(own: Postgres, mortal: PostgresDatabase) -> None:
+    with psycopg.connect(mortal._address.url) as other:
+        other.execute("LOCK TABLE grants IN ACCESS EXCLUSIVE MODE")
+        assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "database_unavailable"
+    assert run(mortal.find_grant(grant("a").key)) is None
+    assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
+
+
+def test_when_all_connections_are_busy_the_wait_is_bounded(mortal: PostgresDatabase) -> None:
+    async def story() -> str:
+        async with asyncio.TaskGroup() as group:
+            held = asyncio.Event()
+
+            async def hold() -> None:
+                async with mortal._pool.connection():
+                    await held.wait()
+
+            for _ in range(mortal._pool._size):
+                group.create_task(hold())
+            await asyncio.sleep(0.05)
+            told = await attempt(mortal, grant("a"), draft(blob="a"))
+            held.set()
+        return told
+
+    assert run(story()) == "database_unavailable"
+
+
+def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, mortal: PostgresDatabase) -> None:
+    """PostgreSQL answers such a COMMIT with success and a warning; a failover could forget it."""
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with psycopg.connect(own.url(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        timer = Timer(0.7 * SECONDS, admin.execute, (cancel,))
+        timer.start()
+        try:
+            told = run(attempt(mortal, grant("a"), draft(blob="a")))
+        finally:
+            timer.join()
+            admin.execute("SET synchronous_commit = local")
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+    assert told == "outcome_unknown"
+    assert run(mortal.find_commit("a")) is not None
+
+
+def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
+    with psycopg.connect(own.url(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        began = time.monotonic()
+        try:
+            told = run(attempt(mortal, grant("a"), draft(blob="a")))
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+    assert told == "outcome_unknown"
+    assert time.monotonic() - began < 10 * SECONDS

@@ -1,0 +1,131 @@
+"""The ledger's partitions: made ahead, dropped whole, and never a way for a spent grant to come back."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.postgres import shared
+from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.core.values import Grant
+
+KEPT = grant().keep_until - START
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock()
+
+
+@pytest.fixture
+def database(clock: SteppedClock) -> Iterator[PostgresDatabase]:
+    """As in production: rows wait for their partition."""
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=clock)
+    database.open()
+    run(database.add_key(KEY))
+    run(database.add_key(OTHER))
+    run(database.purge(10**6))
+    yield database
+    database.close()
+
+
+def partitions(database: PostgresDatabase) -> dict[str, int]:
+    """Rows by partition."""
+    with psycopg.connect(database._address.url) as connection:
+        names = connection.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'grants'::regclass"
+        )
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # type: ignore[index]
+            for (name,) in names.fetchall()
+        }
+
+
+def spend(database: PostgresDatabase, subject: Grant) -> str:
+    return run(attempt(database, subject, draft(blob=subject.key.hex())))
+
+
+def test_a_purge_makes_the_partitions_to_come(database: PostgresDatabase, clock: SteppedClock) -> None:
+    expected = {"grants_other": 0} | {f"grants_{START + number * SPAN}": 0 for number in range(4)}
+    assert partitions(database) == expected
+    clock.time += SPAN
+    run(database.purge(10**6))
+    later = {**expected, f"grants_{START + 4 * SPAN}": 0}
+    del later[f"grants_{START}"]
+    assert partitions(database) == later
+
+
+def test_a_grant_is_one_row_whatever_partition_it_is_in(database: PostgresDatabase) -> None:
+    for at in (START - 1, START, START + SPAN - 1, START + SPAN, START + 4 * SPAN):
+        assert spend(database, grant(at=at)) == "ok"
+        wider = grant(at=at, window=10**6)
+        assert run(attempt(database, wider, draft(blob=f"again-{at}"))) == "signature_used"
+    assert [partitions(database)[name] for name in ("grants_other", f"grants_{START}")] == [2, 2]
+
+
+def test_a_partition_goes_whole_when_its_last_row_is_over(database: PostgresDatabase, clock: SteppedClock) -> None:
+    first, last = grant("first"), grant("last", at=START + SPAN - 1)
+    foreign = grant("foreign", at=START + 7, key=OTHER)
+    for subject in (first, last, foreign):
+        assert spend(database, subject) == "ok"
+    clock.time = last.keep_until
+    assert run(database.purge(10**6)) == 0
+    clock.time += 1
+    assert run(database.purge(10**6)) == 3
+    assert f"grants_{START}" not in partitions(database)
+    assert [key.watermark for key in run(database.list_keys())] == [START + SPAN - 1, START + 7]
+    for subject in (first, last, foreign):
+        assert run(attempt(database, subject, draft(blob=f"x{subject.key.hex()}"))) == "stale_request"
+
+
+def test_one_long_lived_row_keeps_its_partition_but_not_the_others(
+    database: PostgresDatabase, clock: SteppedClock
+) -> None:
+    """Those go row by row, after a while."""
+    long, short = grant("long", window=10**6), grant("short")
+    for subject in (long, short):
+        assert spend(database, subject) == "ok"
+    clock.time = START + KEPT + 2700
+    assert run(database.purge(10**6)) == 0
+    clock.time += 1
+    assert run(database.purge(10**6)) == 1
+    assert partitions(database)[f"grants_{START}"] == 1
+    assert run(attempt(database, long, draft(blob="again"))) in ("signature_used", "stale_request")
+
+
+def test_where_the_default_part_has_rows_no_partition_is_made(database: PostgresDatabase, clock: SteppedClock) -> None:
+    far = grant("far", at=START + 5 * SPAN)
+    assert spend(database, far) == "ok"
+    clock.time += 3 * SPAN
+    run(database.purge(10**6))
+    assert f"grants_{START + 5 * SPAN}" not in partitions(database)
+    assert f"grants_{START + 6 * SPAN}" in partitions(database)
+    assert run(attempt(database, replace(far), draft(blob="again"))) == "signature_used"
+
+
+def test_purges_at_once_do_not_disturb_one_another(database: PostgresDatabase, clock: SteppedClock) -> None:
+    async def both() -> list[int]:
+        return await asyncio.gather(*(database.purge(10**6) for _ in range(4)))
+
+    assert spend(database, grant()) == "ok"
+    clock.time += 10 * KEPT
+    assert sorted(run(both())) == [0, 0, 0, 1]
+
+
+def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: PostgresDatabase, clock: SteppedClock) -> None:
+    """A dump reads the ledger for hours; what cannot be dropped meanwhile is dropped later."""
+    assert spend(database, grant()) == "ok"
+    clock.time += KEPT + SPAN
+    with psycopg.connect(database._address.url) as dump:
+        dump.execute("SELECT count(*) FROM grants")
+
+        async def both() -> list[int | str]:
+            fresh = grant("fresh", at=int(clock.time))
+            return list(await asyncio.gather(database.purge(10**6), attempt(database, fresh, draft(blob="fresh"))))
+
+        assert run(both()) == [0, "ok"]
+    assert run(database.purge(10**6)) == 1

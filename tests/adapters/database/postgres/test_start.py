@@ -1,0 +1,155 @@
+"""What a start on PostgreSQL makes of a database, and what it refuses, with the cure."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, PlainBox, open_postgres, publish, run
+from tests.postgres import Postgres, shared
+from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
+from uponce.adapters.database.postgres.connection import Address
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
+
+
+@pytest.fixture
+def url() -> str:
+    return shared().fresh_schema()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    """A server that these tests may start as they like."""
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+def version(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        return schema.version_of(connection)
+
+
+def test_an_empty_database_is_set_up_once_however_many_servers_start(url: str) -> None:
+    assert not is_set_up(Address(url, 5))
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(open_and_close, url) for _ in range(8)]:
+            future.result(timeout=60)
+    assert is_set_up(Address(url, 5))
+    assert version(url) == len(schema.migrations())
+
+
+def open_and_close(url: str) -> None:
+    open_postgres(url).close()
+
+
+def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_postgres(url).close()
+    steps = [*schema.migrations(), "ALTER TABLE assets ADD COLUMN colour text"]
+    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    open_postgres(url).close()
+    assert version(url) == len(steps)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT colour FROM assets").fetchall() == []
+
+
+def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [*schema.migrations()]
+    monkeypatch.setattr(schema, "migrations", lambda: [*before, "CREATE TABLE half (x int); SELECT 1/0"])
+    with pytest.raises(SettingRefused, match="division by zero"):
+        open_postgres(url)
+    assert version(url) == 0
+
+
+@pytest.mark.parametrize(("ahead", "accepted"), [(1, True), (2, False)])
+def test_one_release_ahead_is_accepted_two_are_not(url: str, ahead: int, accepted: bool) -> None:
+    """Servers are upgraded one after the other; an old one may restart meanwhile."""
+    open_postgres(url).close()
+    newer = len(schema.migrations()) + ahead
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE schema_version SET version = %s", (newer,))
+    if accepted:
+        database = open_postgres(url)
+        run(database.add_key(KEY))
+        run(publish(database, "a"))
+        database.close()
+    else:
+        with pytest.raises(SettingRefused, match=rf"schema version {newer}.*Start a newer release"):
+            open_postgres(url)
+    assert version(url) == newer
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_forgets_in_a_crash_is_refused(own: Postgres, setting: str) -> None:
+    own.start(**{setting: "off"})
+    try:
+        with pytest.raises(SettingRefused, match=rf"{setting}=off: a crash could revive.*Set {setting} = on"):
+            open_postgres(own.url())
+    finally:
+        own.halt()
+
+
+def test_a_session_that_does_not_wait_for_the_disk_is_refused(url: str) -> None:
+    """However it came to be so: by the server, the database, the role or the URL."""
+    with pytest.raises(SettingRefused, match=r"synchronous_commit=off.*ALTER ROLE"):
+        open_postgres(f"{url}%20-c%20synchronous_commit%3Doff")
+
+
+def test_what_becomes_unsafe_while_a_server_runs_is_refused_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = open_postgres(url)
+    run(database.add_key(KEY))
+    monkeypatch.setitem(connection._REFUSED, "fsync", ("on",))
+    run(publish(database, "a"))  # on the connection that was checked
+    database._pool.close()
+    database._pool.open()
+    with pytest.raises(DatabaseUnavailable) as caught:
+        run(publish(database, "b"))
+    assert "fsync" in caught.value.detail
+    database.close()
+
+
+def test_another_encoding_is_refused(own: Postgres) -> None:
+    own.start()
+    try:
+        with psycopg.connect(own.url(), autocommit=True) as admin:
+            admin.execute("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        with pytest.raises(SettingRefused, match=r"encoding LATIN1.*ENCODING 'UTF8'"):
+            open_postgres(own.url().replace("/postgres?", "/narrow?"))
+    finally:
+        own.halt()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://user:hunter2@127.0.0.1:1/db", r"postgresql://127\.0\.0\.1/db cannot be used.*refused"),
+        ("postgresql://user:hunter2@/db?host=/nowhere", "cannot be used.*No such file"),
+        ("postgresql://user:hunter2@host/db?colour=red", "invalid URI query parameter"),
+    ],
+)
+def test_what_cannot_be_reached_is_told_without_the_password(url: str, said: str) -> None:
+    with pytest.raises(SettingRefused, match=f"(?s){said}") as caught:
+        PostgresDatabase(url, secrets=PlainBox()).open()
+    assert "hunter2" not in caught.value.message
+
+
+def test_the_description_has_no_password() -> None:
+    url = shared().fresh_schema().replace("uponce@", "uponce:hunter2@")
+    database = open_postgres(url)
+    assert "schema version 1" in database.describe()
+    assert "hunter2" not in database.describe()
+    database.close()
+
+
+def test_a_database_of_serializable_sessions_is_used_at_read_committed(url: str) -> None:
+    database = open_postgres(f"{url}%20-c%20default_transaction_isolation%3Dserializable")
+
+    async def isolation() -> object:
+        async with database._pool.connection() as connection:
+            return await (await connection.execute("SHOW transaction_isolation")).fetchone()
+
+    assert asyncio.run(isolation()) == ("read committed",)
+    database.close()

