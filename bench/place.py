@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.database.sqlite.filesystem import file_system
-
 from bench.row import Version
 from bench.servers import BenchmarkError
+from uponce.adapters.database.sqlite.filesystem import file_system
 from uponce.adapters.versions import versions
 
 _ROOT = Path(__file__).parents[1]
