@@ -74,6 +74,12 @@ async def authorise(
     """`verify_signed`, and the grant is fresh, unspent and used from where it was signed for."""
     verified = await verify_signed(services, cloud, params)
     check_route(params, cloud, requested)
+    check_grant_fresh(services, verified)
+    await check_usable(services, verified, origin, caller)
+    return verified
+
+
+def check_grant_fresh(services: Services, verified: Verified) -> None:
     check_fresh(
         verified.grant.timestamp,
         now=services.clock.now(),
@@ -82,9 +88,12 @@ async def authorise(
         watermark=verified.key.watermark,
         valid_for=verified.spec.valid_for,
     )
+
+
+async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
+    """The grant is unspent, as far as is known by now, and used from where it was signed for."""
     _check_origin(verified.spec, origin)
     await _refuse_spent(services, verified.grant, caller)
-    return verified
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:

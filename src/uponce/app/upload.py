@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from uponce.app.authorise import Verified
-from uponce.app.intake import Event, Intake, UploadRequest
+from uponce.app.intake import Arrival, Event, Intake, UploadRequest
+from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
-from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
-from uponce.core.policy import judge_content, judge_media
-from uponce.core.values import AssetName, Caller, Digest, MediaFacts
+from uponce.core.values import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,18 @@ class Uploaded:
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
     """One attempt. Whatever goes wrong before the commit spends nothing and leaves nothing behind."""
     async with Intake(services, request) as intake:
-        await _take_in(services, intake, events)
+        await take_in(services, intake, events)
         verified = await intake.complete()
-        draft = await _inspect(services, request, intake, verified)
+        assert intake.stage is not None
+        wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
+        digest = await intake.stage.seal()
+        draft = await judge(services, wanted, intake.stage.key, intake.stage.path, digest)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settling = asyncio.ensure_future(_settle(services, verified, draft, intake.release(), request.caller))
         return Uploaded(await asyncio.shield(settling), verified)
 
 
-async def _take_in(services: Services, intake: Intake, events: AsyncIterator[Event]) -> None:
+async def take_in(services: Services, intake: Arrival[Any], events: AsyncIterator[Event]) -> None:
     """Feed the intake under its deadlines: a shorter one while the upload is unverified."""
     limits, loop = services.limits, asyncio.get_running_loop()
     begun = loop.time()
@@ -53,42 +56,6 @@ async def _take_in(services: Services, intake: Intake, events: AsyncIterator[Eve
         ) from None
 
 
-async def _inspect(services: Services, request: UploadRequest, intake: Intake, verified: Verified) -> Draft:
-    stage, spec = intake.stage, verified.spec
-    assert stage is not None
-    digest = await stage.seal()
-    judge_content(digest, spec, intake.limit)
-    facts = await services.inspector.inspect(stage.path, request.requested)
-    judge_media(facts, digest, intake.filename, spec, services.limits)
-    return _draft(services, request, verified, stage.key, digest, facts, intake.filename)
-
-
-def _draft(
-    services: Services,
-    request: UploadRequest,
-    verified: Verified,
-    blob_key: str,
-    digest: Digest,
-    facts: MediaFacts,
-    filename: str | None,
-) -> Draft:
-    spec, ids = verified.spec, services.ids
-    public_id = spec.naming.name(facts.kind, filename, ids.base36(RANDOM_LENGTH), ids.base36(UNIQUE_SUFFIX_LENGTH))
-    original = split_filename(spec.naming.filename_override or filename or "")[0]
-    return Draft(
-        name=AssetName(request.cloud, facts.kind, spec.type, public_id),
-        asset_id=ids.hex(32),
-        version_id=ids.hex(32),
-        blob_key=blob_key,
-        digest=digest,
-        facts=facts,
-        tags=spec.tags,
-        context=spec.context,
-        original_filename=None if spec.discard_original_filename else original or None,
-        overwrite=spec.overwrite,
-    )
-
-
 async def _settle(services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller) -> Committed:
     """Make the bytes durable, then commit.
 
@@ -99,23 +66,27 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
         await stage.publish()
         committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
-        return await _read_back(services, draft, unknown)
+        return await read_back(services, draft.blob_key, unknown)
     except (Refused, Unavailable) as error:
         await stage.discard()
         if isinstance(error, GrantRefused):
             await services.database.record_refusal(verified.grant, error.code, caller)
         raise
-    if committed.unneeded_blob is not None:
-        # No row names it any more; should this fail, the sweeper finds it.
-        with suppress(Unavailable):
-            await services.blobs.delete(committed.unneeded_blob)
+    await drop_unneeded(services, committed)
     return committed
 
 
-async def _read_back(services: Services, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+async def drop_unneeded(services: Services, committed: Committed) -> None:
+    """Delete the blob that no row names any more; should this fail, the sweeper finds it."""
+    if committed.unneeded_blob is not None:
+        with suppress(Unavailable):
+            await services.blobs.delete(committed.unneeded_blob)
+
+
+async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
     """What a commit without an answer came to; while that cannot be read, it stays unknown."""
     with suppress(Unavailable):
-        asset = await services.database.find_commit(draft.blob_key)
+        asset = await services.database.find_commit(blob_key)
         if asset is not None:
             return Committed(asset)
     raise unknown

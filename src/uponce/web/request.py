@@ -22,7 +22,16 @@ class Head:
         return self.headers.get(name, "")
 
 
-_SINGLE = {"host", "content-type", "content-length", "content-range", "origin", "authorization", "range"}
+_SINGLE = {
+    "host",
+    "content-type",
+    "content-length",
+    "content-range",
+    "origin",
+    "authorization",
+    "range",
+    "x-unique-upload-id",
+}
 
 
 def read_head(scope: Scope) -> Head:

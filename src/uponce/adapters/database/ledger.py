@@ -36,7 +36,9 @@ WHERE uses < min(max_uses, excluded.max_uses) AND revoked_at IS NULL
 
 _PURGE = """
 DELETE FROM grants WHERE grant_key IN (
-  SELECT grant_key FROM grants WHERE keep_until < :now ORDER BY keep_until LIMIT :rows
+  SELECT grant_key FROM grants
+  WHERE keep_until < :now AND grant_key NOT IN (SELECT grant_key FROM series_grants)
+  ORDER BY keep_until LIMIT :rows
 ) RETURNING api_key, timestamp
 """
 
@@ -62,10 +64,11 @@ def revoke(connection: sqlite3.Connection, grant: Grant, now: float) -> tuple[Gr
     return record, changed
 
 
-def check_key(connection: sqlite3.Connection, grant: Grant) -> None:
+def check_key(connection: sqlite3.Connection, grant: Grant, *, watermark: bool = True) -> None:
     """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
 
-    The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped.
+    The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped. Without
+    `watermark` it is not asked, for grants whose rows a purge spares.
     """
     row = connection.execute(
         "SELECT watermark FROM api_keys WHERE api_key = ? AND cloud = ? AND revoked_at IS NULL",
@@ -74,7 +77,7 @@ def check_key(connection: sqlite3.Connection, grant: Grant) -> None:
     if row is None:
         raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the upload ran.")
     # With the timestamp's own moment as `now`, only the watermark is left to judge.
-    check_fresh(grant.timestamp, now=grant.timestamp, window=0, skew=0, watermark=row[0])
+    check_fresh(grant.timestamp, now=grant.timestamp, window=0, skew=0, watermark=row[0] if watermark else None)
 
 
 def find(connection: sqlite3.Connection, key: bytes) -> GrantRecord | None:
