@@ -13,6 +13,7 @@ import pytest
 from cloudinary.utils import api_sign_request
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.e2e.test_readme import block
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -162,6 +163,16 @@ def test_an_upload_that_the_page_breaks_off_spends_nothing(page: Page) -> None:
     aborted = page.evaluate(f"viaXhr(signed, large({20 * MB}), {{ abortAfter: {MB} }})")
     assert aborted["outcome"] == "abort"
     assert page.evaluate("viaFetch(signed, picked())")["status"] == 200
+    assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))
+
+
+def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page: Page) -> None:
+    """With the function of the guide; each chunk is preflighted."""
+    page.add_script_tag(content=block("docs/guide/large-files.md", "js", "uploadInChunks"))
+    page.evaluate("sign('kind=raw').then((signed) => { window.signed = signed })")
+    answer = page.evaluate(f"uploadInChunks(signed.url, signed.fields, large({20 * MB}), {6 * MB})")
+    assert (answer["done"], answer["bytes"]) == (True, 20 * MB)
+    assert len(server.get(answer["secure_url"]).data) == 20 * MB
     assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))
 
 
