@@ -322,6 +322,23 @@ def test_a_chunk_that_is_being_sent_cannot_be_sent_twice_at_once(world: World, c
     assert stored(world, slow) == DATA
 
 
+def test_who_comes_too_late_cannot_write_to_what_was_published(world: World, client: Client) -> None:
+    """It looked the series up before the others completed it, and opens the file after."""
+
+    async def play() -> None:
+        stale = await world.database.find_named_series("demo", world.browser.api_key, client.upload_id)
+        assert stale is not None
+        final = await client.chunk(*LAST)
+        assert final.status == 200
+        for span in (Span(3000, 3007), Span(5000, 6000)):
+            with pytest.raises(SeriesGone):
+                await append(world.services, stale, Chunk(span, None))
+        (blob,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
+        assert blob.read_bytes() == DATA
+
+    asyncio.run(play())
+
+
 # Time.
 
 

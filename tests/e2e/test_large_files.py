@@ -110,26 +110,28 @@ def test_the_node_sdk(server: Server, node: str, folder: Path, data: bytes, pack
         assert_stored(server, answer, data)
 
 
-def test_ten_at_a_time_without_an_order(server: Server, data: bytes) -> None:
-    """Directus: fetch, SHA-256, a timestamp in milliseconds, one signature, the total on the last chunk only."""
-    params = {"timestamp": int(time.time() * 1000), "public_id": "directus"}
-    signature = api_sign_request(params, server.browser.secret, algorithm="sha256", signature_version=1)
-    fields = {**{n: str(v) for n, v in params.items()}, "signature": signature, "api_key": server.browser.key}
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ten_at_a_time_without_an_order(tmp_path: Path, data: bytes, workers: int) -> None:
+    """Directus: SHA-256, a timestamp in milliseconds, one signature, the total on the last chunk only."""
+    with Server(tmp_path / "data", workers=workers) as server:
+        params = {"timestamp": int(time.time() * 1000), "public_id": "directus"}
+        signature = api_sign_request(params, server.browser.secret, algorithm="sha256", signature_version=1)
+        fields = {**{n: str(v) for n, v in params.items()}, "signature": signature, "api_key": server.browser.key}
 
-    def send(span: tuple[int, int]) -> Json:
-        first, last = span
-        total = len(data) if last == len(data) - 1 else -1
-        sent = headers(first, last, total, "1767225600123")
-        answer = server.post(fields, data[first : last + 1], resource_type="video", headers=sent)
-        assert answer.status == 200, answer.data
-        found: Json = answer.json()
-        return found
+        def send(span: tuple[int, int]) -> Json:
+            first, last = span
+            total = len(data) if last == len(data) - 1 else -1
+            sent = headers(first, last, total, "1767225600123")
+            answer = server.post(fields, data[first : last + 1], resource_type="video", headers=sent)
+            assert answer.status == 200, answer.data
+            found: Json = answer.json()
+            return found
 
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(send, reversed(spans(len(data), 5_500_000))))
-    (final,) = [answer for answer in answers if answer["done"]]
-    assert_stored(server, final, data)
-    assert server.post(fields, b"again", resource_type="raw").json()["error"]["code"] == "signature_used"
+        with ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(send, reversed(spans(len(data), 5_500_000))))
+        (final,) = [answer for answer in answers if answer["done"]]
+        assert_stored(server, final, data)
+        assert server.post(fields, b"again", resource_type="raw").json()["error"]["code"] == "signature_used"
 
 
 def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: bytes) -> None:
