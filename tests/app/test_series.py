@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.app.test_fsck import run as check_store
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
+from uponce.app import series as use_case
 from uponce.app.authorise import authorise
 from uponce.app.series import append, create, finish, terminate
 from uponce.app.sweep import Swept, sweep
@@ -322,21 +324,34 @@ def test_a_chunk_that_is_being_sent_cannot_be_sent_twice_at_once(world: World, c
     assert stored(world, slow) == DATA
 
 
-def test_who_comes_too_late_cannot_write_to_what_was_published(world: World, client: Client) -> None:
-    """It looked the series up before the others completed it, and opens the file after."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_who_comes_too_late_cannot_write_to_what_was_published(
+    world: World, client: Client, broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked the series up before others completed it, and opens the file after; the broken one looks no more."""
 
     async def play() -> None:
         stale = await world.database.find_named_series("demo", world.browser.api_key, client.upload_id)
         assert stale is not None
         final = await client.chunk(*LAST)
         assert final.status == 200
+        if broken:
+            monkeypatch.setattr(use_case, "status", answering(stale))
         for span in (Span(3000, 3007), Span(5000, 6000)):
             with pytest.raises(SeriesGone):
                 await append(world.services, stale, Chunk(span, None))
         (blob,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
         assert blob.read_bytes() == DATA
 
-    asyncio.run(play())
+    with pytest.raises(pytest.fail.Exception) if broken else nullcontext():
+        asyncio.run(play())
+
+
+def answering(value: Any) -> Any:
+    async def answer(*_: object) -> Any:
+        return value
+
+    return answer
 
 
 # Time.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, run, unlimited
+from uponce.adapters.database import ledger
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import (
     ChunkConflict,
@@ -105,23 +106,35 @@ def test_ranges_that_are_recorded_at_once_all_count(backend: Backend, database: 
     run(play())
 
 
-def test_the_commit_spends_every_grant_and_ends_the_series(database: Database) -> None:
-    async def play() -> None:
-        done = await complete(database, A, B, C)
-        assert [await database.find_grant(used.key) for used in (A, B, C)] == [None] * 3
-        committed = await database.commit_series(done.id, draft(blob="blob-one"), CALLER)
-        for used in (A, B, C):
-            record = await database.find_grant(used.key)
-            assert record is not None and record.uses == 1
-            (line,) = await database.history(used.key, 10)
-            assert line.asset_id == committed.asset.asset_id
-            assert await attempt(database, used, draft(blob=f"again-{used.timestamp}")) == "signature_used"
-        assert await database.find_series(done.id) is None
-        assert await database.series_blobs() == frozenset()
-        with pytest.raises(SeriesGone):
-            await database.commit_series(done.id, draft(blob="blob-two"), CALLER)
+async def check_all_are_spent(database: Database) -> None:
+    """The commit spends every grant, none before, and ends the series."""
+    done = await complete(database, A, B, C)
+    assert [await database.find_grant(used.key) for used in (A, B, C)] == [None] * 3
+    committed = await database.commit_series(done.id, draft(blob="blob-one"), CALLER)
+    for used in (A, B, C):
+        record = await database.find_grant(used.key)
+        assert record is not None and record.uses == 1
+        (line,) = await database.history(used.key, 10)
+        assert line.asset_id == committed.asset.asset_id
+        assert await attempt(database, used, draft(blob=f"again-{used.timestamp}")) == "signature_used"
+    assert await database.find_series(done.id) is None
+    assert await database.series_blobs() == frozenset()
+    with pytest.raises(SeriesGone):
+        await database.commit_series(done.id, draft(blob="blob-two"), CALLER)
 
-    run(play())
+
+def test_the_commit_spends_every_grant_and_ends_the_series(database: Database) -> None:
+    run(check_all_are_spent(database))
+
+
+def test_the_check_goes_red_when_only_the_last_one_is_spent(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would be if the chunk that completes a series were the only one whose signature counts."""
+    spend = ledger.spend
+    monkeypatch.setattr(ledger, "spend", lambda connection, used, now: used.key == C.key and spend(connection, C, now))
+    with pytest.raises(AssertionError):
+        run(check_all_are_spent(database))
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
