@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.e2e.conftest import DOCS
 from tests.e2e.lossy import LossyProxy
+from tests.e2e.test_readme import block
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -186,6 +187,16 @@ def test_a_page_that_lost_its_reply_asks_again(server: Server, page: Page, lossy
     asset = server.get(f"/{server.cloud}/image/upload/v{got['body']['version']}/in-the-tunnel.jpg")
     assert asset.data == (media / "cat.jpg").read_bytes()
     assert "overwritten" not in got["body"]
+
+
+def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page: Page) -> None:
+    """With the function of the guide; each chunk is preflighted."""
+    page.add_script_tag(content=block("docs/guide/large-files.md", "js", "uploadInChunks"))
+    page.evaluate("sign('kind=raw').then((signed) => { window.signed = signed })")
+    answer = page.evaluate(f"uploadInChunks(signed.url, signed.fields, large({20 * MB}), {6 * MB})")
+    assert (answer["done"], answer["bytes"]) == (True, 20 * MB)
+    assert len(server.get(answer["secure_url"]).data) == 20 * MB
+    assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))
 
 
 def test_a_signed_origin_is_enforced(page: Page, site: Site, media: Path) -> None:

@@ -194,13 +194,6 @@ def test_upload_large_of_a_file_of_one_chunk(server: Server, key: Key, media: Pa
     assert delivered(server, answer) == (media / "walk.mp4").read_bytes()
 
 
-def test_upload_large_of_more_chunks_is_refused_in_words(server: Server, media: Path) -> None:
-    with pytest.raises(BadRequest, match=r"^Chunked uploads are not supported by this server yet\."):
-        uploader.upload_large(
-            str(media / "walk.mp4"), resource_type="video", chunk_size=10_000, **options(server, server.server)
-        )
-
-
 def test_a_wrong_secret_says_what_had_to_be_signed(server: Server, media: Path) -> None:
     wrong = options(server, server.browser) | {"api_secret": "wrong"}
     with pytest.raises(AuthorizationRequired, match=r"^Invalid Signature [0-9a-f]{40}\. String to sign - 'folder=x&"):

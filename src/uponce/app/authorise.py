@@ -83,6 +83,12 @@ async def authorise(
         check_watermark(verified.grant.timestamp, verified.key.watermark)
         _check_origin(verified.spec, origin)
         return verified
+    check_grant_fresh(services, verified)
+    await check_usable(services, verified, origin, caller)
+    return verified
+
+
+def check_grant_fresh(services: Services, verified: Verified) -> None:
     check_fresh(
         verified.grant.timestamp,
         now=services.clock.now(),
@@ -91,9 +97,12 @@ async def authorise(
         watermark=verified.key.watermark,
         valid_for=verified.spec.valid_for,
     )
+
+
+async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
+    """The grant is unspent, as far as is known by now, and used from where it was signed for."""
     _check_origin(verified.spec, origin)
     await _refuse_spent(services, verified.grant, caller)
-    return verified
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:

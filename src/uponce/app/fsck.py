@@ -190,7 +190,8 @@ class _Comparison:
         if place == STAGING:
             rows: Mapping[str, Digest] = {}
             blobs = {blob.key: blob async for blob in self._blobs.staged()}
-            suspects = {key: _left(STAGED, blob) for key, blob in blobs.items() if blob.age >= self._grace}
+            left = blobs.keys() - await self._database.series_blobs()
+            suspects = {key: _left(STAGED, blobs[key]) for key in left if blobs[key].age >= self._grace}
         else:
             rows = await self._database.digests(place)
             blobs = {blob.key: blob async for blob in self._blobs.published(place)}
@@ -204,7 +205,7 @@ class _Comparison:
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
         """Blobs without a row, but for the young ones: those may belong to an upload that is about to commit."""
-        unnamed = {key: blobs[key] for key in blobs.keys() - rows.keys()}
+        unnamed = {key: blobs[key] for key in blobs.keys() - rows.keys() - await self._database.series_blobs()}
         condemned = set(await self._database.condemned(list(unnamed)))
         return {
             key: _left(CONDEMNED if key in condemned else ORPHAN, blob)

@@ -4,8 +4,10 @@ Fields that precede the file are verified before a byte of it is taken, and noth
 them. A file that comes first is staged under a smaller limit and a deadline until its fields have arrived.
 """
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Stage
@@ -47,7 +49,21 @@ class FileStart:
 Event = Field | FileStart | bytes
 
 
-class Intake:
+class Sink(Protocol):
+    """Where the bytes of the file go."""
+
+    @property
+    def size(self) -> int: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def discard(self) -> None: ...
+
+
+S = TypeVar("S", bound=Sink)
+
+
+class Arrival(ABC, Generic[S]):
     """Takes events one by one. Whoever leaves it with the stage still inside has it discarded."""
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
@@ -58,21 +74,16 @@ class Intake:
         self._doubt: InvalidSignature | None = None
         self._limit = 0
         self.verified: Verified | None = None
-        self.stage: Stage | None = None
+        self.stage: S | None = None
         self.filename: str | None = None
 
-    async def __aenter__(self) -> "Intake":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._counted.close()
         if self.stage is not None:
             await self.stage.discard()
-
-    @property
-    def limit(self) -> int:
-        """The largest size the file may have, as far as is known by now."""
-        return self._limit
 
     async def take(self, event: Event) -> None:
         match event:
@@ -91,7 +102,7 @@ class Intake:
             raise MissingParameter("Missing required parameter - file")
         return self.verified
 
-    def release(self) -> Stage:
+    def release(self) -> S:
         """Hand the stage over: from now on its fate is the caller's business."""
         if self.stage is None:
             raise MissingParameter("Missing required parameter - file")
@@ -122,22 +133,12 @@ class Intake:
                 self._services.attempts.unverified(self._services.limits.max_unverified_uploads)
             )
             self._limit = self._services.limits.max_bytes(self._request.requested, None)
-        self.stage = await self._services.blobs.stage()
+        self.stage = await self._open()
 
     async def _authorise(self, params: dict[str, str]) -> None:
-        request, limits = self._request, self._services.limits
-        verified = await authorise(
-            self._services,
-            request.cloud,
-            request.requested,
-            params,
-            origin=request.origin,
-            caller=request.caller,
-            idempotency_key=request.idempotency_key,
-        )
+        verified = await self._admit(params)
         self._counted.close()
-        self._counted.enter_context(self._services.attempts.of_grant(verified.grant, limits.attempts_per_grant))
-        self._limit = limits.max_bytes(request.requested, verified.spec)
+        self._limit = self._enter(verified)
         self.verified = verified
 
     async def _take_bytes(self, data: bytes) -> None:
@@ -147,3 +148,39 @@ class Intake:
             raise self._doubt
         refuse_size(self.stage.size + len(data), self._limit)
         await self.stage.write(data)
+
+    @abstractmethod
+    async def _admit(self, params: dict[str, str]) -> Verified:
+        """Whether these parameters may upload."""
+
+    @abstractmethod
+    def _enter(self, verified: Verified) -> int:
+        """They may: how many bytes."""
+
+    @abstractmethod
+    async def _open(self) -> S:
+        """Where the file's bytes go; it begins."""
+
+
+class Intake(Arrival[Stage]):
+    """A whole file in one request."""
+
+    async def _admit(self, params: dict[str, str]) -> Verified:
+        request = self._request
+        return await authorise(
+            self._services,
+            request.cloud,
+            request.requested,
+            params,
+            origin=request.origin,
+            caller=request.caller,
+            idempotency_key=request.idempotency_key,
+        )
+
+    def _enter(self, verified: Verified) -> int:
+        limits = self._services.limits
+        self._counted.enter_context(self._services.attempts.of_grant(verified.grant, limits.attempts_per_grant))
+        return limits.max_bytes(self._request.requested, verified.spec)
+
+    async def _open(self) -> Stage:
+        return await self._services.blobs.stage()

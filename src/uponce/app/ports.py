@@ -4,12 +4,14 @@ Ports speak domain values. "Not found" is None where it is ordinary. No HTTP typ
 crosses a port: what goes wrong arrives as an error of core/errors.py.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from uponce.core.errors import IdempotencyKeyReused
+from uponce.core.series import Series
+from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -187,11 +189,49 @@ class Database(Protocol):
         """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
 
         In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Also uploads under way are refused when they come to commit.
+        stays. Also uploads under way are refused when they come to commit, and series end.
         """
 
+    async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
+        """Begin a series with its first grant; when one of this upload_id exists, that one comes back unchanged.
+
+        TooManySeries when so many are unfinished of its key, or in all; else as `join_series`.
+        """
+
+    async def join_series(self, series_id: str, grant: Grant) -> Series:
+        """The grant belongs to the series from now on; repeating it changes nothing.
+
+        SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey as for `commit`; SignatureInUse when other series
+        hold all uses of the grant that are left; SeriesGone. Until the series ends, `purge` spares the grant.
+        """
+
+    async def find_series(self, series_id: str) -> Series | None: ...
+
+    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
+
+    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
+        """Note that these bytes are durable, and the size of the whole unless it is None; the series after it.
+
+        ChunkConflict when the total or the span contradict what is noted already; SeriesGone.
+        """
+
+    async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
+        """As `commit`, for all grants of a series together, which ends by it. SeriesGone when it has ended before.
+
+        When one of them is used up or revoked, that is the refusal, which names it, and none is spent.
+        """
+
+    async def end_series(self, series_id: str) -> bool:
+        """Give it up: nothing is spent, its grants are free again. False when there was none."""
+
+    async def end_old_series(self, older_than: float) -> Sequence[str]:
+        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any."""
+
+    async def series_blobs(self) -> frozenset[str]:
+        """The blob keys of all series."""
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those blobs that no asset names: from now on no commit can name them, so they may be deleted."""
+        """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
@@ -243,6 +283,55 @@ class Stage(Protocol):
     async def discard(self) -> None:
         """Delete the bytes, published or not; repeating it, or discarding what is gone, is fine."""
 
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The sealed bytes, in order, until `publish` or `discard`."""
+
+
+class Piece(Protocol):
+    """One request's hold on a span of a blob that arrives in pieces. Nobody else can write there meanwhile."""
+
+    @property
+    def size(self) -> int:
+        """Bytes accepted so far."""
+
+    def expect(self, present: Sequence[Span]) -> None:
+        """Before the first write: which bytes are in the blob already. Those are compared and not written again."""
+
+    async def write(self, data: bytes) -> None:
+        """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
+        the piece; release it."""
+
+    async def sync(self) -> None:
+        """All bytes accepted so far are durable when this returns."""
+
+    def keep(self) -> None:
+        """Those bytes are recorded: they will never change."""
+
+    async def release(self) -> None:
+        """Let go of the span, whatever was written; repeating it is fine."""
+
+
+class Assembly(Protocol):
+    """The hold on a whole blob that arrived in pieces. No piece of it is held meanwhile."""
+
+    key: str
+
+    @property
+    def path(self) -> str:
+        """A local file with the sealed bytes, readable until `publish` or `release`."""
+
+    async def seal(self, size: int) -> Digest:
+        """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order."""
+
+    async def publish(self) -> None:
+        """Durable under `key` when this returns. May be repeated, also under another hold."""
+
+    async def discard(self) -> None:
+        """Delete the bytes, published or not."""
+
+    async def release(self) -> None:
+        """Let go; what is published stays so, what is not stays an unfinished blob."""
+
 
 class OpenBlob(Protocol):
     """An open blob; stays readable after a deletion. Close it."""
@@ -269,10 +358,23 @@ class BlobStore(Protocol):
 
     async def stage(self) -> Stage: ...
 
+    async def begin(self) -> str:
+        """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept."""
+
+    async def piece(self, key: str, span: Span) -> Piece:
+        """Hold a span of an unfinished blob. ChunkInProgress when somebody holds a part of it.
+
+        Whether the blob may still be written has to be asked after this: it cannot be published as long as a piece of
+        it is held.
+        """
+
+    async def assembly(self, key: str) -> Assembly:
+        """Hold all of an unfinished blob. ChunkInProgress when somebody holds it, or a part of it."""
+
     async def open(self, key: str) -> OpenBlob | None: ...
 
     async def delete(self, key: str) -> None:
-        """Gone when this returns; deleting what is not there is fine."""
+        """Gone when this returns, published or staged; deleting what is not there is fine."""
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         """Every published blob whose key begins with `prefix`, in no order."""
@@ -283,8 +385,8 @@ class BlobStore(Protocol):
     async def digest(self, key: str) -> Digest | None:
         """Read a published blob anew; StorageUnavailable when its bytes cannot be read."""
 
-    async def sweep_stages(self, older_than: float) -> int:
-        """Delete staged blobs untouched for so many seconds; how many."""
+    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
+        """Delete staged blobs untouched for so many seconds, but for those keys; how many."""
 
     async def ping(self) -> None:
         """Return when the store can be written."""

@@ -22,12 +22,17 @@ class Swept:
     blobs: int
     bytes: int
     grants: int
+    series: int = 0
 
 
 async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int) -> Swept:
-    """Remove stages and orphans older than the grace time, and purge the ledger. Safe beside running servers."""
+    """Remove old series, and stages and orphans older than the grace time, and purge the ledger.
+
+    Safe beside running servers.
+    """
+    series = await _end_old_series(services)
     grants = await services.database.purge(audit_seconds)
-    stages = await services.blobs.sweep_stages(grace_seconds)
+    stages = await services.blobs.sweep_stages(grace_seconds, await services.database.series_blobs())
     blobs = size = 0
     async for batch in _batches(services.blobs.published(), grace_seconds):
         condemned = set(await services.database.condemn([blob.key for blob in batch]))
@@ -35,7 +40,17 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int)
             if blob.key in condemned:
                 await services.blobs.delete(blob.key)
                 blobs, size = blobs + 1, size + blob.size
-    return Swept(stages, blobs, size, grants)
+    return Swept(stages, blobs, size, grants, series)
+
+
+async def _end_old_series(services: Services) -> int:
+    ended = 0
+    while blob_keys := await services.database.end_old_series(services.limits.series_seconds):
+        # Their commits fail from now on, so the bytes belong to nobody.
+        for key in blob_keys:
+            await services.blobs.delete(key)
+        ended += len(blob_keys)
+    return ended
 
 
 async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:

@@ -7,15 +7,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from uponce.app.authorise import Verified
-from uponce.app.intake import Event, Intake, UploadRequest
+from uponce.app.intake import Arrival, Event, Intake, UploadRequest
+from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
-from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
-from uponce.core.policy import judge_content, judge_media
-from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts
+from uponce.core.values import Caller, Digest, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,22 @@ class Uploaded:
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
     """One attempt. Whatever goes wrong before the commit spends nothing and leaves nothing behind."""
     async with Intake(services, request) as intake:
-        await _take_in(services, intake, events)
+        await take_in(services, intake, events)
         verified = await intake.complete()
-        digest = await _seal(intake, verified)
+        assert intake.stage is not None
+        digest = await intake.stage.seal()
         repeated = await _answer_again(services, request, verified.grant, digest)
         if repeated is not None:
             return Uploaded(repeated, verified)
-        draft = await _inspect(services, request, intake, verified, digest)
+        wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
+        draft = await judge(services, wanted, intake.stage.key, intake.stage.path, digest)
+        draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settling = asyncio.ensure_future(_settle(services, verified, draft, intake.release(), request.caller))
         return Uploaded(await asyncio.shield(settling), verified)
 
 
-async def _take_in(services: Services, intake: Intake, events: AsyncIterator[Event]) -> None:
+async def take_in(services: Services, intake: Arrival[Any], events: AsyncIterator[Event]) -> None:
     """Feed the intake under its deadlines: a shorter one while the upload is unverified."""
     limits, loop = services.limits, asyncio.get_running_loop()
     begun = loop.time()
@@ -60,13 +63,6 @@ async def _take_in(services: Services, intake: Intake, events: AsyncIterator[Eve
         ) from None
 
 
-async def _seal(intake: Intake, verified: Verified) -> Digest:
-    assert intake.stage is not None
-    digest = await intake.stage.seal()
-    judge_content(digest, verified.spec, intake.limit)
-    return digest
-
-
 async def _answer_again(services: Services, request: UploadRequest, grant: Grant, digest: Digest) -> Committed | None:
     """The stored answer, or None when there is none; a refusal for other bytes is audited."""
     if request.idempotency_key is None:
@@ -79,43 +75,6 @@ async def _answer_again(services: Services, request: UploadRequest, grant: Grant
     except GrantRefused as refusal:
         await services.database.record_refusal(grant, refusal.code, request.caller)
         raise
-
-
-async def _inspect(
-    services: Services, request: UploadRequest, intake: Intake, verified: Verified, digest: Digest
-) -> Draft:
-    stage = intake.stage
-    assert stage is not None
-    facts = await services.inspector.inspect(stage.path, request.requested)
-    judge_media(facts, digest, intake.filename, verified.spec, services.limits)
-    return _draft(services, request, verified, stage.key, digest, facts, intake.filename)
-
-
-def _draft(
-    services: Services,
-    request: UploadRequest,
-    verified: Verified,
-    blob_key: str,
-    digest: Digest,
-    facts: MediaFacts,
-    filename: str | None,
-) -> Draft:
-    spec, ids = verified.spec, services.ids
-    public_id = spec.naming.name(facts.kind, filename, ids.base36(RANDOM_LENGTH), ids.base36(UNIQUE_SUFFIX_LENGTH))
-    original = split_filename(spec.naming.filename_override or filename or "")[0]
-    return Draft(
-        name=AssetName(request.cloud, facts.kind, spec.type, public_id),
-        asset_id=ids.hex(32),
-        version_id=ids.hex(32),
-        blob_key=blob_key,
-        digest=digest,
-        facts=facts,
-        tags=spec.tags,
-        context=spec.context,
-        original_filename=None if spec.discard_original_filename else original or None,
-        overwrite=spec.overwrite,
-        idempotency_key=request.idempotency_key,
-    )
 
 
 async def _settle(services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller) -> Committed:
@@ -134,21 +93,31 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
         if isinstance(error, GrantRefused):
             await services.database.record_refusal(verified.grant, error.code, caller)
         raise
-    if committed.unneeded_blob is not None:
-        # No row names it any more; should this fail, the sweeper finds it.
-        with suppress(Unavailable):
-            await services.blobs.delete(committed.unneeded_blob)
+    await drop_unneeded(services, committed)
     return committed
 
 
 async def _read_back(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
-    """What a commit without an answer came to; while that cannot be read, it stays unknown."""
+    """As `read_back`; a repeat may have been answered by another upload's commit."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
             if reply is not None and reply.sha256 == draft.digest.sha256:
                 return replace(reply.committed, replayed=reply.committed.asset.blob_key != draft.blob_key)
-        asset = await services.database.find_commit(draft.blob_key)
+    return await read_back(services, draft.blob_key, unknown)
+
+
+async def drop_unneeded(services: Services, committed: Committed) -> None:
+    """Delete the blob that no row names any more; should this fail, the sweeper finds it."""
+    if committed.unneeded_blob is not None:
+        with suppress(Unavailable):
+            await services.blobs.delete(committed.unneeded_blob)
+
+
+async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
+    """What a commit without an answer came to; while that cannot be read, it stays unknown."""
+    with suppress(Unavailable):
+        asset = await services.database.find_commit(blob_key)
         if asset is not None:
             return Committed(asset)
     raise unknown

@@ -13,6 +13,8 @@ UponceError
 │   │   └── UnknownParameter · UnsupportedParameter
 │   ├── FileRefused             the file is wrong
 │   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
+│   ├── SeriesRefused           a part does not fit the series that it belongs to, which stays as it was
+│   │   └── ChunkConflict · ChunkTooSmall · ChunkInProgress · TooManySeries · SeriesGone
 │   └── RequestRefused          the request as such is wrong
 │       └── MalformedRequest · RequestTooSlow · NotFound · RangeNotSatisfiable
 ├── Unavailable                 the server's doing: nothing is spent, the same request may be sent again
@@ -207,6 +209,40 @@ class ContentMismatch(FileRefused):
     """The bytes do not have the signed SHA-256."""
 
     code = "content_mismatch"
+
+
+class SeriesRefused(Refused):
+    """A part of an upload in several requests is refused; what arrived before stays."""
+
+
+class ChunkConflict(SeriesRefused):
+    """A chunk contradicts what has arrived of its series: other bytes, another total, other parameters."""
+
+    code = "chunk_conflict"
+
+
+class ChunkTooSmall(SeriesRefused):
+    """A chunk that is not the last one is smaller than chunks have to be."""
+
+    code = "chunk_too_small"
+
+
+class ChunkInProgress(SeriesRefused):
+    """Another request is sending the same bytes, or completing the series, at this moment."""
+
+    code = "chunk_in_progress"
+
+
+class TooManySeries(SeriesRefused):
+    """As many series are unfinished as a limit allows."""
+
+    code = "too_many_series"
+
+
+class SeriesGone(SeriesRefused):
+    """The series is complete, was given up, or never existed."""
+
+    code = "series_gone"
 
 
 class RequestRefused(Refused):

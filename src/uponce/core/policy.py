@@ -41,6 +41,10 @@ class Limits:
     max_upload_seconds: int = _limit(3600, "Seconds in which an upload that began in time must have arrived whole.")
     idle_seconds: int = _limit(30, "Seconds of silence after which a body counts as stalled.")
     attempts_per_grant: int = _limit(2, "Uploads with one signature that one process runs at a time.")
+    min_chunk_bytes: int = _limit(5 * MIB, "Bytes that every chunk of an upload has to have, but for the last.")
+    series_seconds: int = _limit(86400, "Seconds in which an upload in several requests must be complete.")
+    max_series: int = _limit(10_000, "Unfinished uploads in several requests, in all.")
+    max_series_per_key: int = _limit(1_000, "The same for one API key.")
     skew: int = _limit(300, "Seconds by which a timestamp may lie in the future.")
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:

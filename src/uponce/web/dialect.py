@@ -6,6 +6,7 @@ from typing import Any
 from uponce.app.upload import Uploaded
 from uponce.core.delivery import path_of, source_of
 from uponce.core.naming import folder_of
+from uponce.core.series import Series
 from uponce.core.signature import Algorithm, sign_delivery, sign_response
 from uponce.core.values import Asset, DeliveryType, MediaFacts, ResourceType, TimedFacts
 
@@ -22,6 +23,18 @@ def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
     if uploaded.committed.overwritten:
         answer["overwritten"] = True
     return answer
+
+
+def chunk_answer(outcome: Uploaded | Series, base_url: str) -> Json:
+    """The body of an answer to a chunk.
+
+    While others are missing it names no public_id: PHP's SDK would add it to the next chunk without signing it,
+    Python's would sign it together with a folder.
+    """
+    if isinstance(outcome, Uploaded):
+        return {**upload_answer(outcome, base_url), "done": True}
+    kind = dict(outcome.parameters).get("type", DeliveryType.UPLOAD)
+    return {"done": False, "bytes": outcome.received, "kind": kind, **_present(resource_type=outcome.requested)}
 
 
 def asset_body(asset: Asset, base_url: str, secret: str, algorithm: Algorithm) -> Json:

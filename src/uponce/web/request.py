@@ -31,6 +31,7 @@ _SINGLE = {
     "authorization",
     "range",
     "idempotency-key",
+    "x-unique-upload-id",
 }
 
 

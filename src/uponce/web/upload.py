@@ -1,6 +1,5 @@
-"""POST (multipart) and PUT (raw body) of one upload."""
+"""POST (multipart) and PUT (raw body) of one upload, or of one chunk of it."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -8,10 +7,12 @@ from functools import partial
 from uponce.app.intake import Event, UploadRequest
 from uponce.app.services import Services
 from uponce.app.upload import upload
-from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound, UnsupportedParameter
+from uponce.app.upload_chunk import upload_chunk
+from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
-from uponce.web.dialect import upload_answer
+from uponce.web.chunks import read_chunk
+from uponce.web.dialect import chunk_answer, upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
 from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
@@ -19,7 +20,6 @@ from uponce.web.respond import Answer, Header, answer_json
 
 METHODS = ("POST", "PUT")
 _REPLAYED: Header = (b"idempotent-replayed", b"true")
-_WHOLE = re.compile(r"bytes 0-([0-9]{1,18})/([0-9]{1,18})")
 
 
 class UploadEndpoint:
@@ -35,7 +35,7 @@ class UploadEndpoint:
 
     async def _upload(self, scope: Scope, body: Body) -> Answer:
         head = read_head(scope)
-        _refuse_chunk(head)
+        part = read_chunk(head)
         if head.get("content-encoding") not in ("", "identity"):
             raise MalformedRequest("Encoded bodies are not accepted. Send the bytes as they are.")
         url = base_url(scope, head, self._public_url)
@@ -51,6 +51,8 @@ class UploadEndpoint:
             idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
         )
         async with aclosing(_events(scope["method"], head, body)) as events:
+            if part is not None:
+                return Answer(chunk_answer(await upload_chunk(self._services, request, part, events), url))
             uploaded = await upload(self._services, request, events)
         return Answer(upload_answer(uploaded, url), (_REPLAYED,) if uploaded.committed.replayed else ())
 
@@ -68,15 +70,3 @@ def _requested(resource_type: str) -> ResourceType | None:
         return ResourceType(resource_type)
     except ValueError:
         raise NotFound(f"There is no resource type {resource_type[:40]}. Use image, video, raw or auto.") from None
-
-
-def _refuse_chunk(head: Head) -> None:
-    """A part of a chunked upload must not become an asset. A "chunk" that is the whole file is welcome."""
-    content_range = head.get("content-range")
-    if not content_range:
-        return
-    whole = _WHOLE.fullmatch(content_range)
-    if not whole or int(whole[1]) + 1 != int(whole[2]):
-        raise UnsupportedParameter(
-            "Chunked uploads are not supported by this server yet. Send the file in one request."
-        )

@@ -11,9 +11,8 @@ import errno
 import hashlib
 import os
 import re
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -21,8 +20,11 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakSet
 
+from uponce.adapters.blobs.gathering import Disk, Gathering
+from uponce.adapters.blobs.pieces import LocalAssembly, LocalPiece, Prefixes, hold, make_empty
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable, UponceError
+from uponce.core.spans import Span
 from uponce.core.values import Digest
 
 T = TypeVar("T")
@@ -46,7 +48,8 @@ class LocalBlobStore:
         self.staging = root / "staging"
         self._blobs = root / "blobs"
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="uponce-disk")
-        self._stages: WeakSet[LocalStage] = WeakSet()
+        self._stages: WeakSet[Gathering] = WeakSet()
+        self._prefixes = Prefixes()
 
     def open_store(self) -> None:
         """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
@@ -81,6 +84,21 @@ class LocalBlobStore:
         self._stages.add(stage)
         return stage
 
+    async def begin(self) -> str:
+        key = self._ids.hex(32)
+        await self.in_thread(lambda: make_empty(self, key))
+        return key
+
+    async def piece(self, key: str, span: Span) -> LocalPiece:
+        held = await self.in_thread(lambda: hold(self, key, span))
+        piece = LocalPiece(self, key, span, held, self._prefixes)
+        self._stages.add(piece)
+        return piece
+
+    async def assembly(self, key: str) -> LocalAssembly:
+        held = await self.in_thread(lambda: hold(self, key, None))
+        return LocalAssembly(self, key, held, self._prefixes)
+
     @property
     def buffer_bytes(self) -> int:
         """How much one upload may gather before it is flushed: less when many run, so that slow ones stay cheap."""
@@ -97,7 +115,12 @@ class LocalBlobStore:
         return LocalBlob(self, descriptor, os.fstat(descriptor).st_size)
 
     async def delete(self, key: str) -> None:
-        await self.in_thread(lambda: self.path_of(key).unlink(missing_ok=True))
+        def unlink() -> None:
+            for path in (self.path_of(key), self.staging / key):
+                path.unlink(missing_ok=True)
+
+        self._prefixes.drop(key)
+        await self.in_thread(unlink)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         folders = (folder for folder in self._shards() if folder.name.startswith(prefix[:2]))
@@ -129,12 +152,11 @@ class LocalBlobStore:
                 size += len(block)
         return Digest(size, md5.hexdigest(), sha256.hexdigest())
 
-    async def sweep_stages(self, older_than: float) -> int:
+    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
         def sweep() -> int:
-            now = time.time()
-            old = [entry.path for entry, facts in _files(self.staging) if now - facts.st_mtime >= older_than]
-            for path in old:
-                Path(path).unlink(missing_ok=True)
+            old = [blob.key for blob in _blobs_in(self.staging) if blob.age >= older_than and blob.key not in spare]
+            for key in old:
+                (self.staging / key).unlink(missing_ok=True)
             return len(old)
 
         return await self.in_thread(sweep)
@@ -158,50 +180,38 @@ class LocalBlobStore:
             raise StorageUnavailable("The stored bytes cannot be addressed.", detail=f"bad blob key {key!r}")
         return self._blobs / key[:2] / key
 
+    def sync_folder(self, folder: Path) -> None:
+        _sync_folder(folder)
+
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work; what the operating system refuses becomes one of our errors."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _guarded, work)
 
 
-class LocalStage:
-    """One file in the staging folder.
-
-    Writes are gathered to at most a mebibyte and flushed by a thread, at most one flush at a time, so an upload
-    holds about two mebibytes whatever its size, and a small one costs one thread hop. A flush that failed stays in
-    `_flushing`: whatever is tried afterwards fails in the same way.
-    """
+class LocalStage(Gathering):
+    """One file in the staging folder."""
 
     def __init__(self, store: LocalBlobStore, key: str, path: Path) -> None:
-        self._store = store
+        super().__init__(store)
         self.key = key
         self._path = path
         self._descriptor: int | None = None
         self._ended = False
-        # A cancelled caller leaves its thread running: the descriptor is made, used and closed under this lock only,
-        # or a late write could land in whatever file got the same number next.
-        self._lock = threading.Lock()
-        self._size = 0
-        self._pending: list[bytes] = []
-        self._pending_size = 0
-        self._flushing: asyncio.Future[None] | None = None
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256()
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     @property
     def path(self) -> str:
         return str(self._path)
 
-    async def write(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_size += len(data)
-        self._size += len(data)
-        if self._pending_size >= self._store.buffer_bytes:
-            await self._settle_flush()
-            self._start_flush()
+    async def blocks(self) -> AsyncIterator[bytes]:
+        descriptor = await self._store.in_thread(lambda: os.open(self._path, os.O_RDONLY | _SAFE))
+        blob = LocalBlob(self._store, descriptor, self._size)
+        try:
+            for offset in range(0, self._size, _MOST_BUFFERED):
+                yield await blob.read(offset, _MOST_BUFFERED)
+        finally:
+            blob.close()
 
     async def seal(self) -> Digest:
         await self._settle_flush()
@@ -240,15 +250,6 @@ class LocalStage:
             self._path.unlink(missing_ok=True)
             self._store.path_of(self.key).unlink(missing_ok=True)
 
-    def _start_flush(self) -> None:
-        blocks, self._pending, self._pending_size = self._pending, [], 0
-        self._flushing = asyncio.ensure_future(self._store.in_thread(lambda: self._flush(blocks)))
-
-    async def _settle_flush(self) -> None:
-        if self._flushing is not None:
-            await asyncio.shield(self._flushing)
-            self._flushing = None
-
     def _flush(self, blocks: list[bytes]) -> None:
         with self._lock:
             descriptor = self._writable()
@@ -274,7 +275,7 @@ class LocalStage:
 class LocalBlob:
     """Closes itself when the last reference goes: a cancelled `open` has nobody who could close it."""
 
-    def __init__(self, store: LocalBlobStore, descriptor: int, size: int) -> None:
+    def __init__(self, store: Disk, descriptor: int, size: int) -> None:
         self._store = store
         self._descriptor: int | None = descriptor
         self.size = size

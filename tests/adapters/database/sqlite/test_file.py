@@ -29,8 +29,14 @@ COLUMNS = {
     "condemned": "blob_key at",
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id",
     "replies": "grant_key key_hash sha256 committed",
+    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total",
+    "series_spans": "series_id start stop",
+    "series_grants": "series_id grant_key timestamp max_uses keep_until",
 }
-INDEXES = {"api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"}
+INDEXES = {
+    *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
+    *("series_age", "series_grants_key"),
+}
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 
 

@@ -19,7 +19,9 @@ from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
-from uponce.core.errors import DatabaseUnavailable
+from uponce.core.errors import DatabaseUnavailable, SeriesGone, UnsupportedParameter
+from uponce.core.series import Series
+from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -182,6 +184,37 @@ class PostgresDatabase:
 
         return await self._change_rules(work)
 
+    # Uploads in several requests are refused at their first one: nothing of them is ever here.
+
+    async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
+        raise UnsupportedParameter(
+            "Chunked uploads are not supported by a server on PostgreSQL yet. Send the file in one request."
+        )
+
+    async def join_series(self, series_id: str, grant: Grant) -> Series:
+        raise _gone()
+
+    async def find_series(self, series_id: str) -> Series | None:
+        return None
+
+    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None:
+        return None
+
+    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
+        raise _gone()
+
+    async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
+        raise _gone()
+
+    async def end_series(self, series_id: str) -> bool:
+        return False
+
+    async def end_old_series(self, older_than: float) -> Sequence[str]:
+        return ()
+
+    async def series_blobs(self) -> frozenset[str]:
+        return frozenset()
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:
             return await catalog.condemn(connection, blob_keys, await self._moment.read(connection))
@@ -211,6 +244,10 @@ class PostgresDatabase:
 
     async def _change_rules(self, work: Work[T]) -> T:
         return await self._pool.write(work, first=ledger.OWN_RULES)
+
+
+def _gone() -> SeriesGone:
+    return SeriesGone("There is no such upload. Begin with a new signature.")
 
 
 def is_set_up(address: Address) -> bool:

@@ -47,8 +47,8 @@ def put(connection: sqlite3.Connection, draft: Draft, now: float) -> Committed:
 
 
 def condemn(connection: sqlite3.Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
-    """Those that no asset names, also when they were condemned before; from now on no commit can name them."""
-    doomed = [key for key in blob_keys if find_by_blob(connection, key) is None]
+    """Those that no asset and no series names, also when they were condemned before; no commit can name them now."""
+    doomed = [key for key in blob_keys if find_by_blob(connection, key) is None and not _in_series(connection, key)]
     connection.executemany(
         "INSERT INTO condemned (blob_key, at) VALUES (?, ?) ON CONFLICT DO NOTHING", [(key, int(now)) for key in doomed]
     )
@@ -66,6 +66,10 @@ def digests(connection: sqlite3.Connection, prefix: str) -> Mapping[str, Digest]
         (prefix, prefix + "g"),
     )
     return {key: Digest(size, md5, sha256) for key, size, md5, sha256 in rows}
+
+
+def _in_series(connection: sqlite3.Connection, blob_key: str) -> bool:
+    return connection.execute("SELECT 1 FROM series WHERE blob_key = ?", (blob_key,)).fetchone() is not None
 
 
 def _is_condemned(connection: sqlite3.Connection, blob_key: str) -> bool:

@@ -14,6 +14,7 @@ _SKEW = 3600  # a grant may be spent that long before its timestamp
 _PURGE_LAG = 3600
 
 _GRANT = "SELECT lower(hex(grant_key)) FROM grants"
+_NOT_IN_SERIES = "grant_key NOT IN (SELECT grant_key FROM series_grants)"
 _ASSET = "SELECT cloud || '/' || resource_type || '/' || type || '/' || public_id FROM assets"
 
 _BROKEN = {
@@ -26,8 +27,8 @@ _BROKEN = {
         f"{_GRANT} WHERE uses > 0 AND timestamp > :now - :audit_seconds + {_SKEW} AND uses != "
         "(SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event = 'spent')"
     ),
-    Rule.PURGED: f"{_GRANT} WHERE keep_until < :now - {_PURGE_LAG}",
-    Rule.AFTER_WATERMARK: f"{_GRANT} JOIN api_keys USING (api_key) WHERE timestamp <= watermark",
+    Rule.PURGED: f"{_GRANT} WHERE keep_until < :now - {_PURGE_LAG} AND {_NOT_IN_SERIES}",
+    Rule.AFTER_WATERMARK: f"{_GRANT} JOIN api_keys USING (api_key) WHERE timestamp <= watermark AND {_NOT_IN_SERIES}",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite import audit, catalog, checks, ledger, replies
+from uponce.adapters.database.sqlite import audit, catalog, checks, ledger, replies, series
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
@@ -21,6 +21,8 @@ from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Job, Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
 from uponce.core.errors import SettingRefused
+from uponce.core.series import Series
+from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -146,9 +148,40 @@ class SqliteDatabase:
         def job(connection: sqlite3.Connection) -> int:
             mark = int(self._clock.now()) + skew
             ledger.raise_watermarks(connection, mark)
+            series.end_all(connection)
             return mark
 
         return await self._writer.run(job)
+
+    async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
+        return await self._writer.run(partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all))
+
+    async def join_series(self, series_id: str, grant: Grant) -> Series:
+        return await self._writer.run(lambda connection: series.join(connection, series_id, grant))
+
+    async def find_series(self, series_id: str) -> Series | None:
+        return await self._readers.run(lambda connection: series.find(connection, series_id))
+
+    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None:
+        return await self._readers.run(lambda connection: series.find_named(connection, cloud, api_key, upload_id))
+
+    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
+        return await self._writer.run(lambda connection: series.record(connection, series_id, span, total))
+
+    async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
+        return await self._writer.run(
+            lambda connection: series.commit(connection, series_id, draft, caller, self._clock.now())
+        )
+
+    async def end_series(self, series_id: str) -> bool:
+        return await self._writer.run(lambda connection: series.end(connection, series_id))
+
+    async def end_old_series(self, older_than: float) -> Sequence[str]:
+        before = self._clock.now() - older_than
+        return await self._writer.run(lambda connection: series.end_begun_before(connection, before, _PURGE_ROWS))
+
+    async def series_blobs(self) -> frozenset[str]:
+        return await self._readers.run(series.blob_keys)
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda connection: catalog.condemn(connection, blob_keys, self._clock.now()))

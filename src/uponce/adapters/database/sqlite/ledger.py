@@ -33,7 +33,9 @@ WHERE uses < min(max_uses, excluded.max_uses) AND revoked_at IS NULL
 
 _PURGE = """
 DELETE FROM grants WHERE grant_key IN (
-  SELECT grant_key FROM grants WHERE keep_until < :now ORDER BY keep_until LIMIT :rows
+  SELECT grant_key FROM grants
+  WHERE keep_until < :now AND grant_key NOT IN (SELECT grant_key FROM series_grants)
+  ORDER BY keep_until LIMIT :rows
 ) RETURNING api_key, timestamp
 """
 
@@ -52,12 +54,17 @@ def revoke(connection: sqlite3.Connection, grant: Grant, now: float) -> tuple[Gr
     return record, changed
 
 
-def check_key(connection: sqlite3.Connection, grant: Grant) -> None:
+def check_key(connection: sqlite3.Connection, grant: Grant, *, watermark: bool = True) -> None:
+    """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
+
+    The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped. Without
+    `watermark` it is not asked, for grants whose rows a purge spares.
+    """
     row = connection.execute(
         "SELECT watermark FROM api_keys WHERE api_key = ? AND cloud = ? AND revoked_at IS NULL",
         (grant.api_key, grant.cloud),
     ).fetchone()
-    decisions.check_key(grant, known=row is not None, watermark=row and row[0])
+    decisions.check_key(grant, known=row is not None, watermark=row[0] if row and watermark else None)
 
 
 def find(connection: sqlite3.Connection, key: bytes) -> GrantRecord | None:

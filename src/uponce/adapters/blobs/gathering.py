@@ -1,0 +1,74 @@
+"""Writes gathered to at most a mebibyte and flushed by a thread, at most one flush at a time.
+
+So a writer holds about two mebibytes whatever its file's size, and a small file costs one thread hop. A flush that
+failed stays in `_flushing`: whatever is tried afterwards fails in the same way.
+"""
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Disk(Protocol):
+    """What the writers need of their store."""
+
+    staging: Path
+
+    @property
+    def buffer_bytes(self) -> int: ...
+
+    def path_of(self, key: str) -> Path: ...
+
+    def sync_folder(self, folder: Path) -> None: ...
+
+    async def in_thread(self, work: Callable[[], T]) -> T: ...
+
+
+class Gathering(ABC):
+    """A writer of one file.
+
+    A cancelled caller leaves its thread running: the descriptor is made, used and closed under `_lock` only, or a late
+    write could land in whatever file got the same number next.
+    """
+
+    def __init__(self, store: Disk) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._size = 0
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._flushing: asyncio.Future[None] | None = None
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_size += len(data)
+        self._size += len(data)
+        if self._pending_size >= self._store.buffer_bytes:
+            await self._settle_flush()
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        blocks, self._pending, self._pending_size = self._pending, [], 0
+        self._flushing = asyncio.ensure_future(self._store.in_thread(lambda: self._flush(blocks)))
+
+    async def _settle_flush(self) -> None:
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
+            self._flushing = None
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close the file; under the lock."""
+
+    @abstractmethod
+    def _flush(self, blocks: list[bytes]) -> None:
+        """Write these bytes, which follow those before; in a thread."""

@@ -1,0 +1,293 @@
+"""Blobs that arrive in pieces, on a local disk: one sparse file in the staging folder, written in place.
+
+Who writes a span, or completes the whole, holds a lock of the kernel on just these bytes of the file, an open file
+description lock: it works between server processes, and it is gone when its process dies.
+"""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from uponce.adapters.blobs.gathering import Disk, Gathering
+from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable, UponceError
+from uponce.core.spans import Span, split
+from uponce.core.values import Digest
+
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK_BYTES = 1024 * 1024
+_MOST_PREFIXES = 4096
+_TO_THE_END = 0  # as a length, to fcntl
+_RETRY_SECONDS = 2
+
+
+@dataclass(slots=True)
+class Prefix:
+    """The running hashes of a blob's bytes up to `end`, which are all recorded."""
+
+    end: int = 0
+    md5: Any = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+    def copy(self) -> "Prefix":
+        return Prefix(self.end, self.md5.copy(), self.sha256.copy())
+
+    def update(self, data: bytes) -> None:
+        self.md5.update(data)
+        self.sha256.update(data)
+        self.end += len(data)
+
+
+class Prefixes:
+    """By blob key: what this process has hashed as it came. Beyond `most` the least recently used go, and are read anew
+    at the end."""
+
+    def __init__(self, most: int = _MOST_PREFIXES) -> None:
+        self._most = most
+        self._known: OrderedDict[str, Prefix] = OrderedDict()
+
+    def get(self, key: str) -> Prefix:
+        """A copy to go on with."""
+        found = self._known.get(key)
+        return found.copy() if found else Prefix()
+
+    def put(self, key: str, prefix: Prefix) -> None:
+        if prefix.end >= self.get(key).end:
+            self._known[key] = prefix.copy()
+            self._known.move_to_end(key)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        self._known.pop(key, None)
+
+
+class Hold:
+    """An open file with a lock on some of its bytes, until it is closed; also by the collector, since a cancelled
+    caller has nobody who could close it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def number(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the hold has ended")
+        return self._descriptor
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def make_empty(store: Disk, key: str) -> None:
+    """In a thread. A file with a durable name, before anything can be recorded of it."""
+    os.close(os.open(store.staging / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, 0o600))
+    store.sync_folder(store.staging)
+
+
+def hold(store: Disk, key: str, span: Span | None) -> Hold:
+    """In a thread. Lock a span, or all; StorageUnavailable when there is no such file."""
+    # In this order, since completing renames the one to the other.
+    for path in (store.staging / key, store.path_of(key)):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR | _SAFE)
+            return _locked(descriptor, span.start, span.size) if span else _locked(descriptor, 0, _TO_THE_END)
+    raise _gone(f"no blob {key}")
+
+
+def _locked(descriptor: int, start: int, length: int) -> Hold:
+    hold = Hold(descriptor)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
+    except (BlockingIOError, PermissionError):
+        hold.close()
+        raise ChunkInProgress(
+            "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this "
+            "one again a little later.",
+            retry_after=_RETRY_SECONDS,
+        ) from None
+    return hold
+
+
+class LocalPiece(Gathering):
+    """The Piece port."""
+
+    def __init__(self, store: Disk, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
+        super().__init__(store)
+        self._key = key
+        self._span = span
+        self._hold = hold
+        self._prefixes = prefixes
+        self._present: Sequence[Span] = ()
+        self._position = span.start
+        prefix = prefixes.get(key)
+        self._prefix = prefix if prefix.end == span.start else None
+
+    def expect(self, present: Sequence[Span]) -> None:
+        self._present = present
+
+    async def sync(self) -> None:
+        await self._settle_flush()
+        self._start_flush()
+        await self._settle_flush()
+        await self._store.in_thread(self._sync)
+
+    def keep(self) -> None:
+        if self._prefix is not None:
+            self._prefixes.put(self._key, self._prefix)
+
+    async def release(self) -> None:
+        self._pending.clear()
+        ending = asyncio.ensure_future(self._store.in_thread(self._release))
+        with suppress(UponceError):
+            await asyncio.shield(ending)
+        with suppress(UponceError):
+            await self._settle_flush()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._hold.close()
+
+    def _sync(self) -> None:
+        with self._lock:
+            os.fdatasync(self._hold.number())
+
+    def _flush(self, blocks: list[bytes]) -> None:
+        with self._lock:
+            descriptor = self._hold.number()
+            for block in blocks:
+                self._put(descriptor, block)
+                if self._prefix is not None:
+                    self._prefix.update(block)
+
+    def _put(self, descriptor: int, block: bytes) -> None:
+        start = self._position
+        for span, present in split(Span(start, start + len(block)), self._present):
+            data = memoryview(block)[span.start - start : span.end - start]
+            if present:
+                _compare(descriptor, data, span.start)
+            else:
+                _write(descriptor, data, span.start)
+        self._position += len(block)
+
+
+class LocalAssembly:
+    """The Assembly port."""
+
+    def __init__(self, store: Disk, key: str, hold: Hold, prefixes: Prefixes) -> None:
+        self._store = store
+        self.key = key
+        self._hold = hold
+        self._prefixes = prefixes
+        self._staged = store.staging / key
+        self._published = store.path_of(key)
+
+    @property
+    def path(self) -> str:
+        return str(self._staged)
+
+    async def seal(self, size: int) -> Digest:
+        await self._store.in_thread(lambda: self._cut(size))
+        prefix = self._prefixes.get(self.key)
+        hashes = prefix.md5, prefix.sha256
+        # Each in its own thread: together they take as long as the slower one.
+        await asyncio.gather(*(self._hash(hash_, prefix.end, size) for hash_ in hashes))
+        return Digest(size, *(hash_.hexdigest() for hash_ in hashes))
+
+    async def publish(self) -> None:
+        await self._store.in_thread(self._publish)
+
+    async def discard(self) -> None:
+        await self._store.in_thread(self._discard)
+
+    async def release(self) -> None:
+        with suppress(UponceError):
+            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._hold.close)))
+
+    async def _hash(self, hash_: Any, start: int, end: int) -> None:
+        def work() -> None:
+            for block in _blocks(self._hold, start, end):
+                hash_.update(block)
+
+        await self._store.in_thread(work)
+
+    def _cut(self, size: int) -> None:
+        """Chunks that were broken off may have left bytes behind the end."""
+        if not self._staged.exists():  # published by a completion that could not commit; decoders read staged files
+            self._published.rename(self._staged)
+        os.ftruncate(self._hold.number(), size)
+
+    def _publish(self) -> None:
+        os.fsync(self._hold.number())
+        _rename(self._staged, self._published)
+        self._store.sync_folder(self._published.parent)
+
+    def _discard(self) -> None:
+        self._prefixes.drop(self.key)
+        self._staged.unlink(missing_ok=True)
+        self._published.unlink(missing_ok=True)
+
+
+def _compare(descriptor: int, data: memoryview, position: int) -> None:
+    for part in _parts(data):
+        if os.pread(descriptor, len(part), position) != part:
+            raise ChunkConflict(
+                f"Other bytes have arrived before for this part of the file, at or after byte {position}. Send the "
+                "same file as before, or begin again with another X-Unique-Upload-Id."
+            )
+        position += len(part)
+
+
+def _write(descriptor: int, data: memoryview, position: int) -> None:
+    """`pwrite` may write less than it was given."""
+    while data:
+        written = os.pwrite(descriptor, data, position)
+        data, position = data[written:], position + written
+
+
+def _parts(data: memoryview) -> Iterator[memoryview]:
+    return (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
+
+
+def _blocks(hold: Hold, start: int, end: int) -> Iterator[bytes]:
+    """On a descriptor of its own, which a cancelled caller cannot close under it; it shares the lock."""
+    descriptor = os.dup(hold.number())
+    try:
+        while start < end:
+            block = os.pread(descriptor, min(_BLOCK_BYTES, end - start), start)
+            if not block:
+                raise OSError(errno.EIO, f"the file ends at {start}, before {end}")
+            yield block
+            start += len(block)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(staged: Path, target: Path) -> None:
+    try:
+        staged.rename(target)
+    except FileNotFoundError as error:
+        raise _gone(str(error)) from error
+
+
+def _gone(detail: str) -> StorageUnavailable:
+    return StorageUnavailable(
+        "The bytes that arrived of this upload cannot be found. Nothing was spent; send this again, or begin anew.",
+        detail=detail,
+        retry_after=1,
+    )

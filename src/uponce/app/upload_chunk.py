@@ -1,0 +1,136 @@
+"""Accept one chunk of an upload, which brings its own signature: take it in → record it → finish when it was the last.
+
+The first chunk that arrives begins the series. Later ones join it under its name, each with a genuine signature: the
+same one, as browsers do it, or one made anew over equal parameters, as SDKs do.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
+from uponce.app.intake import Arrival, Event, UploadRequest
+from uponce.app.ports import Stage
+from uponce.app.series import Append, append, create, drop_if_empty, finish
+from uponce.app.services import Services
+from uponce.app.upload import Uploaded, take_in
+from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
+from uponce.core.parameters import check_route
+from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
+
+
+@dataclass(frozen=True, slots=True)
+class NamedChunk:
+    """A chunk and its client's name for the whole upload."""
+
+    upload_id: str
+    chunk: Chunk
+
+
+async def upload_chunk(
+    services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
+) -> Uploaded | Series:
+    """The asset when this chunk completed it, else what has arrived by now."""
+    async with ChunkIntake(services, request, part) as intake:
+        try:
+            await take_in(services, intake, events)
+            verified = await intake.complete()
+            series = await intake.keep()
+        except SeriesGone:
+            if intake.verified is not None:  # completed by another request: say so
+                await check_usable(services, intake.verified, request.origin, request.caller)
+            raise
+    if not series.complete:
+        return series
+    try:
+        return await finish(services, series, verified, request.caller)
+    except SeriesGone:
+        await check_usable(services, verified, request.origin, request.caller)
+        raise
+
+
+class ChunkIntake(Arrival[Stage | Append]):
+    """One chunk. It is written to its place in the file, unless it precedes its signature: then it is staged first."""
+
+    def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
+        super().__init__(services, request)
+        self._part = part
+        self._series: Series | None = None
+
+    async def __aexit__(self, *details: object) -> None:
+        await super().__aexit__(*details)
+        if self._series is not None and details[0] is not None and not self._series.spans:
+            await drop_if_empty(self._services, self._series)
+
+    async def keep(self) -> Series:
+        """The chunk is whole: record it."""
+        append, size = await self._placed(), self._part.chunk.span.size
+        if append.size != size:
+            raise MalformedRequest(f"The chunk has {append.size} bytes, its Content-Range says {size}.")
+        return await append.keep()
+
+    async def _admit(self, params: dict[str, str]) -> Verified:
+        services, request, part = self._services, self._request, self._part
+        series = await services.database.find_named_series(request.cloud, params.get("api_key", ""), part.upload_id)
+        verified, params = await self._verify(params, series)
+        check_route(params, request.cloud, request.requested)
+        if series is None or not series.has(verified.grant):
+            check_grant_fresh(services, verified)
+        await check_usable(services, verified, request.origin, request.caller)
+        check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
+        self._series = await self._join(series, verified, params)
+        return verified
+
+    async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
+        """PHP's SDK signs once, and may add a public_id to later chunks without signing it."""
+        cloud = self._request.cloud
+        try:
+            return await verify_signed(self._services, cloud, params), params
+        except InvalidSignature:
+            if series is None or "public_id" not in params:
+                raise
+        params = {name: value for name, value in params.items() if name != "public_id"}
+        return await verify_signed(self._services, cloud, params), params
+
+    async def _join(self, series: Series | None, verified: Verified, params: dict[str, str]) -> Series:
+        services, request, part = self._services, self._request, self._part
+        if series is None:
+            series = await create(
+                services,
+                verified,
+                params,
+                requested=request.requested,
+                filename=self.filename,
+                upload_id=part.upload_id,
+            )
+        check_alive(series, services.clock.now(), services.limits)
+        check_parameters(series, params, request.requested)
+        check_chunk(series, part.chunk)
+        if not series.has(verified.grant):
+            series = await services.database.join_series(series.id, verified.grant)
+        return series
+
+    def _enter(self, verified: Verified) -> int:
+        return self._services.limits.max_bytes(self._request.requested, verified.spec)
+
+    async def _open(self) -> Stage | Append:
+        if self._series is None:
+            return await self._services.blobs.stage()
+        return await append(self._services, self._series, self._part.chunk)
+
+    async def _placed(self) -> Append:
+        if isinstance(self.stage, Append):
+            return self.stage
+        stage = self.release()
+        assert not isinstance(stage, Append)
+        try:
+            await stage.seal()
+            self.stage = placed = await append(self._services, self._the_series(), self._part.chunk)
+            async for block in stage.blocks():
+                await placed.write(block)
+        finally:
+            await stage.discard()
+        return placed
+
+    def _the_series(self) -> Series:
+        assert self._series is not None
+        return self._series

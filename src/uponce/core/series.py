@@ -1,0 +1,119 @@
+"""A series: one upload that arrives in several requests. What its parts have to agree on.
+
+The parameters of the request that begins it count for the whole. Later parts may be signed anew, by SDKs that do so
+for each chunk; then only what varies by itself may differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from uponce.core.canonical import UNSIGNED
+from uponce.core.errors import ChunkConflict, ChunkTooSmall, StaleRequest
+from uponce.core.freshness import span as duration
+from uponce.core.freshness import utc
+from uponce.core.policy import Limits, refuse_size
+from uponce.core.signature import Algorithm
+from uponce.core.spans import Span, total_size
+from uponce.core.values import Grant, ResourceType
+
+# SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
+_VARYING = frozenset({"timestamp", "nonce", "public_id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One part: which bytes it is, and the size of the whole as far as its sender knows it."""
+
+    span: Span
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key; without one only
+    `id`, which nobody can guess, leads to it.
+
+    `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them.
+    """
+
+    id: str
+    cloud: str
+    api_key: str
+    upload_id: str | None
+    requested: ResourceType | None
+    parameters: tuple[tuple[str, str], ...]
+    algorithm: Algorithm
+    filename: str | None
+    blob_key: str
+    created_at: int
+    total: int | None = None
+    spans: tuple[Span, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def received(self) -> int:
+        return total_size(self.spans)
+
+    @property
+    def end(self) -> int:
+        """Where the last byte that arrived ends."""
+        return self.spans[-1].end if self.spans else 0
+
+    @property
+    def complete(self) -> bool:
+        """The real total is known and every byte is there."""
+        return self.received == self.total
+
+    def has(self, grant: Grant) -> bool:
+        return any(known.key == grant.key for known in self.grants)
+
+
+def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What of collected parameters counts for the whole series, in order of names."""
+    return tuple(sorted((name, value) for name, value in params.items() if name not in UNSIGNED))
+
+
+def check_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> None:
+    """ChunkConflict when a later part asks for something else than the first one did."""
+    first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
+    changed = sorted(name for name in first.keys() | later.keys() if first.get(name) != later.get(name))
+    if requested != series.requested:
+        changed.append("resource_type")
+    if changed:
+        raise ChunkConflict(
+            f"Parameter {changed[0][:100]} differs from that of the upload's first chunk. Send all chunks of one file "
+            "with the same parameters, and another file with another X-Unique-Upload-Id."
+        )
+
+
+def check_chunk(series: Series, chunk: Chunk) -> None:
+    """ChunkConflict unless the chunk's total fits that of the series, and both fit all bytes that are there."""
+    total = series.total if chunk.total is None else chunk.total
+    if series.total is not None and series.total != total:
+        raise ChunkConflict(f"The chunk says the file has {total} bytes, an earlier one said {series.total}.")
+    end = max(series.end, chunk.span.end)
+    if total is not None and end > total:
+        raise ChunkConflict(f"The file has {total} bytes, yet there are chunks up to byte {end}.")
+
+
+def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
+    """FileTooLarge as soon as that is certain; ChunkTooSmall for a small chunk that is not the end of the file."""
+    refuse_size(max(chunk.span.end, chunk.total or 0), limit)
+    if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
+        raise ChunkTooSmall(
+            f"All parts except EOF-chunk must be larger than 5mb. This one has {chunk.span.size} bytes, "
+            f"{limits.min_chunk_bytes} are the least. Send larger chunks."
+        )
+
+
+def check_alive(series: Series, now: float, limits: Limits) -> None:
+    """StaleRequest when the time in which it had to be complete is over."""
+    if now > series.created_at + limits.series_seconds:
+        raise StaleRequest(
+            f"Stale request - this upload was begun at {utc(series.created_at)} which is more than "
+            f"{duration(limits.series_seconds)} ago. Ask for a new signature and begin again."
+        )
+
+
+def _lasting(params: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in params.items() if name not in _VARYING}

@@ -1,0 +1,52 @@
+"""Spans of bytes: which parts of a file are there when they arrive in pieces and in any order."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The bytes from `start` up to, and not including, `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same bytes in ascending spans that neither overlap nor touch."""
+    result: list[Span] = []
+    for span in sorted(spans):
+        if result and span.start <= result[-1].end:
+            result[-1] = Span(result[-1].start, max(result[-1].end, span.end))
+        elif span.size:
+            result.append(span)
+    return tuple(result)
+
+
+def total_size(spans: Sequence[Span]) -> int:
+    """How many bytes merged spans hold."""
+    return sum(span.size for span in spans)
+
+
+def prefix_end(spans: Sequence[Span]) -> int:
+    """How many bytes from the beginning are there without a hole, by merged spans."""
+    return spans[0].end if spans and spans[0].start == 0 else 0
+
+
+def split(span: Span, present: Sequence[Span]) -> Iterator[tuple[Span, bool]]:
+    """`span` cut into parts, in order, each with whether it lies in the merged spans `present`."""
+    position = span.start
+    for known in present:
+        start, end = max(known.start, position), min(known.end, span.end)
+        if start >= end:
+            continue
+        if position < start:
+            yield Span(position, start), False
+        yield Span(start, end), True
+        position = end
+    if position < span.end:
+        yield Span(position, span.end), False

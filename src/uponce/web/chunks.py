@@ -1,0 +1,55 @@
+"""Cloudinary's chunked protocol: the two headers that make a request one chunk of an upload.
+
+`X-Unique-Upload-Id` is the client's name for the upload, equal on all chunks. `Content-Range: bytes a-b/total` says
+which bytes these are; the total is `-1` or `*`, or missing, while the client does not know it.
+"""
+
+import re
+
+from uponce.app.upload_chunk import NamedChunk
+from uponce.core.errors import EmptyFile, InvalidParameter, MalformedRequest
+from uponce.core.series import Chunk
+from uponce.core.spans import Span
+from uponce.web.request import Head
+
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
+_EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
+_UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+def read_chunk(head: Head) -> NamedChunk | None:
+    """None when the request brings a whole file, also where it calls that a chunk."""
+    upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
+    if not content_range:
+        return None
+    chunk = _parse(content_range)
+    if chunk.span == Span(0, chunk.total or 0):
+        return None
+    if not upload_id:
+        raise MalformedRequest(
+            "Header Content-Range makes this a part of a file, and X-Unique-Upload-Id, which says of which one, is "
+            "missing. Send both, or neither of them with a whole file."
+        )
+    if not _UPLOAD_ID.fullmatch(upload_id):
+        raise InvalidParameter("Header X-Unique-Upload-Id must be 1 to 255 printable ASCII characters, without spaces.")
+    return NamedChunk(upload_id, chunk)
+
+
+def _parse(content_range: str) -> Chunk:
+    if _EMPTY.fullmatch(content_range):
+        raise EmptyFile("Empty file. Send at least one byte.")
+    match = _RANGE.fullmatch(content_range)
+    if match is None:
+        raise _malformed(content_range, "it must read `bytes 0-19999999/50000000`, with `-1` for an unknown total")
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] in (None, "-1", "*") else int(match[3])
+    if last < first:
+        raise _malformed(content_range, "the last byte precedes the first one")
+    if total is not None and last >= total:
+        raise _malformed(content_range, "it reaches beyond the total")
+    return Chunk(Span(first, last + 1), total)
+
+
+def _malformed(content_range: str, why: str) -> MalformedRequest:
+    shown = "".join(c if c.isprintable() else "?" for c in content_range[:100])
+    return MalformedRequest(f"Header Content-Range '{shown}' is not valid: {why}.")

@@ -1,0 +1,109 @@
+"""What the parts of one upload have to agree on."""
+
+from dataclasses import replace
+
+import pytest
+
+from uponce.core.errors import ChunkConflict, ChunkTooSmall, FileTooLarge, StaleRequest
+from uponce.core.policy import Limits
+from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size, freeze
+from uponce.core.signature import Algorithm
+from uponce.core.spans import Span
+from uponce.core.values import ResourceType
+
+SERIES = Series(
+    id="1",
+    cloud="demo",
+    api_key="111",
+    upload_id="a",
+    requested=ResourceType.RAW,
+    parameters=freeze({"timestamp": "1", "folder": "cats", "public_id": "tom", "api_key": "111", "signature": "x"}),
+    algorithm=Algorithm.SHA1,
+    filename="tom.bin",
+    blob_key="b",
+    created_at=1000,
+)
+LIMITS = Limits(min_chunk_bytes=100, series_seconds=3600)
+
+
+def test_what_counts_is_all_that_was_signed() -> None:
+    assert SERIES.parameters == (("folder", "cats"), ("public_id", "tom"), ("timestamp", "1"))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"folder": "cats", "timestamp": "2"},
+        {"folder": "cats", "timestamp": "2", "public_id": "other", "nonce": "3", "resource_type": "raw"},
+    ],
+)
+def test_later_parts_may_differ_in_what_varies_by_itself(params: dict[str, str]) -> None:
+    check_parameters(SERIES, params, ResourceType.RAW)
+
+
+@pytest.mark.parametrize(
+    ("params", "requested", "named"),
+    [
+        ({"timestamp": "2"}, ResourceType.RAW, "folder"),
+        ({"folder": "dogs"}, ResourceType.RAW, "folder"),
+        ({"folder": "cats", "tags": "x"}, ResourceType.RAW, "tags"),
+        ({"folder": "cats"}, None, "resource_type"),
+    ],
+)
+def test_and_in_nothing_else(params: dict[str, str], requested: ResourceType | None, named: str) -> None:
+    with pytest.raises(ChunkConflict, match=f"^Parameter {named} differs"):
+        check_parameters(SERIES, params, requested)
+
+
+def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:
+    assert not SERIES.complete
+    assert not replace(SERIES, spans=(Span(0, 10),)).complete
+    assert not replace(SERIES, spans=(Span(0, 4), Span(5, 10)), total=10).complete
+    assert replace(SERIES, spans=(Span(0, 10),), total=10).complete
+
+
+@pytest.mark.parametrize(
+    ("total", "chunk"),
+    [
+        (None, Chunk(Span(0, 5), 5)),  # below what is there
+        (None, Chunk(Span(0, 5), 9)),
+        (20, Chunk(Span(0, 5), 21)),
+        (20, Chunk(Span(15, 21), None)),
+    ],
+)
+def test_totals_that_contradict(total: int | None, chunk: Chunk) -> None:
+    with pytest.raises(ChunkConflict):
+        check_chunk(replace(SERIES, spans=(Span(8, 10),), total=total), chunk)
+
+
+@pytest.mark.parametrize(
+    ("total", "chunk"),
+    [
+        (None, Chunk(Span(0, 5), 10)),
+        (None, Chunk(Span(10**6, 10**7), None)),
+        (20, Chunk(Span(0, 5), None)),
+        (20, Chunk(Span(15, 20), 20)),
+    ],
+)
+def test_totals_that_fit(total: int | None, chunk: Chunk) -> None:
+    check_chunk(replace(SERIES, spans=(Span(8, 10),), total=total), chunk)
+
+
+def test_the_last_chunk_alone_may_be_small() -> None:
+    check_size(Chunk(Span(0, 100), None), 1000, LIMITS)
+    check_size(Chunk(Span(950, 1000), 1000), 1000, LIMITS)
+    for small in (Chunk(Span(0, 99), None), Chunk(Span(0, 99), 1000)):
+        with pytest.raises(ChunkTooSmall, match="99 bytes, 100 are the least"):
+            check_size(small, 1000, LIMITS)
+
+
+@pytest.mark.parametrize("chunk", [Chunk(Span(900, 1001), None), Chunk(Span(0, 100), 1001)])
+def test_too_large_is_told_as_soon_as_it_is_certain(chunk: Chunk) -> None:
+    with pytest.raises(FileTooLarge, match=r"Got 1001\. Maximum is 1000"):
+        check_size(chunk, 1000, LIMITS)
+
+
+def test_the_time_to_complete_ends() -> None:
+    check_alive(SERIES, 4600, LIMITS)
+    with pytest.raises(StaleRequest, match="more than 1 hour ago"):
+        check_alive(SERIES, 4601, LIMITS)

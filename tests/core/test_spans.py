@@ -1,0 +1,38 @@
+"""Spans: which bytes are there, compared with a plain set of numbers."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uponce.core.spans import Span, merged, prefix_end, split, total_size
+
+SPAN = st.builds(lambda start, size: Span(start, start + size), st.integers(0, 40), st.integers(0, 12))
+
+
+def numbers(*spans: Span) -> set[int]:
+    return {number for span in spans for number in range(span.start, span.end)}
+
+
+@given(st.lists(SPAN, max_size=8))
+def test_merged_spans_hold_the_same_bytes_and_never_touch(spans: list[Span]) -> None:
+    result = merged(spans)
+    assert numbers(*result) == numbers(*spans)
+    assert total_size(result) == len(numbers(*spans))
+    assert all(a.end < b.start for a, b in pairwise(result))
+    assert all(span.size for span in result)
+
+
+@given(st.lists(SPAN, max_size=8))
+def test_the_prefix_ends_at_the_first_hole(spans: list[Span]) -> None:
+    there = numbers(*spans)
+    assert prefix_end(merged(spans)) == next(number for number in range(100) if number not in there)
+
+
+@given(SPAN, st.lists(SPAN, max_size=8))
+def test_split_covers_a_span_once_and_knows_what_is_there(span: Span, spans: list[Span]) -> None:
+    parts = list(split(span, merged(spans)))
+    assert [number for part, _ in parts for number in range(part.start, part.end)] == list(range(span.start, span.end))
+    for part, present in parts:
+        assert part.size
+        assert (numbers(part) <= numbers(*spans)) if present else not (numbers(part) & numbers(*spans))

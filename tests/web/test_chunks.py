@@ -1,0 +1,278 @@
+"""Cloudinary's chunked protocol, request by request."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.asgi import Answer
+from tests.chunks import CHUNK, NO_ROWS, Client, form, headers, noise, orders, rows, spans, stored
+from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.core.policy import Limits
+
+DATA = noise(4 * CHUNK + 7)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, limits=Limits(min_chunk_bytes=CHUNK))
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world, DATA)
+
+
+def test_chunks_make_one_asset_with_the_hashes_of_the_whole(world: World, client: Client) -> None:
+    *interim, final = asyncio.run(client.all_of())
+
+    assert [answer.json for answer in interim] == [
+        {"done": False, "bytes": (n + 1) * CHUNK, "kind": "upload", "resource_type": "raw"} for n in range(4)
+    ]
+    assert stored(world, final) == DATA
+    assert final.json["done"] is True
+    assert final.json["bytes"] == len(DATA)
+    assert final.json["etag"] == hashlib.md5(DATA).hexdigest()
+    assert final.json["original_filename"] == "film"
+    assert world.sql(f"SELECT count(*) FROM assets WHERE sha256 = '{hashlib.sha256(DATA).hexdigest()}'") == 1
+    assert rows(world) == NO_ROWS
+    assert world.traces().staged == frozenset()
+
+
+@pytest.mark.parametrize("order", orders(len(DATA)), ids=["ascending", "descending", "shuffled"])
+@pytest.mark.parametrize("unknown", [None, "-1", "*"])
+def test_any_order_with_or_without_a_total(
+    world: World, client: Client, order: list[tuple[int, int]], unknown: str | None
+) -> None:
+    """Only the chunk that ends the file has to know where that is."""
+
+    async def play() -> list[Answer]:
+        last = client.spans[-1]
+        return [await client.chunk(*span, total=len(DATA) if span == last else unknown) for span in order]
+
+    *interim, final = asyncio.run(play())
+    assert not any(answer.json["done"] for answer in interim)
+    assert stored(world, final) == DATA
+    assert final.json["etag"] == hashlib.md5(DATA).hexdigest()
+
+
+def test_ten_in_parallel(world: World) -> None:
+    """As Directus does it: one signature, one total at the end, whatever order they arrive in."""
+    data = noise(30 * CHUNK)
+    client = Client(world, data)
+
+    async def play() -> list[Answer]:
+        gate = asyncio.Semaphore(10)
+
+        async def one(span: tuple[int, int]) -> Answer:
+            async with gate:
+                return await client.chunk(*span, total=len(data) if span[1] == len(data) - 1 else "-1")
+
+        return await asyncio.gather(*(one(span) for span in client.spans))
+
+    answers = asyncio.run(play())
+    (final,) = [assert_accepted(answer) for answer in answers if assert_accepted(answer).json["done"]]
+    assert stored(world, final) == data
+    assert (world.traces().assets, world.traces().grants) == (1, 1)
+
+
+def test_each_chunk_may_be_signed_anew(world: World) -> None:
+    """As SDKs do it; the timestamp differs, a public_id may be there on the first one only. All are spent together."""
+    signatures = []
+    client = Client(world, DATA)
+
+    async def play() -> list[Answer]:
+        answers = []
+        for number, span in enumerate(client.spans):
+            world.clock.time += 1
+            params = {"public_id": "large", "folder": "films"} if number == 0 else {"folder": "films"}
+            signatures.append(world.sign(params))
+            answers.append(await client.chunk(*span, fields=signatures[-1]))
+            spent = world.sql("SELECT count(*) FROM grants")
+            assert spent == (len(client.spans) if number == len(client.spans) - 1 else 0)
+        return answers
+
+    final = asyncio.run(play())[-1]
+    assert final.json["public_id"] == "films/large"
+    assert stored(world, final) == DATA
+    for fields in signatures:
+        assert_refused(world.upload(fields), 400, "signature_used")
+
+
+def test_a_public_id_that_php_adds_without_signing_it(world: World, client: Client) -> None:
+    """From the second chunk on; on the first one it is a forgery."""
+    added = {**client.fields, "public_id": "added"}
+
+    async def play() -> list[Answer]:
+        forged = await client.chunk(*client.spans[0], fields=added)
+        first = await client.chunk(*client.spans[0])
+        return [forged, first, *[await client.chunk(*span, fields=added) for span in client.spans[1:]]]
+
+    forged, *_, final = asyncio.run(play())
+    assert_refused(forged, 401, "invalid_signature")
+    assert stored(world, final) == DATA
+    assert final.json["public_id"] != "added"
+
+
+def test_the_file_may_precede_the_fields(world: World, client: Client) -> None:
+    async def play() -> list[Answer]:
+        return [await client.chunk(*span, file_first=True) for span in client.spans]
+
+    assert stored(world, asyncio.run(play())[-1]) == DATA
+    assert world.traces().staged == frozenset()
+
+
+def test_put(world: World) -> None:
+    fields = world.sign()
+    answers = [
+        world.request(
+            "PUT",
+            world.route("raw", fields),
+            chunks=[DATA[first : last + 1]],
+            headers=headers(first, last, len(DATA), "put"),
+        )
+        for first, last in spans(len(DATA))
+    ]
+    assert stored(world, answers[-1]) == DATA
+
+
+def test_a_picture_is_inspected_as_a_whole(world: World) -> None:
+    picture = PNG + noise(2 * CHUNK)
+    client = Client(world, picture, kind="auto")
+    final = asyncio.run(client.all_of())[-1]
+    assert (final.json["format"], final.json["resource_type"]) == ("png", "image")
+    assert final.json["etag"] == hashlib.md5(picture).hexdigest()
+
+
+def test_one_chunk_that_is_the_whole_file_is_an_upload(world: World) -> None:
+    data = noise(10)
+    client = Client(world, data)
+    assert stored(world, asyncio.run(client.chunk(0, 9))) == data
+
+
+@pytest.mark.parametrize("again", [0, 1, 2])
+def test_a_chunk_may_come_again(world: World, client: Client, again: int) -> None:
+    async def play() -> list[Answer]:
+        answers = []
+        for number, span in enumerate(client.spans):
+            answers.append(await client.chunk(*span))
+            if number == 2:
+                repeated = await client.chunk(*client.spans[again])
+                assert repeated.json == answers[2].json
+        return answers
+
+    assert stored(world, asyncio.run(play())[-1]) == DATA
+
+
+def test_chunks_may_overlap_where_they_agree(world: World, client: Client) -> None:
+    async def play() -> list[Answer]:
+        return [await client.chunk(*span) for span in [(0, 1499), (1000, 2999), (500, 3999), (2500, len(DATA) - 1)]]
+
+    assert stored(world, asyncio.run(play())[-1]) == DATA
+
+
+OTHER = bytes(CHUNK)
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "other bytes in the same place": ({"first": 0, "last": 999, "data": OTHER}, "chunk_conflict"),
+    "an overlap with other bytes": ({"first": 500, "last": 1499, "data": OTHER}, "chunk_conflict"),
+    "another total": ({"first": 1000, "last": 1999, "total": len(DATA) + 1}, "chunk_conflict"),
+    "a total below what is there": ({"first": 100, "last": 998, "total": 999}, "chunk_conflict"),
+    "more bytes than the range": ({"first": 1000, "last": 1999, "data": DATA[1000:2001]}, "malformed_request"),
+    "fewer bytes than the range": ({"first": 1000, "last": 1999, "data": DATA[1000:1999]}, "malformed_request"),
+    "too small": ({"first": 1000, "last": 1998, "total": -1}, "chunk_too_small"),
+    "a range backwards": ({"first": 1999, "last": 1000}, "malformed_request"),
+    "beyond the total": ({"first": 4000, "last": len(DATA)}, "malformed_request"),
+    "no range": ({"first": "x", "last": "y", "data": OTHER}, "malformed_request"),
+    "nonsense as a total": ({"first": 0, "last": 999, "total": "-2"}, "malformed_request"),
+    "a number without end": ({"first": 0, "last": 2**70}, "malformed_request"),
+    "larger than any file": ({"first": 10**17, "last": 10**17 + CHUNK, "total": -1, "data": OTHER}, "file_too_large"),
+    "an absurd total": ({"first": 1000, "last": 1999, "total": 10**17}, "file_too_large"),
+    "a torn body": ({"first": 1000, "last": 1999, "torn": True}, "malformed_request"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_chunk_leaves_the_series_as_it_was(world: World, client: Client, name: str) -> None:
+    arguments, code = REFUSED[name]
+    if name == "a torn body":
+        arguments = {**arguments, "chunks": [*form(client.fields, DATA[1000:2000])[:1], DATA[1000:1500]]}
+
+    async def play() -> Answer:
+        first = await client.chunk(0, 999)
+        before = world.traces(), rows(world)
+        assert_refused(await client.chunk(**arguments), 400, code)
+        assert (world.traces(), rows(world)) == before
+        assert (await client.chunk(0, 999)).json == first.json
+        return [await client.chunk(*span) for span in client.spans[1:]][-1]
+
+    assert stored(world, asyncio.run(play())) == DATA
+
+
+def test_a_changed_parameter_is_named(world: World, client: Client) -> None:
+    async def play() -> None:
+        await client.chunk(*client.spans[0])
+        other = world.sign({"tags": "other"})
+        answer = await client.chunk(*client.spans[1], fields=other)
+        assert_refused(answer, 400, "chunk_conflict")
+        assert answer.message.startswith("Parameter tags differs from that of the upload's first chunk.")
+        client.kind = "auto"
+        answer = await client.chunk(*client.spans[1])
+        assert_refused(answer, 400, "chunk_conflict")
+        assert answer.message.startswith("Parameter resource_type differs")
+
+    asyncio.run(play())
+    assert rows(world)["series_grants"] == 1
+
+
+def test_a_failed_first_chunk_leaves_nothing(world: World, client: Client) -> None:
+    cut = [*form(client.fields, DATA[:CHUNK])[:1], form(client.fields, DATA[:CHUNK])[1][:500]]
+    with world.untouched():
+        assert_refused(asyncio.run(client.chunk(0, 999, chunks=cut, torn=True)), 400, "malformed_request")
+        assert rows(world) == NO_ROWS
+
+
+def test_forgeries_leave_nothing(world: World, client: Client) -> None:
+    forged = {**client.fields, "signature": "0" * 40}
+    with world.untouched():
+        assert_refused(asyncio.run(client.chunk(0, 999, fields=forged)), 401, "invalid_signature")
+        assert rows(world) == NO_ROWS
+    asyncio.run(client.chunk(0, 999))
+    with world.untouched():
+        before = rows(world)
+        assert_refused(asyncio.run(client.chunk(1000, 1999, fields=forged)), 401, "invalid_signature")
+        assert rows(world) == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ({"content-range": "bytes 0-999/2000"}, "malformed_request"),
+        ({"content-range": "bytes 0--1/0", "x-unique-upload-id": "a"}, "empty_file"),
+        ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a b"}, "invalid_parameter"),
+        ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a" * 256}, "invalid_parameter"),
+    ],
+)
+def test_headers_that_make_no_chunk(world: World, sent: dict[str, str], code: str) -> None:
+    with world.untouched():
+        answer = world.post(*form(world.sign(), DATA[:CHUNK]), headers=sent)
+    assert_refused(answer, 400, code)
+
+
+def test_ids_of_two_keys_are_two_uploads(world: World) -> None:
+    """Clients do not try hard to choose unguessable ones."""
+    one = Client(world, DATA)
+    two = Client(world, noise(len(DATA), seed=2), fields=world.sign(key=world.server))
+
+    async def play() -> list[Answer]:
+        answers = []
+        for span in one.spans:
+            answers += [await one.chunk(*span), await two.chunk(*span)]
+        return answers
+
+    *_, first, second = asyncio.run(play())
+    assert (stored(world, first), stored(world, second)) == (one.data, two.data)
