@@ -15,6 +15,7 @@ from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
+from uponce.core.policy import judge_content
 from uponce.core.values import Caller, Digest, Grant
 
 
@@ -33,7 +34,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified = await intake.complete()
         assert intake.stage is not None
         digest = await intake.stage.seal()
-        repeated = await _answer_again(services, request, verified.grant, digest)
+        repeated = await _answer_again(services, request, verified, digest)
         if repeated is not None:
             return Uploaded(repeated, verified)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
@@ -63,10 +64,14 @@ async def take_in(services: Services, intake: Arrival[Any], events: AsyncIterato
         ) from None
 
 
-async def _answer_again(services: Services, request: UploadRequest, grant: Grant, digest: Digest) -> Committed | None:
+async def _answer_again(
+    services: Services, request: UploadRequest, verified: Verified, digest: Digest
+) -> Committed | None:
     """The stored answer, or None when there is none; a refusal for other bytes is audited."""
+    grant, spec = verified.grant, verified.spec
     if request.idempotency_key is None:
         return None
+    judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
     reply = await services.database.find_reply(grant.key, request.idempotency_key)
     if reply is None:
         return None
