@@ -157,6 +157,15 @@ def test_a_partly_used_grant_can_be_revoked(database: Database) -> None:
     assert [line.event for line in history] == [AuditEvent.SPENT, AuditEvent.REVOKED]
 
 
+def test_what_a_stricter_policy_refuses_can_be_revoked_before_the_policy_is_loosened(database: Database) -> None:
+    """The row has uses left, and would be good for them again."""
+    assert run(attempt(database, unlimited(grant("a")), draft(blob="one"))) == "ok"
+    assert run(database.revoke_grant(grant("a"), CALLER)).status is GrantStatus.REVOKED
+    assert run(attempt(database, unlimited(grant("a")), draft(blob="two"))) == "signature_revoked"
+    events = [line.event for line in run(database.history(grant("a").key, 10))]
+    assert events == [AuditEvent.SPENT, AuditEvent.REVOKED]
+
+
 def test_revoking_again_changes_nothing(backend: Backend, database: Database) -> None:
     first = run(database.revoke_grant(grant("a"), CALLER))
     backend.clock.time += 100

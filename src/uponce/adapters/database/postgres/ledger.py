@@ -37,10 +37,11 @@ WHERE present.uses < least(present.max_uses, excluded.max_uses) AND present.revo
 RETURNING uses
 """
 
+# Here the row's own `max_uses` counts: what a key's strict policy refuses today its next policy may take again.
 _REVOKE = f"""{_INSERT.format(when="revoked_at", uses=0)}
   keep_until = greatest(present.keep_until, excluded.keep_until),
   revoked_at = excluded.revoked_at
-WHERE present.uses < least(present.max_uses, excluded.max_uses) AND present.revoked_at IS NULL
+WHERE present.uses < present.max_uses AND present.revoked_at IS NULL
 RETURNING uses
 """
 

@@ -22,13 +22,14 @@ ON CONFLICT (grant_key) DO UPDATE SET
 WHERE uses < min(max_uses, excluded.max_uses) AND revoked_at IS NULL
 """
 
+# Here the row's own `max_uses` counts: what a key's strict policy refuses today its next policy may take again.
 _REVOKE = """
 INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, revoked_at)
 VALUES (:key, :cloud, :api_key, :timestamp, :max_uses, 0, :keep_until, :now)
 ON CONFLICT (grant_key) DO UPDATE SET
   keep_until = max(keep_until, excluded.keep_until),
   revoked_at = excluded.revoked_at
-WHERE uses < min(max_uses, excluded.max_uses) AND revoked_at IS NULL
+WHERE uses < max_uses AND revoked_at IS NULL
 """
 
 _PURGE = """
