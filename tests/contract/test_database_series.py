@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
 from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, run, unlimited
-from uponce.adapters.database.sqlite import ledger
+from uponce.adapters.database.postgres import series as postgres
+from uponce.adapters.database.sqlite import series as sqlite
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import (
     ChunkConflict,
@@ -131,8 +133,15 @@ def test_the_check_goes_red_when_only_the_last_one_is_spent(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it would be if the chunk that completes a series were the only one whose signature counts."""
-    spend = ledger.spend
-    monkeypatch.setattr(ledger, "spend", lambda connection, used, now: used.key == C.key and spend(connection, C, now))
+
+    def break_(engine: ModuleType) -> None:
+        spend = engine._spend
+        monkeypatch.setattr(
+            engine, "_spend", lambda link, whole, now: spend(link, replace(whole, grants=whole.grants[-1:]), now)
+        )
+
+    break_(sqlite)
+    break_(postgres)
     with pytest.raises(AssertionError):
         run(check_all_are_spent(database))
 

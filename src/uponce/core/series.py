@@ -5,7 +5,7 @@ for each chunk; then only what varies by itself may differ.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uponce.core.canonical import UNSIGNED
 from uponce.core.errors import ChunkConflict, ChunkTooSmall, StaleRequest
@@ -13,7 +13,7 @@ from uponce.core.freshness import span as duration
 from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.signature import Algorithm
-from uponce.core.spans import Span, total_size
+from uponce.core.spans import Span, merged, total_size
 from uponce.core.values import Grant, ResourceType
 
 # SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
@@ -94,6 +94,13 @@ def check_chunk(series: Series, chunk: Chunk) -> None:
     end = max(series.end, chunk.span.end)
     if total is not None and end > total:
         raise ChunkConflict(f"The file has {total} bytes, yet there are chunks up to byte {end}.")
+
+
+def grown(series: Series, chunk: Chunk) -> Series:
+    """The series with that chunk; ChunkConflict as for `check_chunk`."""
+    check_chunk(series, chunk)
+    total = series.total if chunk.total is None else chunk.total
+    return replace(series, total=total, spans=merged([*series.spans, chunk.span]))
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:

@@ -1,12 +1,15 @@
-"""What a commit decides from the rows it found, alike on every engine. Pure."""
+"""What is decided from the rows that were found, alike on every engine. Pure."""
 
 from dataclasses import replace
 
 from uponce.app.ports import Committed, Draft, Reply
-from uponce.core.errors import BlobCondemned, GrantRefused, UnknownApiKey
-from uponce.core.freshness import check_watermark
+from uponce.core.errors import BlobCondemned, GrantRefused, SeriesGone, SignatureInUse, TooManySeries, UnknownApiKey
+from uponce.core.freshness import check_watermark, utc
 from uponce.core.refusals import refusal_of
+from uponce.core.series import Series
 from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
+
+_RETRY_SECONDS = 60
 
 
 def check_key(grant: Grant, *, known: bool, watermark: int | None) -> None:
@@ -65,3 +68,49 @@ def repetition(reply: Reply, draft: Draft) -> Committed:
 def spending(committed: Committed, caller: Caller, now: float) -> AuditRecord:
     asset = committed.asset
     return AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+
+
+def check_room(count: int, limit: int, where: str) -> None:
+    """TooManySeries when so many are unfinished already."""
+    if count >= limit:
+        raise TooManySeries(
+            f"{limit} uploads {where} are unfinished, no more are allowed. Finish one, send the file in one request, "
+            "or try again later.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+
+def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
+    """SignatureUsed or SignatureRevoked by the grant's row; SignatureInUse when `holders`, the series that have it,
+    will need all uses that are left."""
+    refusal = record and refusal_of(record, grant.max_uses)
+    if refusal:
+        raise refusal
+    if holders >= grant.max_uses - (record.uses if record else 0):
+        raise SignatureInUse(
+            "This signature belongs to another upload, which is not complete yet. Resume that one, or ask for a new "
+            "signature.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+
+def kept_until(grant: Grant, now: float) -> Grant:
+    """A series may have kept it beyond its time: then the row that it is spent into goes with the next purge."""
+    return replace(grant, keep_until=max(grant.keep_until, int(now)))
+
+
+def refuse_one_of(series: Series, grant: Grant, refusal: GrantRefused) -> GrantRefused:
+    """The refusal of a series for one of its grants, which it names."""
+    count = len(series.grants)
+    if count == 1:
+        return refusal
+    return type(refusal)(
+        f"{refusal.message} It is that of {utc(grant.timestamp)}, one of {count} which this upload was sent with."
+    )
+
+
+def series_gone() -> SeriesGone:
+    return SeriesGone(
+        "This upload is complete, or was given up: nothing more is taken for it. To send another file, begin with a "
+        "new signature."
+    )

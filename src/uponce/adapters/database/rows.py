@@ -1,13 +1,16 @@
 """Rows of the tables ↔ values, alike on every engine. Column lists and tuples have the same order."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
 
 from uponce.app.ports import Committed, Draft, Reply
+from uponce.core.series import Series
 from uponce.core.signature import Algorithm
+from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
     Asset,
@@ -49,6 +52,9 @@ KEY_COLUMNS = (
     "api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, "
     "algorithms, created_at, revoked_at, watermark"
 )
+SERIES_COLUMNS = (
+    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total"
+)
 
 # Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
 # what the other is still building, and the process dies of it.
@@ -56,6 +62,7 @@ _FACTS = msgspec.json.Decoder(MediaFacts)
 _TAGS = msgspec.json.Decoder(tuple[str, ...])
 _CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _COMMITTED = msgspec.json.Decoder(Committed)
+_PARAMETERS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 
 
@@ -203,3 +210,41 @@ def reply_of(row: tuple[Any, ...]) -> Reply:
 
 def key_hash(idempotency_key: str) -> bytes:
     return hashlib.sha256(idempotency_key.encode()).digest()
+
+
+def series_row(series: Series) -> tuple[Any, ...]:
+    return (
+        series.id,
+        series.cloud,
+        series.api_key,
+        series.upload_id,
+        series.requested,
+        msgspec.json.encode(series.parameters).decode(),
+        series.algorithm,
+        series.filename,
+        series.blob_key,
+        series.created_at,
+        series.total,
+    )
+
+
+def series_of(
+    row: tuple[Any, ...], spans: Iterable[tuple[int, int]], grants: Iterable[tuple[bytes, int, int, int]]
+) -> Series:
+    """`spans` in ascending order; `grants` as (grant_key, timestamp, max_uses, keep_until)."""
+    series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total = row
+    return Series(
+        id=series_id,
+        cloud=cloud,
+        api_key=api_key,
+        upload_id=upload_id,
+        requested=None if requested is None else ResourceType(requested),
+        parameters=_PARAMETERS.decode(parameters),
+        algorithm=Algorithm(algorithm),
+        filename=filename,
+        blob_key=blob_key,
+        created_at=created_at,
+        total=total,
+        spans=tuple(Span(start, stop) for start, stop in spans),
+        grants=tuple(Grant(key, cloud, api_key, timestamp, uses, until) for key, timestamp, uses, until in grants),
+    )

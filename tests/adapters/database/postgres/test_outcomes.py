@@ -11,13 +11,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, run
+from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, open_postgres, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
+from tests.contract.test_database_series import complete
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, commits, pool
 from uponce.adapters.database.postgres.connection import Connection
 from uponce.app.ports import Committed
-from uponce.core.errors import UponceError
+from uponce.core.errors import ChunkConflict, DatabaseUnavailable, OutcomeUnknown, UponceError
+from uponce.core.spans import Span
 from uponce.core.values import GrantStatus
 
 SECONDS = 1
@@ -49,15 +51,18 @@ def mortal(own: Postgres) -> Iterator[PostgresDatabase]:
     database.close()
 
 
+commit = pool.commit
+
+
 async def lost_request(connection: Connection) -> None:
     """The connection dies before COMMIT arrives."""
     pool.cut(connection)
-    await pool.commit(connection)
+    await commit(connection)
 
 
 async def lost_reply(connection: Connection) -> None:
     """The connection dies after COMMIT was done."""
-    await pool.commit(connection)
+    await commit(connection)
     raise psycopg.OperationalError("the reply was lost")
 
 
@@ -71,6 +76,39 @@ def test_a_commit_without_an_answer_is_unknown_and_can_be_read_back(
     assert (run(database.find_commit("a")) is not None) == happened
     assert (run(database.find_grant(grant("a").key)) is not None) == happened
     assert run(attempt(database, grant("a"), draft(blob="b"))) == ("signature_used" if happened else "ok")
+
+
+@pytest.mark.parametrize(("broken", "happened"), [(lost_request, False), (lost_reply, True)])
+def test_a_series_whose_commit_has_no_answer_is_whole_or_untouched(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., object], happened: bool
+) -> None:
+    grants = [grant("a"), grant("b")]
+    done = run(complete(database, *grants))
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "commit", broken)
+        with pytest.raises(OutcomeUnknown):
+            run(database.commit_series(done.id, draft(blob="blob-one"), CALLER))
+    assert (run(database.find_commit("blob-one")) is not None) == happened
+    assert [run(database.find_grant(subject.key)) is not None for subject in grants] == [happened] * 2
+    assert run(database.find_series(done.id)) == (None if happened else done)
+
+
+def test_a_series_that_the_database_cannot_hold_is_a_definite_failure(database: PostgresDatabase) -> None:
+    """The statement fails together with COMMIT, which the server then leaves out."""
+    done = run(complete(database, grant("a")))
+    huge = replace(draft(blob="blob-one"), digest=replace(draft(blob="x").digest, size=2**63))
+    with pytest.raises(DatabaseUnavailable):
+        run(database.commit_series(done.id, huge, CALLER))
+    assert run(database.find_series(done.id)) == done
+
+
+def test_a_refusal_costs_no_connection(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(complete(database, grant("a")))
+    monkeypatch.setattr(pool, "connect", None)
+    for _ in range(2 * database._pool._size):
+        with pytest.raises(ChunkConflict):
+            run(database.record_span(done.id, Span(0, 11), None))
+    assert run(database.record_span(done.id, Span(0, 10), None)) == done
 
 
 @pytest.mark.parametrize("broken", [lost_request, lost_reply])

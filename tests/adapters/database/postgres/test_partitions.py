@@ -7,10 +7,14 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.contract.test_database_series import series
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import partitions as partitions_module
+from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.core.errors import SignatureUsed
 from uponce.core.values import Grant
 
 KEPT = grant().keep_until - START
@@ -95,6 +99,37 @@ def test_one_long_lived_row_keeps_its_partition_but_not_the_others(
     assert run(database.purge(10**6)) == 1
     assert partitions(database)[f"grants_{START}"] == 1
     assert run(attempt(database, long, draft(blob="again"))) in ("signature_used", "stale_request")
+
+
+def check_a_series_keeps_its_grant(database: PostgresDatabase, clock: SteppedClock) -> None:
+    """Its partition stays with it, though newer ones go, until the series has ended."""
+    held, newer = grant("held"), grant("newer", at=START + SPAN)
+    run(database.create_series(series(), held, per_key=1, in_all=1))
+    for subject in (held, newer):
+        assert spend(database, subject) == "ok"
+    clock.time = newer.keep_until + 1
+    assert run(database.purge(10**6)) == 1
+    with pytest.raises(SignatureUsed):
+        run(database.commit_series("one", draft("dog", blob="blob-one"), CALLER))
+    assert run(database.end_series("one"))
+    assert run(database.purge(10**6)) == 1
+    assert run(database.find_grant(held.key)) is None
+
+
+def test_a_partition_stays_while_a_series_holds_a_grant_in_it(database: PostgresDatabase, clock: SteppedClock) -> None:
+    check_a_series_keeps_its_grant(database, clock)
+
+
+def test_the_check_goes_red_when_partitions_go_by_time_alone(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def by_time_alone(connection: Connection, start: int, now: float) -> bool:
+        rows = await connection.execute(f"SELECT FROM grants_{start} WHERE keep_until >= %s", (now,))
+        return await rows.fetchone() is None
+
+    monkeypatch.setattr(partitions_module, "_is_over", by_time_alone)
+    with pytest.raises(AssertionError, match="assert 2 == 1"):
+        check_a_series_keeps_its_grant(database, clock)
 
 
 def test_where_the_default_part_has_rows_no_partition_is_made(database: PostgresDatabase, clock: SteppedClock) -> None:

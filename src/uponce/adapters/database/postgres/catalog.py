@@ -17,6 +17,11 @@ _PUT = (
     + ", ".join(f"{column} = excluded.{column}" for column in REPLACED_COLUMNS)
 )
 
+_NAMED = """
+SELECT blob_key FROM assets WHERE blob_key = ANY(%(keys)s::text[])
+UNION ALL SELECT blob_key FROM series WHERE blob_key = ANY(%(keys)s::text[])
+"""
+
 
 def lock_number(name: AssetName) -> int:
     """What stands for a name among PostgreSQL's advisory locks: names that do not exist have no row to lock."""
@@ -57,12 +62,12 @@ async def put(connection: Connection, asset: Asset) -> None:
 
 
 async def condemn(connection: Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
-    """Those that no asset names, also when they were condemned before; from now on no commit can name them.
+    """Those that no asset and no series names, also when they were condemned before; no commit can name them now.
 
     The caller holds the rules alone, so that no commit runs meanwhile.
     """
     keys = list(blob_keys)
-    rows = await connection.execute("SELECT blob_key FROM assets WHERE blob_key = ANY(%s::text[])", (keys,))
+    rows = await connection.execute(_NAMED, {"keys": keys})
     named = {key for (key,) in await rows.fetchall()}
     doomed = [key for key in keys if key not in named]
     await connection.execute(

@@ -13,6 +13,7 @@ _SKEW = 3600  # a grant may be spent that long before its timestamp
 _PURGE_LAG = 3600
 
 _GRANT = "SELECT encode(grant_key, 'hex') FROM grants"
+_NOT_IN_SERIES = "grant_key NOT IN (SELECT grant_key FROM series_grants)"
 _ASSET = "SELECT cloud || '/' || resource_type || '/' || type || '/' || public_id FROM assets"
 
 _BROKEN = {
@@ -24,8 +25,8 @@ _BROKEN = {
         f"{_GRANT} WHERE uses > 0 AND timestamp > %(now)s - %(audit_seconds)s + {_SKEW} AND uses != "
         "(SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event = 'spent')"
     ),
-    Rule.PURGED: f"{_GRANT} WHERE keep_until < %(now)s - {_PURGE_LAG}",
-    Rule.AFTER_WATERMARK: f"{_GRANT} JOIN api_keys USING (api_key) WHERE timestamp <= watermark",
+    Rule.PURGED: f"{_GRANT} WHERE keep_until < %(now)s - {_PURGE_LAG} AND {_NOT_IN_SERIES}",
+    Rule.AFTER_WATERMARK: f"{_GRANT} JOIN api_keys USING (api_key) WHERE timestamp <= watermark AND {_NOT_IN_SERIES}",
 }
 
 _CHECKSUMS = """

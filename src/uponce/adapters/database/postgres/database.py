@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.adapters.database.listing import parse_cursor
-from uponce.adapters.database.postgres import audit, catalog, checks, ledger, partitions, replies
+from uponce.adapters.database.postgres import audit, catalog, checks, ledger, partitions, replies, series
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
@@ -19,7 +19,7 @@ from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
-from uponce.core.errors import DatabaseUnavailable, SeriesGone, UnsupportedParameter
+from uponce.core.errors import DatabaseUnavailable
 from uponce.core.series import Series
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -180,40 +180,44 @@ class PostgresDatabase:
         async def work(connection: Connection) -> int:
             mark = int(await self._moment.read(connection)) + skew
             await ledger.raise_watermarks(connection, mark)
+            await series.end_all(connection)
             return mark
 
         return await self._change_rules(work)
 
-    # Uploads in several requests are refused at their first one: nothing of them is ever here.
-
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
-        raise UnsupportedParameter(
-            "Chunked uploads are not supported by a server on PostgreSQL yet. Send the file in one request."
-        )
+        create = partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all)
+        return await self._pool.write(create, first=ledger.SHARE_RULES)
 
     async def join_series(self, series_id: str, grant: Grant) -> Series:
-        raise _gone()
+        join = partial(series.join, series_id=series_id, grant=grant)
+        return await self._pool.write(join, first=ledger.SHARE_RULES)
 
     async def find_series(self, series_id: str) -> Series | None:
-        return None
+        return await self._pool.read(lambda connection: series.find(connection, series_id))
 
     async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None:
-        return None
+        return await self._pool.read(lambda connection: series.find_named(connection, cloud, api_key, upload_id))
 
     async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
-        raise _gone()
+        return await self._pool.write(lambda connection: series.record(connection, series_id, span, total))
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
-        raise _gone()
+        commit = partial(series.commit, series_id=series_id, draft=draft, caller=caller, moment=self._moment)
+        return await self._pool.write(commit, first=ledger.SHARE_RULES)
 
     async def end_series(self, series_id: str) -> bool:
-        return False
+        return await self._pool.write(lambda connection: series.end(connection, series_id))
 
     async def end_old_series(self, older_than: float) -> Sequence[str]:
-        return ()
+        async def work(connection: Connection) -> Sequence[str]:
+            before = await self._moment.read(connection) - older_than
+            return await series.end_begun_before(connection, before, _PURGE_ROWS)
+
+        return await self._pool.write(work)
 
     async def series_blobs(self) -> frozenset[str]:
-        return frozenset()
+        return await self._pool.read(series.blob_keys)
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:
@@ -244,10 +248,6 @@ class PostgresDatabase:
 
     async def _change_rules(self, work: Work[T]) -> T:
         return await self._pool.write(work, first=ledger.OWN_RULES)
-
-
-def _gone() -> SeriesGone:
-    return SeriesGone("There is no such upload. Begin with a new signature.")
 
 
 def is_set_up(address: Address) -> bool:

@@ -46,7 +46,11 @@ RETURNING uses
 """
 
 _PURGE = """
-WITH old AS (SELECT grant_key, timestamp FROM grants WHERE keep_until < %(before)s ORDER BY keep_until LIMIT %(rows)s)
+WITH old AS (
+  SELECT grant_key, timestamp FROM grants
+  WHERE keep_until < %(before)s AND grant_key NOT IN (SELECT grant_key FROM series_grants)
+  ORDER BY keep_until LIMIT %(rows)s
+)
 DELETE FROM grants USING old WHERE grants.grant_key = old.grant_key AND grants.timestamp = old.timestamp
 RETURNING grants.api_key, grants.timestamp
 """
@@ -92,7 +96,10 @@ async def find(connection: Connection, key: bytes) -> GrantRecord | None:
 
 
 async def purge(connection: Connection, before: float, rows: int) -> int:
-    """Drop at most so many rows that were to be kept until earlier, and raise their keys' watermarks; how many."""
+    """Drop at most so many rows that were to be kept until earlier, and raise their keys' watermarks; how many.
+
+    Those of unfinished series stay.
+    """
     dropped = await (await connection.execute(_PURGE, {"before": int(before), "rows": rows})).fetchall()
     newest: dict[str, int] = {}
     for api_key, timestamp in dropped:

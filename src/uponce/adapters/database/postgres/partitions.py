@@ -42,8 +42,13 @@ async def _starts(connection: Connection) -> Sequence[int]:
 
 
 async def _is_over(connection: Connection, start: int, now: float) -> bool:
-    ((until,),) = await (await connection.execute(f"SELECT max(keep_until) FROM {_table(start)}")).fetchall()
-    return until is None or until < now
+    """No row is to be kept, and no series holds a grant of that time, whose row would have to stay."""
+    rows = await connection.execute(
+        f"SELECT FROM {_table(start)} WHERE keep_until >= %s "
+        "UNION ALL SELECT FROM series_grants WHERE timestamp >= %s AND timestamp < %s LIMIT 1",
+        (now, start, start + SPAN),
+    )
+    return await rows.fetchone() is None
 
 
 async def _drop(connection: Connection, start: int) -> int:

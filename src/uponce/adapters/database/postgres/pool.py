@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database.postgres.connection import Address, Connection, connect
 from uponce.adapters.database.postgres.failures import closed, outcome_unknown, unavailable
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 T = TypeVar("T")
 
@@ -62,18 +63,31 @@ class Pool:
             return result
 
     async def write(self, work: Work[T], *, first: str = "SELECT") -> T:
-        """One transaction around the work, after the statement `first`. OutcomeUnknown when COMMIT did not answer."""
+        """One transaction around the work, after the statement `first`. What it refuses with is rolled back.
+
+        OutcomeUnknown when COMMIT did not answer.
+        """
+        refused: UponceError | None = None
         async with self.connection() as connection:
             failed = unavailable
             try:
                 async with connection.pipeline():  # waits where the work reads an answer
                     await connection.execute(BEGIN)
                     await connection.execute(first)
-                    result = await work(connection)
-                    failed = outcome_unknown
-                    await commit(connection)
+                    try:
+                        result = await work(connection)
+                    except UponceError as refusal:
+                        refused = refusal
+                        await connection.execute("ROLLBACK")
+                    else:
+                        failed = outcome_unknown
+                        await commit(connection)
             except Exception as error:
+                if connection.info.transaction_status is TransactionStatus.INERROR:  # a statement did, before COMMIT
+                    failed = unavailable
                 raise failed(error) from error
+        if refused is not None:
+            raise refused
         return result
 
     @asynccontextmanager

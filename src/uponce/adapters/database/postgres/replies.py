@@ -16,6 +16,7 @@ WHERE grant_key = %s AND key_hash = %s AND revoked_at IS NULL
 _PURGE = """
 WITH old AS (SELECT grant_key, key_hash FROM replies WHERE keep_until < %(before)s LIMIT %(rows)s)
 DELETE FROM replies USING old WHERE replies.grant_key = old.grant_key AND replies.key_hash = old.key_hash
+RETURNING 1
 """
 
 
@@ -47,4 +48,5 @@ async def keep(connection: Connection, grant: Grant, draft: Draft, committed: Co
 
 async def purge(connection: Connection, before: float, rows: int) -> int:
     """Parts of the ledger are dropped whole, so replies go by their own time; at most so many, how many."""
-    return (await connection.execute(_PURGE, {"before": int(before), "rows": rows})).rowcount
+    dropped = await connection.execute(_PURGE, {"before": int(before), "rows": rows})
+    return len(await dropped.fetchall())  # a pipeline knows no rowcount before the answer is read

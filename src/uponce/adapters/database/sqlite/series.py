@@ -2,27 +2,25 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-import msgspec
-
-from uponce.adapters.database.decisions import spending
+from uponce.adapters.database.decisions import (
+    check_joins,
+    check_room,
+    kept_until,
+    refuse_one_of,
+    series_gone,
+    spending,
+)
+from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
 from uponce.adapters.database.sqlite import audit, catalog, ledger
 from uponce.app.ports import Committed, Draft
-from uponce.core.errors import GrantRefused, SeriesGone, SignatureInUse, TooManySeries
-from uponce.core.freshness import utc
-from uponce.core.refusals import refusal_of
-from uponce.core.series import Chunk, Series, check_chunk
-from uponce.core.signature import Algorithm
-from uponce.core.spans import Span, merged
-from uponce.core.values import Caller, Grant, ResourceType
+from uponce.core.errors import GrantRefused
+from uponce.core.series import Chunk, Series, grown
+from uponce.core.spans import Span
+from uponce.core.values import Caller, Grant
 
-_COLUMNS = "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total"
-_INSERT = f"INSERT INTO series ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(', ')))})"
+_INSERT = f"INSERT INTO series ({SERIES_COLUMNS}) VALUES ({', '.join('?' * len(SERIES_COLUMNS.split(', ')))})"
 _TABLES = {"series_spans": "series_id", "series_grants": "series_id", "series": "id"}
-_PARAMETERS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
-_RETRY_SECONDS = 60
 
 
 def create(connection: sqlite3.Connection, series: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
@@ -31,9 +29,9 @@ def create(connection: sqlite3.Connection, series: Series, grant: Grant, *, per_
         existing = find_named(connection, series.cloud, series.api_key, series.upload_id)
         if existing is not None:
             return existing
-    _refuse_many(connection, "AND api_key = ?", (series.api_key,), per_key, "with this API key")
-    _refuse_many(connection, "", (), in_all, "on this server")
-    connection.execute(_INSERT, _row(series))
+    check_room(_count(connection, "series WHERE api_key = ?", series.api_key), per_key, "with this API key")
+    check_room(_count(connection, "series"), in_all, "on this server")
+    connection.execute(_INSERT, series_row(series))
     return join(connection, series.id, grant)
 
 
@@ -47,17 +45,8 @@ def join(connection: sqlite3.Connection, series_id: str, grant: Grant) -> Series
     if series.has(grant):
         return series
     ledger.check_key(connection, grant)
-    record = ledger.find(connection, grant.key)
-    refusal = record and refusal_of(record, grant.max_uses)
-    if refusal:
-        raise refusal
     holders = _count(connection, "series_grants WHERE grant_key = ?", grant.key)
-    if holders >= grant.max_uses - (record.uses if record else 0):
-        raise SignatureInUse(
-            "This signature belongs to another upload, which is not complete yet. Resume that one, or ask for a new "
-            "signature.",
-            retry_after=_RETRY_SECONDS,
-        )
+    check_joins(grant, ledger.find(connection, grant.key), holders)
     connection.execute(
         "INSERT INTO series_grants VALUES (?, ?, ?, ?, ?)",
         (series_id, grant.key, grant.timestamp, grant.max_uses, grant.keep_until),
@@ -67,16 +56,13 @@ def join(connection: sqlite3.Connection, series_id: str, grant: Grant) -> Series
 
 def record(connection: sqlite3.Connection, series_id: str, span: Span, total: int | None) -> Series:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
-    series = get(connection, series_id)
-    check_chunk(series, Chunk(span, total))
-    if total is not None:
-        connection.execute("UPDATE series SET total = ? WHERE id = ?", (total, series_id))
+    series = grown(get(connection, series_id), Chunk(span, total))
+    connection.execute("UPDATE series SET total = ? WHERE id = ?", (series.total, series_id))
     connection.execute("DELETE FROM series_spans WHERE series_id = ?", (series_id,))
     connection.executemany(
-        "INSERT INTO series_spans VALUES (?, ?, ?)",
-        [(series_id, known.start, known.end) for known in merged([*series.spans, span])],
+        "INSERT INTO series_spans VALUES (?, ?, ?)", [(series_id, known.start, known.end) for known in series.spans]
     )
-    return get(connection, series_id)
+    return series
 
 
 def commit(connection: sqlite3.Connection, series_id: str, draft: Draft, caller: Caller, now: float) -> Committed:
@@ -85,8 +71,7 @@ def commit(connection: sqlite3.Connection, series_id: str, draft: Draft, caller:
     Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
     """
     series = get(connection, series_id)
-    for grant in series.grants:
-        _spend(connection, grant, now, len(series.grants))
+    _spend(connection, series, now)
     committed = catalog.put(connection, draft, now)
     for grant in series.grants:
         audit.write(connection, grant, spending(committed, caller, now))
@@ -97,10 +82,7 @@ def commit(connection: sqlite3.Connection, series_id: str, draft: Draft, caller:
 def get(connection: sqlite3.Connection, series_id: str) -> Series:
     series = find(connection, series_id)
     if series is None:
-        raise SeriesGone(
-            "This upload is complete, or was given up: nothing more is taken for it. To send another file, begin with "
-            "a new signature."
-        )
+        raise series_gone()
     return series
 
 
@@ -138,26 +120,13 @@ def blob_keys(connection: sqlite3.Connection) -> frozenset[str]:
     return frozenset(key for (key,) in connection.execute("SELECT blob_key FROM series"))
 
 
-def _spend(connection: sqlite3.Connection, grant: Grant, now: float, of: int) -> None:
-    ledger.check_key(connection, grant, watermark=False)
-    try:
-        # It may have been kept beyond its time; the next purge drops it.
-        ledger.spend(connection, replace(grant, keep_until=max(grant.keep_until, int(now))), now)
-    except GrantRefused as refusal:
-        if of == 1:
-            raise
-        raise type(refusal)(
-            f"{refusal.message} It is that of {utc(grant.timestamp)}, one of {of} which this upload was sent with."
-        ) from None
-
-
-def _refuse_many(connection: sqlite3.Connection, which: str, values: tuple[str, ...], limit: int, where: str) -> None:
-    if _count(connection, f"series WHERE 1 {which}", *values) >= limit:
-        raise TooManySeries(
-            f"{limit} uploads {where} are unfinished, no more are allowed. Finish one, send the file in one request, "
-            "or try again later.",
-            retry_after=_RETRY_SECONDS,
-        )
+def _spend(connection: sqlite3.Connection, series: Series, now: float) -> None:
+    for grant in series.grants:
+        ledger.check_key(connection, grant, watermark=False)
+        try:
+            ledger.spend(connection, kept_until(grant, now), now)
+        except GrantRefused as refusal:
+            raise refuse_one_of(series, grant, refusal) from None
 
 
 def _count(connection: sqlite3.Connection, rest: str, *values: object) -> int:
@@ -170,45 +139,15 @@ def _delete(connection: sqlite3.Connection, series_id: str) -> None:
         connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (series_id,))
 
 
-def _row(series: Series) -> tuple[Any, ...]:
-    return (
-        series.id,
-        series.cloud,
-        series.api_key,
-        series.upload_id,
-        series.requested,
-        msgspec.json.encode(series.parameters).decode(),
-        series.algorithm,
-        series.filename,
-        series.blob_key,
-        series.created_at,
-        series.total,
-    )
-
-
 def _one(connection: sqlite3.Connection, where: str, *values: str) -> Series | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM series WHERE {where}", values).fetchone()
+    row = connection.execute(f"SELECT {SERIES_COLUMNS} FROM series WHERE {where}", values).fetchone()
     if row is None:
         return None
-    series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total = row
+    series_id = row[0]
     spans = connection.execute(
         "SELECT start, stop FROM series_spans WHERE series_id = ? ORDER BY start", (series_id,)
     ).fetchall()
     grants = connection.execute(
         "SELECT grant_key, timestamp, max_uses, keep_until FROM series_grants WHERE series_id = ?", (series_id,)
     ).fetchall()
-    return Series(
-        id=series_id,
-        cloud=cloud,
-        api_key=api_key,
-        upload_id=upload_id,
-        requested=None if requested is None else ResourceType(requested),
-        parameters=_PARAMETERS.decode(parameters),
-        algorithm=Algorithm(algorithm),
-        filename=filename,
-        blob_key=blob_key,
-        created_at=created_at,
-        total=total,
-        spans=tuple(Span(start, stop) for start, stop in spans),
-        grants=tuple(Grant(key, cloud, api_key, timestamp, uses, until) for key, timestamp, uses, until in grants),
-    )
+    return series_of(row, spans, grants)

@@ -1,0 +1,47 @@
+"""Stored replies on PostgreSQL, beyond what every back end is held to."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, SteppedClock, attempt, draft, grant, open_postgres, run
+from tests.postgres import shared
+from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import database as database_module
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock()
+
+
+@pytest.fixture
+def database(clock: SteppedClock) -> Iterator[PostgresDatabase]:
+    database = open_postgres(shared().fresh_schema(), clock)
+    run(database.add_key(KEY))
+    yield database
+    database.close()
+
+
+def stored(database: PostgresDatabase) -> int:
+    with psycopg.connect(database._address.url) as connection:
+        row = connection.execute("SELECT count(*) FROM replies").fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
+
+
+def test_a_purge_drops_all_old_replies_however_many(
+    database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes in steps of so many rows, until nothing is left to drop."""
+    monkeypatch.setattr(database_module, "_PURGE_ROWS", 2)
+    for number in range(5):
+        keyed = replace(draft(blob=f"blob-{number}"), idempotency_key="key")
+        assert run(attempt(database, grant(str(number)), keyed)) == "ok"
+    assert stored(database) == 5
+    clock.time = grant().keep_until + 1
+    run(database.purge(10**6))
+    assert stored(database) == 0
