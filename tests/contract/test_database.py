@@ -1,4 +1,4 @@
-"""What any Database must do (app/ports.py), run on every back end: a grant works once, or is revoked."""
+"""What any Database must do (app/ports/), run on every back end: a grant works once, or is revoked."""
 
 import asyncio
 import multiprocessing

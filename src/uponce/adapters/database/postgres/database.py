@@ -44,7 +44,7 @@ _SLACK_SECONDS = 2700
 
 
 class PostgresDatabase:
-    """The Database port (see app/ports.py for what each method promises). Between `open` and `close` only.
+    """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only.
 
     At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
     wait for `slack` seconds until it can go with its whole partition.

@@ -41,7 +41,7 @@ _PURGE_ROWS = 5000
 
 
 class SqliteDatabase:
-    """The Database port (see app/ports.py for what each method promises). Between `open` and `close` only."""
+    """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only."""
 
     def __init__(
         self,

@@ -1,10 +1,6 @@
-"""What the use cases need from the outside world.
+"""The Database port, and what goes through it."""
 
-Ports speak domain values. "Not found" is None where it is ordinary. No HTTP type and no driver's exception
-crosses a port: what goes wrong arrives as an error of core/errors.py.
-"""
-
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -23,23 +19,9 @@ from uponce.core.values import (
     GrantRecord,
     GrantStatus,
     MediaFacts,
-    ResourceType,
 )
 
 T = TypeVar("T")
-
-
-class Clock(Protocol):
-    def now(self) -> float:
-        """Unix seconds."""
-
-
-class Ids(Protocol):
-    def hex(self, length: int) -> str:
-        """`length` random hex digits."""
-
-    def base36(self, length: int) -> str:
-        """`length` random characters of `[a-z0-9]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,151 +238,3 @@ class Database(Protocol):
 
     async def ping(self) -> None:
         """Return when the database can be read and written."""
-
-
-class Stage(Protocol):
-    """A private blob that is being written. Bytes become visible under `key` by `publish`, whole or not at all."""
-
-    key: str
-
-    @property
-    def size(self) -> int:
-        """Bytes accepted so far."""
-
-    @property
-    def path(self) -> str:
-        """A local file with the sealed bytes, readable until `publish` or `discard`."""
-
-    async def write(self, data: bytes) -> None:
-        """Append. StorageFull or StorageUnavailable spoil the stage; discard it."""
-
-    async def seal(self) -> Digest:
-        """No more bytes; all are in the file and hashed."""
-
-    async def publish(self) -> None:
-        """Durable under `key` when this returns. StorageUnavailable when the stage was swept away."""
-
-    async def discard(self) -> None:
-        """Delete the bytes, published or not; repeating it, or discarding what is gone, is fine."""
-
-    def blocks(self) -> AsyncIterator[bytes]:
-        """The sealed bytes, in order, until `publish` or `discard`."""
-
-
-class Piece(Protocol):
-    """One request's hold on a span of a blob that arrives in pieces. Nobody else can write there meanwhile."""
-
-    @property
-    def size(self) -> int:
-        """Bytes accepted so far."""
-
-    def expect(self, present: Sequence[Span]) -> None:
-        """Before the first write: which bytes are in the blob already. Those are compared and not written again."""
-
-    async def write(self, data: bytes) -> None:
-        """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
-        the piece; release it."""
-
-    async def sync(self) -> None:
-        """All bytes accepted so far are durable when this returns."""
-
-    def keep(self) -> None:
-        """Those bytes are recorded: they will never change."""
-
-    async def release(self) -> None:
-        """Let go of the span, whatever was written; repeating it is fine."""
-
-
-class Assembly(Protocol):
-    """The hold on a whole blob that arrived in pieces. No piece of it is held meanwhile."""
-
-    key: str
-
-    @property
-    def path(self) -> str:
-        """A local file with the sealed bytes, readable until `publish` or `release`."""
-
-    async def seal(self, size: int) -> Digest:
-        """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order."""
-
-    async def publish(self) -> None:
-        """Durable under `key` when this returns. May be repeated, also under another hold."""
-
-    async def discard(self) -> None:
-        """Delete the bytes, published or not."""
-
-    async def release(self) -> None:
-        """Let go; what is published stays so, what is not stays an unfinished blob."""
-
-
-class OpenBlob(Protocol):
-    """An open blob; stays readable after a deletion. Close it."""
-
-    size: int
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; fewer only at the end of the blob."""
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
-    """A published or staged blob as the sweeper and fsck see it. `age` in seconds."""
-
-    key: str
-    size: int
-    age: float
-
-
-class BlobStore(Protocol):
-    """Immutable bytes under random keys; a public_id never becomes a path."""
-
-    async def stage(self) -> Stage: ...
-
-    async def begin(self) -> str:
-        """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept."""
-
-    async def piece(self, key: str, span: Span) -> Piece:
-        """Hold a span of an unfinished blob. ChunkInProgress when somebody holds a part of it.
-
-        Whether the blob may still be written has to be asked after this: it cannot be published as long as a piece of
-        it is held.
-        """
-
-    async def assembly(self, key: str) -> Assembly:
-        """Hold all of an unfinished blob. ChunkInProgress when somebody holds it, or a part of it."""
-
-    async def open(self, key: str) -> OpenBlob | None: ...
-
-    async def delete(self, key: str) -> None:
-        """Gone when this returns, published or staged; deleting what is not there is fine."""
-
-    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        """Every published blob whose key begins with `prefix`, in no order."""
-
-    def staged(self) -> AsyncIterator[StoredBlob]:
-        """Every staged blob, in no order; `age` since it was last written to."""
-
-    async def digest(self, key: str) -> Digest | None:
-        """Read a published blob anew; StorageUnavailable when its bytes cannot be read."""
-
-    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
-        """Delete staged blobs untouched for so many seconds, but for those keys; how many."""
-
-    async def ping(self) -> None:
-        """Return when the store can be written."""
-
-
-class Inspector(Protocol):
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
-        """What the file at `path` is, decided by its bytes alone.
-
-        `requested` is what it was uploaded as; None is `auto`: image or video where a decoder exists for the
-        format, raw otherwise. `raw` takes anything. InvalidMedia when the bytes are not what was requested, or a
-        decoder failed, crashed or timed out; MediaTooLarge when the header already promises too much;
-        ServerBusy when no decoder becomes free in time.
-        """
-
-    async def ping(self) -> None:
-        """Return when the decoders answer."""
