@@ -198,6 +198,20 @@ def test_a18_the_error_tells_the_string_and_no_secret(params: dict[str, str], se
     assert not any(sign(string, secret, algorithm) in text for algorithm in Algorithm)
 
 
+@pytest.mark.parametrize(
+    ("signature", "shown"),
+    [
+        ("dfe8B47c", "dfe8B47c"),
+        ("<script>alert(1)</script>\r\nX: y", "scriptalert1scriptXy"),
+        ("f" * 1000, "f" * 128),
+        ("", ""),
+    ],
+)
+def test_a18_the_error_shows_of_the_signature_what_is_harmless(signature: str, shown: str) -> None:
+    with pytest.raises(InvalidSignature, match=rf"^Invalid Signature {shown}\. String to sign - 'timestamp=1'\.$"):
+        verify({"timestamp": "1"}, signature, ["secret"])
+
+
 def test_all_at_once_a_genuine_request_passes() -> None:
     """The other side of every refusal above."""
     params = collect(signed(SIGNED, algorithm=SHA256).items())

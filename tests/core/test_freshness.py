@@ -1,5 +1,7 @@
 """How long a signature lives, and how that is said."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +85,14 @@ def test_a_grant_is_remembered_for_as_long_as_it_could_be_used(
 def test_utc(timestamp: float, text: str) -> None:
     """Also a moment that no calendar here can hold has a text: clients choose the timestamp."""
     assert utc(timestamp) == text
+
+
+def test_the_time_zone_of_the_machine_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Kathmandu")
+        time.tzset()
+        assert utc(1712841818) == "2024-04-11 13:23:38 +0000"
+    time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -215,10 +215,19 @@ def test_check_route(requested: ResourceType | None) -> None:
         check_route({"resource_type": "other"}, "demo", requested)
 
 
-def test_allowed_formats_that_name_none_are_refused() -> None:
-    """They would refuse every file with a message that lists nothing."""
-    with pytest.raises(InvalidParameter, match="names no format"):
-        read_parameters({"allowed_formats": ","})
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("allowed_formats", "names no format. Write jpg,png, or leave it out."),
+        ("origin", "names no origin. Write https://app.example, or leave it out."),
+    ],
+)
+@pytest.mark.parametrize("value", [",", " , ,"])
+def test_a_list_that_names_nothing_is_refused(name: str, told: str, value: str) -> None:
+    """It would refuse every upload with a message that lists nothing."""
+    with pytest.raises(InvalidParameter) as caught:
+        read_parameters({name: value})
+    assert str(caught.value) == f"Parameter {name} {told}"
 
 
 @pytest.mark.parametrize("value", ["true", "1", "anything"])

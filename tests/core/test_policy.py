@@ -144,6 +144,13 @@ def test_media_at_the_limits_passes(facts: MediaFacts) -> None:
     judge_media(facts, _digest(), None, ANYTHING, LIMITS)
 
 
+def test_a_still_picture_has_no_area_of_all_frames() -> None:
+    """Known to be still, or not known to be anything else."""
+    limits = Limits(max_image_pixels=1000, max_total_pixels=500, max_frames=1)
+    for pages in (1, None):
+        judge_dimensions(_facts(IMAGE, width=1000, height=1, pages=pages), limits)
+
+
 @pytest.mark.parametrize(("kind", "limit"), [(IMAGE, 100), (VIDEO, 200), (RAW, 300)])
 def test_the_size_is_judged_again_by_what_the_file_is(kind: ResourceType, limit: int) -> None:
     """An upload to `auto` was received under the largest limit."""

@@ -51,7 +51,7 @@ def test_later_parts_may_differ_in_what_varies_by_itself(params: dict[str, str])
     ],
 )
 def test_and_in_nothing_else(params: dict[str, str], requested: ResourceType | None, named: str) -> None:
-    with pytest.raises(ChunkConflict, match=f"^Parameter {named} differs"):
+    with pytest.raises(ChunkConflict, match=f"^Parameter {named} differs .*another X-Unique-Upload-Id\\.$"):
         check_parameters(SERIES, params, requested)
 
 
@@ -63,16 +63,16 @@ def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "chunk"),
+    ("total", "chunk", "told"),
     [
-        (None, Chunk(Span(0, 5), 5)),  # below what is there
-        (None, Chunk(Span(0, 5), 9)),
-        (20, Chunk(Span(0, 5), 21)),
-        (20, Chunk(Span(15, 21), None)),
+        (None, Chunk(Span(0, 5), 5), "has 5 bytes, yet there are chunks up to byte 10"),  # below what is there
+        (None, Chunk(Span(0, 5), 9), "has 9 bytes, yet there are chunks up to byte 10"),
+        (20, Chunk(Span(0, 5), 21), "says the file has 21 bytes, an earlier one said 20"),
+        (20, Chunk(Span(15, 21), None), "has 20 bytes, yet there are chunks up to byte 21"),
     ],
 )
-def test_totals_that_contradict(total: int | None, chunk: Chunk) -> None:
-    with pytest.raises(ChunkConflict):
+def test_totals_that_contradict(total: int | None, chunk: Chunk, told: str) -> None:
+    with pytest.raises(ChunkConflict, match=told):
         check_chunk(replace(SERIES, spans=(Span(8, 10),), total=total), chunk)
 
 

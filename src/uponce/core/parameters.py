@@ -7,6 +7,7 @@ unknown. The last two are refused by name: nothing is silently ignored.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from uponce.core.canonical import UNSIGNED
@@ -75,13 +76,10 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:100])
 
 
-def _text(limit: int) -> Callable[[str, str], str]:
-    def read(name: str, value: str) -> str:
-        if len(value) > limit:
-            raise InvalidParameter(f"Parameter {name} has {len(value)} characters, {limit} are allowed.")
-        return value
-
-    return read
+def _text(name: str, value: str, *, limit: int) -> str:
+    if len(value) > limit:
+        raise InvalidParameter(f"Parameter {name} has {len(value)} characters, {limit} are allowed.")
+    return value
 
 
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
@@ -93,15 +91,10 @@ def _boolean(name: str, value: str) -> bool:
     return _BOOLEANS[value]
 
 
-def _integer(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not low <= int(value) <= high:
-            raise InvalidParameter(
-                f"Parameter {name} must be a whole number from {low} to {high}, not '{_shown(value)}'."
-            )
-        return int(value)
-
-    return read
+def _positive(name: str, value: str, *, limit: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", value) or not 1 <= int(value) <= limit:
+        raise InvalidParameter(f"Parameter {name} must be a whole number from 1 to {limit}, not '{_shown(value)}'.")
+    return int(value)
 
 
 def _public_id(name: str, value: str) -> str:
@@ -176,6 +169,8 @@ def _sha256(name: str, value: str) -> str:
 
 def _origins(name: str, value: str) -> tuple[str, ...]:
     origins = _list(value)
+    if not origins:
+        raise InvalidParameter("Parameter origin names no origin. Write https://app.example, or leave it out.")
     for origin in origins:
         if not re.fullmatch(r"https?://[^/?#\s]+", origin):
             raise InvalidParameter(
@@ -185,25 +180,25 @@ def _origins(name: str, value: str) -> tuple[str, ...]:
 
 
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
-    "timestamp": _text(13),
+    "timestamp": partial(_text, limit=13),
     "public_id": _public_id,
     "public_id_prefix": _folder,
     "folder": _folder,
     "use_filename": _boolean,
     "unique_filename": _boolean,
-    "filename_override": _text(255),
+    "filename_override": partial(_text, limit=255),
     "discard_original_filename": _boolean,
     "overwrite": _boolean,
     "type": _type,
     "tags": _tags,
     "context": _context,
     "allowed_formats": _formats,
-    "nonce": _text(MAX_NONCE_LENGTH),
-    "valid_for": _integer(1, 10**9),
-    "max_bytes": _integer(1, 10**15),
+    "nonce": partial(_text, limit=MAX_NONCE_LENGTH),
+    "valid_for": partial(_positive, limit=10**9),
+    "max_bytes": partial(_positive, limit=10**15),
     "sha256": _sha256,
     "origin": _origins,
-    "max_uses": _integer(1, MAX_USES),
+    "max_uses": partial(_positive, limit=MAX_USES),
 }
 _NAMING = ("public_id", "public_id_prefix", "folder", "use_filename", "unique_filename", "filename_override")
 # Part of what is signed, with no meaning of their own: the timestamp is read by freshness, a nonce just varies.
