@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from uponce.adapters.blobs import local
+from uponce.adapters.blobs.files import sync_folder
 from uponce.app.ports import Stage
 from uponce.core.errors import UponceError
 
@@ -25,8 +26,8 @@ BLOCK = bytes(65_536)
 
 MUTANTS: dict[str, Callable[[], object]] = {
     "no fsync at all": lambda: patch("os.fsync", lambda _: None).start(),
-    "no folder fsync": lambda: patch.object(local, "_sync_folder", lambda _: None).start(),
-    "fsync after rename": lambda: patch.object(local.LocalStage, "_publish", _rename_first).start(),
+    "no folder fsync": lambda: patch("uponce.adapters.blobs.local.sync_folder", lambda _: None).start(),
+    "fsync after rename": lambda: patch.object(local.LocalBlobStore, "put", _rename_first).start(),
 }
 
 
@@ -52,12 +53,11 @@ class FixedIds:
     base36 = hex
 
 
-def _rename_first(self: local.LocalStage) -> None:
-    target = self._store.path_of(self.key)
-    self._path.rename(target)
-    os.fsync(self._writable())
-    local._sync_folder(target.parent)
-    self._close()
+def _rename_first(self: local.LocalBlobStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
+    target = self.path_of(key)
+    path.rename(target)
+    os.fsync(descriptor)
+    sync_folder(target.parent)
 
 
 async def code_of(work: Awaitable[object]) -> str:

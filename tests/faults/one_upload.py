@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.faults.operator import recover, settings
-from uponce.adapters.blobs.local import LocalBlobStore, _guarded
+from uponce.adapters.blobs.files import guarded
+from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.manage_keys import set_up
@@ -53,7 +54,7 @@ class InlineBlobs(LocalBlobStore):
     """Works in the thread of its caller: system calls are counted per thread, and must be the same in every run."""
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        return _guarded(work)
+        return guarded(work)
 
 
 class RawInspector:

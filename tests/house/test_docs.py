@@ -10,8 +10,8 @@ from starlette.routing import Route, Router
 
 from uponce.adapters.media.formats import FORMATS
 from uponce.app.services import Services
+from uponce.core.media_types import MEDIA_TYPES
 from uponce.web.app import create_app
-from uponce.web.delivery import CONTENT_TYPES
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
@@ -138,4 +138,4 @@ def test_the_tests_that_the_guarantees_name_exist() -> None:
 
 def test_every_readable_format_is_served_as_what_it_is() -> None:
     """A format that is inspected but has no content type would only be a download."""
-    assert set(FORMATS) == set(CONTENT_TYPES)
+    assert set(FORMATS) == set(MEDIA_TYPES)

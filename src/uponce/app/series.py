@@ -25,6 +25,7 @@ from uponce.core.errors import (
     StorageUnavailable,
     Unavailable,
 )
+from uponce.core.media_types import media_type
 from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.series import Chunk, Series, check_chunk, freeze
@@ -210,7 +211,7 @@ async def _judge(services: Services, series: Series, assembly: Assembly) -> Draf
 
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
-        await assembly.publish()
+        await assembly.publish(media_type(draft.facts))
         committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
         return await read_back(services, draft.blob_key, unknown)
@@ -226,5 +227,6 @@ async def _give_up(services: Services, series: Series, assembly: Assembly, calle
             refusal = record and refusal_of(record, grant.max_uses)
             if isinstance(refusal, GrantRefused):
                 await services.database.record_refusal(grant, refusal.code, caller)
-        await services.database.end_series(series.id)
-        await assembly.discard()
+        # Whoever ended it before us sees to the bytes, or has committed them from another server.
+        if await services.database.end_series(series.id):
+            await assembly.discard()

@@ -15,6 +15,7 @@ from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
+from uponce.core.media_types import media_type
 from uponce.core.policy import judge_content
 from uponce.core.values import Caller, Digest, Grant
 
@@ -89,7 +90,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     commit happened; else the sweeper finds out later.
     """
     try:
-        await stage.publish()
+        await stage.publish(media_type(draft.facts))
         committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
         return await _read_back(services, verified.grant, draft, unknown)

@@ -9,43 +9,14 @@ from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
+from uponce.core.media_types import BINARY, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
-from uponce.core.values import Asset, DeliveryType, ResourceType
+from uponce.core.values import Asset, DeliveryType
 from uponce.web.body import Receive, Scope, Send
 from uponce.web.request import Head, read_head
 from uponce.web.respond import send_error
 
 METHODS = ("GET", "HEAD")
-_BLOCK = 256 * 1024
-_BINARY = "application/octet-stream"
-
-# Formats that a browser may show: none of them runs script. Everything else is a download of bytes.
-CONTENT_TYPES = {
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "gif": "image/gif",
-    "webp": "image/webp",
-    "avif": "image/avif",
-    "tiff": "image/tiff",
-    "mp4": "video/mp4",
-    "mov": "video/quicktime",
-    "3gp": "video/3gpp",
-    "webm": "video/webm",
-    "mkv": "video/x-matroska",
-    "avi": "video/x-msvideo",
-    "flv": "video/x-flv",
-    "wmv": "video/x-ms-wmv",
-    "mpg": "video/mpeg",
-    "ts": "video/mp2t",
-    "m4a": "audio/mp4",
-    "mp3": "audio/mpeg",
-    "wav": "audio/wav",
-    "ogg": "audio/ogg",
-    "flac": "audio/flac",
-    "aac": "audio/aac",
-    "aiff": "audio/aiff",
-    "amr": "audio/amr",
-}
 
 # Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
 _INERT = (
@@ -154,7 +125,7 @@ async def _stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) 
 async def _pieces_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
     offset, left = piece.start, piece.length
     while left:
-        block = await blob.read(offset, min(_BLOCK, left))
+        block = await blob.read(offset, min(blob.block_bytes, left))
         if not block:
             return  # shorter than promised; the server closes the connection and the client sees it
         offset, left = offset + len(block), left - len(block)
@@ -171,15 +142,13 @@ def _headers(asset: Asset) -> list[tuple[bytes, bytes]]:
         (b"cache-control", cache),
         *_INERT,
     ]
-    if _content_type(asset) == _BINARY.encode():
+    if _content_type(asset) == BINARY.encode():
         headers.append((b"content-disposition", _attachment(asset)))
     return headers
 
 
 def _content_type(asset: Asset) -> bytes:
-    if asset.name.resource_type is ResourceType.RAW:
-        return _BINARY.encode()
-    return CONTENT_TYPES.get(asset.facts.format or "", _BINARY).encode()
+    return media_type(asset.facts).encode()
 
 
 def _attachment(asset: Asset) -> bytes:

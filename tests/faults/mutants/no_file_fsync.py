@@ -1,19 +1,20 @@
 """A launcher of `uponce` whose blobs are renamed and committed before their bytes are on the disk."""
 
-from uponce.adapters.blobs.local import LocalStage, _rename, _sync_folder
+from pathlib import Path
+
+from uponce.adapters.blobs.files import sync_folder
+from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.cli import main
 
 
-def publish(self: LocalStage) -> None:
-    target = self._store.path_of(self.key)
-    with self._lock:
-        _rename(self._path, target)
-        _sync_folder(target.parent)
-        self._close()
+def put(self: LocalBlobStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
+    target = self.path_of(key)
+    path.rename(target)
+    sync_folder(target.parent)
 
 
 # At import, not under the guard: worker processes import this file and never run it.
-LocalStage._publish = publish  # type: ignore[method-assign]
+LocalBlobStore.put = put  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

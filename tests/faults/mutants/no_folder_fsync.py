@@ -9,7 +9,7 @@ from uponce.adapters.database.sqlite import connection
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.
-local._sync_folder = lambda folder: None
+local.sync_folder = lambda folder: None  # type: ignore[attr-defined]
 connection._SETTINGS = (*connection._SETTINGS, "PRAGMA wal_autocheckpoint = 20")  # type: ignore[assignment]
 
 if __name__ == "__main__":

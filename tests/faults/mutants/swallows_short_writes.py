@@ -4,7 +4,7 @@ import os
 import sys
 
 from tests.faults import failing_upload
-from uponce.adapters.blobs import local
+from uponce.adapters.blobs import stages
 
 
 def write_once(descriptor: int, blocks: list[bytes]) -> None:
@@ -12,7 +12,7 @@ def write_once(descriptor: int, blocks: list[bytes]) -> None:
         os.writev(descriptor, blocks)
 
 
-local._write_all = write_once
+stages.write_all = write_once  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     failing_upload.main(*sys.argv[1:])

@@ -14,19 +14,34 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Disk(Protocol):
-    """What the writers need of their store."""
+class Yard(Protocol):
+    """What those who work on staged files need of their store. All but the two executors blocks."""
 
     staging: Path
 
     @property
     def buffer_bytes(self) -> int: ...
 
-    def path_of(self, key: str) -> Path: ...
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run what touches the local disk."""
 
-    def sync_folder(self, folder: Path) -> None: ...
+    async def delete(self, key: str) -> None:
+        """Staged and published."""
 
-    async def in_thread(self, work: Callable[[], T]) -> T: ...
+    async def in_publisher(self, work: Callable[[], T]) -> T:
+        """Run what touches the place where published blobs are kept."""
+
+    def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
+        """The open file at `path` becomes durable under `key`. It may be gone from its path then."""
+
+    def withdraw(self, key: str) -> None:
+        """Delete what is published under `key`, if anything is."""
+
+    def take_back(self, key: str, path: Path) -> None:
+        """What is published under `key` is a staged file at `path` again."""
+
+    def open_unfinished(self, key: str) -> int | None:
+        """A descriptor of the file of an unfinished blob, also of one that was published and not committed."""
 
 
 class Gathering(ABC):
@@ -36,7 +51,7 @@ class Gathering(ABC):
     write could land in whatever file got the same number next.
     """
 
-    def __init__(self, store: Disk) -> None:
+    def __init__(self, store: Yard) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._size = 0

@@ -1,4 +1,4 @@
-"""Blobs that arrive in pieces, on a local disk: one sparse file in the staging folder, written in place.
+"""Blobs that arrive in pieces: one sparse file in the staging folder, written in place.
 
 Who writes a span, or completes the whole, holds a lock of the kernel on just these bytes of the file, an open file
 description lock: it works between server processes, and it is gone when its process dies.
@@ -14,16 +14,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from uponce.adapters.blobs.gathering import Disk, Gathering
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, sync_folder
+from uponce.adapters.blobs.gathering import Gathering, Yard
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable, UponceError
+from uponce.core.media_types import BINARY
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
-_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK_BYTES = 1024 * 1024
 _MOST_PREFIXES = 4096
 _TO_THE_END = 0  # as a length, to fcntl
 _RETRY_SECONDS = 2
@@ -91,20 +90,22 @@ class Hold:
         self.close()
 
 
-def make_empty(store: Disk, key: str) -> None:
+def make_empty(store: Yard, key: str) -> None:
     """In a thread. A file with a durable name, before anything can be recorded of it."""
-    os.close(os.open(store.staging / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, 0o600))
-    store.sync_folder(store.staging)
+    os.close(os.open(store.staging / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600))
+    sync_folder(store.staging)
 
 
-def hold(store: Disk, key: str, span: Span | None) -> Hold:
+def hold(store: Yard, key: str, span: Span | None) -> Hold:
     """In a thread. Lock a span, or all; StorageUnavailable when there is no such file."""
-    # In this order, since completing renames the one to the other.
-    for path in (store.staging / key, store.path_of(key)):
-        with suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDWR | _SAFE)
-            return _locked(descriptor, span.start, span.size) if span else _locked(descriptor, 0, _TO_THE_END)
-    raise _gone(f"no blob {key}")
+    descriptor = store.open_unfinished(key)
+    if descriptor is None:
+        raise StorageUnavailable(
+            "The bytes that arrived of this upload cannot be found. Nothing was spent; send this again, or begin anew.",
+            detail=f"no blob {key}",
+            retry_after=1,
+        )
+    return _locked(descriptor, span.start, span.size) if span else _locked(descriptor, 0, _TO_THE_END)
 
 
 def _locked(descriptor: int, start: int, length: int) -> Hold:
@@ -121,10 +122,10 @@ def _locked(descriptor: int, start: int, length: int) -> Hold:
     return hold
 
 
-class LocalPiece(Gathering):
+class FilePiece(Gathering):
     """The Piece port."""
 
-    def __init__(self, store: Disk, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
+    def __init__(self, store: Yard, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
         super().__init__(store)
         self._key = key
         self._span = span
@@ -186,22 +187,26 @@ class LocalPiece(Gathering):
         self._position += len(block)
 
 
-class LocalAssembly:
+class FileAssembly:
     """The Assembly port."""
 
-    def __init__(self, store: Disk, key: str, hold: Hold, prefixes: Prefixes) -> None:
+    def __init__(self, store: Yard, key: str, hold: Hold, prefixes: Prefixes) -> None:
         self._store = store
         self.key = key
         self._hold = hold
         self._prefixes = prefixes
         self._staged = store.staging / key
-        self._published = store.path_of(key)
+        self._published = False
 
     @property
     def path(self) -> str:
         return str(self._staged)
 
     async def seal(self, size: int) -> Digest:
+        if not await self._store.in_thread(
+            self._staged.exists
+        ):  # published by a completion that could not commit; decoders read staged files
+            await self._store.in_publisher(lambda: self._store.take_back(self.key, self._staged))
         await self._store.in_thread(lambda: self._cut(size))
         prefix = self._prefixes.get(self.key)
         hashes = prefix.md5, prefix.sha256
@@ -209,15 +214,22 @@ class LocalAssembly:
         await asyncio.gather(*(self._hash(hash_, prefix.end, size) for hash_ in hashes))
         return Digest(size, *(hash_.hexdigest() for hash_ in hashes))
 
-    async def publish(self) -> None:
-        await self._store.in_thread(self._publish)
+    async def publish(self, media_type: str = BINARY) -> None:
+        number = self._hold.number
+        await self._store.in_publisher(lambda: self._store.put(self.key, self._staged, number(), media_type))
+        self._published = True
 
     async def discard(self) -> None:
-        await self._store.in_thread(self._discard)
+        await self._store.delete(self.key)
 
     async def release(self) -> None:
         with suppress(UponceError):
-            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._hold.close)))
+            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
+
+    def _release(self) -> None:
+        if self._published:
+            self._staged.unlink(missing_ok=True)
+        self._hold.close()
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         def work() -> None:
@@ -228,19 +240,7 @@ class LocalAssembly:
 
     def _cut(self, size: int) -> None:
         """Chunks that were broken off may have left bytes behind the end."""
-        if not self._staged.exists():  # published by a completion that could not commit; decoders read staged files
-            self._published.rename(self._staged)
         os.ftruncate(self._hold.number(), size)
-
-    def _publish(self) -> None:
-        os.fsync(self._hold.number())
-        _rename(self._staged, self._published)
-        self._store.sync_folder(self._published.parent)
-
-    def _discard(self) -> None:
-        self._prefixes.drop(self.key)
-        self._staged.unlink(missing_ok=True)
-        self._published.unlink(missing_ok=True)
 
 
 def _compare(descriptor: int, data: memoryview, position: int) -> None:
@@ -261,33 +261,13 @@ def _write(descriptor: int, data: memoryview, position: int) -> None:
 
 
 def _parts(data: memoryview) -> Iterator[memoryview]:
-    return (data[start : start + _BLOCK_BYTES] for start in range(0, len(data), _BLOCK_BYTES))
+    return (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
 
 
 def _blocks(hold: Hold, start: int, end: int) -> Iterator[bytes]:
     """On a descriptor of its own, which a cancelled caller cannot close under it; it shares the lock."""
     descriptor = os.dup(hold.number())
     try:
-        while start < end:
-            block = os.pread(descriptor, min(_BLOCK_BYTES, end - start), start)
-            if not block:
-                raise OSError(errno.EIO, f"the file ends at {start}, before {end}")
-            yield block
-            start += len(block)
+        yield from blocks_of(descriptor, start, end)
     finally:
         os.close(descriptor)
-
-
-def _rename(staged: Path, target: Path) -> None:
-    try:
-        staged.rename(target)
-    except FileNotFoundError as error:
-        raise _gone(str(error)) from error
-
-
-def _gone(detail: str) -> StorageUnavailable:
-    return StorageUnavailable(
-        "The bytes that arrived of this upload cannot be found. Nothing was spent; send this again, or begin anew.",
-        detail=detail,
-        retry_after=1,
-    )

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from uponce.core.media_types import BINARY
 from uponce.core.spans import Span
 from uponce.core.values import Digest
 
@@ -27,8 +28,11 @@ class Stage(Protocol):
     async def seal(self) -> Digest:
         """No more bytes; all are in the file and hashed."""
 
-    async def publish(self) -> None:
-        """Durable under `key` when this returns. StorageUnavailable when the stage was swept away."""
+    async def publish(self, media_type: str = BINARY) -> None:
+        """Durable under `key` when this returns. StorageUnavailable when the stage was swept away.
+
+        `media_type` is for stores that serve the bytes themselves.
+        """
 
     async def discard(self) -> None:
         """Delete the bytes, published or not; repeating it, or discarding what is gone, is fine."""
@@ -73,7 +77,7 @@ class Assembly(Protocol):
     async def seal(self, size: int) -> Digest:
         """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order."""
 
-    async def publish(self) -> None:
+    async def publish(self, media_type: str = BINARY) -> None:
         """Durable under `key` when this returns. May be repeated, also under another hold."""
 
     async def discard(self) -> None:
@@ -84,9 +88,14 @@ class Assembly(Protocol):
 
 
 class OpenBlob(Protocol):
-    """An open blob; stays readable after a deletion. Close it."""
+    """An open blob. Close it.
+
+    It stays readable after a deletion, or fails with StorageUnavailable: never other bytes. `block_bytes` is the
+    length in which it is best read.
+    """
 
     size: int
+    block_bytes: int
 
     async def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`; fewer only at the end of the blob."""

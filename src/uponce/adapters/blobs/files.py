@@ -1,0 +1,145 @@
+"""Files on a local disk, as the blob stores use them. All of it blocks but for OpenFile."""
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from uponce.app.ports import StoredBlob
+from uponce.core.errors import StorageFull, StorageUnavailable
+from uponce.core.values import Digest
+
+T = TypeVar("T")
+
+KEY = re.compile(r"[0-9a-f]{32}")
+SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
+PRIVATE = 0o700
+BLOCK_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
+_MAX_VECTOR = 1024  # IOV_MAX on Linux
+_RETRY_SECONDS = 5
+
+
+class Threads(Protocol):
+    async def in_thread(self, work: Callable[[], T]) -> T: ...
+
+
+class OpenFile:
+    """The OpenBlob port. Closes itself when the last reference goes: a cancelled `open` has nobody who could do it."""
+
+    block_bytes = _READ_BYTES
+
+    def __init__(self, threads: Threads, descriptor: int, size: int) -> None:
+        self._threads = threads
+        self._descriptor: int | None = descriptor
+        self.size = size
+
+    async def read(self, offset: int, length: int) -> bytes:
+        descriptor = self._descriptor
+        assert descriptor is not None
+        return await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def checked(key: str) -> str:
+    """The key, which is good as a part of a path; StorageUnavailable when it is none."""
+    if not KEY.fullmatch(key):
+        raise StorageUnavailable("The stored bytes cannot be addressed.", detail=f"bad blob key {key!r}")
+    return key
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Do the work; what the operating system refuses becomes one of our errors."""
+    try:
+        return work()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                "The storage has no space left. Nothing was stored; send the request again later.",
+                detail=str(error),
+                retry_after=_RETRY_SECONDS,
+            ) from error
+        raise StorageUnavailable(
+            "The storage cannot be used right now. Nothing was stored; send the request again.",
+            detail=str(error),
+            retry_after=_RETRY_SECONDS,
+        ) from error
+
+
+def swept(error: FileNotFoundError) -> StorageUnavailable:
+    """What it means when a staged file is gone."""
+    return StorageUnavailable(
+        "The upload paused for so long that its bytes were swept away. Nothing was spent; send it again.",
+        detail=str(error),
+        retry_after=1,
+    )
+
+
+def write_all(descriptor: int, blocks: list[bytes]) -> None:
+    """`writev` may write less than it was given."""
+    left: list[memoryview] = [memoryview(block) for block in blocks]
+    while left:
+        written = os.writev(descriptor, left[:_MAX_VECTOR])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
+
+
+def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to `end`; OSError when the file has less."""
+    while start < end:
+        block = os.pread(descriptor, min(BLOCK_BYTES, end - start), start)
+        if not block:
+            raise OSError(errno.EIO, f"the file ends at {start}, before {end}")
+        yield block
+        start += len(block)
+
+
+def digest_of(blocks: Iterator[bytes]) -> Digest:
+    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+    for block in blocks:
+        md5.update(block)
+        sha256.update(block)
+        size += len(block)
+    return Digest(size, md5.hexdigest(), sha256.hexdigest())
+
+
+def blobs_in(folder: Path) -> Iterator[StoredBlob]:
+    """The files that are ours by their name; what else lies there is none of the sweeper's business."""
+    now = time.time()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if KEY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    facts = entry.stat(follow_symlinks=False)
+                    yield StoredBlob(entry.name, facts.st_size, now - facts.st_mtime)
+
+
+def make_folder(folder: Path) -> None:
+    """With the parents that are missing, each durable in its own parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True, mode=PRIVATE)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
