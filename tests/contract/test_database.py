@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,24 @@ def test_tightening_a_policy_ends_what_was_used_often(database: Database) -> Non
     assert run(attempt(database, grant("a"), draft(blob="two"))) == "signature_used"
 
 
+def test_the_strictest_policy_that_a_grant_was_used_under_stays(database: Database) -> None:
+    """Loosening it later gives none of the uses back."""
+    told = [
+        run(attempt(database, used, draft(blob=f"b{number}")))
+        for number, used in enumerate([unlimited(grant("a")), grant("a", max_uses=2), unlimited(grant("a"))])
+    ]
+    assert told == ["ok", "ok", "signature_used"]
+
+
+def test_a_use_is_told_with_the_time_of_the_last_one(backend: Backend, database: Database) -> None:
+    twice = grant("twice", max_uses=2)
+    for number in range(2):
+        run(database.commit(twice, draft(blob=f"b{number}"), CALLER))
+        backend.clock.time += 60
+    with pytest.raises(SignatureUsed, match=r"completed at 2026-01-01 00:01:00 \+0000"):
+        run(database.commit(twice, draft(blob="late"), CALLER))
+
+
 def test_a_refused_commit_leaves_no_trace(database: Database) -> None:
     run(publish(database, "a"))
     before = run(database.find_asset(draft(blob="x").name))
@@ -117,6 +136,12 @@ def test_the_key_is_asked_again_at_the_commit(database: Database) -> None:
     run(database.revoke_key(KEY.api_key))
     with pytest.raises(UnknownApiKey):
         run(publish(database, "a"))
+    assert run(database.find_grant(grant("a").key)) is None
+
+
+def test_a_key_is_of_one_cloud(database: Database) -> None:
+    with pytest.raises(UnknownApiKey):
+        run(database.commit(replace(grant("a"), cloud="elsewhere"), draft(blob="a"), CALLER))
     assert run(database.find_grant(grant("a").key)) is None
 
 

@@ -82,6 +82,23 @@ def test_a_later_use_under_a_wider_window_keeps_the_row_for_longer(database: Dat
     assert revoked.grant.keep_until == wide.keep_until
 
 
+def test_neither_a_use_nor_a_revocation_under_a_narrower_window_shortens_it(database: Database) -> None:
+    narrow, wide = grant("often", max_uses=3), grant("often", max_uses=3, window=10 * WINDOW)
+    for number, subject in enumerate([wide, narrow]):
+        run(database.commit(subject, draft(blob=f"b{number}"), CALLER))
+        record = run(database.find_grant(wide.key))
+        assert record is not None
+        assert record.grant.keep_until == wide.keep_until
+    assert run(database.revoke_grant(narrow, CALLER)).grant.keep_until == wide.keep_until
+
+
+def test_a_row_is_kept_through_its_last_second(backend: Backend, database: Database) -> None:
+    run(publish(database, "a"))
+    for late, dropped in ((0, 0), (1, 1)):
+        backend.clock.time = grant("a").keep_until + late
+        assert run(database.purge(audit_seconds=10**6)) == dropped
+
+
 def test_the_watermark_never_goes_down(backend: Backend, database: Database) -> None:
     run(database.commit(grant("new", at=START + 100, window=1), draft(blob="new"), CALLER))
     run(publish(database, "old"))

@@ -1,0 +1,133 @@
+"""Whether signed parameters may upload: asked before the file is read, and for repeats too."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.app.uploads import CALLER
+from tests.contract.databases import draft
+from tests.world import World
+from uponce.app.authorise import Verified, authorise
+from uponce.core.errors import (
+    InvalidParameter,
+    InvalidSignature,
+    MissingParameter,
+    OriginMismatch,
+    StaleRequest,
+    UnsupportedParameter,
+)
+from uponce.core.values import ResourceType
+
+APP, OTHER = "https://app.example", "https://other.example"
+
+
+def ask(
+    world: World,
+    fields: Mapping[str, str],
+    *,
+    requested: ResourceType | None = None,
+    origin: str | None = None,
+    key: str | None = None,
+) -> Verified:
+    """`key` is the Idempotency-Key."""
+    return asyncio.run(
+        authorise(world.services, "demo", requested, fields, origin=origin, caller=CALLER, idempotency_key=key)
+    )
+
+
+@pytest.mark.parametrize("origin", [APP, "http://localhost:8080"])
+def test_a_signed_origin_lets_those_in_that_it_names(world: World, origin: str) -> None:
+    ask(world, world.sign({"origin": f"{APP},http://localhost:8080"}), origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"), [(OTHER, OTHER), (APP + ".evil.example", APP + ".evil.example"), (None, "no web origin")]
+)
+def test_a_signed_origin_keeps_all_others_out(world: World, origin: str | None, told: str) -> None:
+    with pytest.raises(OriginMismatch) as caught:
+        ask(world, world.sign({"origin": f"{APP},http://localhost:8080"}), origin=origin)
+    assert str(caught.value) == f"This signature is for uploads from {APP}, http://localhost:8080, not from {told}."
+
+
+def test_a_repeat_is_told_to_its_origin_only(world: World) -> None:
+    """A stored answer is as private as the upload was."""
+    fields = world.sign({"origin": APP})
+    with pytest.raises(OriginMismatch):
+        ask(world, fields, key="k")
+    asyncio.run(_commit(world, fields))
+    assert ask(world, fields, origin=APP, key="k").spec.origin == (APP,)
+    for origin in (OTHER, None):
+        with pytest.raises(OriginMismatch, match=f"not from {origin or 'no web origin'}"):
+            ask(world, fields, origin=origin, key="k")
+
+
+async def _commit(world: World, fields: Mapping[str, str]) -> None:
+    """As an upload from APP under the Idempotency-Key `k` would."""
+    verified = await authorise(world.services, "demo", None, fields, origin=APP, caller=CALLER, idempotency_key="k")
+    await world.database.commit(verified.grant, replace(draft(blob="b"), idempotency_key="k"), CALLER)
+
+
+@pytest.mark.parametrize("requested", [*ResourceType, None])
+def test_the_route_may_be_said_again_in_the_parameters(world: World, requested: ResourceType | None) -> None:
+    same = {**world.sign(), "resource_type": requested or "auto", "cloud_name": "demo"}
+    assert ask(world, same, requested=requested).key.api_key == world.browser.api_key
+    with pytest.raises(InvalidParameter, match=f"resource_type must be {requested or 'auto'}, as in the URL"):
+        ask(world, {**same, "resource_type": "other"}, requested=requested)
+
+
+def test_what_a_fence_or_a_purge_forgot_is_stale_before_the_file_is_read(world: World) -> None:
+    fields = world.sign()
+    asyncio.run(world.database.fence(0))
+    with pytest.raises(StaleRequest, match="used signatures have been purged"):
+        ask(world, fields)
+
+
+def test_a_signature_lives_as_long_as_it_was_signed_for(world: World) -> None:
+    fields = world.sign({"valid_for": 60})
+    world.clock.time += 60
+    ask(world, fields)
+    world.clock.time += 1
+    with pytest.raises(StaleRequest, match="more than 1 minute ago"):
+        ask(world, fields)
+
+
+def test_and_no_longer_than_those_of_its_key(world: World) -> None:
+    window = world.browser.window
+    assert ask(world, world.sign({"valid_for": window})).spec.valid_for == window
+    with pytest.raises(InvalidParameter) as caught:
+        ask(world, world.sign({"valid_for": window + 1}))
+    assert str(caught.value) == (
+        f"Parameter valid_for is {window + 1} seconds, signatures of this key live at most {window}."
+    )
+
+
+def test_version_1_is_accepted_of_keys_that_allow_it(world: World) -> None:
+    old = replace(world.browser, api_key="333", allow_v1=True)
+    asyncio.run(world.database.add_key(old))
+    params = {"tags": "a&b"}
+    assert ask(world, world.sign(params, key=old, signature_version=1)).key == old
+    with pytest.raises(InvalidSignature):
+        ask(world, world.sign(params, signature_version=1))
+
+
+def test_an_unsigned_upload_is_told_what_is_missing(world: World) -> None:
+    with pytest.raises(MissingParameter, match=r"^Upload preset must be specified when using unsigned upload$"):
+        ask(world, {"folder": "cats"})
+    with pytest.raises(UnsupportedParameter) as caught:
+        ask(world, {"folder": "cats", "upload_preset": "p"})
+    assert str(caught.value) == "Unsigned uploads with an upload_preset are not supported. Sign the upload."
+
+
+@pytest.mark.parametrize("name", ["api_key", "signature", "timestamp"])
+def test_each_credential_is_needed(world: World, name: str) -> None:
+    fields = world.sign()
+    del fields[name]
+    with pytest.raises(MissingParameter, match=f"^Missing required parameter - {name}$"):
+        ask(world, fields)
+
+
+def test_a_preset_that_was_signed_is_refused_by_its_name(world: World) -> None:
+    with pytest.raises(UnsupportedParameter, match=r"^Parameter upload_preset is not supported by this server yet"):
+        ask(world, world.sign({"upload_preset": "p"}))
