@@ -1,8 +1,10 @@
 """A real `uponce serve` in a process group of its own, on a free port, for tests that speak HTTP or kill it."""
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ from cloudinary.utils import api_sign_request
 
 _URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MULTILINE)
 _LISTENING = re.compile(r"^listening on (http://[^\s:]+:(\d+))\s*$", re.MULTILINE)
+# Below those that the kernel gives to outgoing connections: one of those could take the port of a server that is dead.
+_PORTS = range(12_000, 32_000)
 _START_SECONDS = 60
 _STOP_SECONDS = 20
 
@@ -28,7 +32,8 @@ class Key(NamedTuple):
 
 
 class Server:
-    """Starts, dies and comes back on one data folder and one port. Leaving the context kills its process group.
+    """Starts, dies and comes back on one data folder and one port, chosen if it is 0. Leaving the context kills its
+    process group.
 
     `base`, `cloud`, `browser` (once, upload) and `server` (unlimited, all) are known after the first start,
     and so are the `urls` (CLOUDINARY_URL) that were printed for them, in that order. `env`
@@ -45,7 +50,7 @@ class Server:
         program: Sequence[str] = ("-m", "uponce"),
     ) -> None:
         self.data_dir = data_dir
-        self.port = port
+        self.port = port or _lasting_port()
         self.workers = workers
         self.base = ""
         self.cloud = ""
@@ -169,3 +174,11 @@ class Server:
                 self.kill()
                 raise AssertionError(f"the server did not {what} (exit code {ended}):\n{self.output[-4000:]}")
             time.sleep(0.02)
+
+
+def _lasting_port() -> int:
+    while True:
+        port = random.SystemRandom().choice(_PORTS)  # which no test has seeded
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -142,7 +142,7 @@ class Campaign:
                 while any(staging.iterdir()):
                     await asyncio.sleep(0.05)
         self.server.stop()
-        self.tally.audit(self.server.data_dir, self.receipts)
+        await asyncio.to_thread(self.tally.audit, self.server.data_dir, self.receipts)
         for what in ("assets", "grants", "audit WHERE event = 'spent'"):
             kept = count(self.server.data_dir, what)
             self.tally.expect(
