@@ -11,7 +11,7 @@ import pytest
 from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get, store
-from uponce.adapters.blobs import pieces
+from uponce.adapters.blobs import locks, pieces
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.app.ports import BlobStore, Piece
@@ -104,6 +104,34 @@ def test_a_span_is_held_by_one_at_a_time(store: BlobStore) -> None:
             await store.assembly(key)
         await whole.release()
         await (await store.piece(key, Span(0, 1))).release()
+
+    run(play())
+
+
+def test_who_holds_a_span_is_told_that_it_is_wanted(store: BlobStore) -> None:
+    """As long as somebody asks for a part of it, and only then."""
+
+    async def play() -> None:
+        key = await store.begin()
+        first, second = await store.piece(key, Span(0, 100)), await store.piece(key, Span(100, 200))
+        empty = await store.piece(key, Span(10**17, 10**17))
+
+        async def wanted() -> list[bool]:
+            return [await piece.wanted() for piece in (first, second, empty)]
+
+        assert await wanted() == [False] * 3
+        async with store.asking(key, Span(50, 100)), store.asking(key, Span(99, 100)):
+            assert await wanted() == [True, False, False]
+        async with store.asking(key, Span(99, 101)):
+            assert await wanted() == [True, True, False]
+        async with store.asking(key, None):
+            assert await wanted() == [True] * 3
+        assert await wanted() == [False] * 3
+        for piece in (first, second, empty):
+            await piece.release()
+        whole = await store.assembly(key)
+        async with store.asking(key, Span(0, 1)), store.asking(key, None):
+            await whole.release()
 
     run(play())
 
@@ -214,7 +242,7 @@ def test_only_what_did_not_come_in_order_is_read_again(
     """Twice, once for each hash; nothing when all came in order to one process."""
     seen = 0
 
-    def counted(hold: pieces.Hold, start: int, end: int) -> object:
+    def counted(hold: locks.Hold, start: int, end: int) -> object:
         nonlocal seen
         seen += end - start
         return real(hold, start, end)

@@ -193,6 +193,24 @@ def test_a_series_and_a_plain_upload_race_for_one_grant(backend: Backend, databa
     assert run(play()) == [["ok", "signature_used"]] * 20
 
 
+def test_what_became_of_a_series_is_told_for_an_hour(backend: Backend, database: Database) -> None:
+    """Under the Idempotency-Key of its draft, also when its grant's own time was over before it was complete."""
+
+    async def play() -> None:
+        done = await complete(database, A)
+        backend.clock.time = A.keep_until + 100
+        keyed = replace(draft(blob="blob-one"), idempotency_key="address")
+        committed = await database.commit_series(done.id, keyed, CALLER)
+        for later, told in ((3000, True), (5000, False)):
+            backend.clock.time = A.keep_until + 100 + later
+            await database.purge(10**6)
+            reply = await database.find_reply(A.key, "address")
+            assert (reply is not None) is told
+            assert reply is None or reply.committed == committed
+
+    run(play())
+
+
 def test_two_commits_of_one_series(backend: Backend, database: Database) -> None:
     async def play() -> list[object]:
         servers = [database, backend.server()]

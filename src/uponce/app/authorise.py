@@ -24,17 +24,25 @@ CREDENTIALS = ("api_key", "signature", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs the answer: the key that signed the request, in the same way."""
+
+    api_key: str
+    algorithm: Algorithm
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """Parameters that a key of the cloud really signed, with no word yet on whether they are still good.
 
-    `secret` and `algorithm` are those they were signed with: during a rotation a key has two secrets.
+    `signer` has the secret and the algorithm they were signed with: during a rotation a key has two secrets.
     """
 
     key: ApiKey
     grant: Grant
     spec: UploadSpec
-    algorithm: Algorithm
-    secret: str = field(repr=False)
+    signer: Signer
 
 
 async def verify_signed(services: Services, cloud: str, params: Mapping[str, str]) -> Verified:
@@ -59,7 +67,7 @@ async def verify_signed(services: Services, cloud: str, params: Mapping[str, str
             max_upload_seconds=services.limits.max_upload_seconds,
         ),
     )
-    return Verified(key, grant, spec, verified.algorithm, verified.secret)
+    return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret))
 
 
 async def authorise(
@@ -102,7 +110,7 @@ def check_grant_fresh(services: Services, verified: Verified) -> None:
 async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
     """The grant is unspent, as far as is known by now, and used from where it was signed for."""
     _check_origin(verified.spec, origin)
-    await _refuse_spent(services, verified.grant, caller)
+    await refuse_spent(services, verified.grant, caller)
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
@@ -147,7 +155,8 @@ def _check_origin(spec: UploadSpec, origin: str | None) -> None:
         )
 
 
-async def _refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
+async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
+    """A use of a grant that is used up or revoked, as far as is known by now, is refused and audited."""
     record = await services.database.find_grant(grant.key)
     refusal = record and refusal_of(record, grant.max_uses)
     if refusal:

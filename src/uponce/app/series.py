@@ -6,13 +6,16 @@ it, and none before.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
 
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Signer, Verified
 from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Assembly, Committed, Draft, Piece
 from uponce.app.services import Services
+from uponce.app.takeover import take_over
 from uponce.app.upload import Uploaded, drop_unneeded, read_back
 from uponce.core.errors import (
     BlobCondemned,
@@ -32,7 +35,7 @@ from uponce.core.series import Chunk, Series, check_chunk, freeze
 from uponce.core.spans import Span
 from uponce.core.values import Caller, ResourceType
 
-_POLL_SECONDS = 0.05
+T = TypeVar("T")
 
 
 async def create(
@@ -43,6 +46,7 @@ async def create(
     requested: ResourceType | None,
     filename: str | None,
     upload_id: str | None = None,
+    total: int | None = None,
 ) -> Series:
     """Begin a series of the collected parameters that were verified; or the one that has this upload_id already."""
     grant, limits = verified.grant, services.limits
@@ -53,10 +57,11 @@ async def create(
         upload_id=upload_id,
         requested=requested,
         parameters=freeze(params),
-        algorithm=verified.algorithm,
+        algorithm=verified.signer.algorithm,
         filename=filename,
         blob_key=await services.blobs.begin(),
         created_at=int(services.clock.now()),
+        total=total,
     )
     try:
         series = await services.database.create_series(
@@ -85,13 +90,16 @@ async def status(services: Services, series_id: str) -> Series:
 async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
     """Begin to write a chunk; nobody else may write there until it is discarded.
 
-    ChunkInProgress when somebody does already, ChunkConflict when it does not fit what is there.
+    Who does so now is asked to give way. ChunkInProgress when it does not, because it completes the series;
+    ChunkConflict when the chunk does not fit what is there.
     """
-    try:
-        piece = await services.blobs.piece(series.blob_key, chunk.span)
-    except StorageUnavailable:
-        await status(services, series.id)  # gone, and its bytes with it: then that is the reason
-        raise
+    piece = await _take_over(
+        services,
+        series,
+        chunk.span,
+        lambda: services.blobs.piece(series.blob_key, chunk.span),
+        services.limits.takeover_seconds,
+    )
     try:
         # Only now nobody can complete the series under this request.
         series = await status(services, series.id)
@@ -115,6 +123,10 @@ class Append:
     @property
     def size(self) -> int:
         return self._piece.size
+
+    async def is_wanted(self) -> bool:
+        """Whether a newer request asks for these bytes."""
+        return await self._piece.wanted()
 
     async def write(self, data: bytes) -> None:
         """The next bytes; those that are there already are compared and not written. ChunkConflict spoils it all."""
@@ -158,7 +170,13 @@ async def drop_if_empty(services: Services, series: Series) -> None:
             await assembly.release()
 
 
-async def finish(services: Services, series: Series, verified: Verified, caller: Caller) -> Uploaded:
+async def settled(services: Services, series: Series) -> Series:
+    """The series as soon as no request writes to it: one that does is asked to give way, and keeps what it can."""
+    await (await _hold_all(services, series, services.limits.takeover_seconds)).release()
+    return await status(services, series.id)
+
+
+async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded:
     """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit.
 
     Of several requests that come to this one does it; the others wait, and get SeriesGone. When the server cannot do it
@@ -166,11 +184,11 @@ async def finish(services: Services, series: Series, verified: Verified, caller:
     """
     # Not to be torn in the middle: a cancelled request lets it run to its own end.
     finishing = asyncio.ensure_future(_finish(services, series, caller))
-    return Uploaded(await asyncio.shield(finishing), verified)
+    return Uploaded(await asyncio.shield(finishing), signer)
 
 
 async def _finish(services: Services, series: Series, caller: Caller) -> Committed:
-    assembly = await _hold_all(services, series)
+    assembly = await _hold_all(services, series, services.limits.idle_seconds)
     try:
         series = await status(services, series.id)
         try:
@@ -185,28 +203,28 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
         await assembly.release()
 
 
-async def _hold_all(services: Services, series: Series) -> Assembly:
-    """Wait until no request writes to it or completes it; at most as long as a silent one may hold a piece."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + services.limits.idle_seconds
-    while True:
-        try:
-            return await services.blobs.assembly(series.blob_key)
-        except ChunkInProgress:
-            await status(services, series.id)
-            if loop.time() > until:
-                raise
-        except StorageUnavailable:
-            await status(services, series.id)
-            raise
-        await asyncio.sleep(_POLL_SECONDS)
+async def _hold_all(services: Services, series: Series, seconds: float) -> Assembly:
+    return await _take_over(services, series, None, lambda: services.blobs.assembly(series.blob_key), seconds)
+
+
+async def _take_over(
+    services: Services, series: Series, span: Span | None, hold: Callable[[], Awaitable[T]], seconds: float
+) -> T:
+    asking = services.blobs.asking(series.blob_key, span)
+    try:
+        return await take_over(hold, asking, lambda: status(services, series.id), seconds)
+    except StorageUnavailable:
+        await status(services, series.id)  # gone, and its bytes with it: then that is the reason
+        raise
 
 
 async def _judge(services: Services, series: Series, assembly: Assembly) -> Draft:
     spec = read_parameters(dict(series.parameters))
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
     digest = await assembly.seal(series.received)
-    return await judge(services, wanted, assembly.key, assembly.path, digest)
+    draft = await judge(services, wanted, assembly.key, assembly.path, digest)
+    # Who has only the address of the upload may ask under it what became of it.
+    return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
 
 
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Signer, Verified
 from uponce.app.intake import Arrival, Event, Intake, UploadRequest
 from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
@@ -22,10 +22,10 @@ from uponce.core.values import Caller, Digest, Grant
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What to answer with: the asset, how it came about, and what the request was verified with."""
+    """What to answer with: the asset, how it came about, and who signs the answer."""
 
     committed: Committed
-    verified: Verified
+    signer: Signer
 
 
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
@@ -37,13 +37,13 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         digest = await intake.stage.seal()
         repeated = await _answer_again(services, request, verified, digest)
         if repeated is not None:
-            return Uploaded(repeated, verified)
+            return Uploaded(repeated, verified.signer)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
         draft = await judge(services, wanted, intake.stage.key, intake.stage.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settling = asyncio.ensure_future(_settle(services, verified, draft, intake.release(), request.caller))
-        return Uploaded(await asyncio.shield(settling), verified)
+        return Uploaded(await asyncio.shield(settling), verified.signer)
 
 
 async def take_in(services: Services, intake: Arrival[Any], events: AsyncIterator[Event]) -> None:

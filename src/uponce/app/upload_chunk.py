@@ -12,6 +12,7 @@ from uponce.app.intake import Arrival, Event, UploadRequest
 from uponce.app.ports import Stage
 from uponce.app.series import Append, append, create, drop_if_empty, finish
 from uponce.app.services import Services
+from uponce.app.takeover import giving_way
 from uponce.app.upload import Uploaded, take_in
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
@@ -32,7 +33,8 @@ async def upload_chunk(
     """The asset when this chunk completed it, else what has arrived by now."""
     async with ChunkIntake(services, request, part) as intake:
         try:
-            await take_in(services, intake, events)
+            async with giving_way(intake.is_wanted):
+                await take_in(services, intake, events)
             verified = await intake.complete()
             series = await intake.keep()
         except SeriesGone:
@@ -42,7 +44,7 @@ async def upload_chunk(
     if not series.complete:
         return series
     try:
-        return await finish(services, series, verified, request.caller)
+        return await finish(services, series, verified.signer, request.caller)
     except SeriesGone:
         await check_usable(services, verified, request.origin, request.caller)
         raise
@@ -60,6 +62,9 @@ class ChunkIntake(Arrival[Stage | Append]):
         await super().__aexit__(*details)
         if self._series is not None and details[0] is not None and not self._series.spans:
             await drop_if_empty(self._services, self._series)
+
+    async def is_wanted(self) -> bool:
+        return isinstance(self.stage, Append) and await self.stage.is_wanted()
 
     async def keep(self) -> Series:
         """The chunk is whole: record it."""

@@ -14,9 +14,11 @@ UponceError
 │   ├── FileRefused             the file is wrong
 │   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
 │   ├── SeriesRefused           a part does not fit the series that it belongs to, which stays as it was
-│   │   └── ChunkConflict · ChunkTooSmall · ChunkInProgress · TooManySeries · SeriesGone
+│   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries
+│   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
 │   └── RequestRefused          the request as such is wrong
-│       └── MalformedRequest · RequestTooSlow · NotFound · RangeNotSatisfiable
+│       ├── MalformedRequest · RequestTooSlow · NotFound · RangeNotSatisfiable
+│       └── UnsupportedVersion · UnsupportedContentType
 ├── Unavailable                 the server's doing: nothing is spent, the same request may be sent again
 │   ├── DatabaseUnavailable · OutcomeUnknown
 │   └── StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
@@ -233,10 +235,40 @@ class ChunkInProgress(SeriesRefused):
     code = "chunk_in_progress"
 
 
+class ChunkSuperseded(SeriesRefused):
+    """A newer request for the same bytes took over from this one."""
+
+    code = "chunk_superseded"
+
+
 class TooManySeries(SeriesRefused):
     """As many series are unfinished as a limit allows."""
 
     code = "too_many_series"
+
+
+class OffsetConflict(SeriesRefused):
+    """The bytes do not begin where those that have arrived end."""
+
+    code = "offset_conflict"
+
+
+class ChecksumMismatch(SeriesRefused):
+    """The bytes of a request do not have the checksum that it was sent with; none of them was taken."""
+
+    code = "checksum_mismatch"
+
+
+class SeriesComplete(SeriesRefused):
+    """The series is complete: it has become an asset, and nothing can be added or given up any more."""
+
+    code = "upload_complete"
+
+
+class SeriesExpired(SeriesRefused):
+    """The time in which the series had to be complete is over."""
+
+    code = "upload_expired"
 
 
 class SeriesGone(SeriesRefused):
@@ -271,6 +303,18 @@ class RangeNotSatisfiable(RequestRefused):
     """No requested byte range lies inside the file."""
 
     code = "range_not_satisfiable"
+
+
+class UnsupportedVersion(RequestRefused):
+    """The request speaks another version of the protocol."""
+
+    code = "unsupported_version"
+
+
+class UnsupportedContentType(RequestRefused):
+    """The body is not of the type that is taken here."""
+
+    code = "unsupported_content_type"
 
 
 class Unavailable(UponceError):

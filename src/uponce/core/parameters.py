@@ -69,10 +69,11 @@ def _refuse_foreign(params: Mapping[str, str]) -> None:
             continue
         if name in UNSUPPORTED:
             raise UnsupportedParameter(f"Parameter {name} is not supported by this server yet. Sign without it.")
-        raise UnknownParameter(f"Unknown parameter {_shown(name)}. Check its spelling, or sign without it.")
+        raise UnknownParameter(f"Unknown parameter {shown(name)}. Check its spelling, or sign without it.")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """What a client sent, as a message may repeat it."""
     return "".join(c if c.isprintable() else "?" for c in text[:100])
 
 
@@ -87,13 +88,13 @@ _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 def _boolean(name: str, value: str) -> bool:
     if value not in _BOOLEANS:
-        raise InvalidParameter(f"Parameter {name} must be 1, 0, true or false, not '{_shown(value)}'.")
+        raise InvalidParameter(f"Parameter {name} must be 1, 0, true or false, not '{shown(value)}'.")
     return _BOOLEANS[value]
 
 
 def _positive(name: str, value: str, *, limit: int) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", value) or not 1 <= int(value) <= limit:
-        raise InvalidParameter(f"Parameter {name} must be a whole number from 1 to {limit}, not '{_shown(value)}'.")
+        raise InvalidParameter(f"Parameter {name} must be a whole number from 1 to {limit}, not '{shown(value)}'.")
     return int(value)
 
 
@@ -110,7 +111,7 @@ def _type(name: str, value: str) -> DeliveryType:
         return DeliveryType(value)
     except ValueError:
         raise InvalidParameter(
-            f"Parameter type must be upload, private or authenticated, not '{_shown(value)}'."
+            f"Parameter type must be upload, private or authenticated, not '{shown(value)}'."
         ) from None
 
 
@@ -136,7 +137,7 @@ def _context(name: str, value: str) -> tuple[tuple[str, str], ...]:
     for pair in filter(None, re.split(r"(?<!\\)\|", value)):
         key, *text = re.split(r"(?<!\\)=", pair, maxsplit=1)
         if not key or not text:
-            raise InvalidParameter(f"Parameter context must read key=value|key2=value2, not '{_shown(pair)}'.")
+            raise InvalidParameter(f"Parameter context must read key=value|key2=value2, not '{shown(pair)}'.")
         pairs[_unescaped(key)] = _unescaped(text[0])
     return tuple(pairs.items())
 
@@ -174,7 +175,7 @@ def _origins(name: str, value: str) -> tuple[str, ...]:
     for origin in origins:
         if not re.fullmatch(r"https?://[^/?#\s]+", origin):
             raise InvalidParameter(
-                f"Parameter origin must be a web origin like https://app.example, not '{_shown(origin)}'."
+                f"Parameter origin must be a web origin like https://app.example, not '{shown(origin)}'."
             )
     return origins
 

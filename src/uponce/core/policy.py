@@ -45,6 +45,8 @@ class Limits:
     series_seconds: int = _limit(86400, "Seconds in which an upload in several requests must be complete.")
     max_series: int = _limit(10_000, "Unfinished uploads in several requests, in all.")
     max_series_per_key: int = _limit(1_000, "The same for one API key.")
+    takeover_seconds: int = _limit(10, "Seconds a request waits for an older one to let go of the same upload.")
+    record_bytes: int = _limit(32 * MIB, "Bytes of a tus request after which what has arrived is recorded.")
     skew: int = _limit(300, "Seconds by which a timestamp may lie in the future.")
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:

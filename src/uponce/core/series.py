@@ -113,9 +113,14 @@ def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
         )
 
 
+def expires_at(series: Series, limits: Limits) -> int:
+    """Until when it has to be complete."""
+    return series.created_at + limits.series_seconds
+
+
 def check_alive(series: Series, now: float, limits: Limits) -> None:
     """StaleRequest when the time in which it had to be complete is over."""
-    if now > series.created_at + limits.series_seconds:
+    if now > expires_at(series, limits):
         raise StaleRequest(
             f"Stale request - this upload was begun at {utc(series.created_at)} which is more than "
             f"{duration(limits.series_seconds)} ago. Ask for a new signature and begin again."

@@ -1,7 +1,7 @@
 """The routes, in one list, and what wraps them all: a request id, and an answer whatever happens."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -16,6 +16,7 @@ from uponce.web import delivery, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.respond import send_error, send_json
+from uponce.web.tus import endpoint as tus
 
 log = logging.getLogger("uponce")
 
@@ -29,12 +30,15 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
     """The ASGI application. Uploads and deliveries may come from any origin, without credentials; the signature
     endpoints may not be called across origins at all."""
     signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
+    uploads = tus.TusEndpoint(services, public_url)
     originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
     routes = [
         Route(
             "/v1_1/{cloud}/{resource_type}/upload",
             cors(upload.METHODS, upload.UploadEndpoint(services, public_url)),
         ),
+        *(Route(f"/tus/{{cloud}}{end}", cors(tus.METHODS, uploads, tus.EXPOSED)) for end in ("", "/")),
+        Route("/tus/{cloud}/{signature}/{upload}", cors(tus.UPLOAD_METHODS, uploads, tus.EXPOSED)),
         Route("/v1_1/{cloud}/signatures", signature),
         Route("/v1_1/{cloud}/signatures/{action}", signature),
         Route("/healthz", Only(("GET", "HEAD"), HealthEndpoint())),
@@ -44,13 +48,13 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
     return App(Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan), services)
 
 
-def cors(methods: tuple[str, ...], endpoint: ASGIApp) -> ASGIApp:
+def cors(methods: tuple[str, ...], endpoint: ASGIApp, exposed: Sequence[str] = ()) -> ASGIApp:
     return CORSMiddleware(
         Only(methods, endpoint),
         allow_origins=["*"],
         allow_methods=[*methods, "OPTIONS"],
         allow_headers=["*"],
-        expose_headers=_EXPOSED,
+        expose_headers=[*_EXPOSED, *exposed],
         max_age=3600,
     )
 
@@ -74,7 +78,9 @@ class Only:
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        error = NotFound("There is nothing at this address. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload.")
+        error = NotFound(
+            "There is nothing at this address. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or /tus/<cloud>/."
+        )
         await send_error(scope, receive, send, error, body_complete=False)
 
 

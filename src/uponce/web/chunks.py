@@ -8,6 +8,7 @@ import re
 
 from uponce.app.upload_chunk import NamedChunk
 from uponce.core.errors import EmptyFile, InvalidParameter, MalformedRequest
+from uponce.core.parameters import shown
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.web.request import Head
@@ -51,5 +52,4 @@ def _parse(content_range: str) -> Chunk:
 
 
 def _malformed(content_range: str, why: str) -> MalformedRequest:
-    shown = "".join(c if c.isprintable() else "?" for c in content_range[:100])
-    return MalformedRequest(f"Header Content-Range '{shown}' is not valid: {why}.")
+    return MalformedRequest(f"Header Content-Range '{shown(content_range)}' is not valid: {why}.")

@@ -15,9 +15,9 @@ Json = dict[str, Any]
 
 def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
     """The body of a completed upload."""
-    verified = uploaded.verified
-    answer = asset_body(uploaded.committed.asset, base_url, verified.secret, verified.algorithm)
-    answer["api_key"] = verified.key.api_key
+    signer = uploaded.signer
+    answer = asset_body(uploaded.committed.asset, base_url, signer.secret, signer.algorithm)
+    answer["api_key"] = signer.api_key
     if uploaded.committed.existing:
         answer["existing"] = True
     if uploaded.committed.overwritten:

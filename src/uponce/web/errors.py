@@ -1,4 +1,4 @@
-"""The one table from errors to HTTP statuses.
+"""The one table from errors to HTTP statuses, and where the protocol tus differs from it.
 
 SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only (npm's uploader hides all others, and takes 429 for rate
 limiting), so whatever a person has to read is 400, 401 or 404.
@@ -36,12 +36,19 @@ STATUS: dict[type[UponceError], int] = {
     errors.ChunkConflict: 400,
     errors.ChunkTooSmall: 400,
     errors.ChunkInProgress: 400,
+    errors.ChunkSuperseded: 400,
     errors.TooManySeries: 400,
+    errors.OffsetConflict: 409,
+    errors.ChecksumMismatch: 460,
+    errors.SeriesComplete: 409,
+    errors.SeriesExpired: 410,
     errors.SeriesGone: 404,
     errors.MalformedRequest: 400,
     errors.RequestTooSlow: 400,
     errors.NotFound: 404,
     errors.RangeNotSatisfiable: 416,
+    errors.UnsupportedVersion: 412,
+    errors.UnsupportedContentType: 415,
     errors.DatabaseUnavailable: 503,
     errors.OutcomeUnknown: 503,
     errors.StorageUnavailable: 503,
@@ -52,5 +59,18 @@ STATUS: dict[type[UponceError], int] = {
 }
 
 
+# By what tus clients do: they ask for the offset and go on after 409, 423 and 5xx, and stop after any other 4xx.
+TUS_STATUS: dict[type[UponceError], int] = {
+    errors.ChunkInProgress: 423,
+    errors.FileTooLarge: 413,
+    errors.RequestTooSlow: 409,
+    errors.TooManySeries: 429,
+}
+
+
 def status_of(error: UponceError) -> int:
     return STATUS[type(error)]
+
+
+def tus_status_of(error: UponceError) -> int:
+    return TUS_STATUS.get(type(error), status_of(error))

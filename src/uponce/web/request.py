@@ -32,6 +32,13 @@ _SINGLE = {
     "range",
     "idempotency-key",
     "x-unique-upload-id",
+    "tus-resumable",
+    "upload-length",
+    "upload-defer-length",
+    "upload-offset",
+    "upload-metadata",
+    "upload-checksum",
+    "x-http-method-override",
 }
 
 

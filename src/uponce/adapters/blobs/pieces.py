@@ -1,15 +1,11 @@
 """Blobs that arrive in pieces: one sparse file in the staging folder, written in place.
 
-Who writes a span, or completes the whole, holds a lock of the kernel on just these bytes of the file, an open file
-description lock: it works between server processes, and it is gone when its process dies.
+Who writes a span, or completes the whole, holds a lock on just these bytes of the file.
 """
 
 import asyncio
-import errno
-import fcntl
 import hashlib
 import os
-import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,14 +14,13 @@ from typing import Any
 
 from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, sync_folder
 from uponce.adapters.blobs.gathering import Gathering, Yard
-from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable, UponceError
+from uponce.adapters.blobs.locks import Hold, is_wanted
+from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.media_types import BINARY
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
 _MOST_PREFIXES = 4096
-_TO_THE_END = 0  # as a length, to fcntl
-_RETRY_SECONDS = 2
 
 
 @dataclass(slots=True)
@@ -69,57 +64,10 @@ class Prefixes:
         self._known.pop(key, None)
 
 
-class Hold:
-    """An open file with a lock on some of its bytes, until it is closed; also by the collector, since a cancelled
-    caller has nobody who could close it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def number(self) -> int:
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, "the hold has ended")
-        return self._descriptor
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
-
-
 def make_empty(store: Yard, key: str) -> None:
     """In a thread. A file with a durable name, before anything can be recorded of it."""
     os.close(os.open(store.staging / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600))
     sync_folder(store.staging)
-
-
-def hold(store: Yard, key: str, span: Span | None) -> Hold:
-    """In a thread. Lock a span, or all; StorageUnavailable when there is no such file."""
-    descriptor = store.open_unfinished(key)
-    if descriptor is None:
-        raise StorageUnavailable(
-            "The bytes that arrived of this upload cannot be found. Nothing was spent; send this again, or begin anew.",
-            detail=f"no blob {key}",
-            retry_after=1,
-        )
-    return _locked(descriptor, span.start, span.size) if span else _locked(descriptor, 0, _TO_THE_END)
-
-
-def _locked(descriptor: int, start: int, length: int) -> Hold:
-    hold = Hold(descriptor)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
-    except (BlockingIOError, PermissionError):
-        hold.close()
-        raise ChunkInProgress(
-            "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this "
-            "one again a little later.",
-            retry_after=_RETRY_SECONDS,
-        ) from None
-    return hold
 
 
 class FilePiece(Gathering):
@@ -149,6 +97,9 @@ class FilePiece(Gathering):
         if self._prefix is not None:
             self._prefixes.put(self._key, self._prefix)
 
+    async def wanted(self) -> bool:
+        return await self._store.in_thread(self._is_wanted)
+
     async def release(self) -> None:
         self._pending.clear()
         ending = asyncio.ensure_future(self._store.in_thread(self._release))
@@ -163,6 +114,10 @@ class FilePiece(Gathering):
 
     def _close(self) -> None:
         self._hold.close()
+
+    def _is_wanted(self) -> bool:
+        with self._lock:
+            return is_wanted(self._hold, self._span)
 
     def _sync(self) -> None:
         with self._lock:

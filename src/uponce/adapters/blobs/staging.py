@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,8 @@ from weakref import WeakSet
 
 from uponce.adapters.blobs.files import SAFE, blobs_in, checked, guarded
 from uponce.adapters.blobs.gathering import Gathering
-from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, hold, make_empty
+from uponce.adapters.blobs.locks import WHOLE, ask_for, hold
+from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, make_empty
 from uponce.adapters.blobs.stages import FileStage
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.spans import Span
@@ -61,8 +63,16 @@ class StagingStore(ABC):
         return piece
 
     async def assembly(self, key: str) -> FileAssembly:
-        held = await self.in_thread(lambda: hold(self, key, None))
+        held = await self.in_thread(lambda: hold(self, key, WHOLE))
         return FileAssembly(self, key, held, self._prefixes)
+
+    @asynccontextmanager
+    async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
+        asked = await self.in_thread(lambda: ask_for(self, key, WHOLE if span is None else span))
+        try:
+            yield
+        finally:
+            asked.close()
 
     @property
     def buffer_bytes(self) -> int:

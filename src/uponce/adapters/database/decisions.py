@@ -10,6 +10,7 @@ from uponce.core.series import Series
 from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
 
 _RETRY_SECONDS = 60
+_TOLD_SECONDS = 3600
 
 
 def check_key(grant: Grant, *, known: bool, watermark: int | None) -> None:
@@ -95,8 +96,8 @@ def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
 
 
 def kept_until(grant: Grant, now: float) -> Grant:
-    """A series may have kept it beyond its time: then the row that it is spent into goes with the next purge."""
-    return replace(grant, keep_until=max(grant.keep_until, int(now)))
+    """A series may have kept it beyond its time; what has become of the series is told for a while from now."""
+    return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
 
 
 def refuse_one_of(series: Series, grant: Grant, refusal: GrantRefused) -> GrantRefused:

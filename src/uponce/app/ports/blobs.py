@@ -1,6 +1,7 @@
 """The BlobStore port: bytes that arrive, whole or in pieces, and never change once they are published."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +61,9 @@ class Piece(Protocol):
 
     def keep(self) -> None:
         """Those bytes are recorded: they will never change."""
+
+    async def wanted(self) -> bool:
+        """Whether somebody asks for a part of the span."""
 
     async def release(self) -> None:
         """Let go of the span, whatever was written; repeating it is fine."""
@@ -129,6 +133,9 @@ class BlobStore(Protocol):
 
     async def assembly(self, key: str) -> Assembly:
         """Hold all of an unfinished blob. ChunkInProgress when somebody holds it, or a part of it."""
+
+    def asking(self, key: str, span: Span | None) -> AbstractAsyncContextManager[None]:
+        """Meanwhile every piece that is held of the span, or of the whole blob, is `wanted`, in any server process."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 

@@ -20,7 +20,7 @@ from uponce.adapters.database.decisions import (
     series_gone,
     spending,
 )
-from uponce.adapters.database.postgres import audit, catalog, clock, ledger
+from uponce.adapters.database.postgres import audit, catalog, clock, ledger, replies
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
@@ -121,6 +121,7 @@ async def commit(connection: Connection, series_id: str, draft: Draft, caller: C
         await catalog.put(connection, committed.asset)
     for grant in series.grants:
         await audit.write(connection, grant, spending(committed, caller, now))
+        await replies.keep(connection, kept_until(grant, now), draft, committed)
     await connection.execute("DELETE FROM series WHERE id = %s", (series_id,))
     return committed
 

@@ -12,7 +12,7 @@ from uponce.adapters.database.decisions import (
     spending,
 )
 from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
-from uponce.adapters.database.sqlite import audit, catalog, ledger
+from uponce.adapters.database.sqlite import audit, catalog, ledger, replies
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import GrantRefused
 from uponce.core.series import Chunk, Series, grown
@@ -75,6 +75,7 @@ def commit(connection: sqlite3.Connection, series_id: str, draft: Draft, caller:
     committed = catalog.put(connection, draft, now)
     for grant in series.grants:
         audit.write(connection, grant, spending(committed, caller, now))
+        replies.keep(connection, kept_until(grant, now), draft, committed)
     _delete(connection, series_id)
     return committed
 

@@ -1,0 +1,281 @@
+"""An upload at an address of its own: begin → resume, as often as it breaks off → its fate; or it is given up.
+
+The address is all that the later requests bring: the signature was verified at the beginning, and is spent by the
+commit. Bytes come in order and in requests of any size; what arrived of a request that broke off stays.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from uponce.app.authorise import Signer, authorise, refuse_spent
+from uponce.app.intake import UploadRequest
+from uponce.app.series import Append, append, create, finish, settled, status, terminate
+from uponce.app.services import Services
+from uponce.app.takeover import giving_way
+from uponce.app.upload import Uploaded
+from uponce.core.canonical import collect
+from uponce.core.checksum import Checksum
+from uponce.core.errors import (
+    ChunkSuperseded,
+    EmptyFile,
+    FileTooLarge,
+    MalformedRequest,
+    OffsetConflict,
+    OutcomeUnknown,
+    RequestTooSlow,
+    SeriesComplete,
+    SeriesExpired,
+    SeriesGone,
+    UnknownApiKey,
+    UponceError,
+)
+from uponce.core.freshness import utc
+from uponce.core.parameters import read_parameters
+from uponce.core.policy import Limits, refuse_size
+from uponce.core.series import Chunk, Series, expires_at
+from uponce.core.signature import Algorithm
+from uponce.core.spans import Span
+from uponce.core.values import Caller
+
+_BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an upload is found. Nobody can guess `series_id`; by the grant its fate is found when it is over."""
+
+    cloud: str
+    grant_key: bytes
+    series_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes of one request. `size` is how many it promises, `total` how many the file has, where it says so."""
+
+    offset: int
+    size: int | None = None
+    total: int | None = None
+    checksum: Checksum | None = None
+
+
+async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
+    """A new upload of a file with so many bytes, or of a size that will be told later."""
+    params = collect(request.fields)
+    verified = await authorise(
+        services,
+        request.cloud,
+        request.requested,
+        params,
+        origin=request.origin,
+        caller=request.caller,
+        idempotency_key=None,
+    )
+    _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
+    return await create(services, verified, params, requested=request.requested, filename=filename, total=total)
+
+
+async def begin_with(
+    services: Services,
+    request: UploadRequest,
+    filename: str | None,
+    total: int | None,
+    part: Part,
+    blocks: AsyncIterator[bytes],
+) -> tuple[Address, Uploaded | Series]:
+    """`begin` and `resume` in one request. When that fails, nobody has learnt the address, and nothing stays."""
+    series = await begin(services, request, filename, total)
+    address = address_of(series)
+    try:
+        return address, await resume(services, address, part, blocks, request.caller)
+    except OutcomeUnknown:
+        raise
+    except UponceError:
+        with suppress(UponceError):
+            await terminate(services, series)
+        raise
+
+
+def address_of(series: Series) -> Address:
+    return Address(series.cloud, series.grants[0].key, series.id)
+
+
+async def resume(
+    services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
+) -> Uploaded | Series:
+    """Take further bytes; the asset when they were the last ones, else what has arrived by now."""
+    try:
+        series = await _take_in(services, await _find(services, address), part, blocks, caller)
+    except SeriesGone:
+        await _refuse_complete(services, address)
+        raise
+    return await _conclude(services, address, series, caller)
+
+
+async def tell(services: Services, address: Address, caller: Caller) -> Uploaded | Series:
+    """The asset, or how far the upload is; one whose bytes are all there is completed now.
+
+    A request that is sending bytes is asked to give way: whoever asks is about to go on in its place.
+    """
+    try:
+        series = await settled(services, await _find(services, address))
+    except SeriesGone:
+        return await _fate(services, address)
+    return await _conclude(services, address, series, caller)
+
+
+async def look(services: Services, address: Address) -> Uploaded | Series:
+    """The same without a hand in it: what is recorded by now."""
+    try:
+        return await _find(services, address)
+    except SeriesGone:
+        return await _fate(services, address)
+
+
+async def give_up(services: Services, address: Address) -> None:
+    try:
+        await terminate(services, await _find(services, address))
+    except SeriesGone:
+        await _refuse_complete(services, address)
+        raise
+
+
+async def _find(services: Services, address: Address) -> Series:
+    series = await status(services, address.series_id)
+    if address_of(series) != address:
+        raise SeriesGone("There is no upload at this address. Begin a new one.")
+    if services.clock.now() > expires_at(series, services.limits):
+        raise _expired(series, services.limits)
+    return series
+
+
+async def _conclude(services: Services, address: Address, series: Series, caller: Caller) -> Uploaded | Series:
+    if not series.complete:
+        return series
+    try:
+        return await finish(services, series, await _signer(services, series.api_key, series.algorithm), caller)
+    except SeriesGone:  # another request has completed it, with these bytes
+        return await _fate(services, address)
+
+
+async def _fate(services: Services, address: Address) -> Uploaded:
+    """What an upload has become; SeriesGone when that is nothing, or when it is forgotten together with its grant."""
+    reply = await services.database.find_reply(address.grant_key, address.series_id)
+    record = await services.database.find_grant(address.grant_key)
+    if reply is None or record is None or record.grant.cloud != address.cloud:
+        raise SeriesGone("There is no upload at this address: it was given up, or never existed. Begin a new one.")
+    return Uploaded(reply.committed, await _signer(services, record.grant.api_key, None))
+
+
+async def _refuse_complete(services: Services, address: Address) -> None:
+    with suppress(SeriesGone):
+        asset = (await _fate(services, address)).committed.asset
+        raise SeriesComplete(
+            f"This upload is complete: it became {asset.name.public_id} with {asset.digest.size} bytes. To send "
+            "another file, begin with a new signature."
+        )
+
+
+async def _signer(services: Services, api_key: str, algorithm: Algorithm | None) -> Signer:
+    """No request but the first one is signed: the key's present secret signs the answers."""
+    key = await services.database.find_key(api_key)
+    if key is None:
+        raise UnknownApiKey(f"Unknown API key {api_key}")
+    return Signer(api_key, algorithm or key.algorithms[0], key.secrets[0])
+
+
+async def _take_in(
+    services: Services, series: Series, part: Part, blocks: AsyncIterator[bytes], caller: Caller
+) -> Series:
+    for grant in series.grants:
+        await refuse_spent(services, grant, caller)
+    chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_parameters(dict(series.parameters))))
+    writer = await append(services, series, chunk)
+    try:
+        if part.offset != writer.series.end:
+            raise _conflict(writer.series, part)
+        await _write(services, writer, chunk, part.checksum, blocks)
+        return await writer.keep()
+    finally:
+        await writer.discard()
+
+
+def _chunk(series: Series, part: Part, limit: int) -> Chunk:
+    """All that may still come: so requests that do not begin at the same place are in each other's way as well."""
+    _check_total(part.total, limit)
+    total = series.total if part.total is None else part.total
+    end = limit if total is None else total
+    if not series.end <= part.offset <= end:
+        raise _conflict(series, part)
+    chunk = Chunk(Span(part.offset, end), total)
+    _check_end(part.offset + (part.size or 0), chunk)
+    return chunk
+
+
+async def _write(
+    services: Services, writer: Append, chunk: Chunk, checksum: Checksum | None, blocks: AsyncIterator[bytes]
+) -> None:
+    """All the request's bytes; what has come is kept on the way, unless it is to be checked as a whole."""
+    found = checksum and checksum.begin()
+    kept = 0
+    try:
+        async with _in_time(services, writer.series), giving_way(writer.is_wanted):
+            async for block in blocks:
+                _check_end(chunk.span.start + writer.size + len(block), chunk)
+                await writer.write(block)
+                if found:
+                    found.update(block)
+                # Not the end of the file: more than that may come, and then it is another file.
+                elif kept + services.limits.record_bytes <= writer.size < chunk.span.size:
+                    await writer.keep()
+                    kept = writer.size
+    except _BROKEN_OFF:
+        if not found:
+            with suppress(UponceError):
+                await writer.keep()
+        raise
+    if checksum and found:
+        checksum.check(found)
+
+
+@asynccontextmanager
+async def _in_time(services: Services, series: Series) -> AsyncIterator[None]:
+    """SeriesExpired when the series' time ends meanwhile."""
+    try:
+        async with asyncio.timeout(expires_at(series, services.limits) - services.clock.now()) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise _expired(series, services.limits) from None
+
+
+def _expired(series: Series, limits: Limits) -> SeriesExpired:
+    return SeriesExpired(
+        f"This upload had to be complete at {utc(expires_at(series, limits))}. Ask for a new signature and begin again."
+    )
+
+
+def _conflict(series: Series, part: Part) -> OffsetConflict:
+    return OffsetConflict(
+        f"{series.end} bytes have arrived of this upload, the request begins at byte {part.offset}. Ask by HEAD for "
+        "Upload-Offset and go on from there."
+    )
+
+
+def _check_total(total: int | None, limit: int) -> None:
+    if total == 0:
+        raise EmptyFile("Empty file. Send at least one byte.")
+    refuse_size(total or 0, limit)
+
+
+def _check_end(position: int, chunk: Chunk) -> None:
+    if chunk.total is None:
+        refuse_size(position, chunk.span.end)
+    if position > chunk.span.end:
+        raise FileTooLarge(
+            f"The file has {chunk.total} bytes, the request brings it to {position} or more. Send what Upload-Length "
+            "has promised, or begin a new upload."
+        )

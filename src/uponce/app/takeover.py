@@ -1,0 +1,69 @@
+"""Of two requests that write the same bytes the newer one goes on: the older one's connection may be dead unnoticed.
+
+The newer one asks for what the older one holds, and waits; the older one looks from time to time whether it is asked,
+and gives way.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TypeVar
+
+from uponce.core.errors import ChunkInProgress, ChunkSuperseded, Unavailable
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.25
+
+
+async def take_over(
+    hold: Callable[[], Awaitable[T]],
+    asking: AbstractAsyncContextManager[None],
+    still: Callable[[], Awaitable[object]],
+    seconds: float,
+) -> T:
+    """What `hold` gives as soon as nobody else has it; ChunkInProgress when that takes longer than so many seconds.
+
+    `still` raises when there is nothing to wait for any more.
+    """
+    with suppress(ChunkInProgress):
+        return await hold()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    async with asking:
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            try:
+                return await hold()
+            except ChunkInProgress:
+                await still()
+                if loop.time() > until:
+                    raise
+
+
+@asynccontextmanager
+async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """Around the wait for a body: ChunkSuperseded as soon as a newer request asks for the same bytes."""
+    try:
+        async with asyncio.timeout(None) as scope:
+            looking = asyncio.create_task(_look(is_wanted, scope))
+            try:
+                yield
+            finally:
+                looking.cancel()
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ChunkSuperseded(
+            "A newer request for the same part of this upload has taken over. Only that one goes on."
+        ) from None
+
+
+async def _look(is_wanted: Callable[[], Awaitable[bool]], scope: asyncio.Timeout) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with suppress(Unavailable):
+            if await is_wanted():
+                scope.reschedule(0)
+                return
