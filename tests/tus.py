@@ -60,6 +60,16 @@ class Client:
     async def delete(self) -> Answer:
         return await self.send("DELETE", self.url, VERSION)
 
+    async def go_on(self) -> Answer:
+        """As clients do it after any failure: ask for the offset, or begin anew; send the rest; ask again."""
+        state = await self.head() if self.url else await self.create()
+        if state.status == 404:
+            state = await self.create()
+        offset = int(state.headers["upload-offset"])
+        if offset < len(self.data):
+            await self.patch(offset)
+        return await self.head()
+
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], body: Any = (), torn: bool = False
     ) -> Answer:

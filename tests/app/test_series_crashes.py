@@ -5,10 +5,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.app.dying import Dead, Life, make_mortal
 from tests.app.test_fsck import run as check_store
 from tests.chunks import CHUNK, NO_ROWS, Client, noise, rows
 from tests.world import World
@@ -19,52 +19,6 @@ LIMITS = Limits(min_chunk_bytes=CHUNK)
 DATA = noise(2 * CHUNK + 7)
 FIRST, SECOND, LAST = (0, 999), (1000, 1999), (2000, 2006)
 STEPS = 60  # more than a chunk has
-
-
-class Dead(BaseException):
-    """Nothing happens any more."""
-
-
-class Life:
-    """Ends at the step with this number, before what is done there or after it."""
-
-    def __init__(self, steps: int, after: bool) -> None:
-        self._left = steps
-        self.after = after
-        self.dead = False
-
-    def step(self) -> None:
-        self._left -= 1
-        if self._left <= 0:
-            self.dead = True
-
-    def check(self) -> None:
-        if self.dead:
-            raise Dead
-
-
-class Mortal:
-    """A port, or what a port made: its awaited calls are the steps of the life."""
-
-    def __init__(self, real: Any, life: Life) -> None:
-        self._real = real
-        self._life = life
-
-    def __getattr__(self, name: str) -> Any:
-        real, life = getattr(self._real, name), self._life
-        if not asyncio.iscoroutinefunction(real):
-            return real
-
-        async def call(*args: Any, **named: Any) -> Any:
-            life.check()
-            life.step()
-            if not life.after:
-                life.check()
-            result = await real(*args, **named)
-            life.check()
-            return Mortal(result, life) if name in ("piece", "assembly", "stage") else result
-
-        return call
 
 
 @pytest.fixture
@@ -82,11 +36,7 @@ def die(root: Path, life: Life, span: tuple[int, int], *before: tuple[int, int])
         async def play() -> None:
             for early in before:
                 assert (await client.chunk(*early)).status == 200
-            world.swap(
-                database=Mortal(world.database, life),
-                blobs=Mortal(world.blobs, life),
-                inspector=Mortal(world.services.inspector, life),
-            )
+            make_mortal(world, life)
             with suppress(Dead):
                 await client.chunk(*span)
 

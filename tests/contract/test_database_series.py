@@ -65,6 +65,8 @@ def test_a_series_comes_back_as_it_was_begun(database: Database) -> None:
         assert await database.find_named_series("demo", KEY.api_key, "id") == begun
         assert await database.find_named_series("other", KEY.api_key, "id") is None
         assert await database.series_blobs() == {"blob-one"}
+        assert list(await database.find_series_of(A.key)) == [begun]
+        assert list(await database.find_series_of(B.key)) == []
         anonymous = [replace(series(name, upload_id=None), requested=None, filename=None) for name in "xy"]
         for new, own in zip(anonymous, (B, C), strict=True):
             assert await begin(database, new, own) == replace(new, grants=(own,))

@@ -191,6 +191,9 @@ class Database(Protocol):
 
     async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
 
+    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
+        """All series that the grant belongs to."""
+
     async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
         """Note that these bytes are durable, and the size of the whole unless it is None; the series after it.
 

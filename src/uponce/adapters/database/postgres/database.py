@@ -199,6 +199,9 @@ class PostgresDatabase:
     async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None:
         return await self._pool.read(lambda connection: series.find_named(connection, cloud, api_key, upload_id))
 
+    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
+        return await self._pool.read(lambda connection: series.find_of(connection, grant_key))
+
     async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
         return await self._pool.write(lambda connection: series.record(connection, series_id, span, total))
 

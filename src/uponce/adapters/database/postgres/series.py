@@ -134,6 +134,11 @@ async def find_named(connection: Connection, cloud: str, api_key: str, upload_id
     return await _one(connection, "cloud = %s AND api_key = %s AND upload_id = %s", cloud, api_key, upload_id)
 
 
+async def find_of(connection: Connection, grant_key: bytes) -> Sequence[Series]:
+    rows = await connection.execute("SELECT series_id FROM series_grants WHERE grant_key = %s", (grant_key,))
+    return [series for (series_id,) in await rows.fetchall() if (series := await find(connection, series_id))]
+
+
 async def end(connection: Connection, series_id: str) -> bool:
     """Whether there was one to end."""
     ended = await connection.execute("DELETE FROM series WHERE id = %s RETURNING id", (series_id,))

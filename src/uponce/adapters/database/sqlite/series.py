@@ -95,6 +95,11 @@ def find_named(connection: sqlite3.Connection, cloud: str, api_key: str, upload_
     return _one(connection, "cloud = ? AND api_key = ? AND upload_id = ?", cloud, api_key, upload_id)
 
 
+def find_of(connection: sqlite3.Connection, grant_key: bytes) -> Sequence[Series]:
+    ids = connection.execute("SELECT series_id FROM series_grants WHERE grant_key = ?", (grant_key,)).fetchall()
+    return [series for (series_id,) in ids if (series := find(connection, series_id))]
+
+
 def end(connection: sqlite3.Connection, series_id: str) -> bool:
     """Whether there was one to end."""
     found = find(connection, series_id) is not None

@@ -1,0 +1,84 @@
+"""A server that dies at any step of a request of tus: its client goes on with the next one, and nothing is torn."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.app.dying import Dead, Life, make_mortal
+from tests.app.test_fsck import run as check_store
+from tests.chunks import NO_ROWS, noise, rows
+from tests.tus import Client
+from tests.world import World
+from uponce.app.sweep import sweep
+from uponce.core.policy import Limits
+
+DATA = noise(3007)
+LIMITS = Limits(record_bytes=400)
+STEPS = 60  # more than a request has
+REQUESTS = {"the creation": 0, "the first bytes": 1, "bytes between": 2, "the last bytes": 3, "the question": 4}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    gc.collect()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("when", REQUESTS)
+def test_a_crash_at_every_step(root: Path, when: str, after: bool) -> None:
+    for number in range(1, STEPS):
+        folder, life = root / str(number), Life(number, after)
+        folder.mkdir()
+        resumed(folder, die(folder, life, REQUESTS[when]))
+        if not life.dead:
+            break
+    assert not life.dead
+    assert number > 3
+
+
+def die(folder: Path, life: Life, number: int) -> Client:
+    """A server takes some requests, and ends in the midst of the one with this number."""
+    world = World(folder, limits=LIMITS)
+    try:
+        client = Client(world, DATA)
+
+        async def play() -> None:
+            requests = [
+                client.create,
+                lambda: client.patch(0, 1000),
+                lambda: client.patch(1000, 2000),
+                lambda: client.patch(2000),
+                client.head,
+            ]
+            for request in requests[:number]:
+                assert (await request()).status < 300
+            make_mortal(world, life)
+            with suppress(Dead):
+                await requests[number]()
+
+        asyncio.run(play())
+    finally:
+        world.close()
+    gc.collect()  # the kernel closes what the process had open
+    return client
+
+
+def resumed(folder: Path, client: Client) -> None:
+    world = client.world = World(folder, limits=LIMITS)
+    try:
+        state = asyncio.run(client.go_on())
+        assert state.headers["upload-offset"] == str(len(DATA))
+        assert check_store(world, deep=True).damage == []
+        asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
+        traces = world.traces()
+        assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+        assert rows(world) == NO_ROWS
+        (blob,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
+        assert blob.read_bytes() == DATA
+    finally:
+        world.close()
