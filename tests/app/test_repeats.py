@@ -1,8 +1,10 @@
 """A client that lost its reply asks again under the same Idempotency-Key."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,39 @@ def test_so_many_repeats_run_at_a_time_as_attempts_may(world: World) -> None:
         return [third, *await asyncio.gather(*running)]
 
     assert asyncio.run(play()) == ["signature_in_use", "replayed", "replayed"]
+
+
+class Meanwhile:
+    """A database in which something happens right after it was asked for `name` for the first time."""
+
+    def __init__(self, real: Any, name: str, happen: Callable[[], Awaitable[object]]) -> None:
+        self._real = real
+        self._pending = {name: happen}
+
+    def __getattr__(self, name: str) -> Any:
+        real, happen = getattr(self._real, name), self._pending.pop(name, None)
+        if happen is None:
+            return real
+
+        async def ask(*args: Any) -> Any:
+            answer = await real(*args)
+            await happen()
+            return answer
+
+        return ask
+
+
+@pytest.mark.parametrize("name", ["find_key", "find_grant", "find_reply"])
+def test_a_repeat_that_is_checked_while_the_first_one_commits_gets_its_answer(world: World, name: str) -> None:
+    """Between any two looks into the database, on another server or on this one."""
+    fields = world.sign()
+
+    async def first() -> None:
+        assert await outcome(world, form(fields), KEY) == "ok"
+
+    world.swap(database=Meanwhile(world.database, name, first))
+    assert attempt(world, fields, key=KEY) == "replayed"
+    assert world.traces().assets == 1
 
 
 def race(world: World, *files: bytes) -> list[str]:

@@ -4,11 +4,11 @@ It reads the files alone, by its own queries, so that no mistake of the server's
 """
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from tests.faults.place import Place, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,17 @@ class Findings:
         return any(getattr(self, field.name) for field in fields(self))
 
 
-def examine(data_dir: Path, receipts: Iterable[Receipt] = ()) -> Findings:
-    """A data folder with the default layout; servers may be running, but not uploads."""
-    with closing(sqlite3.connect(f"file:{data_dir}/uponce.db?mode=ro", uri=True)) as database:
-        assets = {
-            asset_id: (public_id, blob_key, sha256)
-            for asset_id, public_id, blob_key, sha256 in database.execute(
-                "SELECT asset_id, public_id, blob_key, sha256 FROM assets"
-            )
-        }
-        double = tuple(_double(database))
-    media = data_dir / "media"
+def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
+    """A data folder with the default layout, or what a fleet shares; servers may be running, but not uploads."""
+    place = place_of(where)
+    assets = {
+        asset_id: (public_id, blob_key, sha256)
+        for asset_id, public_id, blob_key, sha256 in place.rows(
+            "SELECT asset_id, public_id, blob_key, sha256 FROM assets"
+        )
+    }
+    double = tuple(_double(place))
+    media = place.media
     blobs = {path.name: path for path in (media / "blobs").glob("*/*")}
     named = {blob_key for _, blob_key, _ in assets.values()}
     return Findings(
@@ -65,11 +65,10 @@ def examine(data_dir: Path, receipts: Iterable[Receipt] = ()) -> Findings:
     )
 
 
-def count(data_dir: Path, what: str) -> int:
+def count(where: Path | Place, what: str) -> int:
     """`count(folder, "assets")`, `count(folder, "audit WHERE event = 'refused'")`."""
-    with closing(sqlite3.connect(f"file:{data_dir}/uponce.db?mode=ro", uri=True)) as database:
-        number: int = database.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
-        return number
+    ((number,),) = place_of(where).rows(f"SELECT count(*) FROM {what}")
+    return int(number)
 
 
 def _lost(assets: dict[str, tuple[str, str, str]], receipts: Iterable[Receipt]) -> Iterable[str]:
@@ -79,18 +78,18 @@ def _lost(assets: dict[str, tuple[str, str, str]], receipts: Iterable[Receipt]) 
             yield f"acknowledged asset {receipt.public_id} is {public_id or 'gone'} {sha256}"
 
 
-def _double(database: sqlite3.Connection) -> Iterable[str]:
+def _double(place: Place) -> Iterable[str]:
     spends = "SELECT grant_key, count(*) AS spends FROM audit WHERE event = 'spent' GROUP BY grant_key"
-    for key, uses, spent in database.execute(
-        f"SELECT hex(grant_key), uses, coalesce(spends, 0) FROM grants LEFT JOIN ({spends}) USING (grant_key) "
+    for key, uses, spent in place.rows(
+        f"SELECT grant_key, uses, coalesce(spends, 0) FROM grants LEFT JOIN ({spends}) AS spent USING (grant_key) "
         f"WHERE uses > 1 OR uses != coalesce(spends, 0)"
     ):
-        yield f"grant {key} has {uses} uses, and the audit has {spent}"
-    for key, spent in database.execute(
-        f"SELECT hex(grant_key), spends FROM ({spends}) WHERE grant_key NOT IN (SELECT grant_key FROM grants)"
+        yield f"grant {key.hex()} has {uses} uses, and the audit has {spent}"
+    for key, spent in place.rows(
+        f"SELECT grant_key, spends FROM ({spends}) AS spent WHERE grant_key NOT IN (SELECT grant_key FROM grants)"
     ):
-        yield f"grant {key} is not in the ledger, but {spent} times in the audit"
-    for (public_id,) in database.execute(
+        yield f"grant {key.hex()} is not in the ledger, but {spent} times in the audit"
+    for (public_id,) in place.rows(
         "SELECT public_id FROM assets WHERE asset_id NOT IN (SELECT asset_id FROM audit WHERE event = 'spent')"
     ):
         yield f"asset {public_id} was made by no grant"

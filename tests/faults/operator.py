@@ -3,23 +3,24 @@
 import asyncio
 from pathlib import Path
 
+from tests.faults.place import Place, place_of
 from uponce.app.fsck import Severity, fsck
 from uponce.app.sweep import sweep
-from uponce.config import Settings, load
+from uponce.config import Settings
 from uponce.wiring import DAY, opened
 
 
-def settings(data_dir: Path) -> Settings:
-    return load({}, data=str(data_dir))
+def settings(where: Path | Place) -> Settings:
+    return place_of(where).settings
 
 
-def recover(data_dir: Path) -> None:
+def recover(where: Path | Place) -> None:
     """What `uponce sweep --grace 0` does."""
-    with opened(settings(data_dir)) as backend:
+    with opened(settings(where)) as backend:
         asyncio.run(sweep(backend.services, grace_seconds=0, audit_seconds=DAY))
 
 
-def check(data_dir: Path) -> list[str]:
+def check(where: Path | Place) -> list[str]:
     """What `uponce fsck --deep --grace 0` finds after that; warnings are normal where clocks are stepped."""
 
     async def examine() -> list[str]:
@@ -30,5 +31,5 @@ def check(data_dir: Path) -> list[str]:
             if finding.kind.severity is not Severity.WARNING
         ]
 
-    with opened(settings(data_dir)) as backend:
+    with opened(settings(where)) as backend:
         return asyncio.run(examine())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.faults.audit import Receipt, examine
 from tests.faults.operator import check
+from tests.faults.place import Place
 from tests.faults.report import Report
 
 FOUR = ("lost", "double", "orphans", "hollow")
@@ -29,14 +30,14 @@ class Tally:
         if not holds:
             self.notes.append(f"{zero}: {note}")
 
-    def audit(self, data_dir: Path, receipts: Iterable[Receipt] = (), only: Iterable[str] = FOUR) -> None:
+    def audit(self, where: Path | Place, receipts: Iterable[Receipt] = (), only: Iterable[str] = FOUR) -> None:
         """All four are asked for at the end, when a sweep has been: then `uponce fsck` has to agree."""
-        findings = asdict(examine(data_dir, receipts))
+        findings = asdict(examine(where, receipts))
         for name in only:
             self.zeros[name] += len(findings[name])
             self.notes += [f"{name}: {finding}" for finding in findings[name]]
         if "orphans" in only:
-            found = check(data_dir)
+            found = check(where)
             self.zeros["found by fsck"] += len(found)
             self.notes += [f"found by fsck: {finding}" for finding in found]
 

@@ -2,11 +2,10 @@
 
 import asyncio
 import itertools
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -15,6 +14,7 @@ import pytest
 from tests.faults.audit import Receipt
 from tests.faults.campaigns.race import MUTANT
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
+from tests.faults.fleet import fleet
 from tests.postgres import Postgres, shared
 from tests.server import Server
 
@@ -25,23 +25,9 @@ KILLS = 3
 
 
 @contextmanager
-def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> Iterator[tuple[Server, Server]]:
-    """Started at the same time on an empty database would be two first starts: the second one finds the keys."""
-    settings = {
-        "UPONCE_DATABASE": url,
-        "UPONCE_DATABASE_SECONDS": "2",
-        "UPONCE_STORAGE": f"file://{folder}/media",
-        "UPONCE_SECRET_KEY": secrets.token_hex(32),
-        "UPONCE_ATTEMPTS_PER_GRANT": str(RACERS),
-        "UPONCE_DECODERS": "1",
-    }
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(Server(folder / f"server-{number}", env=settings, program=program)) for number in (0, 1)
-        ]
-        first, second = servers
-        second.cloud, second.browser = first.cloud, first.browser
-        yield first, second
+def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> Iterator[Sequence[Server]]:
+    with fleet(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS)) as both:
+        yield both.servers
 
 
 async def contest(servers: Sequence[Server], signature: int) -> list[Reply]:

@@ -1,7 +1,8 @@
-"""Clients that lost their reply ask again: all at once over two processes, and after a kill at every step."""
+"""Clients that lost their reply ask again: at once over two processes or servers, and after a kill at every step."""
 
 import asyncio
 import math
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 from tests.faults.audit import count, examine
 from tests.faults.campaigns.points import control_repeats, points, repeating, strike_all
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
+from tests.faults.fleet import fleet
 from tests.faults.processes import owners
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
+from tests.postgres import shared
 from tests.server import Server
 
 RACERS = 20
 SIGNATURES = 25
+SIDE_BY_SIDE = str(Path(__file__).parent / "mutants" / "repeats_side_by_side.py")
 KEY = {"Idempotency-Key": '"the-same-one"'}
 
 
@@ -31,6 +35,17 @@ async def contest(server: Server, request: bytes) -> tuple[list[Reply], set[int]
             while len(held := owners(server.pid, server.port, ports)) < RACERS:
                 await asyncio.sleep(0.002)
         return await release(connections, requests), set(held.values())
+
+
+async def deal(servers: Sequence[Server], request: bytes) -> list[Reply]:
+    """The replies to so many equal requests that complete together, dealt out to the servers."""
+    requests = [request] * RACERS
+    async with AsyncExitStack() as stack:
+        connections = [
+            await stack.enter_async_context(connected(servers[number % len(servers)])) for number in range(RACERS)
+        ]
+        await hold_back(connections, requests)
+        return await release(connections, requests)
 
 
 def is_replay(reply: Reply) -> bool:
@@ -54,6 +69,40 @@ def test_of_twenty_equal_uploads_one_is_stored_and_all_get_its_answer(tmp_path: 
     assert len(processes) == 2
     assert [count(server.data_dir, what) for what in ("assets", "replies", "audit")] == [SIGNATURES] * 3
     assert not examine(server.data_dir)
+
+
+def repeats_on_two_servers(folder: Path, which: str, signatures: int, *program: str) -> list[bool]:
+    """For each signature, whether one upload was stored and all got its answer."""
+    right = []
+    with fleet(
+        folder,
+        shared().fresh_schema(),
+        program=program or ("-m", "uponce"),
+        UPONCE_ATTEMPTS_PER_GRANT=str(RACERS),
+    ) as both:
+        first = both.servers[0]
+        for number in range(signatures):
+            fields = first.signed({"nonce": str(number)}, getattr(first, which))
+            data = f"the bytes of upload {number}, ".encode() * 500
+            replies = asyncio.run(deal(both.servers, form(first, fields, data, headers=KEY)))
+            one = [is_replay(reply) for reply in replies].count(False) == 1
+            equal = len({(reply.status, reply.data) for reply in replies}) == 1
+            stored = [count(both.place, what) for what in ("assets", "replies", "audit")]
+            right.append(one and equal and stored == [number + 1] * 3)
+        if all(right):
+            assert not examine(both.place)
+    return right
+
+
+@pytest.mark.parametrize("which", ["browser", "server"])
+def test_equal_uploads_on_two_servers_of_one_postgres_get_one_answer(tmp_path: Path, which: str) -> None:
+    assert repeats_on_two_servers(tmp_path, which, 8) == [True] * 8
+
+
+@pytest.mark.parametrize("which", ["browser", "server"])
+def test_repeats_that_do_not_wait_for_one_another_are_found_out(tmp_path: Path, which: str) -> None:
+    """Two servers look for the reply at the same time: the second is refused, or stores it again."""
+    assert not all(repeats_on_two_servers(tmp_path, which, 8, SIDE_BY_SIDE))
 
 
 def test_a_repeat_that_is_refused_as_one_too_many_gets_the_answer_soon(tmp_path: Path) -> None:

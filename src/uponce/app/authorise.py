@@ -18,7 +18,7 @@ from uponce.core.freshness import check_fresh, check_watermark, keep_until, pars
 from uponce.core.parameters import UploadSpec, check_route, read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_SECRET, Algorithm, grant_key, verify
-from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, KeyUses, ResourceType
+from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
 
 CREDENTIALS = ("api_key", "signature", "timestamp")
 
@@ -87,12 +87,16 @@ async def authorise(
     """
     verified = await verify_signed(services, cloud, params)
     check_route(params, cloud, requested)
-    if idempotency_key is not None and await services.database.find_reply(verified.grant.key, idempotency_key):
+    database, key = services.database, verified.grant.key
+    # In this order: a use that the record tells of was committed together with its reply, so that one is found then.
+    record = await database.find_grant(key)
+    if record is not None and idempotency_key is not None and await database.find_reply(key, idempotency_key):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
         _check_origin(verified.spec, origin)
         return verified
     check_grant_fresh(services, verified)
-    await check_usable(services, verified, origin, caller)
+    _check_origin(verified.spec, origin)
+    await _refuse_spent(services, verified.grant, record, caller)
     return verified
 
 
@@ -157,7 +161,10 @@ def _check_origin(spec: UploadSpec, origin: str | None) -> None:
 
 async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
     """A use of a grant that is used up or revoked, as far as is known by now, is refused and audited."""
-    record = await services.database.find_grant(grant.key)
+    await _refuse_spent(services, grant, await services.database.find_grant(grant.key), caller)
+
+
+async def _refuse_spent(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> None:
     refusal = record and refusal_of(record, grant.max_uses)
     if refusal:
         await services.database.record_refusal(grant, refusal.code, caller)

@@ -1,5 +1,6 @@
 """Stored replies on PostgreSQL, beyond what every back end is held to."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -45,3 +46,27 @@ def test_a_purge_drops_all_old_replies_however_many(
     clock.time = grant().keep_until + 1
     run(database.purge(10**6))
     assert stored(database) == 0
+
+
+def test_a_repeat_that_cannot_be_stored_harms_neither_its_equal_nor_its_batch(database: PostgresDatabase) -> None:
+    """The next one with the same key is no repeat then, and happens."""
+    huge = replace(
+        draft("huge", blob="huge"), digest=replace(draft(blob="x").digest, size=2**63), idempotency_key="key"
+    )
+    good = replace(draft("good", blob="good"), idempotency_key="key")
+    again = replace(draft("good", blob="again"), idempotency_key="key")
+
+    async def together() -> list[str]:
+        racers = (
+            attempt(database, grant("first"), draft("first", blob="first")),  # those that follow gather behind it
+            attempt(database, grant("a"), huge),
+            attempt(database, grant("a"), good),
+            attempt(database, grant("a"), again),
+            attempt(database, grant("b"), draft("other", blob="other")),
+        )
+        return list(await asyncio.gather(*racers))
+
+    assert run(together()) == ["ok", "database_unavailable", "ok", "ok", "ok"]
+    record = run(database.find_grant(grant("a").key))
+    assert record is not None
+    assert (record.uses, stored(database)) == (1, 1)

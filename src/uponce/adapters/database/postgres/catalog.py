@@ -1,6 +1,5 @@
 """The catalog of assets, and the blobs that no asset may name any more."""
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from uponce.adapters.database.postgres.connection import Connection, Cursor
@@ -21,18 +20,6 @@ _NAMED = """
 SELECT blob_key FROM assets WHERE blob_key = ANY(%(keys)s::text[])
 UNION ALL SELECT blob_key FROM series WHERE blob_key = ANY(%(keys)s::text[])
 """
-
-
-def lock_number(name: AssetName) -> int:
-    """What stands for a name among PostgreSQL's advisory locks: names that do not exist have no row to lock."""
-    text = "\0".join((name.cloud, name.resource_type, name.type, name.public_id))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
-
-
-async def lock(connection: Connection, names: Sequence[AssetName]) -> None:
-    """Until the end of the transaction nobody else puts these. In one order for all, so that nobody waits in a ring."""
-    numbers = sorted({lock_number(name) for name in names})
-    await connection.execute("SELECT pg_advisory_xact_lock(n) FROM unnest(%s::bigint[]) AS n", (numbers,))
 
 
 async def ask(connection: Connection, name: AssetName) -> Cursor:

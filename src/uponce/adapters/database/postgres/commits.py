@@ -1,8 +1,7 @@
 """Commits that wait are decided together: one transaction, three trips to the server, one wait for its disk.
 
 Nothing in a batch fails for another's sake. Who is refused is refused by what the rows say, which is no error of SQL;
-should a statement fail after all, the batch is rolled back and each of its uploads gets a transaction of its own. Locks
-are taken in one order by all servers (rules, names, repeats, grants), so that no two wait for one another.
+should a statement fail after all, the batch is rolled back and each of its uploads gets a transaction of its own.
 """
 
 import asyncio
@@ -14,9 +13,9 @@ from typing import TypeAlias
 from psycopg.pq import TransactionStatus
 
 from uponce.adapters.database.decisions import publication, refuse_condemned, refuse_spent, repetition, spending
-from uponce.adapters.database.postgres import audit, catalog, clock, ledger, replies
+from uponce.adapters.database.postgres import audit, catalog, clock, ledger, locks, replies
 from uponce.adapters.database.postgres.clock import Moment
-from uponce.adapters.database.postgres.connection import Connection, Cursor
+from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.postgres.failures import outcome_unknown, unavailable
 from uponce.adapters.database.postgres.pool import BEGIN, Pool, commit
 from uponce.app.ports import Committed, Draft, Reply
@@ -69,13 +68,14 @@ class Committer:
     def _next_batch(self) -> list[Waiting]:
         """The oldest ones; of those that repeat one another only the first, so that the next finds its reply."""
         batch: dict[object, Waiting] = {}
-        for waiting in self._queue:
+        repeats: list[Waiting] = []
+        while self._queue and len(batch) < MAX_BATCH:
+            waiting = self._queue.popleft()
             repeated = waiting.draft.idempotency_key
-            batch.setdefault(waiting if repeated is None else (waiting.grant.key, repeated), waiting)
-            if len(batch) == MAX_BATCH:
-                break
-        for waiting in batch.values():
-            self._queue.remove(waiting)
+            subject = waiting if repeated is None else (waiting.grant.key, repeated)
+            if batch.setdefault(subject, waiting) is not waiting:
+                repeats.append(waiting)
+        self._queue.extendleft(reversed(repeats))
         return list(batch.values())
 
     async def _outcomes(self, batch: Sequence[Waiting]) -> Sequence[Outcome]:
@@ -110,30 +110,25 @@ class Committer:
 async def _decide(connection: Connection, batch: Sequence[Waiting], moment: Moment) -> Sequence[Outcome]:
     """Everything but the commit: spend, publish, note, or say why not; in the order of the batch."""
     await connection.execute(BEGIN)
-    await connection.execute(ledger.SHARE_RULES)
+    await connection.execute(locks.SHARE_RULES)
     names = list(dict.fromkeys(waiting.draft.name for waiting in batch))
-    await catalog.lock(connection, names)
+    keyed = {waiting: waiting.draft.idempotency_key for waiting in batch if waiting.draft.idempotency_key is not None}
+    repeats = [locks.of_repeat(waiting.grant.key, key) for waiting, key in keyed.items()]
+    await locks.hold(connection, [*map(locks.of_name, names), *repeats])
     asked_now = await moment.ask(connection)
     asked_keys = await ledger.ask_watermarks(connection, [waiting.grant for waiting in batch])
     asked_blobs = await catalog.ask_condemned(connection, [waiting.draft.blob_key for waiting in batch])
-    asked_replies = await _ask_replies(connection, batch)
+    asked_replies = {waiting: await replies.ask(connection, waiting.grant.key, key) for waiting, key in keyed.items()}
     asked_assets = [await catalog.ask(connection, name) for name in names]
 
     now = await clock.answer(asked_now)
     known, condemned = await ledger.watermarks(asked_keys), await catalog.condemned_among(asked_blobs)
     present = {name: await catalog.answer(asked) for name, asked in zip(names, asked_assets, strict=True)}
-
     told = {waiting: await replies.answer(asked) for waiting, asked in asked_replies.items()}
 
     settled = {waiting: _settled(waiting, known, condemned, told.get(waiting)) for waiting in batch}
     uses = await _spend(connection, [waiting for waiting in batch if settled[waiting] is None], now)
     return [settled[waiting] or uses[waiting] or await _publish(connection, waiting, present, now) for waiting in batch]
-
-
-async def _ask_replies(connection: Connection, batch: Sequence[Waiting]) -> Mapping[Waiting, Cursor]:
-    keyed = {waiting: waiting.draft.idempotency_key for waiting in batch if waiting.draft.idempotency_key is not None}
-    await replies.lock(connection, [(waiting.grant.key, key) for waiting, key in keyed.items()])
-    return {waiting: await replies.ask(connection, waiting.grant.key, key) for waiting, key in keyed.items()}
 
 
 def _settled(

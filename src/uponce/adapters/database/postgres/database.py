@@ -15,6 +15,7 @@ from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
 from uponce.adapters.database.postgres.failures import is_in_the_way
 from uponce.adapters.database.postgres.keys import KeyRing
+from uponce.adapters.database.postgres.locks import OWN_RULES, SHARE_RULES
 from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
@@ -134,7 +135,7 @@ class PostgresDatabase:
                 await audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))
             return record
 
-        return await self._pool.write(work, first=ledger.SHARE_RULES)
+        return await self._pool.write(work, first=SHARE_RULES)
 
     async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
         async def work(connection: Connection) -> None:
@@ -187,11 +188,11 @@ class PostgresDatabase:
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         create = partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all)
-        return await self._pool.write(create, first=ledger.SHARE_RULES)
+        return await self._pool.write(create, first=SHARE_RULES)
 
     async def join_series(self, series_id: str, grant: Grant) -> Series:
         join = partial(series.join, series_id=series_id, grant=grant)
-        return await self._pool.write(join, first=ledger.SHARE_RULES)
+        return await self._pool.write(join, first=SHARE_RULES)
 
     async def find_series(self, series_id: str) -> Series | None:
         return await self._pool.read(lambda connection: series.find(connection, series_id))
@@ -207,7 +208,7 @@ class PostgresDatabase:
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         commit = partial(series.commit, series_id=series_id, draft=draft, caller=caller, moment=self._moment)
-        return await self._pool.write(commit, first=ledger.SHARE_RULES)
+        return await self._pool.write(commit, first=SHARE_RULES)
 
     async def end_series(self, series_id: str) -> bool:
         return await self._pool.write(lambda connection: series.end(connection, series_id))
@@ -250,7 +251,7 @@ class PostgresDatabase:
         await self._pool.write(_touch)
 
     async def _change_rules(self, work: Work[T]) -> T:
-        return await self._pool.write(work, first=ledger.OWN_RULES)
+        return await self._pool.write(work, first=OWN_RULES)
 
 
 def is_set_up(address: Address) -> bool:

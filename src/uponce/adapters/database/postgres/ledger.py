@@ -1,9 +1,4 @@
-"""The ledger of grants: spend, revoke, look up, purge. Every function runs inside its caller's transaction.
-
-Two kinds of transactions must not overlap: those that use a grant, and those that change what every use depends on
-(the keys, their watermarks, condemned blobs, the partitions). The former share an advisory lock, the latter hold it
-alone. A statement sees what was committed when it began, so whoever has the lock sees all that the others did.
-"""
+"""The ledger of grants: spend, revoke, look up, purge. Every function runs inside its caller's transaction."""
 
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -15,9 +10,6 @@ from uponce.adapters.database.postgres.connection import Connection, Cursor
 from uponce.adapters.database.rows import GRANT_COLUMNS, grant_of, grant_values
 from uponce.app.ports import Page
 from uponce.core.values import Grant, GrantRecord, GrantStatus
-
-SHARE_RULES = "SELECT pg_advisory_xact_lock_shared(hashtextextended('uponce rules', 0))"
-OWN_RULES = "SELECT pg_advisory_xact_lock(hashtextextended('uponce rules', 0))"
 
 _INSERT = """
 INSERT INTO grants AS present (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, {when})

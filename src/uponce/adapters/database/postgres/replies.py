@@ -1,7 +1,5 @@
 """What commits were answered, kept for clients that ask again with the same Idempotency-Key."""
 
-from collections.abc import Iterable
-
 from uponce.adapters.database.postgres.connection import Connection, Cursor
 from uponce.adapters.database.rows import key_hash, reply_of, reply_row
 from uponce.app.ports import Committed, Draft, Reply
@@ -18,12 +16,6 @@ WITH old AS (SELECT grant_key, key_hash FROM replies WHERE keep_until < %(before
 DELETE FROM replies USING old WHERE replies.grant_key = old.grant_key AND replies.key_hash = old.key_hash
 RETURNING 1
 """
-
-
-async def lock(connection: Connection, keyed: Iterable[tuple[bytes, str]]) -> None:
-    """Repeats of an upload on several servers come one after the other, in one order for all."""
-    for text in sorted(f"{grant_key.hex()} {idempotency_key}" for grant_key, idempotency_key in keyed):
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (text,))
 
 
 async def ask(connection: Connection, grant_key: bytes, idempotency_key: str) -> Cursor:

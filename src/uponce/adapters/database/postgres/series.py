@@ -1,7 +1,7 @@
 """Unfinished uploads that arrive in several requests. Every function runs inside its caller's transaction.
 
-Whatever changes a series, or depends on its not changing, holds its row; nobody holds two of them and waits. Locks are
-taken in the order of commits.py, with a series after the rules and before names, and what joins take last of all.
+Whatever changes a series, or depends on its not changing, holds its row; nobody holds two of them and waits. For the
+order of locks see locks.py.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from uponce.adapters.database.decisions import (
     series_gone,
     spending,
 )
-from uponce.adapters.database.postgres import audit, catalog, clock, ledger, replies
+from uponce.adapters.database.postgres import audit, catalog, clock, ledger, locks, replies
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
@@ -37,11 +37,6 @@ FROM series_grants WHERE series_id = id
 _SELECT = f"SELECT {SERIES_COLUMNS}, spans, ({_GRANTS}) FROM series"
 _DECODE_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
-# So that two do not pass a limit together, nor take one name.
-_LOCK_CREATION = "SELECT pg_advisory_xact_lock(hashtextextended('uponce series', 0))"
-# So that two series do not take the last use of a grant, which may have no row.
-_LOCK_JOINS = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))"
-
 # One that is just being completed is left alone; it stays for the next time, should that fail.
 _END_OLD = """
 DELETE FROM series WHERE id IN (
@@ -52,7 +47,7 @@ DELETE FROM series WHERE id IN (
 
 async def create(connection: Connection, series: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
     """The new series with its first grant; or the one that has this upload_id already, as it is."""
-    await connection.execute(_LOCK_CREATION)
+    await connection.execute(locks.BEGIN_SERIES)
     counted = await connection.execute(
         "SELECT count(*) FILTER (WHERE api_key = %s), count(*) FROM series", (series.api_key,)
     )
@@ -72,7 +67,7 @@ async def join(connection: Connection, series_id: str, grant: Grant) -> Series:
     series = await _hold(connection, series_id)
     if series.has(grant):
         return series
-    await connection.execute(_LOCK_JOINS, (grant.key.hex(),))
+    await locks.hold(connection, [locks.of_joins(grant.key)])
     asked_key = await ledger.ask_watermarks(connection, [grant])
     counted = await connection.execute("SELECT count(*) FROM series_grants WHERE grant_key = %s", (grant.key,))
     record = await ledger.find(connection, grant.key)
@@ -102,7 +97,7 @@ async def commit(connection: Connection, series_id: str, draft: Draft, caller: C
     Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
     """
     series = await _hold(connection, series_id)
-    await catalog.lock(connection, [draft.name])
+    await locks.hold(connection, [locks.of_name(draft.name)])
     asked_now = await moment.ask(connection)
     asked_keys = await ledger.ask_watermarks(connection, series.grants)
     asked_blob = await catalog.ask_condemned(connection, [draft.blob_key])
