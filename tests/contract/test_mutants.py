@@ -52,13 +52,19 @@ class SelectThenInsertOnPostgres(LookFirst, PostgresDatabase):
 
 
 class ReplyAfterCommit(SqliteDatabase):
-    """Stores the answer once it is known, in a transaction of its own."""
+    """Stores the answer once it is known, in a transaction of its own; later than all look that have begun to."""
+
+    looking = 0
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        self.looking += 1
         reply = draft.idempotency_key and await self.find_reply(grant.key, draft.idempotency_key)
+        self.looking -= 1
         if reply:
             return reply.repeat(draft.digest.sha256)
         committed = await super().commit(grant, replace(draft, idempotency_key=None), caller)
+        while self.looking:
+            await asyncio.sleep(0)
         await self._writer.run(lambda connection: replies.keep(connection, grant, draft, committed))
         return committed
 

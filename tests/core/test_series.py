@@ -73,7 +73,7 @@ def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:
 )
 def test_totals_that_contradict(total: int | None, chunk: Chunk, told: str) -> None:
     with pytest.raises(ChunkConflict, match=told):
-        check_chunk(replace(SERIES, spans=(Span(8, 10),), total=total), chunk)
+        check_chunk(replace(SERIES, spans=(Span(0, 2), Span(8, 10)), total=total), chunk)
 
 
 @pytest.mark.parametrize(
