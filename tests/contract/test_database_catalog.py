@@ -133,7 +133,7 @@ def test_equal_public_ids_of_other_kinds_types_and_clouds_are_other_assets(datab
 
 def test_a_condemned_blob_can_never_be_committed(database: Database) -> None:
     assert run(database.condemn(["blob-a", "blob-x"])) == ["blob-a", "blob-x"]
-    with pytest.raises(BlobCondemned):
+    with pytest.raises(BlobCondemned, match="The signature is not spent: upload again"):
         run(publish(database, "a"))
     assert run(database.find_grant(grant("a").key)) is None
     assert run(attempt(database, grant("a"), draft(blob="fresh bytes"))) == "ok"

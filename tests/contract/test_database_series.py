@@ -9,7 +9,7 @@ import pytest
 from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, run, unlimited
 from uponce.adapters.database.postgres import series as postgres
 from uponce.adapters.database.sqlite import series as sqlite
-from uponce.app.ports import Committed, Database
+from uponce.app.ports import Committed, Database, Rule
 from uponce.core.errors import (
     ChunkConflict,
     SeriesGone,
@@ -123,7 +123,7 @@ async def check_all_are_spent(database: Database) -> None:
         assert await attempt(database, used, draft(blob=f"again-{used.timestamp}")) == "signature_used"
     assert await database.find_series(done.id) is None
     assert await database.series_blobs() == frozenset()
-    with pytest.raises(SeriesGone):
+    with pytest.raises(SeriesGone, match=r"complete, or was given up.*begin with a new signature"):
         await database.commit_series(done.id, draft(blob="blob-two"), CALLER)
 
 
@@ -279,12 +279,30 @@ def test_a_purge_spares_the_grants_of_series(backend: Backend, database: Databas
         assert await attempt(database, A, draft(blob="elsewhere")) == "ok"
         backend.clock.time = A.keep_until + 1
         assert await database.purge(10**6) == 0
-        with pytest.raises(SignatureUsed):
+        with pytest.raises(SignatureUsed) as caught:
             await database.commit_series(done.id, draft("dog", blob="blob-one"), CALLER)
+        assert "one of" not in caught.value.message, "it was sent with no other"
         await database.end_series(done.id)
         assert await database.purge(10**6) == 1
         with pytest.raises(StaleRequest):
             await begin(database, series(), A)
+
+    run(play())
+
+
+def test_a_grant_that_is_spent_after_its_time_is_remembered_for_an_hour(backend: Backend, database: Database) -> None:
+    """It is not overdue meanwhile, whenever it was to be forgotten."""
+
+    async def play() -> None:
+        done = await complete(database, A)
+        backend.clock.time = A.keep_until + DAY
+        await database.commit_series(done.id, draft(blob="blob-one"), CALLER)
+        assert await database.violations(Rule.PURGED, 10**6) == []
+        assert await attempt(database, A, draft(blob="again")) == "signature_used"
+        for seconds, dropped in ((3600, 0), (1, 1)):
+            backend.clock.time += seconds
+            assert await database.purge(10**6) == dropped
+        assert await attempt(database, A, draft(blob="again")) == "stale_request"
 
     run(play())
 

@@ -38,6 +38,8 @@ def _name(public_id: str, kind: ResourceType = IMAGE, type_: DeliveryType = UPLO
         ("/demo/image/upload/s--AAAAAAAA--", [("s--AAAAAAAA--", None)], None, "s--AAAAAAAA--"),
         ("/demo/image/upload/s--AAAAAAAA--/v12", [("v12", None)], "AAAAAAAA", "v12"),
         ("/demo/image/upload/s--AAAAAAA--/a", [("s--AAAAAAA--/a", None)], None, "s--AAAAAAA--/a"),
+        ("/demo/image/upload/s--AAAAAAAAA--/a", [("s--AAAAAAAAA--/a", None)], None, "s--AAAAAAAAA--/a"),
+        (f"/demo/image/upload/s--{'A' * 33}--/a", [(f"s--{'A' * 33}--/a", None)], None, None),
         ("/demo/image/upload/v1/.hidden", [(".hidden", None)], None, ".hidden"),
         ("/demo/image/upload/v1/a.", [("a.", None)], None, "a."),
         ("/demo/image/upload/v1/a.not-an-ext", [("a.not-an-ext", None)], None, "a.not-an-ext"),

@@ -41,6 +41,11 @@ READ = [
     ({"type": "private"}, UploadSpec(type=DeliveryType.PRIVATE)),
     ({"type": "authenticated"}, UploadSpec(type=DeliveryType.AUTHENTICATED)),
     ({"tags": "b, a,,b , c d"}, UploadSpec(tags=("b", "a", "c d"))),
+    ({"tags": " , "}, UploadSpec()),
+    (
+        {"tags": ",".join(f"{number}".rjust(MAX_TAG_LENGTH, "t") for number in range(MAX_TAGS))},
+        UploadSpec(tags=tuple(f"{number}".rjust(MAX_TAG_LENGTH, "t") for number in range(MAX_TAGS))),
+    ),
     ({"allowed_formats": "JPEG,png, tif"}, UploadSpec(allowed_formats=frozenset({"jpg", "png", "tiff"}))),
     ({"valid_for": "60"}, UploadSpec(valid_for=60)),
     ({"max_bytes": "1"}, UploadSpec(max_bytes=1)),
