@@ -1,0 +1,92 @@
+"""The connection to PostgreSQL cut at every message of its protocol: a request is lost, or a reply, once or for good.
+
+Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, an upload in
+chunks, a revocation, a sweep. Whatever was told must be true; while it is not known what happened, no byte may be
+deleted; and what is sent again over a sound line comes to exactly one asset.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from tests.faults.broken_line import STORIES, Stage, Upload
+from tests.faults.report import Report
+from tests.faults.tally import Tally
+from tests.faults.wire import SIDES, Cut
+from tests.postgres import Postgres, shared
+from uponce.adapters.database.postgres import commits, failures
+
+CONTROL = 12  # of the last messages of an upload, about its COMMIT
+AUDIT_EVERY = 100
+
+
+def run(seconds: float, seed: int) -> Report:
+    """Points of all stories in a seeded order, until the time or the points are used up."""
+    chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
+    with TemporaryDirectory(prefix="uponce-wire-") as name, ExitStack() as stack:
+        control(Path(name) / "control", tally)
+        stage = stack.enter_context(staged(Path(name) / "stage", shared()))
+        jobs = [(story, cut) for story in STORIES for cut in cuts(stage, story)]
+        tally.counts["known points"] += len(jobs)
+        chance.shuffle(jobs)
+        for number, (story, cut) in enumerate(jobs):
+            if time.monotonic() > deadline:
+                break
+            strike(stage, story, cut, tally)
+            if number % AUDIT_EVERY == AUDIT_EVERY - 1:
+                stage.audit(tally)
+        stage.audit(tally)
+    return tally.report("wire", seed)
+
+
+def control(folder: Path, tally: Tally) -> None:
+    """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
+    found = Tally()
+    with staged(folder, shared()) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
+        last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
+        for cut in last:
+            strike(stage, Upload, cut, found)
+    tally.controls["untrue answers when an unknown outcome counts as failed"] += found.violations
+
+
+@contextmanager
+def staged(folder: Path, postgres: Postgres) -> Iterator[Stage]:
+    folder.mkdir(parents=True)
+    stage = Stage(folder, postgres)
+    logging.disable(logging.CRITICAL)  # each cut is told of, by us and by psycopg
+    try:
+        yield stage
+    finally:
+        logging.disable(logging.NOTSET)
+        stage.close()
+
+
+def cuts(stage: Stage, story: type[Upload]) -> list[Cut]:
+    """All that there are, by one undisturbed run."""
+    with stage.line(None) as wire:
+        story(stage).act()
+        passed = dict(wire.passed)
+    return [
+        Cut(side, number, lasting)
+        for side in SIDES
+        for number in range(1, passed[side] + 1)
+        for lasting in (False, True)
+    ]
+
+
+def strike(stage: Stage, story: type[Upload], cut: Cut, tally: Tally) -> None:
+    told = story(stage)
+    with stage.line(cut) as wire:
+        told.act()
+        broke = wire.broke
+    tally.inside += broke
+    tally.counts[f"cuts in {story.__doc__}"] += broke
+    violations = tally.violations
+    told.judge(tally)
+    if tally.violations > violations:
+        tally.notes.append(f"that was {cut} in {story.__doc__}, told {told.told}")
