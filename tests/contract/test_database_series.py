@@ -243,6 +243,19 @@ def test_a_grant_is_in_as_many_series_as_it_has_uses(database: Database) -> None
     run(play())
 
 
+def test_uses_that_are_gone_are_left_for_no_series(database: Database) -> None:
+    async def play() -> None:
+        thrice = replace(A, max_uses=3)
+        assert await attempt(database, thrice, draft(blob="used")) == "ok"
+        for name in "xy":
+            await begin(database, series(name, upload_id=name), thrice)
+        with pytest.raises(SignatureInUse, match="belongs to another upload") as caught:
+            await begin(database, series("z", upload_id="z"), thrice)
+        assert caught.value.retry_after
+
+    run(play())
+
+
 def test_what_may_not_join(database: Database) -> None:
     async def play() -> None:
         await begin(database, series())
@@ -264,8 +277,9 @@ def test_limits(database: Database) -> None:
         await begin(database, series("x", upload_id="x"), A, per_key=1)
         with pytest.raises(TooManySeries, match="1 uploads with this API key"):
             await begin(database, series("y", upload_id="y"), B, per_key=1)
-        with pytest.raises(TooManySeries, match="1 uploads on this server"):
+        with pytest.raises(TooManySeries, match="1 uploads on this server") as caught:
             await begin(database, series("y", upload_id="y"), B, in_all=1)
+        assert caught.value.retry_after
         assert (await begin(database, series("y", upload_id="x"), B, per_key=1)).id == "x"
 
     run(play())

@@ -57,6 +57,22 @@ def test_parse_path(
     assert source in (None, parsed.source)
 
 
+@pytest.mark.parametrize(
+    ("public_id", "source"),
+    [("f/a:b-c_d.e", "f/a:b-c_d.e.jpg"), ("a b", "a%20b.jpg"), ("a~b", "a%7Eb.jpg"), ("é", "%C3%A9.jpg")],
+)
+def test_what_is_escaped(public_id: str, source: str) -> None:
+    """As the SDKs do it."""
+    assert source_of(public_id, "jpg") == source
+    assert path_of(_name(public_id), 7, "jpg") == f"/demo/image/upload/v7/{source}"
+
+
+def test_a_cloud_is_one_segment() -> None:
+    name = AssetName("a/b", IMAGE, UPLOAD, "c")
+    assert path_of(name, 7, None) == "/a%2Fb/image/upload/v7/c"
+    assert parse_path("/a%2Fb/image/upload/v7/c").candidates == ((name, None),)
+
+
 def test_a_raw_asset_keeps_its_extension() -> None:
     """There the extension is part of the public_id, so nothing else can be meant."""
     parsed = parse_path("/demo/raw/authenticated/v1/docs/report.pdf")

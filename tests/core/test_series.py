@@ -6,7 +6,7 @@ import pytest
 
 from uponce.core.errors import ChunkConflict, ChunkTooSmall, FileTooLarge, StaleRequest
 from uponce.core.policy import Limits
-from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size, freeze
+from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size, freeze, grown
 from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
@@ -87,6 +87,11 @@ def test_totals_that_contradict(total: int | None, chunk: Chunk, told: str) -> N
 )
 def test_totals_that_fit(total: int | None, chunk: Chunk) -> None:
     check_chunk(replace(SERIES, spans=(Span(8, 10),), total=total), chunk)
+
+
+def test_a_total_that_was_declared_once_stays() -> None:
+    series = grown(grown(SERIES, Chunk(Span(0, 5), 20)), Chunk(Span(5, 10), None))
+    assert (series.total, series.spans) == (20, (Span(0, 10),))
 
 
 def test_the_last_chunk_alone_may_be_small() -> None:
