@@ -1,4 +1,4 @@
-"""Several servers on one PostgreSQL database and one media folder."""
+"""The servers that share a store: one with its worker processes on SQLite, or several on one PostgreSQL."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.faults.place import Place
 from tests.server import Server
 
+UPONCE = ("-m", "uponce")
 DATABASE_SECONDS = 2
 
 
@@ -19,16 +20,34 @@ class Fleet:
     servers: Sequence[Server]
     place: Place
 
+    @property
+    def first(self) -> Server:
+        return self.servers[0]
+
     def dealt(self, number: int) -> Server:
         """To whom the request of this number goes."""
         return self.servers[number % len(self.servers)]
 
+    def stop(self) -> None:
+        for server in self.servers:
+            server.stop()
+
 
 @contextmanager
-def fleet(
-    folder: Path, url: str, count: int = 2, *, program: Sequence[str] = ("-m", "uponce"), **settings: str
+def on_sqlite(folder: Path, workers: int, *, program: Sequence[str] = UPONCE, **settings: str) -> Iterator[Fleet]:
+    """One server with so many processes on SQLite."""
+    with Server(folder / "data", workers=workers, env=settings, program=program) as server:
+        yield Fleet([server], Place(server.data_dir))
+
+
+@contextmanager
+def on_postgres(
+    folder: Path, url: str, count: int = 2, *, program: Sequence[str] = UPONCE, **settings: str
 ) -> Iterator[Fleet]:
-    """Started one after the other: on an empty database the first one makes the keys, the others find them."""
+    """So many servers on one PostgreSQL and one media folder.
+
+    Started one after the other: on an empty database the first one makes the keys, the others find them.
+    """
     shared = {
         "UPONCE_DATABASE": url,
         "UPONCE_STORAGE": f"file://{folder}/media",

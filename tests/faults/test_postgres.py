@@ -14,7 +14,7 @@ import pytest
 from tests.faults.audit import Receipt
 from tests.faults.campaigns.race import MUTANT
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
-from tests.faults.fleet import fleet
+from tests.faults.fleet import on_postgres
 from tests.postgres import Postgres, shared
 from tests.server import Server
 
@@ -26,7 +26,7 @@ KILLS = 3
 
 @contextmanager
 def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> Iterator[Sequence[Server]]:
-    with fleet(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS)) as both:
+    with on_postgres(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS)) as both:
         yield both.servers
 
 

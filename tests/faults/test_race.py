@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.campaigns import race_postgres
 from tests.faults.campaigns.race import Rules, race, run
 from tests.faults.tally import Tally
 
@@ -14,6 +15,14 @@ RACERS = 20
 def test_a_short_race() -> None:
     """Exactly one asset for each signature; every loser is told why; the books agree with the clients."""
     report = run(12, 20251125)
+    print(report)
+    assert report.holds, report
+    assert report.inside > 0
+    assert report.counts["signatures contested over several processes"] > 0
+
+
+def test_a_short_race_over_servers_on_postgres() -> None:
+    report = race_postgres.run(8, 20251125)
     print(report)
     assert report.holds, report
     assert report.inside > 0

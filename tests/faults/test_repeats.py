@@ -11,7 +11,7 @@ import pytest
 from tests.faults.audit import count, examine
 from tests.faults.campaigns.points import control_repeats, points, repeating, strike_all
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
-from tests.faults.fleet import fleet
+from tests.faults.fleet import on_postgres
 from tests.faults.processes import owners
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
@@ -74,7 +74,7 @@ def test_of_twenty_equal_uploads_one_is_stored_and_all_get_its_answer(tmp_path: 
 def repeats_on_two_servers(folder: Path, which: str, signatures: int, *program: str) -> list[bool]:
     """For each signature, whether one upload was stored and all got its answer."""
     right = []
-    with fleet(
+    with on_postgres(
         folder,
         shared().fresh_schema(),
         program=program or ("-m", "uponce"),

@@ -1,7 +1,7 @@
 """Many uploads with one signature that complete in the same moment: one winner each, over one and four processes.
 
-Rounds alternate between the two, each on a new server. In some all racers may reach the commit, so that the database
-decides alone; in others the usual two attempts a process are allowed.
+Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL. In some all
+racers may reach the commit, so that the database decides alone; in others the usual two attempts a process are allowed.
 """
 
 import asyncio
@@ -9,18 +9,20 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.faults.audit import Receipt, count, examine
 from tests.faults.clients import Reply, connected, form, hold_back, release
+from tests.faults.fleet import UPONCE, Fleet, on_postgres, on_sqlite
+from tests.faults.place import Place
 from tests.faults.processes import owners
 from tests.faults.report import Report
 from tests.faults.tally import Tally
-from tests.server import Server
+from tests.postgres import shared
 from uponce.adapters.media import samples
 
 RACERS = 50
@@ -42,13 +44,23 @@ Going = Callable[[int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of one round: how many processes, how many attempts each allows a grant, what is uploaded, by how many."""
+    """Of one round: how many processes, how many attempts each allows a grant, what is uploaded, by how many.
+
+    On PostgreSQL each process is a server of its own.
+    """
 
     workers: int
     attempts: int
     kind: str
     racers: int = RACERS
-    program: tuple[str, ...] = ("-m", "uponce")
+    program: tuple[str, ...] = UPONCE
+    postgres: bool = False
+
+    @property
+    def size(self) -> str:
+        if self.postgres:
+            return f"{self.workers} servers on PostgreSQL"
+        return f"{self.workers} server process{'es' * (self.workers > 1)}"
 
     def media(self) -> Media:
         if self.kind == "raw":
@@ -78,19 +90,21 @@ class Seen:
         self.spread += len(set(pids)) > 1
 
 
-def run(seconds: float, seed: int) -> Report:
+def run(
+    seconds: float, seed: int, *, name: str = "race", sizes: Sequence[int] = WORKERS, postgres: bool = False
+) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-race-") as folder:
-        control(Path(folder), tally)
+        control(Path(folder), tally, postgres)
         for number in itertools.count():
-            rounds_due = max(1, len(WORKERS) - number)
+            rounds_due = max(1, len(sizes) - number)
             share = (deadline - time.monotonic()) / rounds_due
-            if number >= len(WORKERS) and share < SHORTEST_ROUND:
+            if number >= len(sizes) and share < SHORTEST_ROUND:
                 break
-            attempts = chance.choice((USUAL_ATTEMPTS, RACERS))
-            rules = Rules(WORKERS[number % len(WORKERS)], attempts, chance.choice(("raw", "raw", "image")))
+            attempts, kind = chance.choice((USUAL_ATTEMPTS, RACERS)), chance.choice(("raw", "raw", "image"))
+            rules = Rules(sizes[number % len(sizes)], attempts, kind, postgres=postgres)
             race(Path(folder) / f"round-{number}", rules, until(min(share, LONGEST_ROUND)), tally)
-    return tally.report("race", seed)
+    return tally.report(name, seed)
 
 
 def until(seconds: float) -> Going:
@@ -100,72 +114,78 @@ def until(seconds: float) -> Going:
 
 
 def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
-    """One round on a server of its own; what it broke, and what it did, goes to the tally."""
+    """One round on servers of its own; what it broke, and what it did, goes to the tally."""
     folder.mkdir()
-    with _server(folder, rules) as server:
-        seen = asyncio.run(contests(server, rules, going))
-        server.stop()
-    _judge(server.data_dir, rules, seen, tally)
+    with _fleet(folder, rules) as fleet:
+        seen = asyncio.run(contests(fleet, rules, going))
+        fleet.stop()
+    _judge(fleet.place, rules, seen, tally)
     return seen
 
 
-def control(folder: Path, tally: Tally) -> None:
+def control(folder: Path, tally: Tally, postgres: bool) -> None:
     """A server that looks before it inserts, instead of trusting the database: the race has to find double spends."""
-    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,))
-    with _server(folder, rules) as server:
-        seen = asyncio.run(contests(server, rules, lambda signature: signature < CONTROL_SIGNATURES))
-        server.stop()
+    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,), postgres=postgres)
+    with _fleet(folder, rules) as fleet:
+        seen = asyncio.run(contests(fleet, rules, lambda signature: signature < CONTROL_SIGNATURES))
+        fleet.stop()
     told = sum(winners > 1 for winners in seen.winners.values())
-    found = len(examine(server.data_dir, seen.receipts).double)
+    found = len(examine(fleet.place, seen.receipts).double)
     tally.controls["signatures spent twice by select-then-insert"] += min(told, found)
 
 
-async def contests(server: Server, rules: Rules, going: Going) -> Seen:
+async def contests(fleet: Fleet, rules: Rules, going: Going) -> Seen:
     seen, media = Seen(), rules.media()
     pending = itertools.takewhile(going, itertools.count())
 
     async def lane() -> None:
         for signature in pending:
-            await contest(server, signature, rules, media, seen)
+            await contest(fleet, signature, rules, media, seen)
 
     await asyncio.gather(*(lane() for _ in range(LANES)))
     return seen
 
 
-async def contest(server: Server, signature: int, rules: Rules, media: Media, seen: Seen) -> None:
+async def contest(fleet: Fleet, signature: int, rules: Rules, media: Media, seen: Seen) -> None:
     """One signature, a connection for each racer, all complete together."""
-    fields = server.signed({"nonce": f"signature-{signature}"})
+    fields = fleet.first.signed({"nonce": f"signature-{signature}"})
+    dealt = [fleet.dealt(racer) for racer in range(rules.racers)]
     bodies = [media(signature, racer) for racer in range(rules.racers)]
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(connected(server)) for _ in bodies]
-        requests = [form(server, fields, body, rules.kind) for body in bodies]
+        connections = [await stack.enter_async_context(connected(server)) for server in dealt]
+        requests = [form(server, fields, body, rules.kind) for server, body in zip(dealt, bodies, strict=True)]
         await hold_back(connections, requests)
-        seen.add_processes(list(await _accepted(server, [connection.port for connection in connections])))
+        seen.add_processes(await _accepted(fleet, [connection.port for connection in connections]))
         replies = await release(connections, requests)
     for reply, body in zip(replies, bodies, strict=True):
         seen.add(signature, reply, body)
 
 
-async def _accepted(server: Server, ports: Sequence[int]) -> Iterable[int]:
-    """Wait until the server holds all connections; the process of each."""
+async def _accepted(fleet: Fleet, ports: Sequence[int]) -> list[int]:
+    """Wait until the servers hold all connections; the process of each."""
+    held: list[int] = []
     async with asyncio.timeout(30):
-        while len(held := owners(server.pid, server.port, ports)) < len(ports):
+        while len(held) < len(ports):
             await asyncio.sleep(0.002)
-    return held.values()
+            held = [pid for server in fleet.servers for pid in owners(server.pid, server.port, ports).values()]
+    return held
 
 
-def _server(folder: Path, rules: Rules) -> Server:
-    limits = {"UPONCE_ATTEMPTS_PER_GRANT": str(rules.attempts)}
-    return Server(folder / "data", workers=rules.workers, env=limits, program=rules.program)
+def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:
+    attempts = str(rules.attempts)
+    if rules.postgres:
+        url = shared().fresh_schema()
+        return on_postgres(folder, url, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
+    return on_sqlite(folder, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
 
 
-def _judge(data_dir: Path, rules: Rules, seen: Seen, tally: Tally) -> None:
+def _judge(place: Place, rules: Rules, seen: Seen, tally: Tally) -> None:
     signatures, used = len(seen.winners), seen.verdicts["signature_used"]
-    tally.counts[f"signatures, {rules.workers} server process{'es' * (rules.workers > 1)}"] += signatures
+    tally.counts[f"signatures, {rules.size}"] += signatures
     tally.counts["signatures contested over several processes"] += seen.spread
     tally.counts.update({f"completions answered {verdict}": number for verdict, number in seen.verdicts.items()})
     tally.inside += used
-    tally.audit(data_dir, seen.receipts)
+    tally.audit(place, seen.receipts)
     for signature, winners in seen.winners.items():
         tally.expect(winners == 1, "signatures without exactly one winner", f"{signature} has {winners}, {rules}")
     strange = {verdict: number for verdict, number in seen.verdicts.items() if verdict not in DEFINITE}
@@ -178,7 +198,7 @@ def _judge(data_dir: Path, rules: Rules, seen: Seen, tally: Tally) -> None:
         "audit WHERE event = 'refused'": used,
     }
     for what, expected in books.items():
-        kept = count(data_dir, what)
+        kept = count(place, what)
         tally.expect(kept == expected, "books that disagree with the clients", f"{what}: {kept}, not {expected}")
     if rules.attempts == rules.racers:
         alone = used == signatures * (rules.racers - 1)
