@@ -9,16 +9,17 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Verified, authorise
+from uponce.app.authorise import Verified, authorise, check_usable
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
     MissingParameter,
     OriginMismatch,
+    SignatureUsed,
     StaleRequest,
     UnsupportedParameter,
 )
-from uponce.core.values import ResourceType
+from uponce.core.values import AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"
 
@@ -101,6 +102,25 @@ def test_and_no_longer_than_those_of_its_key(world: World) -> None:
     assert str(caught.value) == (
         f"Parameter valid_for is {window + 1} seconds, signatures of this key live at most {window}."
     )
+
+
+def test_the_parts_of_a_series_are_asked_as_single_uploads_are(world: World) -> None:
+    """Their origin, and whether their signature is spent; a refusal is audited."""
+    verified = ask(world, world.sign({"origin": APP}), origin=APP)
+
+    async def usable(origin: str | None) -> None:
+        await check_usable(world.services, verified, origin, CALLER)
+
+    asyncio.run(usable(APP))
+    with pytest.raises(OriginMismatch):
+        asyncio.run(usable(OTHER))
+    asyncio.run(world.database.commit(verified.grant, draft(blob="b"), CALLER))
+    with pytest.raises(SignatureUsed):
+        asyncio.run(usable(APP))
+    told = asyncio.run(world.database.history(verified.grant.key, 10))
+    assert [(line.event, line.code, line.caller) for line in told][1:] == [
+        (AuditEvent.REFUSED, "signature_used", CALLER)
+    ]
 
 
 def test_version_1_is_accepted_of_keys_that_allow_it(world: World) -> None:

@@ -304,6 +304,21 @@ def test_a_purge_spares_the_grants_of_series(backend: Backend, database: Databas
     run(play())
 
 
+def test_a_purge_of_newer_grants_stops_no_series(backend: Backend, database: Database) -> None:
+    """The watermark that they raise says nothing of a grant whose row a purge spares."""
+
+    async def play() -> None:
+        done = await complete(database, A)
+        newer = grant("newer", at=START + 50, window=1)
+        assert await attempt(database, newer, draft("newer", blob="newer")) == "ok"
+        backend.clock.time = newer.keep_until + 1
+        assert await database.purge(10**6) == 1
+        assert not (await database.commit_series(done.id, draft(blob="blob-one"), CALLER)).existing
+        assert await attempt(database, A, draft(blob="again")) == "stale_request"
+
+    run(play())
+
+
 def test_a_grant_that_is_spent_after_its_time_is_remembered_for_an_hour(backend: Backend, database: Database) -> None:
     """It is not overdue meanwhile, whenever it was to be forgotten."""
 
