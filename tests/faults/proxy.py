@@ -1,0 +1,156 @@
+"""A bad network between a client and a server: connections that break, lose the reply, stall or crawl, as planned.
+
+It knows nothing of HTTP. What strikes is told by the bytes that a client has sent on a connection.
+"""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+_BLOCK = 16 * 1024
+
+
+class Kind(StrEnum):
+    NONE = "none"
+    CUT = "cut"  # both ends see the connection closed
+    RESET = "reset"  # both ends see it reset
+    SWALLOW = "swallow"  # the server goes on to the end of the request; its reply is lost and the connection with it
+    SILENCE = "silence"  # nothing passes any more, and nobody is told
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What becomes of one connection when the client has sent `after` bytes.
+
+    `delay` are seconds before anything passes, `rate` bytes a second from the client; None is as fast as it goes.
+    """
+
+    kind: Kind = Kind.NONE
+    after: int = 0
+    delay: float = 0
+    rate: float | None = None
+
+
+Plan = Callable[[int], Fault]
+"""The number of a connection, from 1 → its fault."""
+
+
+class FaultProxy:
+    """Listens on `port` from `__enter__` to `__exit__`. `struck` counts faults that came to pass, by kind."""
+
+    def __init__(self, server_port: int, plan: Plan) -> None:
+        self.plan = plan
+        self.port = 0
+        self.connections = 0
+        self.struck: Counter[Kind] = Counter()
+        self._server_port = server_port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="fault-proxy")
+        self._ready = threading.Event()
+        self._over = asyncio.Event()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "FaultProxy":
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        listening = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self.port = listening.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._over.wait()
+        listening.close()  # the runner cancels the connections that are left
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(ConnectionError, asyncio.CancelledError):  # the proxy's end cancels it
+            await Link(self, self.plan(self.connections), reader, writer).run(self._server_port)
+        writer.transport.abort()
+
+
+class Link:
+    """One connection and its continuation to the server."""
+
+    def __init__(
+        self, proxy: FaultProxy, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._proxy = proxy
+        self._fault = fault
+        self._reader = reader
+        self._writer = writer
+        self._sent = 0
+        self._strikes = False
+
+    async def run(self, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            up = asyncio.create_task(self._upwards(writer))
+            down = asyncio.create_task(self._downwards(reader, up))
+            done, pending = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if up in done and not self._strikes:
+                await down  # the client has said all; the answer may still come
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+        finally:
+            if self._strikes and self._fault.kind is Kind.RESET:
+                _reset_on_close(self._writer)
+                _reset_on_close(writer)
+            writer.transport.abort()
+
+    async def _upwards(self, writer: asyncio.StreamWriter) -> None:
+        fault = self._fault
+        await asyncio.sleep(fault.delay)
+        while block := await self._reader.read(_BLOCK):
+            if fault.rate is not None:
+                await asyncio.sleep(len(block) / fault.rate)
+            left = fault.after - self._sent
+            if fault.kind is not Kind.NONE and len(block) >= left and not self._strikes:
+                self._strike()
+                if fault.kind is not Kind.SWALLOW:
+                    writer.write(block[: max(left, 0)])
+                    await writer.drain()
+                    if fault.kind is Kind.SILENCE:
+                        await asyncio.Event().wait()
+                    return
+            self._sent += len(block)
+            writer.write(block)
+            await writer.drain()
+        writer.write_eof()
+
+    async def _downwards(self, reader: asyncio.StreamReader, up: "asyncio.Task[None]") -> None:
+        while block := await reader.read(_BLOCK):
+            if self._strikes and self._fault.kind is Kind.SILENCE:
+                await asyncio.Event().wait()
+            if self._strikes:
+                return
+            self._writer.write(block)
+            await self._writer.drain()
+
+    def _strike(self) -> None:
+        self._strikes = True
+        self._proxy.struck[self._fault.kind] += 1
+
+
+def _reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """A RST instead of a FIN."""
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
