@@ -13,6 +13,7 @@ from cloudinary.utils import api_sign_request
 
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
 from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.staging import StagingStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.media import samples
@@ -70,13 +71,20 @@ class Traces:
 class World:
     """`browser` signs for one use each, `server` is unlimited with scope all; `foreign` is of another cloud."""
 
-    def __init__(self, root: Path, *, limits: Limits | None = None, inspector: Inspector | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        limits: Limits | None = None,
+        inspector: Inspector | None = None,
+        blobs: StagingStore | None = None,
+    ) -> None:
         self.clock = MovableClock()
         self._signed = 0
         self.path = root / "uponce.db"
         self.media = root / "media"
         self.database = SqliteDatabase(self.path, clock=self.clock, secrets=AesSecretBox(bytes(32)))
-        self.blobs = LocalBlobStore(self.media, ids=RandomIds())
+        self.blobs = blobs or LocalBlobStore(self.media, ids=RandomIds())
         self.database.open()
         self.blobs.open_store()
         self.services = Services(

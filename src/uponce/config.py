@@ -35,7 +35,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     database_connections: Annotated[int, "Connections of each server process to PostgreSQL, at most."] = 8
     database_seconds: Annotated[int, "Seconds PostgreSQL may take to connect, for a statement, for a lock."] = 5
-    storage: Annotated[str | None, "`file:///path/to/folder`; by default `media` in the data folder."] = None
+    storage: Annotated[
+        str | None,
+        "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; by default "
+        "`media` in the data folder.",
+    ] = None
+    storage_seconds: Annotated[int, "Seconds one request to an object store may take, retries included."] = 30
+    storage_redirect: Annotated[
+        int,
+        "Delivery redirects to the object store, by a URL that is good for so many seconds; 0 sends the bytes itself.",
+    ] = 0
     secret_key: Annotated[
         str | None,
         "Encrypts API secrets at rest: 64 hex digits. By default `secret.key` in the data folder, made at need.",
@@ -130,6 +139,7 @@ _POSITIVE = (
     "sweep_seconds",
     "database_connections",
     "database_seconds",
+    "storage_seconds",
 )
 
 
@@ -139,6 +149,7 @@ def _checked(settings: Settings) -> Settings:
     for name in _LIMITS:
         value = getattr(settings.limits, name)
         _require(value >= (0 if name == "skew" else 1), name, value, "a positive number")
+    _require(settings.storage_redirect >= 0, "storage_redirect", settings.storage_redirect, "0 or a number of seconds")
     _require(0 <= settings.port <= 65535, "port", settings.port, "0 to 65535")
     url = settings.public_url
     good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))

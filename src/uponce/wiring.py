@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from uponce.adapters.blobs.local import LocalBlobStore
+    from uponce.adapters.blobs.objects import ObjectBlobStore
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
+    from uponce.app.ports import Presigner
 
 log = logging.getLogger("uponce")
 
@@ -34,7 +36,7 @@ class Backend:
 
     settings: Settings
     database: "SqliteDatabase | PostgresDatabase"
-    blobs: "LocalBlobStore"
+    blobs: "LocalBlobStore | ObjectBlobStore"
     decoders: "DecoderPool"
     services: Services
 
@@ -54,7 +56,13 @@ def build(settings: Settings) -> Backend:
     )
     database = _database(settings, clock)
     services = Services(
-        database=database, blobs=blobs, inspector=decoders, clock=clock, ids=ids, limits=settings.limits
+        database=database,
+        blobs=blobs,
+        inspector=decoders,
+        clock=clock,
+        ids=ids,
+        limits=settings.limits,
+        presigner=_presigner(settings, blobs),
     )
     return Backend(settings, database, blobs, decoders, services)
 
@@ -108,13 +116,38 @@ def _sqlite_path(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def _blob_store(settings: Settings, ids: RandomIds) -> "LocalBlobStore":
-    from uponce.adapters.blobs.local import LocalBlobStore
-
+def _blob_store(settings: Settings, ids: RandomIds) -> "LocalBlobStore | ObjectBlobStore":
     url = settings.storage_url
-    if not url.startswith("file:///"):
-        raise SettingRefused(f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder.")
-    return LocalBlobStore(Path(url.removeprefix("file://")), ids=ids)
+    match urlsplit(url):
+        case ("file", "", path, _, _) if path.startswith("/"):
+            from uponce.adapters.blobs.local import LocalBlobStore
+
+            return LocalBlobStore(Path(path), ids=ids)
+        case ("s3" | "gs" | "az", place, _, _, _) if place:
+            from uponce.adapters.blobs.bucket import Bucket
+            from uponce.adapters.blobs.objects import ObjectBlobStore
+
+            seconds = settings.storage_seconds
+            return ObjectBlobStore(Bucket(url, seconds), settings.data_dir / "staging", ids=ids, seconds=seconds)
+        case _:
+            raise SettingRefused(
+                f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
+                "gs://bucket/prefix or az://container/prefix."
+            )
+
+
+def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "Presigner | None":
+    """SettingRefused when delivery is to redirect to a store that has no URLs."""
+    if not settings.storage_redirect:
+        return None
+    from uponce.adapters.blobs.objects import ObjectBlobStore, Presigned
+
+    if not isinstance(blobs, ObjectBlobStore):
+        raise SettingRefused(
+            f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, and UPONCE_STORAGE is "
+            f"{settings.storage_url}. Leave it away: uponce sends the bytes itself."
+        )
+    return Presigned(blobs, settings.storage_redirect)
 
 
 def secret_key_path(settings: Settings) -> Path:

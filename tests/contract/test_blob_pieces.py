@@ -10,7 +10,7 @@ import pytest
 
 from tests.chunks import noise
 from tests.contract.databases import run
-from tests.contract.test_blobs import ABSENT, MEBIBYTE, get, store
+from tests.contract.test_blobs import ABSENT, MEBIBYTE, get, kind, store
 from uponce.adapters.blobs import locks, pieces
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
@@ -19,7 +19,7 @@ from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailabl
 from uponce.core.spans import Span, merged
 from uponce.core.values import Digest
 
-__all__ = ["store"]  # the fixture of the neighbour
+__all__ = ["kind", "store"]  # the fixtures of the neighbour
 
 DATA = noise(3 * MEBIBYTE + 11)
 
@@ -42,11 +42,13 @@ async def put(store: BlobStore, key: str, span: Span, present: Sequence[Span] = 
         await piece.release()
 
 
-async def published(store: BlobStore, key: str, size: int) -> Digest:
+async def published(store: BlobStore, key: str, size: int, *, committed: bool = True) -> Digest:
     assembly = await store.assembly(key)
     try:
         digest = await assembly.seal(size)
         await assembly.publish()
+        if committed:
+            await assembly.clear()
     finally:
         await assembly.release()
     return digest
@@ -179,7 +181,7 @@ def test_publishing_may_be_repeated_by_another(store: BlobStore) -> None:
     async def play() -> None:
         key = await store.begin()
         await put(store, key, Span(0, 1000))
-        assert await published(store, key, 1000) == digest_of(DATA[:1000])
+        assert await published(store, key, 1000, committed=False) == digest_of(DATA[:1000])
         await put(store, key, Span(0, 500), [Span(0, 1000)])
         assembly = await store.assembly(key)
         assert await assembly.seal(1000) == digest_of(DATA[:1000])

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from uponce.app.services import Services
-from uponce.core.errors import UponceError
+from uponce.core.errors import SettingRefused, StorageFull, Unavailable, UponceError
 
 _SECONDS = 5
 
@@ -15,6 +15,36 @@ async def check_ready(services: Services) -> dict[str, str | None]:
         _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())
     )
     return {"database": database, "storage": storage, "decoders": decoders}
+
+
+async def check_storage(services: Services) -> None:
+    """Write, read and delete a few bytes. SettingRefused says what is wrong; a full disk is for later."""
+    bytes_ = services.ids.hex(32).encode()
+    stage = await services.blobs.stage()
+    try:
+        await stage.write(bytes_)
+        await stage.seal()
+        await stage.publish()
+        found = await _read(services, stage.key)
+        await services.blobs.delete(stage.key)
+    except StorageFull:
+        return
+    except Unavailable as error:
+        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {error.detail or error.message}") from error
+    finally:
+        await stage.discard()
+    if found != bytes_:
+        raise SettingRefused("UPONCE_STORAGE cannot be used: it does not give back what was written to it.")
+
+
+async def _read(services: Services, key: str) -> bytes:
+    blob = await services.blobs.open(key)
+    if blob is None:
+        return b""
+    try:
+        return await blob.read(0, blob.size)
+    finally:
+        blob.close()
 
 
 async def check_clock(services: Services) -> str | None:

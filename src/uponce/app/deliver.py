@@ -19,19 +19,25 @@ class Delivery:
     blob: OpenBlob
 
 
-async def deliver(services: Services, path: DeliveryPath) -> Delivery:
-    """The original, or NotFound; DeliveryDenied when a signature is wrong, or missing where one is needed.
+async def find(services: Services, path: DeliveryPath) -> Asset:
+    """The asset, or NotFound; DeliveryDenied when a signature is wrong, or missing where one is needed.
 
     The signature is checked before the asset is looked up, so that nobody learns which private assets exist.
     """
     name = path.candidates[0][0]
     await _check_signature(services, path, name.cloud, name.type)
+    return await _find(services, path)
+
+
+async def deliver(services: Services, path: DeliveryPath) -> Delivery:
+    """The original; errors as for `find`."""
+    asset = await find(services, path)
     # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
     for _ in range(2):
-        asset = await _find(services, path)
         blob = await services.blobs.open(asset.blob_key)
         if blob is not None:
             return Delivery(asset, blob)
+        asset = await _find(services, path)
     raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
 
 

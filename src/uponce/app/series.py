@@ -233,6 +233,8 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
         committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
         return await read_back(services, draft.blob_key, unknown)
+    with suppress(Unavailable):  # should this fail, the sweeper finds it
+        await assembly.clear()
     await drop_unneeded(services, committed)
     return committed
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
-from uponce.app.ports import BlobStore, Clock, Database, Ids, Inspector
+from uponce.app.ports import BlobStore, Clock, Database, Ids, Inspector, Presigner
 from uponce.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """`presigner` is there when delivery redirects to the store."""
+
     database: Database
     blobs: BlobStore
     inspector: Inspector
@@ -16,3 +18,4 @@ class Services:
     ids: Ids
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
+    presigner: Presigner | None = None

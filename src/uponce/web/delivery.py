@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
-from uponce.app.deliver import Delivery, deliver
-from uponce.app.ports import OpenBlob
+from uponce.app.deliver import Delivery, deliver, find
+from uponce.app.ports import OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
@@ -36,9 +36,13 @@ class DeliveryEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        presigner = self._services.presigner
         try:
-            head = read_head(scope)
-            delivery = await deliver(self._services, parse_path(_raw_path(scope)))
+            head, path = read_head(scope), parse_path(_raw_path(scope))
+            if presigner is not None and scope["method"] == "GET":
+                await _redirect(send, head, await find(self._services, path), presigner)
+                return
+            delivery = await deliver(self._services, path)
         except UponceError as error:
             await send_error(scope, receive, send, error, body_complete=True)
             return
@@ -49,6 +53,18 @@ class DeliveryEndpoint:
             await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
         finally:
             delivery.blob.close()
+
+
+async def _redirect(send: Send, head: Head, asset: Asset, presigner: Presigner) -> None:
+    """To the store itself. The answer may be kept for half as long as the URL is good."""
+    if _not_modified(head, asset):
+        await _start(send, 304, _headers(asset))
+    else:
+        url = await presigner.url_of(asset.blob_key)
+        reach = "public" if asset.name.type is DeliveryType.UPLOAD else "private"
+        cache = f"{reach}, max-age={presigner.seconds // 2}"
+        await _start(send, 302, [(b"location", url.encode()), (b"cache-control", cache.encode()), *_INERT])
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _raw_path(scope: Scope) -> str:

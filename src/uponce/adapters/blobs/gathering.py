@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Yard(Protocol):
-    """What those who work on staged files need of their store. All but the two executors blocks."""
+    """What those who work on staged files need of their store."""
 
     staging: Path
 
@@ -25,23 +25,23 @@ class Yard(Protocol):
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run what touches the local disk."""
 
-    async def delete(self, key: str) -> None:
-        """Staged and published."""
-
     async def in_publisher(self, work: Callable[[], T]) -> T:
-        """Run what touches the place where published blobs are kept."""
+        """Run `put`."""
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
-        """The open file at `path` becomes durable under `key`. It may be gone from its path then."""
+        """The open file at `path` becomes durable under `key`; it may be gone from its path then. Blocks."""
 
-    def withdraw(self, key: str) -> None:
+    async def withdraw(self, key: str) -> None:
         """Delete what is published under `key`, if anything is."""
 
-    def take_back(self, key: str, path: Path) -> None:
-        """What is published under `key` is a staged file at `path` again."""
+    async def take_back(self, key: str) -> None:
+        """A blob that was published, and not committed, is a staged file again, if it is none."""
+
+    async def delete(self, key: str) -> None:
+        """What is staged or published under `key`."""
 
     def open_unfinished(self, key: str) -> int | None:
-        """A descriptor of the file of an unfinished blob, also of one that was published and not committed."""
+        """A descriptor of the file of an unfinished blob, also of one that was published and not committed. Blocks."""
 
 
 class Gathering(ABC):

@@ -101,11 +101,15 @@ class LocalBlobStore(StagingStore):
             raise swept(error) from error
         sync_folder(target.parent)
 
-    def withdraw(self, key: str) -> None:
-        self.path_of(key).unlink(missing_ok=True)
+    async def withdraw(self, key: str) -> None:
+        await self.in_thread(lambda: self.path_of(key).unlink(missing_ok=True))
 
-    def take_back(self, key: str, path: Path) -> None:
-        self.path_of(key).rename(path)
+    async def take_back(self, key: str) -> None:
+        def move() -> None:
+            if not (self.staging / key).exists():
+                self.path_of(key).rename(self.staging / key)
+
+        await self.in_thread(move)
 
     def open_unfinished(self, key: str) -> int | None:
         # In this order, since completing renames the one to the other.

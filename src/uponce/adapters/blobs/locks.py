@@ -42,17 +42,20 @@ class Hold:
 
 def hold(store: Yard, key: str, span: Span) -> Hold:
     """In a thread. Lock a span; StorageUnavailable when there is no such file."""
-    hold = _open(store, key)
-    try:
-        fcntl.fcntl(hold.number(), fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, span))
-    except (BlockingIOError, PermissionError):
-        hold.close()
-        raise ChunkInProgress(
-            "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this "
-            "one again a little later.",
-            retry_after=_RETRY_SECONDS,
-        ) from None
-    return hold
+    while True:
+        hold = _open(store, key)
+        try:
+            fcntl.fcntl(hold.number(), fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, span))
+        except (BlockingIOError, PermissionError):
+            hold.close()
+            raise ChunkInProgress(
+                "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send "
+                "this one again a little later.",
+                retry_after=_RETRY_SECONDS,
+            ) from None
+        if os.fstat(hold.number()).st_nlink:
+            return hold
+        hold.close()  # deleted between the opening and the locking
 
 
 def ask_for(store: Yard, key: str, span: Span) -> Hold:

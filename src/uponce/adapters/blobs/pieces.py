@@ -151,17 +151,13 @@ class FileAssembly:
         self._hold = hold
         self._prefixes = prefixes
         self._staged = store.staging / key
-        self._published = False
 
     @property
     def path(self) -> str:
         return str(self._staged)
 
     async def seal(self, size: int) -> Digest:
-        if not await self._store.in_thread(
-            self._staged.exists
-        ):  # published by a completion that could not commit; decoders read staged files
-            await self._store.in_publisher(lambda: self._store.take_back(self.key, self._staged))
+        await self._store.take_back(self.key)  # decoders read staged files
         await self._store.in_thread(lambda: self._cut(size))
         prefix = self._prefixes.get(self.key)
         hashes = prefix.md5, prefix.sha256
@@ -172,19 +168,17 @@ class FileAssembly:
     async def publish(self, media_type: str = BINARY) -> None:
         number = self._hold.number
         await self._store.in_publisher(lambda: self._store.put(self.key, self._staged, number(), media_type))
-        self._published = True
 
     async def discard(self) -> None:
         await self._store.delete(self.key)
 
+    async def clear(self) -> None:
+        self._prefixes.drop(self.key)
+        await self._store.in_thread(lambda: self._staged.unlink(missing_ok=True))
+
     async def release(self) -> None:
         with suppress(UponceError):
-            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
-
-    def _release(self) -> None:
-        if self._published:
-            self._staged.unlink(missing_ok=True)
-        self._hold.close()
+            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._hold.close)))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         def work() -> None:

@@ -74,7 +74,7 @@ class FileStage(Gathering):
     async def _discard(self) -> None:
         await self._store.in_thread(self._unlink)
         if self._offered:
-            await self._store.in_publisher(lambda: self._store.withdraw(self.key))
+            await self._store.withdraw(self.key)
 
     def _unlink(self) -> None:
         with self._lock:

@@ -21,8 +21,9 @@ from uponce.adapters.blobs.gathering import Gathering
 from uponce.adapters.blobs.locks import WHOLE, ask_for, hold
 from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, make_empty
 from uponce.adapters.blobs.stages import FileStage
-from uponce.app.ports import Ids, StoredBlob
+from uponce.app.ports import Ids, OpenBlob, StoredBlob
 from uponce.core.spans import Span
+from uponce.core.values import Digest
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class StagingStore(ABC):
 
         self._prefixes.drop(key)
         await self.in_thread(unlink)
-        await self.in_publisher(lambda: self.withdraw(key))
+        await self.withdraw(key)
 
     def staged(self) -> AsyncIterator[StoredBlob]:
         return in_batches(self.in_thread, blobs_in(self.staging))
@@ -127,16 +128,29 @@ class StagingStore(ABC):
             return None
 
     @abstractmethod
-    def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
-        """As Yard says."""
+    def open_store(self) -> None:
+        """Make the folders. SettingRefused when they cannot be used."""
+
+    # The rest is as BlobStore and Yard say.
 
     @abstractmethod
-    def withdraw(self, key: str) -> None:
-        """As Yard says."""
+    async def open(self, key: str) -> OpenBlob | None: ...
 
     @abstractmethod
-    def take_back(self, key: str, path: Path) -> None:
-        """As Yard says."""
+    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]: ...
+
+    @abstractmethod
+    async def digest(self, key: str) -> Digest | None: ...
+
+    @abstractmethod
+    def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None: ...
+
+    @abstractmethod
+    async def withdraw(self, key: str) -> None: ...
+
+    async def take_back(self, key: str) -> None:
+        """Whole files are copied to where they are kept, unless a store moves them."""
+        return
 
 
 Run = Callable[[Callable[[], list[StoredBlob]]], Awaitable[list[StoredBlob]]]

@@ -6,7 +6,7 @@ crosses a port: what goes wrong arrives as an error of core/errors.py.
 
 from typing import Protocol
 
-from uponce.app.ports.blobs import Assembly, BlobStore, OpenBlob, Piece, Stage, StoredBlob
+from uponce.app.ports.blobs import Assembly, BlobStore, OpenBlob, Piece, Presigner, Stage, StoredBlob
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -22,6 +22,7 @@ __all__ = [
     "OpenBlob",
     "Page",
     "Piece",
+    "Presigner",
     "Reply",
     "Rule",
     "Stage",

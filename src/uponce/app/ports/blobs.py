@@ -87,6 +87,9 @@ class Assembly(Protocol):
     async def discard(self) -> None:
         """Delete the bytes, published or not."""
 
+    async def clear(self) -> None:
+        """It is committed: what it was made of may go."""
+
     async def release(self) -> None:
         """Let go; what is published stays so, what is not stays an unfinished blob."""
 
@@ -156,3 +159,14 @@ class BlobStore(Protocol):
 
     async def ping(self) -> None:
         """Return when the store can be written."""
+
+
+class Presigner(Protocol):
+    """The power of some blob stores to serve the bytes themselves."""
+
+    @property
+    def seconds(self) -> int:
+        """How long a URL is good."""
+
+    async def url_of(self, key: str) -> str:
+        """Where anybody may read the blob for so long; also of a blob that is not there."""

@@ -1,0 +1,219 @@
+"""A bucket of an object store, through obstore: S3 and what speaks its protocol, Google's, Azure's.
+
+All of it blocks and is called in threads: obstore's asynchronous calls abort the interpreter when it exits under them.
+Whatever goes wrong is StorageUnavailable.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from uponce.adapters.blobs.files import blocks_of
+from uponce.core.errors import SettingRefused, StorageUnavailable
+from uponce.core.media_types import BINARY
+from uponce.core.spans import Span
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+
+_PART_BYTES = 8 * 1024 * 1024
+_MOST_PARTS = 10_000  # S3's limit
+_PARTS_AT_ONCE = 2  # with the one that fills, and obstore's own buffers, about 25 MiB an upload
+_READ_BYTES = 4 * 1024 * 1024
+_CONNECT_SECONDS = 5
+_RETRIES = 3
+_RETRY_SECONDS = 5
+_LIST_BATCH = 1000
+_DETAIL = 400
+
+_CURES = (
+    ("169.254.169.254", "No credentials were found: set them in the environment, or give the machine a role."),
+    ("NoSuchBucket", "There is no such bucket: create it, or correct UPONCE_STORAGE."),
+    ("ContainerNotFound", "There is no such container: create it, or correct UPONCE_STORAGE."),
+    ("PermanentRedirect", "The bucket is in another region: set AWS_REGION."),
+    ("AuthorizationHeaderMalformed", "The bucket is in another region: set AWS_REGION."),
+    ("error sending request", "It cannot be reached: check the endpoint and the network."),
+)
+_REFUSED = "Check the credentials, and that they may read, write, list and delete."
+
+
+class Found(NamedTuple):
+    """An object of a listing."""
+
+    name: str
+    size: int
+    age: float
+
+
+class Bucket:
+    """Objects have names like paths, below the prefix of the URL."""
+
+    def __init__(self, url: str, seconds: int) -> None:
+        """`s3://bucket/prefix`, `gs://…`, `az://container/prefix`; one request may take so many seconds.
+
+        Everything else, credentials above all, comes from the environment, as obstore reads it.
+        """
+        parts = urlsplit(url)
+        try:
+            self._store = SCHEMES[parts.scheme](
+                parts.netloc,
+                prefix=parts.path.strip("/") or None,
+                client_options=_client(seconds),
+                retry_config=_retries(seconds),
+            )
+        except (BaseError, ValueError) as error:
+            raise SettingRefused(f"UPONCE_STORAGE={url} cannot be used: {explained(error)}") from error
+
+    def upload(self, name: str, descriptor: int, span: Span, media_type: str) -> None:
+        """These bytes of a file, whole and compared when this returns. Nothing is visible after a failure, but what a
+        reply that was lost may leave."""
+        part_bytes = max(_PART_BYTES, ceil(span.size / _MOST_PARTS))
+        sums = Sums(part_bytes)
+        blocks = sums.over(blocks_of(descriptor, span.start, span.end))
+        attributes = {"Content-Type": media_type}
+        if media_type == BINARY:
+            attributes["Content-Disposition"] = "attachment"
+        with _translated():
+            if span.size <= part_bytes:
+                obstore.put(self._store, name, b"".join(blocks), attributes=attributes, use_multipart=False)
+            else:
+                obstore.put(
+                    self._store,
+                    name,
+                    blocks,
+                    attributes=attributes,
+                    chunk_size=part_bytes,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+        self._compare(name, sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
+
+    def _compare(self, name: str, etag: str, blocks: Callable[[], Iterable[bytes]], size: int) -> None:
+        """Most stores tell the MD5 of what they hold; what another one holds is read back."""
+        with _translated():
+            meta = obstore.head(self._store, name)
+        if meta["size"] == size and (meta["e_tag"] or "").strip('"') == etag:
+            return
+        if meta["size"] != size or _sha256(self.blocks(name, size)) != _sha256(blocks()):
+            raise _unavailable(f"{name} is not what was uploaded: {meta}")
+
+    def size_of(self, name: str) -> int | None:
+        """None when there is no such object, or no such bucket: a HEAD does not tell."""
+        with _translated():
+            try:
+                return obstore.head(self._store, name)["size"]
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """At most `length` bytes of those that are there from `offset`, of which there is one at least."""
+        with _translated():
+            return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """All bytes of an object of this size."""
+        for offset in range(0, size, _READ_BYTES):
+            yield self.read(name, offset, min(_READ_BYTES, size - offset))
+
+    def listing(self, folder: str) -> Iterator[Found]:
+        """All objects below a folder, in no order; `age` in seconds."""
+        now = datetime.now(UTC)
+        with _translated():
+            for batch in obstore.list(self._store, folder, chunk_size=_LIST_BATCH):
+                for meta in batch:
+                    yield Found(meta["path"], meta["size"], (now - meta["last_modified"]).total_seconds())
+
+    def delete(self, *names: str) -> None:
+        """Gone, also what was not there."""
+        for name in names:
+            # Some stores say when it was not there.
+            with _translated(), suppress(FileNotFoundError):
+                obstore.delete(self._store, name)
+
+    def signed_url(self, name: str, seconds: int) -> str:
+        """Where anybody may read it for so long."""
+        with _translated():
+            return obstore.sign(self._store, "GET", name, timedelta(seconds=seconds))
+
+
+class Sums:
+    """The MD5 of each part that goes by, of which S3 and its kin make the entity tag."""
+
+    def __init__(self, part_bytes: int) -> None:
+        self._part_bytes = part_bytes
+        self._parts = [hashlib.md5(usedforsecurity=False)]
+        self._room = part_bytes
+
+    def over(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self._add(memoryview(block))
+            yield block
+
+    def _add(self, data: memoryview) -> None:
+        while data:
+            if not self._room:
+                self._parts.append(hashlib.md5(usedforsecurity=False))
+                self._room = self._part_bytes
+            piece, data = data[: self._room], data[self._room :]
+            self._parts[-1].update(piece)
+            self._room -= len(piece)
+
+    def etag(self) -> str:
+        """The MD5 of the whole, or the MD5 of the parts' MD5s and how many they are."""
+        if len(self._parts) == 1:
+            return self._parts[0].hexdigest()
+        joined = hashlib.md5(b"".join(part.digest() for part in self._parts), usedforsecurity=False)
+        return f"{joined.hexdigest()}-{len(self._parts)}"
+
+
+def _client(seconds: int) -> "ClientConfig":
+    return {
+        "allow_http": True,  # only where the operator's endpoint says http://
+        "timeout": timedelta(seconds=seconds),
+        "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, seconds)),
+    }
+
+
+def _retries(seconds: int) -> "RetryConfig":
+    return {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=seconds)}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as error:
+        raise _unavailable(explained(error)) from error
+
+
+def _unavailable(detail: str) -> StorageUnavailable:
+    return StorageUnavailable(
+        "The storage cannot be used right now. Nothing was stored; send the request again.",
+        detail=detail,
+        retry_after=_RETRY_SECONDS,
+    )
+
+
+def explained(error: Exception) -> str:
+    """What the store said, and what to do about it."""
+    said = " ".join(str(error).partition("Debug source:")[0].split())
+    cure = next((cure for mark, cure in _CURES if mark in said), "")
+    if not cure and isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        cure = _REFUSED
+    return f"{said[:_DETAIL]} {cure}".strip()
+
+
+def _sha256(blocks: Iterable[bytes]) -> bytes:
+    hash_ = hashlib.sha256()
+    for block in blocks:
+        hash_.update(block)
+    return hash_.digest()

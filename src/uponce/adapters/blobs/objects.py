@@ -1,0 +1,163 @@
+"""The BlobStore port on an object store.
+
+    <prefix>/blobs/<kk>/<key>    published, immutable
+
+Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving lie in a
+folder of the server, and are uploaded when they are whole and found good: so a refused upload costs no request.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.blobs.files import PRIVATE, SAFE, checked, digest_of, guarded, make_folder, swept
+from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
+from uponce.app.ports import Ids, StoredBlob
+from uponce.core.errors import SettingRefused, StorageUnavailable
+from uponce.core.spans import Span
+from uponce.core.values import Digest
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
+_FOLDER = "blobs"
+_MOVERS = 16
+_ASKERS = 32
+_BLOCK_BYTES = 2 * 1024 * 1024  # a request each: large enough to be cheap
+_RETRY_SECONDS = 5
+
+
+class ObjectBlobStore(StagingStore):
+    """Call `open_store` before use and `close` after. `seconds` is how long a request may wait to be sent."""
+
+    def __init__(self, bucket: Bucket, staging: Path, *, ids: Ids, seconds: int, workers: int = WORKERS) -> None:
+        super().__init__(staging, ids=ids, workers=workers)
+        self._bucket = bucket
+        self._seconds = seconds
+        # Apart, so that no delivery waits for somebody's gigabytes; and few, since each of them may hold 25 MiB.
+        self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
+        self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
+
+    def open_store(self) -> None:
+        try:
+            make_folder(self.staging.parent)
+            self.staging.mkdir(exist_ok=True, mode=PRIVATE)
+        except OSError as error:
+            raise SettingRefused(
+                f"UPONCE_DATA: {self.staging} cannot be used: {error}. Uploads are staged there, whatever the storage."
+            ) from error
+
+    def close(self) -> None:
+        for pool in (self._movers, self._askers):
+            pool.shutdown()
+        super().close()
+
+    async def open(self, key: str) -> "ObjectBlob | None":
+        name = _name(key)
+        size = await self._ask(lambda: self._bucket.size_of(name))
+        return None if size is None else ObjectBlob(self, name, size)
+
+    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
+        return in_batches(self._ask, self._published(prefix))
+
+    def _published(self, prefix: str) -> Iterator[StoredBlob]:
+        folder = _FOLDER if len(prefix) < 2 else f"{_FOLDER}/{prefix[:2]}"
+        for found in self._bucket.listing(folder):
+            match = _NAME.fullmatch(found.name)  # what else lies there is none of the sweeper's business
+            if match and match[2].startswith(prefix):
+                yield StoredBlob(match[2], found.size, found.age)
+
+    async def digest(self, key: str) -> Digest | None:
+        name = _name(key)
+
+        def read() -> Digest | None:
+            size = self._bucket.size_of(name)
+            return None if size is None else digest_of(self._bucket.blocks(name, size))
+
+        return await self.in_publisher(read)
+
+    async def ping(self) -> None:
+        """Asks for the list of a folder: only that tells that the bucket is there."""
+        await super().ping()
+        await self._ask(lambda: next(self._bucket.listing("ping"), None))
+
+    async def url_of(self, key: str, seconds: int) -> str:
+        name = _name(key)
+        return await self._ask(lambda: self._bucket.signed_url(name, seconds))
+
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        return await self._ask(lambda: self._bucket.read(name, offset, length))
+
+    async def in_publisher(self, work: Callable[[], T]) -> T:
+        return await self._run(self._movers, work)
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        return await self._run(self._askers, work)
+
+    async def _run(self, pool: Executor, work: Callable[[], T]) -> T:
+        """In a thread; what waited too long for one is not begun, so that a stalled store fails all alike."""
+        until = time.monotonic() + self._seconds
+
+        def run() -> T:
+            if time.monotonic() > until:
+                raise StorageUnavailable(
+                    "The storage does not keep up. Nothing was stored; send the request again later.",
+                    detail=f"no thread became free within {self._seconds} seconds",
+                    retry_after=_RETRY_SECONDS,
+                )
+            return guarded(work)
+
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
+
+    def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | SAFE)
+        except FileNotFoundError as error:
+            raise swept(error) from error
+        try:
+            self._bucket.upload(_name(key), descriptor, Span(0, os.fstat(descriptor).st_size), media_type)
+        finally:
+            os.close(descriptor)
+
+    async def withdraw(self, key: str) -> None:
+        name = _name(key)
+        await self._ask(lambda: self._bucket.delete(name))
+
+
+class ObjectBlob:
+    """The OpenBlob port. Nothing is held open: each block is a request."""
+
+    block_bytes = _BLOCK_BYTES
+
+    def __init__(self, store: ObjectBlobStore, name: str, size: int) -> None:
+        self._store = store
+        self._name = name
+        self.size = size
+
+    async def read(self, offset: int, length: int) -> bytes:
+        length = min(length, self.size - offset)
+        return await self._store.read(self._name, offset, length) if length > 0 else b""
+
+    def close(self) -> None:
+        return
+
+
+def _name(key: str) -> str:
+    return f"{_FOLDER}/{checked(key)[:2]}/{key}"
+
+
+class Presigned:
+    """The Presigner port."""
+
+    def __init__(self, store: ObjectBlobStore, seconds: int) -> None:
+        self._store = store
+        self.seconds = seconds
+
+    async def url_of(self, key: str) -> str:
+        return await self._store.url_of(key, self.seconds)

@@ -1,0 +1,154 @@
+"""Servers and their bucket: what keeps one from starting, what a large file costs it, how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import run
+from tests.contract.stores import objects
+from tests.stores import seaweedfs
+from tests.stores.seaweedfs import BUCKET, SeaweedFS
+from tests.stores.service import free_ports
+from tests.stores.sick import Illness, sick
+from uponce.core.errors import SettingRefused, StorageUnavailable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server() -> SeaweedFS:
+    return seaweedfs.shared()
+
+
+@pytest.fixture
+def url(server: SeaweedFS) -> str:
+    return server.fresh_url()
+
+
+# What keeps it from starting.
+
+
+def refusal(url: str, environment: dict[str, str], folder: Path) -> str:
+    """What `uponce serve` says on its way out."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_", "AZURE_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "uponce", "serve", "--data", str(folder), "--port", "0"],
+        env=environ | environment | {"UPONCE_STORAGE": url, "UPONCE_STORAGE_SECONDS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "CLOUDINARY_URL" not in done.stdout
+    return done.stderr
+
+
+def test_a_start_without_its_bucket_says_what_to_do(server: SeaweedFS, tmp_path: Path) -> None:
+    known = server.environment
+    nowhere = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_ports(1)[0]}"}
+    for url, environment, cure in (
+        ("s3://no-such-bucket/x", known, "create it, or correct UPONCE_STORAGE"),
+        (f"s3://{BUCKET}", known | {"AWS_SECRET_ACCESS_KEY": "wrong"}, "Check the credentials"),
+        (f"s3://{BUCKET}", known | nowhere, "check the endpoint and the network"),
+        ("az://container", {}, "UPONCE_STORAGE=az://container"),
+        ("ftp://somewhere", {}, "Use file:///path/to/folder, s3://bucket/prefix"),
+        ("s3:///bucket", {}, "Use file:///path/to/folder, s3://bucket/prefix"),
+    ):
+        said = refusal(url, environment, tmp_path / "data")
+        assert "UPONCE_STORAGE" in said and cure in said, said
+
+
+def test_an_unusable_staging_folder_is_refused(server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    (tmp_path / "staging").write_bytes(b"")
+    with pytest.raises(SettingRefused, match="UPONCE_DATA"), objects(url, server.environment, tmp_path):
+        pass
+
+
+def test_a_missing_bucket_is_not_ready(server: SeaweedFS, tmp_path: Path) -> None:
+    with objects("s3://no-such-bucket/x", server.environment, tmp_path) as store, pytest.raises(StorageUnavailable):
+        run(store.ping())
+
+
+# What it costs.
+
+UPLOAD = """
+import asyncio, sys, re
+from pathlib import Path
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.clock import RandomIds
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+async def one(store, mebibytes):
+    stage = await store.stage()
+    for _ in range(mebibytes):
+        await stage.write(bytes(1024 * 1024))
+    await stage.seal()
+    await stage.publish()
+    blob = await store.open(stage.key)
+    for offset in range(0, blob.size, blob.block_bytes):
+        await blob.read(offset, blob.block_bytes)
+    await stage.discard()
+
+store = ObjectBlobStore(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
+store.open_store()
+asyncio.run(one(store, 1))
+before = peak()
+asyncio.run(one(store, 300))
+print(peak() - before)
+store.close()
+"""
+
+
+def test_memory_stays_flat_however_large_the_file(server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    """300 MB, up and down."""
+    done = subprocess.run(
+        [sys.executable, "-c", UPLOAD, url, str(tmp_path / "staging")],
+        env=os.environ | server.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert int(done.stdout) < 32 * 1024, done.stdout
+
+
+LEAVE = """
+import asyncio, sys
+from pathlib import Path
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.clock import RandomIds
+
+async def leave(store):
+    asking = asyncio.ensure_future(store.open("0" * 32))
+    await asyncio.sleep(0.3)
+    asking.cancel()
+
+store = ObjectBlobStore(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
+store.open_store()
+asyncio.run(leave(store))
+"""
+
+
+def test_a_process_may_end_while_a_request_is_under_way(server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    with sick(server.endpoint) as proxy:
+        proxy.rule = lambda method, path: Illness.HANG
+        done = subprocess.run(
+            [sys.executable, "-c", LEAVE, url, str(tmp_path / "staging")],
+            env=os.environ | server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert proxy.seen

@@ -1,0 +1,277 @@
+"""The blob store on objects: what it asks of the bucket, and what it makes of a bucket that is ill."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import obstore
+import pytest
+import urllib3
+
+from tests.chunks import noise
+from tests.contract.databases import run
+from tests.contract.stores import objects
+from tests.contract.test_blobs import get, listed, put
+from tests.stores import seaweedfs
+from tests.stores.seaweedfs import BUCKET, SeaweedFS
+from tests.stores.sick import Illness, SickStore, healthy, sick
+from uponce.adapters.blobs import bucket as bucket_module
+from uponce.adapters.blobs.bucket import Sums
+from uponce.adapters.blobs.objects import ObjectBlobStore, Presigned
+from uponce.core.errors import StorageUnavailable
+
+ROOT = Path(__file__).parents[2]
+MEBIBYTE = 1024 * 1024
+DATA = noise(100_000)
+LARGE = noise(20 * MEBIBYTE + 3)
+
+
+@pytest.fixture
+def server() -> SeaweedFS:
+    return seaweedfs.shared()
+
+
+@pytest.fixture
+def url(server: SeaweedFS) -> str:
+    return server.fresh_url()
+
+
+@pytest.fixture
+def store(server: SeaweedFS, url: str, tmp_path: Path) -> Iterator[ObjectBlobStore]:
+    with objects(url, server.environment, tmp_path) as store:
+        yield store
+
+
+@pytest.fixture
+def proxy(server: SeaweedFS) -> Iterator[SickStore]:
+    with sick(server.endpoint) as proxy:
+        yield proxy
+
+
+@contextmanager
+def impatient(proxy: SickStore, server: SeaweedFS, url: str, folder: Path) -> Iterator[ObjectBlobStore]:
+    with objects(url, server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}, folder, seconds=2) as store:
+        yield store
+
+
+def prefix_of(url: str) -> str:
+    return url.removeprefix(f"s3://{BUCKET}/")
+
+
+# What lies in the bucket.
+
+
+@pytest.mark.parametrize(
+    ("media_type", "disposition"), [("image/png", None), ("application/octet-stream", "attachment")]
+)
+def test_an_object_knows_what_it_is(
+    store: ObjectBlobStore, server: SeaweedFS, url: str, media_type: str, disposition: str | None
+) -> None:
+    """Whoever gets it by a signed URL gets it from the store."""
+
+    async def scenario() -> str:
+        stage = await store.stage()
+        await stage.write(DATA)
+        await stage.seal()
+        await stage.publish(media_type)
+        return stage.key
+
+    key = run(scenario())
+    found = obstore.get(server.store(prefix_of(url)), f"blobs/{key[:2]}/{key}").attributes
+    assert (found["Content-Type"], found.get("Content-Disposition")) == (media_type, disposition)
+
+
+def test_a_file_of_several_parts_is_one_object(store: ObjectBlobStore) -> None:
+    async def scenario() -> None:
+        key = await put(store, LARGE)
+        assert await get(store, key) == LARGE
+        assert [(blob.key, blob.size) for blob in await listed(store)] == [(key, len(LARGE))]
+
+    run(scenario())
+
+
+def test_what_others_left_in_the_bucket_is_not_listed(store: ObjectBlobStore, server: SeaweedFS, url: str) -> None:
+    place, key = server.store(prefix_of(url)), "ab" * 16
+    for name in (f"blobs/ab/{key}", f"blobs/cd/{key}", "blobs/ab/README", f"other/ab/{key}", f"blobs/{key}"):
+        obstore.put(place, name, b"x")
+    assert [blob.key for blob in run(listed(store))] == [key]
+
+
+def test_one_delivery_costs_a_head_and_a_get(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    with impatient(proxy, server, url, tmp_path) as store:
+        key = run(put(store, DATA))
+        proxy.seen.clear()
+        assert run(get(store, key)) == DATA
+        assert [line.split()[0] for line in proxy.seen] == ["HEAD", "GET"]
+
+
+def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    async def scenario(store: ObjectBlobStore) -> None:
+        stage = await store.stage()
+        await stage.write(LARGE)
+        await stage.seal()
+        await stage.discard()
+
+    with impatient(proxy, server, url, tmp_path) as store:
+        run(scenario(store))
+    assert proxy.seen == []
+
+
+def test_a_signed_url_is_good_for_a_while(store: ObjectBlobStore) -> None:
+    async def scenario() -> str:
+        return await Presigned(store, 2).url_of(await put(store, DATA))
+
+    url, asked = run(scenario()), time.monotonic()
+    part = urllib3.request("GET", url, headers={"Range": "bytes=10-19"})
+    assert (part.status, part.data) == (206, DATA[10:20])
+    while (late := urllib3.request("GET", url)).status == 200:
+        assert time.monotonic() - asked < 30
+        time.sleep(0.1)
+    assert late.status == 403
+
+
+# What a bucket that is ill does to an upload.
+
+
+def everywhere(illness: Illness) -> Callable[[str, str], Illness]:
+    return lambda method, path: illness
+
+
+def only(wanted: str, illness: Illness) -> Callable[[str, str], Illness]:
+    return lambda method, path: illness if wanted in f"{method} {path}" else Illness.NONE
+
+
+@pytest.mark.parametrize("size", [len(DATA), len(LARGE)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("wanted", "illness"),
+    [
+        ("", Illness.ERROR),
+        ("", Illness.HANG),
+        ("PUT", Illness.ERROR),
+        ("PUT", Illness.HANG),
+        ("PUT", Illness.EATEN),
+        ("HEAD", Illness.ERROR),
+        ("HEAD", Illness.EATEN),
+    ],
+)
+def test_a_store_that_fails_takes_nothing(
+    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, size: int, wanted: str, illness: Illness
+) -> None:
+    """StorageUnavailable soon, and nothing is left when it is well again and the upload was discarded."""
+
+    async def scenario(store: ObjectBlobStore) -> None:
+        stage = await store.stage()
+        await stage.write(LARGE[:size])
+        await stage.seal()
+        proxy.rule = only(wanted, illness)
+        with pytest.raises(StorageUnavailable, match="Nothing was stored") as refused:
+            await asyncio.wait_for(stage.publish(), 30)
+        assert refused.value.detail and refused.value.retry_after
+        proxy.rule = healthy
+        proxy.released.set()
+        for _ in range(3):  # on a slow machine one may fail
+            await stage.discard()
+        assert await listed(store) == []
+        assert await store.open(stage.key) is None
+        assert list(store.staging.iterdir()) == []
+        again = await put(store, LARGE[:size])
+        assert await get(store, again) == LARGE[:size]
+
+    with impatient(proxy, server, url, tmp_path) as store:
+        run(scenario(store))
+
+
+def test_the_parts_of_a_failed_upload_are_thrown_away(
+    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path
+) -> None:
+    async def scenario(store: ObjectBlobStore) -> None:
+        stage = await store.stage()
+        await stage.write(LARGE)
+        await stage.seal()
+        proxy.rule = only("partNumber=2", Illness.ERROR)
+        with pytest.raises(StorageUnavailable):
+            await stage.publish()
+        await stage.discard()
+
+    with impatient(proxy, server, url, tmp_path) as store:
+        run(scenario(store))
+    assert [line for line in proxy.seen if line.startswith("DELETE") and "uploadId=" in line]
+
+
+def test_what_the_store_cannot_name_is_read_back(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
+    """Its entity tags may be anything."""
+    proxy.rule = only("HEAD", Illness.UNNAMED)
+    with impatient(proxy, server, url, tmp_path) as store:
+        for data, requests in ((b"", 0), (DATA, 1), (LARGE, 6)):
+            proxy.seen.clear()
+            key = run(put(store, data))
+            assert len([line for line in proxy.seen if line.startswith("GET")]) == requests
+            assert run(get(store, key)) == data
+
+
+def rotten(method: str, path: str) -> Illness:
+    return {"HEAD": Illness.UNNAMED, "GET": Illness.ROTTEN}.get(method, Illness.NONE)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_other_bytes_in_the_store_are_noticed(
+    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    """Unless the comparison is left away, which is the negative control."""
+    proxy.rule = rotten
+    if blind:
+        monkeypatch.setattr(bucket_module.Bucket, "_compare", lambda *_: None)
+    with impatient(proxy, server, url, tmp_path) as store:
+        try:
+            run(put(store, DATA))
+            noticed = False
+        except StorageUnavailable as error:
+            noticed = "not what was uploaded" in error.detail
+    assert noticed is not blind
+
+
+def test_a_blob_that_is_cut_short_in_the_store_is_noticed(
+    store: ObjectBlobStore, server: SeaweedFS, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = obstore.put
+
+    def lose_the_end(where: object, name: str, data: bytes, **more: object) -> object:
+        return real(server.store(prefix_of(url)), name, data[:-1])
+
+    monkeypatch.setattr(obstore, "put", lose_the_end)
+    with pytest.raises(StorageUnavailable):
+        run(put(store, DATA))
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 199, 200, 201, 1000])
+def test_entity_tags_are_those_of_s3(size: int) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html"""
+    data = noise(size)
+    sums = Sums(100)
+    assert b"".join(sums.over(data[start : start + 37] for start in range(0, size, 37))) == data
+    if size <= 100:
+        assert sums.etag() == hashlib.md5(data).hexdigest()
+        return
+    parts = [data[start : start + 100] for start in range(0, size, 100)]
+    joined = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts))
+    assert sums.etag() == f"{joined.hexdigest()}-{len(parts)}"
+
+
+def test_who_waits_too_long_for_a_stalled_store_is_not_begun(
+    proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path
+) -> None:
+    """Far more of them than threads: all fail, soon, and most without a request."""
+    proxy.rule = everywhere(Illness.HANG)
+
+    async def scenario(store: ObjectBlobStore) -> float:
+        begun = time.monotonic()
+        found = await asyncio.gather(*(store.open(f"{n:032x}") for n in range(200)), return_exceptions=True)
+        assert all(isinstance(each, StorageUnavailable) for each in found)
+        return time.monotonic() - begun
+
+    with impatient(proxy, server, url, tmp_path) as store:
+        assert run(scenario(store)) < 30
+    assert len(proxy.seen) < 200

@@ -1,0 +1,62 @@
+"""What the BlobStore suites are written with: back ends to run on, and bytes to run with."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from tests.stores import azurite, seaweedfs
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.app.ports import BlobStore
+
+SECONDS = 60
+
+
+@contextmanager
+def local(folder: Path) -> Iterator[LocalBlobStore]:
+    store = LocalBlobStore(folder / "media", ids=RandomIds())
+    store.open_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def s3(folder: Path) -> AbstractContextManager[BlobStore]:
+    server = seaweedfs.shared()
+    return objects(server.fresh_url(), server.environment, folder)
+
+
+def azure(folder: Path) -> AbstractContextManager[BlobStore]:
+    server = azurite.shared()
+    return objects(server.fresh_url(), server.environment, folder)
+
+
+@contextmanager
+def objects(
+    url: str, environment: dict[str, str], folder: Path, *, seconds: int = SECONDS
+) -> Iterator[ObjectBlobStore]:
+    with patch.dict(os.environ, environment):  # read once, when the bucket is made
+        bucket = Bucket(url, seconds)
+    store = ObjectBlobStore(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
+    store.open_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A back end; `keeps_open`: what is deleted stays readable for those who have it open."""
+
+    opened: Callable[[Path], AbstractContextManager[BlobStore]]
+    keeps_open: bool = False
+
+
+STORES = {"local": Kind(local, keeps_open=True), "s3": Kind(s3), "azure": Kind(azure)}
