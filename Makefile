@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns bench bench-peers check serve lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers check serve lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -43,6 +43,10 @@ campaigns: CAMPAIGN :=
 campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
+mutants: $(STAMP) ## change the code that signs and spends and see whether a test notices: FILES=core/ranges.py; RECORD=1 publishes it
+	nice $(BIN)/python -m tests.mutation $(FILES) $(if $(RECORD),--record)
+	$(if $(RECORD),$(BIN)/python -m docs.generate)
+
 bench bench-peers: $(STAMP)
 bench: SECONDS := 2
 bench: ROUNDS := 3
@@ -73,4 +77,4 @@ lock: ## resolve the dependencies again (needs uv)
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock --upgrade
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules bench/.cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules bench/.cache mutants

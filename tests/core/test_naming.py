@@ -47,6 +47,7 @@ file_names = st.one_of(
         (Naming(use_filename=True, unique_filename=False), RAW, "report.???", "report"),
         (Naming(use_filename=True, unique_filename=False), RAW, ".htaccess", "htaccess"),
         (Naming(use_filename=True, unique_filename=False), IMAGE, "a.b.jpg", "a.b"),
+        (Naming(use_filename=True, unique_filename=False), IMAGE, "_XeroX_.jpg", "XeroX"),
         (Naming(use_filename=True, unique_filename=False), IMAGE, "my photo (1).jpg", "my_photo_(1)"),
         (Naming(use_filename=True, unique_filename=False), IMAGE, "C:\\pictures\\cat.jpg", "cat"),
         (Naming(use_filename=True, unique_filename=False), IMAGE, "../../etc/passwd", "passwd"),

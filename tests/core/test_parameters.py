@@ -31,6 +31,7 @@ READ = [
     ({"public_id": "a/b"}, UploadSpec(naming=Naming(public_id="a/b"))),
     ({"public_id_prefix": "a/b"}, UploadSpec(naming=Naming(public_id_prefix="a/b"))),
     ({"folder": "a/b"}, UploadSpec(naming=Naming(folder="a/b"))),
+    ({"folder": "/Xmas/XX/"}, UploadSpec(naming=Naming(folder="Xmas/XX"))),
     ({"folder": "/a/b/"}, UploadSpec(naming=Naming(folder="a/b"))),
     ({"filename_override": "x.jpg"}, UploadSpec(naming=Naming(filename_override="x.jpg"))),
     ({"use_filename": "1"}, UploadSpec(naming=Naming(use_filename=True))),

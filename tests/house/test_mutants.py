@@ -1,0 +1,73 @@
+"""The mutation check itself: what it complains of, and that its mutants fit the code of today."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.mutation import survivors
+from tests.mutation.__main__ import complaints
+from tests.mutation.by_hand import BY_HAND, HandMade
+from tests.mutation.tool import ROOT, Mutant
+
+KILLED = Mutant("m", "core/spans.py", "merged", "if a < b:", "if a <= b:", "killed")
+SURVIVED = replace(KILLED, status="survived")
+WHERE = "core/spans.py merged"
+
+
+@pytest.mark.parametrize("mutant", BY_HAND, ids=lambda mutant: f"{mutant.file}: {mutant.name}")
+def test_a_mutant_made_by_hand_changes_one_place(mutant: HandMade) -> None:
+    source = (ROOT / "src/uponce" / mutant.file).read_text()
+    assert mutant.apply(source) != source
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """The table of reasons, empty."""
+    empty: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(survivors, "SURVIVORS", empty)
+    return empty
+
+
+def test_a_survivor_needs_a_reason(table: dict[str, dict[str, str]]) -> None:
+    ran = [*[KILLED] * 9, SURVIVED]
+    assert complaints(ran, {}, partly=False) == [f"no reason: {WHERE}: {SURVIVED.change}"]
+    table[WHERE] = {SURVIVED.change: "equivalent"}
+    assert complaints(ran, {}, partly=False) == []
+
+
+def test_a_reason_needs_a_survivor(table: dict[str, dict[str, str]]) -> None:
+    """Or the table would go on to excuse what nobody looks at any more."""
+    table[WHERE] = {SURVIVED.change: "equivalent"}
+    assert complaints([KILLED], {}, partly=False) == [f"killed, yet it has a reason: {WHERE}: {SURVIVED.change}"]
+    assert complaints([KILLED], {}, partly=True) == []
+
+
+def test_nine_of_ten_have_to_be_killed(table: dict[str, dict[str, str]]) -> None:
+    """A time limit kills; a mutant that no test reaches does not."""
+    table[WHERE] = {SURVIVED.change: "equivalent"}
+    assert complaints([*[replace(KILLED, status="timeout")] * 9, SURVIVED], {}, partly=True) == []
+    (told,) = complaints([*[KILLED] * 8, SURVIVED, replace(SURVIVED, status="no tests")], {}, partly=True)
+    assert told == "80.0 % are killed, 90 % are asked for"
+
+
+def test_each_one_made_by_hand_has_to_be_killed() -> None:
+    first, second = BY_HAND[:2]
+    assert complaints([KILLED], {first: False, second: True}, partly=True) == [f"survived: {first.file}: {first.name}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "was", "became", "excused"),
+    [
+        ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run('select a')", True),
+        ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run('SELECT b')", False),
+        ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run(None)", False),
+        ("core/spans.py", "raise EmptyFile('Send it.')", "raise EmptyFile('XXSend it.XX')", True),
+        ("core/spans.py", "raise EmptyFile('Send it.')", "raise EmptyFile(None)", False),
+        ("core/spans.py", "return field('a')", "return field('A')", False),
+        ("core/spans.py", "key = 'a'", "key = 'A'", False),
+    ],
+)
+def test_only_the_spelling_of_sql_and_of_refusals_is_excused_by_rule(
+    table: dict[str, dict[str, str]], file: str, was: str, became: str, excused: bool
+) -> None:
+    assert (survivors.reason(Mutant("m", file, "f", was, became, "survived")) is not None) is excused

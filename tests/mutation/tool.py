@@ -1,0 +1,125 @@
+"""Runs mutmut on the modules that pyproject.toml names, and reads what became of each mutant."""
+
+import ast
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+
+from mutmut.stats import status_by_exit_code
+
+ROOT = Path(__file__).parents[2]
+MUTANTS = ROOT / "mutants"
+_SOURCES = MUTANTS / "src" / "uponce"
+_AROUND = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What was changed, as normalized source: the lines that differ. `name` and `status` are mutmut's."""
+
+    name: str
+    file: str
+    function: str
+    was: str
+    became: str
+    status: str
+
+    @property
+    def is_killed(self) -> bool:
+        """A time limit counts: no test passed."""
+        return self.status in ("killed", "timeout")
+
+    @property
+    def change(self) -> str:
+        """What differs, with a little of what stands around it."""
+        before = _equal(self.was, self.became)
+        after = _equal(self.was[before:][::-1], self.became[before:][::-1])
+        return " → ".join(
+            text[max(0, before - _AROUND) : len(text) - after + _AROUND].strip() or "nothing"
+            for text in (self.was, self.became)
+        )
+
+    @property
+    def is_respelling(self) -> bool:
+        """Whether only a text's letter case was changed, or marks were set around it."""
+        return self.was.casefold() == self.became.replace("XX", "").casefold()
+
+
+def _equal(one: str, other: str) -> int:
+    """How many characters at the beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def tool() -> str:
+    return f"mutmut {version('mutmut')}"
+
+
+def run(files: Sequence[str], processes: int, scratch: Path) -> None:
+    """All mutants of these files (of all that pyproject.toml names if there is none), in a copy of the project.
+
+    The copy lies in `mutants/`, and what was found out before is kept there for functions that have not changed; what
+    survived then is tried again. Without the folder all begins anew.
+    """
+    survived = {mutant.name for mutant in results() if not mutant.is_killed}
+    _mutmut([f"uponce.{file.removesuffix('.py').replace('/', '.')}.*" for file in files], processes, scratch)
+    again = [mutant.name for mutant in results() if not mutant.is_killed and mutant.name in survived]
+    if again and not files:
+        _mutmut(again, processes, scratch)
+
+
+def _mutmut(names: Sequence[str], processes: int, scratch: Path) -> None:
+    """Those that are named run in any case, else those that never ran."""
+    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(processes)]
+    subprocess.run([*command, *names], cwd=ROOT, check=True, env={**os.environ, "TMPDIR": str(scratch)})
+
+
+def results() -> list[Mutant]:
+    """Of every file that has any."""
+    return [mutant for meta in sorted(_SOURCES.rglob("*.py.meta")) for mutant in _mutants(meta)]
+
+
+def _mutants(meta: Path) -> Iterator[Mutant]:
+    source = meta.with_suffix("")
+    codes: Mapping[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    if not codes:
+        return
+    functions = dict(_functions(ast.parse(source.read_text()).body))
+    file = str(source.relative_to(_SOURCES))
+    for key, code in codes.items():
+        name = key.rpartition(".")[2]
+        mangled = name.rpartition("__mutmut_")[0]
+        was, became = _difference(functions[f"{mangled}__mutmut_orig"], functions[name])
+        yield Mutant(key, file, _plain(mangled), was, became, status_by_exit_code[code])
+
+
+def _functions(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name, _body(statement)
+        elif isinstance(statement, ast.ClassDef):
+            yield from _functions(statement.body)
+
+
+def _body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Without its name, in which a mutant and its original always differ."""
+    named = ast.unparse(function)
+    return named.replace(function.name, "", 1)
+
+
+def _difference(original: str, mutant: str) -> tuple[str, str]:
+    """The lines that differ, without their indentation."""
+    lines = list(difflib.unified_diff(original.splitlines(), mutant.splitlines(), n=0, lineterm=""))[2:]
+    was, became = ("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return was, became
+
+
+def _plain(mangled: str) -> str:
+    """`x_utc` → `utc`, `xǁNamingǁname` → `Naming.name`."""
+    return mangled.removeprefix("x").removeprefix("_").removeprefix("ǁ").replace("ǁ", ".")
