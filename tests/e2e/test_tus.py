@@ -216,6 +216,7 @@ def test_the_node_of_the_guide(server: Server, node: str, folder: Path, data: by
     signed = {"endpoint": endpoint(server), "fields": server.signed({"nonce": "guide"})}
     code = block(GUIDE, "js", "uploadResumably").replace("import * as tus from", "const tus = require(")
     program = f"""
+        {block(GUIDE, "js", "function assetOf")}
         {code.replace('client";', 'client");')}
         const file = require("fs").createReadStream({json.dumps(str(folder / "film.mp4"))});
         uploadResumably(Object.assign(file, {{ name: "film.mp4" }}), {json.dumps(signed)}).then(

@@ -1,0 +1,158 @@
+"""Uppy with @uppy/tus in Chromium: paused, the server restarted, the page reloaded, the network broken."""
+
+import hashlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.e2e.conftest import NODE
+from tests.e2e.test_browser import Site, browser
+from tests.e2e.test_large_files import MB, data, folder
+from tests.e2e.test_readme import block
+from tests.faults.proxy import Fault, FaultProxy, Kind
+from tests.server import Server
+
+__all__ = ["browser", "data", "folder"]  # the fixtures of the neighbours
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+GUIDE = "docs/guide/tus.md"
+RATE = 8 * MB  # of the slow network, so that there is a midst to break off in
+
+
+@pytest.fixture(scope="module")
+def bundle(node: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Uppy as one script, and the function of the guide."""
+    built = tmp_path_factory.mktemp("bundle") / "uppy.js"
+    command = ["node_modules/.bin/esbuild", "uppy.mjs", "--bundle", "--format=iife", f"--outfile={built}"]
+    subprocess.run(command, cwd=NODE, check=True, capture_output=True, timeout=120)
+    imports, function = block(GUIDE, "js", "makeUppy").split("\n\n", 1)
+    assert "@uppy/tus" in imports
+    return built.read_text() + block(GUIDE, "js", "function assetOf") + function
+
+
+class Visit:
+    """A page with the guide's Uppy, whose uploads go to `base`; what it says is in `window.told`."""
+
+    def __init__(self, page: Page, server: Server, bundle: str, film: Path) -> None:
+        self.page = page
+        self._server = server
+        self._bundle = bundle
+        self._film = film
+
+    def begin(self, base: str) -> None:
+        """Load the page, pick the file, start."""
+        self.page.goto(self.page.url)
+        self.page.add_script_tag(content=self._bundle)
+        fields = self._server.signed({"folder": "uppy", "nonce": time.time_ns()})
+        self.page.evaluate(
+            """([endpoint, fields]) => {
+              window.told = { uploads: 0, resumed: false };
+              window.uppy = makeUppy(async () => (told.signed = true, { endpoint, fields }));
+              uppy.on("upload-progress", (file, progress) => { told.bytes = progress.bytesUploaded; });
+              uppy.on("asset", (asset) => { told.asset = asset; });
+              uppy.on("upload-error", (file, error) => { told.error = String(error); });
+            }""",
+            [f"{base}/tus/{self._server.cloud}/", fields],
+        )
+        self.page.set_input_files("#picked", self._film)
+        self.page.evaluate(
+            """() => {
+              const [data] = document.querySelector("#picked").files;
+              uppy.addFile({ name: data.name, type: data.type, data });
+              uppy.upload();
+            }"""
+        )
+
+    def wait_for(self, condition: str) -> dict[str, Any]:
+        self.page.wait_for_function(f"() => told.error || ({condition})", timeout=60_000)
+        told: dict[str, Any] = self.page.evaluate("told")
+        assert "error" not in told, told
+        return told
+
+
+@pytest.fixture
+def visits(browser: Browser, bundle: str, folder: Path, tmp_path: Path) -> Iterator[Callable[[Server], Visit]]:
+    """Opens the page of a site that uploads to this server."""
+    opened: list[Callable[[], Any]] = []
+
+    def visit(server: Server) -> Visit:
+        site = Site(server)
+        serving = threading.Thread(target=site.serve_forever)
+        serving.start()
+        page = browser.new_context().new_page()
+        page.goto(site.origin("localhost"))
+        opened.extend([page.context.close, site.shutdown, serving.join, site.server_close])
+        return Visit(page, server, bundle, folder / "film.mp4")
+
+    yield visit
+    for close in opened:
+        close()
+
+
+def assert_asset(server: Server, told: dict[str, Any], data: bytes) -> None:
+    asset = told["asset"]
+    assert (asset["done"], asset["etag"]) == (True, hashlib.md5(data).hexdigest())
+    assert asset["original_filename"] == "film"
+    assert server.get(urlsplit(asset["secure_url"]).path).data == data
+
+
+def test_paused_and_resumed(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
+    with FaultProxy(server.port, lambda _: Fault(rate=RATE)) as slow:
+        visit = visits(server)
+        visit.begin(slow.base)
+        visit.wait_for(f"told.bytes > {3 * MB}")
+        visit.page.evaluate("uppy.pauseAll()")
+        visit.page.evaluate("uppy.resumeAll()")
+        assert_asset(server, visit.wait_for("told.asset"), data)
+
+
+@pytest.mark.parametrize("ending", ["kill", "stop"])
+def test_the_server_is_restarted(tmp_path: Path, visits: Callable[[Server], Visit], data: bytes, ending: str) -> None:
+    with (
+        Server(tmp_path / "data", env={"UPONCE_RECORD_BYTES": str(MB)}) as server,
+        FaultProxy(server.port, lambda _: Fault(rate=RATE)) as slow,
+    ):
+        visit = visits(server)
+        visit.begin(slow.base)
+        visit.wait_for(f"told.bytes > {3 * MB}")
+        if ending == "kill":
+            server.kill()
+        else:
+            server.stop()
+        server.start()
+        assert_asset(server, visit.wait_for("told.asset"), data)
+
+
+def test_the_page_is_reloaded(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
+    """The browser remembers the address; who picks the same file again goes on there, and nothing is begun anew."""
+    creations = []
+
+    def plan(_: int) -> Fault:
+        return Fault(rate=RATE)
+
+    with FaultProxy(server.port, plan) as slow:
+        visit = visits(server)
+        visit.page.on("request", lambda request: creations.append(request.url) if request.method == "POST" else None)
+        visit.begin(slow.base)
+        visit.wait_for(f"told.bytes > {6 * MB}")
+        visit.begin(slow.base)
+        assert_asset(server, visit.wait_for("told.asset"), data)
+    assert len(creations) == 1
+
+
+def test_the_network_breaks(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
+    """Four times in the midst of the file, and when the last reply is due."""
+    with FaultProxy(server.port, lambda number: Fault(Kind.RESET, after=5 * MB)) as bad:
+        visit = visits(server)
+        visit.begin(bad.base)
+        told = visit.wait_for("told.asset")
+        assert bad.struck[Kind.RESET] >= 3
+    assert_asset(server, told, data)
