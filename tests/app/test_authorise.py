@@ -9,7 +9,7 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Verified, authorise, check_usable
+from uponce.app.authorise import Signer, Verified, authorise, check_usable
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -17,8 +17,11 @@ from uponce.core.errors import (
     OriginMismatch,
     SignatureUsed,
     StaleRequest,
+    UnknownApiKey,
+    UnknownCloud,
     UnsupportedParameter,
 )
+from uponce.core.signature import Algorithm
 from uponce.core.values import AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"
@@ -121,6 +124,29 @@ def test_the_parts_of_a_series_are_asked_as_single_uploads_are(world: World) -> 
     assert [(line.event, line.code, line.caller) for line in told][1:] == [
         (AuditEvent.REFUSED, "signature_used", CALLER)
     ]
+
+
+def test_the_answer_is_signed_as_the_request_was(world: World) -> None:
+    """During a rotation with the secret that the signer has, and in the signer's algorithm."""
+    old, key = world.browser.secrets[0], world.browser.api_key
+    fields = world.sign(algorithm="sha256")
+    assert ask(world, fields).signer == Signer(key, Algorithm.SHA256, old)
+    asyncio.run(world.database.rotate_key(key, "newer", 100))
+    assert ask(world, fields).signer == Signer(key, Algorithm.SHA256, old)
+    assert ask(world, world.sign(key=replace(world.browser, secrets=("newer",)))).signer.secret == "newer"
+
+
+def test_an_unknown_key_is_told_from_an_unknown_cloud(world: World) -> None:
+    async def ask_in(cloud: str, fields: Mapping[str, str]) -> None:
+        await authorise(world.services, cloud, None, fields, origin=None, caller=CALLER, idempotency_key=None)
+
+    stranger = world.sign(key=replace(world.browser, api_key="9" * 70))
+    with pytest.raises(UnknownApiKey, match=rf"^Unknown API key {'9' * 64}$"):
+        asyncio.run(ask_in("demo", stranger))
+    with pytest.raises(UnknownApiKey, match=f"^Unknown API key {world.browser.api_key}$"):
+        asyncio.run(ask_in("elsewhere", world.sign()))
+    with pytest.raises(UnknownCloud, match=r"^Invalid cloud_name nowhere$"):
+        asyncio.run(ask_in("nowhere", stranger))
 
 
 def test_version_1_is_accepted_of_keys_that_allow_it(world: World) -> None:

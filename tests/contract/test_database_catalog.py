@@ -51,6 +51,7 @@ def test_versions_rise_also_within_a_second_and_when_the_clock_steps_back(backen
         backend.clock.time += step
         versions.append(run(publish(database, f"n{number}")).asset.version)
     assert versions == sorted(set(versions))
+    assert versions[1] - versions[0] == versions[3] - versions[2] == 1, "where the clock gives none, the next number"
 
 
 def test_without_overwrite_the_present_asset_is_the_answer_and_the_grant_is_spent(database: Database) -> None:

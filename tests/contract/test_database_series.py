@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, run, unlimited
+from tests.contract.databases import CALLER, KEY, OTHER, START, Backend, attempt, draft, grant, run, unlimited
 from uponce.adapters.database.postgres import series as postgres
 from uponce.adapters.database.sqlite import series as sqlite
 from uponce.app.ports import Committed, Database, Rule
@@ -277,8 +277,11 @@ def test_limits(database: Database) -> None:
         await begin(database, series("x", upload_id="x"), A, per_key=1)
         with pytest.raises(TooManySeries, match="1 uploads with this API key"):
             await begin(database, series("y", upload_id="y"), B, per_key=1)
-        with pytest.raises(TooManySeries, match="1 uploads on this server") as caught:
-            await begin(database, series("y", upload_id="y"), B, in_all=1)
+        await database.add_key(OTHER)
+        of_another = replace(series("z", upload_id="z"), api_key=OTHER.api_key)
+        assert (await begin(database, of_another, grant("z", key=OTHER), per_key=1)).id == "z"
+        with pytest.raises(TooManySeries, match="2 uploads on this server") as caught:
+            await begin(database, series("y", upload_id="y"), B, in_all=2)
         assert caught.value.retry_after
         assert (await begin(database, series("y", upload_id="x"), B, per_key=1)).id == "x"
 

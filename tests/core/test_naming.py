@@ -37,6 +37,8 @@ file_names = st.one_of(
         (Naming(public_id="p", use_filename=True), IMAGE, "photo.jpg", "p"),
         (Naming(folder="f"), IMAGE, None, f"f/{RANDOM}"),
         (Naming(folder="f/g", public_id="p"), IMAGE, None, "f/g/p"),
+        (Naming(folder="/Xf/", public_id="/pX"), IMAGE, None, "Xf/pX"),
+        (Naming(), RAW, "a." + "x" * 41, f"{RANDOM}.{'x' * 40}"),
         (Naming(folder="f", public_id_prefix="x", public_id="p"), IMAGE, None, "f/x/p"),
         (Naming(public_id_prefix="x"), RAW, "a.csv", f"x/{RANDOM}.csv"),
         (Naming(use_filename=True), IMAGE, "photo.jpg", f"photo_{SUFFIX}"),
@@ -64,6 +66,11 @@ file_names = st.one_of(
 )
 def test_name(naming: Naming, kind: ResourceType, filename: str | None, public_id: str) -> None:
     assert naming.name(kind, filename, RANDOM, SUFFIX) == public_id
+
+
+def test_slashes_around_a_name_that_stands_alone_are_refused() -> None:
+    with pytest.raises(InvalidParameter, match="empty"):
+        Naming(public_id="/p").name(IMAGE, None, RANDOM, SUFFIX)
 
 
 @given(

@@ -134,6 +134,8 @@ def test_media_too_large_to_decode_is_refused(facts: MediaFacts, message: str) -
         _facts(IMAGE, width=10, height=15, pages=10),
         _facts(IMAGE, width=15, height=50, pages=2),
         _facts(VIDEO, width=25, height=20),
+        _facts(IMAGE, width=1001),
+        _facts(IMAGE, height=1001),
         _facts(VIDEO),
         _facts(RAW),
     ],

@@ -27,11 +27,22 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             _SAME + "an X is never escaped"
         ),
     },
+    "core/media_types.py media_type": {
+        "ES.get(facts.format or '', BINARY) → ES.get(facts.format or 'XXXX', BINARY)": _SAME + "no format is called so",
+    },
+    "core/naming.py _extension": {
+        "t_filename(filename or '')[1], _MAX_EXTENSION) → t_filename(filename or 'XXXX')[1], _MAX_EXTENSION)": (
+            _SAME + "XXXX has no extension either"
+        ),
+    },
     "core/parameters.py _public_id": {
         "rn check_public_id(value, parameter=name) → rn check_public_id(value)": _SAME + "that is its default",
     },
     "core/parameters.py _tags": {
         "r tag in tags), default=0) → r tag in tags), default=1)": _SAME + "both are below the limit",
+    },
+    "core/policy.py judge_media": {
+        "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",
     },
     "core/policy.py _limit": {
         "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": (
@@ -63,6 +74,15 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "core/series.py check_size": {
         "pan.end, chunk.total or 0), limit) → pan.end, chunk.total or 1), limit)": _SAME + "no limit is below one byte",
+    },
+    "core/signature.py grant_key": {
+        "ate(len(data).to_bytes(8, 'big') + data) → ate(len(data).to_bytes(8) + data)": _SAME + "that is its default",
+    },
+    "core/signature.py sign_delivery": {
+        "code(), usedforsecurity=False) → code(), usedforsecurity=None)": _SAME + "it counts in FIPS builds only",
+        "ource + secret).encode(), usedforsecurity=False) → ource + secret).encode())": _SAME
+        + "it counts in FIPS builds only",
+        "code(), usedforsecurity=False) → code(), usedforsecurity=True)": _SAME + "it counts in FIPS builds only",
     },
     "core/signature.py sign_response": {
         "to_sign(params, version=1), secret, algorithm) → to_sign(params, version=None), secret, algorithm)": _SAME
