@@ -1,6 +1,7 @@
 """What /proc says of a server and its children: who they are, what they take, who holds which connection."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -50,12 +51,10 @@ def open_files(pid: int) -> int:
 def owners(pid: int, server_port: int, client_ports: Iterable[int]) -> dict[int, int]:
     """Client port → the member of the family that has accepted its connection, over IPv4."""
     wanted = set(client_ports)
-    inodes: dict[str, int] = {}
-    for line in (_PROC / "net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, state, *rest = line.split()
-        port = int(remote.rpartition(":")[2], 16)
-        if state == _ESTABLISHED and port in wanted and int(local.rpartition(":")[2], 16) == server_port:
-            inodes[f"socket:[{rest[5]}]"] = port
+    # The table may have ten thousand lines, nearly all of them of connections that have ended.
+    established = rf"^ *\d+: \w+:{server_port:04X} \w+:(\w+) {_ESTABLISHED}(?: +\S+){{5}} +(\d+)"
+    found = re.findall(established, (_PROC / "net/tcp").read_text(), re.MULTILINE)
+    inodes = {f"socket:[{inode}]": int(port, 16) for port, inode in found if int(port, 16) in wanted}
     return {
         inodes[target]: member
         for member in family(pid)
