@@ -1,9 +1,8 @@
-"""The auditor: whether what lies on the disk agrees with itself, and with what clients were told.
+"""The auditor: whether what is stored agrees with itself, and with what clients were told.
 
-It reads the files alone, by its own queries, so that no mistake of the server's code can hide from it.
+It reads files, rows and objects alone, by its own queries, so that no mistake of the server's code can hide from it.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,20 +46,19 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
         )
     }
     double = tuple(_double(place))
-    media = place.media
-    blobs = {path.name: path for path in (media / "blobs").glob("*/*")}
+    sums = place.media.sums()
     named = {blob_key for _, blob_key, _ in assets.values()}
     return Findings(
         lost=tuple(_lost(assets, receipts)),
         double=double,
         orphans=(
-            *(f"blob {key} has no row" for key in sorted(blobs.keys() - named)),
-            *(f"{path} is still staged" for path in sorted((media / "staging").iterdir())),
+            *(f"blob {key} has no row" for key in sorted(sums.keys() - named)),
+            *(f"{path} is still staged" for path in sorted(place.staged())),
         ),
         hollow=tuple(
             f"asset {public_id} has no or other bytes"
             for public_id, blob_key, sha256 in assets.values()
-            if blob_key not in blobs or _sha256(blobs[blob_key]) != sha256
+            if sums.get(blob_key) != sha256
         ),
     )
 
@@ -93,8 +91,3 @@ def _double(place: Place) -> Iterable[str]:
         "SELECT public_id FROM assets WHERE asset_id NOT IN (SELECT asset_id FROM audit WHERE event = 'spent')"
     ):
         yield f"asset {public_id} was made by no grant"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

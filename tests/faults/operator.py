@@ -1,23 +1,32 @@
 """What an operator would run after an accident, in this process: a sweep, then the check of the whole store."""
 
 import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.faults.place import Place, place_of
 from uponce.app.fsck import Severity, fsck
 from uponce.app.sweep import sweep
 from uponce.config import Settings
-from uponce.wiring import DAY, opened
+from uponce.wiring import DAY, Backend, opened
 
 
 def settings(where: Path | Place) -> Settings:
     return place_of(where).settings
 
 
-def recover(where: Path | Place) -> None:
-    """What `uponce sweep --grace 0` does."""
-    with opened(settings(where)) as backend:
-        asyncio.run(sweep(backend.services, grace_seconds=0, audit_seconds=DAY))
+def recover(where: Path | Place) -> Counter[str]:
+    """What `uponce sweep --grace 0` does, on each server that stages uploads; what it has removed."""
+    swept: Counter[str] = Counter()
+    for part in place_of(where).parts:
+        with _backend(part) as backend:
+            swept.update(asdict(asyncio.run(sweep(backend.services, grace_seconds=0, audit_seconds=DAY))))
+    return swept
 
 
 def check(where: Path | Place) -> list[str]:
@@ -31,5 +40,11 @@ def check(where: Path | Place) -> list[str]:
             if finding.kind.severity is not Severity.WARNING
         ]
 
-    with opened(settings(where)) as backend:
+    with _backend(place_of(where).parts[0]) as backend:
         return asyncio.run(examine())
+
+
+@contextmanager
+def _backend(place: Place) -> Iterator[Backend]:
+    with patch.dict(os.environ, place.environment), opened(place.settings) as backend:  # credentials are read there
+        yield backend

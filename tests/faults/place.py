@@ -1,32 +1,48 @@
-"""Where a store lies: one data folder, or one PostgreSQL database and one media folder that several servers share."""
+"""Where a store lies: one data folder, or a database and media that several servers share."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from tests.faults.media import Bucket, Folder, Media
 from uponce.config import Settings, load
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`environment` is what its servers are set to besides the data folder: nothing, or database and storage."""
+    """`environment` is what its servers are set to besides the data folder: nothing, or database and storage.
+
+    `data_dirs` are the folders of several servers, when those stage their uploads there.
+    """
 
     data_dir: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    data_dirs: Sequence[Path] = ()
 
     @property
-    def media(self) -> Path:
-        storage = self.environment.get("UPONCE_STORAGE")
-        return self.data_dir / "media" if storage is None else Path(storage.removeprefix("file://"))
+    def media(self) -> Media:
+        url = self._storage
+        return Folder(Path(url.removeprefix("file://"))) if url.startswith("file:") else Bucket(url, self.environment)
+
+    @property
+    def parts(self) -> Sequence["Place"]:
+        """One for each folder in which uploads are staged: whatever sweeps such folders has to be run for each."""
+        return [replace(self, data_dir=data_dir, data_dirs=()) for data_dir in self.data_dirs] or [self]
 
     @property
     def settings(self) -> Settings:
         return load(self.environment, data=str(self.data_dir))
+
+    def staged(self) -> Iterator[Path]:
+        """The files of uploads that are not published."""
+        if self._storage.startswith("file:"):
+            return Path(self._storage.removeprefix("file://"), "staging").iterdir()
+        return (path for part in self.parts for path in (part.data_dir / "staging").iterdir())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a statement finds that both engines understand, past all code of the server."""
@@ -36,6 +52,10 @@ class Place:
                 return database.execute(sql).fetchall()
         with psycopg.connect(url) as connection:
             return connection.execute(sql.encode()).fetchall()
+
+    @property
+    def _storage(self) -> str:
+        return self.environment.get("UPONCE_STORAGE", f"file://{self.data_dir}/media")
 
 
 def place_of(where: Path | Place) -> Place:

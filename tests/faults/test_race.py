@@ -1,10 +1,11 @@
 """The race campaign, small; and a fixed number of signatures with everything it can see."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tests.faults.campaigns import race_postgres
+from tests.faults.campaigns import race_postgres, race_s3
 from tests.faults.campaigns.race import Rules, race, run
 from tests.faults.tally import Tally
 
@@ -21,8 +22,9 @@ def test_a_short_race() -> None:
     assert report.counts["signatures contested over several processes"] > 0
 
 
-def test_a_short_race_over_servers_on_postgres() -> None:
-    report = race_postgres.run(8, 20251125)
+@pytest.mark.parametrize("campaign", [race_postgres, race_s3], ids=["PostgreSQL", "PostgreSQL and S3"])
+def test_a_short_race_over_servers(campaign: ModuleType) -> None:
+    report = campaign.run(8, 20251125)
     print(report)
     assert report.holds, report
     assert report.inside > 0

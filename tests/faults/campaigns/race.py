@@ -1,7 +1,8 @@
 """Many uploads with one signature that complete in the same moment: one winner each, over one and four processes.
 
-Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL. In some all
-racers may reach the commit, so that the database decides alone; in others the usual two attempts a process are allowed.
+Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL, with an S3
+store or without. In some all racers may reach the commit, so that the database decides alone; in others the usual two
+attempts a process are allowed.
 """
 
 import asyncio
@@ -17,12 +18,11 @@ from tempfile import TemporaryDirectory
 
 from tests.faults.audit import Receipt, count, examine
 from tests.faults.clients import Reply, connected, form, hold_back, release
-from tests.faults.fleet import UPONCE, Fleet, on_postgres, on_sqlite
+from tests.faults.fleet import ONE_BOX, UPONCE, Fleet, Ground
 from tests.faults.place import Place
 from tests.faults.processes import owners
 from tests.faults.report import Report
 from tests.faults.tally import Tally
-from tests.postgres import shared
 from uponce.adapters.media import samples
 
 RACERS = 50
@@ -55,13 +55,11 @@ class Rules:
     kind: str
     racers: int = RACERS
     program: tuple[str, ...] = UPONCE
-    postgres: bool = False
+    ground: Ground = ONE_BOX
 
     @property
     def size(self) -> str:
-        if self.postgres:
-            return f"{self.workers} servers on PostgreSQL"
-        return f"{self.workers} server process{'es' * (self.workers > 1)}"
+        return self.ground.size(self.workers)
 
     def media(self) -> Media:
         if self.kind == "raw":
@@ -92,18 +90,18 @@ class Seen:
 
 
 def run(
-    seconds: float, seed: int, *, name: str = "race", sizes: Sequence[int] = WORKERS, postgres: bool = False
+    seconds: float, seed: int, *, name: str = "race", sizes: Sequence[int] = WORKERS, ground: Ground = ONE_BOX
 ) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-race-") as folder:
-        control(Path(folder), tally, postgres)
+        control(Path(folder), tally, ground)
         for number in itertools.count():
             rounds_due = max(1, len(sizes) - number)
             share = (deadline - time.monotonic()) / rounds_due
             if number >= len(sizes) and share < SHORTEST_ROUND:
                 break
             attempts, kind = chance.choice((USUAL_ATTEMPTS, RACERS)), chance.choice(("raw", "raw", "image"))
-            rules = Rules(sizes[number % len(sizes)], attempts, kind, postgres=postgres)
+            rules = Rules(sizes[number % len(sizes)], attempts, kind, ground=ground)
             race(Path(folder) / f"round-{number}", rules, until(min(share, LONGEST_ROUND)), tally)
     return tally.report(name, seed)
 
@@ -124,9 +122,9 @@ def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
     return seen
 
 
-def control(folder: Path, tally: Tally, postgres: bool) -> None:
+def control(folder: Path, tally: Tally, ground: Ground) -> None:
     """A server that looks before it inserts, instead of trusting the database: the race has to find double spends."""
-    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,), postgres=postgres)
+    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,), ground=ground)
     with _fleet(folder, rules) as fleet:
         seen = asyncio.run(contests(fleet, rules, lambda signature: signature < CONTROL_SIGNATURES))
         fleet.stop()
@@ -176,10 +174,8 @@ async def _accepted(fleet: Fleet, ports: Sequence[int]) -> list[int]:
 
 def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:
     attempts = str(rules.attempts)
-    if rules.postgres:
-        url = shared().fresh_schema()
-        return on_postgres(folder, url, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
-    return on_sqlite(folder, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
+    opened = rules.ground.opened
+    return opened(folder, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
 
 
 def _judge(place: Place, rules: Rules, seen: Seen, tally: Tally) -> None:

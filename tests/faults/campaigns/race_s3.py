@@ -1,0 +1,10 @@
+"""The race over fleets of two and of four servers on one PostgreSQL and one S3 store."""
+
+from tests.faults.campaigns import race
+from tests.faults.campaigns.race_postgres import SERVERS
+from tests.faults.fleet import POSTGRES_AND_S3
+from tests.faults.report import Report
+
+
+def run(seconds: float, seed: int) -> Report:
+    return race.run(seconds, seed, name="race_s3", sizes=SERVERS, ground=POSTGRES_AND_S3)
