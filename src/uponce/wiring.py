@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
+    from uponce.adapters.secretbox import AesSecretBox
     from uponce.app.ports import Presigner
 
 log = logging.getLogger("uponce")
@@ -46,7 +47,7 @@ def build(settings: Settings) -> Backend:
     from uponce.adapters.media.pool import DecoderPool
 
     clock, ids = SystemClock(), RandomIds()
-    blobs = _blob_store(settings, ids)
+    blobs = blob_store(settings)
     decoders = DecoderPool(
         settings.limits,
         [str(blobs.staging)],
@@ -68,20 +69,18 @@ def build(settings: Settings) -> Backend:
 
 
 def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase | PostgresDatabase":
-    from uponce.adapters.secretbox import AesSecretBox
-
     match urlsplit(settings.database_url).scheme:
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
 
-            path = _sqlite_path(settings.database_url)
-            return SqliteDatabase(path, clock=clock, secrets=AesSecretBox(_secret_key(settings)))
+            path = sqlite_path(settings.database_url)
+            return SqliteDatabase(path, clock=clock, secrets=secret_box(settings))
         case "postgresql" | "postgres":
             from uponce.adapters.database.postgres import PostgresDatabase
 
             return PostgresDatabase(
                 settings.database_url,
-                secrets=AesSecretBox(_secret_key(settings)),
+                secrets=secret_box(settings),
                 connections=settings.database_connections,
                 seconds=settings.database_seconds,
             )
@@ -96,7 +95,7 @@ def _missing(settings: Settings) -> str | None:
     """Where a database was looked for in vain; None when there is one."""
     match urlsplit(settings.database_url).scheme:
         case "sqlite":
-            return None if _sqlite_path(settings.database_url).exists() else str(settings.data_dir)
+            return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
         case "postgresql" | "postgres":
             from uponce.adapters.database.postgres import Address, is_set_up
 
@@ -106,7 +105,7 @@ def _missing(settings: Settings) -> str | None:
             return None
 
 
-def _sqlite_path(url: str) -> Path:
+def sqlite_path(url: str) -> Path:
     """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
@@ -116,8 +115,9 @@ def _sqlite_path(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def _blob_store(settings: Settings, ids: RandomIds) -> "LocalBlobStore | ObjectBlobStore":
-    url = settings.storage_url
+def blob_store(settings: Settings) -> "LocalBlobStore | ObjectBlobStore":
+    """Not open yet. SettingRefused for a URL that names none."""
+    url, ids = settings.storage_url, RandomIds()
     match urlsplit(url):
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.blobs.local import LocalBlobStore
@@ -154,12 +154,12 @@ def secret_key_path(settings: Settings) -> Path:
     return settings.data_dir / "secret.key"
 
 
-def _secret_key(settings: Settings) -> bytes:
-    from uponce.adapters.secretbox import key_from_text, load_or_create_key
+def secret_box(settings: Settings) -> "AesSecretBox":
+    from uponce.adapters.secretbox import AesSecretBox, key_from_text, load_or_create_key
 
     if settings.secret_key is not None:
-        return key_from_text(settings.secret_key)
-    return load_or_create_key(secret_key_path(settings))
+        return AesSecretBox(key_from_text(settings.secret_key))
+    return AesSecretBox(load_or_create_key(secret_key_path(settings)))
 
 
 @contextmanager

@@ -17,6 +17,15 @@ async def check_ready(services: Services) -> dict[str, str | None]:
     return {"database": database, "storage": storage, "decoders": decoders}
 
 
+async def check_frozen(services: Services) -> None:
+    """SettingRefused when the database takes no writes for good."""
+    if await services.database.frozen():
+        raise SettingRefused(
+            "The database is frozen: it is a backup (`uponce restore` makes a server of it), or `uponce migrate-store` "
+            "has moved it away. Point UPONCE_DATABASE to where it lives now."
+        )
+
+
 async def check_storage(services: Services) -> None:
     """Write, read and delete a few bytes. SettingRefused says what is wrong; a full disk is for later."""
     bytes_ = services.ids.hex(32).encode()

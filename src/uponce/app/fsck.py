@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from uponce.app.copy_media import PLACES as SHARDS
 from uponce.app.ports import Rule, StoredBlob
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
 from uponce.core.values import Digest
 
 STAGING = "staging"
-PLACES = (STAGING, *(f"{number:02x}" for number in range(256)))
+PLACES = (STAGING, *SHARDS)
 
 _MOST_SUSPECTS = 50_000
 _READ_AT_ONCE = 8

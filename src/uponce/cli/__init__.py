@@ -107,8 +107,39 @@ def sweep(
 
 
 @app.command()
+def backup(
+    folder: str = typer.Argument(metavar="FOLDER", help="Empty, new, or that of an earlier backup."),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Copy database, media and secret key into a folder; what an earlier backup has there already is not copied again.
+
+    Safe beside a running server. For SQLite; PostgreSQL has its own.
+    """
+    from uponce.cli.backup import run_backup
+
+    run_backup(folder, data=data, as_json=as_json)
+
+
+@app.command()
+def restore(
+    folder: str = typer.Argument(metavar="FOLDER", help="What `uponce backup` has made."),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make a server's data of a backup: every file compared, all signatures refused that may have been used since.
+
+    Overwrites nothing. When it breaks off, run it again.
+    """
+    from uponce.cli.backup import run_restore
+
+    run_restore(folder, data=data, as_json=as_json)
+
+
+@app.command()
 def fence(data: Data = None, as_json: Json = False) -> None:
-    """Run once after restoring a backup, before serving: refuse all signatures that may have been used since."""
+    """Run once after restoring a database by other means than `uponce restore`, before serving: refuse all signatures
+    that may have been used since the copy."""
     from uponce.cli.fence import run
 
     run(data=data, as_json=as_json)

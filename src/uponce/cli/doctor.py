@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import typer
 
 from uponce.adapters.versions import versions
-from uponce.app.check import check_clock, check_ready, check_storage
+from uponce.app.check import check_clock, check_frozen, check_ready, check_storage
 from uponce.cli.options import print_json
 from uponce.config import Settings, load
 from uponce.core.errors import UponceError
@@ -63,6 +63,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 async def _running_parts(backend: Backend) -> list[Finding]:
+    await check_frozen(backend.services)
     await check_storage(backend.services)
     await backend.decoders.start()
     try:

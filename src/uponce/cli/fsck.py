@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from uponce.app.fsck import PLACES, Examined, Finding, Kind, Severity, fsck
 from uponce.cli.options import print_json
+from uponce.cli.progress import shown
 from uponce.config import Settings, load
 from uponce.wiring import DAY, Backend, opened
 
@@ -51,23 +50,21 @@ def run(*, data: str | None, grace: int | None, deep: bool, as_json: bool) -> No
 
 async def _examine(backend: Backend, settings: Settings, grace_seconds: int, deep: bool) -> Outcome:
     outcome = Outcome()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("checking the database", total=len(PLACES), done="")
+    with shown() as show:
+        show("checking the database", 0, len(PLACES))
 
-        def show(examined: Examined) -> None:
+        def compared(examined: Examined) -> None:
             outcome.examined = examined
             done = f"{examined.assets:,} assets, {examined.blobs:,} blobs"
             read = f", {examined.hashed:,} read" if deep else ""
-            bar.update(task, description="comparing", completed=examined.places, done=done + read)
+            show("comparing", examined.places, len(PLACES), done + read)
 
         async for finding in fsck(
             backend.services,
             grace_seconds=grace_seconds,
             audit_seconds=settings.audit_days * DAY,
             deep=deep,
-            progress=show,
+            progress=compared,
         ):
             outcome.add(finding)
     return outcome

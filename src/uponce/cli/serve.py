@@ -9,7 +9,7 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from uponce.app.check import check_clock, check_storage
+from uponce.app.check import check_clock, check_frozen, check_storage
 from uponce.app.manage_keys import set_up
 from uponce.config import Settings, as_environment, load
 from uponce.core.errors import SettingRefused
@@ -59,6 +59,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
 
 async def _first_start(backend: Backend) -> tuple[tuple[ApiKey, ...], str | None]:
     """The keys that a first start makes, and what is wrong with the clock."""
+    await check_frozen(backend.services)
     await check_storage(backend.services)
     keys = await set_up(backend.services, backend.settings.cloud, backend.settings.window)
     return keys, await check_clock(backend.services)

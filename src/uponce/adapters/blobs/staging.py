@@ -47,8 +47,8 @@ class StagingStore(ABC):
     def close(self) -> None:
         self._threads.shutdown()
 
-    async def stage(self) -> FileStage:
-        stage = FileStage(self, self._ids.hex(32))
+    async def stage(self, key: str | None = None) -> FileStage:
+        stage = FileStage(self, self._ids.hex(32) if key is None else checked(key))
         self._stages.add(stage)
         return stage
 

@@ -122,7 +122,8 @@ class StoredBlob:
 class BlobStore(Protocol):
     """Immutable bytes under random keys; a public_id never becomes a path."""
 
-    async def stage(self) -> Stage: ...
+    async def stage(self, key: str | None = None) -> Stage:
+        """A new blob; `key` is for a copy of one that has its key in another store."""
 
     async def begin(self) -> str:
         """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept."""

@@ -174,6 +174,17 @@ class Database(Protocol):
         stays. Also uploads under way are refused when they come to commit, and series end.
         """
 
+    async def freeze(self) -> None:
+        """From now on every write fails with DatabaseUnavailable, on every server; reads go on. Repeating it is fine.
+
+        A copy that lives on elsewhere would forget what is used here, and the other way round.
+        """
+
+    async def frozen(self) -> bool: ...
+
+    async def thaw(self, skew: int) -> int:
+        """Take writes again, and `fence`, in one transaction: nobody here knows what was used elsewhere meanwhile."""
+
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         """Begin a series with its first grant; when one of this upload_id exists, that one comes back unchanged.
 

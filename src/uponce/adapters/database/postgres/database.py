@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.adapters.database.listing import parse_cursor
-from uponce.adapters.database.postgres import audit, catalog, checks, ledger, partitions, replies, series
+from uponce.adapters.database.postgres import audit, catalog, checks, freezing, ledger, partitions, replies, series
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
@@ -178,11 +178,24 @@ class PostgresDatabase:
             raise
 
     async def fence(self, skew: int) -> int:
+        return await self._change_rules(lambda connection: self._fence(connection, skew))
+
+    async def _fence(self, connection: Connection, skew: int) -> int:
+        mark = int(await self._moment.read(connection)) + skew
+        await ledger.raise_watermarks(connection, mark)
+        await series.end_all(connection)
+        return mark
+
+    async def freeze(self) -> None:
+        await self._change_rules(freezing.freeze)
+
+    async def frozen(self) -> bool:
+        return await self._pool.read(freezing.is_frozen)
+
+    async def thaw(self, skew: int) -> int:
         async def work(connection: Connection) -> int:
-            mark = int(await self._moment.read(connection)) + skew
-            await ledger.raise_watermarks(connection, mark)
-            await series.end_all(connection)
-            return mark
+            await freezing.thaw(connection)
+            return await self._fence(connection, skew)
 
         return await self._change_rules(work)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite import audit, catalog, checks, ledger, replies, series
+from uponce.adapters.database.sqlite import audit, catalog, checks, freezing, ledger, replies, series
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
@@ -145,13 +145,16 @@ class SqliteDatabase:
         return dropped
 
     async def fence(self, skew: int) -> int:
-        def job(connection: sqlite3.Connection) -> int:
-            mark = int(self._clock.now()) + skew
-            ledger.raise_watermarks(connection, mark)
-            series.end_all(connection)
-            return mark
+        return await self._writer.run(lambda connection: fence(connection, self._clock.now(), skew))
 
-        return await self._writer.run(job)
+    async def freeze(self) -> None:
+        await self._writer.run(freezing.freeze)
+
+    async def frozen(self) -> bool:
+        return await self._readers.run(freezing.is_frozen)
+
+    async def thaw(self, skew: int) -> int:
+        return await self._writer.run(lambda connection: thaw(connection, self._clock.now(), skew))
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         return await self._writer.run(partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all))
@@ -207,7 +210,7 @@ class SqliteDatabase:
         return await self._readers.run(audit.newest_moment)
 
     async def ping(self) -> None:
-        await self._readers.run(lambda connection: connection.execute("SELECT count(*) FROM condemned").fetchone())
+        await self._readers.run(freezing.check)
         await self._writer.run(_touch)
 
     @property
@@ -228,6 +231,18 @@ class SqliteDatabase:
             count = await self._writer.run(job)
             total += count
         return total
+
+
+def fence(connection: sqlite3.Connection, now: float, skew: int) -> int:
+    mark = int(now) + skew
+    ledger.raise_watermarks(connection, mark)
+    series.end_all(connection)
+    return mark
+
+
+def thaw(connection: sqlite3.Connection, now: float, skew: int) -> int:
+    freezing.thaw(connection)
+    return fence(connection, now, skew)
 
 
 def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: Caller, *, now: float) -> Committed:

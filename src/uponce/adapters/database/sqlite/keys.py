@@ -34,7 +34,9 @@ class KeyRing:
         marks = ", ".join("?" * len(row))
         try:
             connection.execute(f"INSERT INTO api_keys ({KEY_COLUMNS}) VALUES ({marks})", row)
-        except sqlite3.IntegrityError:
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+                raise
             raise InvalidParameter(f"API key {key.api_key} exists already. Choose another.") from None
 
     def revoke(self, connection: sqlite3.Connection, api_key: str) -> ApiKey | None:

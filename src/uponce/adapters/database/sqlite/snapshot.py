@@ -1,0 +1,143 @@
+"""A copy of a database in one file that needs no other beside it: as it was at one moment, and frozen.
+
+It may lie on any file system, since nobody serves on it. Everything here blocks; the asynchronous methods are those
+of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite import catalog, freezing
+from uponce.adapters.database.sqlite.database import thaw
+from uponce.adapters.database.sqlite.filesystem import make_private, sync_folder
+from uponce.adapters.database.sqlite.keys import KeyRing
+from uponce.core.errors import SettingRefused
+from uponce.core.values import Asset, Digest
+
+Progress = Callable[[int, int], None]
+
+_PAGES = 2048  # a step of the copy: eight megabytes
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+class Snapshot:
+    """Close it. `live` is where `renew` looks."""
+
+    def __init__(self, path: Path, live: Path | None = None) -> None:
+        """Open one. SettingRefused when there is none, or what is there takes writes: then it is no copy."""
+        self.path = path
+        self._live = live
+        try:
+            self._connection = _connect(path, "rw")
+            is_copy = freezing.is_frozen(self._connection)
+        except sqlite3.Error as error:
+            raise SettingRefused(f"{path} cannot be read as a copy of a database: {error}.") from None
+        if not is_copy:
+            self.close()
+            raise SettingRefused(f"{path} is no copy that `uponce backup` has made: it takes writes.")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]:
+        return catalog.digests(self._connection, prefix)
+
+    async def find_commit(self, blob_key: str) -> Asset | None:
+        return catalog.find_by_blob(self._connection, blob_key)
+
+    async def renew(self, blob_key: str) -> Asset | None:
+        """The row of the asset that names this blob becomes what it is in the live database; None when it is gone."""
+        connection = self._connection
+        connection.execute("ATTACH ? AS live", (f"{self._live_path.as_uri()}?mode=ro",))
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            freezing.thaw(connection)
+            (id_,) = connection.execute("SELECT id FROM main.assets WHERE blob_key = ?", (blob_key,)).fetchone()
+            connection.execute("DELETE FROM main.assets WHERE id = ?", (id_,))
+            connection.execute("INSERT INTO main.assets SELECT * FROM live.assets WHERE id = ?", (id_,))
+            freezing.freeze(connection)
+            row = connection.execute("SELECT blob_key FROM main.assets WHERE id = ?", (id_,)).fetchone()
+            connection.execute("COMMIT")
+        finally:
+            connection.rollback()
+            connection.execute("DETACH live")
+        return None if row is None else await self.find_commit(row[0])
+
+    def check(self, secrets: SecretBox, now: float) -> None:
+        """SettingRefused when SQLite finds the file damaged, or its API keys have another secret key."""
+        found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
+        KeyRing(secrets, now).list(self._connection, None)
+
+    @property
+    def _live_path(self) -> Path:
+        assert self._live is not None
+        return self._live
+
+
+def take(live: Path, path: Path, progress: Progress) -> None:
+    """A new copy at `path`, in place of what is there. The live one may be written meanwhile.
+
+    `progress` is told pages that are done and pages in all. SettingRefused, with the cure.
+    """
+    try:
+        _copy(live, path, progress)
+        with closing(_connect(path, "rw")) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
+            connection.execute("BEGIN IMMEDIATE")
+            freezing.freeze(connection)
+            connection.execute("COMMIT")
+    except (OSError, sqlite3.Error) as error:
+        raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
+
+
+def restore(path: Path, target: Path, now: float, skew: int, progress: Progress) -> int:
+    """A server's database at `target`, where none was, from the copy at `path`, thawed and fenced; the watermark.
+
+    It appears whole or not at all.
+    """
+    refuse_present(target)
+    draft = target.with_name(f"{target.name}.restoring")
+    try:
+        _copy(path, draft, progress)
+        with closing(_connect(draft, "rw")) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            mark = thaw(connection, now, skew)
+            connection.execute("COMMIT")
+        draft.rename(target)
+        sync_folder(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingRefused(f"The database cannot be restored to {target}: {error}. Check the disk there.") from None
+    return mark
+
+
+def refuse_present(target: Path) -> None:
+    """SettingRefused when a database lies there, or its log, which SQLite would take for that of the restored one."""
+    for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
+        if path.exists():
+            raise SettingRefused(f"{path} exists, and nothing is overwritten. Move it away, or restore elsewhere.")
+
+
+def _copy(source: Path, target: Path, progress: Progress) -> None:
+    for end in ("", *_BESIDE):
+        with suppress(FileNotFoundError):
+            target.with_name(target.name + end).unlink()
+    make_private(target)
+    with closing(_connect(source, "rw")) as reading, closing(_connect(target, "rw")) as writing:
+        # One transaction around all steps: a write by somebody else would make the copy begin anew.
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        reading.backup(writing, pages=_PAGES, sleep=0, progress=lambda _, left, pages: progress(pages - left, pages))
+        reading.rollback()
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection

@@ -1,0 +1,150 @@
+"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256. It may be repeated:
+what is there already is left alone.
+
+Sources are served meanwhile, so a blob may go while its copy is awaited: then its asset has another one, or is gone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import islice
+from typing import Protocol
+
+from uponce.app.ports import BlobStore
+from uponce.core.errors import StorageUnavailable
+from uponce.core.media_types import media_type
+from uponce.core.values import Asset, Digest
+
+PLACES = tuple(f"{number:02x}" for number in range(256))
+
+_AT_ONCE = 8
+
+
+class Catalog(Protocol):
+    """What of a database it takes; see there."""
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
+
+    async def find_commit(self, blob_key: str) -> Asset | None: ...
+
+
+@dataclass(slots=True)
+class Copying:
+    """How far it has come: `places` of PLACES, blobs that were there already, what was copied.
+
+    `lost` names the assets whose bytes cannot be had, and why.
+    """
+
+    places: int = 0
+    present: int = 0
+    copied: int = 0
+    bytes: int = 0
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+class _Fate(Enum):
+    COPIED = auto()
+    GONE = auto()
+    DAMAGED = auto()
+
+
+Renew = Callable[[str], Awaitable[Asset | None]]
+
+
+async def copy_media(
+    catalog: Catalog,
+    source: BlobStore,
+    target: BlobStore,
+    *,
+    renew: Renew | None = None,
+    deep: bool = False,
+    progress: Callable[[Copying], None] = lambda copying: None,
+) -> Copying:
+    """Nobody else writes to the target. `renew` tells what has become of the asset of a blob that is gone, if not the
+    catalog does; `deep` reads anew what is there already."""
+    copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
+    await target.sweep_stages(0)  # an earlier copy that was broken off left them
+    for place in PLACES:
+        await copier.copy_place(place, deep)
+    return copier.done
+
+
+async def forget_unnamed(catalog: Catalog, store: BlobStore) -> int:
+    """Delete the blobs that the catalog does not name; how many. Nobody else writes to the store."""
+    dropped = 0
+    for place in PLACES:
+        named = await catalog.digests(place)
+        unnamed = [blob.key async for blob in store.published(place) if blob.key not in named]
+        for key in unnamed:
+            await store.delete(key)
+        dropped += len(unnamed)
+    return dropped
+
+
+class _Copier:
+    def __init__(
+        self, catalog: Catalog, source: BlobStore, target: BlobStore, renew: Renew, progress: Callable[[Copying], None]
+    ) -> None:
+        self._catalog = catalog
+        self._source = source
+        self._target = target
+        self._renew = renew
+        self._progress = progress
+        self._early: set[str] = set()  # successors whose place comes later
+        self.done = Copying()
+
+    async def copy_place(self, place: str, deep: bool) -> None:
+        named = await self._catalog.digests(place)
+        sizes = {blob.key: blob.size async for blob in self._target.published(place)}
+        present = {key for key in named.keys() & sizes.keys() if sizes[key] == named[key].size}
+        if deep:
+            present = {key for key in present if await self._target.digest(key) == named[key]}
+        self.done.present += len(present - self._early)
+        left = iter(sorted(named.keys() - present))
+        while batch := list(islice(left, _AT_ONCE)):
+            await asyncio.gather(*map(self._copy, batch))
+            self._progress(self.done)
+        self.done.places += 1
+        self._progress(self.done)
+
+    async def _copy(self, key: str) -> None:
+        asset = await self._catalog.find_commit(key)
+        while asset is not None:
+            fate = await self._transfer(asset)
+            if fate is _Fate.COPIED:
+                return
+            successor = await self._renew(asset.blob_key)
+            if successor is not None and successor.blob_key == asset.blob_key:
+                self._lose(asset, "its bytes are gone" if fate is _Fate.GONE else "its bytes are not those uploaded")
+                return
+            asset = successor
+            self._early.update(() if asset is None else [asset.blob_key])
+
+    async def _transfer(self, asset: Asset) -> _Fate:
+        blob = await self._source.open(asset.blob_key)
+        if blob is None:
+            return _Fate.GONE
+        stage = await self._target.stage(asset.blob_key)
+        try:
+            for offset in range(0, blob.size, blob.block_bytes):
+                await stage.write(await blob.read(offset, blob.block_bytes))
+            if await stage.seal() != asset.digest:
+                await stage.discard()
+                return _Fate.DAMAGED
+            await stage.publish(media_type(asset.facts))
+        except BaseException as error:
+            await stage.discard()
+            if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:
+                return _Fate.GONE  # an object that is deleted under its reader
+            raise
+        finally:
+            blob.close()
+        self.done.copied += 1
+        self.done.bytes += asset.digest.size
+        return _Fate.COPIED
+
+    def _lose(self, asset: Asset, why: str) -> None:
+        name = asset.name
+        subject = f"{name.cloud}/{name.resource_type}/{name.type}/{name.public_id}"
+        self.done.lost[subject] = f"blob {asset.blob_key}: {why}"

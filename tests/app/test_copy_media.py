@@ -1,0 +1,80 @@
+"""What a copy of the media makes of an asset that is overwritten while it runs: any moment of it, on purpose."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import run
+from tests.world import World
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.sqlite.snapshot import Snapshot, take
+from uponce.app.copy_media import Copying, copy_media
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[LocalBlobStore]:
+    store = LocalBlobStore(tmp_path / "copy", ids=RandomIds())
+    store.open_store()
+    with closing(store):
+        yield store
+
+
+def put(world: World, name: str, data: bytes) -> None:
+    answer = world.upload(world.sign({"public_id": name}), data, kind="raw")
+    assert answer.status == 200, answer
+
+
+def copied(store: LocalBlobStore) -> list[bytes]:
+    async def read() -> list[bytes]:
+        found = []
+        async for stored in store.published():
+            blob = await store.open(stored.key)
+            assert blob is not None
+            found.append(await blob.read(0, blob.size))
+            blob.close()
+        return sorted(found)
+
+    return run(read())
+
+
+@pytest.mark.parametrize("renewing", [True, False])
+def test_an_asset_that_was_overwritten_since_the_snapshot(
+    world: World, tmp_path: Path, target: LocalBlobStore, renewing: bool
+) -> None:
+    """Its row in the copy becomes the present one. A copy that only trusts its own rows has an asset without bytes."""
+    put(world, "kept", b"kept")
+    put(world, "changed", b"one")
+    take(world.path, tmp_path / "copy.db", lambda done, pages: None)
+    put(world, "changed", b"two")
+    put(world, "later", b"later")
+    with closing(Snapshot(tmp_path / "copy.db", world.path)) as snapshot:
+        done = run(copy_media(snapshot, world.blobs, target, renew=snapshot.renew if renewing else None))
+    assert copied(target) == ([b"kept", b"two"] if renewing else [b"kept"])
+    assert (done.copied, len(done.lost)) == ((2, 0) if renewing else (1, 1))
+
+
+def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+    put(world, "kept", b"kept")
+    put(world, "hollow", b"hollow")
+    take(world.path, tmp_path / "copy.db", lambda done, pages: None)
+    (hollow,) = [path for path in world.media.rglob("*") if path.is_file() and path.read_bytes() == b"hollow"]
+    hollow.unlink()
+    with closing(Snapshot(tmp_path / "copy.db", world.path)) as snapshot:
+        done = run(copy_media(snapshot, world.blobs, target, renew=snapshot.renew))
+    assert copied(target) == [b"kept"]
+    assert done.lost.keys() == {"demo/raw/upload/hollow"}
+
+
+def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+    for name in ("one", "two"):
+        put(world, name, name.encode())
+    first = run(copy_media(world.database, world.blobs, target))
+    put(world, "three", b"three")
+    seen: list[Copying] = []
+    second = run(copy_media(world.database, world.blobs, target, progress=seen.append))
+    assert (first.copied, first.bytes) == (2, 6)
+    assert (second.present, second.copied, second.bytes, second.places) == (2, 1, 5, 256)
+    assert len(seen) >= 256

@@ -1,0 +1,209 @@
+"""`uponce backup` beside a running server that takes uploads, and `uponce restore` of what it made."""
+
+import itertools
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, printed, uponce
+from tests.server import Server
+from uponce.adapters.media import samples
+
+pytestmark = pytest.mark.xdist_group("operator")
+
+
+class Traffic:
+    """Uploads in threads: new assets, and one that is overwritten without an end. `made` is what each name holds."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.made: dict[str, set[bytes]] = {}
+        self.wrong: list[object] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(name,)) for name in ("one", "two", "again")]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, name: str) -> None:
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            public_id = name if name == "again" else f"{name}-{number}"
+            data = f"{name} {number}".encode() * 500
+            answer = self.server.post(
+                self.server.signed({"public_id": public_id, "nonce": f"{name}{number}"}), data, resource_type="raw"
+            )
+            if answer.status != 200:
+                self.wrong.append(answer.data)
+            self.made.setdefault(public_id, set()).add(data)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+def restored(folder: Path, data: Path) -> Done:
+    return uponce("restore", folder, "--data", data, "--json", env={"UPONCE_SKEW": "0"})
+
+
+def put(server: Server, public_id: str, data: bytes) -> None:
+    answer = server.post(server.signed({"public_id": public_id, "nonce": time.time()}), data, resource_type="raw")
+    assert answer.status == 200, answer.data
+
+
+def blobs(media: Path) -> list[Path]:
+    return [path for path in (media / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: Server, tmp_path: Path) -> None:
+    """Every row of the copy has its bytes, though one name is overwritten again and again meanwhile."""
+    before = server.signed({"nonce": "before"})
+    assert code_of(server, before) == ""
+    with Traffic(server) as traffic:
+        for _ in range(3):
+            made = as_json(server, "backup", tmp_path / "backup")
+            assert made["lost"] == {}
+    assert traffic.wrong == []
+    after = [server.signed({"nonce": f"after {number}"}) for number in range(2)]
+    assert [code_of(server, fields) for fields in after] == ["", ""]
+
+    data = tmp_path / "restored"
+    told = json.loads(printed(restored(tmp_path / "backup", data)))
+    assert (told["copied"], told["lost"]) == (made["assets"], {})
+    checked = json.loads(printed(uponce("fsck", "--deep", "--data", data, "--grace", "0", "--json")))
+    assert checked["examined"]["assets"] == checked["examined"]["hashed"] == made["assets"]
+    assert (checked["damage"], checked["removable"], set(checked["counts"])) == (0, 0, {"watermark"})
+
+    with Server(data) as second:
+        second.cloud, second.browser = server.cloud, server.browser
+        for name, contents in traffic.made.items():
+            found = second.get(f"/{second.cloud}/raw/upload/{name}")
+            assert found.status == 404 or found.data in contents
+        assert code_of(second, before) == "stale_request"
+        assert code_of(second, after[0]) == "stale_request"
+        time.sleep(1)
+        assert code_of(second, second.signed({"nonce": "fresh"})) == ""
+        with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+            database.execute("UPDATE api_keys SET watermark = NULL")
+        assert code_of(second, after[1]) == ""  # this is what the fence is against
+
+
+def test_the_next_backup_copies_what_is_new_and_drops_what_is_old(server: Server, tmp_path: Path) -> None:
+    put(server, "kept", b"kept")
+    put(server, "changed", b"one")
+    first = as_json(server, "backup", tmp_path / "backup")
+    put(server, "changed", b"two")
+    put(server, "new", b"new")
+    second = as_json(server, "backup", tmp_path / "backup")
+    assert (second["present"], second["copied"], second["dropped"]) == (first["assets"] - 1, 2, 1)
+    assert len(blobs(tmp_path / "backup" / "media")) == second["assets"] == first["assets"] + 1
+    third = printed(beside(server, "backup", tmp_path / "backup"))
+    assert "0 of them new" in third and "keep it as safe as the server" in third
+
+
+def test_a_backup_that_was_killed_is_none_and_is_finished_by_the_next(server: Server, tmp_path: Path) -> None:
+    for number in range(40):
+        put(server, f"many-{number}", bytes([number]) * 50_000)
+    folder = tmp_path / "backup"
+    command = [sys.executable, "-m", "uponce", "backup", str(folder), "--data", str(server.data_dir)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not any(blobs(folder / "media")) and running.poll() is None:
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    refused = restored(folder, tmp_path / "restored")
+    assert (refused.code, "There is no finished backup in" in refused.stderr) == (1, True)
+    assert not (tmp_path / "restored" / "uponce.db").exists()
+    done = as_json(server, "backup", folder)
+    assert done["present"] > 0 and done["lost"] == {}
+    printed(restored(folder, tmp_path / "restored"))
+    printed(uponce("fsck", "--deep", "--data", tmp_path / "restored"))
+
+
+def test_a_restore_that_broke_off_goes_on_and_takes_no_rotten_file_for_good(server: Server, tmp_path: Path) -> None:
+    put(server, "first", b"first")
+    put(server, "second", b"second")
+    made = as_json(server, "backup", tmp_path / "backup")
+    data = tmp_path / "restored"
+    shutil.copytree(tmp_path / "backup" / "media", data / "media")
+    rotten, missing, *_ = blobs(data / "media")
+    rotten.write_bytes(bytes(rotten.stat().st_size))
+    missing.unlink()
+    (data / "media" / "staging" / rotten.name).write_bytes(b"left behind")
+    told = json.loads(printed(restored(tmp_path / "backup", data)))
+    assert (told["present"], told["copied"]) == (made["assets"] - 2, 2)
+    assert json.loads(printed(uponce("fsck", "--deep", "--data", data, "--json")))["damage"] == 0
+
+
+def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server, tmp_path: Path) -> None:
+    put(server, "lost", b"lost bytes")
+    put(server, "rotten", b"rotten bytes")
+    made = as_json(server, "backup", tmp_path / "backup")
+    for blob in blobs(tmp_path / "backup" / "media"):
+        if blob.read_bytes() == b"lost bytes":
+            blob.unlink()
+        elif blob.read_bytes() == b"rotten bytes":
+            blob.write_bytes(b"ROTTEN bytes")
+    done = restored(tmp_path / "backup", tmp_path / "restored")
+    told = json.loads(done.stdout)
+    assert (done.code, told["copied"]) == (1, made["assets"] - 2)
+    assert set(told["lost"]) == {"media/raw/upload/lost", "media/raw/upload/rotten"}
+    assert "2 assets have lost their bytes" in done.stderr
+
+
+def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
+    as_json(server, "backup", tmp_path / "backup")
+    data = tmp_path / "restored"
+    data.mkdir()
+    for name in ("uponce.db", "uponce.db-wal"):
+        (data / name).write_bytes(b"something")
+        done = restored(tmp_path / "backup", data)
+        assert (done.code, f"{data / name} exists, and nothing is overwritten" in done.stderr) == (1, True)
+        assert (data / name).read_bytes() == b"something"
+        (data / name).unlink()
+    (data / "secret.key").write_bytes(bytes(32))
+    assert "is another key than that of the backup" in restored(tmp_path / "backup", data).stderr
+    (data / "secret.key").unlink()
+    other = uponce("restore", tmp_path / "backup", "--data", data, env={"UPONCE_SECRET_KEY": "00" * 32})
+    assert (other.code, "cannot be decrypted" in other.stderr) == (1, True)
+    assert not (data / "uponce.db").exists()
+
+
+def test_a_backup_goes_into_no_folder_of_other_things(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(samples.jpeg(1))
+    for folder in (tmp_path, server.data_dir):
+        done = beside(server, "backup", folder)
+        assert (done.code, "holds other things than a backup" in done.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_nobody_serves_on_a_backup(server: Server, tmp_path: Path) -> None:
+    """It would accept what was used since."""
+    as_json(server, "backup", tmp_path / "backup")
+    done = in_a_process("serve", "--port", "0", "--data", tmp_path / "backup")
+    assert (done.code, "uponce: The database is frozen: it is a backup" in done.stderr) == (1, True)
+
+
+def test_postgresql_has_its_own(tmp_path: Path) -> None:
+    done = uponce("backup", tmp_path / "backup", env={"UPONCE_DATABASE": "postgresql://localhost/uponce"})
+    assert (done.code, "For PostgreSQL use pg_dump" in done.stderr) == (1, True)
