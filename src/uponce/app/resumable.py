@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 
 from uponce.app.authorise import Signer, authorise, refuse_spent
 from uponce.app.intake import UploadRequest
-from uponce.app.series import Append, append, create, drop_if_empty, finish, settled, status, terminate
+from uponce.app.series import Append, append, finish, settled, status, terminate
+from uponce.app.series import begin as begin_series
 from uponce.app.services import Services
 from uponce.app.takeover import giving_way
 from uponce.app.upload import Uploaded
@@ -29,7 +29,6 @@ from uponce.core.errors import (
     SeriesComplete,
     SeriesExpired,
     SeriesGone,
-    SignatureInUse,
     UnknownApiKey,
     UponceError,
 )
@@ -76,14 +75,7 @@ async def begin(services: Services, request: UploadRequest, filename: str | None
         idempotency_key=None,
     )
     _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
-    new = partial(create, services, verified, params, requested=request.requested, filename=filename, total=total)
-    try:
-        return await new()
-    except SignatureInUse:
-        # The answer to an earlier beginning may have been lost: nobody knows its address, so no byte came.
-        for series in await services.database.find_series_of(verified.grant.key):
-            await drop_if_empty(services, series)
-        return await new()
+    return await begin_series(services, verified, params, requested=request.requested, filename=filename, total=total)
 
 
 async def begin_with(

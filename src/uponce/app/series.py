@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Signer, Verified
@@ -25,6 +26,7 @@ from uponce.core.errors import (
     OutcomeUnknown,
     Refused,
     SeriesGone,
+    SignatureInUse,
     StorageUnavailable,
     Unavailable,
 )
@@ -75,6 +77,31 @@ async def create(
     if series.id != new.id:
         await services.blobs.delete(new.blob_key)
     return series
+
+
+async def begin(
+    services: Services,
+    verified: Verified,
+    params: Mapping[str, str],
+    *,
+    requested: ResourceType | None,
+    filename: str | None,
+    upload_id: str | None = None,
+    total: int | None = None,
+) -> Series:
+    """`create`, for which series of the same signature make room when nothing has arrived in them and nobody sends.
+
+    Their first request ended with its server, or the answer that told their address was lost.
+    """
+    new = partial(
+        create, services, verified, params, requested=requested, filename=filename, upload_id=upload_id, total=total
+    )
+    try:
+        return await new()
+    except SignatureInUse:
+        for series in await services.database.find_series_of(verified.grant.key):
+            await drop_if_empty(services, series)
+        return await new()
 
 
 async def status(services: Services, series_id: str) -> Series:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
 from uponce.app.intake import Arrival, Event, UploadRequest
 from uponce.app.ports import Stage
-from uponce.app.series import Append, append, create, drop_if_empty, finish
+from uponce.app.series import Append, append, begin, drop_if_empty, finish
 from uponce.app.services import Services
 from uponce.app.takeover import giving_way
 from uponce.app.upload import Uploaded, take_in
@@ -57,6 +57,7 @@ class ChunkIntake(Arrival[Stage | Append]):
         super().__init__(services, request)
         self._part = part
         self._series: Series | None = None
+        self._params: dict[str, str] = {}
 
     async def __aexit__(self, *details: object) -> None:
         await super().__aexit__(*details)
@@ -82,7 +83,8 @@ class ChunkIntake(Arrival[Stage | Append]):
             check_grant_fresh(services, verified)
         await check_usable(services, verified, request.origin, request.caller)
         check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
-        self._series = await self._join(series, verified, params)
+        self._params = params
+        self._series = await self._join(series, verified)
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
@@ -96,23 +98,34 @@ class ChunkIntake(Arrival[Stage | Append]):
         params = {name: value for name, value in params.items() if name != "public_id"}
         return await verify_signed(self._services, cloud, params), params
 
-    async def _join(self, series: Series | None, verified: Verified, params: dict[str, str]) -> Series:
+    async def _join(self, series: Series | None, verified: Verified) -> Series:
+        """The series with this signature in it; a new one where there is none."""
         services, request, part = self._services, self._request, self._part
         if series is None:
-            series = await create(
+            series = await begin(
                 services,
                 verified,
-                params,
+                self._params,
                 requested=request.requested,
                 filename=self.filename,
                 upload_id=part.upload_id,
             )
         check_alive(series, services.clock.now(), services.limits)
-        check_parameters(series, params, request.requested)
+        check_parameters(series, self._params, request.requested)
         check_chunk(series, part.chunk)
-        if not series.has(verified.grant):
-            series = await services.database.join_series(series.id, verified.grant)
-        return series
+        if series.has(verified.grant):
+            return series
+        try:
+            return await services.database.join_series(series.id, verified.grant)
+        except SeriesGone:
+            if series.spans:
+                raise
+            return await self._join_anew(verified)
+
+    async def _join_anew(self, verified: Verified) -> Series:
+        """The request that began the series has failed, and ended it with nothing in it: this one begins it."""
+        check_grant_fresh(self._services, verified)
+        return await self._join(None, verified)
 
     def _enter(self, verified: Verified) -> int:
         return self._services.limits.max_bytes(self._request.requested, verified.spec)
@@ -120,7 +133,19 @@ class ChunkIntake(Arrival[Stage | Append]):
     async def _open(self) -> Stage | Append:
         if self._series is None:
             return await self._services.blobs.stage()
-        return await append(self._services, self._series, self._part.chunk)
+        return await self._append()
+
+    async def _append(self) -> Append:
+        series, verified = self._series, self.verified
+        assert series is not None
+        assert verified is not None
+        try:
+            return await append(self._services, series, self._part.chunk)
+        except SeriesGone:
+            if series.spans:
+                raise
+            self._series = await self._join_anew(verified)
+            return await append(self._services, self._series, self._part.chunk)
 
     async def _placed(self) -> Append:
         if isinstance(self.stage, Append):
@@ -129,13 +154,9 @@ class ChunkIntake(Arrival[Stage | Append]):
         assert not isinstance(stage, Append)
         try:
             await stage.seal()
-            self.stage = placed = await append(self._services, self._the_series(), self._part.chunk)
+            self.stage = placed = await self._append()
             async for block in stage.blocks():
                 await placed.write(block)
         finally:
             await stage.discard()
         return placed
-
-    def _the_series(self) -> Series:
-        assert self._series is not None
-        return self._series

@@ -1,0 +1,127 @@
+"""How a series begins when the chunk that began it failed: nobody else has to suffer for it."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.dying import Dead, Life, make_mortal
+from tests.asgi import Answer
+from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
+from tests.world import World, assert_refused
+from uponce.app.sweep import sweep
+from uponce.core.policy import Limits
+
+LIMITS = Limits(min_chunk_bytes=CHUNK)
+DATA = noise(2 * CHUNK)
+FIRST, LAST = (0, 999), (1000, 1999)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, limits=LIMITS)
+    yield world
+    world.close()
+
+
+async def silent_after(client: Client, under_way: asyncio.Event) -> Any:
+    """The first chunk but for its end, as when its connection died without a sign."""
+    head, *tail = form(client.fields, DATA[:1000])
+    yield head + tail[0][:-3]
+    under_way.set()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["the same signature", "signed anew"])
+@pytest.mark.parametrize("file_first", [False, True])
+def test_the_first_chunk_again_takes_over_from_a_silent_one(world: World, anew: bool, file_first: bool) -> None:
+    """The older request ends the series that it had begun, with nothing in it: the newer one begins it again."""
+    client = Client(world, DATA)
+
+    async def play() -> tuple[Answer, Answer, Answer]:
+        under_way = asyncio.Event()
+        slow = asyncio.create_task(client.chunk(*FIRST, chunks=silent_after(client, under_way)))
+        await under_way.wait()
+        fields = world.sign() if anew else client.fields
+        again = await client.chunk(*FIRST, fields=fields, file_first=file_first)
+        return await slow, again, await client.chunk(*LAST, fields=fields)
+
+    slow, again, last = asyncio.run(play())
+    assert_refused(slow, 400, "chunk_superseded")
+    assert again.json["bytes"] == 1000
+    assert stored(world, last) == DATA
+    assert rows(world) == NO_ROWS
+
+
+def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -> None:
+    """A killed server leaves a series with nothing in it: its signature is not bound to it."""
+    folder, client = kill_in_the_first_chunk(tmp_path)
+    world = client.world = World(folder, limits=LIMITS)
+    try:
+        assert rows(world) == {"series": 1, "series_spans": 0, "series_grants": 1}
+        client.upload_id = "another.name"
+        answers = asyncio.run(client.all_of())
+        assert stored(world, answers[-1]) == DATA
+        assert rows(world) == NO_ROWS
+        assert world.traces().staged == frozenset()
+    finally:
+        world.close()
+
+
+def test_a_series_of_which_nothing_arrived_is_swept_in_its_time(tmp_path: Path) -> None:
+    """And then a signature of that time is stale, or free."""
+    folder, client = kill_in_the_first_chunk(tmp_path)
+    world = World(folder, limits=LIMITS)
+    try:
+        world.clock.time += LIMITS.series_seconds
+        asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
+        assert rows(world)["series"] == 1
+        world.clock.time += 1
+        assert asyncio.run(sweep(world.services, grace_seconds=10**6, audit_seconds=10**6)).series == 1
+        assert rows(world) == NO_ROWS
+        assert world.traces().staged == frozenset()
+        assert_refused(world.upload(client.fields), 400, "stale_request")
+    finally:
+        world.close()
+
+
+def test_a_stale_signature_begins_no_series_again(world: World) -> None:
+    """It was part of one that ended with nothing in it, while its time was over."""
+    client = Client(world, DATA)
+
+    async def play() -> tuple[Answer, Answer]:
+        under_way = asyncio.Event()
+        slow = asyncio.create_task(client.chunk(*FIRST, chunks=silent_after(client, under_way)))
+        await under_way.wait()
+        world.clock.time += 3601
+        return await client.chunk(*FIRST), await slow
+
+    again, _ = asyncio.run(play())
+    assert_refused(again, 400, "stale_request")
+    assert rows(world) == NO_ROWS
+
+
+def kill_in_the_first_chunk(root: Path) -> tuple[Path, Client]:
+    """A server ends when the series is there and its first bytes are not; its folder."""
+    for steps in range(1, 40):
+        folder = root / str(steps)
+        folder.mkdir()
+        world = World(folder, limits=LIMITS)
+        client = Client(world, DATA)
+
+        async def play(world: World = world, client: Client = client, steps: int = steps) -> None:
+            make_mortal(world, Life(steps, after=True))
+            with suppress(Dead):
+                await client.chunk(*FIRST)
+
+        asyncio.run(play())
+        begun = rows(world)
+        world.close()
+        gc.collect()  # the kernel closes what the process had open
+        if begun["series"]:
+            return folder, client
+    raise AssertionError("no step left a series")
