@@ -126,6 +126,9 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _accepts(self.port) and time.monotonic() < deadline:  # its workers have the same socket, and die later
+            time.sleep(0.005)
 
     def signed(
         self, params: Mapping[str, object] | None = None, key: Key | None = None, *, timestamp: int | None = None
@@ -174,6 +177,12 @@ class Server:
                 self.kill()
                 raise AssertionError(f"the server did not {what} (exit code {ended}):\n{self.output[-4000:]}")
             time.sleep(0.02)
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def _lasting_port() -> int:
