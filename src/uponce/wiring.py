@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
@@ -179,6 +181,28 @@ def opened(settings: Settings, *, create: bool = False) -> "Iterator[Backend]":
     finally:
         backend.blobs.close()
         backend.database.close()
+
+
+@contextmanager
+def opened_target(settings: Settings, database: str, storage: str | None) -> "Iterator[Backend]":
+    """Another store, into which the present one moves: made if need be, with the same secret key.
+
+    It stages uploads apart from servers that run here.
+    """
+    secret_key = settings.secret_key
+    if secret_key is None:
+        secret_box(settings)  # which checks the file
+        secret_key = secret_key_path(settings).read_bytes().hex()
+    target = replace(
+        settings,
+        data=str(settings.data_dir / "moving"),
+        database=database,
+        storage=storage or settings.storage_url,
+        storage_redirect=0,
+        secret_key=secret_key,
+    )
+    with opened(target, create=True) as backend:
+        yield backend
 
 
 def lifespan(backend: Backend) -> Callable[[Any], Any]:

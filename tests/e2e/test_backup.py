@@ -1,13 +1,11 @@
 """`uponce backup` beside a running server that takes uploads, and `uponce restore` of what it made."""
 
-import itertools
 import json
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,44 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, printed, uponce
+from tests.e2e.traffic import Traffic
 from tests.server import Server
 from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("operator")
-
-
-class Traffic:
-    """Uploads in threads: new assets, and one that is overwritten without an end. `made` is what each name holds."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.made: dict[str, set[bytes]] = {}
-        self.wrong: list[object] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(name,)) for name in ("one", "two", "again")]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, name: str) -> None:
-        for number in itertools.count():
-            if self._stop.is_set():
-                return
-            public_id = name if name == "again" else f"{name}-{number}"
-            data = f"{name} {number}".encode() * 500
-            answer = self.server.post(
-                self.server.signed({"public_id": public_id, "nonce": f"{name}{number}"}), data, resource_type="raw"
-            )
-            if answer.status != 200:
-                self.wrong.append(answer.data)
-            self.made.setdefault(public_id, set()).add(data)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +48,7 @@ def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: S
         for _ in range(3):
             made = as_json(server, "backup", tmp_path / "backup")
             assert made["lost"] == {}
-    assert traffic.wrong == []
+    assert traffic.refused == []
     after = [server.signed({"nonce": f"after {number}"}) for number in range(2)]
     assert [code_of(server, fields) for fields in after] == ["", ""]
 

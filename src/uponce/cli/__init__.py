@@ -136,6 +136,31 @@ def restore(
     run_restore(folder, data=data, as_json=as_json)
 
 
+@app.command("migrate-store")
+def migrate_store(
+    to_database: str | None = typer.Option(None, help="As UPONCE_DATABASE. A database where no server was set up."),
+    to_storage: str | None = typer.Option(None, help="As UPONCE_STORAGE; the media stay where they are otherwise."),
+    undo: bool = typer.Option(
+        False, "--undo", help="Give it up: the present store takes uploads again, with signatures made from now on."
+    ),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Move to another database and storage, compared row by row and file by file; nothing is deleted here.
+
+    Servers that run here go on delivering; from the middle on they refuse uploads with 503, for good. Whatever
+    breaks off goes on when it is run again.
+    """
+    from uponce.cli.migrate_store import run, run_undo
+
+    if undo == (to_database is not None):
+        raise typer.BadParameter("Name --to-database, or --undo.")
+    if to_database is None:
+        run_undo(data=data, as_json=as_json)
+    else:
+        run(to_database, to_storage, data=data, as_json=as_json)
+
+
 @app.command()
 def fence(data: Data = None, as_json: Json = False) -> None:
     """Run once after restoring a database by other means than `uponce restore`, before serving: refuse all signatures

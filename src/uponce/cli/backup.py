@@ -14,11 +14,11 @@ from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.database.sqlite.snapshot import Snapshot, refuse_present, restore, take
 from uponce.app.copy_media import PLACES, Copying, copy_media, forget_unnamed
+from uponce.cli.fence import told
 from uponce.cli.options import print_json
 from uponce.cli.progress import Show, shown
 from uponce.config import Settings, load
 from uponce.core.errors import SettingRefused
-from uponce.core.freshness import utc
 from uponce.wiring import blob_store, opened, secret_box, secret_key_path, sqlite_path
 
 _SHOWN = 10
@@ -53,7 +53,9 @@ def run_backup(folder: str, *, data: str | None, as_json: bool) -> None:
             f"{archive.folder}: the database and {facts['assets']:,} assets, {done.copied:,} of them new "
             f"({done.bytes:,} bytes)" + (", and the secret key: keep it as safe as the server" if key else "")
         )
-    _complain(done)
+    if done.lost:
+        tell_lost(done)
+        raise typer.Exit(1)
 
 
 def run_restore(folder: str, *, data: str | None, as_json: bool) -> None:
@@ -83,11 +85,12 @@ def run_restore(folder: str, *, data: str | None, as_json: bool) -> None:
         print_json({**_as_data(done), "watermark": mark})
     else:
         typer.echo(
-            f"restored {done.present + done.copied:,} assets. Every signature with a timestamp up to {utc(mark)} is "
-            "refused from now on; newer ones work, and keys that are created now work at once. Keys that were revoked "
-            "or rotated since the backup are as they were before: do it again"
+            f"restored {done.present + done.copied:,} assets; {told(mark)}. Keys that were revoked or rotated since "
+            "the backup are as they were before: do it again"
         )
-    _complain(done)
+    if done.lost:
+        tell_lost(done)
+        raise typer.Exit(1)
 
 
 def _file_of(settings: Settings) -> Path:
@@ -118,9 +121,7 @@ def _as_data(done: Copying) -> dict[str, Any]:
     return {"present": done.present, "copied": done.copied, "bytes": done.bytes, "lost": done.lost}
 
 
-def _complain(done: Copying) -> None:
+def tell_lost(done: Copying) -> None:
     for name, why in list(done.lost.items())[:_SHOWN]:
         typer.echo(f"lost: {name}: {why}", err=True)
-    if done.lost:
-        typer.echo(f"{len(done.lost):,} assets have lost their bytes; all others are complete", err=True)
-        raise typer.Exit(1)
+    typer.echo(f"{len(done.lost):,} assets have lost their bytes; all others are complete", err=True)

@@ -17,7 +17,12 @@ def run(*, data: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"watermark": watermark})
         return
-    typer.echo(
+    typer.echo(told(watermark))
+
+
+def told(watermark: int) -> str:
+    """What a fence means, for people."""
+    return (
         f"every signature with a timestamp up to {utc(watermark)} is refused from now on; newer ones work, and keys "
         "that are created now work at once"
     )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from uponce.app.ports.blobs import Assembly, BlobStore, OpenBlob, Piece, Presigner, Stage, StoredBlob
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
+from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.core.values import MediaFacts, ResourceType
 
 __all__ = [
@@ -19,14 +20,17 @@ __all__ = [
     "Draft",
     "Ids",
     "Inspector",
+    "MovableDatabase",
     "OpenBlob",
     "Page",
     "Piece",
     "Presigner",
     "Reply",
+    "Row",
     "Rule",
     "Stage",
     "StoredBlob",
+    "Table",
 ]
 
 

@@ -9,7 +9,17 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.adapters.database.listing import parse_cursor
-from uponce.adapters.database.postgres import audit, catalog, checks, freezing, ledger, partitions, replies, series
+from uponce.adapters.database.postgres import (
+    audit,
+    catalog,
+    checks,
+    freezing,
+    ledger,
+    moving,
+    partitions,
+    replies,
+    series,
+)
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
@@ -19,7 +29,7 @@ from uponce.adapters.database.postgres.locks import OWN_RULES, SHARE_RULES
 from uponce.adapters.database.postgres.pool import Pool, Work
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
-from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
+from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.series import Series
 from uponce.core.spans import Span
@@ -198,6 +208,18 @@ class PostgresDatabase:
             return await self._fence(connection, skew)
 
         return await self._change_rules(work)
+
+    async def count_rows(self, table: Table) -> int:
+        return await self._pool.read(lambda connection: moving.count(connection, table), patient=True)
+
+    async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
+        return await self._pool.read(lambda connection: moving.rows(connection, table, after, limit), patient=True)
+
+    async def last_row(self, table: Table) -> Row | None:
+        return await self._pool.read(lambda connection: moving.last(connection, table), patient=True)
+
+    async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
+        await self._pool.write(lambda connection: moving.add(connection, table, rows))
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         create = partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all)

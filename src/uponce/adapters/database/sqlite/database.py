@@ -12,14 +12,14 @@ from pathlib import Path
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite import audit, catalog, checks, freezing, ledger, replies, series
+from uponce.adapters.database.sqlite import audit, catalog, checks, freezing, ledger, moving, replies, series
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Job, Writer
-from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Rule
+from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import SettingRefused
 from uponce.core.series import Series
 from uponce.core.spans import Span
@@ -155,6 +155,18 @@ class SqliteDatabase:
 
     async def thaw(self, skew: int) -> int:
         return await self._writer.run(lambda connection: thaw(connection, self._clock.now(), skew))
+
+    async def count_rows(self, table: Table) -> int:
+        return await self._readers.run(lambda connection: moving.count(connection, table))
+
+    async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
+        return await self._readers.run(lambda connection: moving.rows(connection, table, after, limit))
+
+    async def last_row(self, table: Table) -> Row | None:
+        return await self._readers.run(lambda connection: moving.last(connection, table))
+
+    async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
+        await self._writer.run(lambda connection: moving.add(connection, table, rows))
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         return await self._writer.run(partial(series.create, series=new, grant=grant, per_key=per_key, in_all=in_all))

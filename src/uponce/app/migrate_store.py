@@ -1,0 +1,106 @@
+"""Move a store to another database and another blob store. It may break off at any point and be begun again.
+
+Media are copied first, while servers still take uploads. Then the present database is frozen for good, and what has
+come meanwhile follows, with all rows: so no signature is spent there that the new store does not know. Keys come last:
+before them the new store takes no upload. Unfinished uploads stay behind; their signatures are not spent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from uponce.app.copy_media import PLACES, Copying, copy_media
+from uponce.app.ports import BlobStore, MovableDatabase, Table
+from uponce.core.errors import SettingRefused
+
+_BATCH = 500
+_FOR_EVER = 2**40
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    database: MovableDatabase
+    blobs: BlobStore
+
+
+@dataclass(slots=True)
+class Moved:
+    """`rows` of each table, all compared; `media` is None when they stay where they are. `complete` unless media are
+    lost: then neither rows nor keys have moved."""
+
+    rows: dict[Table, int] = field(default_factory=dict)
+    media: Copying | None = None
+    complete: bool = False
+
+
+async def migrate_store(
+    source: Store, target: Store, *, media: bool = True, progress: Progress = lambda what, done, total: None
+) -> Moved:
+    """Nothing is deleted at the source. SettingRefused when the target is not empty, nor what an earlier run left.
+
+    `progress` is told what is copied, how much of it is done, and how much there is.
+    """
+    moved = Moved()
+    if await _is_there(source.database, target.database):
+        moved.complete = True
+        return moved
+    if media:
+        await _copy_media(source, target, progress)
+    await source.database.freeze()
+    if media:
+        moved.media = await _copy_media(source, target, progress)
+        if moved.media.lost:
+            return moved
+    if await target.database.last_row(Table.GRANTS) is None:
+        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the parts of the ledger
+    for table in Table:
+        await _copy_rows(source.database, target.database, table, progress)
+        moved.rows[table] = await _compare(source.database, target.database, table)
+    moved.complete = True
+    return moved
+
+
+async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
+    """Whether an earlier run has come to its end."""
+    there = {key.api_key for key in await target.list_keys()}
+    if not there:
+        return False
+    if not await source.frozen() or not there >= {key.api_key for key in await source.list_keys()}:
+        raise SettingRefused("The target has API keys of its own. Name a database where no server was set up.")
+    return True
+
+
+async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
+    return await copy_media(
+        source.database,
+        source.blobs,
+        target.blobs,
+        progress=lambda copying: progress("media", copying.places, len(PLACES)),
+    )
+
+
+async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
+    """They are added in the order of their keys, so what is there is the beginning."""
+    total, done = await source.count_rows(table), await target.count_rows(table)
+    after = await target.last_row(table)
+    while rows := await source.rows(table, after, _BATCH):
+        await target.add_rows(table, rows)
+        after, done = rows[-1], done + len(rows)
+        progress(table, done, total)
+
+
+async def _compare(source: MovableDatabase, target: MovableDatabase, table: Table) -> int:
+    """Row by row; how many there are."""
+    count, after = 0, None
+    while True:
+        ours = await source.rows(table, after, _BATCH)
+        theirs = await target.rows(table, after, _BATCH)
+        if list(ours) != list(theirs):
+            raise SettingRefused(
+                f"The target's {table} are not those of the source, within {_BATCH} rows after the first {count}. Name "
+                "an empty database."
+            )
+        if not ours:
+            return count
+        count, after = count + len(ours), ours[-1]

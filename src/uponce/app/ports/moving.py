@@ -1,0 +1,37 @@
+"""What a store can do that moves away, or that another one moves into."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from uponce.app.ports.database import Database
+
+# Texts, numbers and bytes, alike on every engine. The first columns are the key by which the rows are ordered.
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Table(StrEnum):
+    """What a store consists of, but for unfinished uploads. In this order it moves: a store without keys takes no
+    upload, so a half one cannot forget what was spent."""
+
+    ASSETS = "assets"
+    CONDEMNED = "condemned"
+    AUDIT = "audit"
+    GRANTS = "grants"
+    REPLIES = "replies"
+    KEYS = "api_keys"
+
+
+class MovableDatabase(Database, Protocol):
+    """Rows as they stand, in the order of their keys."""
+
+    async def count_rows(self, table: Table) -> int: ...
+
+    async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
+        """The next ones behind that row, or behind a row that begins like it; from the first one for None."""
+
+    async def last_row(self, table: Table) -> Row | None:
+        """The one with the greatest key."""
+
+    async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
+        """All or none. They come in the order of their keys, behind those that are there."""

@@ -1,0 +1,64 @@
+"""`uponce migrate-store`"""
+
+import asyncio
+from dataclasses import asdict
+
+import typer
+
+from uponce.app.migrate_store import Moved, Store, migrate_store
+from uponce.cli.backup import tell_lost
+from uponce.cli.fence import told
+from uponce.cli.options import print_json
+from uponce.cli.progress import shown
+from uponce.config import load
+from uponce.core.errors import SettingRefused
+from uponce.wiring import opened, opened_target
+
+
+def run(to_database: str, to_storage: str | None, *, data: str | None, as_json: bool) -> None:
+    settings = load(data=data)
+    if to_database == settings.database_url:
+        raise SettingRefused("The store lies in that database already. Name another one.")
+    moves = to_storage is not None and to_storage != settings.storage_url
+    with opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
+        moved = asyncio.run(
+            migrate_store(
+                Store(here.database, here.blobs),
+                Store(there.database, there.blobs),
+                media=moves,
+                progress=lambda what, done, total: show(f"copying {what}", done, total, f"{done:,} of {total:,}"),
+            )
+        )
+    if as_json:
+        print_json(asdict(moved))
+    else:
+        _print(moved)
+    if not moved.complete:
+        raise typer.Exit(1)
+
+
+def run_undo(*, data: str | None, as_json: bool) -> None:
+    settings = load(data=data)
+    with opened(settings) as backend:
+        watermark = asyncio.run(backend.database.thaw(settings.limits.skew))
+    if as_json:
+        print_json({"watermark": watermark})
+        return
+    typer.echo(f"this store takes uploads again; stop every server of the other one. {told(watermark)}")
+
+
+def _print(moved: Moved) -> None:
+    media = moved.media
+    if media is not None and media.lost:
+        tell_lost(media)
+        typer.echo(
+            "only media have moved. Restore what is lost from a backup and run this again, or give it up with --undo",
+            err=True,
+        )
+        return
+    if not moved.rows:
+        typer.echo("the store has moved there before; nothing was left to do")
+        return
+    rows = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in moved.rows.items())
+    files = "" if media is None else f"; {media.present + media.copied:,} files"
+    typer.echo(f"moved and compared: {rows}{files}. Start servers on the new store; this one takes no upload any more")

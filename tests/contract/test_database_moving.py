@@ -1,0 +1,156 @@
+"""What any Database must do, run on every back end: it moves into any other one, row by row as it stands."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import BACKENDS, CALLER, KEY, OTHER, SKEW, START, Backend, attempt, draft, grant, run
+from uponce.app.migrate_store import Moved, Store, migrate_store
+from uponce.app.ports import Database, MovableDatabase, Row, Table
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StaleRequest
+
+LIMIT = 3
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[list[Backend]]:
+    """One empty data set on each engine."""
+    made = [make(tmp_path / "other") for _, make in sorted(BACKENDS.items())]
+    yield made
+    for each in made:
+        each.stop()
+
+
+def fill(database: Database) -> None:
+    """Some rows of every table, with what texts can hold, and keys in an order of their own."""
+    run(database.add_key(replace(OTHER, created_at=START)))
+    run(database.add_key(replace(KEY, api_key="000", allow_v1=True, created_at=START)))
+    run(database.rotate_key("000", "another secret", 60))
+    for number in range(7):
+        named = draft(f"a\0 \ufdd0 \U0001f408 {number}", blob=f"{number:032x}")
+        keyed = replace(named, idempotency_key=f"key {number}", tags=("\0", "ü"), original_filename="\0.jpg")
+        run(database.commit(grant(f"spent {number}"), keyed, CALLER))
+        run(database.record_refusal(grant(f"spent {number}"), "signature_used", CALLER))
+    run(database.revoke_grant(grant("revoked"), CALLER))
+    run(database.condemn([f"{number:032x}" for number in range(100, 105)]))
+
+
+def everything(database: MovableDatabase) -> dict[Table, list[Row]]:
+    """Read a few rows at a time."""
+
+    async def read(table: Table) -> list[Row]:
+        found: list[Row] = []
+        while batch := await database.rows(table, found[-1] if found else None, LIMIT):
+            found += batch
+        assert len(found) == await database.count_rows(table)
+        assert await database.last_row(table) == (found[-1] if found else None)
+        return found
+
+    return {table: run(read(table)) for table in Table}
+
+
+def move(source: Database, target: Database) -> Moved:
+    nowhere: object = None
+    return run(migrate_store(Store(source, nowhere), Store(target, nowhere), media=False))  # type: ignore[arg-type]
+
+
+def test_every_row_arrives_on_every_engine(database: MovableDatabase, others: list[Backend]) -> None:
+    fill(database)
+    before = everything(database)
+    assert all(before.values())
+    for other in others:
+        target = other.server()
+        moved = move(database, target)
+        assert (moved.complete, moved.rows) == (True, {table: len(rows) for table, rows in before.items()})
+        assert everything(target) == everything(database) == before  # type: ignore[arg-type]
+        assert run(target.list_keys()) == run(database.list_keys())
+
+
+def test_what_was_spent_stays_spent_and_what_comes_next_has_room(database: Database, others: list[Backend]) -> None:
+    fill(database)
+    for other in others:
+        target = other.server()
+        move(database, target)
+        assert run(attempt(target, grant("spent 1"), draft(blob="b1"))) == "signature_used"
+        assert run(attempt(target, grant("revoked"), draft(blob="b2"))) == "signature_revoked"
+        assert run(attempt(target, grant("new"), draft("new", blob="b3"))) == "ok"
+        reply = run(target.find_reply(grant("spent 2").key, "key 2"))
+        assert reply is not None and reply.committed.asset.name.public_id.endswith("2")
+        run(target.add_key(replace(KEY, api_key="999", created_at=START)))
+        assert [key.api_key for key in run(target.list_keys())] == ["111", "222", "000", "999"]
+
+
+def test_the_one_that_was_left_takes_nothing_more(database: Database, others: list[Backend]) -> None:
+    """Or each of the two would accept what the other has spent."""
+    fill(database)
+    target = others[0].server()
+    move(database, target)
+    with pytest.raises(DatabaseUnavailable):
+        run(database.commit(grant("new"), draft("new", blob="b"), CALLER))
+    assert run(attempt(target, grant("new"), draft("new", blob="b"))) == "ok"
+    run(database.thaw(SKEW))
+    with pytest.raises(StaleRequest):
+        run(database.commit(grant("new"), draft("new", blob="b"), CALLER))
+
+
+class BreaksOff:
+    """A target that fails after so many batches of rows."""
+
+    def __init__(self, real: Database, batches: int) -> None:
+        self._real = real
+        self._left = batches
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    async def add_rows(self, table: Table, rows: list[Row]) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise DatabaseUnavailable("gone")
+        await self._real.add_rows(table, rows)  # type: ignore[attr-defined]
+
+
+def test_it_goes_on_wherever_it_broke_off(
+    database: MovableDatabase, others: list[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is there by then, no key is: a server on it would know no signature."""
+    monkeypatch.setattr("uponce.app.migrate_store._BATCH", LIMIT)
+    fill(database)
+    for other in others:
+        target = other.server()
+        broken = 0
+        while True:
+            try:
+                moved = move(database, BreaksOff(target, 1))  # type: ignore[arg-type]
+            except DatabaseUnavailable:
+                broken += 1
+                assert run(target.list_keys()) == []
+                continue
+            break
+        assert moved.complete and broken >= 10
+        assert everything(target) == everything(database)  # type: ignore[arg-type]
+        again = move(database, target)
+        assert (again.complete, again.rows) == (True, {})
+
+
+def test_into_a_database_of_somebody_else_it_does_not_move(database: Database, others: list[Backend]) -> None:
+    """And the source takes writes as before."""
+    fill(database)
+    for other in others:
+        target = other.server()
+        run(target.add_key(replace(KEY, api_key="777")))
+        with pytest.raises(SettingRefused, match="has API keys of its own"):
+            move(database, target)
+    assert not run(database.frozen())
+
+
+def test_rows_that_differ_are_found_before_the_keys_move(database: Database, others: list[Backend]) -> None:
+    fill(database)
+    for other in others:
+        target = other.server()
+        run(target.condemn([f"{number:032x}" for number in range(100, 106)]))
+        with pytest.raises(SettingRefused, match="The target's condemned are not those of the source"):
+            move(database, target)
+        assert run(target.list_keys()) == []
