@@ -30,15 +30,24 @@ def _node(script: str, durable: bool) -> Program:
     return Program((str(NODE), str(HERE / script)), env | {"NODE_PATH": str(INSTALLED / "node_modules")})
 
 
-def _write_nginx_conf(data: Path, port: int) -> None:
+def _nginx(conf: str, **more: str) -> Program:
     """It writes nothing outside of the data folder."""
-    text = (HERE / "nginx.conf").read_text()
-    for name, value in {"PORT": str(port), "DATA": str(data), "USER": getpass.getuser()}.items():
-        text = text.replace(f"@{name}@", value)
-    data.with_name(f"{data.name}-nginx.conf").write_text(text)
+
+    def write_conf(data: Path, port: int) -> None:
+        text = (HERE / conf).read_text()
+        for name, value in {"PORT": str(port), "DATA": str(data), "USER": getpass.getuser(), **more}.items():
+            text = text.replace(f"@{name}@", value)
+        data.with_name(f"{data.name}-nginx.conf").write_text(text)
+
+    return Program((str(NGINX_BINARY), "-c", "{data}-nginx.conf"), prepare=write_conf)
 
 
-NGINX = Program((str(NGINX_BINARY), "-c", "{data}-nginx.conf"), prepare=_write_nginx_conf)
+def in_front_of(server: Server) -> Program:
+    """nginx that passes all on to an uponce and sends its blobs by itself."""
+    return _nginx("front.conf", BEHIND=str(server.port), BLOBS=str(server.data / "media/blobs"))
+
+
+NGINX = _nginx("nginx.conf")
 UPLOADS = {
     "busboy, durable": _node("busboy.js", True),
     "busboy, not durable": _node("busboy.js", False),

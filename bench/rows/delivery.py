@@ -1,5 +1,6 @@
 """Originals: many small ones, and a range of a large one."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,12 @@ def get_range(server: Server, setup: Setup, path: str) -> Sample:
     return {"MB/s": measured.outcome.received / 1e6 / measured.outcome.seconds, **measured.costs}
 
 
+def get_behind_nginx(server: Server, setup: Setup) -> Sample:
+    path = _stored(server, setup.picture)
+    with Server(peers.in_front_of(server), server.data.with_name(f"{server.data.name}-front")) as nginx:
+        return get_picture(nginx, setup, path)
+
+
 def _own(setup: Setup, version: Version) -> Sequence[Case]:
     program = uponce(version.python)
     return [
@@ -55,7 +62,9 @@ def _peers(setup: Setup) -> Sequence[Case]:
     picture, film = setup.picture, setup.film(setup.megabytes)
     small = partial(get_picture, path=f"/{picture.name}")
     large = partial(get_range, path=f"/{film.name}")
+    behind = uponce(sys.executable, storage_accel="/blobs/")
     return [
+        Case("uponce behind nginx, GET", behind, get_behind_nginx),
         *(Case(f"{name} GET", peers.serving(name, picture), small) for name in peers.STATIC),
         Case("nginx range", peers.serving("nginx", film), large),
     ]
@@ -68,6 +77,7 @@ P6 = Row(
     (
         Claim("express static", ("uponce, GET",), ("express GET",), at_least=1.0),
         Claim("moonshot: Caddy", ("uponce, GET",), ("caddy GET",), at_least=1.0),
+        Claim("nginx, GET, with nginx in front", ("uponce behind nginx, GET",), ("nginx GET",), at_least=0.8),
         Claim("nginx, range", ("uponce, range",), ("nginx range",), at_least=0.9),
     ),
     _peers,

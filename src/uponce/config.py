@@ -45,6 +45,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         "Delivery redirects to the object store, by a URL that is good for so many seconds; 0 sends the bytes itself.",
     ] = 0
+    storage_accel: Annotated[
+        str,
+        "Delivery leaves the bytes to the nginx in front, by `X-Accel-Redirect`: its internal location, such as "
+        "`/blobs/`, for the folder `blobs` of the storage. Empty sends the bytes itself.",
+    ] = ""
     secret_key: Annotated[
         str | None,
         "Encrypts API secrets at rest: 64 hex digits. By default `secret.key` in the data folder, made at need.",
@@ -150,6 +155,8 @@ def _checked(settings: Settings) -> Settings:
         value = getattr(settings.limits, name)
         _require(value >= (0 if name == "skew" else 1), name, value, "a positive number")
     _require(settings.storage_redirect >= 0, "storage_redirect", settings.storage_redirect, "0 or a number of seconds")
+    accel = settings.storage_accel
+    _require(not accel or accel[0] == accel[-1] == "/", "storage_accel", accel, "empty, or a location like /blobs/")
     _require(0 <= settings.port <= 65535, "port", settings.port, "0 to 65535")
     url = settings.public_url
     good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))

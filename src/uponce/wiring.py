@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
     from uponce.adapters.secretbox import AesSecretBox
-    from uponce.app.ports import Presigner
+    from uponce.app.ports import FrontServer, Presigner
 
 log = logging.getLogger("uponce")
 
@@ -66,6 +66,7 @@ def build(settings: Settings) -> Backend:
         ids=ids,
         limits=settings.limits,
         presigner=_presigner(settings, blobs),
+        front=_front(settings, blobs),
     )
     return Backend(settings, database, blobs, decoders, services)
 
@@ -150,6 +151,20 @@ def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") ->
             f"{settings.storage_url}. Leave it away: uponce sends the bytes itself."
         )
     return Presigned(blobs, settings.storage_redirect)
+
+
+def _front(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "FrontServer | None":
+    """SettingRefused when there is no folder that a web server could read."""
+    if not settings.storage_accel:
+        return None
+    from uponce.adapters.blobs.local import InternalLocation, LocalBlobStore
+
+    if not isinstance(blobs, LocalBlobStore):
+        raise SettingRefused(
+            f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, and UPONCE_STORAGE is "
+            f"{settings.storage_url}. Use UPONCE_STORAGE_REDIRECT, or leave both away: uponce sends the bytes itself."
+        )
+    return InternalLocation(settings.storage_accel)
 
 
 def secret_key_path(settings: Settings) -> Path:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
-from uponce.app.ports import BlobStore, Clock, Database, Ids, Inspector, Presigner
+from uponce.app.ports import BlobStore, Clock, Database, FrontServer, Ids, Inspector, Presigner
 from uponce.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`presigner` is there when delivery redirects to the store."""
+    """`presigner` is there when delivery redirects to the store, `front` when a server in front sends the bytes."""
 
     database: Database
     blobs: BlobStore
@@ -19,3 +19,4 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
     presigner: Presigner | None = None
+    front: FrontServer | None = None

@@ -5,7 +5,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
 from uponce.app.deliver import Delivery, deliver, find
-from uponce.app.ports import OpenBlob, Presigner
+from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
@@ -36,9 +36,12 @@ class DeliveryEndpoint:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        presigner = self._services.presigner
+        presigner, front = self._services.presigner, self._services.front
         try:
             head, path = read_head(scope), parse_path(_raw_path(scope))
+            if front is not None:
+                await _leave(send, head, await find(self._services, path), front)
+                return
             if presigner is not None and scope["method"] == "GET":
                 await _redirect(send, head, await find(self._services, path), presigner)
                 return
@@ -53,6 +56,18 @@ class DeliveryEndpoint:
             await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
         finally:
             delivery.blob.close()
+
+
+async def _leave(send: Send, head: Head, asset: Asset, front: FrontServer) -> None:
+    """To the server in front, which answers ranges and its own validators."""
+    headers = _headers(asset)
+    if _not_modified(head, asset):
+        await _start(send, 304, headers)
+    else:
+        location = front.location_of(asset.blob_key).encode()
+        headers += [(b"content-type", _content_type(asset)), (b"content-length", b"0"), (b"x-accel-redirect", location)]
+        await _start(send, 200, headers)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _redirect(send: Send, head: Head, asset: Asset, presigner: Presigner) -> None:

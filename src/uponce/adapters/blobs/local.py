@@ -89,7 +89,7 @@ class LocalBlobStore(StagingStore):
             os.close(descriptor)
 
     def path_of(self, key: str) -> Path:
-        return self._blobs / checked(key)[:2] / key
+        return self._blobs / _place(key)
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         target = self.path_of(key)
@@ -119,3 +119,17 @@ class LocalBlobStore(StagingStore):
         with suppress(FileNotFoundError):
             return os.open(self.path_of(key), os.O_RDWR | SAFE)
         return None
+
+
+class InternalLocation:
+    """The FrontServer port: nginx, to which `prefix` is the folder `blobs`."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def location_of(self, key: str) -> str:
+        return self._prefix + _place(key)
+
+
+def _place(key: str) -> str:
+    return f"{checked(key)[:2]}/{key}"

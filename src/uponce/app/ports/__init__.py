@@ -6,7 +6,7 @@ crosses a port: what goes wrong arrives as an error of core/errors.py.
 
 from typing import Protocol
 
-from uponce.app.ports.blobs import Assembly, BlobStore, OpenBlob, Piece, Presigner, Stage, StoredBlob
+from uponce.app.ports.blobs import Assembly, BlobStore, FrontServer, OpenBlob, Piece, Presigner, Stage, StoredBlob
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.core.values import MediaFacts, ResourceType
@@ -18,6 +18,7 @@ __all__ = [
     "Committed",
     "Database",
     "Draft",
+    "FrontServer",
     "Ids",
     "Inspector",
     "MovableDatabase",

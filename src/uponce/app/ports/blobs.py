@@ -162,6 +162,13 @@ class BlobStore(Protocol):
         """Return when the store can be written."""
 
 
+class FrontServer(Protocol):
+    """A web server in front of this one that reads published blobs by itself."""
+
+    def location_of(self, key: str) -> str:
+        """Where it finds the blob, in its own words; also of a blob that is not there."""
+
+
 class Presigner(Protocol):
     """The power of some blob stores to serve the bytes themselves."""
 

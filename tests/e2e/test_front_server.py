@@ -1,0 +1,168 @@
+"""nginx in front, set up as the guide says: it sends the bytes, uponce decides who gets them."""
+
+import getpass
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from tests.e2e.commands import in_a_process
+from tests.e2e.test_readme import block
+from tests.server import Server
+from uponce.adapters.media import samples
+
+NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+
+pytestmark = [
+    pytest.mark.skipif(NGINX is None, reason="NOT TESTED: nginx is missing; install it"),
+    pytest.mark.xdist_group("front-server"),
+]
+
+PICTURE = samples.png(5, 64, 64)
+INERT = ("x-content-type-options", "content-security-policy", "cross-origin-resource-policy", "timing-allow-origin")
+
+
+@contextmanager
+def nginx(folder: Path, server: Server) -> Iterator[str]:
+    """The guide's server block on a free port; its base URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    site = block("docs/guide/operate.md", "nginx", "internal;")
+    for theirs, ours in {
+        "listen 80": f"listen 127.0.0.1:{port}",
+        "127.0.0.1:8000": urlsplit(server.base).netloc,
+        "/var/lib/uponce": str(server.data_dir),
+    }.items():
+        assert theirs in site
+        site = site.replace(theirs, ours)
+    places = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    conf = folder / "nginx.conf"
+    conf.write_text(
+        f"user {getpass.getuser()};\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{places}{site}}}\n"
+    )
+    assert NGINX is not None
+    process = subprocess.Popen([NGINX, "-c", conf, "-e", folder / "error.log"])
+    try:
+        until = time.monotonic() + 30
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+class Site:
+    """`get` asks nginx; `server` is behind it."""
+
+    def __init__(self, server: Server, base: str) -> None:
+        self.server = server
+        self.base = base
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> urllib3.BaseHTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return urllib3.request(method, self.base + path, headers=named, retries=False, timeout=30)
+
+    def stored(self, data: bytes = PICTURE, resource_type: str = "auto", **params: str) -> str:
+        """Uploaded through nginx; the path of its URL, which names nginx as its host."""
+        fields = {**self.server.signed({"nonce": secrets.token_hex(8), **params}), "file": ("cat.png", data)}
+        url = f"{self.base}/v1_1/{self.server.cloud}/{resource_type}/upload"
+        answer = urllib3.request("POST", url, fields=fields, timeout=30)  # type: ignore[arg-type]
+        assert answer.status == 200, answer.data
+        told = str(answer.json()["url"])
+        assert told.startswith(self.base)
+        return urlsplit(told).path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("front")
+    with (
+        Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/"}) as server,
+        nginx(folder, server) as base,
+    ):
+        yield Site(server, base)
+
+
+def test_nginx_sends_the_bytes_with_the_headers_of_uponce(site: Site) -> None:
+    path = site.stored()
+    direct = site.server.get(path)
+    assert (direct.status, direct.data) == (200, b"")
+    assert direct.headers["x-accel-redirect"].startswith("/blobs/")
+
+    answer, head = site.get(path), site.get(path, "HEAD")
+    assert (answer.status, answer.data) == (200, PICTURE)
+    assert (head.status, head.data, head.headers["content-length"]) == (200, b"", str(len(PICTURE)))
+    for seen in (answer, head):
+        assert "x-accel-redirect" not in seen.headers
+        for name in ("content-type", "cache-control", "access-control-allow-origin", *INERT):
+            assert seen.headers[name] == direct.headers[name], name
+
+
+def test_ranges_and_validators(site: Site) -> None:
+    path = site.stored()
+    whole = site.get(path)
+    part = site.get(path, Range="bytes=10-19", If_Range=whole.headers["etag"])
+    assert (part.status, part.data) == (206, PICTURE[10:20])
+    assert site.get(path, Range=f"bytes={len(PICTURE)}-").status == 416
+    assert site.get(path, If_None_Match=whole.headers["etag"]).status == 304
+    assert site.get(path, If_Modified_Since=whole.headers["last-modified"]).status == 304
+
+
+def test_what_is_no_medium_is_a_download(site: Site) -> None:
+    answer = site.get(site.stored(b"<script>alert(1)</script>", "raw"))
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_nobody_gets_round_uponce(site: Site) -> None:
+    """No file by its own name, no private one without a signature, none that was never there."""
+    path = site.stored()
+    location = site.server.get(path).headers["x-accel-redirect"]
+    assert site.get(location).status == 404
+
+    signed = site.stored(type="private", public_id="mine")
+    unsigned = re.sub("/s--[^/]+--", "", signed)
+    assert unsigned != signed
+    assert site.get(signed).data == PICTURE
+    assert site.get(unsigned).status == 401
+    assert site.get(path.replace(".png", "x.png")).status == 404
+
+
+def test_an_overwritten_file_is_never_sent_again(site: Site) -> None:
+    path = site.stored(public_id="changing")
+    other = samples.png(6, 64, 64)
+    newer = site.stored(other, public_id="changing")
+    assert {site.get(path).data, site.get(newer).data} == {other}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"UPONCE_STORAGE_ACCEL": "blobs"}, "UPONCE_STORAGE_ACCEL=blobs is not valid: it must be empty, or a location"),
+        (
+            {"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_STORAGE": "s3://bucket"},
+            "UPONCE_STORAGE_ACCEL=/blobs/ needs a folder that nginx can read, and UPONCE_STORAGE is s3://bucket",
+        ),
+    ],
+)
+def test_what_cannot_be_left_to_nginx_is_refused_at_the_start(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    told = in_a_process("serve", "--data", tmp_path / "data", env=settings)
+    assert told.code == 1
+    assert said in told.stderr
