@@ -50,7 +50,7 @@ class Server:
         program: Sequence[str] = ("-m", "uponce"),
     ) -> None:
         self.data_dir = data_dir
-        self.port = port or _lasting_port()
+        self.port = port or lasting_port()
         self.workers = workers
         self.base = ""
         self.cloud = ""
@@ -185,7 +185,8 @@ def _accepts(port: int) -> bool:
     return False
 
 
-def _lasting_port() -> int:
+def lasting_port() -> int:
+    """One that is free now, and that the kernel gives to no outgoing connection later."""
     while True:
         port = random.SystemRandom().choice(_PORTS)  # which no test has seeded
         with suppress(OSError), socket.socket() as probe:

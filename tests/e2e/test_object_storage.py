@@ -2,7 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def path_of(answer: urllib3.BaseHTTPResponse) -> str:
     assert answer.status == 200, answer.data
     return "/" + str(answer.json()["url"]).partition("://")[2].partition("/")[2]
+
+
+def patiently(request: Callable[[], urllib3.BaseHTTPResponse]) -> urllib3.BaseHTTPResponse:
+    """Again after each 503: a store that has just started takes no object for a moment."""
+    until = time.monotonic() + 60
+    while (answer := request()).status == 503 and time.monotonic() < until:
+        time.sleep(0.2)
+    return answer
 
 
 def chunk(server: Server, fields: dict[str, str], first: int, upload_id: str) -> urllib3.BaseHTTPResponse:
@@ -175,7 +184,7 @@ def test_a_server_outlives_its_store(tmp_path: Path) -> None:
         assert ready.status == 503 and ready.json()["checks"]["storage"] != "ok"
         assert server.get("/healthz").status == 200
         found.store.run()
-        again = server.post(fields, b"meanwhile", resource_type="raw")
+        again = patiently(lambda: server.post(fields, b"meanwhile", resource_type="raw"))
         assert server.get(path_of(again)).data == b"meanwhile"
         assert server.get(path).data == b"before"
         assert server.get("/readyz").status == 200

@@ -140,7 +140,7 @@ async def drag(server: Server) -> None:
         async with asyncio.timeout(20):
             while staged_bytes(server) < SLOW * ALMOST / 2:
                 await asyncio.sleep(0.05)
-        replies = [await connection.ask(rest) for connection, rest in connections]
+        replies = await asyncio.gather(*(connection.ask(rest) for connection, rest in connections))
     grown = peak_memory(server.pid) - idle
     print(f"{SLOW} uploads that stop after {ALMOST // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
     assert {reply.verdict for reply in replies} == {"ok"}

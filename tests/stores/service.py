@@ -4,13 +4,14 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from tests.server import lasting_port
 
 _START_SECONDS = 120  # two cores, shared with the rest of the suite
 
@@ -51,12 +52,11 @@ class Service:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """All different."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(lasting_port())
+    return list(ports)
 
 
 def _quietly(is_ready: Callable[[], bool]) -> bool:

@@ -1,11 +1,20 @@
 """The one table from errors to HTTP statuses, and where the protocol tus differs from it.
 
 SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only (npm's uploader hides all others, and takes 429 for rate
-limiting), so whatever a person has to read is 400, 401 or 404.
+limiting), so whatever a person has to read is 400, 401 or 404, but for what only clients of tus are told.
 """
 
 from uponce.core import errors
 from uponce.core.errors import UponceError
+
+TUS_ONLY: dict[type[UponceError], int] = {
+    errors.OffsetConflict: 409,
+    errors.ChecksumMismatch: 460,
+    errors.SeriesComplete: 409,
+    errors.SeriesExpired: 410,
+    errors.UnsupportedVersion: 412,
+    errors.UnsupportedContentType: 415,
+}
 
 STATUS: dict[type[UponceError], int] = {
     errors.SignatureUsed: 400,
@@ -38,17 +47,11 @@ STATUS: dict[type[UponceError], int] = {
     errors.ChunkInProgress: 400,
     errors.ChunkSuperseded: 400,
     errors.TooManySeries: 400,
-    errors.OffsetConflict: 409,
-    errors.ChecksumMismatch: 460,
-    errors.SeriesComplete: 409,
-    errors.SeriesExpired: 410,
     errors.SeriesGone: 404,
     errors.MalformedRequest: 400,
     errors.RequestTooSlow: 400,
     errors.NotFound: 404,
     errors.RangeNotSatisfiable: 416,
-    errors.UnsupportedVersion: 412,
-    errors.UnsupportedContentType: 415,
     errors.DatabaseUnavailable: 503,
     errors.OutcomeUnknown: 503,
     errors.StorageUnavailable: 503,
@@ -56,6 +59,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.BlobCondemned: 503,
     errors.ServerBusy: 503,
     errors.SettingRefused: 500,
+    **TUS_ONLY,
 }
 
 

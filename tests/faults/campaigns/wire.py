@@ -23,6 +23,7 @@ from uponce.adapters.database.postgres import commits, failures
 
 CONTROL = 12  # of the last messages of an upload, about its COMMIT
 AUDIT_EVERY = 100
+FEWEST = 20  # points, however late it is
 
 
 def run(seconds: float, seed: int) -> Report:
@@ -35,7 +36,7 @@ def run(seconds: float, seed: int) -> Report:
         tally.counts["known points"] += len(jobs)
         chance.shuffle(jobs)
         for number, (story, cut) in enumerate(jobs):
-            if time.monotonic() > deadline:
+            if number >= FEWEST and time.monotonic() > deadline:
                 break
             strike(stage, story, cut, tally)
             if number % AUDIT_EVERY == AUDIT_EVERY - 1:
