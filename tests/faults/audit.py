@@ -24,7 +24,8 @@ class Findings:
     """One sentence for each broken promise; a campaign wants all four empty.
 
     `lost`: acknowledged, and not there as acknowledged. `double`: the ledger, the audit and the catalog do not tell
-    of exactly one use of a grant. `orphans`: bytes that no row names. `hollow`: rows whose bytes are not there.
+    of exactly one use of a grant. `orphans`: bytes that no row names. `hollow`: rows whose bytes are not there,
+    also those of an unfinished upload in several requests.
     """
 
     lost: tuple[str, ...]
@@ -47,18 +48,27 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
     }
     double = tuple(_double(place))
     sums = place.media.sums()
-    named = {blob_key for _, blob_key, _ in assets.values()}
+    staged = {path.name: path for path in place.staged()}
+    unfinished = place.unfinished()
+    named = {blob_key for _, blob_key, _ in assets.values()} | unfinished.keys()
     return Findings(
         lost=tuple(_lost(assets, receipts)),
         double=double,
         orphans=(
             *(f"blob {key} has no row" for key in sorted(sums.keys() - named)),
-            *(f"{path} is still staged" for path in sorted(place.staged())),
+            *(f"{staged[key]} is still staged" for key in sorted(staged.keys() - unfinished.keys())),
         ),
-        hollow=tuple(
-            f"asset {public_id} has no or other bytes"
-            for public_id, blob_key, sha256 in assets.values()
-            if sums.get(blob_key) != sha256
+        hollow=(
+            *(
+                f"asset {public_id} has no or other bytes"
+                for public_id, blob_key, sha256 in assets.values()
+                if sums.get(blob_key) != sha256
+            ),
+            *(
+                f"the unfinished upload {key} lacks bytes that are recorded up to {end}"
+                for key, end in unfinished.items()
+                if key not in sums and (key not in staged or staged[key].stat().st_size < end)
+            ),
         ),
     )
 

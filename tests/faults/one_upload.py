@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 FIRST, SECOND, THIRD = (name * 1000 for name in (b"first", b"second", b"third"))
 
-# The first key that NumberedIds gives is that of the staged blob.
-BLOB_KEY = f"{1:032x}"
+# The first key that NumberedIds gives is that of the staged blob, or of a series, whose blob has the second one then.
+BLOB_KEY, SECOND_KEY = f"{1:032x}", f"{2:032x}"
 
 
 class NumberedIds:

@@ -12,6 +12,12 @@ import psycopg
 from tests.faults.media import Bucket, Folder, Media
 from uponce.config import Settings, load
 
+_UNFINISHED = (
+    "SELECT blob_key, coalesce(max(stop), 0) FROM series LEFT JOIN series_spans ON series_id = id GROUP BY blob_key",
+    "SELECT blob_key, coalesce(upper(spans), 0) FROM series",
+)
+"""On SQLite, on PostgreSQL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -52,6 +58,11 @@ class Place:
                 return database.execute(sql).fetchall()
         with psycopg.connect(url) as connection:
             return connection.execute(sql.encode()).fetchall()
+
+    def unfinished(self) -> dict[str, int]:
+        """Of each upload in several requests that is not complete: the key of its bytes, and up to where they are
+        recorded."""
+        return dict(self.rows(_UNFINISHED["UPONCE_DATABASE" in self.environment]))
 
     @property
     def _storage(self) -> str:

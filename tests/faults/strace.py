@@ -9,7 +9,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.one_upload import BLOB_KEY
+from tests.faults.one_upload import BLOB_KEY, SECOND_KEY
 
 STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
 ABSENT = "NOT TESTED: strace is missing or forbidden; allow it"
@@ -24,11 +24,12 @@ def can_trace() -> bool:
 def touched_paths(origin: Path) -> list[str]:
     """All that an upload touches: folders, the database's files, the blobs that are there and the one to come."""
     shard = f"media/blobs/{BLOB_KEY[:2]}"
+    keys = (BLOB_KEY, SECOND_KEY)
     staged = sorted(str(path.relative_to(origin)) for path in origin.glob("media/staging/*"))
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm", "uponce.db-journal")
     folders = (".", "media", "media/blobs", "media/staging", shard)
-    to_come = (f"media/staging/{BLOB_KEY}", f"{shard}/{BLOB_KEY}")
+    to_come = [path for key in keys for path in (f"media/staging/{key}", f"{shard}/{key}")]
     return list(dict.fromkeys([*folders, *database, *to_come, *staged, *present]))
 
 

@@ -1,11 +1,14 @@
 """The campaign of kill points: a sample of all steps, and every single point of an overwriting upload."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.campaigns.points import overwriting, points, run, strike_all
+from tests.faults.campaigns.points import is_staged, points, run, strike_all
+from tests.faults.scenes import Scene, overwriting
+from tests.faults.scenes_in_parts import last_chunk, last_patch
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
 
@@ -28,3 +31,15 @@ def test_an_overwrite_killed_at_every_step(tmp_path: Path) -> None:
     assert not tally.violations, tally.notes
     assert tally.inside == len(every)
     assert {"writev", "fsync", "rename", "pwrite64", "fdatasync", "unlink"} <= {point.call for point in every}
+
+
+@pytest.mark.parametrize("scene_of", [last_chunk, last_patch])
+def test_the_bytes_of_a_last_part_killed_at_every_step(tmp_path: Path, scene_of: Callable[[Path], Scene]) -> None:
+    """From the first byte to the publication; the steps of the database are in the sample of all points."""
+    tally, scene = Tally(), scene_of(tmp_path / "origin")
+    of_bytes = [point for point in points(scene, tmp_path / "watched") if is_staged(point)]
+    strike_all(tmp_path, [(scene, point) for point in of_bytes], tally, math.inf)
+    print(f"{tally.inside} points, {tally.violations} with violations")
+    assert not tally.violations, tally.notes
+    assert tally.inside == len(of_bytes)
+    assert {"pwrite64", "fdatasync", "ftruncate", "fsync", "rename"} <= {point.call for point in of_bytes}

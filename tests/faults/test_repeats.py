@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.audit import count, examine
-from tests.faults.campaigns.points import control_repeats, points, repeating, strike_all
+from tests.faults.campaigns.points import control_repeats, points, strike_all
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
 from tests.faults.fleet import on_postgres
 from tests.faults.processes import owners
+from tests.faults.scenes import repeating
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
 from tests.postgres import shared
