@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tests.faults.audit import Receipt
@@ -21,6 +21,16 @@ LOST = 0
 """The status of a reply that never came."""
 
 
+_NO_CONTENT = 204
+
+
+class Reachable(Protocol):
+    """A server, or what stands before it: `base` is its URL."""
+
+    @property
+    def base(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int
@@ -30,10 +40,12 @@ class Reply:
 
     @property
     def verdict(self) -> str:
-        """`ok`, an error code, or `lost`."""
+        """`ok`, an error code, or `lost`; the number of a status that comes without words."""
         if self.status == LOST:
             return "lost"
-        return "ok" if self.status == 200 else str(self.body["error"]["code"])
+        if self.status in (200, 201, _NO_CONTENT):
+            return "ok"
+        return str(self.body["error"]["code"]) if self.body else str(self.status)
 
     def receipt(self, data: bytes) -> Receipt:
         """What this 200 promises of the bytes that were sent."""
@@ -112,28 +124,30 @@ class Connection:
             self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         self._writer.transport.abort()
 
-    async def reply(self) -> Reply:
+    async def reply(self, *, to_head: bool = False) -> Reply:
         try:
             async with asyncio.timeout(_SECONDS):
-                return await self._read()
+                return await self._read(to_head)
         except (ConnectionError, asyncio.IncompleteReadError):
             return Reply(LOST)
 
     async def ask(self, request: bytes) -> Reply:
         await self.send(request)
-        return await self.reply()
+        return await self.reply(to_head=request.startswith(b"HEAD "))
 
-    async def _read(self) -> Reply:
+    async def _read(self, to_head: bool) -> Reply:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        data = await self._reader.readexactly(int(headers["content-length"]))
-        is_json = headers.get("content-type", "").startswith("application/json")
-        return Reply(int(status_line.split()[1]), json.loads(data) if is_json else {}, data, headers)
+        status = int(status_line.split()[1])
+        length = 0 if to_head or status == _NO_CONTENT else int(headers["content-length"])
+        data = await self._reader.readexactly(length)
+        is_json = bool(data) and headers.get("content-type", "").startswith("application/json")
+        return Reply(status, json.loads(data) if is_json else {}, data, headers)
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Connection]:
+async def connected(server: Reachable) -> AsyncIterator[Connection]:
     address = urlsplit(server.base)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -144,7 +158,7 @@ async def connected(server: Server) -> AsyncIterator[Connection]:
             await writer.wait_closed()
 
 
-async def ask(server: Server, request: bytes) -> Reply:
+async def ask(server: Reachable, request: bytes) -> Reply:
     """On a connection of its own."""
     async with connected(server) as connection:
         return await connection.ask(request)

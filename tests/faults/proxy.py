@@ -54,6 +54,8 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._serve, name="fault-proxy")
         self._ready = threading.Event()
         self._over = asyncio.Event()
+        # Nothing else refers to a connection that has fallen silent.
+        self._open: set[asyncio.Task[None] | None] = set()
 
     @property
     def base(self) -> str:
@@ -81,9 +83,11 @@ class FaultProxy:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(asyncio.current_task())
         with suppress(ConnectionError, asyncio.CancelledError):  # the proxy's end cancels it
             await Link(self, self.plan(self.connections), reader, writer).run(self._server_port)
         writer.transport.abort()
+        self._open.discard(asyncio.current_task())
 
 
 class Link:

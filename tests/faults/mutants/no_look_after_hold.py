@@ -1,0 +1,28 @@
+"""A launcher of `uponce` that writes a part as soon as nobody else does, without a look whether the upload still is."""
+
+from uponce.app import resumable, upload_chunk
+from uponce.app import series as use_case
+from uponce.app.series import Append
+from uponce.app.services import Services
+from uponce.cli import main
+from uponce.core.series import Chunk, Series
+
+
+async def append(services: Services, series: Series, chunk: Chunk) -> Append:
+    piece = await use_case._take_over(
+        services,
+        series,
+        chunk.span,
+        lambda: services.blobs.piece(series.blob_key, chunk.span),
+        services.limits.takeover_seconds,
+    )
+    piece.expect(series.spans)
+    return Append(services, series, chunk, piece)
+
+
+# At import, not under the guard: worker processes import this file and never run it.
+upload_chunk.append = append  # type: ignore[attr-defined]
+resumable.append = append  # type: ignore[attr-defined]
+
+if __name__ == "__main__":
+    main()
