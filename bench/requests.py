@@ -30,8 +30,16 @@ def upload(server: Server, key: Key, file: Path, fields: Mapping[str, str]) -> b
     return form(server, f"/v1_1/{key.cloud}/auto/upload", file, fields)
 
 
-def form(server: Server, path: str, file: Path, fields: Mapping[str, str]) -> bytes:
-    """A multipart POST, the fields before the file."""
+def form(
+    server: Server,
+    path: str,
+    file: Path,
+    fields: Mapping[str, str],
+    *,
+    size: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """A multipart POST, the fields before the file, or before so many bytes of it."""
     parts = "".join(
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -40,17 +48,17 @@ def form(server: Server, path: str, file: Path, fields: Mapping[str, str]) -> by
         f'{parts}--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     )
-    length = len(before) + file.stat().st_size + len(TAIL)
-    media = f"multipart/form-data; boundary={_BOUNDARY}"
-    return _head(server, "POST", path, {"Content-Type": media, "Content-Length": str(length)}) + before.encode()
+    length = len(before) + (file.stat().st_size if size is None else size) + len(TAIL)
+    told = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}", "Content-Length": str(length)}
+    return head(server, "POST", path, {**told, **(headers or {})}) + before.encode()
 
 
 def put(server: Server, path: str, file: Path) -> bytes:
-    return _head(server, "PUT", path, {"Content-Length": str(file.stat().st_size)})
+    return head(server, "PUT", path, {"Content-Length": str(file.stat().st_size)})
 
 
 def get(server: Server, path: str, headers: Mapping[str, str] | None = None) -> bytes:
-    return _head(server, "GET", path, headers or {})
+    return head(server, "GET", path, headers or {})
 
 
 def look_ups(server: Server, key: Key, grants: Sequence[str], count: int) -> Iterator[bytes]:
@@ -66,6 +74,6 @@ def grant_of(key: Key, fields: Mapping[str, str]) -> str:
     return grant_key(key.cloud, key.api_key, string_to_sign(fields)).hex()
 
 
-def _head(server: Server, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+def head(server: Server, method: str, path: str, headers: Mapping[str, str]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{lines}\r\n".encode()

@@ -25,7 +25,7 @@ class Setup:
     """How long and how much.
 
     `seconds` is of one measurement, `latency_seconds` of row P7; `rows` are in the filled database, `megabytes` in
-    the film of which a range is asked for.
+    the film of which a range is asked for, and that comes in parts.
     """
 
     cache: Path

@@ -1,7 +1,7 @@
 """All rows, in the order in which they are told."""
 
 from bench.row import Row
-from bench.rows import delivery, filled, large, latency, replays, start, uploads
+from bench.rows import delivery, filled, large, latency, parts, replays, start, uploads
 
 ROWS: tuple[Row, ...] = (
     uploads.P1,
@@ -12,4 +12,5 @@ ROWS: tuple[Row, ...] = (
     delivery.P6,
     latency.P7,
     start.P8,
+    parts.P9,
 )

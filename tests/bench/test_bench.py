@@ -37,6 +37,17 @@ def test_a_filled_database_can_be_used_by_its_server(tmp_path: Path, capfd: pyte
     assert "look-up p99 ms" in capfd.readouterr().out
 
 
+def test_a_film_in_parts_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """P9 with a small film and few unfinished uploads."""
+    options = ["--rounds", "1", "--film", "3", "--fill", "10", "--cache", str(tmp_path / "cache")]
+
+    assert main(["P9", *options]) == 0
+
+    told = capfd.readouterr().out
+    for case in ("one request", "chunks of 20 MB", "tus, one PATCH", "tus, PATCHes of 20 MB", "unfinished uploads"):
+        assert case in told
+
+
 def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
     """Signed with a wrong secret: fast, and worth nothing."""
     setup = Setup(tmp_path, 1, 1, 1, 1)
@@ -50,7 +61,7 @@ def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
 
 def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        main(["P9", "--cache", str(tmp_path)])
+        main(["P0", "--cache", str(tmp_path)])
 
 
 CASES = [
@@ -115,4 +126,4 @@ def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:
 
 
 def test_rows_are_numbered_as_they_are_told() -> None:
-    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 9)]
+    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 10)]
