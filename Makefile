@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers check serve lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers check serve fleet lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ demo: $(STAMP) ## the whole story on real media, in about half a minute
 
 serve: $(STAMP) ## run a server on ./uponce-data
 	$(BIN)/uponce serve
+
+fleet: $(STAMP) ## the reference deployment on this machine: two servers, PostgreSQL, SeaweedFS, Caddy (which has to be installed)
+	$(BIN)/python -m tests.deployment
 
 test: $(STAMP) ## the checks and the whole test suite
 	$(MAKE) --no-print-directory check

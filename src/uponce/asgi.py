@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import platform
 import signal
 
 from uponce.config import load
@@ -18,7 +19,8 @@ _PR_SET_PDEATHSIG = 1
 def create_app() -> App:
     """The application, set up from the environment."""
     settings = load()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    instance = f"{settings.instance or platform.node()}/{os.getpid()}".replace("%", "%%")
+    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {instance} %(levelname)s %(message)s")
     _keep_heap()
     if settings.workers > 1:
         _die_with_parent()

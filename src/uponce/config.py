@@ -58,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, "Address to listen on."] = "127.0.0.1"
     port: Annotated[int, "Port to listen on; 0 picks a free one."] = 8000
     workers: Annotated[int, "Server processes."] = 1
+    drain_seconds: Annotated[
+        int, "Seconds for which a server that is told to stop goes on serving, while `/readyz` says that it will go."
+    ] = 0
+    instance: Annotated[str | None, "What this server is called in its log; by default the machine's name."] = None
     public_url: Annotated[str | None, "Base of the URLs in answers; by default the host that the client called."] = None
     window: Annotated[int, "Seconds a signature lives; new keys get it."] = 3600
     decoders: Annotated[int, "Decoder processes for each server process."] = 2
@@ -157,6 +161,7 @@ def _checked(settings: Settings) -> Settings:
     _require(settings.storage_redirect >= 0, "storage_redirect", settings.storage_redirect, "0 or a number of seconds")
     accel = settings.storage_accel
     _require(not accel or accel[0] == accel[-1] == "/", "storage_accel", accel, "empty, or a location like /blobs/")
+    _require(settings.drain_seconds >= 0, "drain_seconds", settings.drain_seconds, "0 or a number of seconds")
     _require(0 <= settings.port <= 65535, "port", settings.port, "0 to 65535")
     url = settings.public_url
     good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.draining import draining
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.config import Settings
@@ -214,6 +215,7 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> "It
         database=database,
         storage=storage or settings.storage_url,
         storage_redirect=0,
+        storage_accel="",
         secret_key=secret_key,
     )
     with opened(target, create=True) as backend:
@@ -224,14 +226,15 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
     """Everything a server needs, for as long as it runs."""
 
     @asynccontextmanager
-    async def run(_: object) -> AsyncIterator[None]:
+    async def run(_: object) -> AsyncIterator[dict[str, Any]]:
         backend.database.open()
         try:
             backend.blobs.open_store()
             await backend.decoders.start()
             housekeeping = asyncio.create_task(_keep_house(backend))
             try:
-                yield
+                with draining(backend.settings.drain_seconds) as is_draining:
+                    yield {"draining": is_draining}
             finally:
                 housekeeping.cancel()
                 with suppress(asyncio.CancelledError):

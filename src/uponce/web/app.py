@@ -20,7 +20,7 @@ from uponce.web.tus import endpoint as tus
 
 log = logging.getLogger("uponce")
 
-Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _REQUEST_ID_LENGTH = 32
 _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()

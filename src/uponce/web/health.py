@@ -14,13 +14,20 @@ class HealthEndpoint:
 
 
 class ReadyEndpoint:
-    """`/readyz`: the database, the blob store and the decoders answer; 503 names the one that does not."""
+    """`/readyz`: the database, the blob store and the decoders answer, and the server is to stay; 503 names what is not
+    so."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         checks = await check_ready(self._services)
+        if scope.get("state", {}).get("draining", _never)():
+            checks["server"] = "It was told to stop, and serves what still comes for a moment."
         ready = all(problem is None for problem in checks.values())
         body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
         await send_json(scope, send, 200 if ready else 503, body)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,94 @@
+"""The reference deployment, by processes on this machine: uponce servers, PostgreSQL, an S3 store, Caddy in front."""
+
+import secrets
+import shutil
+import tempfile
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.postgres import Postgres
+from tests.server import Server
+from tests.stores.seaweedfs import SeaweedFS
+from tests.stores.service import Service
+
+CADDYFILE = Path(__file__).parents[2] / "deploy" / "Caddyfile"
+DRAIN_SECONDS = 3
+
+
+class Caddy(Service):
+    """With the Caddyfile that is shipped."""
+
+    def __init__(self) -> None:
+        super().__init__("caddy", 1)
+        self.url = f"http://127.0.0.1:{self.ports[0]}"
+
+    def run(self, servers: list[Server]) -> None:
+        caddy = shutil.which("caddy")
+        assert caddy is not None, "ABSENT: caddy is not installed"
+        environment = {
+            "UPONCE_SITE": self.url,
+            "UPONCE_SERVERS": " ".join(f"127.0.0.1:{server.port}" for server in servers),
+            "UPONCE_HEALTH_INTERVAL": "500ms",
+            "CADDY_ADMIN": "off",
+            "HOME": str(self.folder),
+        }
+        arguments = ["run", "--config", str(CADDYFILE), "--adapter", "caddyfile"]
+        named = [f"{name}={value}" for name, value in environment.items()]
+        self.start(["/usr/bin/env", *named, caddy, *arguments], self._serves)
+
+    def _serves(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as answer:
+            return bool(answer.status == 200)
+
+
+class Deployment:
+    """Leaving the context ends all of it. `front` is a server as clients see it, whichever one they reach."""
+
+    def __init__(self, servers: int = 2) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="uponce-deployment-"))
+        self.postgres = Postgres()
+        self.store = SeaweedFS()
+        self.caddy = Caddy()
+        self.settings = {
+            "UPONCE_DATABASE": self.postgres.url(),
+            "UPONCE_STORAGE": self.store.fresh_url(),
+            "UPONCE_SECRET_KEY": secrets.token_hex(32),
+            "UPONCE_DRAIN_SECONDS": str(DRAIN_SECONDS),
+            "UPONCE_DATABASE_SECONDS": "2",
+            "UPONCE_STORAGE_SECONDS": "4",
+            "UPONCE_DECODERS": "1",
+            "UPONCE_LOG_LEVEL": "info",
+            **self.store.environment,
+        }
+        self.servers = [self._server(f"server-{number}") for number in range(servers)]
+        self.front = Server(self.folder / "front")
+        self._stack = ExitStack()
+
+    def _server(self, name: str) -> Server:
+        return Server(self.folder / name, env={**self.settings, "UPONCE_INSTANCE": name})
+
+    def __enter__(self) -> "Deployment":
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            stack.callback(self.postgres.stop)
+            self.postgres.start()
+            stack.callback(self.store.stop)
+            self.store.run()
+            for server in self.servers:
+                stack.enter_context(server)
+            stack.callback(self.caddy.stop)
+            self.caddy.run(self.servers)
+            first = self.servers[0]
+            self.front.base, self.front.cloud, self.front.browser = self.caddy.url, first.cloud, first.browser
+            stack.callback(self.front.__exit__)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def restart_one_after_the_other(self) -> None:
+        for server in self.servers:
+            server.stop()
+            server.start()

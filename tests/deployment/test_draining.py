@@ -1,0 +1,37 @@
+"""A server that is told to stop says so to its balancer before it does."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import code_of
+from tests.server import Server
+
+DRAIN_SECONDS = 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_serves_for_a_moment_and_is_not_ready(tmp_path: Path, workers: int) -> None:
+    environment = {"UPONCE_DRAIN_SECONDS": str(DRAIN_SECONDS), "UPONCE_DECODERS": "1"}
+    with Server(tmp_path / "data", workers=workers, env=environment) as server:
+        told = time.monotonic()
+        os.kill(server.pid, signal.SIGTERM)
+        while (answer := server.get("/readyz")).status == 200:
+            assert time.monotonic() < told + DRAIN_SECONDS
+        assert answer.json()["checks"] == {
+            "database": "ok",
+            "storage": "ok",
+            "decoders": "ok",
+            "server": "It was told to stop, and serves what still comes for a moment.",
+        }
+        assert code_of(server, server.signed()) == ""
+        assert server.get("/healthz").status == 200
+        server.stop()
+
+
+def test_without_the_setting_it_stops_at_once(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server:
+        server.stop()
