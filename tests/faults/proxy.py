@@ -105,16 +105,16 @@ class Link:
 
     async def run(self, port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        up = asyncio.create_task(self._upwards(writer))
+        down = asyncio.create_task(self._downwards(reader, up))
         try:
-            up = asyncio.create_task(self._upwards(writer))
-            down = asyncio.create_task(self._downwards(reader, up))
-            done, pending = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if up in done and not self._strikes:
-                await down  # the client has said all; the answer may still come
-            for task in pending:
+                await asyncio.wait({down})  # the client has said all; the answer may still come
+        finally:
+            for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
-        finally:
             if self._strikes and self._fault.kind is Kind.RESET:
                 _reset_on_close(self._writer)
                 _reset_on_close(writer)

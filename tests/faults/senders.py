@@ -18,7 +18,7 @@ from tests.faults.clients import FORM_TAIL, LOST, Reachable, Reply, ask, fetch, 
 from tests.server import Server
 from tests.tus import BYTES, VERSION, metadata
 
-_PAUSE = 0.1  # seconds before the same is tried again, at most
+_PAUSE = 0.4  # seconds before the same is tried again, at most
 _LANES = 3
 _BUSY = frozenset({"chunk_in_progress", "chunk_superseded"})
 """Refusals that ask to come again: another request, whose client may be dead, has these bytes."""
