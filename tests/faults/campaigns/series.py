@@ -36,6 +36,7 @@ WORKERS = 2
 SMALLEST, LARGEST = 2_000, 120_000
 SETTINGS = {"UPONCE_MIN_CHUNK_BYTES": "1", "UPONCE_RECORD_BYTES": "10000", "UPONCE_TAKEOVER_SECONDS": "30"}
 EARLIEST, LATEST = 0.1, 1.5  # seconds of load before a kill
+LONGEST_WAIT = 10.0  # seconds until something is under way then
 PATIENCE = 5.0  # seconds after which a client on a bad network gives a connection up
 LEAVERS = 0.05
 RACERS = 8
@@ -79,10 +80,18 @@ class Sitting:
         clients = [asyncio.ensure_future(self._client(way, lambda: not is_over.is_set())) for _ in range(self.parallel)]
         while not is_over.is_set():
             await asyncio.sleep(self.chance.uniform(EARLIEST, LATEST))
+            await self._until_under_way()
             await self._kill()
             if not going():
                 is_over.set()
         await asyncio.gather(*clients)
+
+    async def _until_under_way(self) -> None:
+        """A part of some upload has been acknowledged: before that a kill has little to break."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT):
+                while not any(sender.is_under_way for sender in self.running):
+                    await asyncio.sleep(0.01)
 
     def _bad_network(self) -> FaultProxy:
         return FaultProxy(self.server.port, bad_network(random.Random(self.chance.random()), LARGEST // 4))
@@ -198,7 +207,7 @@ class Sitting:
 
     async def _check(self, sender: Sender) -> None:
         tally, kind = self.tally, type(sender).__name__.lower()
-        tally.counts["replies that clients lost"] += sender.lost
+        tally.counts["requests without a reply"] += sender.lost
         if isinstance(sender, Resumable) and sender.leaves:
             tally.counts["uploads that their clients left"] += 1
             tally.expect(not sender.refused, "uploads that were refused", f"{sender.public_id}: {sender.refused}")
