@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Server
+from uponce.adapters.archive import Archive
 from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("operator")
@@ -160,6 +161,14 @@ def test_a_backup_goes_into_no_folder_of_other_things(server: Server, tmp_path: 
         done = beside(server, "backup", folder)
         assert (done.code, "holds other things than a backup" in done.stderr) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path) -> None:
+    as_json(server, "backup", tmp_path / "backup")
+    with Archive(tmp_path / "backup").held():
+        done = beside(server, "backup", tmp_path / "backup")
+        assert (done.code, "Another backup into" in done.stderr) == (1, True)
+    as_json(server, "backup", tmp_path / "backup")
 
 
 def test_nobody_serves_on_a_backup(server: Server, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@
 <folder>/secret.key     unless the server gets it as UPONCE_SECRET_KEY
 """
 
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,18 @@ class Archive:
             self._write(self._facts, b"{}\n")
         except OSError as error:
             raise SettingRefused(f"{self.folder} cannot be written: {error}. Choose another folder.") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One backup at a time. SettingRefused when another one is running; its lock ends with its process."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise SettingRefused(f"Another backup into {self.folder} is running. Wait for its end.") from None
+        finally:
+            os.close(descriptor)
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> None:
         """Its database takes the place of the last one. All media that it names are there."""

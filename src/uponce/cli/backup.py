@@ -28,7 +28,8 @@ def run_backup(folder: str, *, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     live = _file_of(settings)
     archive = Archive(Path(folder))
-    with opened(settings) as backend, shown() as show, _media_of(archive, make=True) as store:
+    archive.begin()
+    with archive.held(), opened(settings) as backend, shown() as show, _media_of(archive) as store:
         take(live, archive.draft, lambda done, pages: show("copying the database", done, pages))
         made_at = int(SystemClock().now())
         with closing(Snapshot(archive.draft, live)) as snapshot:
@@ -103,9 +104,7 @@ def _file_of(settings: Settings) -> Path:
 
 
 @contextmanager
-def _media_of(archive: Archive, *, make: bool = False) -> Iterator[LocalBlobStore]:
-    if make:
-        archive.begin()
+def _media_of(archive: Archive) -> Iterator[LocalBlobStore]:
     store = LocalBlobStore(archive.media, ids=RandomIds())
     store.open_store()
     with closing(store):
