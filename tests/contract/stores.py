@@ -1,7 +1,7 @@
 """What the BlobStore suites are written with: back ends to run on, and bytes to run with."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +41,20 @@ def azure(folder: Path) -> AbstractContextManager[BlobStore]:
 def objects(
     url: str, environment: dict[str, str], folder: Path, *, seconds: int = SECONDS
 ) -> Iterator[ObjectBlobStore]:
-    with patch.dict(os.environ, environment):  # read once, when the bucket is made
-        bucket = Bucket(url, seconds)
-    store = ObjectBlobStore(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
-    store.open_store()
+    store = opened_objects(url, environment, folder, seconds=seconds)
     try:
         yield store
     finally:
         store.close()
+
+
+def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, seconds: int) -> ObjectBlobStore:
+    """It has to be closed."""
+    with patch.dict(os.environ, environment):  # read once, when the bucket is made
+        bucket = Bucket(url, seconds)
+    store = ObjectBlobStore(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
+    store.open_store()
+    return store
 
 
 @dataclass(frozen=True, slots=True)

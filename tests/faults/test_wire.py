@@ -1,10 +1,15 @@
-"""The `wire` campaign, small: whichever message to or from PostgreSQL is lost, what clients are told is true."""
+"""The `wire` campaigns, small: whichever message to or from PostgreSQL or the store is lost, what is told is true."""
 
-from tests.faults.campaigns import wire
+from types import ModuleType
+
+import pytest
+
+from tests.faults.campaigns import wire, wire_s3
 
 
-def test_a_connection_cut_at_any_message_costs_nobody_a_signature() -> None:
-    report = wire.run(8, 20251125)
+@pytest.mark.parametrize("campaign", [wire, wire_s3], ids=["PostgreSQL", "S3"])
+def test_a_connection_cut_at_any_message_costs_nobody_a_signature(campaign: ModuleType) -> None:
+    report = campaign.run(8, 20251125)
     print(report)
     assert report.holds, report
     assert report.inside > 0

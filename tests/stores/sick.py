@@ -16,6 +16,7 @@ class Illness(Enum):
     ERROR = "answered with 500"
     HANG = "never answered"
     EATEN = "passed on, the reply is lost"
+    DROPPED = "not passed on, the connection breaks"
     ROTTEN = "the bytes in the reply are other ones"
     UNNAMED = "the reply has another entity tag"
 
@@ -29,7 +30,10 @@ def healthy(method: str, path: str) -> Illness:
 
 
 class SickStore(ThreadingHTTPServer):
-    """`rule` decides by method and path; `seen` are the requests that came. It has to be closed."""
+    """`rule` decides by method and path; `seen` are the requests that came, `under_way` those not yet dealt with.
+
+    It has to be closed.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -42,6 +46,7 @@ class SickStore(ThreadingHTTPServer):
         self.seen: list[str] = []
         self.released = threading.Event()
         self.pool = urllib3.PoolManager(maxsize=64)
+        self.under_way: set[BaseHTTPRequestHandler] = set()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """The other side gave up: nothing to say."""
@@ -52,11 +57,21 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _handle(self) -> None:
+        self.server.under_way.add(self)
+        try:
+            self._pass_on()
+        finally:
+            self.server.under_way.discard(self)
+
+    def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.seen.append(f"{self.command} {self.path}")
         illness = self.server.rule(self.command, self.path)
         if illness is Illness.HANG:
             self.server.released.wait(60)
+            self.close_connection = True
+            return
+        if illness is Illness.DROPPED:
             self.close_connection = True
             return
         if illness is Illness.ERROR:

@@ -8,18 +8,20 @@ deleted; and what is sent again over a sound line comes to exactly one asset.
 import logging
 import random
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from tests.faults.broken_line import STORIES, Stage, Upload
+from tests.faults.broken_line import STORIES, DatabaseStage, Stage, Upload
 from tests.faults.report import Report
 from tests.faults.tally import Tally
 from tests.faults.wire import SIDES, Cut
-from tests.postgres import Postgres, shared
+from tests.postgres import shared
 from uponce.adapters.database.postgres import commits, failures
+
+Staged = Callable[[Path], AbstractContextManager[Stage]]
 
 CONTROL = 12  # of the last messages of an upload, about its COMMIT
 AUDIT_EVERY = 100
@@ -27,12 +29,23 @@ FEWEST = 20  # points, however late it is
 
 
 def run(seconds: float, seed: int) -> Report:
+    return strikes("wire", seconds, seed, on_database, STORIES, control)
+
+
+def strikes(
+    name: str,
+    seconds: float,
+    seed: int,
+    staged: Staged,
+    stories: Sequence[type[Upload]],
+    control: Callable[[Path, Tally], None],
+) -> Report:
     """Points of all stories in a seeded order, until the time or the points are used up."""
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
-    with TemporaryDirectory(prefix="uponce-wire-") as name, ExitStack() as stack:
-        control(Path(name) / "control", tally)
-        stage = stack.enter_context(staged(Path(name) / "stage", shared()))
-        jobs = [(story, cut) for story in STORIES for cut in cuts(stage, story)]
+    with TemporaryDirectory(prefix=f"uponce-{name}-") as folder, ExitStack() as stack:
+        control(Path(folder) / "control", tally)
+        stage = stack.enter_context(staged(Path(folder) / "stage"))
+        jobs = [(story, cut) for story in stories for cut in cuts(stage, story)]
         tally.counts["known points"] += len(jobs)
         chance.shuffle(jobs)
         for number, (story, cut) in enumerate(jobs):
@@ -42,13 +55,13 @@ def run(seconds: float, seed: int) -> Report:
             if number % AUDIT_EVERY == AUDIT_EVERY - 1:
                 stage.audit(tally)
         stage.audit(tally)
-    return tally.report("wire", seed)
+    return tally.report(name, seed)
 
 
 def control(folder: Path, tally: Tally) -> None:
     """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
     found = Tally()
-    with staged(folder, shared()) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
+    with on_database(folder) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
         last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
         for cut in last:
             strike(stage, Upload, cut, found)
@@ -56,10 +69,16 @@ def control(folder: Path, tally: Tally) -> None:
 
 
 @contextmanager
-def staged(folder: Path, postgres: Postgres) -> Iterator[Stage]:
+def on_database(folder: Path) -> Iterator[Stage]:
     folder.mkdir(parents=True)
-    stage = Stage(folder, postgres)
-    logging.disable(logging.CRITICAL)  # each cut is told of, by us and by psycopg
+    with quiet(DatabaseStage(folder, shared())) as stage:
+        yield stage
+
+
+@contextmanager
+def quiet(stage: Stage) -> Iterator[Stage]:
+    """Each cut is told of in the log, by us and by drivers: that is left out. Closed at the end."""
+    logging.disable(logging.CRITICAL)
     try:
         yield stage
     finally:
