@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -25,16 +26,30 @@ _SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages
 
 
 class Postgres:
-    """A cluster in a folder of its own, reached through a socket there."""
+    """A cluster in a folder of its own, reached through a socket there; new, or a standby that follows a `primary`."""
 
-    def __init__(self) -> None:
+    def __init__(self, primary: "Postgres | None" = None) -> None:
         self._owner = _NOBODY if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="uponce-pg-", dir=_folder()))
         if self._owner is not None:
             os.chown(self.folder, self._owner, self._owner)
         self._process: subprocess.Popen[bytes] | None = None
         self._data = self.folder / "data"
-        self._run("initdb", "-D", str(self._data), "-U", "uponce", "-A", "trust", "-E", "UTF8", "--no-sync")
+        if primary is None:
+            self._run("initdb", "-D", str(self._data), "-U", "uponce", "-A", "trust", "-E", "UTF8", "--no-sync")
+        else:
+            self.follow(primary)
+
+    def follow(self, primary: "Postgres") -> None:
+        """Become a standby of a running one, by streaming, from the next start on; whatever was here is gone."""
+        shutil.rmtree(self._data, ignore_errors=True)
+        source = ["-h", str(primary.folder), "-U", "uponce"]
+        options = ["--checkpoint=fast", "--write-recovery-conf", "--no-sync"]
+        self._run("pg_basebackup", "-D", str(self._data), *source, *options)
+
+    def promote(self) -> None:
+        """From standby to primary; it may be written when this returns."""
+        assert self.ask("SELECT pg_promote()") == [(True,)]
 
     def start(self, **settings: str) -> None:
         """Return when it takes connections; after a crash it recovers first."""
@@ -86,9 +101,14 @@ class Postgres:
     def fresh_schema(self) -> str:
         """The URL of a new, empty data set."""
         name = f"set_{next(_NUMBERS)}"
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {name}")
+        self.ask(f"CREATE SCHEMA {name}")
         return self.url(name)
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        """As its owner, in a transaction of its own."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def _family(self) -> list[int]:
         assert self._process is not None

@@ -1,0 +1,140 @@
+"""PostgreSQL dies under two servers and its standby takes its place. A synchronous one forgets nothing, under load; an
+asynchronous one forgets what it had not heard of, and after `uponce fence` nobody can make use of that.
+"""
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.faults.audit import Receipt
+from tests.faults.campaigns.kill import sit
+from tests.faults.clients import Reply, ask, form
+from tests.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
+from tests.faults.operator import recover
+from tests.faults.pair import Pair
+from tests.faults.place import Place
+from tests.faults.report import Report
+from tests.faults.sitting import Fault, Sitting
+from tests.faults.tally import Tally
+from tests.server import Server
+
+SERVERS = 2
+SETTINGS = {"UPONCE_SKEW": "2"}
+FENCE_SECONDS = 3  # a little more than that
+UPLOADS = 12  # that the standby hears of, and as many that it does not
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A signature that was acknowledged as used."""
+
+    fields: dict[str, str]
+    receipt: Receipt
+
+
+def run(seconds: float, seed: int) -> Report:
+    """Both kinds in turn, each once at least."""
+    chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
+    with TemporaryDirectory(prefix="uponce-failover-") as folder:
+        while True:
+            with TemporaryDirectory(dir=folder) as place, paired(is_synchronous=False) as pair:
+                forget(Path(place), pair, tally)
+            with paired(is_synchronous=True) as pair:
+                sit(Path(folder), chance, tally, deadline, partial(opened, pair), [failovers(pair)])
+            if time.monotonic() > deadline:
+                return tally.report("failover", seed)
+
+
+@contextmanager
+def paired(*, is_synchronous: bool) -> Iterator[Pair]:
+    pair = Pair(is_synchronous=is_synchronous)
+    try:
+        yield pair
+    finally:
+        pair.stop()
+
+
+def opened(pair: Pair, folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    return on_postgres(folder, pair.fresh_schema(), SERVERS, fresh_bucket(), program=program, **SETTINGS)
+
+
+def failovers(pair: Pair) -> Fault:
+    async def strike(sitting: Sitting, server: Server) -> bool:
+        await asyncio.to_thread(pair.fail_over)
+        await sitting.go_on()
+        await asyncio.to_thread(pair.mend)
+        return True
+
+    refusals = frozenset({"database_unavailable"})
+    return Fault("failovers to a synchronous standby", strike, refusals=refusals, is_everywhere=True, pace=0.1)
+
+
+def forget(folder: Path, pair: Pair, tally: Tally) -> None:
+    """A failover to an asynchronous standby that lacks the last uploads: before the fence, and after it."""
+    with opened(pair, folder) as fleet:
+        kept = asyncio.run(use(fleet, "kept"))
+        pair.catch_up()
+        pair.hold_back()
+        forgotten = asyncio.run(use(fleet, "forgotten"))
+        pair.fail_over()
+        tally.counts["failovers to an asynchronous standby"] += 1
+        tally.counts["uses that it had not heard of"] += len(forgotten)
+        tally.inside += 1
+        unfenced, fenced = forgotten[::2], forgotten[1::2]
+        taken = asyncio.run(again(fleet, unfenced)).count("ok")
+        tally.controls["forgotten uses taken again without a fence"] += taken
+        told = asyncio.run(again(fleet, kept))
+        tally.expect(set(told) == {"signature_used"}, "uses forgotten that the standby had", told)
+        fence(fleet.place)
+        told = asyncio.run(again(fleet, [*fenced, *kept]))
+        tally.expect(set(told) == {"stale_request"}, "forgotten uses taken again after the fence", told)
+        time.sleep(FENCE_SECONDS)
+        kept += asyncio.run(use(fleet, "fresh"))
+        tally.expect(len(kept) == 2 * UPLOADS, "fresh signatures refused after the fence", len(kept))
+        fleet.stop()
+    recover(fleet.place)
+    tally.audit(fleet.place, [used.receipt for used in kept])
+
+
+async def use(fleet: Fleet, name: str) -> list[Use]:
+    """So many uploads, dealt out to the servers; those that were acknowledged."""
+    uses = []
+    for number in range(UPLOADS):
+        fields = fleet.first.signed({"public_id": f"{name}-{number}"})
+        data = f"{name} {number} ".encode() * 100
+        reply = await insist(fleet.dealt(number), fields, data)
+        if reply.status == 200:
+            uses.append(Use(fields, reply.receipt(data)))
+    return uses
+
+
+async def again(fleet: Fleet, uses: Sequence[Use]) -> list[str]:
+    """What is told to whoever sends other bytes with these signatures."""
+    replies = [await insist(fleet.dealt(number), used.fields, b"another") for number, used in enumerate(uses)]
+    return [reply.verdict for reply in replies]
+
+
+async def insist(server: Server, fields: Mapping[str, str], data: bytes) -> Reply:
+    """Send it until the database is there."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        reply = await ask(server, form(server, fields, data))
+        if reply.verdict != "database_unavailable" or time.monotonic() > deadline:
+            return reply
+        await asyncio.sleep(0.05)
+
+
+def fence(place: Place) -> None:
+    """`uponce fence`, as an operator runs it."""
+    command = [sys.executable, "-m", "uponce", "fence", "--data", str(place.data_dir)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | place.environment | SETTINGS)
