@@ -63,6 +63,8 @@ class SeaweedFS(Service):
             "s3.port.lance": 0,
         }
         self.start([weed, "server", "-s3", *(f"-{name}={value}" for name, value in options.items())], self._make_bucket)
+        obstore.put(self.store(), "first", b"makes volumes, which takes seconds where much else runs")
+        obstore.delete(self.store(), "first")
 
     def fresh_url(self) -> str:
         """A place of its own in the bucket."""
