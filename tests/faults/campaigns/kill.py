@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -20,15 +21,24 @@ from tests.server import Server
 
 WORKERS = 2
 FAULTS_A_SITTING = 25  # then the store is audited and thrown away: it grows by 30 MB with each
-MOST_CONTROL_KILLS = 8
+MOST_IN_CONTROLS = 8
 
-MUTANT = str(Path(__file__).parents[1] / "mutants" / "answers_first.py")
+MUTANTS = "tests.faults.mutants"
 
 
 class Opened(Protocol):
     """The fleet of one sitting, in this folder."""
 
     def __call__(self, folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A broken server, `program`, that this fault has to show."""
+
+    name: str
+    program: Sequence[str]
+    fault: Fault
 
 
 async def kill_server(sitting: Sitting, server: Server) -> bool:
@@ -51,14 +61,20 @@ WORKER = Fault("kills of a worker", kill_worker)
 DECODER = Fault("kills of a decoder", kill_decoder, kind="image")
 
 
+ANSWERS_FIRST = Control("untrue answers given before the commit", ("-m", f"{MUTANTS}.answers_first"), SERVER)
+
+
 def run(seconds: float, seed: int) -> Report:
-    return sittings("kill", seconds, seed, _one_box, (SERVER, SERVER, WORKER, DECODER))
+    return sittings("kill", seconds, seed, _one_box, (SERVER, SERVER, WORKER, DECODER), (ANSWERS_FIRST,))
 
 
-def sittings(name: str, seconds: float, seed: int, opened: Opened, faults: Sequence[Fault]) -> Report:
+def sittings(
+    name: str, seconds: float, seed: int, opened: Opened, faults: Sequence[Fault], broken: Sequence[Control]
+) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix=f"uponce-{name}-") as folder:
-        control(Path(folder), chance, tally, opened)
+        for variant in broken:
+            control(Path(folder), chance, tally, opened, variant)
         sit(Path(folder), chance, tally, deadline, opened, faults)
         while time.monotonic() < deadline:
             sit(Path(folder), chance, tally, deadline, opened, faults)
@@ -80,15 +96,15 @@ def sit(
         sitting.end()
 
 
-def control(folder: Path, chance: random.Random, tally: Tally, opened: Opened) -> None:
-    """A server that answers before it commits: some kill has to show that what it said was not true."""
-    with TemporaryDirectory(dir=folder) as place, opened(Path(place), program=(MUTANT,)) as fleet:
+def control(folder: Path, chance: random.Random, tally: Tally, opened: Opened, variant: Control) -> None:
+    """Some strike has to show that what such a server said was not true."""
+    with TemporaryDirectory(dir=folder) as place, opened(Path(place), program=variant.program) as fleet:
         sitting = Sitting(fleet, chance, Tally())
-        for _ in range(MOST_CONTROL_KILLS):
-            sitting.suffer(SERVER)
+        for _ in range(MOST_IN_CONTROLS):
+            sitting.suffer(variant.fault)
             if sitting.tally.violations:
                 break
-        tally.controls["untrue answers given before the commit"] += sitting.tally.violations
+        tally.controls[variant.name] += sitting.tally.violations
 
 
 def _one_box(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:

@@ -1,41 +1,61 @@
 """Two servers on one PostgreSQL and one S3 store, under sixteen clients: SIGKILL to a server, to a decoder, to all of
-PostgreSQL; and a server that sleeps past every time-out while its uploads are swept, and wakes.
+PostgreSQL; and a server that sleeps past every time-out, or for a moment, while its uploads are swept, and wakes.
 """
 
 import asyncio
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from tests.faults.campaigns.kill import DECODER, SERVER, sittings
-from tests.faults.fleet import DATABASE_SECONDS, UPONCE, Fleet, fresh_bucket, on_postgres
+from tests.faults.campaigns.kill import ANSWERS_FIRST, DECODER, MUTANTS, SERVER, Control, sittings
+from tests.faults.fleet import DATABASE_SECONDS, Fleet, fresh_bucket, on_postgres
 from tests.faults.operator import recover
 from tests.faults.report import Report
-from tests.faults.sitting import Fault, Sitting
+from tests.faults.sitting import RECOVERY_SECONDS, Fault, Sitting
 from tests.postgres import Postgres
 from tests.server import Server
+from uponce.core.errors import Unavailable
 
 SERVERS = 2
 LONGEST_OUTAGE = 1.0
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
 
-DEFINITE = frozenset({"database_unavailable"})
-SWEPT = frozenset({"attempt_expired", "storage_unavailable"})
+DAWDLING = ("-m", "tests.faults.dawdling")
 
 
-async def sleep(sitting: Sitting, server: Server) -> bool:
+async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
     """Meanwhile an operator sweeps with no grace: whatever is not committed by then must never be."""
     os.killpg(server.pid, signal.SIGSTOP)
     try:
-        await asyncio.sleep(SLEEP_SECONDS)
-        await asyncio.to_thread(recover, sitting.fleet.place)
+        await asyncio.sleep(seconds)
+        swept = await asyncio.to_thread(insist, sitting)
     finally:
         os.killpg(server.pid, signal.SIGCONT)
+    sitting.tally.counts["blobs swept meanwhile"] += swept["blobs"]
     return True
+
+
+def insist(sitting: Sitting) -> Counter[str]:
+    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        try:
+            return recover(sitting.fleet.place)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+
+
+SWEPT = frozenset({"database_unavailable", "attempt_expired", "storage_unavailable"})
+SLEEPS = Fault("sleeps of a server", partial(sleep, SLEEP_SECONDS), refusals=SWEPT, pace=0.5, sweeps=True)
+NAPS = Fault("naps of a server", partial(sleep, 0), refusals=SWEPT, pace=0.1, sweeps=True)
+IGNORES_CONDEMNED = Control("untrue answers for bytes that were swept", ("-m", f"{MUTANTS}.ignores_condemned"), NAPS)
 
 
 async def crash(postgres: Postgres, sitting: Sitting, server: Server) -> bool:
@@ -50,12 +70,13 @@ def run(seconds: float, seed: int) -> Report:
     postgres = Postgres()
     postgres.start()
 
-    def opened(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
         return on_postgres(folder, postgres.fresh_schema(), SERVERS, fresh_bucket(), program=program)
 
-    crashes = Fault("kills of PostgreSQL", partial(crash, postgres), refusals=DEFINITE, is_everywhere=True, pace=0.05)
-    sleeps = Fault("sleeps of a server", sleep, refusals=DEFINITE | SWEPT, pace=0.5, sweeps=True)
+    refusals = frozenset({"database_unavailable"})
+    crashes = Fault("kills of PostgreSQL", partial(crash, postgres), refusals=refusals, is_everywhere=True, pace=0.05)
+    faults, broken = (SERVER, DECODER, crashes, SLEEPS, NAPS), (ANSWERS_FIRST, IGNORES_CONDEMNED)
     try:
-        return sittings("kill_s3", seconds, seed, opened, (SERVER, DECODER, crashes, sleeps))
+        return sittings("kill_s3", seconds, seed, opened, faults, broken)
     finally:
         postgres.stop()
