@@ -31,6 +31,7 @@ SERVERS = 2
 SETTINGS = {"UPONCE_SKEW": "2"}
 FENCE_SECONDS = 3  # a little more than that
 UPLOADS = 12  # that the standby hears of, and as many that it does not
+LAG_SECONDS = 0.3
 PATIENCE_SECONDS = 60
 
 
@@ -50,7 +51,7 @@ def run(seconds: float, seed: int) -> Report:
             with TemporaryDirectory(dir=folder) as place, paired(is_synchronous=False) as pair:
                 forget(Path(place), pair, tally)
             with paired(is_synchronous=True) as pair:
-                sit(Path(folder), chance, tally, deadline, partial(opened, pair), [failovers(pair)])
+                sit(Path(folder), chance, tally, deadline, partial(opened, pair), failovers(pair))
             if time.monotonic() > deadline:
                 return tally.report("failover", seed)
 
@@ -68,15 +69,24 @@ def opened(pair: Pair, folder: Path, *, program: Sequence[str] = UPONCE) -> Abst
     return on_postgres(folder, pair.fresh_schema(), SERVERS, fresh_bucket(), program=program, **SETTINGS)
 
 
-def failovers(pair: Pair) -> Fault:
-    async def strike(sitting: Sitting, server: Server) -> bool:
+def failovers(pair: Pair) -> list[Fault]:
+    """From a primary that waits for its standby when it dies, and from one that does not."""
+
+    async def strike(lag: float, sitting: Sitting, server: Server) -> bool:
+        if lag:
+            pair.hold_back()
+        await asyncio.sleep(lag)
         await asyncio.to_thread(pair.fail_over)
         await sitting.go_on()
         await asyncio.to_thread(pair.mend)
         return True
 
+    names = {"failovers to a synchronous standby": 0, "failovers to one that commits were waiting for": LAG_SECONDS}
     refusals = frozenset({"database_unavailable"})
-    return Fault("failovers to a synchronous standby", strike, refusals=refusals, is_everywhere=True, pace=0.1)
+    return [
+        Fault(name, partial(strike, lag), refusals=refusals, is_everywhere=True, pace=0.1)
+        for name, lag in names.items()
+    ]
 
 
 def forget(folder: Path, pair: Pair, tally: Tally) -> None:
