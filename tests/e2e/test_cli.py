@@ -22,7 +22,10 @@ COMMANDS = {
     "migrate": "Make or upgrade the tables",
     "sweep": "Delete bytes that belong to nothing",
     "fsck": "Compare rows with bytes and the ledger with itself",
-    "fence": "Run once after restoring a backup",
+    "fence": "Run once after restoring a database by other means",
+    "backup": "Copy database, media and secret key into a folder",
+    "restore": "Make a server's data of a backup",
+    "migrate-store": "Move to another database and storage",
     "prove": "Try from outside whether signatures work once",
     "demo": "Show the whole story on real media",
     "keys create": "Make a key and print its CLOUDINARY_URL",
@@ -58,7 +61,7 @@ def test_help_says_what_a_command_does(command: str, what: str) -> None:
 def test_help_names_every_command() -> None:
     for group in ("", "keys", "signatures"):
         page = printed(uponce(*group.split(), "--help"))
-        names = re.findall(r"^│ (\w+) +[A-Z]", page, re.MULTILINE)
+        names = re.findall(r"^│ ([\w-]+) +[A-Z]", page, re.MULTILINE)
         assert {f"{group} {name}".strip() for name in names} - {"keys", "signatures"} == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
