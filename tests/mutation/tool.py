@@ -75,9 +75,23 @@ def run(files: Sequence[str], processes: int, scratch: Path) -> None:
 
 
 def _mutmut(names: Sequence[str], processes: int, scratch: Path) -> None:
-    """Those that are named run in any case, else those that never ran."""
-    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(processes)]
-    subprocess.run([*command, *names], cwd=ROOT, check=True, env={**os.environ, "TMPDIR": str(scratch)})
+    """Those that are named run in any case, else those that never ran.
+
+    mutmut ends early when a server dies that the tests have started in its own process, and goes on where it was when
+    it is called again.
+    """
+    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(processes), *names]
+    while True:
+        before = _tried()
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)})
+        if done.returncode == 0:
+            return
+        if _tried() == before:
+            done.check_returncode()
+
+
+def _tried() -> int:
+    return sum(code is not None for meta in _SOURCES.rglob("*.py.meta") for code in _codes(meta).values())
 
 
 def results() -> list[Mutant]:
@@ -87,7 +101,7 @@ def results() -> list[Mutant]:
 
 def _mutants(meta: Path) -> Iterator[Mutant]:
     source = meta.with_suffix("")
-    codes: Mapping[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    codes = _codes(meta)
     if not codes:
         return
     functions = dict(_functions(ast.parse(source.read_text()).body))
@@ -97,6 +111,11 @@ def _mutants(meta: Path) -> Iterator[Mutant]:
         mangled = name.rpartition("__mutmut_")[0]
         was, became = _difference(functions[f"{mangled}__mutmut_orig"], functions[name])
         yield Mutant(key, file, _plain(mangled), was, became, status_by_exit_code[code])
+
+
+def _codes(meta: Path) -> Mapping[str, int | None]:
+    codes: Mapping[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    return codes
 
 
 def _functions(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
