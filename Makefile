@@ -35,7 +35,7 @@ test: $(STAMP) ## the checks and the whole test suite
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-full: $(STAMP) ## the long tests: two gigabytes
+full: $(STAMP) ## the long tests: two gigabytes, kills at every step
 	$(BIN)/python -m pytest -m full -s
 
 campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures

@@ -1,4 +1,4 @@
-"""The campaign of kill points: a sample of all steps, and every single point of an overwriting upload."""
+"""The campaign of kill points: a sample of all steps, and of an overwriting upload more of them, or every one."""
 
 import math
 from collections.abc import Callable
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaigns.points import is_staged, points, run, strike_all
+from tests.faults.campaigns.points import is_staged, points, run, sampled, strike_all
 from tests.faults.scenes import Scene, overwriting
 from tests.faults.scenes_in_parts import last_chunk, last_patch
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
+
+SAMPLES = (pytest.param(24, id="a sample"), pytest.param(None, id="all", marks=pytest.mark.full))
 
 pytestmark = pytest.mark.skipif(not can_trace(), reason=ABSENT)
 
@@ -23,9 +25,10 @@ def test_a_sample_of_all_points() -> None:
     assert report.inside > 0
 
 
-def test_an_overwrite_killed_at_every_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", SAMPLES)
+def test_an_overwrite_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
     tally, scene = Tally(), overwriting(tmp_path / "origin")
-    every = points(scene, tmp_path / "watched")
+    every = sampled(points(scene, tmp_path / "watched"), most)
     strike_all(tmp_path, [(scene, point) for point in every], tally, math.inf)
     print(f"{tally.inside} points, {tally.violations} with violations")
     assert not tally.violations, tally.notes

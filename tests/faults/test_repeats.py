@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.audit import count, examine
-from tests.faults.campaigns.points import control_repeats, points, strike_all
+from tests.faults.campaigns.points import control_repeats, points, sampled, strike_all
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
 from tests.faults.fleet import on_postgres
 from tests.faults.processes import owners
 from tests.faults.scenes import repeating
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
+from tests.faults.test_kill_points import SAMPLES
 from tests.postgres import shared
 from tests.server import Server
 
@@ -121,10 +122,11 @@ def test_a_repeat_that_is_refused_as_one_too_many_gets_the_answer_soon(tmp_path:
 
 
 @pytest.mark.skipif(not can_trace(), reason=ABSENT)
-def test_an_upload_killed_at_every_step_is_told_when_it_is_repeated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", SAMPLES)
+def test_an_upload_killed_at_every_step_is_told_when_it_is_repeated(tmp_path: Path, most: int | None) -> None:
     """Whether it was killed before the commit or between the commit and the reply."""
     tally, scene = Tally(), repeating(tmp_path / "origin")
-    every = points(scene, tmp_path / "watched")
+    every = sampled(points(scene, tmp_path / "watched"), most)
     strike_all(tmp_path, [(scene, point) for point in every], tally, math.inf)
     print(f"{tally.inside} points, {tally.violations} with violations")
     assert not tally.violations, tally.notes

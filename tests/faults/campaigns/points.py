@@ -96,6 +96,15 @@ def points(scene: Scene, where: Path) -> list[Point]:
     ]
 
 
+def sampled(every: Sequence[Point], most: int | None) -> list[Point]:
+    """Of each system call one, then others at random, until there are so many; None is all of them."""
+    if most is None:
+        return list(every)
+    mixed = random.Random(most).sample(every, len(every))
+    first_of_each = {point.call: point for point in mixed}.values()
+    return [*first_of_each, *(point for point in mixed if point not in first_of_each)][:most]
+
+
 def strike_all(folder: Path, jobs: Sequence[tuple[Scene, Point]], tally: Tally, deadline: float) -> None:
     """Several at a time, each in a folder of its own."""
     pending = iter(jobs)
