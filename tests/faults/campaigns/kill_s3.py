@@ -23,6 +23,7 @@ from uponce.core.errors import Unavailable
 
 SERVERS = 2
 LONGEST_OUTAGE = 1.0
+HELD_UP = "sweeps that a sleeping server held up"
 # PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
 SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
 
@@ -42,16 +43,14 @@ async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
 
 
 def insist(sitting: Sitting) -> Counter[str]:
-    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then.
-
-    It does not end one that waits in the midst of a pipeline: then nothing is swept until the server wakes, and that is
-    counted.
-    """
+    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while time.monotonic() < deadline:
         with suppress(Unavailable):
-            return recover(sitting.fleet.place)
-    sitting.tally.counts["sweeps that a sleeping server held up"] += 1
+            swept = recover(sitting.fleet.place)
+            sitting.tally.expect(True, HELD_UP, swept)
+            return swept
+    sitting.tally.expect(False, HELD_UP, f"for {RECOVERY_SECONDS} seconds")
     return Counter()
 
 

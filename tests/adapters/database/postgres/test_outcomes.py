@@ -16,7 +16,8 @@ from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, commits, pool
-from uponce.adapters.database.postgres.connection import Connection
+from uponce.adapters.database.postgres.connection import Connection, connect
+from uponce.adapters.database.postgres.locks import OWN_RULES
 from uponce.app.ports import Committed
 from uponce.core.errors import ChunkConflict, DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.spans import Span
@@ -142,6 +143,29 @@ def test_before_the_commit_a_dead_connection_is_a_definite_failure(
         assert run(attempt(database, grant("a"), draft(blob="a"))) == "database_unavailable"
     assert run(database.find_commit("a")) is None
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
+
+
+def test_a_server_that_hangs_in_the_midst_of_a_pipeline_does_not_keep_its_locks(
+    own: Postgres, mortal: PostgresDatabase
+) -> None:
+    """As one that SIGSTOP hits there: its statements arrived, and nothing says that they were all."""
+    hung = run(connect(mortal._address))
+    assert hung.info.server_version >= 17_00_00, "an older one keeps them, as the guide says"
+    hung.pgconn.enter_pipeline_mode()
+    for statement in (pool.BEGIN, OWN_RULES):
+        hung.pgconn.send_query_params(statement.encode(), None)
+    hung.pgconn.send_flush_request()
+    hung.pgconn.flush()
+    try:
+        while not own.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"):
+            time.sleep(0.01)
+        assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "database_unavailable"
+        until = time.monotonic() + 20 * SECONDS
+        while (told := run(attempt(mortal, grant("a"), draft(blob="a")))) == "database_unavailable":
+            assert time.monotonic() < until
+        assert told == "ok"
+    finally:
+        pool.discard(hung)
 
 
 def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(database: PostgresDatabase) -> None:

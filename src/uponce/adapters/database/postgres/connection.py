@@ -19,6 +19,7 @@ Cursor: TypeAlias = psycopg.AsyncCursor[tuple[Any, ...]]
 # setting → the values that lose an acknowledged commit when the power fails, or a page of the database
 _REFUSED = {"fsync": ("off",), "full_page_writes": ("off",), "synchronous_commit": ("off",)}
 _OLDEST = 14_00_00
+_WITH_TRANSACTION_TIMEOUT = 17_00_00
 
 # PostgreSQL's text holds every character but NUL, which a public_id may contain. It is written as a noncharacter
 # (Unicode sets U+FDD0 apart for such uses) and a digit; so texts stay readable, and equal ones stay equal.
@@ -34,6 +35,14 @@ class Address:
     seconds: int
 
     @property
+    def transaction_seconds(self) -> int:
+        """After which the server ends a transaction of a client that has gone silent, with all its locks.
+
+        Longer than a client waits before it gives up by itself, see `Pool.connection`.
+        """
+        return 4 * self.seconds
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """What libpq connects with; SettingRefused for a URL that it cannot read."""
         try:
@@ -45,7 +54,7 @@ class Address:
         limits = {
             "statement_timeout": self.seconds * 1000,
             "lock_timeout": self.seconds * 1000,
-            "idle_in_transaction_session_timeout": 4 * self.seconds * 1000,
+            "idle_in_transaction_session_timeout": self.transaction_seconds * 1000,
             "default_transaction_isolation": r"read\ committed",
         }
         options = " ".join(f"-c {name}={value}" for name, value in limits.items())
@@ -81,10 +90,24 @@ async def connect(address: Address) -> Connection:
     try:
         _adapt(connection)
         _check_durable(await (await connection.execute(_FACTS)).fetchall())
+        if _ends_transactions(connection):  # not by `options`: an older server refuses a name that it does not know
+            await connection.execute(f"SET transaction_timeout = '{address.transaction_seconds}s'")
     except BaseException:
         connection.pgconn.finish()
         raise
     return connection
+
+
+async def lift_timeouts(connection: Connection) -> None:
+    """For the rest of the transaction the server waits as long as it takes."""
+    names = ["statement_timeout", *(["transaction_timeout"] if _ends_transactions(connection) else [])]
+    for name in names:
+        await connection.execute(f"SET LOCAL {name} = 0")
+
+
+def _ends_transactions(connection: Connection) -> bool:
+    """Whether the server ends one whatever it waits for; `idle_in_transaction_session_timeout` spares a pipeline."""
+    return connection.info.server_version >= _WITH_TRANSACTION_TIMEOUT
 
 
 _FACTS = (

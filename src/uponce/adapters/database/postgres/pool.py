@@ -15,7 +15,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from uponce.adapters.database.postgres.connection import Address, Connection, connect
+from uponce.adapters.database.postgres.connection import Address, Connection, connect, lift_timeouts
 from uponce.adapters.database.postgres.failures import closed, outcome_unknown, unavailable
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
@@ -24,8 +24,6 @@ T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[T]]
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-# The wait for a synchronous standby is part of COMMIT: no time-out of the server may end it, see `commit`.
-_NO_TIMEOUT = "SET LOCAL statement_timeout = 0"
 
 
 class Pool:
@@ -55,7 +53,7 @@ class Pool:
                 if not patient:
                     return await work(connection)
                 await connection.execute("BEGIN READ ONLY")
-                await connection.execute(_NO_TIMEOUT)
+                await lift_timeouts(connection)
                 result = await work(connection)
                 await connection.execute("COMMIT")
             except Exception as error:
@@ -162,7 +160,7 @@ async def commit(connection: Connection) -> None:
     warnings: list[psycopg.errors.Diagnostic] = []
     connection.add_notice_handler(warnings.append)
     async with connection.pipeline():  # its end waits for the answers
-        await connection.execute(_NO_TIMEOUT)
+        await lift_timeouts(connection)  # the wait for a synchronous standby is part of COMMIT
         done = await connection.execute("COMMIT")
     connection.remove_notice_handler(warnings.append)
     if warnings or done.statusmessage != "COMMIT":
