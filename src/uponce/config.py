@@ -35,6 +35,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     database_connections: Annotated[int, "Connections of each server process to PostgreSQL, at most."] = 8
     database_seconds: Annotated[int, "Seconds PostgreSQL may take to connect, for a statement, for a lock."] = 5
+    database_failover: Annotated[
+        str,
+        "When another PostgreSQL has taken over, or one was restored: `fence` refuses all signatures from before, as "
+        "`uponce fence` does; `trust` does not, for synchronous standbys, which lack no use.",
+    ] = "fence"
     storage: Annotated[
         str | None,
         "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; by default "
@@ -158,6 +163,8 @@ def _checked(settings: Settings) -> Settings:
     for name in _LIMITS:
         value = getattr(settings.limits, name)
         _require(value >= (0 if name == "skew" else 1), name, value, "a positive number")
+    failover = settings.database_failover
+    _require(failover in ("fence", "trust"), "database_failover", failover, "fence or trust")
     _require(settings.storage_redirect >= 0, "storage_redirect", settings.storage_redirect, "0 or a number of seconds")
     accel = settings.storage_accel
     _require(not accel or accel[0] == accel[-1] == "/", "storage_accel", accel, "empty, or a location like /blobs/")

@@ -87,6 +87,7 @@ def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase | Postg
                 secrets=secret_box(settings),
                 connections=settings.database_connections,
                 seconds=settings.database_seconds,
+                fence_skew=settings.limits.skew if settings.database_failover == "fence" else None,
             )
         case scheme:
             raise SettingRefused(

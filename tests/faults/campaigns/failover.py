@@ -1,12 +1,9 @@
 """PostgreSQL dies under two servers and its standby takes its place. A synchronous one forgets nothing, under load; an
-asynchronous one forgets what it had not heard of, and after `uponce fence` nobody can make use of that.
+asynchronous one forgets what it had not heard of, and the servers fence it before anybody can make use of that.
 """
 
 import asyncio
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +18,6 @@ from tests.faults.clients import Reply, ask, form
 from tests.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
 from tests.faults.operator import recover
 from tests.faults.pair import Pair
-from tests.faults.place import Place
 from tests.faults.report import Report
 from tests.faults.sitting import Fault, Sitting
 from tests.faults.tally import Tally
@@ -29,6 +25,7 @@ from tests.server import Server
 
 SERVERS = 2
 SETTINGS = {"UPONCE_SKEW": "2"}
+TRUST = {"UPONCE_DATABASE_FAILOVER": "trust"}
 FENCE_SECONDS = 3  # a little more than that
 UPLOADS = 12  # that the standby hears of, and as many that it does not
 LAG_SECONDS = 0.3
@@ -48,8 +45,8 @@ def run(seconds: float, seed: int) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-failover-") as folder:
         while True:
-            with TemporaryDirectory(dir=folder) as place, paired(is_synchronous=False) as pair:
-                forget(Path(place), pair, tally)
+            with paired(is_synchronous=False) as pair:
+                forget(Path(folder), pair, tally)
             with paired(is_synchronous=True) as pair:
                 sit(Path(folder), chance, tally, deadline, partial(opened, pair), failovers(pair))
             if time.monotonic() > deadline:
@@ -65,8 +62,10 @@ def paired(*, is_synchronous: bool) -> Iterator[Pair]:
         pair.stop()
 
 
-def opened(pair: Pair, folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
-    return on_postgres(folder, pair.fresh_schema(), SERVERS, fresh_bucket(), program=program, **SETTINGS)
+def opened(
+    pair: Pair, folder: Path, *, program: Sequence[str] = UPONCE, settings: Mapping[str, str] = TRUST
+) -> AbstractContextManager[Fleet]:
+    return on_postgres(folder, pair.fresh_schema(), SERVERS, fresh_bucket(), program=program, **SETTINGS, **settings)
 
 
 def failovers(pair: Pair) -> list[Fault]:
@@ -90,30 +89,33 @@ def failovers(pair: Pair) -> list[Fault]:
 
 
 def forget(folder: Path, pair: Pair, tally: Tally) -> None:
-    """A failover to an asynchronous standby that lacks the last uploads: before the fence, and after it."""
-    with opened(pair, folder) as fleet:
+    """A failover to an asynchronous standby that lacks the last uploads, under servers that fence it and, as the
+    control, under some that trust it.
+    """
+    with (
+        TemporaryDirectory(dir=folder) as own,
+        TemporaryDirectory(dir=folder) as others,
+        opened(pair, Path(own), settings={}) as fleet,
+        opened(pair, Path(others)) as trusting,
+    ):
         kept = asyncio.run(use(fleet, "kept"))
         pair.catch_up()
         pair.hold_back()
-        forgotten = asyncio.run(use(fleet, "forgotten"))
+        forgotten, taken = (asyncio.run(use(each, "forgotten")) for each in (fleet, trusting))
         pair.fail_over()
         tally.counts["failovers to an asynchronous standby"] += 1
         tally.counts["uses that it had not heard of"] += len(forgotten)
         tally.inside += 1
-        unfenced, fenced = forgotten[::2], forgotten[1::2]
-        taken = asyncio.run(again(fleet, unfenced)).count("ok")
-        tally.controls["forgotten uses taken again without a fence"] += taken
-        told = asyncio.run(again(fleet, kept))
-        tally.expect(set(told) == {"signature_used"}, "uses forgotten that the standby had", told)
-        fence(fleet.place)
-        told = asyncio.run(again(fleet, [*fenced, *kept]))
-        tally.expect(set(told) == {"stale_request"}, "forgotten uses taken again after the fence", told)
+        told = asyncio.run(again(trusting, taken))
+        tally.controls["forgotten uses taken again without a fence"] += told.count("ok")
+        told = asyncio.run(again(fleet, [*forgotten, *kept]))
+        tally.expect(set(told) == {"stale_request"}, "forgotten uses taken again", told)
         time.sleep(FENCE_SECONDS)
         kept += asyncio.run(use(fleet, "fresh"))
         tally.expect(len(kept) == 2 * UPLOADS, "fresh signatures refused after the fence", len(kept))
         fleet.stop()
-    recover(fleet.place)
-    tally.audit(fleet.place, [used.receipt for used in kept])
+        recover(fleet.place)
+        tally.audit(fleet.place, [used.receipt for used in kept])
 
 
 async def use(fleet: Fleet, name: str) -> list[Use]:
@@ -142,9 +144,3 @@ async def insist(server: Server, fields: Mapping[str, str], data: bytes) -> Repl
         if reply.verdict != "database_unavailable" or time.monotonic() > deadline:
             return reply
         await asyncio.sleep(0.05)
-
-
-def fence(place: Place) -> None:
-    """`uponce fence`, as an operator runs it."""
-    command = [sys.executable, "-m", "uponce", "fence", "--data", str(place.data_dir)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | place.environment | SETTINGS)

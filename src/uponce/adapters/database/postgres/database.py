@@ -4,6 +4,7 @@ What a method returns or refuses is durable by then. Commits of uploads are batc
 transactions of their own. The time is the database's.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -14,6 +15,7 @@ from uponce.adapters.database.postgres import (
     catalog,
     checks,
     freezing,
+    history,
     ledger,
     moving,
     partitions,
@@ -26,11 +28,12 @@ from uponce.adapters.database.postgres.connection import Address, Connection, co
 from uponce.adapters.database.postgres.failures import is_in_the_way
 from uponce.adapters.database.postgres.keys import KeyRing
 from uponce.adapters.database.postgres.locks import OWN_RULES, SHARE_RULES
-from uponce.adapters.database.postgres.pool import Pool, Work
+from uponce.adapters.database.postgres.pool import BEGIN, Pool, Work, commit
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import DatabaseUnavailable
+from uponce.core.freshness import utc
 from uponce.core.series import Series
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -48,6 +51,8 @@ from uponce.core.values import (
 
 T = TypeVar("T")
 
+log = logging.getLogger("uponce")
+
 # Rows a purge drops in one transaction: uploads wait meanwhile.
 _PURGE_ROWS = 2000
 # More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
@@ -58,7 +63,8 @@ class PostgresDatabase:
     """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only.
 
     At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
-    wait for `slack` seconds until it can go with its whole partition.
+    wait for `slack` seconds until it can go with its whole partition. When another PostgreSQL has taken over, it is
+    fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
     """
 
     def __init__(
@@ -69,13 +75,16 @@ class PostgresDatabase:
         connections: int = 8,
         seconds: int = 5,
         slack: int = _SLACK_SECONDS,
+        fence_skew: int | None = 0,
         clock: Clock | None = None,
     ) -> None:
         self._slack = slack
         self._address = Address(url, seconds)
         self._moment = Moment(clock)
         self._keys = KeyRing(secrets, self._moment)
-        self._pool = Pool(self._address, connections)
+        self._fence_skew = fence_skew
+        self._history: str | None = None
+        self._pool = Pool(self._address, connections, self._admit)
         self._committer = Committer(self._pool, self._moment)
 
     def open(self) -> None:
@@ -96,6 +105,24 @@ class PostgresDatabase:
     def close(self) -> None:
         """Later calls raise DatabaseUnavailable."""
         self._pool.close()
+
+    async def _admit(self, connection: Connection) -> None:
+        """A connection stays with one history: whoever promotes a server or restores it ends those to it."""
+        seen = await history.seen(connection)
+        if seen in (None, self._history):
+            return
+        await connection.execute(BEGIN)
+        await connection.execute(OWN_RULES)
+        if await freezing.is_frozen(connection):  # it takes no uses, and is fenced when it thaws
+            await connection.execute("ROLLBACK")
+            return
+        recorded = await history.recorded(connection)
+        if recorded not in (None, seen) and self._fence_skew is not None:
+            until = await self._fence(connection, self._fence_skew)
+            log.warning("another PostgreSQL has taken over: signatures of %s and before are refused", utc(until))
+        await history.record(connection, seen)
+        await commit(connection)
+        self._history = seen
 
     async def find_key(self, api_key: str) -> ApiKey | None:
         return await self._pool.read(lambda connection: self._keys.find(connection, api_key))

@@ -27,11 +27,15 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
 class Pool:
-    """At most `size` connections. Event loops may follow one another, and not run side by side."""
+    """At most `size` connections. Event loops may follow one another, and not run side by side.
 
-    def __init__(self, address: Address, size: int) -> None:
+    Each new one is shown to `admit` before its first use.
+    """
+
+    def __init__(self, address: Address, size: int, admit: Work[None]) -> None:
         self._address = address
         self._size = size
+        self._admit = admit
         self._idle: list[Connection] = []
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -135,7 +139,7 @@ class Pool:
                 return connection
             discard(connection)
         try:
-            return await connect(self._address)
+            return await self._new()
         except SettingRefused as error:
             raise DatabaseUnavailable(
                 "The database is not set up to keep what it acknowledges. Nothing was stored; tell the operator.",
@@ -144,6 +148,15 @@ class Pool:
             ) from None
         except Exception as error:
             raise unavailable(error) from error
+
+    async def _new(self) -> Connection:
+        connection = await connect(self._address)
+        try:
+            await self._admit(connection)
+        except BaseException:
+            discard(connection)
+            raise
+        return connection
 
     def _give_back(self, connection: Connection) -> None:
         if self._open and not connection.closed:
