@@ -78,32 +78,40 @@ def _run(
     facts: Mapping[str, Any],
     scratch: Path,
 ) -> bool:
-    """Measure, print and record one row; whether it could be measured."""
+    """Measure, print and record one row; whether all of it could be measured."""
     own = [row.own(setup, version) for version in versions]
     cases = [case for group in own for case in group] + [*(row.peers(setup) if options.peers else ())]
-    try:
-        results = _rounds(cases, setup, options.rounds, scratch)
-    except BenchmarkError as error:
-        print(f"{row.number} was not measured: {error}", flush=True)
-        return False
+    results, reasons = _rounds(cases, setup, options.rounds, scratch)
     pairs = {new.name: old.name for old_cases in own[1:] for new, old in zip(own[0], old_cases, strict=True)}
     claims = [*judged(row, results), *compared(results, pairs)]
-    result = Result(row=row.number, title=row.title, cases=results, claims=claims, **facts)
+    result = Result(row=row.number, title=row.title, cases=results, claims=claims, unmeasured=reasons, **facts)
     print(printed(result), flush=True)
-    if options.record:
+    if options.record and results:
         with RECORDS.open("ab") as file:
             file.write(msgspec.json.encode(result) + b"\n")
-    return True
+    return not reasons
 
 
-def _rounds(cases: Sequence[Case], setup: Setup, rounds: int, scratch: Path) -> list[CaseResult]:
-    """Round by round over all the cases, every other round backwards: what drifts hits all of them alike."""
+def _rounds(
+    cases: Sequence[Case], setup: Setup, rounds: int, scratch: Path
+) -> tuple[list[CaseResult], Mapping[str, str]]:
+    """Round by round over all the cases, every other round backwards: what drifts hits all of them alike.
+
+    A case that fails is told of, with the first line of its reason, and measured no more.
+    """
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
+    reasons: dict[str, str] = {}
     for number in range(rounds):
         for case in cases[:: -1 if number % 2 else 1]:
+            if case.name in reasons:
+                continue
             print(f"  round {number + 1} of {rounds}: {case.name}", file=sys.stderr, flush=True)
-            samples[case.name].append(_measure(case, setup, scratch))
-    return [CaseResult(name, found) for name, found in samples.items()]
+            try:
+                samples[case.name].append(_measure(case, setup, scratch))
+            except BenchmarkError as error:
+                print(error, file=sys.stderr, flush=True)
+                reasons[case.name] = str(error).partition("\n")[0]
+    return [CaseResult(name, found) for name, found in samples.items() if name not in reasons], reasons
 
 
 def _measure(case: Case, setup: Setup, scratch: Path) -> Sample:

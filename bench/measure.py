@@ -56,7 +56,7 @@ def send(server: Server, *streams: Traffic) -> list[Measured]:
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(job))
         process.stdin.close()
-    outcomes = [_outcome(process) for process, _ in generators]
+    outcomes = [_outcome(server, process) for process, _ in generators]
     for outcome, stream in zip(outcomes, streams, strict=True):
         _check(server, outcome, stream)
     used = server.cpu() - cpu
@@ -104,16 +104,18 @@ def _generator(server: Server, number: int, stream: Traffic) -> tuple[subprocess
     return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE), job
 
 
-def _outcome(process: subprocess.Popen[bytes]) -> Outcome:
+def _outcome(server: Server, process: subprocess.Popen[bytes]) -> Outcome:
     assert process.stdout is not None
     with process.stdout as answer:
         text = answer.read()
     if process.wait() != 0:
+        server.check_alive()
         raise BenchmarkError("The load generator failed; its message stands above.")
     return msgspec.json.decode(text, type=Outcome)
 
 
 def _check(server: Server, outcome: Outcome, stream: Traffic) -> None:
+    server.check_alive()
     if set(outcome.answers) != {stream.expect} or outcome.broken:
         raise BenchmarkError(
             f"Only answers {stream.expect} were expected: there were {outcome.answers}, and {outcome.broken} requests "

@@ -42,7 +42,8 @@ def _section(result: Result) -> str:
     ]
     if claims:
         measured.insert(0, _table(("target", "of", "measured", "wanted", ""), claims))
-    return "\n".join([f"## {result.row}: {result.title}\n", *measured, _origin(result)])
+    missing = [f"{name} was not measured: {reason}\n" for name, reason in result.unmeasured.items()]
+    return "\n".join([f"## {result.row}: {result.title}\n", *measured, *missing, _origin(result)])
 
 
 def _subject(claim: ClaimResult) -> str:

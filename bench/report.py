@@ -12,6 +12,7 @@ def printed(result: Result) -> str:
             f"{result.row}  {result.title}",
             *(line for case in result.cases for line in _case(case)),
             *(_claim(claim) for claim in result.claims),
+            *(f"  {name} was not measured: {reason}" for name, reason in result.unmeasured.items()),
             "",
         ]
     )

@@ -56,6 +56,7 @@ class Result(msgspec.Struct, frozen=True):
     versions: Mapping[str, str]
     cases: Sequence[CaseResult]
     claims: Sequence[ClaimResult]
+    unmeasured: Mapping[str, str] = {}  # cases that could not be, with the reason
 
 
 def judged(row: Row, cases: Sequence[CaseResult]) -> list[ClaimResult]:
@@ -74,6 +75,7 @@ def compared(cases: Sequence[CaseResult], pairs: Mapping[str, str]) -> list[Clai
     return [
         ClaimResult(f"{figure}, over the other commit", new, old, _ratios(known[new], known[old], figure))
         for new, old in pairs.items()
+        if new in known and old in known
         for figure in known[new].samples[0]
         if not figure.endswith(("of a core", "of the machine"))
     ]

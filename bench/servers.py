@@ -91,8 +91,8 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        with suppress(psutil.TimeoutExpired):
+        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            self._process.terminate()
             self._process.wait(_STOP_SECONDS)
         self._kill()
 
@@ -111,6 +111,13 @@ class Server:
             known.write_text(json.dumps(_URL.findall(self.output)))
         once, unlimited = json.loads(known.read_text())
         return Key(*once), Key(*unlimited)
+
+    def check_alive(self) -> None:
+        """BenchmarkError with its last words when it has ended."""
+        if self._process.poll() is not None:
+            raise BenchmarkError(
+                f"The server died, with exit code {self._process.returncode}. Its last words:\n{self.output[-1000:]}"
+            )
 
     def cpu(self) -> float:
         """Seconds that its processes have used."""

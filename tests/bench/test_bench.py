@@ -1,17 +1,20 @@
 """The benchmarks run, and say what they have measured. How fast it is, no test says."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from bench.__main__ import main
-from bench.measure import Traffic, send
+from bench.measure import Sample, Traffic, send
 from bench.page import chart, tables
-from bench.requests import uploads
+from bench.requests import get, uploads
 from bench.result import CaseResult, Result, compared, judged
-from bench.row import Claim, Row, Setup, Version
+from bench.row import Case, Claim, Row, Setup, Version
 from bench.rows import ROWS
 from bench.servers import BenchmarkError, Server, uponce
 
@@ -57,6 +60,38 @@ def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
 
         with pytest.raises(BenchmarkError, match="401"):
             send(server, Traffic(heads, setup.picture, connections=1, seconds=10))
+
+
+def test_a_server_that_dies_costs_its_own_figure(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the row: the others are measured in every round, and what is told has the reason."""
+    rounds: list[str] = []
+
+    def measure(server: Server, setup: Setup) -> Sample:
+        rounds.append("well")
+        return {"GET/s": 1.0}
+
+    def die(server: Server, setup: Setup) -> Sample:
+        rounds.append("dying")
+        os.kill(next(child.pid for child in psutil.Process().children() if "--port" in child.cmdline()), signal.SIGKILL)
+        send(server, Traffic([get(server, "/healthz")], connections=1, seconds=10))
+        raise AssertionError
+
+    program = uponce(sys.executable)
+    cases = [Case("well", program, measure), Case("dying", program, die)]
+    claims = (Claim("alone", ("well",), at_least=1.0), Claim("beside", ("well",), ("dying",), at_least=1.0))
+    fragile = Row("P1", "fragile", lambda setup, version: cases, claims)
+
+    monkeypatch.setattr("bench.__main__.ROWS", (fragile,))
+
+    assert main(["--rounds", "2", "--cache", str(tmp_path)]) == 1
+
+    assert sorted(rounds) == ["dying", "well", "well"]
+    told = capfd.readouterr().out
+    assert "dying was not measured: The server died, with exit code -9." in told
+    assert "alone: well  ≥ 1 met" in told
+    assert "beside" not in told
 
 
 def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
