@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,18 @@ def test_help_names_every_command() -> None:
         assert {f"{group} {name}".strip() for name in names} - {"keys", "signatures"} == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
+
+
+def test_help_imports_no_more_than_it_prints() -> None:
+    """Each of these made it slower; the last line is the control: the modules are there for who needs them."""
+    look = "import sys; from uponce.cli import main; sys.argv[1:] = sys.argv[1:] or ['--help']\n"
+    look += "try: main()\nexcept SystemExit: pass\n"
+    look += "print({'markdown_it', 'pygments', 'msgspec', 'asyncio', 'uponce.core.values'} & set(sys.modules))\n"
+    look += "import rich.markdown, rich.traceback; print(rich.markdown.Markdown, 'pygments' in sys.modules)\n"
+
+    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout
+
+    assert told.endswith("set()\n<class 'rich.markdown.Markdown'> True\n")
 
 
 @pytest.mark.parametrize(

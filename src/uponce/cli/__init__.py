@@ -6,7 +6,7 @@ from typing import Literal
 import typer
 
 from uponce import __version__
-from uponce.cli import keys, signatures
+from uponce.cli import help_pages, keys, signatures
 from uponce.cli.options import Data, Json, Kind
 from uponce.core.errors import UponceError
 
@@ -217,6 +217,8 @@ def demo(keep: bool = typer.Option(False, help="Leave the server's folder behind
 def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 usage."""
     try:
+        if "--help" in sys.argv:
+            help_pages.load()
         app()
     except UponceError as error:
         typer.secho(f"uponce: {error.message}", fg="red", err=True)

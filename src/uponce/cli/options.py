@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 import typer
 
 Data = Annotated[
@@ -13,6 +12,8 @@ Kind = Annotated[Literal["image", "video", "raw", "auto"], typer.Option("--type"
 
 
 def print_json(value: Any) -> None:
+    import msgspec
+
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 

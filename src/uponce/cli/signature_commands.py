@@ -46,9 +46,10 @@ def show(signature: list[str], *, data: str | None, as_json: bool) -> None:
         typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}")
 
 
-def list_(*, data: str | None, cloud: str | None, status: GrantStatus | None, limit: int, as_json: bool) -> None:
+def list_(*, data: str | None, cloud: str | None, status: str | None, limit: int, as_json: bool) -> None:
     owner = _operator(cloud or load(data=data).cloud)
-    page = _run(data, lambda services: list_signatures(services, owner, status=status, limit=limit, cursor=None))
+    wanted = None if status is None else GrantStatus(status)
+    page = _run(data, lambda services: list_signatures(services, owner, status=wanted, limit=limit, cursor=None))
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return

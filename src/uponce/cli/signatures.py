@@ -1,9 +1,10 @@
 """`uponce signatures`: what became of signatures, and revoking one. Works beside a running server."""
 
+from typing import Literal
+
 import typer
 
 from uponce.cli.options import Data, Json
-from uponce.core.values import GrantStatus
 
 app = typer.Typer(no_args_is_help=True, help="Signatures the ledger knows: show, list, revoke.")
 
@@ -24,7 +25,7 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
 def list_(
     data: Data = None,
     cloud: str | None = typer.Option(None, help="Cloud to list. [UPONCE_CLOUD, media]", show_default=False),
-    status: GrantStatus | None = typer.Option(None, help="used, unused or revoked."),
+    status: Literal["unused", "used", "revoked"] | None = typer.Option(None, help="used, unused or revoked."),
     limit: int = typer.Option(50, min=1, max=500, help="How many, newest first."),
     as_json: Json = False,
 ) -> None:
