@@ -11,7 +11,7 @@ import uvicorn
 
 from uponce.core.errors import SignatureUsed
 from uponce.web import respond
-from uponce.web.body import Receive, Scope, Send
+from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.respond import send_error
 
@@ -33,7 +33,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if path in ("/refuse", "/reset"):
         respond.LINGER_SECONDS = 30 if path == "/refuse" else 0
-        await send_error(scope, receive, send, SignatureUsed("Already used."), body_complete=False)
+
+        async def counted() -> Message:
+            seen.append(f"received for {path}")
+            return await receive()
+
+        await send_error(scope, counted, send, SignatureUsed("Already used."), body_complete=False)
         return
     size = await _size(receive)
     if size is None:

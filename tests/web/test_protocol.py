@@ -295,6 +295,15 @@ def test_a_client_that_writes_first_reads_why_it_was_refused(bare: Bare) -> None
         assert received.endswith(b'{"error":{"message":"Already used.","code":"signature_used"}}')
 
 
+def test_what_a_refused_client_goes_on_to_write_is_handed_to_nobody(bare: Bare) -> None:
+    """The control has no length, and is read in the ordinary way."""
+    post(bare, "/refuse", 5 * MEBIBYTE)
+    assert b"received for" not in bare.say(get("/seen", close=True))
+
+    bare.say(b"POST /refuse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nxx\r\n0\r\n\r\n")
+    assert b"received for /refuse" in bare.say(get("/seen", close=True))
+
+
 def test_without_lingering_it_would_meet_a_reset_connection(bare: Bare) -> None:
     """The control of the test above."""
     with pytest.raises((ConnectionResetError, BrokenPipeError)):

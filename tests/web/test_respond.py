@@ -11,6 +11,7 @@ import pytest
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, NotFound, SignatureUsed, StorageFull, UponceError
 from uponce.web import respond
 from uponce.web.body import Message
+from uponce.web.discarding import DISCARD
 from uponce.web.respond import send_error, send_json
 
 MORE: Message = {"type": "http.request", "body": b"x", "more_body": True}
@@ -135,6 +136,23 @@ def test_a_body_that_was_not_read_is_dropped_between_the_answer_and_its_end(last
     assert len(wire.sent[1]["body"]) == int(wire.headers["content-length"])
     assert wire.sent[2]["body"] == b""
     assert wire.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["of a known length", "chunked"])
+def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
+    """One whose length nobody knows is read to its end in the ordinary way."""
+    wire, asked = Wire([LAST]), []
+
+    async def discard(length: int, idle_seconds: float) -> None:
+        asked.append(length)
+        assert wire.order == ["send", "send"]
+
+    framing = (b"content-length", b"1000") if sized else (b"transfer-encoding", b"chunked")
+    scope = {"type": "http", "method": "POST", "headers": [framing], "extensions": {DISCARD: discard}}
+    asyncio.run(send_error(scope, wire.receive, wire.send, SignatureUsed("No."), body_complete=False))
+
+    assert (asked, "receive" in wire.order) == (([1000], False) if sized else ([], True))
+    assert wire.order[-1] == "end"
 
 
 def test_a_silent_client_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

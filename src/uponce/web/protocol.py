@@ -5,9 +5,12 @@ a connection with half a head stays open for ever, and 250 KB of pipelined reque
 """
 
 import asyncio
+from functools import partial
 from typing import ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from uponce.web.discarding import DISCARD, discard
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -30,6 +33,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     _reading_head = True
     _fruitless_bytes = 0
+    _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
 
@@ -85,10 +89,20 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self.MAX_PIPELINED:
             self.transport.abort()
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser in the midst of a read
+        self._body_bytes = 0
         super().on_headers_complete()
+        self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
+
+    async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
+        """Drop what is still to come of a body of `length` bytes, unseen. Nothing more is read from this connection."""
+        if cycle.more_body:
+            self.flow.pause_reading()
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            await discard(descriptor, length - self._body_bytes, idle_seconds)
 
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from uponce.core.errors import BadCredentials, Unavailable, UponceError
 from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.discarding import DISCARD
 from uponce.web.errors import status_of
 
 log = logging.getLogger("uponce")
@@ -85,7 +86,7 @@ async def send_error(
         await send({"type": "http.response.body", "body": shown})
         return
     await send({"type": "http.response.body", "body": shown, "more_body": True})
-    await _linger(receive)
+    await _linger(scope, receive)
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -94,16 +95,26 @@ async def _start(send: Send, status: int, data: bytes, headers: Iterable[Header]
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
 
 
-async def _linger(receive: Receive) -> None:
+async def _linger(scope: Scope, receive: Receive) -> None:
+    discard = scope.get("extensions", {}).get(DISCARD)
+    length = next((value for name, value in scope.get("headers", ()) if name == b"content-length"), None)
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            more = True
-            while more:
-                async with asyncio.timeout(LINGER_IDLE_SECONDS):
-                    message = await receive()
-                more = message["type"] == "http.request" and message.get("more_body", False)
+            if discard is not None and length is not None:
+                await discard(int(length), LINGER_IDLE_SECONDS)
+            else:
+                await _receive_rest(receive)
     except TimeoutError:
         return
+
+
+async def _receive_rest(receive: Receive) -> None:
+    """Of servers that cannot discard, and of bodies whose length is not told."""
+    more = True
+    while more:
+        async with asyncio.timeout(LINGER_IDLE_SECONDS):
+            message = await receive()
+        more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _may_have_body(scope: Scope) -> bool:

@@ -1,0 +1,81 @@
+"""Bodies that nobody will look at: so many bytes leave the socket, no more, and none of them is handed to anyone."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from uponce.web import discarding
+from uponce.web.discarding import discard
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two ends of a TCP connection: one that sends, one that is read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sender:
+        receiver = listener.accept()[0]
+        with receiver:
+            yield sender, receiver
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        await asyncio.wait_for(work(), 10)
+
+    asyncio.run(within())
+
+
+def test_exactly_so_many_bytes_go(pair: Pair) -> None:
+    sender, receiver = pair
+    sender.sendall(b"x" * 1000 + b"next")
+
+    play(lambda: discard(receiver.fileno(), 1000, 5))
+
+    assert receiver.recv(100) == b"next"
+
+
+def test_they_are_handed_to_nobody(pair: Pair) -> None:
+    sender, receiver = pair
+    sender.sendall(b"x" * 1000)
+    sender.shutdown(socket.SHUT_WR)
+
+    play(lambda: discard(receiver.fileno(), 10_000, 5))
+
+    assert discarding._NOWHERE.count(b"x") == 0
+
+
+def test_bytes_that_come_bit_by_bit(pair: Pair) -> None:
+    sender, receiver = pair
+
+    async def both() -> None:
+        gone = asyncio.ensure_future(discard(receiver.fileno(), 300, 5))
+        for _ in range(3):
+            await asyncio.sleep(0.02)
+            assert not gone.done()
+            sender.sendall(b"x" * 100)
+        await gone
+
+    play(both)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_sender_that_goes_ends_it(pair: Pair, reset: bool) -> None:
+    sender, receiver = pair
+    sender.sendall(b"x" * 100)
+    if reset:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sender.close()
+
+    play(lambda: discard(receiver.fileno(), 1000, 5))
+
+
+def test_a_silent_sender_is_waited_for_a_while(pair: Pair) -> None:
+    with pytest.raises(TimeoutError):
+        play(lambda: discard(pair[1].fileno(), 1000, 0.05))
+
+
+def test_nothing_to_come_is_not_waited_for(pair: Pair) -> None:
+    play(lambda: discard(pair[1].fileno(), 0, 5))
