@@ -30,16 +30,22 @@ class Threads(Protocol):
 
 
 class OpenFile:
-    """The OpenBlob port. Closes itself when the last reference goes: a cancelled `open` has nobody who could do it."""
+    """The OpenBlob port. Closes itself when the last reference goes: a cancelled `open` has nobody who could do it.
+
+    `whole` are all its bytes, when they were read already.
+    """
 
     block_bytes = _READ_BYTES
 
     def __init__(self, threads: Threads, descriptor: int, size: int) -> None:
+        self.whole = b""
         self._threads = threads
         self._descriptor: int | None = descriptor
         self.size = size
 
     async def read(self, offset: int, length: int) -> bytes:
+        if self.whole:
+            return self.whole[offset : offset + length]
         descriptor = self._descriptor
         assert descriptor is not None
         return await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))

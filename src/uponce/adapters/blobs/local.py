@@ -67,7 +67,10 @@ class LocalBlobStore(StagingStore):
             descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
         except FileNotFoundError:
             return None
-        return OpenFile(self, descriptor, os.fstat(descriptor).st_size)
+        blob = OpenFile(self, descriptor, os.fstat(descriptor).st_size)
+        if blob.size <= blob.block_bytes:  # in the same trip to the thread
+            blob.whole = os.pread(descriptor, blob.size, 0)
+        return blob
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         folders = (folder for folder in self._shards() if folder.name.startswith(prefix[:2]))

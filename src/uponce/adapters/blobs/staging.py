@@ -4,12 +4,10 @@ Decoders read files, and nothing can be refused for free once it is in a store f
 the disk of its server; a store only says where it goes from there.
 """
 
-import asyncio
 import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,6 +19,7 @@ from uponce.adapters.blobs.gathering import Gathering
 from uponce.adapters.blobs.locks import WHOLE, ask_for, hold
 from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, make_empty
 from uponce.adapters.blobs.stages import FileStage
+from uponce.adapters.threads import Threads
 from uponce.app.ports import Ids, OpenBlob, StoredBlob
 from uponce.core.spans import Span
 from uponce.core.values import Digest
@@ -40,12 +39,12 @@ class StagingStore(ABC):
     def __init__(self, staging: Path, *, ids: Ids, workers: int = WORKERS) -> None:
         self.staging = staging
         self._ids = ids
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="uponce-disk")
+        self._threads = Threads(workers, "uponce-disk")
         self._stages: WeakSet[Gathering] = WeakSet()
         self._prefixes = Prefixes()
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.close()
 
     async def stage(self, key: str | None = None) -> FileStage:
         stage = FileStage(self, self._ids.hex(32) if key is None else checked(key))
@@ -116,7 +115,7 @@ class StagingStore(ABC):
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work; what the operating system refuses becomes one of our errors."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, work)
+        return await self._threads.run(lambda: guarded(work))
 
     async def in_publisher(self, work: Callable[[], T]) -> T:
         return await self.in_thread(work)

@@ -1,14 +1,13 @@
 """Reads: a few threads with connections that cannot write. They see what is durable, and nothing else."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from uponce.adapters.database.sqlite.connection import discard
 from uponce.adapters.database.sqlite.failures import translated
+from uponce.adapters.threads import Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
 
 T = TypeVar("T")
@@ -27,18 +26,17 @@ class Readers:
         self._connect = connect
         self._identify = identify
         self._idle: list[tuple[Hashable, sqlite3.Connection]] = []
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="uponce-database-reader")
+        self._threads = Threads(_THREADS, "uponce-database-reader")
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """The result of the read; DatabaseUnavailable when there is none."""
         try:
-            running = self._threads.submit(self._run, read)
-        except RuntimeError:
+            return await self._threads.run(lambda: self._run(read))
+        except ThreadsEnded:
             raise DatabaseUnavailable("The database is closed. Send the same request again.", retry_after=1) from None
-        return await asyncio.wrap_future(running)
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.close()
         while self._idle:
             discard(self._idle.pop()[1])
 
