@@ -21,7 +21,7 @@ seen: list[str] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/download` is LARGE zeros, `/refuse` refuses unread,
+    """`/download` is LARGE zeros, `/refuse` refuses unread, `/late` after a while,
     `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
@@ -31,14 +31,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/download":
         await _download(send)
         return
-    if path in ("/refuse", "/reset"):
-        respond.LINGER_SECONDS = 30 if path == "/refuse" else 0
+    if path in ("/refuse", "/reset", "/late"):
+        respond.LINGER_SECONDS = 0 if path == "/reset" else 30
+        await asyncio.sleep(0.3 if path == "/late" else 0)
 
         async def counted() -> Message:
             seen.append(f"received for {path}")
             return await receive()
 
         await send_error(scope, counted, send, SignatureUsed("Already used."), body_complete=False)
+        seen.append(f"refused {path}")
         return
     size = await _size(receive)
     if size is None:

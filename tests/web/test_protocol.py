@@ -304,6 +304,22 @@ def test_what_a_refused_client_goes_on_to_write_is_handed_to_nobody(bare: Bare) 
     assert b"received for /refuse" in bare.say(get("/seen", close=True))
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_has_gone_before_it_is_refused_is_no_failure(bare: Bare, reset: bool) -> None:
+    def count() -> int:
+        return bare.say(get("/seen", close=True)).count(b"refused /late")
+
+    before = count()
+    with bare.connect() as client:
+        client.sendall(b"POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhello")
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    until = time.monotonic() + 20
+    while count() == before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert count() == before + 1
+
+
 def test_without_lingering_it_would_meet_a_reset_connection(bare: Bare) -> None:
     """The control of the test above."""
     with pytest.raises((ConnectionResetError, BrokenPipeError)):

@@ -95,7 +95,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
         """Drop what is still to come of a body of `length` bytes, unseen. Nothing more is read from this connection."""
-        if cycle.more_body:
+        if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
             descriptor = self.transport.get_extra_info("socket").fileno()
             await discard(descriptor, length - self._body_bytes, idle_seconds)
