@@ -13,7 +13,7 @@ import typer
 from bench import page as benchmarks
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
-from uponce.core.parameters import SUPPORTED, UNSUPPORTED
+from uponce.core.parameters import OF_DESTROY, SUPPORTED, UNSUPPORTED
 from uponce.core.policy import Limits
 from uponce.web.errors import STATUS
 
@@ -61,12 +61,15 @@ def errors_page() -> str:
 
 def parameters_page() -> str:
     return (
-        "# Upload parameters\n\n"
+        "# Signed parameters\n\n"
         + NOTICE
-        + "Supported. All but `file`, `api_key`, `signature`, `cloud_name` and `resource_type` are signed:\n\n"
+        + "In uploads. All but `file`, `api_key`, `signature`, `cloud_name` and `resource_type` are signed:\n\n"
         + ", ".join(f"`{name}`" for name in SUPPORTED)
         + ".\n\n`stream`, which npm's `upload_stream` sends with presigned options, is not signed and does nothing.\n\n"
-        + "Known to Cloudinary and refused by name for now:\n\n"
+        + "In deletions: "
+        + ", ".join(f"`{name}`" for name in OF_DESTROY)
+        + ". With `invalidate` nothing happens: there is no CDN of ours whose copies could be invalidated.\n\n"
+        + "Known to Cloudinary and refused by name for now, in uploads:\n\n"
         + ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
         + ".\n\nAny other name is refused as unknown. Nothing is ignored silently.\n"
     )

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import run
+from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.app.copy_media import Copying, copy_media
+from uponce.app.destroy import DestroyRequest, destroy
+from uponce.core.values import ResourceType
 
 
 @pytest.fixture
@@ -25,6 +28,11 @@ def target(tmp_path: Path) -> Iterator[LocalBlobStore]:
 def put(world: World, name: str, data: bytes) -> None:
     answer = world.upload(world.sign({"public_id": name}), data, kind="raw")
     assert answer.status == 200, answer
+
+
+def remove(world: World, name: str) -> None:
+    fields = world.sign({"public_id": name}, key=world.server)
+    assert run(destroy(world.services, DestroyRequest("demo", ResourceType.RAW, fields, CALLER)))
 
 
 def copied(store: LocalBlobStore) -> list[bytes]:
@@ -54,6 +62,23 @@ def test_an_asset_that_was_overwritten_since_the_snapshot(
         done = run(copy_media(snapshot, world.blobs, target, renew=snapshot.renew if renewing else None))
     assert copied(target) == ([b"kept", b"two"] if renewing else [b"kept"])
     assert (done.copied, len(done.lost)) == ((2, 0) if renewing else (1, 1))
+
+
+def test_an_asset_that_was_deleted_since_the_snapshot(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+    """It leaves the copy too. Nothing takes its place, although SQLite gives the numbers of rows away again."""
+    for name in ("kept", "one", "two"):
+        put(world, name, name.encode())
+    take(world.path, tmp_path / "copy.db", lambda done, pages: None)
+    remove(world, "one")
+    remove(world, "two")
+    put(world, "later", b"later")
+    put(world, "one", b"one again")
+    with closing(Snapshot(tmp_path / "copy.db", world.path)) as snapshot:
+        done = run(copy_media(snapshot, world.blobs, target, renew=snapshot.renew))
+        left = {digest.sha256 for digest in run(snapshot.digests("")).values()}
+    assert copied(target) == [b"kept"]
+    assert left == {sha256(b"kept").hexdigest()}
+    assert (done.copied, done.lost) == (1, {})
 
 
 def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target: LocalBlobStore) -> None:

@@ -8,7 +8,7 @@ from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, 
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import OutcomeUnknown, Refused, SignatureUsed, UponceError
 from uponce.core.freshness import check_fresh
-from uponce.core.values import Grant, GrantStatus
+from uponce.core.values import AssetName, Grant, GrantStatus
 
 
 async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:
@@ -16,6 +16,41 @@ async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max
     contested = grant("contested", max_uses=max_uses)
     answers = await race(servers, contested, racers)
     assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
+
+
+async def removal(database: Database, grant: Grant, name: AssetName) -> str:
+    """`ok`, `not found`, or the code of the refusal."""
+    try:
+        return "ok" if await database.delete(grant, name, CALLER) else "not found"
+    except UponceError as error:
+        return error.code
+
+
+async def check_one_deletion_or_upload(servers: Sequence[Database], *, racers: int = 24) -> None:
+    """Of concurrent deletions and uploads with one signature exactly one happens, the others are told that it is used.
+
+    Each has an asset, or a name, of its own.
+    """
+    contested, names = grant("contested"), [draft(f"p{number}", blob=f"made-{number}").name for number in range(racers)]
+    for number, name in enumerate(names):
+        if number % 3:
+            made = draft(name.public_id, blob=f"made-{number}")
+            await servers[0].commit(grant(f"made-{number}"), made, CALLER)
+
+    async def one(number: int) -> str:
+        database = servers[number % len(servers)]
+        if number % 3:
+            return await removal(database, contested, names[number])
+        try:
+            await database.commit(contested, draft(names[number].public_id, blob=f"new-{number}"), CALLER)
+        except UponceError as error:
+            return error.code
+        return "ok"
+
+    told = await asyncio.gather(*(one(number) for number in range(racers)))
+    assert sorted(told) == ["ok"] + ["signature_used"] * (racers - 1)
+    there = [await servers[0].find_asset(name) is not None for name in names]
+    assert there == [(number % 3 > 0) != (answer == "ok") for number, answer in enumerate(told)]
 
 
 async def check_repeats_agree(servers: Sequence[Database], *, racers: int = 24, max_uses: int = 1) -> None:

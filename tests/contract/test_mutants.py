@@ -16,20 +16,21 @@ from tests.contract.databases import KEY, WINDOW, PlainBox, SteppedClock, grant
 from tests.contract.guarantees import (
     answers_of,
     check_answers_are_true,
+    check_one_deletion_or_upload,
     check_one_winner,
     check_purge_forgets_nothing_usable,
     check_repeats_agree,
     check_wider_window_revives_nothing,
 )
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.sqlite import SqliteDatabase, replies
+from uponce.adapters.database.sqlite import SqliteDatabase, catalog, ledger, replies
 from uponce.adapters.database.sqlite import database as sqlite_module
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.writer import Outcome, Waiting, Writer, _attempt
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import OutcomeUnknown
 from uponce.core.refusals import refusal_of
-from uponce.core.values import UNLIMITED_USES, Caller, Grant
+from uponce.core.values import UNLIMITED_USES, Asset, AssetName, Caller, Grant
 
 
 class LookFirst:
@@ -49,6 +50,17 @@ class SelectThenInsert(LookFirst, SqliteDatabase):
 
 class SelectThenInsertOnPostgres(LookFirst, PostgresDatabase):
     pass
+
+
+class DropThenSpend(SqliteDatabase):
+    """Drops the row, and spends in a transaction of its own."""
+
+    async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
+        asset = await self.find_asset(name)
+        if asset is not None:
+            await self._writer.run(lambda connection: catalog.drop(connection, asset))
+            await self._writer.run(lambda connection: ledger.spend(connection, grant, self._clock.now()))
+        return asset
 
 
 class ReplyAfterCommit(SqliteDatabase):
@@ -159,6 +171,16 @@ def test_select_then_insert_spends_twice(tmp_path: Path, count: int) -> None:
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
     asyncio.run(check_one_winner(servers))
+    _close(servers)
+
+
+def test_a_deletion_that_spends_after_it_deletes_more_than_one(tmp_path: Path) -> None:
+    servers = _servers(tmp_path / "mutant.db", SteppedClock(), DropThenSpend)
+    with pytest.raises(AssertionError):
+        asyncio.run(check_one_deletion_or_upload(servers))
+    _close(servers)
+    servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
+    asyncio.run(check_one_deletion_or_upload(servers))
     _close(servers)
 
 

@@ -110,6 +110,18 @@ def test_a_presigned_stream_works_once(server: Server, node: str, package: str, 
     assert (second["error"]["http_code"], second["error"]["code"]) == (400, "signature_used")
 
 
+def test_destroy(server: Server, node: str, package: str, media: Path) -> None:
+    """With the server's key: `ok`, then `not found`. With the browser's: refused, and the SDK says so."""
+    got = run(node, server.urls[1], "destroy.cjs", package, media / "cat.jpg")
+    assert got["told"] == [{"result": "ok"}, {"result": "not found"}]
+    assert server.get(got["url"]).status == 404
+
+    kept = run(node, server.urls[0], "destroy.cjs", package, media / "dance.gif")
+    assert {told["error"]["http_code"] for told in kept["told"]} == {401}
+    assert all("never delete" in told["error"]["message"] for told in kept["told"])
+    assert server.get(kept["url"]).data == (media / "dance.gif").read_bytes()
+
+
 def test_signed_delivery_urls(server: Server, node: str, package: str, media: Path) -> None:
     fields = server.signed({"type": "authenticated", "public_id": f"secret/{package}"})
     assert server.post(fields, (media / "cat.jpg").read_bytes()).status == 200

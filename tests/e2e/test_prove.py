@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import json
+import re
 import signal
 import socket
 import ssl
@@ -17,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.commands import Done, uponce
+from tests.e2e.commands import Done, beside, printed, uponce
 from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
+from tests.faults.audit import count
 from tests.server import Server
 from uponce.cli.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
 from uponce.cli.prove.exchange import NO_REPLY, Reply
@@ -45,7 +47,7 @@ def broken(report: dict[str, Any]) -> set[str]:
 
 
 def test_it_holds_here(tmp_path: Path) -> None:
-    """Two processes; the report says what it sent, and that nothing could be removed."""
+    """Two processes; the report says what it sent, and that this key may remove nothing."""
     with Server(tmp_path / "data", workers=2) as server:
         done, report = prove(server.urls[0])
     assert done.code == 0, done.stderr
@@ -56,7 +58,21 @@ def test_it_holds_here(tmp_path: Path) -> None:
     assert 60 < report["requests"] <= MOST_REQUESTS + 1
     assert report["clean_up"]["removed"] == 0
     assert set(report["clean_up"]["left"]) > {f"{report['folder']}/1"}
+    assert "upload scope: its signatures upload, and never delete" in report["clean_up"]["why"]
     assert "files remain under" in done.stderr
+
+
+def test_with_a_key_that_may_delete_nothing_remains(tmp_path: Path) -> None:
+    """Its signatures work once, for uploads and for deletions."""
+    with Server(tmp_path / "data") as server:
+        words = ("--cloud", server.cloud, "--uses", "once", "--scope", "all")
+        (url,) = re.findall(r"cloudinary://\S+", printed(beside(server, "keys", "create", *words)))
+        done, report = prove(url)
+        assert done.code == 0, done.stderr
+        assert (report["verdict"], report["clean_up"]["left"]) == ("holds", [])
+        assert report["clean_up"]["removed"] > 20
+        assert count(server.data_dir, "assets") == 0
+        assert not list(server.data_dir.glob("media/blobs/*/*"))
 
 
 def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
@@ -75,6 +91,7 @@ def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
 def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server:
         done, report = prove(server.urls[1])
+        assert count(server.data_dir, "assets") == 0, "what it has stored it has removed"
     assert done.code == 1
     assert broken(report) == {
         "... once",
@@ -85,7 +102,7 @@ def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_good_server_that_is_not_ours(chunked: bool) -> None:
-    """All that was stored is removed, by a call that it has and ours has not."""
+    """All that was stored is removed."""
     with running(Foreign(chunked=chunked)) as foreign:
         done, report = prove_foreign(foreign)
     assert done.code == 0, done.stderr

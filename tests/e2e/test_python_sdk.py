@@ -194,6 +194,25 @@ def test_upload_large_of_a_file_of_one_chunk(server: Server, key: Key, media: Pa
     assert delivered(server, answer) == (media / "walk.mp4").read_bytes()
 
 
+@pytest.mark.parametrize(("name", "kind"), [("cat.jpg", "image"), ("walk.mp4", "video"), ("note.txt", "raw")])
+def test_destroy(server: Server, media: Path, name: str, kind: str) -> None:
+    """`ok` and the bytes are gone, `not found` the second time; the name can be used again."""
+    with_server, where = options(server, server.server), {"resource_type": kind, "type": "upload"}
+    answer = uploader.upload(str(media / name), public_id=f"doomed-{name}", **where, **with_server)
+    told = [uploader.destroy(answer["public_id"], invalidate=True, **where, **with_server) for _ in range(2)]
+    assert [answer["result"] for answer in told] == ["ok", "not found"]
+    assert server.get(answer["secure_url"]).status == 404
+    again = uploader.upload(str(media / name), public_id=f"doomed-{name}", **where, **with_server)
+    assert delivered(server, again) == (media / name).read_bytes()
+
+
+def test_a_key_for_browsers_destroys_nothing(server: Server, media: Path) -> None:
+    answer = uploader.upload(str(media / "cat.jpg"), **options(server, server.browser))
+    with pytest.raises(AuthorizationRequired, match=r"upload scope: its signatures upload, and never delete"):
+        uploader.destroy(answer["public_id"], **options(server, server.browser))
+    assert delivered(server, answer) == (media / "cat.jpg").read_bytes()
+
+
 def test_a_wrong_secret_says_what_had_to_be_signed(server: Server, media: Path) -> None:
     wrong = options(server, server.browser) | {"api_secret": "wrong"}
     with pytest.raises(AuthorizationRequired, match=r"^Invalid Signature [0-9a-f]{40}\. String to sign - 'folder=x&"):

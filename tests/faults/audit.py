@@ -87,7 +87,7 @@ def _lost(assets: dict[str, tuple[str, str, str]], receipts: Iterable[Receipt]) 
 
 
 def _double(place: Place) -> Iterable[str]:
-    spends = "SELECT grant_key, count(*) AS spends FROM audit WHERE event = 'spent' GROUP BY grant_key"
+    spends = "SELECT grant_key, count(*) AS spends FROM audit WHERE event IN ('spent', 'deleted') GROUP BY grant_key"
     for key, uses, spent in place.rows(
         f"SELECT grant_key, uses, coalesce(spends, 0) FROM grants LEFT JOIN ({spends}) AS spent USING (grant_key) "
         f"WHERE uses > 1 OR uses != coalesce(spends, 0)"

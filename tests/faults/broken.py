@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
+from tests.faults.bytes_first import bytes_first
 from uponce.adapters.database.sqlite import SqliteDatabase, ledger
-from uponce.app import authorise, upload
+from uponce.app import authorise, destroy, upload
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
@@ -68,4 +69,5 @@ def variants() -> dict[str, Broken]:
         "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
         "blob discarded on success": Broken(patch.object(upload, "_settle", settle_and_tidy)),
         "commit before publish": Broken(patch.object(upload, "_settle", commit_then_publish)),
+        "bytes deleted before the row": Broken(patch.object(destroy, "_settle", bytes_first)),
     }

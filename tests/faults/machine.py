@@ -29,9 +29,12 @@ from tests.faults.reference import KEPT, SKEW, WINDOW, Reference, Signature
 from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.browse import show_signed
+from uponce.app.destroy import DestroyRequest, destroy_as
 from uponce.app.manage_keys import rotate_key, set_up
 from uponce.app.revoke import revoke_signed
 from uponce.app.sweep import sweep
+from uponce.core.errors import UponceError
+from uponce.core.values import ResourceType
 
 T = TypeVar("T")
 
@@ -77,7 +80,7 @@ class Machine(RuleBasedStateMachine):
         self.process = self.start_process()
         self.looking = sqlite3.connect(self.root / "uponce.db", isolation_level=None)
         self.wipe()
-        self.key, _ = self.run(set_up(self.process.services, CLOUD))
+        self.key, self.server = self.run(set_up(self.process.services, CLOUD))
         self.model = Reference(self.clock, {self.key.secrets[0]: inf})
 
     # What people do.
@@ -144,12 +147,13 @@ class Machine(RuleBasedStateMachine):
             assert seen.record.status == signature.row
 
     @precondition(lambda self: self.model.assets)
-    @rule(pick=picks)
-    def delete(self, pick: int) -> None:
-        """The row goes; its bytes are the sweeper's."""
-        name = sorted(self.model.assets)[pick % len(self.model.assets)]
-        del self.model.assets[name]
-        self.looking.execute("DELETE FROM assets WHERE public_id = ?", (name,))
+    @rule(name=st.sampled_from("ab"))
+    def delete(self, name: str) -> None:
+        expected = self.model.verdict_on_deletion(name)
+        if expected == "ok":
+            self.model.delete(name)
+        assert self.run(self.delete_now(name)) == expected
+        self.tally[f"deletions: {expected}"] += 1
 
     @precondition(lambda self: self.has_begun and self.rotations < MOST_ROTATIONS)
     @rule(overlap=st.sampled_from((WINDOW, WINDOW, 0)))
@@ -212,6 +216,16 @@ class Machine(RuleBasedStateMachine):
             self.tally["crashes at the commit"] += 1
             self.recover()
 
+    @precondition(lambda self: self.model.assets)
+    @rule(name=st.sampled_from("ab"), moment=st.sampled_from(("before_commit", "after_commit")))
+    def crash_at_deletion(self, name: str, moment: str) -> None:
+        if moment == "after_commit" and self.model.verdict_on_deletion(name) == "ok":
+            self.model.delete(name)
+        setattr(self.process.life, moment, self.process.life.die)
+        result = self.run(self.delete_now(name))
+        self.tally["crashes amid deletions"] += result in LOST
+        self.recover()
+
     @precondition(lambda self: self.live)
     @rule(pick=picks)
     def sweep_at_commit(self, pick: int) -> None:
@@ -248,9 +262,10 @@ class Machine(RuleBasedStateMachine):
             findings = examine(self.root)
             assert not (findings.lost or findings.orphans or findings.hollow), findings
             # A purged grant has left the ledger, but not the audit.
-            assert self.model.watermark > -inf or not findings.double, findings
-            twice = "SELECT count(*) FROM audit WHERE event = 'spent' GROUP BY grant_key HAVING count(*) > 1"
-            assert self.looking.execute(twice).fetchone() is None
+            forgot = max(self.model.watermark, self.model.forgotten_deletions)
+            assert forgot > -inf or not findings.double, findings
+            twice = "audit WHERE event IN ('spent', 'deleted') GROUP BY grant_key HAVING count(*) > 1"
+            assert self.looking.execute(f"SELECT count(*) FROM {twice}").fetchone() is None
         finally:
             self.process.life.alive = False
             self.process.end()
@@ -341,6 +356,14 @@ class Machine(RuleBasedStateMachine):
         setattr(life, moment, None)
         self.tally[result] += 1
         return result
+
+    async def delete_now(self, name: str) -> str:
+        fields = {"public_id": name, "nonce": self.process.services.ids.hex(20)}
+        request = DestroyRequest(CLOUD, ResourceType.RAW, fields, CALLER)
+        try:
+            return "ok" if await destroy_as(self.process.services, self.server, request) else "not found"
+        except UponceError as error:
+            return error.code
 
     async def revoke_now(self, signature: Signature, spelling: str) -> None:
         record = await revoke_signed(self.process.services, self.key, self.fields(signature, spelling), CALLER)

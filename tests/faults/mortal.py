@@ -82,12 +82,13 @@ class MortalDatabase:
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **named: Any) -> Any:
             self._life.check()
-            if name != "commit":
-                return await getattr(self._real, name)(*args, **named)
+            real = getattr(self._real, name)
+            if name not in ("commit", "delete"):
+                return await real(*args, **named)
             await self._pass("before_commit")
-            committed = await self._real.commit(*args, **named)
+            done = await real(*args, **named)
             await self._pass("after_commit")
-            return committed
+            return done
 
         return call
 

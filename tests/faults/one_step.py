@@ -3,6 +3,7 @@
     python -m tests.faults.one_step DATA_DIR revoke FIELDS_AS_JSON
     python -m tests.faults.one_step DATA_DIR purge
     python -m tests.faults.one_step DATA_DIR rotate API_KEY
+    python -m tests.faults.one_step DATA_DIR delete PUBLIC_ID
 
 `done` is printed when the step is acknowledged.
 """
@@ -10,15 +11,18 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from tests.faults.one_upload import NumberedIds, acknowledge, services_of
 from tests.faults.operator import settings
+from uponce.app.destroy import DestroyRequest, destroy_as
 from uponce.app.manage_keys import rotate_key
 from uponce.app.revoke import revoke_signed
 from uponce.app.services import Services
 from uponce.core.errors import NotFound
-from uponce.core.values import Caller
+from uponce.core.values import Caller, KeyScope, ResourceType
 from uponce.wiring import DAY, opened
 
 CALLER = Caller("192.0.2.2", "request-2")
@@ -40,7 +44,19 @@ async def rotate(services: Services, argument: str) -> None:
     await rotate_key(services, argument)
 
 
-STEPS = {"revoke": revoke, "purge": purge, "rotate": rotate}
+async def delete(services: Services, public_id: str) -> bool:
+    """Whether there was such an asset; by the server's key, whose signatures are unlimited."""
+    (key,) = (key for key in await services.database.list_keys() if key.scope is KeyScope.ALL)
+    fields = {"public_id": public_id, "nonce": services.ids.hex(20)}
+    return await destroy_as(services, key, DestroyRequest(key.cloud, ResourceType.RAW, fields, CALLER))
+
+
+STEPS: dict[str, Callable[[Services, str], Coroutine[Any, Any, object]]] = {
+    "revoke": revoke,
+    "purge": purge,
+    "rotate": rotate,
+    "delete": delete,
+}
 
 
 def main(data_dir: str, step: str, argument: str = "") -> None:

@@ -32,6 +32,9 @@ class Reference:
     watermark: float = -inf
     signatures: list[Signature] = field(default_factory=list)
     assets: dict[str, bytes] = field(default_factory=dict)
+    deletions: list[int] = field(default_factory=list)
+    """Timestamps of those that the ledger remembers: they are signed by another key, unlimited, each with a nonce."""
+    forgotten_deletions: float = -inf
 
     def verdict(self, signature: Signature) -> str:
         """On an upload that begins now."""
@@ -63,6 +66,16 @@ class Reference:
             signature.row = "revoked"
         return signature.row
 
+    def verdict_on_deletion(self, name: str) -> str:
+        """Of one that is signed now."""
+        if int(self.clock.time) <= self.forgotten_deletions:
+            return "stale_request"
+        return "ok" if name in self.assets else "not found"
+
+    def delete(self, name: str) -> None:
+        del self.assets[name]
+        self.deletions.append(int(self.clock.time))
+
     def rotate(self, secret: str, overlap: int) -> None:
         current = next(known for known, until in self.secrets.items() if until == inf)
         self.secrets = {current: self.clock.time + overlap, secret: inf}
@@ -72,3 +85,6 @@ class Reference:
             if signature.row != "unused" and signature.timestamp + KEPT < self.clock.time:
                 self.watermark = max(self.watermark, signature.timestamp)
                 signature.row = "unused"
+        over = [at for at in self.deletions if at + KEPT < self.clock.time]
+        self.forgotten_deletions = max([self.forgotten_deletions, *over])
+        self.deletions = [at for at in self.deletions if at not in over]

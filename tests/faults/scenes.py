@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults.audit import Receipt, count
+from tests.faults.one_step import delete
 from tests.faults.one_upload import FIRST, SECOND, THIRD, ask_again, send, services_of, try_again
 from tests.faults.operator import settings
 from tests.faults.strace import STRACE
@@ -130,7 +131,13 @@ def rotating(folder: Path) -> Scene:
     return Scene("a key rotation", folder, fields, (STEP, "rotate", fields["api_key"]), _judge_rotation)
 
 
-IN_ONE_REQUEST = (uploading, repeating, overwriting, sweeping, revoking, purging, rotating)
+def deleting(folder: Path, module: str = STEP) -> Scene:
+    """Of the only asset there is."""
+    _, spent = origin_in(folder, "dog")
+    return Scene("a delete", folder, spent, (module, "delete", "cat"), _judge_delete, assets=0)
+
+
+IN_ONE_REQUEST = (uploading, repeating, overwriting, sweeping, revoking, purging, rotating, deleting)
 
 
 def origin_in(data_dir: Path, public_id: str) -> tuple[Fields, Fields]:
@@ -203,6 +210,24 @@ def _judge_rotation(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator
     answers = [try_again(data_dir, fields) for fields in (scene.fields, newest)]
     if answers != ["ok", "ok"]:
         yield f"the old and the newest secret got {answers}"
+
+
+def _judge_delete(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
+    """What is acknowledged is gone and stays gone; the same again finds it as it is, and what made it stays used.
+
+    Rows and bytes are compared by the auditor, before the other try and after it.
+    """
+    there = count(data_dir, "assets")
+    if acknowledged and there:
+        yield f"after {acknowledged} the asset is still there"
+    with opened(settings(data_dir)) as backend:
+        found = asyncio.run(delete(services_of(backend, RandomIds()), scene.command[-1]))
+    if found != (there == 1):
+        yield f"of {there} assets the other try found {found}"
+    if count(data_dir, "assets") != scene.assets or count(data_dir, "grants WHERE uses = 1") != 2:
+        yield "the signatures of one upload and of one deletion must be used, and no asset be left"
+    if (answer := try_again(data_dir, scene.fields)) != "signature_used":
+        yield f"after the deletion the signature that had made the asset got {answer}"
 
 
 def digest(data: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.campaigns.points import is_staged, points, run, sampled, strike_all
-from tests.faults.scenes import Scene, overwriting
+from tests.faults.scenes import Scene, deleting, overwriting
 from tests.faults.scenes_in_parts import last_chunk, last_patch
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
@@ -27,13 +27,25 @@ def test_a_sample_of_all_points() -> None:
 
 @pytest.mark.parametrize("most", SAMPLES)
 def test_an_overwrite_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
-    tally, scene = Tally(), overwriting(tmp_path / "origin")
-    every = sampled(points(scene, tmp_path / "watched"), most)
+    calls = strike(tmp_path, overwriting(tmp_path / "origin"), most)
+    assert {"writev", "fsync", "rename", "pwrite64", "fdatasync", "unlink"} <= calls
+
+
+@pytest.mark.parametrize("most", SAMPLES)
+def test_a_delete_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
+    """Acknowledged, it is gone and stays gone; row and bytes agree; what made the asset stays spent."""
+    calls = strike(tmp_path, deleting(tmp_path / "origin"), most)
+    assert {"pwrite64", "fdatasync", "unlink"} <= calls
+
+
+def strike(tmp_path: Path, scene: Scene, most: int | None) -> set[str]:
+    """Nothing is broken by a kill at any of so many points; the system calls before which it struck."""
+    tally, every = Tally(), sampled(points(scene, tmp_path / "watched"), most)
     strike_all(tmp_path, [(scene, point) for point in every], tally, math.inf)
     print(f"{tally.inside} points, {tally.violations} with violations")
     assert not tally.violations, tally.notes
     assert tally.inside == len(every)
-    assert {"writev", "fsync", "rename", "pwrite64", "fdatasync", "unlink"} <= {point.call for point in every}
+    return {point.call for point in every}
 
 
 @pytest.mark.parametrize("scene_of", [last_chunk, last_patch])

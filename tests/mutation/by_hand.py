@@ -21,6 +21,8 @@ SUITES = (SQLITE, POSTGRES, CORE)
 
 _LEDGER, _POSTGRES = "adapters/database/sqlite/ledger.py", "adapters/database/postgres/ledger.py"
 _CATALOG, _SERIES = "adapters/database/sqlite/catalog.py", "adapters/database/sqlite/series.py"
+_DELETING, _POSTGRES_DELETING = (f"adapters/database/{engine}/deleting.py" for engine in ("sqlite", "postgres"))
+_POSTGRES_CATALOG = "adapters/database/postgres/catalog.py"
 _LEAST = "min(max_uses, excluded.max_uses)"
 _POSTGRES_LEAST = "least(present.max_uses, excluded.max_uses)"
 _SPEND_WHERE = f"WHERE uses < {_LEAST} AND revoked_at IS NULL\n"
@@ -118,6 +120,21 @@ _ON_SQLITE: Sequence[_Row] = [
     ("digests begin after the prefix", _CATALOG, "blob_key >= ? AND", "blob_key > ? AND"),
     ("digests of all that come after the prefix", _CATALOG, " AND blob_key < ?", " AND ? != ''"),
     ("an overwrite keeps the old blob", "adapters/database/rows.py", '    "blob_key",\n    "bytes"', '    "bytes"'),
+    ("a deletion spends nothing", _DELETING, "    ledger.spend(connection, grant, now, by=_BY)\n", ""),
+    ("a deletion asks for no key", _DELETING, "    ledger.check_key(connection, grant)\n", ""),
+    (
+        "a deletion that finds nothing overlooks that its signature is spent",
+        _DELETING,
+        "        check_usable(ledger.find(connection, grant.key), grant, by=_BY)\n",
+        "",
+    ),
+    ("a deletion drops every asset", _CATALOG, "FROM assets WHERE asset_id = ?", "FROM assets WHERE ? != ''"),
+    (
+        "a deletion is no use in the audit",
+        "adapters/database/sqlite/checks.py",
+        "event IN ('spent', 'deleted')",
+        "event = 'spent'",
+    ),
     ("series are counted over all keys", _SERIES, '"series WHERE api_key = ?"', "\"series WHERE ? != ''\""),
     ("a name of a series is shared by clouds", _SERIES, '"cloud = ? AND api_key', "\"? != '' AND api_key"),
     (
@@ -145,6 +162,19 @@ _ON_POSTGRES: Sequence[_Row] = [
     ("a spend forgets the stricter policy", _POSTGRES, f"  max_uses = {_POSTGRES_LEAST},\n", ""),
     ("a revocation takes back what is used up", _POSTGRES, "WHERE present.uses < present.max_uses AND", "WHERE"),
     ("a purge drops everything", _POSTGRES, "WHERE keep_until < %(before)s", "WHERE %(before)s > 0"),
+    (
+        "a deletion asks for no use that is left",
+        _POSTGRES_DELETING,
+        "if await spent.fetchone() is None:",
+        "if await spent.fetchone() == ():",
+    ),
+    ("a deletion locks no name", _POSTGRES_DELETING, "[locks.of_name(name)]", "[]"),
+    (
+        "a deletion drops every asset",
+        _POSTGRES_CATALOG,
+        "FROM assets WHERE asset_id = %s",
+        "FROM assets WHERE %s != ''",
+    ),
     ("a watermark is lowered", _POSTGRES, "SET watermark = greatest(watermark, %s)", "SET watermark = %s"),
     ("a revoked key commits", _POSTGRES, "ANY(%s::text[]) AND revoked_at IS NULL", "ANY(%s::text[])"),
 ]

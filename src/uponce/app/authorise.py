@@ -1,6 +1,6 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from uponce.app.services import Services
@@ -45,13 +45,18 @@ class Verified:
     signer: Signer
 
 
-async def verify_signed(services: Services, cloud: str, params: Mapping[str, str]) -> Verified:
-    """Collected parameters → whose grant they are. Forged or altered ones raise and leave no trace."""
+async def verify_signed(
+    services: Services, cloud: str, params: Mapping[str, str], names: Collection[str] | None = None
+) -> Verified:
+    """Collected parameters → whose grant they are. Forged or altered ones raise and leave no trace.
+
+    `names` are the parameters that the call knows; by default an upload's.
+    """
     _require_credentials(params)
     key = await _find_key(services, cloud, params)
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
-    spec = read_parameters(params)
+    spec = read_parameters(params, names)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
@@ -130,6 +135,10 @@ def _require_credentials(params: Mapping[str, str]) -> None:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if "api_key" not in params and "signature" not in params:
         raise MissingParameter("Upload preset must be specified when using unsigned upload")
+    require_credentials(params)
+
+
+def require_credentials(params: Mapping[str, str]) -> None:
     for name in CREDENTIALS:
         if name not in params:
             raise MissingParameter(f"Missing required parameter - {name}")

@@ -1,6 +1,6 @@
 """Mint a signature: what a back end without an SDK asks for, and the command line does offline."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
@@ -15,12 +15,19 @@ NONCE_LENGTH = 20
 
 
 def mint(
-    key: ApiKey, params: Mapping[str, str], *, clock: Clock, ids: Ids, algorithm: Algorithm = Algorithm.SHA256
+    key: ApiKey,
+    params: Mapping[str, str],
+    *,
+    clock: Clock,
+    ids: Ids,
+    algorithm: Algorithm = Algorithm.SHA256,
+    names: Collection[str] | None = None,
 ) -> dict[str, str]:
     """The parameters with timestamp, nonce, signature and api_key: the fields to post.
 
     A timestamp in `params` is kept; a nonce is added for a key whose signatures work once, so that two
     signatures of one second differ. Wrong parameters are refused here rather than at the upload.
+    `names` are those that the call knows; by default an upload's.
     """
     for name in params:
         if name in UNSIGNED:
@@ -29,7 +36,7 @@ def mint(
     fields.setdefault("timestamp", str(int(clock.now())))
     if key.uses is KeyUses.ONCE:
         fields.setdefault("nonce", ids.base36(NONCE_LENGTH))
-    check_lifetime(read_parameters(fields), key)
+    check_lifetime(read_parameters(fields, names), key)
     refuse_ambiguous_escapes(fields)
     parse_timestamp(fields["timestamp"])
     permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]

@@ -52,7 +52,7 @@ class GrantRefused(Refused):
 
 
 class SignatureUsed(GrantRefused):
-    """The signature was already used by an upload that completed."""
+    """The signature was already used by an upload, or a deletion, that completed."""
 
     code = "signature_used"
 

@@ -1,11 +1,11 @@
-"""The upload parameters: which exist, how each value is read, what each becomes.
+"""The signed parameters: which exist, how each value is read, what each becomes.
 
-A parameter is supported (the table `_READERS`), known to Cloudinary but not supported yet (`UNSUPPORTED`), or
-unknown. The last two are refused by name: nothing is silently ignored.
+A parameter is supported (for an upload `SUPPORTED`, for a deletion `OF_DESTROY`), known to Cloudinary but not supported
+yet (`UNSUPPORTED`), or unknown. The last two are refused by name: nothing is silently ignored.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -53,9 +53,12 @@ class UploadSpec:
     max_uses: int | None = None
 
 
-def read_parameters(params: Mapping[str, str]) -> UploadSpec:
-    """Collected parameters → UploadSpec, or an error that names the parameter, the value and the cure."""
-    _refuse_foreign(params)
+def read_parameters(params: Mapping[str, str], names: Collection[str] | None = None) -> UploadSpec:
+    """Collected parameters → UploadSpec, or an error that names the parameter, the value and the cure.
+
+    `names` are those that the call knows; by default an upload's.
+    """
+    _refuse_foreign(params, SUPPORTED if names is None else names)
     values: dict[str, Any] = {name: read(name, params[name]) for name, read in _READERS.items() if name in params}
     naming = Naming(**{name: values.pop(name) for name in _NAMING if name in values})
     for name in _ACCEPTED_ONLY:
@@ -63,9 +66,9 @@ def read_parameters(params: Mapping[str, str]) -> UploadSpec:
     return UploadSpec(naming=naming, **values)
 
 
-def _refuse_foreign(params: Mapping[str, str]) -> None:
+def _refuse_foreign(params: Mapping[str, str], names: Collection[str]) -> None:
     for name in params:
-        if name in _READERS or name in UNSIGNED:
+        if name in names or name in UNSIGNED:
             continue
         if name in UNSUPPORTED:
             raise UnsupportedParameter(f"Parameter {name} is not supported by this server yet. Sign without it.")
@@ -200,12 +203,16 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "sha256": _sha256,
     "origin": _origins,
     "max_uses": partial(_positive, limit=MAX_USES),
+    "invalidate": _boolean,
 }
 _NAMING = ("public_id", "public_id_prefix", "folder", "use_filename", "unique_filename", "filename_override")
-# Part of what is signed, with no meaning of their own: the timestamp is read by freshness, a nonce just varies.
-_ACCEPTED_ONLY = ("timestamp", "nonce")
+# Part of what is signed, with no meaning of their own: the timestamp is read by freshness, a nonce just varies, and
+# there is no CDN of which copies could be invalidated.
+_ACCEPTED_ONLY = ("timestamp", "nonce", "invalidate")
 
-SUPPORTED = tuple(_READERS)
+OF_DESTROY = ("timestamp", "public_id", "type", "invalidate", "nonce", "valid_for")
+SUPPORTED = tuple(name for name in _READERS if name != "invalidate")
+OF_ANY_CALL = tuple(_READERS)
 
 
 def check_route(params: Mapping[str, str], cloud: str, requested: ResourceType | None) -> None:

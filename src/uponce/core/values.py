@@ -181,7 +181,10 @@ class GrantRecord:
 
 
 class AuditEvent(StrEnum):
+    """SPENT and DELETED are each one use: an asset was made, or deleted."""
+
     SPENT = "spent"
+    DELETED = "deleted"
     REFUSED = "refused"
     REVOKED = "revoked"
 

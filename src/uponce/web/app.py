@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from uponce.app.services import Services
 from uponce.core.errors import MalformedRequest, NotFound, UponceError
 from uponce.core.values import ResourceType
-from uponce.web import delivery, signatures, upload
+from uponce.web import delivery, destroy, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.respond import send_error, send_json
@@ -27,8 +27,8 @@ _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Range
 
 
 def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -> "App":
-    """The ASGI application. Uploads and deliveries may come from any origin, without credentials; the signature
-    endpoints may not be called across origins at all."""
+    """The ASGI application. Uploads and deliveries may come from any origin, without credentials; deletions and
+    the signature endpoints may not be called across origins at all."""
     signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
     uploads = tus.TusEndpoint(services, public_url)
     originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
@@ -37,6 +37,7 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
             "/v1_1/{cloud}/{resource_type}/upload",
             cors(upload.METHODS, upload.UploadEndpoint(services, public_url)),
         ),
+        Route("/v1_1/{cloud}/{resource_type}/destroy", Only(destroy.METHODS, destroy.DestroyEndpoint(services))),
         *(Route(f"/tus/{{cloud}}{end}", cors(tus.METHODS, uploads, tus.EXPOSED)) for end in ("", "/")),
         Route("/tus/{cloud}/{signature}/{upload}", cors(tus.UPLOAD_METHODS, uploads, tus.EXPOSED)),
         Route("/v1_1/{cloud}/signatures", signature),

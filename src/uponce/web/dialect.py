@@ -25,6 +25,11 @@ def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
     return answer
 
 
+def destroy_answer(existed: bool) -> Json:
+    """The body of a deletion, also of what was not there: 200 in both cases."""
+    return {"result": "ok" if existed else "not found"}
+
+
 def chunk_answer(outcome: Uploaded | Series, base_url: str) -> Json:
     """The body of an answer to a chunk.
 

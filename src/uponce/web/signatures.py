@@ -1,11 +1,8 @@
 """The signature endpoints, behind HTTP Basic: status of one, list, revoke, sign."""
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from uponce.app.authenticate import authenticate
 from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
@@ -13,18 +10,17 @@ from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.canonical import collect
-from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, NotFound
+from uponce.core.errors import InvalidParameter, NotFound
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
 from uponce.web.respond import Answer, answer_json
+from uponce.web.small import basic_credentials, body_fields
 
 METHODS = ("GET", "POST")
-_MAX_BODY = 256 * 1024
 _MAX_PAGE = 500
-_PARAMETERS = msgspec.json.Decoder(dict[str, str | int])
 
 
 class SignaturesEndpoint:
@@ -49,10 +45,10 @@ class SignaturesEndpoint:
 
     async def _answer(self, scope: Scope, body: Body) -> dict[str, Any]:
         head = read_head(scope)
-        api_key, secret = _basic(head.get("authorization"))
+        api_key, secret = basic_credentials(head.get("authorization"))
         key = await authenticate(self._services, scope["path_params"]["cloud"], api_key, secret)
         action = scope["path_params"].get("action", "")
-        fields = collect([*parse_query(scope["query_string"]), *await _body_fields(head, body)])
+        fields = collect([*parse_query(scope["query_string"]), *await body_fields(head, body)])
         if scope["method"] == "GET":
             return await (self._one(key, action) if action else self._page(key, fields))
         if action == "status":
@@ -88,34 +84,6 @@ class SignaturesEndpoint:
         signed = mint(key, options, clock=self._services.clock, ids=self._services.ids, algorithm=algorithm)
         url = f"{base}/v1_1/{key.cloud}/auto/upload"
         return {"id": grant_id(key, signed), "upload_url": url, "fields": signed}
-
-
-def _basic(authorization: str) -> tuple[str, str]:
-    scheme, _, encoded = authorization.partition(" ")
-    try:
-        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except ValueError:  # not base64, not ASCII, not UTF-8
-        user = colon = password = ""
-    if scheme.lower() != "basic" or not colon:
-        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
-    return user, password
-
-
-async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
-    """An urlencoded body or a flat JSON object of texts and numbers."""
-    data = await body.read(_MAX_BODY)
-    if not data:
-        return ()
-    media_type = head.get("content-type").partition(";")[0].strip().lower()
-    if media_type == "application/x-www-form-urlencoded":
-        return parse_query(data)
-    if media_type != "application/json":
-        raise MalformedRequest("Send the fields as application/x-www-form-urlencoded or application/json.")
-    try:
-        parsed = _PARAMETERS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise MalformedRequest("The body must be one flat JSON object of texts and whole numbers.") from None
-    return tuple((name, str(value)) for name, value in parsed.items())
 
 
 def _status(text: str | None) -> GrantStatus | None:

@@ -1,6 +1,6 @@
 """SIGKILL before every system call with which a step changes anything on the disk: an upload, one that may be asked
-for again, an overwrite, a recovery sweep, a revocation, a purge, the rotation of a key; the first, a middle and the
-last chunk of an upload; its creation by tus, and the first, a middle and the last PATCH.
+for again, an overwrite, a recovery sweep, a revocation, a purge, the rotation of a key, a deletion; the first, a middle
+and the last chunk of an upload; its creation by tus, and the first, a middle and the last PATCH.
 
 A point is a path, a call and a number; the call itself never happens, so that the points before and after it are
 two. Each kill starts from a copy of one folder and ends with a recovery, an audit and another try.
@@ -19,7 +19,7 @@ from tests.faults.audit import Findings, examine
 from tests.faults.one_upload import BLOB_KEY
 from tests.faults.operator import check, recover
 from tests.faults.report import Report
-from tests.faults.scenes import IN_ONE_REQUEST, Point, Scene, overwriting, repeating
+from tests.faults.scenes import IN_ONE_REQUEST, Point, Scene, deleting, overwriting, repeating
 from tests.faults.scenes_in_parts import IN_PARTS, middle_chunk
 from tests.faults.strace import ABSENT, can_trace, highest_counts, touched_paths
 from tests.faults.tally import Tally
@@ -29,6 +29,7 @@ CALLS = (
     "unlinkat link mkdir chmod fchmod"
 ).split()
 MUTANTS = ("commit_before_publish", "answer_before_commit")
+DELETING_MUTANTS = ("bytes_before_row", "deleted_before_commit")
 SCENES: tuple[Callable[[Path], Scene], ...] = (*IN_ONE_REQUEST, *IN_PARTS)
 JOBS = 2
 FEWEST = 8  # points of each lane, however late it is
@@ -45,6 +46,8 @@ def run(seconds: float, seed: int) -> Report:
             control(folder, mutant, chance, tally)
         control_repeats(folder, tally)
         control_parts(folder, chance, tally)
+        for mutant in DELETING_MUTANTS:
+            control_deletes(folder, mutant, chance, tally)
         scenes = [make(folder / f"scene-{number}") for number, make in enumerate(SCENES)]
         jobs = [(scene, point) for scene in scenes for point in points(scene, folder / "watched")]
         tally.counts["known kill points"] += len(jobs)
@@ -68,6 +71,15 @@ def control_repeats(folder: Path, tally: Tally) -> None:
     in_database = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db")]
     broken = (violations(scene, folder / "control", point) for point in reversed(in_database))
     tally.controls["reply after commit"] += len(next(filter(None, broken), ()))
+
+
+def control_deletes(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> None:
+    """Deletions that take a step too early: a kill before a write of the commit has to show it."""
+    scene = deleting(folder / mutant, f"tests.faults.mutants.{mutant}")
+    of_commit = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db-wal")]
+    chance.shuffle(of_commit)
+    broken = (violations(scene, folder / "control", point) for point in of_commit)
+    tally.controls[mutant.replace("_", " ")] += len(next(filter(None, broken), ()))
 
 
 def control_parts(folder: Path, chance: random.Random, tally: Tally) -> None:

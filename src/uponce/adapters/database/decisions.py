@@ -19,7 +19,7 @@ def check_key(grant: Grant, *, known: bool, watermark: int | None) -> None:
     The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped.
     """
     if not known:
-        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the upload ran.")
+        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the request ran.")
     check_watermark(grant.timestamp, watermark)
 
 
@@ -30,12 +30,19 @@ def refuse_condemned() -> BlobCondemned:
     )
 
 
-def refuse_spent(record: GrantRecord | None, grant: Grant) -> GrantRefused:
+def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = "an upload") -> GrantRefused:
     """Why no use could be taken of a grant whose row is this."""
     assert record is not None
-    refusal = refusal_of(record, grant.max_uses)
+    refusal = refusal_of(record, grant.max_uses, by=by)
     assert refusal is not None
     return refusal
+
+
+def check_usable(record: GrantRecord | None, grant: Grant, *, by: str) -> None:
+    """SignatureUsed or SignatureRevoked by the grant's row, if there is one."""
+    refusal = record and refusal_of(record, grant.max_uses, by=by)
+    if refusal:
+        raise refusal
 
 
 def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
@@ -69,6 +76,10 @@ def repetition(reply: Reply, draft: Draft) -> Committed:
 def spending(committed: Committed, caller: Caller, now: float) -> AuditRecord:
     asset = committed.asset
     return AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+
+
+def deletion(asset: Asset, caller: Caller, now: float) -> AuditRecord:
+    return AuditRecord(int(now), AuditEvent.DELETED, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
 
 
 def check_room(count: int, limit: int, where: str) -> None:

@@ -146,6 +146,17 @@ class Database(Protocol):
         IdempotencyKeyReused.
         """
 
+    async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
+        """Spend one use of the grant and drop the asset, in one transaction; the asset as it was.
+
+        Atomically: the use, the row, the audit row; what is refused, and how, is as for `commit`. None when there is no
+        such asset: then nothing is spent, yet a grant that is used up or revoked is refused as such. No row names the
+        asset's blob any more; deleting it is left to the caller, and to the sweeper. OutcomeUnknown: keep it.
+
+        A later asset of that name is a new one, whose version begins with the time. So within the same second it may
+        have the version of the deleted one: remembering that for every name which was ever deleted is not worth it.
+        """
+
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
         """The stored answer of a grant that was not revoked since; forgotten together with the grant."""
 

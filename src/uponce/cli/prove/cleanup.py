@@ -27,7 +27,8 @@ async def clean_up(site: Site) -> CleanUp:
     foreign = tuple(public_id for _, public_id in assets if not public_id.startswith(f"{site.folder}/"))
     removed = 0
     for number, (kind, public_id) in enumerate(ours):
-        body = urlencode(site.sign({"public_id": public_id})).encode()
+        # Signed with `invalidate`, or it could be the very signature of an upload of that name in this second.
+        body = urlencode(site.sign({"public_id": public_id, "invalidate": "true"})).encode()
         reply = await site.ask(site.request(f"{kind}/destroy", body, _FORM))
         result = reply.body.get("result") if reply.status == 200 else None
         if result not in ("ok", "not found"):

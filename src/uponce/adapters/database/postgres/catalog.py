@@ -48,6 +48,10 @@ async def put(connection: Connection, asset: Asset) -> None:
     await connection.execute(_PUT, asset_row(asset))
 
 
+async def drop(connection: Connection, asset: Asset) -> None:
+    await connection.execute("DELETE FROM assets WHERE asset_id = %s", (asset.asset_id,))
+
+
 async def condemn(connection: Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
     """Those that no asset and no series names, also when they were condemned before; no commit can name them now.
 

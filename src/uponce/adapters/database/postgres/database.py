@@ -14,6 +14,7 @@ from uponce.adapters.database.postgres import (
     audit,
     catalog,
     checks,
+    deleting,
     freezing,
     history,
     ledger,
@@ -154,6 +155,10 @@ class PostgresDatabase:
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         return await self._committer.run(grant, draft, caller)
+
+    async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
+        delete = partial(deleting.delete, grant=grant, name=name, caller=caller, moment=self._moment)
+        return await self._pool.write(delete, first=SHARE_RULES)
 
     async def find_commit(self, blob_key: str) -> Asset | None:
         return await self._pool.read(lambda connection: catalog.find_by_blob(connection, blob_key))

@@ -46,6 +46,10 @@ def put(connection: sqlite3.Connection, draft: Draft, now: float) -> Committed:
     return committed
 
 
+def drop(connection: sqlite3.Connection, asset: Asset) -> None:
+    connection.execute("DELETE FROM assets WHERE asset_id = ?", (asset.asset_id,))
+
+
 def condemn(connection: sqlite3.Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
     """Those that no asset and no series names, also when they were condemned before; no commit can name them now."""
     doomed = [key for key in blob_keys if find_by_blob(connection, key) is None and not _in_series(connection, key)]

@@ -25,7 +25,7 @@ _BROKEN = {
     Rule.DATED: f"{_GRANT} WHERE (uses > 0) != (spent_at IS NOT NULL)",
     Rule.AUDITED: (
         f"{_GRANT} WHERE uses > 0 AND timestamp > :now - :audit_seconds + {_SKEW} AND uses != "
-        "(SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event = 'spent')"
+        "(SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted'))"
     ),
     Rule.PURGED: f"{_GRANT} WHERE keep_until < :now - {_PURGE_LAG} AND {_NOT_IN_SERIES}",
     Rule.AFTER_WATERMARK: f"{_GRANT} JOIN api_keys USING (api_key) WHERE timestamp <= watermark AND {_NOT_IN_SERIES}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite import audit, catalog, checks, freezing, ledger, moving, replies, series
+from uponce.adapters.database.sqlite import audit, catalog, checks, deleting, freezing, ledger, moving, replies, series
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
@@ -119,6 +119,11 @@ class SqliteDatabase:
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         return await self._writer.run(
             lambda connection: _commit(connection, grant, draft, caller, now=self._clock.now())
+        )
+
+    async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
+        return await self._writer.run(
+            lambda connection: deleting.delete(connection, grant, name, caller, self._clock.now())
         )
 
     async def find_commit(self, blob_key: str) -> Asset | None:

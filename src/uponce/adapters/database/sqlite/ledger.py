@@ -41,10 +41,10 @@ DELETE FROM grants WHERE grant_key IN (
 """
 
 
-def spend(connection: sqlite3.Connection, grant: Grant, now: float) -> None:
+def spend(connection: sqlite3.Connection, grant: Grant, now: float, *, by: str = "an upload") -> None:
     """Take one use, or raise SignatureUsed or SignatureRevoked."""
     if connection.execute(_SPEND, grant_values(grant, now)).rowcount != 1:
-        raise refuse_spent(find(connection, grant.key), grant)
+        raise refuse_spent(find(connection, grant.key), grant, by=by)
 
 
 def revoke(connection: sqlite3.Connection, grant: Grant, now: float) -> tuple[GrantRecord, bool]:

@@ -49,17 +49,20 @@ class Snapshot:
         return catalog.find_by_blob(self._connection, blob_key)
 
     async def renew(self, blob_key: str) -> Asset | None:
-        """The row of the asset that names this blob becomes what it is in the live database; None when it is gone."""
+        """The row of the asset that names this blob becomes what it is in the live database; None when it is gone.
+
+        Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
+        """
         connection = self._connection
         connection.execute("ATTACH ? AS live", (f"{self._live_path.as_uri()}?mode=ro",))
         try:
             connection.execute("BEGIN IMMEDIATE")
             freezing.thaw(connection)
-            (id_,) = connection.execute("SELECT id FROM main.assets WHERE blob_key = ?", (blob_key,)).fetchone()
-            connection.execute("DELETE FROM main.assets WHERE id = ?", (id_,))
-            connection.execute("INSERT INTO main.assets SELECT * FROM live.assets WHERE id = ?", (id_,))
+            subject = connection.execute("SELECT asset_id FROM main.assets WHERE blob_key = ?", (blob_key,)).fetchone()
+            connection.execute("DELETE FROM main.assets WHERE asset_id = ?", subject)
+            connection.execute("INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = ?", subject)
             freezing.freeze(connection)
-            row = connection.execute("SELECT blob_key FROM main.assets WHERE id = ?", (id_,)).fetchone()
+            row = connection.execute("SELECT blob_key FROM main.assets WHERE asset_id = ?", subject).fetchone()
             connection.execute("COMMIT")
         finally:
             connection.rollback()

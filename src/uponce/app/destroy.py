@@ -1,0 +1,84 @@
+"""Delete one asset: authorise → one transaction that spends the signature and drops the row → only then the bytes.
+
+The transaction alone decides, as for an upload. What breaks before it changes nothing; what breaks after it leaves
+bytes that no row names, which the sweeper finds.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from uponce.app.authorise import Verified, check_grant_fresh, require_credentials, verify_signed
+from uponce.app.services import Services
+from uponce.app.sign import mint
+from uponce.core.canonical import UNSIGNED
+from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
+from uponce.core.parameters import OF_DESTROY, check_route
+from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyRequest:
+    """Its route, its collected fields, and who sends it."""
+
+    cloud: str
+    resource_type: ResourceType
+    fields: Mapping[str, str]
+    caller: Caller
+
+
+async def destroy(services: Services, request: DestroyRequest) -> bool:
+    """Whether there was such an asset; it is gone for good when this returns. By the signed fields.
+
+    ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold those. A deletion uses its
+    signature as an upload does, so that of a key whose signatures work once it works once; what finds no asset uses
+    nothing. OutcomeUnknown: nobody knows whether the asset is gone, its bytes are not touched. Asking again tells.
+    """
+    require_credentials(request.fields)
+    verified = await verify_signed(services, request.cloud, request.fields, OF_DESTROY)
+    check_route(request.fields, request.cloud, request.resource_type)
+    await _check_scope(services, verified, request.caller)
+    check_grant_fresh(services, verified)
+    public_id = verified.spec.naming.public_id
+    if public_id is None:
+        raise MissingParameter("Missing required parameter - public_id")
+    name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
+    # Not to be torn in the middle: a cancelled request lets it run to its own end.
+    settling = asyncio.ensure_future(_settle(services, verified, name, request.caller))
+    return await asyncio.shield(settling)
+
+
+async def destroy_as(services: Services, key: ApiKey, request: DestroyRequest) -> bool:
+    """`destroy` for a caller who has proved to know the key's secret: what is asked for is signed on its behalf.
+
+    So the deletion is dated, fenced and audited as any other, under a signature of its own.
+    """
+    check_route(request.fields, request.cloud, request.resource_type)
+    params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
+    signed = mint(key, params, clock=services.clock, ids=services.ids, names=OF_DESTROY)
+    return await destroy(services, replace(request, fields=signed))
+
+
+async def _check_scope(services: Services, verified: Verified, caller: Caller) -> None:
+    """Who holds a permit to upload and tries to delete with it is worth a line in the audit."""
+    if verified.key.scope is KeyScope.ALL:
+        return
+    await services.database.record_refusal(verified.grant, ScopeDenied.code, caller)
+    raise ScopeDenied(
+        f"API key {verified.key.api_key} has upload scope: its signatures upload, and never delete. Sign with a key of "
+        "scope all (`uponce keys create --scope all`), on your server only."
+    )
+
+
+async def _settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
+    try:
+        deleted = await services.database.delete(verified.grant, name, caller)
+    except GrantRefused as refusal:
+        await services.database.record_refusal(verified.grant, refusal.code, caller)
+        raise
+    if deleted is None:
+        return False
+    with suppress(Unavailable):  # the sweeper finds what is left
+        await services.blobs.delete(deleted.blob_key)
+    return True

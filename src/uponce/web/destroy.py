@@ -1,0 +1,53 @@
+"""POST of a deletion: signed fields, or HTTP Basic in place of a signature."""
+
+from uponce.app.authenticate import authenticate
+from uponce.app.destroy import DestroyRequest, destroy, destroy_as
+from uponce.app.services import Services
+from uponce.core.canonical import collect
+from uponce.core.errors import NotFound
+from uponce.core.values import ResourceType
+from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.dialect import destroy_answer
+from uponce.web.forms import parse_query
+from uponce.web.request import Head, read_head
+from uponce.web.respond import Answer, answer_json
+from uponce.web.small import basic_credentials, body_fields
+
+METHODS = ("POST",)
+
+
+class DestroyEndpoint:
+    """`/v1_1/<cloud>/<image|video|raw>/destroy`"""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def work(body: Body) -> Answer:
+            return Answer(destroy_answer(await self._destroy(scope, body)))
+
+        await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
+
+    async def _destroy(self, scope: Scope, body: Body) -> bool:
+        head = read_head(scope)
+        fields = collect([*parse_query(scope["query_string"]), *await body_fields(head, body)])
+        request = DestroyRequest(
+            cloud=scope["path_params"]["cloud"],
+            resource_type=_resource_type(scope["path_params"]["resource_type"]),
+            fields=fields,
+            caller=head.caller,
+        )
+        if "signature" in fields or not head.get("authorization"):
+            return await destroy(self._services, request)
+        return await self._destroy_as(head, request)
+
+    async def _destroy_as(self, head: Head, request: DestroyRequest) -> bool:
+        key = await authenticate(self._services, request.cloud, *basic_credentials(head.get("authorization")))
+        return await destroy_as(self._services, key, request)
+
+
+def _resource_type(text: str) -> ResourceType:
+    try:
+        return ResourceType(text)
+    except ValueError:
+        raise NotFound(f"There is no resource type {text[:40]}. Use image, video or raw.") from None

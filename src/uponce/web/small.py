@@ -1,0 +1,80 @@
+"""Small requests, which bring fields and no file: as a form of either kind, or as flat JSON."""
+
+import asyncio
+import base64
+from contextlib import aclosing
+
+import msgspec
+
+from uponce.app.intake import Field
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, RequestTooSlow
+from uponce.web.body import Body
+from uponce.web.forms import multipart_events, parse_query
+from uponce.web.request import Head
+
+_MAX_BODY = 256 * 1024
+_SECONDS = 60
+_JSON = msgspec.json.Decoder(dict[str, str | int | bool | None])
+
+
+async def body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
+    """In order of arrival; RequestTooSlow when they take more than a minute."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await _body_fields(head, body)
+    except TimeoutError:
+        raise RequestTooSlow(f"The request took longer than {_SECONDS} seconds.") from None
+
+
+async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
+    content_type = head.get("content-type")
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        return await _form_fields(body, content_type)
+    data = await body.read(_MAX_BODY)
+    if not data:
+        return ()
+    if media_type == "application/x-www-form-urlencoded":
+        return parse_query(data)
+    if media_type != "application/json":
+        raise MalformedRequest(
+            "Send the fields as multipart/form-data, application/x-www-form-urlencoded or application/json."
+        )
+    return _json_fields(data)
+
+
+async def _form_fields(body: Body, content_type: str) -> tuple[tuple[str, str], ...]:
+    fields: list[tuple[str, str]] = []
+    async with aclosing(multipart_events(body, content_type)) as events:
+        async for event in events:
+            if not isinstance(event, Field):
+                raise InvalidParameter("Parameter file is for uploads only. Leave it out.")
+            fields.append((event.name, event.value))
+    return tuple(fields)
+
+
+def _json_fields(data: bytes) -> tuple[tuple[str, str], ...]:
+    """What is null counts as not sent, true and false sign as these words: so it is with Cloudinary's SDKs."""
+    try:
+        parsed = _JSON.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MalformedRequest(
+            "The body must be one flat JSON object of texts, whole numbers, true, false and null."
+        ) from None
+    return tuple((name, _text(value)) for name, value in parsed.items() if value is not None)
+
+
+def _text(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def basic_credentials(authorization: str) -> tuple[str, str]:
+    """API key and secret; BadCredentials when the header has none."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:  # not base64, not ASCII, not UTF-8
+        user = colon = password = ""
+    if scheme.lower() != "basic" or not colon:
+        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+    return user, password
