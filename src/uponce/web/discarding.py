@@ -12,23 +12,33 @@ _NOWHERE = bytearray(1 << 20)
 
 
 async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
-    """Return when so many bytes are gone, or no more will come; TimeoutError when none does for `idle_seconds`.
+    """Return when so many bytes are gone, or no more will come; TimeoutError when none came for `idle_seconds`.
 
     Nobody else may be reading from the descriptor.
     """
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    if size <= 0:
+        return
+    loop, left = asyncio.get_running_loop(), size
+    ended = loop.create_future()
+
+    def take() -> None:
+        nonlocal left
+        if ended.done():
+            return
+        taken = _take(source, left)
+        left -= taken or 0
+        if taken is None or left == 0:
+            ended.set_result(None)
+
     with socket.socket(fileno=os.dup(descriptor)) as source:
         source.setblocking(False)
-        loop.add_reader(source, readable.set)
+        loop.add_reader(source, take)
         try:
-            while size > 0:
-                async with asyncio.timeout(idle_seconds):
-                    await readable.wait()
-                readable.clear()
-                taken = _take(source, size)
-                if taken is None:
-                    return
-                size -= taken
+            while not ended.done():
+                before = left
+                await asyncio.wait((ended,), timeout=idle_seconds)
+                if left == before and not ended.done():
+                    raise TimeoutError
         finally:
             loop.remove_reader(source)
 
