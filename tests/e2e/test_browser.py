@@ -193,7 +193,7 @@ def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page:
     """With the function of the guide; each chunk is preflighted."""
     page.add_script_tag(content=block("docs/guide/large-files.md", "js", "uploadInChunks"))
     page.evaluate("sign('kind=raw').then((signed) => { window.signed = signed })")
-    answer = page.evaluate(f"uploadInChunks(signed.url, signed.fields, large({20 * MB}), {6 * MB})")
+    answer = page.evaluate(f"uploadInChunks(signed.url, signed.fields, large({20 * MB}), {{ size: {6 * MB} }})")
     assert (answer["done"], answer["bytes"]) == (True, 20 * MB)
     assert len(server.get(answer["secure_url"]).data) == 20 * MB
     assert is_signature_used(page.evaluate("viaFetch(signed, picked())"))

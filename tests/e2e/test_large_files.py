@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -23,7 +23,6 @@ from tests.chunks import headers, noise, spans
 from tests.e2e.conftest import NODE
 from tests.e2e.test_python_sdk import delivered, options
 from tests.e2e.test_readme import block
-from tests.faults.processes import peak_memory
 from tests.server import Server
 from uponce.adapters.media import samples
 
@@ -192,7 +191,7 @@ def test_the_page_of_the_guide(server: Server, node: str, folder: Path, data: by
         {block(GUIDE, "js", "uploadInChunks")}
         const file = new File([require("fs").readFileSync("film.mp4")], "film.mp4");
         const url = {json.dumps(server.upload_url())}, fields = {json.dumps(server.signed())};
-        const send = () => uploadInChunks(url, fields, file, {CHUNK});
+        const send = () => uploadInChunks(url, fields, file, {{ size: {CHUNK} }});
         send().then((answer) => send().catch((error) => console.log(JSON.stringify([answer, error.message]))));
     """
     done = subprocess.run([node, "-e", program], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
@@ -244,34 +243,3 @@ def half_sent(server: Server, fields: dict[str, str], span: tuple[int, int], dat
     connection.sendall("\r\n".join([*lines, "", ""]).encode() + body[: len(body) // 2])
     time.sleep(0.5)
     return connection
-
-
-@pytest.mark.full
-def test_two_gigabytes(tmp_path: Path) -> None:
-    """In chunks of 20 MB, in flat memory; prints the speed beside that of the same file in one request."""
-    size, path = 2 * 1024**3, tmp_path / "large.bin"
-    with path.open("wb") as file:
-        for number in range(size // 2**26):
-            file.write(noise(2**20, number) * 64)
-    with Server(tmp_path / "data") as server, path.open("rb") as file:
-        idle = peak_memory(server.pid)
-        whole, chunked = speed(server, file, size, size), speed(server, file, size, 20 * MB)
-        grown = peak_memory(server.pid) - idle
-    print(f"one request {whole:.0f} MB/s, chunks {chunked:.0f} MB/s, memory +{grown / MB:.0f} MB")
-    assert grown < 64 * MB
-
-
-def speed(server: Server, file: BinaryIO, size: int, chunk: int) -> float:
-    """MB/s of PUTs of that size, which make one asset."""
-    target = f"/v1_1/{server.cloud}/raw/upload?{urlencode(server.signed({'nonce': chunk}))}"
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=300, blocksize=2**20)
-    begun = time.monotonic()
-    file.seek(0)
-    for first, last in spans(size, chunk):
-        body = file if chunk == size else file.read(chunk)
-        sent = {**headers(first, last, size, "large"), "content-length": str(last + 1 - first)}
-        connection.request("PUT", target, body, sent)
-        answer = json.loads(connection.getresponse().read())
-    connection.close()
-    assert answer["bytes"] == size
-    return size / (time.monotonic() - begun) / MB
