@@ -1,4 +1,4 @@
-"""Chunks through a network that breaks, by the clients that people have: one asset in the end, and a clear answer before.
+"""Chunks over a network that breaks, by the clients that people have: one asset in the end, clear answers before.
 
 tus has its own such tests beside its clients; the `series` campaign sends a thousand.
 """
@@ -163,7 +163,7 @@ def test_ten_at_a_time_each_again_until_it_is_answered(server: Server, data: byt
             sent = headers(first, last, total, "ten-over-a-bad-network")
 
             def call() -> Json:
-                form = {**fields, "file": ("film.mp4", data[first : last + 1])}
+                form: dict[str, str | tuple[str, bytes]] = {**fields, "file": ("film.mp4", data[first : last + 1])}
                 with urllib3.PoolManager(retries=False) as pool:
                     answer: Json = pool.request("POST", url, fields=form, headers=sent).json()
                 return answer

@@ -1,4 +1,4 @@
-"""Two gigabytes, by each client that sends a file in parts, in flat memory of the server. They print speed and memory."""
+"""Two gigabytes, by each client that sends parts, in flat memory of the server. They print speed and memory."""
 
 import hashlib
 import json
