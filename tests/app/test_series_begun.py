@@ -1,4 +1,4 @@
-"""How a series begins when the chunk that began it failed: nobody else has to suffer for it."""
+"""How chunks come to a series, when the one that began it failed, or another one ended it."""
 
 import asyncio
 import gc
@@ -125,3 +125,20 @@ def kill_in_the_first_chunk(root: Path) -> tuple[Path, Client]:
         if begun["series"]:
             return folder, client
     raise AssertionError("no step left a series")
+
+
+def test_who_joins_too_late_hears_that_its_signature_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two send the last chunk under one new signature; both have found the series when one completes it."""
+    client = Client(world, DATA)
+    asyncio.run(client.chunk(*FIRST))
+    world.clock.time += 1
+    fields, join, other = world.sign(), world.database.join_series, list[Answer]()
+
+    async def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(world.database, "join_series", join)
+        other.append(await client.chunk(*LAST, fields=fields))
+        return await join(*arguments)
+
+    monkeypatch.setattr(world.database, "join_series", late)
+    assert_refused(asyncio.run(client.chunk(*LAST, fields=fields)), 400, "signature_used")
+    assert [answer.status for answer in other] == [200]

@@ -84,7 +84,11 @@ class ChunkIntake(Arrival[Stage | Append]):
         await check_usable(services, verified, request.origin, request.caller)
         check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
-        self._series = await self._join(series, verified)
+        try:
+            self._series = await self._join(series, verified)
+        except SeriesGone:  # completed by another request, perhaps with this very signature
+            await check_usable(services, verified, request.origin, request.caller)
+            raise
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
