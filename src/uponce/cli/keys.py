@@ -15,7 +15,9 @@ def create(
     cloud: str | None = typer.Option(None, help="Cloud (tenant) of the key; a new name makes a new cloud."),
     name: str = typer.Option("", help="What the key is for, in your words."),
     uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
-    scope: Literal["upload", "all"] = typer.Option("upload", help="What its signatures are good for."),
+    scope: Literal["upload", "all"] = typer.Option(
+        "upload", help="What its signatures are good for: uploads, or all, deletions too."
+    ),
     window: int | None = typer.Option(
         None, help="Seconds a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
     ),
