@@ -9,7 +9,7 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Signer, Verified, authorise, check_usable
+from uponce.app.authorise import Signer, Verified, authorise, check_usable, verify_signed
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -19,8 +19,10 @@ from uponce.core.errors import (
     StaleRequest,
     UnknownApiKey,
     UnknownCloud,
+    UnknownParameter,
     UnsupportedParameter,
 )
+from uponce.core.parameters import OF_DESTROY
 from uponce.core.signature import Algorithm
 from uponce.core.values import AuditEvent, ResourceType
 
@@ -177,3 +179,10 @@ def test_each_credential_is_needed(world: World, name: str) -> None:
 def test_a_preset_that_was_signed_is_refused_by_its_name(world: World) -> None:
     with pytest.raises(UnsupportedParameter, match=r"^Parameter upload_preset is not supported by this server yet"):
         ask(world, world.sign({"upload_preset": "p"}))
+
+
+def test_a_deletion_knows_fewer_parameters_than_an_upload(world: World) -> None:
+    fields = world.sign({"public_id": "cat", "tags": "pet"}, key=world.server)
+    asyncio.run(verify_signed(world.services, "demo", fields))
+    with pytest.raises(UnknownParameter, match=r"^Unknown parameter tags"):
+        asyncio.run(verify_signed(world.services, "demo", fields, OF_DESTROY))

@@ -67,8 +67,13 @@ def test_a_signature_works_for_one_operation_whatever_it_is(database: Database) 
     assert delete(database, "d") == "signature_used", "also where nothing is left to delete"
     assert run(attempt(database, grant("d"), draft(blob="again"))) == "signature_used"
     assert run(attempt(database, grant("made"), draft(blob="again"))) == "signature_used"
-    with pytest.raises(SignatureUsed, match="already used by a call that completed at 2026-01-01"):
-        run(database.delete(grant("d"), NAME, CALLER))
+    for there_is_one in (False, True):
+        if there_is_one:
+            run(publish(database, "one more"))
+        with pytest.raises(SignatureUsed, match="already used by a call that completed at 2026-01-01"):
+            run(database.delete(grant("d"), NAME, CALLER))
+    with pytest.raises(SignatureUsed, match="already used by an upload that completed at 2026-01-01"):
+        run(database.commit(grant("made"), draft(blob="again"), CALLER))
 
 
 def test_only_that_one_asset_goes(database: Database) -> None:

@@ -134,15 +134,18 @@ def test_ten_at_a_time_without_an_order(tmp_path: Path, data: bytes, workers: in
 
 
 def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: bytes) -> None:
-    """As it stands there, in a shell."""
-    program = block(GUIDE, "sh", "curl")
+    assert_stored(server, by_curl(folder, server.urls[0]), data)
+
+
+def by_curl(folder: Path, cloudinary_url: str) -> Json:
+    """The guide's program as it stands there, in a shell; its last answer."""
     environment = {
         **os.environ,
-        "CLOUDINARY_URL": server.urls[0],
+        "CLOUDINARY_URL": cloudinary_url,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
-        ["bash", "-e", "-c", program],
+        ["bash", "-e", "-c", block(GUIDE, "sh", "curl")],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -153,7 +156,8 @@ def test_the_curl_of_the_guide(server: Server, curl: str, folder: Path, data: by
     assert done.returncode == 0, done.stderr
     *interim, final = json.loads(f"[{done.stdout.replace('}{', '},{')}]")
     assert [answer["bytes"] for answer in interim] == [CHUNK, 2 * CHUNK, 3 * CHUNK, 4 * CHUNK]
-    assert_stored(server, final, data)
+    found: Json = final
+    return found
 
 
 def test_the_python_of_the_guide(server: Server, folder: Path, data: bytes) -> None:

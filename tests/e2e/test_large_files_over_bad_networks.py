@@ -6,7 +6,6 @@ tus has its own such tests beside its clients; the `series` campaign sends a tho
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from cloudinary.exceptions import Error
 from tests.chunks import headers, spans
 from tests.e2e import test_large_files
 from tests.e2e.conftest import NODE
-from tests.e2e.test_large_files import CHUNK, GUIDE, MB, Json, data, folder
+from tests.e2e.test_large_files import CHUNK, GUIDE, MB, Json, by_curl, data, folder
 from tests.e2e.test_python_sdk import options
 from tests.e2e.test_readme import block
 from tests.faults.audit import count
@@ -124,24 +123,8 @@ def test_the_curl_of_the_guide_sends_a_part_again(server: Server, curl: str, fol
     """A connection for each part."""
     faults = [Fault(), Fault(Kind.CUT, after=MB), Fault(Kind.RESET, after=2 * MB), Fault(Kind.SWALLOW, after=MB)]
     with FaultProxy(server.port, lambda number: faults[number - 1] if number <= len(faults) else Fault()) as bad:
-        environment = {
-            **os.environ,
-            "CLOUDINARY_URL": server.urls[0].replace(server.base, bad.base),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        done = subprocess.run(
-            ["bash", "-e", "-c", block(GUIDE, "sh", "curl")],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        final = by_curl(folder, server.urls[0].replace(server.base, bad.base))
         assert_broken(bad)
-    *interim, final = json.loads(f"[{done.stdout.replace('}{', '},{')}]")
-    assert [answer["bytes"] for answer in interim] == [CHUNK, 2 * CHUNK, 3 * CHUNK, 4 * CHUNK]
     assert_stored(server, bad, final, data, final["public_id"])
 
 
