@@ -14,7 +14,12 @@ from tests.mutation.tool import ROOT
 
 SQLITE, POSTGRES, CORE = (
     ("tests/contract", "-k", "sqlite and not four_processes and not many_rows"),
-    ("tests/contract", "-k", "postgres and not four_processes and not many_rows"),
+    (
+        "tests/contract",
+        "tests/adapters/database/postgres/test_deleting.py",
+        "-k",
+        "postgres and not four_processes and not many_rows",
+    ),
     ("tests/core",),
 )
 SUITES = (SQLITE, POSTGRES, CORE)
