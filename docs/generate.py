@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from bench import page as benchmarks
+from tests.mutation import page as mutation
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
 from uponce.core.parameters import OF_DESTROY, SUPPORTED, UNSUPPORTED
@@ -103,6 +104,12 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 
 CAMPAIGNS = HERE / "campaigns.jsonl"
+MUTANTS = """# Mutants
+
+The code that signs, judges and spends is changed in one place at a time, and its tests have to notice: `make mutants`,
+in about an hour. Those that survive stand below with the reason why that is no gap; a run fails when one has no reason,
+or a reason no survivor.
+"""
 # Counts that do not add up over runs: of these the largest is told.
 _MEASURES = ("worst ", "known ")
 
@@ -114,6 +121,10 @@ def guarantees_page() -> str:
 
 def benchmarks_page() -> str:
     return _with_part("benchmarks.md", "benchmarks", benchmarks.tables(benchmarks.recorded()))
+
+
+def mutants_page() -> str:
+    return f"{NOTICE}{MUTANTS}\n{mutation.tables(mutation.recorded())}"
 
 
 def _with_part(page: str, records: str, part: str) -> str:
@@ -169,6 +180,7 @@ PAGES = {
     "parameters.md": parameters_page,
     "commands.md": commands_page,
     "guarantees.md": guarantees_page,
+    "mutants.md": mutants_page,
     "benchmarks.md": benchmarks_page,
     "benchmarks.svg": lambda: benchmarks.chart(benchmarks.recorded()),
 }
