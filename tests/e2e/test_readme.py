@@ -51,15 +51,24 @@ def test_the_code_of_the_forum_question(server: Server, node: str, media: Path) 
 
 
 def test_the_python_of_the_sdk_guide(server: Server, media: Path) -> None:
-    """Prints a URL that serves the file."""
-    code = block("docs/guide/sdk.md", "python", "cloudinary.uploader").replace("cat.gif", str(media / "dance.gif"))
+    """Prints a URL that serves the file; then deletes it."""
+    code = block("docs/guide/sdk.md", "python", "uploader.upload(").replace("cat.gif", str(media / "dance.gif"))
+    url = python(code, server).strip()
+    assert server.get(url).data == (media / "dance.gif").read_bytes()
+    name = url.partition("/cats/")[2].removesuffix(".gif")
+    deletion = block("docs/guide/sdk.md", "python", "uploader.destroy(").replace("cats/tabby", f"cats/{name}")
+    python(f"import cloudinary.uploader\n{deletion}", server)
+    assert server.get(url).status == 404
+
+
+def python(code: str, server: Server) -> str:
+    """What it prints."""
     environment = {**os.environ, "CLOUDINARY_URL": server.urls[1]}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-
     assert done.returncode == 0, done.stderr
-    assert server.get(done.stdout.strip()).data == (media / "dance.gif").read_bytes()
+    return done.stdout
 
 
 def test_the_python_of_the_browser_guide(server: Server, media: Path) -> None:
