@@ -207,7 +207,7 @@ def test_destroy(server: Server, media: Path, name: str, kind: str) -> None:
 
 
 def test_a_key_for_browsers_destroys_nothing(server: Server, media: Path) -> None:
-    answer = uploader.upload(str(media / "cat.jpg"), **options(server, server.browser))
+    answer = uploader.upload(str(media / "cat.jpg"), public_id="indestructible", **options(server, server.browser))
     with pytest.raises(AuthorizationRequired, match=r"upload scope: its signatures upload, and never delete"):
         uploader.destroy(answer["public_id"], **options(server, server.browser))
     assert delivered(server, answer) == (media / "cat.jpg").read_bytes()

@@ -55,7 +55,7 @@ class FaultProxy:
         self._ready = threading.Event()
         self._over = asyncio.Event()
         # Nothing else refers to a connection that has fallen silent.
-        self._open: set[asyncio.Task[None] | None] = set()
+        self._open: set[asyncio.Task[None]] = set()
 
     @property
     def base(self) -> str:
@@ -75,19 +75,23 @@ class FaultProxy:
             runner.run(self._main())
 
     async def _main(self) -> None:
-        listening = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = listening.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
         listening.close()  # the runner cancels the connections that are left
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: one that is cancelled before its first step would leave its connection open."""
         self.connections += 1
-        self._open.add(asyncio.current_task())
+        connection = asyncio.ensure_future(self._connection(self.plan(self.connections), reader, writer))
+        self._open.add(connection)
+        connection.add_done_callback(self._open.discard)
+        connection.add_done_callback(lambda _: writer.transport.abort())
+
+    async def _connection(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.CancelledError):  # the proxy's end cancels it
-            await Link(self, self.plan(self.connections), reader, writer).run(self._server_port)
-        writer.transport.abort()
-        self._open.discard(asyncio.current_task())
+            await Link(self, fault, reader, writer).run(self._server_port)
 
 
 class Link:
