@@ -8,6 +8,7 @@ import pytest
 from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.locks import SHARE_RULES
 
 STANDBY = "UPDATE history SET name = '7000/00000001'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
@@ -75,6 +76,19 @@ def test_a_first_start_and_a_restart_fence_nothing(url: str) -> None:
             run(database.add_key(KEY))
         assert told(database, name) == "ok"
         database.close()
+
+
+def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) -> None:
+    """Not even for that of a hung one, which all commits share: it can read and deliver at once."""
+    first = opened(url)
+    run(first.add_key(KEY))
+    first.close()
+    with psycopg.connect(url) as hung:
+        hung.execute(SHARE_RULES.encode())
+        second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+        second.open()
+        assert run(second.find_key(KEY.api_key)) is not None
+        second.close()
 
 
 def test_what_is_frozen_can_be_read_and_is_fenced_when_it_thaws(taken_over: str) -> None:

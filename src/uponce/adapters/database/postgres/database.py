@@ -112,12 +112,15 @@ class PostgresDatabase:
         seen = await history.seen(connection)
         if seen in (None, self._history):
             return
+        if await history.recorded(connection) == seen:
+            self._history = seen
+            return
         await connection.execute(BEGIN)
         await connection.execute(OWN_RULES)
         if await freezing.is_frozen(connection):  # it takes no uses, and is fenced when it thaws
             await connection.execute("ROLLBACK")
             return
-        recorded = await history.recorded(connection)
+        recorded = await history.recorded(connection)  # asked again: another server may have been faster
         if recorded not in (None, seen) and self._fence_skew is not None:
             until = await self._fence(connection, self._fence_skew)
             log.warning("another PostgreSQL has taken over: signatures of %s and before are refused", utc(until))
