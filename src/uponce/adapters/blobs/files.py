@@ -1,7 +1,7 @@
 """Files on a local disk, as the blob stores use them. All of it blocks but for OpenFile."""
 
+import ctypes
 import errno
-import hashlib
 import os
 import re
 import time
@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar
 
 from uponce.app.ports import StoredBlob
 from uponce.core.errors import StorageFull, StorageUnavailable
-from uponce.core.values import Digest
 
 T = TypeVar("T")
 
@@ -23,6 +22,10 @@ BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 256 * 1024
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _RETRY_SECONDS = 5
+
+_SYNC_FILE_RANGE_WRITE = 2
+_WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 class Threads(Protocol):
@@ -104,6 +107,16 @@ def write_all(descriptor: int, blocks: list[bytes]) -> None:
             left[0] = left[0][written:]
 
 
+def start_writeback(descriptor: int) -> None:
+    """Have the kernel begin to write what is dirty, and return: the fsync at the end then has little to wait for.
+
+    A hint: whether it could be done does not matter. (`posix_fadvise` would start it too, and drop the pages, which the
+    first readers want.)
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, _WHOLE, _WHOLE, _SYNC_FILE_RANGE_WRITE)
+
+
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
     """The bytes from `start` to `end`; OSError when the file has less."""
     while start < end:
@@ -112,15 +125,6 @@ def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
             raise OSError(errno.EIO, f"the file ends at {start}, before {end}")
         yield block
         start += len(block)
-
-
-def digest_of(blocks: Iterator[bytes]) -> Digest:
-    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-    for block in blocks:
-        md5.update(block)
-        sha256.update(block)
-        size += len(block)
-    return Digest(size, md5.hexdigest(), sha256.hexdigest())
 
 
 def blobs_in(folder: Path) -> Iterator[StoredBlob]:

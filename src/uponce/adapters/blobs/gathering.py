@@ -8,10 +8,15 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from uponce.adapters.blobs.hashes import Hashes
+
 T = TypeVar("T")
+
+_LARGE = 512 * 1024
 
 
 class Yard(Protocol):
@@ -57,6 +62,7 @@ class Gathering(ABC):
         self._size = 0
         self._pending: list[bytes] = []
         self._pending_size = 0
+        self._hashes: Hashes | None = None
         self._flushing: asyncio.Future[None] | None = None
 
     @property
@@ -72,8 +78,29 @@ class Gathering(ABC):
             self._start_flush()
 
     def _start_flush(self) -> None:
-        blocks, self._pending, self._pending_size = self._pending, [], 0
-        self._flushing = asyncio.ensure_future(self._store.in_thread(lambda: self._flush(blocks)))
+        blocks, size = self._pending, self._pending_size
+        self._pending, self._pending_size = [], 0
+        self._flushing = asyncio.ensure_future(self._take(blocks, size))
+
+    async def _take(self, blocks: list[bytes], size: int) -> None:
+        # MD5 takes as long as all the rest, so beside it large files take half the time. For small ones a second trip
+        # to a thread costs more.
+        jobs = [partial(self._write, blocks), partial(self._hash, blocks)]
+        if size < _LARGE:
+            await self._store.in_thread(lambda: [job() for job in jobs])
+        else:
+            await asyncio.gather(*(self._store.in_thread(job) for job in jobs))
+        if self._hashes is not None:
+            self._hashes.end += size
+
+    def _write(self, blocks: list[bytes]) -> None:
+        self._flush(blocks)
+        if self._hashes is not None:
+            self._hashes.feed_sha256(blocks)
+
+    def _hash(self, blocks: list[bytes]) -> None:
+        if self._hashes is not None:
+            self._hashes.feed_md5(blocks)
 
     async def _settle_flush(self) -> None:
         if self._flushing is not None:

@@ -18,11 +18,11 @@ from uponce.adapters.blobs.files import (
     blobs_in,
     blocks_of,
     checked,
-    digest_of,
     make_folder,
     swept,
     sync_folder,
 )
+from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused

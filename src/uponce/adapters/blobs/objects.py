@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.files import PRIVATE, SAFE, checked, digest_of, guarded, make_folder, swept
+from uponce.adapters.blobs.files import PRIVATE, SAFE, checked, guarded, make_folder, swept
+from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable

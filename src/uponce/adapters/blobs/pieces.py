@@ -4,16 +4,15 @@ Who writes a span, or completes the whole, holds a lock on just these bytes of t
 """
 
 import asyncio
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, sync_folder
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, start_writeback, sync_folder
 from uponce.adapters.blobs.gathering import Gathering, Yard
+from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.media_types import BINARY
@@ -23,37 +22,20 @@ from uponce.core.values import Digest
 _MOST_PREFIXES = 4096
 
 
-@dataclass(slots=True)
-class Prefix:
-    """The running hashes of a blob's bytes up to `end`, which are all recorded."""
-
-    end: int = 0
-    md5: Any = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
-    sha256: Any = field(default_factory=hashlib.sha256)
-
-    def copy(self) -> "Prefix":
-        return Prefix(self.end, self.md5.copy(), self.sha256.copy())
-
-    def update(self, data: bytes) -> None:
-        self.md5.update(data)
-        self.sha256.update(data)
-        self.end += len(data)
-
-
 class Prefixes:
-    """By blob key: what this process has hashed as it came. Beyond `most` the least recently used go, and are read anew
-    at the end."""
+    """By blob key: the hashes of its first bytes, which this process has hashed as they came, and which are recorded.
+    Beyond `most` the least recently used go, and are read anew at the end."""
 
     def __init__(self, most: int = _MOST_PREFIXES) -> None:
         self._most = most
-        self._known: OrderedDict[str, Prefix] = OrderedDict()
+        self._known: OrderedDict[str, Hashes] = OrderedDict()
 
-    def get(self, key: str) -> Prefix:
+    def get(self, key: str) -> Hashes:
         """A copy to go on with."""
         found = self._known.get(key)
-        return found.copy() if found else Prefix()
+        return found.copy() if found else Hashes()
 
-    def put(self, key: str, prefix: Prefix) -> None:
+    def put(self, key: str, prefix: Hashes) -> None:
         if prefix.end >= self.get(key).end:
             self._known[key] = prefix.copy()
             self._known.move_to_end(key)
@@ -82,7 +64,7 @@ class FilePiece(Gathering):
         self._present: Sequence[Span] = ()
         self._position = span.start
         prefix = prefixes.get(key)
-        self._prefix = prefix if prefix.end == span.start else None
+        self._hashes = prefix if prefix.end == span.start else None
 
     def expect(self, present: Sequence[Span]) -> None:
         self._present = present
@@ -94,8 +76,8 @@ class FilePiece(Gathering):
         await self._store.in_thread(self._sync)
 
     def keep(self) -> None:
-        if self._prefix is not None:
-            self._prefixes.put(self._key, self._prefix)
+        if self._hashes is not None:
+            self._prefixes.put(self._key, self._hashes)
 
     async def wanted(self) -> bool:
         return await self._store.in_thread(self._is_wanted)
@@ -128,8 +110,7 @@ class FilePiece(Gathering):
             descriptor = self._hold.number()
             for block in blocks:
                 self._put(descriptor, block)
-                if self._prefix is not None:
-                    self._prefix.update(block)
+            start_writeback(descriptor)
 
     def _put(self, descriptor: int, block: bytes) -> None:
         start = self._position

@@ -2,14 +2,14 @@
 
 import asyncio
 import errno
-import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, OpenFile, write_all
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, OpenFile, start_writeback, write_all
 from uponce.adapters.blobs.gathering import Gathering, Yard
+from uponce.adapters.blobs.hashes import Hashes
 from uponce.core.errors import UponceError
 from uponce.core.media_types import BINARY
 from uponce.core.values import Digest
@@ -20,13 +20,12 @@ class FileStage(Gathering):
 
     def __init__(self, store: Yard, key: str) -> None:
         super().__init__(store)
+        self._hashes: Hashes = Hashes()
         self.key = key
         self._path: Path = store.staging / key
         self._descriptor: int | None = None
         self._ended = False
         self._offered = False
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._sha256 = hashlib.sha256()
 
     @property
     def path(self) -> str:
@@ -45,7 +44,7 @@ class FileStage(Gathering):
         await self._settle_flush()
         self._start_flush()  # also of nothing: the file of an empty blob has to exist
         await self._settle_flush()
-        return Digest(self._size, self._md5.hexdigest(), self._sha256.hexdigest())
+        return self._hashes.digest()
 
     async def publish(self, media_type: str = BINARY) -> None:
         await self._settle_flush()
@@ -84,10 +83,8 @@ class FileStage(Gathering):
     def _flush(self, blocks: list[bytes]) -> None:
         with self._lock:
             descriptor = self._writable()
-            for block in blocks:
-                self._md5.update(block)
-                self._sha256.update(block)
             write_all(descriptor, blocks)
+            start_writeback(descriptor)
 
     def _writable(self) -> int:
         if self._ended:

@@ -1,0 +1,44 @@
+"""The hashes of bytes that arrive in order."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from uponce.core.values import Digest
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)
+
+
+@dataclass(slots=True)
+class Hashes:
+    """MD5 and SHA-256 of the first `end` bytes; each may be fed in a thread of its own."""
+
+    end: int = 0
+    md5: Any = field(default_factory=_md5)
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+    def copy(self) -> "Hashes":
+        return Hashes(self.end, self.md5.copy(), self.sha256.copy())
+
+    def digest(self) -> Digest:
+        return Digest(self.end, self.md5.hexdigest(), self.sha256.hexdigest())
+
+    def feed_md5(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            self.md5.update(block)
+
+    def feed_sha256(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            self.sha256.update(block)
+
+
+def digest_of(blocks: Iterable[bytes]) -> Digest:
+    hashes = Hashes()
+    for block in blocks:
+        hashes.md5.update(block)
+        hashes.sha256.update(block)
+        hashes.end += len(block)
+    return hashes.digest()
