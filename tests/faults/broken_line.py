@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.chunks import CHUNK, Client, noise
@@ -24,9 +24,11 @@ from tests.world import World
 from uponce.adapters.blobs.staging import StagingStore
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
+from uponce.core.values import KeyScope
 from uponce.wiring import DAY
 
 _SECONDS = 2
@@ -276,6 +278,43 @@ class Race(Upload):
         self.keep(tally)
 
 
+class Deletion(Upload):
+    """a deletion"""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        assert self.send(self.fields, self.data).code == "ok"
+        world = stage.world
+        self.deleting = asyncio.run(create_key(world.services, world.browser.cloud, scope=KeyScope.ALL))
+        self.order = world.sign({"public_id": self.name}, key=self.deleting)
+
+    def act(self) -> None:
+        self.told = self._delete()
+
+    def _delete(self) -> str:
+        world = self.stage.world
+        target, headers = (
+            f"/v1_1/{world.browser.cloud}/raw/destroy",
+            {"content-type": "application/x-www-form-urlencoded"},
+        )
+        answer = world.request("POST", target, headers=headers, chunks=[urlencode(self.order).encode()])
+        return str(answer.json["result"]) if answer.status == 200 else answer.code
+
+    def judge(self, tally: Tally) -> None:
+        kept = self.stage.kept(self.name)
+        tally.counts[f"told {self.told}"] += 1
+        tally.expect(self.told in self.stage.honest, "strange answers", self.told)
+        whole = kept in (None, self.data)
+        right = {"ok": kept is None, self.stage.refusal: kept is not None}.get(self.told, True)
+        tally.expect(whole and right, "wrong answers", f"{self.name}: {self.told}, {kept is None}")
+        again = self._delete()
+        expected = "signature_used" if kept is None else "ok"
+        tally.expect(again == expected, "wrong answers when sent again", f"{self.name}: {again}")
+        code = self.send(self.fields, self.data).code
+        gone = self.stage.kept(self.name) is None and code == "signature_used"
+        tally.expect(gone, "deleted, but not for good", f"{self.name}: {code}")
+
+
 class Revocation(Upload):
     """a revocation"""
 
@@ -331,4 +370,4 @@ class Sweep(Upload):
         tally.expect((again, gone) == ("ok", True), "orphans that no sweep finds", f"{self.orphan}: {again}")
 
 
-STORIES: tuple[type[Upload], ...] = (Upload, Overwrite, Repeatable, Chunked, Race, Revocation, Sweep)
+STORIES: tuple[type[Upload], ...] = (Upload, Overwrite, Repeatable, Chunked, Race, Revocation, Deletion, Sweep)

@@ -6,7 +6,7 @@ from unittest.mock import patch
 from tests.asgi import TornAnswer
 from tests.chunks import noise
 from tests.contract.stores import opened_objects
-from tests.faults.broken_line import Chunked, Overwrite, Port, Race, Repeatable, Stage, Sweep, Upload
+from tests.faults.broken_line import Chunked, Deletion, Overwrite, Port, Race, Repeatable, Stage, Sweep, Upload
 from tests.faults.store_wire import StoreWire
 from tests.faults.tally import Tally
 from tests.postgres import Postgres
@@ -86,4 +86,4 @@ class Delivery(Upload):
         self.keep(tally)
 
 
-STORIES: tuple[type[Upload], ...] = (Upload, Overwrite, Repeatable, Chunked, Large, Race, Sweep, Delivery)
+STORIES: tuple[type[Upload], ...] = (Upload, Overwrite, Repeatable, Chunked, Large, Race, Deletion, Sweep, Delivery)

@@ -11,6 +11,7 @@ from tests import postgres
 from tests.faults.place import Place
 from tests.server import Server
 from tests.stores import seaweedfs
+from tests.stores.seaweedfs import SeaweedFS
 
 UPONCE = ("-m", "uponce")
 DATABASE_SECONDS = 2
@@ -79,8 +80,11 @@ def on_postgres(
 
 
 def fresh_bucket() -> dict[str, str]:
-    """The environment for a place of its own in the S3 server of this process."""
-    store = seaweedfs.shared()
+    return bucket_of(seaweedfs.shared())
+
+
+def bucket_of(store: SeaweedFS) -> dict[str, str]:
+    """The environment for a place of its own in that S3 server."""
     seconds = {"UPONCE_STORAGE_SECONDS": str(STORAGE_SECONDS)}
     return store.environment | {"UPONCE_STORAGE": store.fresh_url()} | seconds
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.faults.place import Place, place_of
+from tests.server import Key
 from uponce.app.fsck import Severity, fsck
+from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
 from uponce.config import Settings
+from uponce.core.values import KeyScope
 from uponce.wiring import DAY, Backend, opened
 
 
@@ -42,6 +45,13 @@ def check(where: Path | Place) -> list[str]:
 
     with _backend(place_of(where).parts[0]) as backend:
         return asyncio.run(examine())
+
+
+def add_deleting_key(where: Path | Place, cloud: str) -> Key:
+    """What `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
+    with _backend(place_of(where).parts[0]) as backend:
+        key = asyncio.run(create_key(backend.services, cloud, scope=KeyScope.ALL))
+        return Key(key.api_key, key.secrets[0])
 
 
 @contextmanager

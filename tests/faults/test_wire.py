@@ -9,7 +9,7 @@ from tests.faults.campaigns import wire, wire_s3
 
 @pytest.mark.parametrize("campaign", [wire, wire_s3], ids=["PostgreSQL", "S3"])
 def test_a_connection_cut_at_any_message_costs_nobody_a_signature(campaign: ModuleType) -> None:
-    report = campaign.run(8, 20251125)
+    report = campaign.run(5, 20251125)
     print(report)
     assert report.holds, report
     assert report.inside > 0

@@ -1,84 +1,64 @@
-"""Two servers on one PostgreSQL and one S3 store, under sixteen clients: SIGKILL to a server, to a decoder, to all of
-PostgreSQL; and a server that sleeps past every time-out, or for a moment, while its uploads are swept, and wakes.
+"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete: SIGKILL to
+a server, to a decoder, to all of PostgreSQL, to the store.
 """
 
 import asyncio
-import os
-import signal
-import time
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tests.faults.campaigns.kill import ANSWERS_FIRST, DECODER, MUTANTS, SERVER, Control, sittings
-from tests.faults.fleet import DATABASE_SECONDS, Fleet, fresh_bucket, on_postgres
-from tests.faults.operator import recover
+from tests.faults.fleet import UPONCE, Fleet, bucket_of, on_postgres
 from tests.faults.report import Report
-from tests.faults.sitting import RECOVERY_SECONDS, Fault, Sitting
+from tests.faults.sitting import Fault, Sitting
 from tests.postgres import Postgres
 from tests.server import Server
-from uponce.core.errors import Unavailable
+from tests.stores.seaweedfs import SeaweedFS
 
 SERVERS = 2
 LONGEST_OUTAGE = 1.0
-HELD_UP = "sweeps that a sleeping server held up"
-# PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
-SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
+PACE = 0.3
+TIMES = 6  # in a round; a third of it where it takes three seconds to come back
 
 DAWDLING = ("-m", "tests.faults.dawdling")
 
 
-async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
-    """Meanwhile an operator sweeps with no grace: whatever is not committed by then must never be."""
-    os.killpg(server.pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(seconds)
-        swept = await asyncio.to_thread(insist, sitting)
-    finally:
-        os.killpg(server.pid, signal.SIGCONT)
-    sitting.tally.counts["blobs swept meanwhile"] += swept["blobs"]
-    return True
-
-
-def insist(sitting: Sitting) -> Counter[str]:
-    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then."""
-    deadline = time.monotonic() + RECOVERY_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(Unavailable):
-            swept = recover(sitting.fleet.place)
-            sitting.tally.expect(True, HELD_UP, swept)
-            return swept
-    sitting.tally.expect(False, HELD_UP, f"for {RECOVERY_SECONDS} seconds")
-    return Counter()
-
-
-SWEPT = frozenset({"database_unavailable", "attempt_expired", "storage_unavailable"})
-SLEEPS = Fault("sleeps of a server", partial(sleep, SLEEP_SECONDS), refusals=SWEPT, pace=0.5, sweeps=True)
-NAPS = Fault("naps of a server", partial(sleep, 0), refusals=SWEPT, pace=0.1, sweeps=True)
-IGNORES_CONDEMNED = Control("untrue answers for bytes that were swept", ("-m", f"{MUTANTS}.ignores_condemned"), NAPS)
-
-
-async def crash(postgres: Postgres, sitting: Sitting, server: Server) -> bool:
-    await asyncio.to_thread(postgres.kill)
+async def crash(kill: Callable[[], None], start: Callable[[], None], sitting: Sitting, server: Server) -> bool:
+    """Of what all servers share; it comes back as it was."""
+    await asyncio.to_thread(kill)
     await asyncio.sleep(sitting.chance.uniform(0, LONGEST_OUTAGE))
-    await asyncio.to_thread(postgres.start)
+    await asyncio.to_thread(start)
     await sitting.go_on()
     return True
 
 
-def run(seconds: float, seed: int) -> Report:
-    postgres = Postgres()
+def run(seconds: float, seed: int, *, times: int = TIMES) -> Report:
+    postgres, store = Postgres(), SeaweedFS()
     postgres.start()
+    store.run()
+    programs = itertools.cycle((DAWDLING, UPONCE))
 
-    def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
-        return on_postgres(folder, postgres.fresh_schema(), SERVERS, fresh_bucket(), program=program)
+    def opened(folder: Path, *, program: Sequence[str] = ()) -> AbstractContextManager[Fleet]:
+        """Every other fleet takes its time between the bytes and the commit, so that more is caught there."""
+        chosen = program or next(programs)
+        return on_postgres(folder, postgres.fresh_schema(), SERVERS, bucket_of(store), program=chosen)
 
-    refusals = frozenset({"database_unavailable"})
-    crashes = Fault("kills of PostgreSQL", partial(crash, postgres), refusals=refusals, is_everywhere=True, pace=0.05)
-    faults, broken = (SERVER, DECODER, crashes, SLEEPS, NAPS), (ANSWERS_FIRST, IGNORES_CONDEMNED)
+    def crashes(name: str, kill: Callable[[], None], start: Callable[[], None], refusal: str) -> Fault:
+        strike, refusals = partial(crash, kill, start), frozenset({refusal})
+        return Fault(f"kills of {name}", strike, refusals=refusals, is_everywhere=True, pace=PACE, times=times)
+
+    of_postgres = crashes("PostgreSQL", postgres.kill, postgres.start, "database_unavailable")
+    of_store = crashes("the S3 server", store.kill, store.run, "storage_unavailable")
+    of_servers = [replace(fault, times=times) for fault in (SERVER, DECODER)]
+    faults = (*of_servers, of_postgres, replace(of_store, times=max(1, times // 3)))
+    bytes_first = ("-m", f"{MUTANTS}.deletes_bytes_first")
+    twice = replace(of_postgres, times=2)
+    broken = (ANSWERS_FIRST, Control("assets without bytes, which were deleted first", bytes_first, twice))
     try:
         return sittings("kill_s3", seconds, seed, opened, faults, broken)
     finally:
+        store.stop()
         postgres.stop()

@@ -17,12 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.faults.audit import Receipt, count, examine
-from tests.faults.clients import Reply, connected, form, hold_back, release
+from tests.faults.clients import LOST, Connection, Reply, connected, form, hold_back, release
 from tests.faults.fleet import ONE_BOX, UPONCE, Fleet, Ground
 from tests.faults.place import Place
 from tests.faults.processes import owners
 from tests.faults.report import Report
 from tests.faults.tally import Tally
+from tests.server import Server
 from uponce.adapters.media import samples
 
 RACERS = 50
@@ -138,38 +139,60 @@ async def contests(fleet: Fleet, rules: Rules, going: Going) -> Seen:
     pending = itertools.takewhile(going, itertools.count())
 
     async def lane() -> None:
-        for signature in pending:
-            await contest(fleet, signature, rules, media, seen)
+        async with AsyncExitStack() as stack:
+            racers = [Racer(fleet.dealt(number), stack) for number in range(rules.racers)]
+            for signature in pending:
+                await contest(fleet, signature, rules, media, racers, seen)
 
     await asyncio.gather(*(lane() for _ in range(LANES)))
     return seen
 
 
-async def contest(fleet: Fleet, signature: int, rules: Rules, media: Media, seen: Seen) -> None:
-    """One signature, a connection for each racer, all complete together."""
+@dataclass
+class Racer:
+    """Keeps its connection from contest to contest, unless the server closes it."""
+
+    server: Server
+    stack: AsyncExitStack
+    connection: Connection | None = None
+    process: int = 0
+
+    async def connect(self) -> Connection:
+        if self.connection is None:
+            self.connection = await self.stack.enter_async_context(connected(self.server))
+            self.process = await _owner(self.server, self.connection)
+        return self.connection
+
+    def hear(self, reply: Reply) -> None:
+        if self.connection and (reply.status == LOST or reply.headers.get("connection") == "close"):
+            self.connection.hang_up(reset=True)  # one that ends by FIN stays in the kernel's table for a minute
+            self.connection = None
+
+
+async def contest(
+    fleet: Fleet, signature: int, rules: Rules, media: Media, racers: Sequence[Racer], seen: Seen
+) -> None:
+    """One signature; all complete together."""
     fields = fleet.first.signed({"nonce": f"signature-{signature}"})
-    dealt = [fleet.dealt(racer) for racer in range(rules.racers)]
     bodies = [media(signature, racer) for racer in range(rules.racers)]
-    async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(connected(server)) for server in dealt]
-        requests = [form(server, fields, body, rules.kind) for server, body in zip(dealt, bodies, strict=True)]
-        await hold_back(connections, requests)
-        seen.add_processes(await _accepted(fleet, [connection.port for connection in connections]))
-        replies = await release(connections, requests)
-        for connection in connections:
-            connection.hang_up(reset=True)  # one that ends by FIN stays in the kernel's table for a minute
-    for reply, body in zip(replies, bodies, strict=True):
+    requests = [form(racer.server, fields, body, rules.kind) for racer, body in zip(racers, bodies, strict=True)]
+    connections = await asyncio.gather(*(racer.connect() for racer in racers))
+    await hold_back(connections, requests)
+    seen.add_processes([racer.process for racer in racers])
+    replies = await release(connections, requests)
+    for racer, reply, body in zip(racers, replies, bodies, strict=True):
+        racer.hear(reply)
         seen.add(signature, reply, body)
 
 
-async def _accepted(fleet: Fleet, ports: Sequence[int]) -> list[int]:
-    """Wait until the servers hold all connections; the process of each."""
-    held: list[int] = []
+async def _owner(server: Server, connection: Connection) -> int:
+    """The process that has accepted it."""
+    if server.workers == 1:
+        return server.pid
     async with asyncio.timeout(30):
-        while len(held) < len(ports):
+        while not (found := owners(server.pid, server.port, [connection.port])):
             await asyncio.sleep(LOOK_SECONDS)
-            held = [pid for server in fleet.servers for pid in owners(server.pid, server.port, ports).values()]
-    return held
+    return found[connection.port]
 
 
 def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:

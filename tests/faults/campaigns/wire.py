@@ -25,6 +25,7 @@ Staged = Callable[[Path], AbstractContextManager[Stage]]
 
 CONTROL = 12  # of the last messages of an upload, about its COMMIT
 AUDIT_EVERY = 100
+STRIDE = 1700
 FEWEST = 20  # points, however late it is
 
 
@@ -40,15 +41,19 @@ def strikes(
     stories: Sequence[type[Upload]],
     control: Callable[[Path, Tally], None],
 ) -> Report:
-    """Points of all stories in a seeded order, until the time or the points are used up."""
-    chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
+    """Points of all stories, mixed, until the time or the points are used up; each seed begins elsewhere.
+
+    So runs with seeds in a row come to all of them, if each is long enough for STRIDE.
+    """
+    tally, deadline = Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix=f"uponce-{name}-") as folder, ExitStack() as stack:
         control(Path(folder) / "control", tally)
         stage = stack.enter_context(staged(Path(folder) / "stage"))
         jobs = [(story, cut) for story in stories for cut in cuts(stage, story)]
         tally.counts["known points"] += len(jobs)
-        chance.shuffle(jobs)
-        for number, (story, cut) in enumerate(jobs):
+        random.Random(name).shuffle(jobs)
+        begin = seed * STRIDE % len(jobs)
+        for number, (story, cut) in enumerate(jobs[begin:] + jobs[:begin]):
             if number >= FEWEST and time.monotonic() > deadline:
                 break
             strike(stage, story, cut, tally)
