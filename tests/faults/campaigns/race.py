@@ -2,7 +2,7 @@
 
 Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL, with an S3
 store or without. In some all racers may reach the commit, so that the database decides alone; in others the usual two
-attempts a process are allowed.
+attempts a process are allowed, which is most of them for a fleet: there each attempt costs three trips to a store.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ RACERS = 50
 LANES = 5  # signatures that are contested at the same time
 WORKERS = (1, 4)
 USUAL_ATTEMPTS = 2
+ATTEMPTS = (USUAL_ATTEMPTS, RACERS)
 LONGEST_ROUND, SHORTEST_ROUND = 60.0, 2.0
 CONTROL_SIGNATURES = 5
 LOOK_SECONDS = 0.05  # the kernel's table has all connections of the machine: reading it takes long
@@ -91,7 +92,13 @@ class Seen:
 
 
 def run(
-    seconds: float, seed: int, *, name: str = "race", sizes: Sequence[int] = WORKERS, ground: Ground = ONE_BOX
+    seconds: float,
+    seed: int,
+    *,
+    name: str = "race",
+    sizes: Sequence[int] = WORKERS,
+    ground: Ground = ONE_BOX,
+    allowed: Sequence[int] = ATTEMPTS,
 ) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-race-") as folder:
@@ -101,7 +108,7 @@ def run(
             share = (deadline - time.monotonic()) / rounds_due
             if number >= len(sizes) and share < SHORTEST_ROUND:
                 break
-            attempts, kind = chance.choice((USUAL_ATTEMPTS, RACERS)), chance.choice(("raw", "raw", "image"))
+            attempts, kind = chance.choice(allowed), chance.choice(("raw", "raw", "image"))
             rules = Rules(sizes[number % len(sizes)], attempts, kind, ground=ground)
             race(Path(folder) / f"round-{number}", rules, until(min(share, LONGEST_ROUND)), tally)
     return tally.report(name, seed)

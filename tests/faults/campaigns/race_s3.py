@@ -5,6 +5,8 @@ from tests.faults.campaigns.race_postgres import SERVERS
 from tests.faults.fleet import POSTGRES_AND_S3
 from tests.faults.report import Report
 
+ALLOWED = (race.USUAL_ATTEMPTS,) * 4 + (race.RACERS,)
+
 
 def run(seconds: float, seed: int) -> Report:
-    return race.run(seconds, seed, name="race_s3", sizes=SERVERS, ground=POSTGRES_AND_S3)
+    return race.run(seconds, seed, name="race_s3", sizes=SERVERS, ground=POSTGRES_AND_S3, allowed=ALLOWED)
