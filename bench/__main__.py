@@ -81,7 +81,7 @@ def _run(
     """Measure, print and record one row; whether all of it could be measured."""
     own = [row.own(setup, version) for version in versions]
     cases = [case for group in own for case in group] + [*(row.peers(setup) if options.peers else ())]
-    results, reasons = _rounds(cases, setup, options.rounds, scratch)
+    results, reasons = _rounds(cases, setup, row.rounds or options.rounds, scratch)
     pairs = {new.name: old.name for old_cases in own[1:] for new, old in zip(own[0], old_cases, strict=True)}
     claims = [*judged(row, results), *compared(results, pairs)]
     result = Result(row=row.number, title=row.title, cases=results, claims=claims, unmeasured=reasons, **facts)

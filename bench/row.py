@@ -73,8 +73,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """`rounds` is for a row that is long enough to be measured less often than others."""
+
     number: str
     title: str
     own: Callable[[Setup, Version], Sequence[Case]]
     claims: Sequence[Claim]
     peers: Callable[[Setup], Sequence[Case]] = lambda setup: ()
+    rounds: int | None = None

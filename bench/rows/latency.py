@@ -44,4 +44,5 @@ P7 = Row(
         Claim("p99 over p50", _CASE, at_most=4),
         Claim("longest pause, ms", _CASE, figure="longest pause ms", at_most=100),
     ),
+    rounds=1,
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
+from tests.e2e.lossy import LossyProxy
 from tests.server import Key, Server
 from uponce import __version__
 
@@ -248,6 +249,14 @@ def test_upload_reaches_a_server_elsewhere_by_its_cloudinary_url(server: Server,
     """No data folder on this machine; the URL exactly as it was printed."""
     done = in_a_process("upload", media / "cat.jpg", env={"CLOUDINARY_URL": server.urls[0]}, cwd=tmp_path)
     assert server.get(printed(done).strip()).data == (media / "cat.jpg").read_bytes()
+
+
+def test_upload_asks_again_when_the_answer_was_lost(server: Server, lossy: LossyProxy, media: Path) -> None:
+    elsewhere = server.urls[0].replace(server.base, lossy.base)
+    done = uponce("upload", media / "walk.mp4", "--json", env={"CLOUDINARY_URL": elsewhere})
+    (answer,) = json.loads(printed(done))
+    assert lossy.uploads == 2
+    assert server.get(f"/{server.cloud}/video/upload/{answer['public_id']}").data == (media / "walk.mp4").read_bytes()
 
 
 def test_a_refused_file_does_not_stop_the_others(server: Server, media: Path, tmp_path: Path) -> None:

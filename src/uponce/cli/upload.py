@@ -1,6 +1,9 @@
-"""`uponce upload`: each file under a signature of its own, streamed, with progress."""
+"""`uponce upload`: each file under a signature of its own, streamed, with progress.
 
-from collections.abc import Iterator
+A server that cannot be reached, or whose answer was lost, is asked again, under an Idempotency-Key: it gives the answer
+that was lost and stores nothing twice.
+"""
+
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,14 @@ from uponce.cli.sign import as_one_url, upload_url
 from uponce.core.errors import NotFound
 
 _BLOCK = 1024 * 1024
+_RETRIES = urllib3.Retry(
+    total=5,
+    connect=3,
+    allowed_methods=None,
+    status_forcelist=(502, 503, 504),
+    backoff_factor=0.5,
+    raise_on_status=False,
+)
 
 
 def run(
@@ -58,23 +69,16 @@ def _upload(
 ) -> dict[str, Any]:
     fields = mint(credentials.key, {"filename_override": path.name, **signed}, clock=SystemClock(), ids=RandomIds())
     url = as_one_url(upload_url(credentials.base, credentials.key.cloud, resource_type), fields)
+    headers = {"content-length": str(path.stat().st_size), "idempotency-key": RandomIds().hex(32)}
+    timeout = urllib3.Timeout(connect=10, read=300)
     try:
-        response = urllib3.request(
-            "PUT",
-            url,
-            body=_blocks(path, progress, task),
-            headers={"content-length": str(path.stat().st_size)},
-            retries=False,
-            timeout=urllib3.Timeout(connect=10, read=300),
-        )
+        with (
+            urllib3.PoolManager(blocksize=_BLOCK) as http,
+            path.open("rb") as file,
+            progress.wrap_file(file, task_id=task) as body,
+        ):
+            response = http.request("PUT", url, body=body, headers=headers, retries=_RETRIES, timeout=timeout)
         answer: dict[str, Any] = msgspec.json.decode(response.data)
     except (urllib3.exceptions.HTTPError, msgspec.DecodeError) as error:
         return {"error": {"message": f"{credentials.base} does not answer as it should: {error}"}}
     return answer
-
-
-def _blocks(path: Path, progress: Progress, task: TaskID) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
-            progress.advance(task, len(block))
