@@ -1,6 +1,7 @@
 """A factory for ASGI servers: `uvicorn --factory uponce.asgi:create_app`. Importing it does nothing."""
 
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -25,7 +26,9 @@ def create_app() -> App:
     if settings.workers > 1:
         _die_with_parent()
     backend = build(settings)
-    return create_web_app(backend.services, lifespan(backend), settings.public_url)
+    app = create_web_app(backend.services, lifespan(backend), settings.public_url)
+    _freeze_heap()
+    return app
 
 
 def _keep_heap() -> None:
@@ -37,6 +40,15 @@ def _keep_heap() -> None:
         ctypes.CDLL("libc.so.6").mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
     except (OSError, AttributeError):
         return
+
+
+def _freeze_heap() -> None:
+    """What is loaded by now stays, so the garbage collector need not look at it again.
+
+    Each full collection, several a second under load, took some 40 ms, in which nothing was answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _die_with_parent() -> None:

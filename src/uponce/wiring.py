@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
 from uponce.app.services import Services
-from uponce.app.sweep import sweep
+from uponce.app.sweep import RESTFUL, sweep
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, Unavailable
 
@@ -254,6 +254,11 @@ async def _keep_house(backend: Backend) -> None:
     while True:
         await asyncio.sleep(settings.sweep_seconds)
         try:
-            await sweep(backend.services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_days * DAY)
+            await sweep(
+                backend.services,
+                grace_seconds=settings.grace_seconds,
+                audit_seconds=settings.audit_days * DAY,
+                rest=RESTFUL,
+            )
         except Unavailable as error:
             log.error("the sweep failed and will be tried again: %s %s", error.message, error.detail)

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
 from uponce.app.sweep import Swept, sweep
-from uponce.core.errors import OutcomeUnknown, StorageUnavailable
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageUnavailable
 
 
 async def run(world: World, grace: float = 0) -> Swept:
@@ -35,6 +37,27 @@ def test_what_an_asset_names_stays_however_old(world: World) -> None:
         assert attempt(world, world.sign()) == "ok"
     with world.untouched():
         assert asyncio.run(run(world)) == Swept(0, 0, 0, 0)
+
+
+def test_only_for_what_nothing_names_everybody_has_to_wait(world: World) -> None:
+    assert attempt(world, world.sign()) == "ok"
+    world.swap(database=Failing(world.database, before={"condemn": DatabaseUnavailable("asked for nothing")}))
+    assert asyncio.run(run(world)) == Swept(0, 0, 0, 0)
+
+
+def test_a_sweep_beside_uploads_rests_after_each_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr("uponce.app.sweep._BATCH", 1)
+    for _ in range(3):
+        assert attempt(world, world.sign()) == "ok"
+    monkeypatch.setattr("uponce.app.sweep.asyncio.sleep", sleep)
+    asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**9, rest=1000))
+    assert len(rests) == 3
+    assert all(seconds > 0 for seconds in rests)
 
 
 def test_a_commit_that_comes_after_the_sweep_fails_and_spends_nothing(world: World) -> None:

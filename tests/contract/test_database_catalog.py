@@ -147,6 +147,13 @@ def test_a_committed_blob_can_never_be_condemned(database: Database) -> None:
     assert run(database.condemn(["blob-a", "blob-b"])) == []
 
 
+def test_what_is_named_can_be_told_without_condemning(database: Database) -> None:
+    run(publish(database, "a"))
+    assert run(database.unnamed(["blob-a", "orphan"])) == ["orphan"]
+    assert run(database.unnamed([])) == []
+    assert run(database.condemned(["orphan"])) == []
+
+
 def test_condemning_again_says_the_same(database: Database) -> None:
     """A sweeper that died between condemning and deleting finds its work again."""
     assert run(database.condemn(["orphan"])) == run(database.condemn(["orphan"])) == ["orphan"]

@@ -5,6 +5,7 @@ and a commit that finds its blob condemned fails; so a server that was paused be
 and committing can never publish a row without bytes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 
 _BATCH = 500
+RESTFUL = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +27,28 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int) -> Swept:
+async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int, rest: float = 0) -> Swept:
     """Remove old series, and stages and orphans older than the grace time, and purge the ledger.
 
-    Safe beside running servers.
+    Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
+    as long as that took: so a server sweeps and answers uploads as quickly as before.
     """
     series = await _end_old_series(services)
     grants = await services.database.purge(audit_seconds)
     stages = await services.blobs.sweep_stages(grace_seconds, await services.database.series_blobs())
     blobs = size = 0
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     async for batch in _batches(services.blobs.published(), grace_seconds):
-        condemned = set(await services.database.condemn([blob.key for blob in batch]))
+        # Nearly all are named. Only for the others everybody has to wait.
+        unnamed = await services.database.unnamed([blob.key for blob in batch])
+        condemned = set(await services.database.condemn(unnamed)) if unnamed else set()
         for blob in batch:
             if blob.key in condemned:
                 await services.blobs.delete(blob.key)
                 blobs, size = blobs + 1, size + blob.size
+        await asyncio.sleep(rest * (loop.time() - begun))
+        begun = loop.time()
     return Swept(stages, blobs, size, grants, series)
 
 

@@ -237,6 +237,10 @@ class Database(Protocol):
     async def series_blobs(self) -> frozenset[str]:
         """The blob keys of all series."""
 
+    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those blobs that no asset and no series names at this moment. A look that holds nobody up, and no promise:
+        `condemn` makes one of it."""
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
 

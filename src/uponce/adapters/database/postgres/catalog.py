@@ -52,15 +52,19 @@ async def drop(connection: Connection, asset: Asset) -> None:
     await connection.execute("DELETE FROM assets WHERE asset_id = %s", (asset.asset_id,))
 
 
+async def unnamed(connection: Connection, blob_keys: Sequence[str]) -> Sequence[str]:
+    """Those that no asset and no series names."""
+    rows = await connection.execute(_NAMED, {"keys": list(blob_keys)})
+    named = {key for (key,) in await rows.fetchall()}
+    return [key for key in blob_keys if key not in named]
+
+
 async def condemn(connection: Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
-    """Those that no asset and no series names, also when they were condemned before; no commit can name them now.
+    """The unnamed ones, also when they were condemned before; no commit can name them now.
 
     The caller holds the rules alone, so that no commit runs meanwhile.
     """
-    keys = list(blob_keys)
-    rows = await connection.execute(_NAMED, {"keys": keys})
-    named = {key for (key,) in await rows.fetchall()}
-    doomed = [key for key in keys if key not in named]
+    doomed = await unnamed(connection, blob_keys)
     await connection.execute(
         "INSERT INTO condemned (blob_key, at) SELECT unnest(%s::text[]), %s ON CONFLICT DO NOTHING", (doomed, int(now))
     )

@@ -293,6 +293,9 @@ class PostgresDatabase:
     async def series_blobs(self) -> frozenset[str]:
         return await self._pool.read(series.blob_keys)
 
+    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        return await self._pool.read(lambda connection: catalog.unnamed(connection, blob_keys))
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:
             return await catalog.condemn(connection, blob_keys, await self._moment.read(connection))

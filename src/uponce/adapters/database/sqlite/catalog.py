@@ -1,5 +1,6 @@
 """The catalog of assets, and the blobs that no asset may name any more."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,11 @@ _PUT = (
     "ON CONFLICT (cloud, resource_type, type, public_id) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in REPLACED_COLUMNS)
 )
+
+_NAMED = """
+SELECT blob_key FROM assets WHERE blob_key IN (SELECT value FROM json_each(:keys))
+UNION ALL SELECT blob_key FROM series WHERE blob_key IN (SELECT value FROM json_each(:keys))
+"""
 
 
 def find(connection: sqlite3.Connection, name: AssetName) -> Asset | None:
@@ -50,9 +56,15 @@ def drop(connection: sqlite3.Connection, asset: Asset) -> None:
     connection.execute("DELETE FROM assets WHERE asset_id = ?", (asset.asset_id,))
 
 
+def unnamed(connection: sqlite3.Connection, blob_keys: Sequence[str]) -> Sequence[str]:
+    """Those that no asset and no series names."""
+    named = {key for (key,) in connection.execute(_NAMED, {"keys": json.dumps(blob_keys)})}
+    return [key for key in blob_keys if key not in named]
+
+
 def condemn(connection: sqlite3.Connection, blob_keys: Sequence[str], now: float) -> Sequence[str]:
-    """Those that no asset and no series names, also when they were condemned before; no commit can name them now."""
-    doomed = [key for key in blob_keys if find_by_blob(connection, key) is None and not _in_series(connection, key)]
+    """The unnamed ones, also when they were condemned before; no commit can name them now."""
+    doomed = unnamed(connection, blob_keys)
     connection.executemany(
         "INSERT INTO condemned (blob_key, at) VALUES (?, ?) ON CONFLICT DO NOTHING", [(key, int(now)) for key in doomed]
     )
@@ -70,10 +82,6 @@ def digests(connection: sqlite3.Connection, prefix: str) -> Mapping[str, Digest]
         (prefix, prefix + "g"),
     )
     return {key: Digest(size, md5, sha256) for key, size, md5, sha256 in rows}
-
-
-def _in_series(connection: sqlite3.Connection, blob_key: str) -> bool:
-    return connection.execute("SELECT 1 FROM series WHERE blob_key = ?", (blob_key,)).fetchone() is not None
 
 
 def _is_condemned(connection: sqlite3.Connection, blob_key: str) -> bool:

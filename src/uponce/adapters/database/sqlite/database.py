@@ -206,6 +206,9 @@ class SqliteDatabase:
     async def series_blobs(self) -> frozenset[str]:
         return await self._readers.run(series.blob_keys)
 
+    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        return await self._readers.run(lambda connection: catalog.unnamed(connection, blob_keys))
+
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda connection: catalog.condemn(connection, blob_keys, self._clock.now()))
 
