@@ -15,13 +15,14 @@ from typing import Protocol
 from tests.faults.fleet import UPONCE, Fleet, on_sqlite
 from tests.faults.processes import commands
 from tests.faults.report import Report
-from tests.faults.sitting import Fault, Sitting
+from tests.faults.sitting import PAUSE, Fault, Sitting
 from tests.faults.tally import Tally
 from tests.server import Server
 
 WORKERS = 2
 FAULTS_A_SITTING = 25  # then the store is audited and thrown away: it grows by 30 MB with each
 MOST_IN_CONTROLS = 8
+DECODER_SECONDS = 2
 
 MUTANTS = "tests.faults.mutants"
 
@@ -53,7 +54,13 @@ async def kill_worker(sitting: Sitting, server: Server) -> bool:
 
 
 async def kill_decoder(sitting: Sitting, server: Server) -> bool:
-    return _kill_one(sitting, server, b"uponce.adapters.media.worker")
+    """One that was killed before is there again with the next picture."""
+    deadline = time.monotonic() + DECODER_SECONDS
+    while not _kill_one(sitting, server, b"uponce.adapters.media.worker"):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(PAUSE)
+    return True
 
 
 SERVER = Fault("kills of a server", kill_server, pace=0.1)
