@@ -60,10 +60,10 @@ class Wire:
         The client must have closed its own.
         """
         self.arm(None)
-        for thread in self._threads:
+        while self._threads:
+            thread = self._threads.pop()
             thread.join(_SECONDS)
             assert not thread.is_alive()
-        self._threads.clear()
 
     def close(self) -> None:
         self._listener.close()
@@ -80,8 +80,9 @@ class Wire:
                 server.connect(str(self._server))
                 self._clients.add(client)
                 for pump in (self._requests, self._replies):
-                    self._threads.append(threading.Thread(target=pump, args=(client, server), daemon=True))
-                    self._threads[-1].start()
+                    thread = threading.Thread(target=pump, args=(client, server), daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
