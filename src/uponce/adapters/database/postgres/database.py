@@ -5,7 +5,7 @@ transactions of their own. The time is the database's.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from uponce.adapters.database.postgres.keys import KeyRing
 from uponce.adapters.database.postgres.locks import OWN_RULES, SHARE_RULES
 from uponce.adapters.database.postgres.pool import BEGIN, Pool, Work, commit
 from uponce.adapters.database.postgres.schema import migrate, version_of
+from uponce.adapters.database.purging import BATCH, in_batches
 from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import DatabaseUnavailable
@@ -54,8 +55,6 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
-# Rows a purge drops in one transaction: uploads wait meanwhile.
-_PURGE_ROWS = 2000
 # More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
 
@@ -194,19 +193,19 @@ class PostgresDatabase:
 
     async def purge(self, audit_seconds: int) -> int:
         async def grants(connection: Connection) -> int:
-            return await ledger.purge(connection, await self._moment.read(connection) - self._slack, _PURGE_ROWS)
+            return await ledger.purge(connection, await self._moment.read(connection) - self._slack, BATCH)
 
         async def answers(connection: Connection) -> int:
-            return await replies.purge(connection, await self._moment.read(connection) - self._slack, _PURGE_ROWS)
+            return await replies.purge(connection, await self._moment.read(connection) - self._slack, BATCH)
 
         async def records(connection: Connection) -> int:
             before = await self._moment.read(connection) - audit_seconds
-            return await audit.purge(connection, before, _PURGE_ROWS)
+            return await audit.purge(connection, before, BATCH)
 
         dropped = await self._turn_over()
-        dropped += await _repeat(lambda: self._change_rules(grants))
-        await _repeat(lambda: self._pool.write(answers))
-        await _repeat(lambda: self._pool.write(records))
+        dropped += await in_batches(lambda: self._change_rules(grants))
+        await in_batches(lambda: self._pool.write(answers))
+        await in_batches(lambda: self._pool.write(records))
         return dropped
 
     async def _turn_over(self) -> int:
@@ -286,7 +285,7 @@ class PostgresDatabase:
     async def end_old_series(self, older_than: float) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:
             before = await self._moment.read(connection) - older_than
-            return await series.end_begun_before(connection, before, _PURGE_ROWS)
+            return await series.end_begun_before(connection, before, BATCH)
 
         return await self._pool.write(work)
 
@@ -331,15 +330,6 @@ def is_set_up(address: Address) -> bool:
     """Whether a server has made its tables there."""
     with connected(address) as connection:
         return version_of(connection) > 0
-
-
-async def _repeat(step: Callable[[], Awaitable[int]]) -> int:
-    """Run a bounded deletion until it finds less than its bound; the sum."""
-    total, count = 0, _PURGE_ROWS
-    while count == _PURGE_ROWS:
-        count = await step()
-        total += count
-    return total
 
 
 async def _touch(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
+from uponce.adapters.database.purging import BATCH, in_batches
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite import audit, catalog, checks, deleting, freezing, ledger, moving, replies, series
 from uponce.adapters.database.sqlite.connection import connect
@@ -18,7 +19,7 @@ from uponce.adapters.database.sqlite.filesystem import identity, locked, make_pr
 from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of
-from uponce.adapters.database.sqlite.writer import Job, Writer
+from uponce.adapters.database.sqlite.writer import Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import SettingRefused
 from uponce.core.series import Series
@@ -35,9 +36,6 @@ from uponce.core.values import (
     GrantRecord,
     GrantStatus,
 )
-
-# Rows a purge drops in one transaction: uploads wait meanwhile.
-_PURGE_ROWS = 5000
 
 
 class SqliteDatabase:
@@ -145,8 +143,14 @@ class SqliteDatabase:
         return await self._readers.run(lambda connection: catalog.find(connection, name))
 
     async def purge(self, audit_seconds: int) -> int:
-        dropped = await self._repeat(lambda connection: ledger.purge(connection, self._clock.now(), _PURGE_ROWS))
-        await self._repeat(lambda connection: audit.purge(connection, self._clock.now() - audit_seconds, _PURGE_ROWS))
+        def grants(connection: sqlite3.Connection) -> int:
+            return ledger.purge(connection, self._clock.now(), BATCH)
+
+        def records(connection: sqlite3.Connection) -> int:
+            return audit.purge(connection, self._clock.now() - audit_seconds, BATCH)
+
+        dropped = await in_batches(lambda: self._writer.run(grants))
+        await in_batches(lambda: self._writer.run(records))
         return dropped
 
     async def fence(self, skew: int) -> int:
@@ -201,7 +205,7 @@ class SqliteDatabase:
 
     async def end_old_series(self, older_than: float) -> Sequence[str]:
         before = self._clock.now() - older_than
-        return await self._writer.run(lambda connection: series.end_begun_before(connection, before, _PURGE_ROWS))
+        return await self._writer.run(lambda connection: series.end_begun_before(connection, before, BATCH))
 
     async def series_blobs(self) -> frozenset[str]:
         return await self._readers.run(series.blob_keys)
@@ -243,14 +247,6 @@ class SqliteDatabase:
             migrate(connection)
         finally:
             connection.close()
-
-    async def _repeat(self, job: Job[int]) -> int:
-        """Run a bounded deletion until it finds less than its bound; the sum."""
-        total, count = 0, _PURGE_ROWS
-        while count == _PURGE_ROWS:
-            count = await self._writer.run(job)
-            total += count
-        return total
 
 
 def fence(connection: sqlite3.Connection, now: float, skew: int) -> int:
