@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers check serve fleet lock docs fmt clean
+.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -60,6 +60,11 @@ bench-peers: SECONDS := 5
 bench-peers: ROUNDS := 5
 bench-peers: ## the same beside busboy, express, nginx and Caddy, for hours; RECORD=1 adds it to the published figures
 	$(BENCH) --peers --latency-seconds 600 --fill 10000000
+	$(if $(RECORD),$(BIN)/python -m docs.generate)
+
+scale: FILL := 100000
+scale: $(STAMP) ## full databases against empty ones, SQLite and PostgreSQL: FILL=10000000; RECORD=1 adds it to the published figures
+	$(BIN)/python -m bench.scale --fill $(FILL) $(if $(RECORD),--record)
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 check: $(STAMP) ## formatting, lint, types and the import contract

@@ -12,23 +12,23 @@ _SPAN = 2**63
 
 Columns = Mapping[str, str]
 
-_HEX = "spread_hex(i)"
+_HEX = "hex_of(i)"
 _USED: Mapping[str, Columns] = {
-    "grants": {"grant_key": "spread(i)", "timestamp": "timestamp - 1000000 + i / 16", "keep_until": "keep_until * 2"},
+    "grants": {"grant_key": "key_of(i)", "timestamp": "timestamp - 1000000 + i / 16", "keep_until": "keep_until * 2"},
     "assets": {"id": "i + 1000", "public_id": _HEX, "asset_id": _HEX, "version_id": _HEX, "blob_key": _HEX},
-    "audit": {"id": "i + 1000", "grant_key": "spread(i)", "asset_id": _HEX, "public_id": _HEX},
+    "audit": {"id": "i + 1000", "grant_key": "key_of(i)", "asset_id": _HEX, "public_id": _HEX},
 }
 
 
-def fill(path: Path, rows: int) -> None:
-    """Add so many used signatures with their assets and audit rows to the file of a server that has stopped."""
+def fill(path: Path, rows: int, used: Mapping[str, Columns] = _USED) -> None:
+    """Add so many used signatures with their assets and audit rows to the file, which no server writes meanwhile."""
     with closing(_open(path, rows)) as connection:
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -1000000"):
             connection.execute(f"PRAGMA {setting}")
         indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql > ''").fetchall()
         for name, _ in indexes:
             connection.execute(f"DROP INDEX {name}")
-        for table, changed in _USED.items():
+        for table, changed in used.items():
             _multiply(connection, table, rows, changed)
         for _, statement in indexes:
             connection.execute(statement)
@@ -39,9 +39,14 @@ def fill(path: Path, rows: int) -> None:
 def add_expiring(path: Path, rows: int, seconds: float) -> None:
     """Add so many used signatures to the file of a running server; their time is over one by one from now on."""
     due = f"{int(time.time())} + i * {seconds} / {rows}"
-    changed = {"grant_key": "spread(i)", "timestamp": "timestamp - 10000000", "keep_until": f"CAST({due} AS INTEGER)"}
+    changed = {"grant_key": "key_of(i)", "timestamp": "timestamp - 10000000", "keep_until": f"CAST({due} AS INTEGER)"}
+    add(path, "grants", rows, changed)
+
+
+def add(path: Path, table: str, rows: int, changed: Columns) -> None:
+    """Add so many rows to the file of a running server."""
     with closing(_open(path, rows)) as connection:
-        _multiply(connection, "grants", rows, changed)
+        _multiply(connection, table, rows, changed)
 
 
 def known_grants(rows: int, count: int) -> list[str]:
@@ -55,8 +60,8 @@ def _spread(number: int, rows: int) -> bytes:
 
 def _open(path: Path, rows: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    connection.create_function("spread", 1, lambda number: _spread(number, rows), deterministic=True)
-    connection.create_function("spread_hex", 1, lambda number: _spread(number, rows)[:16].hex(), deterministic=True)
+    connection.create_function("key_of", 1, lambda number: _spread(number, rows), deterministic=True)
+    connection.create_function("hex_of", 1, lambda number: _spread(number, rows)[:16].hex(), deterministic=True)
     return connection
 
 

@@ -14,9 +14,9 @@ RECORDS = Path(__file__).parents[1] / "docs/reference/benchmarks.jsonl"
 _NOTHING = "No run is recorded.\n"
 
 
-def recorded() -> list[Result]:
+def recorded(records: Path = RECORDS) -> list[Result]:
     """The newest result of each row, in the order of their numbers."""
-    lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    lines = records.read_text().splitlines() if records.exists() else []
     newest = {result.row: result for result in (msgspec.json.decode(line, type=Result) for line in lines)}
     return [newest[row] for row in sorted(newest)]
 
@@ -26,10 +26,14 @@ def tables(results: Sequence[Result]) -> str:
     if not results:
         return _NOTHING
     picture = "![Each ratio to a peer, beside what was wanted](benchmarks.svg)\n\n"
-    return picture + "\n".join(_section(result) for result in results)
+    return picture + sections(results)
 
 
-def _section(result: Result) -> str:
+def sections(results: Sequence[Result], level: str = "##") -> str:
+    return "\n".join(_section(result, level) for result in results) or _NOTHING
+
+
+def _section(result: Result, level: str) -> str:
     claims = [
         (claim.text, _subject(claim), spread(claim.values), target(claim), verdict(claim)) for claim in result.claims
     ]
@@ -43,7 +47,7 @@ def _section(result: Result) -> str:
     if claims:
         measured.insert(0, _table(("target", "of", "measured", "wanted", ""), claims))
     missing = [f"{name} was not measured: {reason}\n" for name, reason in result.unmeasured.items()]
-    return "\n".join([f"## {result.row}: {result.title}\n", *measured, *missing, _origin(result)])
+    return "\n".join([f"{level} {result.row}: {result.title}\n", *measured, *missing, _origin(result)])
 
 
 def _subject(claim: ClaimResult) -> str:
@@ -51,7 +55,7 @@ def _subject(claim: ClaimResult) -> str:
 
 
 def _origin(result: Result) -> str:
-    rounds = len(result.cases[0].samples)
+    rounds = max(len(case.samples) for case in result.cases)
     commit = f"`{result.commit}`{' + changes' * result.dirty}"
     facts = [f"{name} {value}" for name, value in {**result.machine, **result.versions}.items()]
     return f"{result.date}, commit {commit}, {rounds} rounds, `{result.command}`. {', '.join(facts)}.\n"

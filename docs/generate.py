@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from bench import page as benchmarks
+from bench.scale.__main__ import RECORDS as SCALE
 from tests.mutation import page as mutation
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
@@ -123,6 +124,10 @@ def benchmarks_page() -> str:
     return _with_part("benchmarks.md", "benchmarks", benchmarks.tables(benchmarks.recorded()))
 
 
+def scale_page() -> str:
+    return _with_part("scale.md", "scale", benchmarks.sections(benchmarks.recorded(SCALE), "###"))
+
+
 def mutants_page() -> str:
     return f"{NOTICE}{MUTANTS}\n{mutation.tables(mutation.recorded())}"
 
@@ -182,6 +187,7 @@ PAGES = {
     "guarantees.md": guarantees_page,
     "mutants.md": mutants_page,
     "benchmarks.md": benchmarks_page,
+    "scale.md": scale_page,
     "benchmarks.svg": lambda: benchmarks.chart(benchmarks.recorded()),
 }
 

@@ -26,11 +26,14 @@ _SETTINGS = {"listen_addresses": "", "max_connections": "200", "log_min_messages
 
 
 class Postgres:
-    """A cluster in a folder of its own, reached through a socket there; new, or a standby that follows a `primary`."""
+    """A cluster in a folder of its own, reached through a socket there; new, or a standby that follows a `primary`.
 
-    def __init__(self, primary: "Postgres | None" = None) -> None:
+    The folder lies in `under`, or where there is least to wait for.
+    """
+
+    def __init__(self, primary: "Postgres | None" = None, *, under: Path | None = None) -> None:
         self._owner = _NOBODY if os.geteuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="uponce-pg-", dir=_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="uponce-pg-", dir=under or _folder()))
         if self._owner is not None:
             os.chown(self.folder, self._owner, self._owner)
         self._process: subprocess.Popen[bytes] | None = None

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ from bench.requests import get, uploads
 from bench.result import CaseResult, Result, compared, judged
 from bench.row import Case, Claim, Row, Setup, Version
 from bench.rows import ROWS
+from bench.scale.__main__ import main as measure_scale
 from bench.servers import BenchmarkError, Server, uponce
 
 
@@ -162,3 +164,16 @@ def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:
 
 def test_rows_are_numbered_as_they_are_told() -> None:
     assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 10)]
+
+
+def test_full_databases_can_be_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    """Few rows for a moment, on both engines; nothing of them is left."""
+    with tempfile.TemporaryDirectory() as cache:
+        Path(cache).chmod(0o755)  # PostgreSQL runs as somebody else
+
+        assert measure_scale(["--fill", "2000", "--rounds", "1", "--seconds", "0.1", "--cache", cache]) == 0
+
+        assert list(Path(cache).iterdir()) == []
+    told = capfd.readouterr().out
+    for figure in ("SQLite", "PostgreSQL", "commits/s", "look-up p99 ms", "page, revoked ms", "slowest commit ms"):
+        assert figure in told

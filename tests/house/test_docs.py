@@ -35,6 +35,7 @@ def generator() -> ModuleType:
         "guarantees.md",
         "benchmarks.md",
         "benchmarks.svg",
+        "scale.md",
     ],
 )
 def test_generated_pages_are_up_to_date(name: str) -> None:

@@ -23,10 +23,10 @@ async def history(connection: Connection, key: bytes, limit: int) -> Sequence[Au
 
 
 async def purge(connection: Connection, before: float, rows: int) -> int:
-    """Drop at most so many records that are older; how many."""
+    """Drop at most so many records that are older; how many. Compared with a float, no index would be used."""
     dropped = await connection.execute(
         "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < %s ORDER BY at LIMIT %s) RETURNING id",
-        (before, rows),
+        (int(before), rows),
     )
     return len(await dropped.fetchall())
 

@@ -33,7 +33,11 @@ _CHECKSUMS = """
 SELECT 'page checksums failed ' || checksum_failures || ' times, last ' || checksum_last_failure
 FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0
 """
-_INVALID = "SELECT 'index ' || indexrelid::regclass || ' is not valid' FROM pg_index WHERE NOT indisvalid"
+# Not of a partitioned table: those have no rows of their own, and older parts may lack the like of them.
+_INVALID = """
+SELECT 'index ' || indexrelid::regclass || ' is not valid' FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE NOT indisvalid AND relkind = 'i'
+"""
 _AMCHECK = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'amcheck')"
 _INDEXES = """
 SELECT index.indexrelid::regclass::text FROM pg_index AS index JOIN pg_class ON pg_class.oid = index.indexrelid

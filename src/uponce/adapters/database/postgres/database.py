@@ -211,10 +211,14 @@ class PostgresDatabase:
     async def _turn_over(self) -> int:
         """When it cannot be done now, it is done by a later purge, or rows go one by one."""
 
+        async def count(connection: Connection) -> Mapping[int, int]:
+            return await partitions.past(connection, await self._moment.read(connection))
+
         async def work(connection: Connection) -> int:
-            return await partitions.turn_over(connection, await self._moment.read(connection))
+            return await partitions.turn_over(connection, await self._moment.read(connection), counted)
 
         try:
+            counted = await self._pool.read(count, patient=True)
             return await self._change_rules(work)
         except DatabaseUnavailable as error:
             if is_in_the_way(error):

@@ -6,32 +6,46 @@ caller holds the rules alone: no grant is used meanwhile.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from uponce.adapters.database.postgres import ledger
 from uponce.adapters.database.postgres.connection import Connection
 
 SPAN = 1800
 _AHEAD = 4 * SPAN
 _PATIENCE = "SET LOCAL lock_timeout = 200"  # milliseconds
+# Of the whole, which only the part of that time answers: its name is gone when another server drops it meanwhile.
+_WITHIN = "timestamp >= %(start)s AND timestamp < %(stop)s"
 _LIST = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'grants'::regclass"
 
 
-async def turn_over(connection: Connection, now: float) -> int:
-    """Drop the parts that hold nothing to be kept any more, and make those that are to come; how many rows went.
+async def past(connection: Connection, now: float) -> Mapping[int, int]:
+    """The parts that hold nothing to be kept any more, by their start, with the number of their rows.
+
+    Asked without a lock, since counting takes a while: what a part gets afterwards makes it one to be kept.
+    """
+    over = [
+        start for start in await _starts(connection) if start + SPAN <= now and await _is_over(connection, start, now)
+    ]
+    return {start: await _count(connection, start) for start in over}
+
+
+async def turn_over(connection: Connection, now: float, counted: Mapping[int, int]) -> int:
+    """Drop the parts that were counted as past, and make those that are to come; how many rows went.
 
     LockNotAvailable when a long reader (pg_dump) is in the way: uploads must not wait for it.
     """
     present = await _starts(connection)
     first = int(now) - int(now) % SPAN
-    past = [start for start in present if start + SPAN <= now and await _is_over(connection, start, now)]
+    past = [start for start in present if start in counted and await _is_over(connection, start, now)]
     coming = [start for start in range(first, first + _AHEAD, SPAN) if start not in present]
     if past or coming:
         await connection.execute(_PATIENCE)
         await connection.execute("LOCK TABLE grants IN ACCESS EXCLUSIVE MODE")
     for start in coming:
         await _make(connection, start)
-    return sum([await _drop(connection, start) for start in past])
+    for start in past:
+        await _drop(connection, start)
+    return sum(counted[start] for start in past)
 
 
 async def _starts(connection: Connection) -> Sequence[int]:
@@ -44,33 +58,40 @@ async def _starts(connection: Connection) -> Sequence[int]:
 async def _is_over(connection: Connection, start: int, now: float) -> bool:
     """No row is to be kept, and no series holds a grant of that time, whose row would have to stay."""
     rows = await connection.execute(
-        f"SELECT FROM {_table(start)} WHERE keep_until >= %s "
-        "UNION ALL SELECT FROM series_grants WHERE timestamp >= %s AND timestamp < %s LIMIT 1",
-        (now, start, start + SPAN),
+        f"SELECT FROM grants WHERE {_WITHIN} AND keep_until >= %(now)s "
+        f"UNION ALL SELECT FROM series_grants WHERE {_WITHIN} LIMIT 1",
+        {**_bounds(start), "now": int(now)},  # with a float, no index would be used
     )
     return await rows.fetchone() is None
 
 
-async def _drop(connection: Connection, start: int) -> int:
-    table, dropped = _table(start), 0
-    rows = await connection.execute(f"SELECT api_key, max(timestamp), count(*) FROM {table} GROUP BY api_key")
-    for api_key, newest, count in await rows.fetchall():
-        await ledger.raise_watermarks(connection, newest, api_key)
-        dropped += count
+async def _count(connection: Connection, start: int) -> int:
+    row = await (await connection.execute(f"SELECT count(*) FROM grants WHERE {_WITHIN}", _bounds(start))).fetchone()
+    return row[0] if row else 0
+
+
+async def _drop(connection: Connection, start: int) -> None:
+    """Uploads wait meanwhile: the newest timestamp of each key is found by an index."""
+    table = _table(start)
+    await connection.execute(
+        "UPDATE api_keys SET watermark = greatest(watermark, "
+        f"(SELECT max(timestamp) FROM {table} WHERE {table}.api_key = api_keys.api_key))"
+    )
     await connection.execute(f"DROP TABLE {table}")
-    return dropped
 
 
 async def _make(connection: Connection, start: int) -> None:
     """Not where the default part has rows already: they cannot move."""
-    rows = await connection.execute(
-        "SELECT FROM grants_other WHERE timestamp >= %s AND timestamp < %s LIMIT 1", (start, start + SPAN)
-    )
+    rows = await connection.execute(f"SELECT FROM grants_other WHERE {_WITHIN} LIMIT 1", _bounds(start))
     if await rows.fetchone() is None:
         await connection.execute(
             f"CREATE TABLE {_table(start)} PARTITION OF grants FOR VALUES FROM ({_number(start)}) "
             f"TO ({_number(start + SPAN)})"
         )
+
+
+def _bounds(start: int) -> dict[str, int]:
+    return {"start": start, "stop": start + SPAN}
 
 
 def _table(start: int) -> str:

@@ -142,7 +142,7 @@ async def end(connection: Connection, series_id: str) -> bool:
 
 async def end_begun_before(connection: Connection, moment: float, rows: int) -> Sequence[str]:
     """End at most so many, the oldest first; the keys of their blobs."""
-    ended = await connection.execute(_END_OLD, (moment, rows))
+    ended = await connection.execute(_END_OLD, (int(moment), rows))
     return [blob_key for (blob_key,) in await ended.fetchall()]
 
 

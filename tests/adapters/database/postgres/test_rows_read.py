@@ -1,0 +1,125 @@
+"""A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
+from tests.postgres import shared
+from uponce.adapters.database.listing import Cursor
+from uponce.adapters.database.postgres import PostgresDatabase, audit, ledger, partitions
+from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.core.values import GrantStatus
+
+ROWS = 20_000
+FEW = 20
+PAGE = 5
+FILL = (
+    f"""
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at)
+SELECT sha256(i::text::bytea), 'demo', CASE i % 4000 WHEN 1 THEN '222' ELSE '111' END, {START} + i % {2 * SPAN},
+  CASE i % 4000 WHEN 2 THEN 2 ELSE 1 END, 1, {START} + 7500 + i, {START}, CASE i % 4000 WHEN 3 THEN {START} END
+FROM generate_series(1, {ROWS}) AS i
+""",
+    f"""
+INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
+SELECT {START} + i, sha256(i::text::bytea), 'demo', '111', 'spent', '', i, i, '', ''
+FROM generate_series(1, {ROWS}) AS i
+""",
+    "ANALYZE grants",
+    "ANALYZE audit",
+)
+
+
+class Asked(Exception):
+    """Instead of an answer."""
+
+
+class Ear:
+    """A connection that only tells what it was asked."""
+
+    async def execute(self, statement: str, values: object) -> None:
+        raise Asked(statement, values)
+
+
+EAR: Any = Ear()
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[psycopg.Connection]:
+    """Two half-hours of many used grants, with a handful of another key, of unused and of revoked ones; the audit."""
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock())
+    database.open()
+    for key in (KEY, OTHER):
+        run(database.add_key(key))
+    run(database.purge(10**6))
+    with psycopg.connect(database._address.url, autocommit=True) as connection:
+        for statement in FILL:
+            connection.execute(statement.encode())
+        yield connection
+    database.close()
+
+
+def rows_read(connection: psycopg.Connection, question: Any) -> float:
+    """By the statement that the question is asked with."""
+    with pytest.raises(Asked) as asked:
+        run(question)
+    statement, values = asked.value.args
+    with connection.transaction(force_rollback=True):
+        row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
+    assert row is not None
+    return _read(row[0][0]["Plan"])
+
+
+def _read(node: dict[str, Any]) -> float:
+    """By the scans at the ends of a plan."""
+    children = node.get("Plans", [])
+    if children:
+        return sum(_read(child) for child in children)
+    return float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+
+
+def page(api_key: str | None, status: GrantStatus | None) -> Any:
+    """In the middle of the list."""
+    after = Cursor(START + SPAN + SPAN // 2, bytes(32))
+    return ledger.page(EAR, "demo", api_key=api_key, status=status, limit=PAGE, after=after)
+
+
+KINDS: list[tuple[str | None, GrantStatus | None]] = [
+    (None, None),
+    (None, GrantStatus.USED),
+    (None, GrantStatus.UNUSED),
+    (None, GrantStatus.REVOKED),
+    ("222", None),
+    ("111", None),
+    ("222", GrantStatus.USED),
+    ("111", GrantStatus.REVOKED),
+]
+
+
+@pytest.mark.parametrize(("api_key", "status"), KINDS)
+def test_a_page_reads_what_it_shows(
+    filled: psycopg.Connection, api_key: str | None, status: GrantStatus | None
+) -> None:
+    assert rows_read(filled, page(api_key, status)) <= 4 * PAGE
+
+
+def test_the_check_goes_red_without_the_index(filled: psycopg.Connection) -> None:
+    with filled.transaction(force_rollback=True):
+        filled.execute("DROP INDEX grants_revoked")
+        assert rows_read(filled, page(None, GrantStatus.REVOKED)) > ROWS / 4
+
+
+def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:
+    """Moments come with fractions of seconds from the database's clock; an index of whole ones must do."""
+    assert rows_read(filled, audit.purge(EAR, START + FEW + 0.5, ROWS)) <= 3 * FEW
+    assert rows_read(filled, ledger.purge(EAR, START + 7500 + FEW + 0.5, ROWS)) <= 3 * FEW
+    assert rows_read(filled, partitions._is_over(EAR, START, START + 7500 + ROWS + 0.5)) <= 1
+
+
+def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "int", float, raising=False)
+
+    assert rows_read(filled, audit.purge(EAR, START + FEW + 0.5, ROWS)) > ROWS / 2
