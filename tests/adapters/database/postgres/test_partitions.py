@@ -164,3 +164,16 @@ def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: Postgres
 
         assert run(both()) == [0, "ok"]
     assert run(database.purge(10**6)) == 1
+
+
+def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, clock: SteppedClock) -> None:
+    """It takes minutes on many rows, and its lock does not give way to one that waits for so short a time."""
+    newer = grant("newer", at=START + 3 * SPAN)
+    for subject in (grant(), newer):
+        assert spend(database, subject) == "ok"
+    clock.time += KEPT + SPAN
+    with psycopg.connect(database._address.url) as vacuum:
+        vacuum.execute(f"LOCK TABLE grants_{newer.timestamp} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+
+        assert run(database.purge(10**6)) == 1
+    assert run(database.find_grant(newer.key)) is not None

@@ -40,7 +40,7 @@ async def turn_over(connection: Connection, now: float, counted: Mapping[int, in
     coming = [start for start in range(first, first + _AHEAD, SPAN) if start not in present]
     if past or coming:
         await connection.execute(_PATIENCE)
-        await connection.execute("LOCK TABLE grants IN ACCESS EXCLUSIVE MODE")
+        await connection.execute("LOCK TABLE ONLY grants IN ACCESS EXCLUSIVE MODE")
     for start in coming:
         await _make(connection, start)
     for start in past:
