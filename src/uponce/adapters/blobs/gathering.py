@@ -83,15 +83,20 @@ class Gathering(ABC):
         self._flushing = asyncio.ensure_future(self._take(blocks, size))
 
     async def _take(self, blocks: list[bytes], size: int) -> None:
-        # MD5 takes as long as all the rest, so beside it large files take half the time. For small ones a second trip
-        # to a thread costs more.
-        jobs = [partial(self._write, blocks), partial(self._hash, blocks)]
         if size < _LARGE:
-            await self._store.in_thread(lambda: [job() for job in jobs])
+            await self._store.in_thread(lambda: self._write_and_hash(blocks))
         else:
+            # MD5 takes as long as all the rest, so beside it large files take half the time.
+            jobs = partial(self._write, blocks), partial(self._hash, blocks)
             await asyncio.gather(*(self._store.in_thread(job) for job in jobs))
         if self._hashes is not None:
             self._hashes.end += size
+
+    def _write_and_hash(self, blocks: list[bytes]) -> None:
+        # As one block: each call on one lets go of the interpreter, and has to get it back from other threads.
+        whole = [b"".join(blocks)]
+        self._write(whole)
+        self._hash(whole)
 
     def _write(self, blocks: list[bytes]) -> None:
         self._flush(blocks)
