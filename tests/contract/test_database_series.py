@@ -374,3 +374,14 @@ def test_a_fence_ends_all_series(database: Database) -> None:
             await begin(database, series(), A)
 
     run(play())
+
+
+def test_only_an_empty_series_ends_if_it_has_to_be_empty(database: Database) -> None:
+    async def play() -> None:
+        await begin(database, series("empty", upload_id="empty"), B)
+        done = await complete(database, A)
+        assert [await database.end_series(name, if_empty=True) for name in ("empty", "empty", "one")] == [1, 0, 0]
+        assert await database.find_series("one") == done
+        assert await database.end_series("one")
+
+    run(play())

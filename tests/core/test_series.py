@@ -4,9 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from uponce.core.errors import ChunkConflict, ChunkTooSmall, FileTooLarge, StaleRequest
+from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, FileTooLarge, StaleRequest
 from uponce.core.policy import Limits
-from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size, freeze, grown
+from uponce.core.series import (
+    Chunk,
+    Series,
+    StoredPart,
+    check_alive,
+    check_chunk,
+    check_parameters,
+    check_parts,
+    check_size,
+    freeze,
+    grown,
+)
 from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
@@ -112,3 +123,29 @@ def test_the_time_to_complete_ends() -> None:
     check_alive(SERIES, 4600, LIMITS)
     with pytest.raises(StaleRequest, match="more than 1 hour ago"):
         check_alive(SERIES, 4601, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("spans", "shared", "fits"),
+    [
+        ([(0, 10), (20, 30)], True, True),
+        ([(20, 30)], True, False),
+        ([(0, 10), (20, 29)], True, False),
+        ([(0, 10), (15, 30)], True, False),
+        ([], True, False),
+        ([], False, True),
+        ([(0, 10), (20, 30)], False, False),
+    ],
+)
+def test_the_parts_of_a_shared_series_are_what_is_missing(
+    spans: list[tuple[int, int]], shared: bool, fits: bool
+) -> None:
+    """In a span from 0 to 30, of which 10 to 20 is there; of any other series there are none."""
+    series = replace(SERIES, shared=shared, spans=(Span(10, 20),))
+    parts = [StoredPart(Span(*span), "name", "0" * 64) for span in spans]
+    if fits:
+        check_parts(series, Span(0, 30), parts)
+        return
+    with pytest.raises(ChunkInProgress, match="meanwhile") as caught:
+        check_parts(series, Span(0, 30), parts)
+    assert caught.value.retry_after

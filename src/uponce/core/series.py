@@ -4,18 +4,19 @@ The parameters of the request that begins it count for the whole. Later parts ma
 for each chunk; then only what varies by itself may differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.core.canonical import UNSIGNED
-from uponce.core.errors import ChunkConflict, ChunkTooSmall, StaleRequest
+from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
 from uponce.core.freshness import span as duration
 from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.signature import Algorithm
-from uponce.core.spans import Span, merged, total_size
+from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Grant, ResourceType
 
+_RETRY_SECONDS = 1
 # SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
 _VARYING = frozenset({"timestamp", "nonce", "public_id"})
 
@@ -29,11 +30,21 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPart:
+    """Bytes of a shared series that are recorded, and the object in which they lie, and nothing else does."""
+
+    span: Span
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key; without one only
     `id`, which nobody can guess, leads to it.
 
-    `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them.
+    `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them. When
+    it is `shared` its bytes are stored parts, which every server can read; else they lie in a file of one server.
     """
 
     id: str
@@ -47,6 +58,7 @@ class Series:
     blob_key: str
     created_at: int
     total: int | None = None
+    shared: bool = False
     spans: tuple[Span, ...] = ()
     grants: tuple[Grant, ...] = ()
 
@@ -101,6 +113,16 @@ def grown(series: Series, chunk: Chunk) -> Series:
     check_chunk(series, chunk)
     total = series.total if chunk.total is None else chunk.total
     return replace(series, total=total, spans=merged([*series.spans, chunk.span]))
+
+
+def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None:
+    """ChunkInProgress unless the parts are just those bytes of the span that are not recorded yet."""
+    missing = [gap for gap, present in split(span, series.spans) if not present]
+    if [part.span for part in parts] != (missing if series.shared else []):
+        raise ChunkInProgress(
+            "Another server has taken bytes of this part of the file meanwhile. Send it again.",
+            retry_after=_RETRY_SECONDS,
+        )
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from uponce.app.ports import Committed, Draft, Reply
-from uponce.core.series import Series
+from uponce.core.series import Series, StoredPart
 from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -53,8 +53,9 @@ KEY_COLUMNS = (
     "algorithms, created_at, revoked_at, watermark"
 )
 SERIES_COLUMNS = (
-    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total"
+    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared"
 )
+PART_COLUMNS = "start, stop, name, sha256"
 
 # Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
 # what the other is still building, and the process dies of it.
@@ -225,6 +226,7 @@ def series_row(series: Series) -> tuple[Any, ...]:
         series.blob_key,
         series.created_at,
         series.total,
+        series.shared,
     )
 
 
@@ -232,7 +234,8 @@ def series_of(
     row: tuple[Any, ...], spans: Iterable[tuple[int, int]], grants: Iterable[tuple[bytes, int, int, int]]
 ) -> Series:
     """`spans` in ascending order; `grants` as (grant_key, timestamp, max_uses, keep_until)."""
-    series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total = row
+    series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, *rest = row
+    created_at, total, shared = rest
     return Series(
         id=series_id,
         cloud=cloud,
@@ -245,6 +248,18 @@ def series_of(
         blob_key=blob_key,
         created_at=created_at,
         total=total,
+        shared=bool(shared),
         spans=tuple(Span(start, stop) for start, stop in spans),
         grants=tuple(Grant(key, cloud, api_key, timestamp, uses, until) for key, timestamp, uses, until in grants),
     )
+
+
+def part_row(series_id: str, part: StoredPart) -> tuple[Any, ...]:
+    """Of (series_id, PART_COLUMNS)."""
+    return series_id, part.span.start, part.span.end, part.name, part.sha256
+
+
+def part_of(row: tuple[Any, ...]) -> StoredPart:
+    """Of PART_COLUMNS."""
+    start, stop, name, sha256 = row
+    return StoredPart(Span(start, stop), name, sha256)

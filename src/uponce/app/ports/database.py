@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from uponce.core.errors import IdempotencyKeyReused
-from uponce.core.series import Series
+from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
@@ -216,10 +216,20 @@ class Database(Protocol):
     async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
         """All series that the grant belongs to."""
 
-    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
+    async def record_span(
+        self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
+    ) -> Series:
         """Note that these bytes are durable, and the size of the whole unless it is None; the series after it.
 
-        ChunkConflict when the total or the span contradict what is noted already; SeriesGone.
+        ChunkConflict when the total or the span contradict what is noted already; SeriesGone. Of a shared series
+        `parts` are just those bytes of the span that were not noted before: ChunkInProgress when somebody else has
+        noted some of them meanwhile.
+        """
+
+    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+        """The noted parts of a shared series that hold bytes of the span, in order: the first ones, at most so many.
+
+        None of them overlap.
         """
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
@@ -228,8 +238,11 @@ class Database(Protocol):
         When one of them is used up or revoked, that is the refusal, which names it, and none is spent.
         """
 
-    async def end_series(self, series_id: str) -> bool:
-        """Give it up: nothing is spent, its grants are free again. False when there was none."""
+    async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
+        """Give it up: nothing is spent, its grants are free again. False when there was none.
+
+        With `if_empty` also when bytes are noted of it: then it stays.
+        """
 
     async def end_old_series(self, older_than: float) -> Sequence[str]:
         """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any."""

@@ -29,7 +29,8 @@ COLUMNS = {
     "condemned": "blob_key at",
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id",
     "replies": "grant_key key_hash sha256 committed",
-    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total",
+    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total shared",
+    "series_parts": "series_id start stop name sha256",
     "series_spans": "series_id start stop",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
 }

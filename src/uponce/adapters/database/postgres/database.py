@@ -36,7 +36,7 @@ from uponce.adapters.database.rows import SecretBox
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.freshness import utc
-from uponce.core.series import Series
+from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
@@ -276,15 +276,20 @@ class PostgresDatabase:
     async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
         return await self._pool.read(lambda connection: series.find_of(connection, grant_key))
 
-    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
-        return await self._pool.write(lambda connection: series.record(connection, series_id, span, total))
+    async def record_span(
+        self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
+    ) -> Series:
+        return await self._pool.write(lambda connection: series.record(connection, series_id, span, total, parts))
+
+    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+        return await self._pool.read(lambda connection: series.parts(connection, series_id, span, limit))
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         commit = partial(series.commit, series_id=series_id, draft=draft, caller=caller, moment=self._moment)
         return await self._pool.write(commit, first=SHARE_RULES)
 
-    async def end_series(self, series_id: str) -> bool:
-        return await self._pool.write(lambda connection: series.end(connection, series_id))
+    async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
+        return await self._pool.write(lambda connection: series.end(connection, series_id, if_empty))
 
     async def end_old_series(self, older_than: float) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:

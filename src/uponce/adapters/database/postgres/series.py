@@ -23,9 +23,9 @@ from uponce.adapters.database.decisions import (
 from uponce.adapters.database.postgres import audit, catalog, clock, ledger, locks, replies
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.connection import Connection
-from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
+from uponce.adapters.database.rows import PART_COLUMNS, SERIES_COLUMNS, part_of, part_row, series_of, series_row
 from uponce.app.ports import Committed, Draft
-from uponce.core.series import Chunk, Series, grown
+from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
 from uponce.core.values import Caller, Grant
 
@@ -35,6 +35,12 @@ SELECT json_agg(json_build_array(encode(grant_key, 'hex'), timestamp, max_uses, 
 FROM series_grants WHERE series_id = id
 """
 _SELECT = f"SELECT {SERIES_COLUMNS}, spans, ({_GRANTS}) FROM series"
+_INSERT_PART = f"INSERT INTO series_parts (series_id, {PART_COLUMNS}) VALUES (%s, %s, %s, %s, %s)"
+_PARTS = f"""
+SELECT {PART_COLUMNS} FROM series_parts WHERE series_id = %s
+  AND start >= coalesce((SELECT max(start) FROM series_parts WHERE series_id = %s AND start <= %s), 0)
+  AND stop > %s AND start < %s ORDER BY start LIMIT %s
+"""
 _DECODE_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 # One that is just being completed is left alone; it stays for the next time, should that fail.
@@ -81,9 +87,15 @@ async def join(connection: Connection, series_id: str, grant: Grant) -> Series:
     return await _get(connection, series_id)
 
 
-async def record(connection: Connection, series_id: str, span: Span, total: int | None) -> Series:
+async def record(
+    connection: Connection, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart]
+) -> Series:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
-    series = grown(await _hold(connection, series_id), Chunk(span, total))
+    before = await _hold(connection, series_id)
+    series = grown(before, Chunk(span, total))
+    check_parts(before, span, parts)
+    for part in parts:
+        await connection.execute(_INSERT_PART, part_row(series_id, part))
     await connection.execute(
         "UPDATE series SET total = %s, spans = spans + int8multirange(int8range(%s, %s)) WHERE id = %s",
         (series.total, span.start, span.end, series_id),
@@ -134,9 +146,17 @@ async def find_of(connection: Connection, grant_key: bytes) -> Sequence[Series]:
     return [series for (series_id,) in await rows.fetchall() if (series := await find(connection, series_id))]
 
 
-async def end(connection: Connection, series_id: str) -> bool:
+async def parts(connection: Connection, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+    """Those that hold bytes of the span, in order, at most so many."""
+    rows = await connection.execute(_PARTS, (series_id, series_id, span.start, span.start, span.end, limit))
+    return [part_of(row) for row in await rows.fetchall()]
+
+
+async def end(connection: Connection, series_id: str, if_empty: bool) -> bool:
     """Whether there was one to end."""
-    ended = await connection.execute("DELETE FROM series WHERE id = %s RETURNING id", (series_id,))
+    ended = await connection.execute(
+        "DELETE FROM series WHERE id = %s AND (isempty(spans) OR NOT %s) RETURNING id", (series_id, if_empty)
+    )
     return await ended.fetchone() is not None
 
 

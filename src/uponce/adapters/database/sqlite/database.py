@@ -22,7 +22,7 @@ from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Writer
 from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
 from uponce.core.errors import SettingRefused
-from uponce.core.series import Series
+from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
     ApiKey,
@@ -192,16 +192,21 @@ class SqliteDatabase:
     async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
         return await self._readers.run(lambda connection: series.find_of(connection, grant_key))
 
-    async def record_span(self, series_id: str, span: Span, total: int | None) -> Series:
-        return await self._writer.run(lambda connection: series.record(connection, series_id, span, total))
+    async def record_span(
+        self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
+    ) -> Series:
+        return await self._writer.run(lambda connection: series.record(connection, series_id, span, total, parts))
+
+    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+        return await self._readers.run(lambda connection: series.parts(connection, series_id, span, limit))
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         return await self._writer.run(
             lambda connection: series.commit(connection, series_id, draft, caller, self._clock.now())
         )
 
-    async def end_series(self, series_id: str) -> bool:
-        return await self._writer.run(lambda connection: series.end(connection, series_id))
+    async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
+        return await self._writer.run(lambda connection: series.end(connection, series_id, if_empty))
 
     async def end_old_series(self, older_than: float) -> Sequence[str]:
         before = self._clock.now() - older_than

@@ -11,16 +11,21 @@ from uponce.adapters.database.decisions import (
     series_gone,
     spending,
 )
-from uponce.adapters.database.rows import SERIES_COLUMNS, series_of, series_row
+from uponce.adapters.database.rows import PART_COLUMNS, SERIES_COLUMNS, part_of, part_row, series_of, series_row
 from uponce.adapters.database.sqlite import audit, catalog, ledger, replies
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import GrantRefused
-from uponce.core.series import Chunk, Series, grown
+from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
 from uponce.core.values import Caller, Grant
 
 _INSERT = f"INSERT INTO series ({SERIES_COLUMNS}) VALUES ({', '.join('?' * len(SERIES_COLUMNS.split(', ')))})"
-_TABLES = {"series_spans": "series_id", "series_grants": "series_id", "series": "id"}
+_PARTS = f"""
+SELECT {PART_COLUMNS} FROM series_parts WHERE series_id = ?
+  AND start >= coalesce((SELECT max(start) FROM series_parts WHERE series_id = ? AND start <= ?), 0)
+  AND stop > ? AND start < ? ORDER BY start LIMIT ?
+"""
+_TABLES = {"series_parts": "series_id", "series_spans": "series_id", "series_grants": "series_id", "series": "id"}
 
 
 def create(connection: sqlite3.Connection, series: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
@@ -54,9 +59,16 @@ def join(connection: sqlite3.Connection, series_id: str, grant: Grant) -> Series
     return get(connection, series_id)
 
 
-def record(connection: sqlite3.Connection, series_id: str, span: Span, total: int | None) -> Series:
+def record(
+    connection: sqlite3.Connection, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart]
+) -> Series:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
-    series = grown(get(connection, series_id), Chunk(span, total))
+    before = get(connection, series_id)
+    series = grown(before, Chunk(span, total))
+    check_parts(before, span, parts)
+    connection.executemany(
+        "INSERT INTO series_parts VALUES (?, ?, ?, ?, ?)", [part_row(series_id, part) for part in parts]
+    )
     connection.execute("UPDATE series SET total = ? WHERE id = ?", (series.total, series_id))
     connection.execute("DELETE FROM series_spans WHERE series_id = ?", (series_id,))
     connection.executemany(
@@ -100,11 +112,19 @@ def find_of(connection: sqlite3.Connection, grant_key: bytes) -> Sequence[Series
     return [series for (series_id,) in ids if (series := find(connection, series_id))]
 
 
-def end(connection: sqlite3.Connection, series_id: str) -> bool:
+def parts(connection: sqlite3.Connection, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
+    """Those that hold bytes of the span, in order, at most so many."""
+    rows = connection.execute(_PARTS, (series_id, series_id, span.start, span.start, span.end, limit))
+    return [part_of(row) for row in rows.fetchall()]
+
+
+def end(connection: sqlite3.Connection, series_id: str, if_empty: bool) -> bool:
     """Whether there was one to end."""
-    found = find(connection, series_id) is not None
+    found = find(connection, series_id)
+    if found is None or (if_empty and found.spans):
+        return False
     _delete(connection, series_id)
-    return found
+    return True
 
 
 def end_begun_before(connection: sqlite3.Connection, moment: float, rows: int) -> Sequence[str]:
