@@ -3,55 +3,115 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.chunks import noise
 from tests.contract.databases import run
-from tests.contract.test_blobs import ABSENT, MEBIBYTE, get, kind, store
+from tests.contract.stores import STORES
+from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
 from uponce.adapters.blobs import locks, pieces
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
-from uponce.app.ports import BlobStore, Piece
+from uponce.app.ports import BlobStore, Piece, Pieces
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
+from uponce.core.series import StoredPart
 from uponce.core.spans import Span, merged
 from uponce.core.values import Digest
 
-__all__ = ["kind", "store"]  # the fixtures of the neighbour
-
 DATA = noise(3 * MEBIBYTE + 11)
+
+KINDS: dict[str, tuple[str, Callable[[BlobStore], Pieces | None]]] = {
+    "local": ("local", lambda store: store),
+    "s3": ("s3", lambda store: store.shared),
+    "azure": ("azure", lambda store: store.shared),
+    "s3, begun before": ("s3", lambda store: store),
+}
+"""On which store, and which of its pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    store: BlobStore
+    pieces: Pieces
+
+    @property
+    def is_shared(self) -> bool:
+        return self.pieces is self.store.shared
+
+
+@pytest.fixture(params=sorted(KINDS))
+def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
+    name, chosen = KINDS[request.param]
+    with STORES[name].opened(tmp_path) as store:
+        pieces = chosen(store)
+        assert pieces is not None
+        yield Arena(store, pieces)
+
+
+@dataclass
+class Upload:
+    """An unfinished blob, and what a database knows of it."""
+
+    arena: Arena
+    key: str
+    present: tuple[Span, ...] = ()
+    parts: list[StoredPart] = field(default_factory=list)
+
+    def recorded(self, span: Span) -> list[StoredPart]:
+        return [part for part in self.parts if part.span.start < span.end and span.start < part.span.end]
+
+    async def all_parts(self) -> AsyncIterator[StoredPart]:
+        for part in sorted(self.parts, key=lambda part: part.span):
+            yield part
+
+    async def put(self, span: Span, data: bytes = DATA) -> None:
+        """Write a span of `data`, in blocks, and keep it."""
+        piece = await self.arena.pieces.piece(self.key, span)
+        try:
+            piece.expect(self.present)
+            for start in range(span.start, span.end, 60_000):
+                await piece.write(data[start : min(start + 60_000, span.end)])
+            self.parts += await piece.sync(self.recorded(span))
+            piece.keep()
+            self.present = merged([*self.present, span])
+            assert piece.size == span.size
+        finally:
+            await piece.release()
+
+    async def publish(self, size: int, *, committed: bool = True) -> tuple[str, Digest]:
+        """Its key there, and its digest."""
+        assembly = await self.arena.pieces.assembly(self.key)
+        try:
+            digest = await assembly.seal(size, self.all_parts())
+            assert Path(assembly.path).read_bytes() == DATA[:size]
+            await assembly.publish()
+            if committed:
+                await assembly.clear()
+        finally:
+            await assembly.release()
+        return assembly.key, digest
+
+    async def becomes(self, data: bytes) -> bool:
+        key, digest = await self.publish(len(data))
+        return digest == digest_of(data) and await get(self.arena.store, key) == data
+
+    async def left(self) -> int:
+        """How many files and objects it is made of."""
+        store = self.arena.store
+        objects = [part async for part in store.shared.listed()] if store.shared else []
+        return len([blob async for blob in store.staged()]) + len(objects)
+
+
+async def begun(arena: Arena) -> Upload:
+    return Upload(arena, await arena.pieces.begin())
 
 
 def spans_of(size: int, chunk: int) -> list[Span]:
     return [Span(start, min(start + chunk, size)) for start in range(0, size, chunk)]
-
-
-async def put(store: BlobStore, key: str, span: Span, present: Sequence[Span] = (), data: bytes = DATA) -> None:
-    """Write a span of `data`, in blocks, and keep it."""
-    piece = await store.piece(key, span)
-    try:
-        piece.expect(present)
-        for start in range(span.start, span.end, 60_000):
-            await piece.write(data[start : min(start + 60_000, span.end)])
-        await piece.sync()
-        piece.keep()
-        assert piece.size == span.size
-    finally:
-        await piece.release()
-
-
-async def published(store: BlobStore, key: str, size: int, *, committed: bool = True) -> Digest:
-    assembly = await store.assembly(key)
-    try:
-        digest = await assembly.seal(size)
-        await assembly.publish()
-        if committed:
-            await assembly.clear()
-    finally:
-        await assembly.release()
-    return digest
 
 
 def digest_of(data: bytes) -> Digest:
@@ -59,35 +119,33 @@ def digest_of(data: bytes) -> Digest:
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
-def test_pieces_in_any_order_make_the_whole(store: BlobStore, order: str) -> None:
+def test_pieces_in_any_order_make_the_whole(arena: Arena, order: str) -> None:
     spans = spans_of(len(DATA), 700_001)
     chosen = {"ascending": spans, "descending": spans[::-1], "shuffled": random.Random(1).sample(spans, len(spans))}
 
     async def play() -> None:
-        key = await store.begin()
-        present: list[Span] = []
+        upload = await begun(arena)
         for span in chosen[order]:
-            await put(store, key, span, merged(present))
-            present.append(span)
-        assert await get(store, key) is None
-        assert await published(store, key, len(DATA)) == digest_of(DATA)
-        assert await get(store, key) == DATA
-        assert [blob async for blob in store.staged()] == []
+            await upload.put(span)
+        assert await get(arena.store, upload.key) is None
+        assert await upload.becomes(DATA)
+        assert await upload.left() == 0
 
     run(play())
 
 
-def test_pieces_in_parallel(store: BlobStore) -> None:
+def test_pieces_in_parallel(arena: Arena) -> None:
     async def play() -> None:
-        key = await store.begin()
-        await asyncio.gather(*(put(store, key, span) for span in spans_of(len(DATA), 200_003)))
-        assert await published(store, key, len(DATA)) == digest_of(DATA)
+        upload = await begun(arena)
+        await asyncio.gather(*(upload.put(span) for span in spans_of(len(DATA), 200_003)))
+        assert await upload.becomes(DATA)
 
     run(play())
 
 
-def test_a_span_is_held_by_one_at_a_time(store: BlobStore) -> None:
+def test_a_span_is_held_by_one_at_a_time(arena: Arena) -> None:
     async def play() -> None:
+        store = arena.pieces
         key = await store.begin()
         held = await store.piece(key, Span(100, 200))
         for overlapping in (Span(0, 101), Span(100, 200), Span(150, 160), Span(199, 300)):
@@ -110,10 +168,11 @@ def test_a_span_is_held_by_one_at_a_time(store: BlobStore) -> None:
     run(play())
 
 
-def test_who_holds_a_span_is_told_that_it_is_wanted(store: BlobStore) -> None:
+def test_who_holds_a_span_is_told_that_it_is_wanted(arena: Arena) -> None:
     """As long as somebody asks for a part of it, and only then."""
 
     async def play() -> None:
+        store = arena.pieces
         key = await store.begin()
         first, second = await store.piece(key, Span(0, 100)), await store.piece(key, Span(100, 200))
         empty = await store.piece(key, Span(10**17, 10**17))
@@ -138,63 +197,92 @@ def test_who_holds_a_span_is_told_that_it_is_wanted(store: BlobStore) -> None:
     run(play())
 
 
-def test_what_is_there_is_compared_and_not_written(store: BlobStore) -> None:
+def test_what_is_there_is_compared_and_not_written(arena: Arena) -> None:
     """Equal bytes are fine, others spoil the piece, also where it overlaps; the blob stays as it was."""
     other = noise(len(DATA), seed=9)
 
     async def play() -> None:
-        key = await store.begin()
-        present = (Span(0, MEBIBYTE),)
-        await put(store, key, present[0])
-        await put(store, key, Span(0, 2 * MEBIBYTE), present)
-        present = (Span(0, 2 * MEBIBYTE),)
+        upload = await begun(arena)
+        await upload.put(Span(0, MEBIBYTE))
+        await upload.put(Span(0, 2 * MEBIBYTE))
+        await upload.put(Span(MEBIBYTE - 7, MEBIBYTE + 9))
         for span in (Span(0, 10), Span(MEBIBYTE, 3 * MEBIBYTE)):
             with pytest.raises(ChunkConflict, match="Other bytes have arrived before"):
-                await put(store, key, span, present, other)
-        await put(store, key, Span(2 * MEBIBYTE, len(DATA)), present)
-        assert await published(store, key, len(DATA)) == digest_of(DATA)
+                await upload.put(span, other)
+        await upload.put(Span(2 * MEBIBYTE, len(DATA)))
+        assert await upload.becomes(DATA)
 
     run(play())
 
 
-def test_what_was_not_kept_counts_for_nothing(store: BlobStore) -> None:
+def test_a_piece_is_kept_again_and_again(arena: Arena) -> None:
+    """Each time what came since; bytes around it may be there already."""
+
+    async def play() -> None:
+        upload = await begun(arena)
+        await upload.put(Span(250_000, 300_000))
+        piece = await arena.pieces.piece(upload.key, Span(0, len(DATA)))
+        piece.expect(upload.present)
+        kept = 0
+        for end in (100_000, 100_001, 400_000, len(DATA)):
+            await piece.write(DATA[kept:end])
+            upload.parts += await piece.sync(upload.recorded(Span(kept, end)))
+            piece.keep()
+            assert await piece.sync() == ()
+            kept = end
+        await piece.release()
+        assert await upload.becomes(DATA)
+
+    run(play())
+
+
+def test_what_was_not_kept_counts_for_nothing(arena: Arena) -> None:
     """Other bytes in the same place and beyond the end, from a client that gave up."""
 
     async def play() -> None:
-        key = await store.begin()
-        await put(store, key, Span(0, 1000))
-        lost = await store.piece(key, Span(1000, 9000))
+        upload = await begun(arena)
+        await upload.put(Span(0, 1000))
+        lost = await arena.pieces.piece(upload.key, Span(1000, 9000))
         lost.expect([Span(0, 1000)])
         await lost.write(bytes(8000))
         await lost.sync()
         await lost.release()
-        await put(store, key, Span(1000, 2000), [Span(0, 1000)])
-        assert await published(store, key, 2000) == digest_of(DATA[:2000])
-        assert await get(store, key) == DATA[:2000]
+        await upload.put(Span(1000, 2000))
+        assert await upload.becomes(DATA[:2000])
+        assert await upload.left() == 0
 
     run(play())
 
 
-def test_publishing_may_be_repeated_by_another(store: BlobStore) -> None:
+def test_publishing_may_be_repeated_by_another(arena: Arena) -> None:
     """The first one published and could not commit."""
 
     async def play() -> None:
-        key = await store.begin()
-        await put(store, key, Span(0, 1000))
-        assert await published(store, key, 1000, committed=False) == digest_of(DATA[:1000])
-        await put(store, key, Span(0, 500), [Span(0, 1000)])
-        assembly = await store.assembly(key)
-        assert await assembly.seal(1000) == digest_of(DATA[:1000])
-        assert Path(assembly.path).read_bytes() == DATA[:1000]
-        await assembly.publish()
-        await assembly.release()
-        assert await get(store, key) == DATA[:1000]
+        upload = await begun(arena)
+        await upload.put(Span(0, 1000))
+        _, digest = await upload.publish(1000, committed=False)
+        assert digest == digest_of(DATA[:1000])
+        await upload.put(Span(0, 500))
+        assert await upload.becomes(DATA[:1000])
 
     run(play())
 
 
-def test_ended_ones(store: BlobStore) -> None:
+def test_ended_ones(arena: Arena) -> None:
     async def play() -> None:
+        store, shared = arena.store, arena.store.shared
+        if arena.is_shared and shared is not None:
+            first, second = await begun(arena), await begun(arena)
+            for upload in (first, second):
+                await upload.put(Span(0, 10))
+                await upload.put(Span(10, 20))
+            for _ in range(2):
+                await shared.drop(first.key)
+                assert {part.key async for part in shared.listed()} == {second.key}
+            with pytest.raises(StorageUnavailable):
+                await first.publish(20)
+            assert await second.becomes(DATA[:20])
+            return
         keys = [await store.begin() for _ in range(3)]
         assert {blob.key async for blob in store.staged()} == set(keys)
         assert await store.sweep_stages(0, spare=keys[1:]) == 1
@@ -211,10 +299,11 @@ def test_ended_ones(store: BlobStore) -> None:
     run(play())
 
 
-def test_a_cancelled_hold_is_let_go(store: BlobStore) -> None:
+def test_a_cancelled_hold_is_let_go(arena: Arena) -> None:
     """Nobody is there who could release it."""
 
     async def play() -> None:
+        store = arena.pieces
         key = await store.begin()
         for _ in range(20):
             holding: asyncio.Task[Piece] = asyncio.ensure_future(store.piece(key, Span(0, 10)))
@@ -256,13 +345,12 @@ def test_only_what_did_not_come_in_order_is_read_again(
         each.open_store()
 
     async def play() -> Digest:
-        key = await stores[0].begin()
+        upload = await begun(Arena(stores[0], stores[0]))
         first, *rest = spans_of(len(DATA), MEBIBYTE)
-        present: list[Span] = []
         for span in (first, *(rest if ascending else rest[::-1])):
-            await put(stores[0], key, span, merged(present))
-            present.append(span)
-        return await published(stores[restarted], key, len(DATA))
+            await upload.put(span)
+        upload.arena = Arena(stores[restarted], stores[restarted])
+        return (await upload.publish(len(DATA)))[1]
 
     try:
         assert run(play()) == digest_of(DATA)

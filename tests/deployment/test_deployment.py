@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
@@ -16,6 +17,7 @@ from tests.deployment import Deployment
 from tests.e2e.commands import code_of
 from tests.e2e.traffic import Traffic
 from tests.server import Key, Server
+from tests.tus import BYTES, VERSION, metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,21 +65,40 @@ def test_both_servers_work_and_a_signature_works_once_on_either(deployment: Depl
     assert front.get(f"/{front.cloud}/raw/upload/cat").data == b"a cat"
 
 
-def test_chunks_of_one_upload_come_to_one_server(deployment: Deployment) -> None:
-    """However often: each has bytes that the other servers lack."""
+PARTS = [bytes([number]) * (5 * 1024 * 1024) for number in range(3)]
+WHOLE = b"".join(PARTS)
+
+
+def test_chunks_of_one_upload_come_to_any_server(deployment: Deployment) -> None:
+    """Each to another one, the last to whomever the balancer chooses."""
     front = deployment.front
-    parts = [bytes([number]) * (5 * 1024 * 1024) for number in range(3)]
-    for upload in range(4):
-        fields = front.signed({"public_id": f"film-{upload}", "nonce": f"film {upload}"})
-        for number, part in enumerate(parts):
-            size = len(part)
-            headers = {
-                "X-Unique-Upload-Id": f"film-{upload}",
-                "Content-Range": f"bytes {number * size}-{(number + 1) * size - 1}/{size * len(parts)}",
-            }
-            answer = front.post(fields, part, resource_type="raw", headers=headers)
-            assert answer.status == 200, answer.data
-        assert answer.json()["bytes"] == size * len(parts)
+    fields = front.signed({"public_id": "film", "nonce": "film"})
+    for number, (server, part) in enumerate(zip((*deployment.servers, front), PARTS, strict=True)):
+        server.cloud, first = front.cloud, number * len(part)
+        told = {
+            "X-Unique-Upload-Id": "film",
+            "Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(WHOLE)}",
+        }
+        answer = server.post(fields, part, resource_type="raw", headers=told)
+        assert answer.status == 200, answer.data
+        assert answer.json()["bytes"] == first + len(part)
+    assert front.get(f"/{front.cloud}/raw/upload/film").data == WHOLE
+
+
+def test_an_upload_by_tus_goes_on_at_any_server(deployment: Deployment) -> None:
+    front = deployment.front
+    fields = front.signed({"public_id": "tus", "nonce": "tus"})
+    about = {"Upload-Metadata": metadata({**fields, "resource_type": "raw"}), "Upload-Length": str(len(WHOLE))}
+    created = urllib3.request("POST", f"{front.base}/tus/{front.cloud}/", headers={**VERSION, **about})
+    path, offset = urlsplit(created.headers["location"]).path, 0
+    for server, part in zip((*deployment.servers, front), PARTS, strict=True):
+        told = {**VERSION, **BYTES, "Upload-Offset": str(offset)}
+        answer = urllib3.request("PATCH", server.base + path, headers=told, body=part)
+        offset += len(part)
+        assert (answer.status, answer.headers["upload-offset"]) == (204, str(offset)), answer.data
+        for other in deployment.servers:
+            assert urllib3.request("HEAD", other.base + path, headers=VERSION).headers["upload-offset"] == str(offset)
+    assert front.get(f"/{front.cloud}/raw/upload/tus").data == WHOLE
 
 
 def test_no_upload_fails_while_servers_restart_one_after_the_other(deployment: Deployment) -> None:

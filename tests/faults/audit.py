@@ -50,6 +50,8 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
     sums = place.media.sums()
     staged = {path.name: path for path in place.staged()}
     unfinished = place.unfinished()
+    parts, recorded = place.media.parts(), place.recorded_parts()
+    ends = {key: max(stop for other, _, stop, _, _ in recorded if other == key) for key, *_ in recorded}
     named = {blob_key for _, blob_key, _ in assets.values()} | unfinished.keys()
     return Findings(
         lost=tuple(_lost(assets, receipts)),
@@ -57,6 +59,7 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
         orphans=(
             *(f"blob {key} has no row" for key in sorted(sums.keys() - named)),
             *(f"{staged[key]} is still staged" for key in sorted(staged.keys() - unfinished.keys())),
+            *(f"part {name} is of no upload" for key, name in sorted(parts) if key not in unfinished),
         ),
         hollow=(
             *(
@@ -67,7 +70,14 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
             *(
                 f"the unfinished upload {key} lacks bytes that are recorded up to {end}"
                 for key, end in unfinished.items()
-                if key not in sums and (key not in staged or staged[key].stat().st_size < end)
+                if key not in sums
+                and ends.get(key, 0) < end
+                and (key not in staged or staged[key].stat().st_size < end)
+            ),
+            *(
+                f"part {name} of the unfinished upload {key} is not what was recorded"
+                for key, _, _, name, sha256 in recorded
+                if parts.get((key, name)) != sha256
             ),
         ),
     )

@@ -1,4 +1,4 @@
-"""The published bytes of a store, past all code of the server: files of a folder, or objects of a bucket."""
+"""The bytes of a store, past all code of the server: files of a folder, or objects of a bucket."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,10 @@ class Media(Protocol):
         """Key → the SHA-256 of the bytes that lie there."""
         ...
 
+    def parts(self) -> Mapping[tuple[str, str], str]:
+        """Of uploads in several requests: the key of the upload's bytes and a name → the SHA-256 of what lies there."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -33,6 +37,9 @@ class Folder:
 
     def sums(self) -> Mapping[str, str]:
         return {path.name: _sha256(path) for path in self._files()}
+
+    def parts(self) -> Mapping[tuple[str, str], str]:
+        return {}
 
     def _files(self) -> Iterator[Path]:
         return (self.path / "blobs").glob("*/*")
@@ -48,18 +55,25 @@ class Bucket:
         self._store = S3Store(parts.netloc, prefix=parts.path.strip("/"), config=access, **options)  # type: ignore[arg-type]
 
     def keys(self) -> frozenset[str]:
-        return frozenset(name.rpartition("/")[2] for name in self._names())
+        return frozenset(name.rpartition("/")[2] for name in self._names("blobs"))
 
     def sums(self) -> Mapping[str, str]:
+        return {name.rpartition("/")[2]: sha256 for name, sha256 in self._read("blobs").items()}
+
+    def parts(self) -> Mapping[tuple[str, str], str]:
+        found = ((name.split("/"), sha256) for name, sha256 in self._read("parts").items())
+        return {(key, name): sha256 for (_, key, name), sha256 in found}
+
+    def _read(self, folder: str) -> dict[str, str]:
         def read(name: str) -> tuple[str, str]:
             data = bytes(obstore.get(self._store, name).bytes())
-            return name.rpartition("/")[2], hashlib.sha256(data).hexdigest()
+            return name, hashlib.sha256(data).hexdigest()
 
         with ThreadPoolExecutor(_READERS) as pool:
-            return dict(pool.map(read, self._names()))
+            return dict(pool.map(read, self._names(folder)))
 
-    def _names(self) -> list[str]:
-        return [meta["path"] for batch in obstore.list(self._store, "blobs") for meta in batch]
+    def _names(self, folder: str) -> list[str]:
+        return [meta["path"] for batch in obstore.list(self._store, folder) for meta in batch]
 
 
 def _sha256(path: Path) -> str:

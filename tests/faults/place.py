@@ -64,6 +64,10 @@ class Place:
         recorded."""
         return dict(self.rows(_UNFINISHED["UPONCE_DATABASE" in self.environment]))
 
+    def recorded_parts(self) -> list[tuple[str, int, int, str, str]]:
+        """Of such uploads on a bucket: key, from where to where, the object's name and its SHA-256."""
+        return self.rows("SELECT blob_key, start, stop, name, sha256 FROM series_parts JOIN series ON series_id = id")
+
     @property
     def _storage(self) -> str:
         return self.environment.get("UPONCE_STORAGE", f"file://{self.data_dir}/media")

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -48,6 +48,15 @@ def straight(where: Reachable, patience: float = 60) -> Way:
             async with asyncio.timeout(patience):
                 return await ask(where, request.whole)
         return Reply(LOST)
+
+    return way
+
+
+def spread(ways: Sequence[Way], chance: random.Random) -> Way:
+    """Each request goes by any of them."""
+
+    async def way(request: Request) -> Reply:
+        return await chance.choice(ways)(request)
 
     return way
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.faults.clients import LOST, Connection, Reply, connected
 from tests.faults.proxy import Fault, Kind, Plan
-from tests.faults.senders import Request, Way, straight
+from tests.faults.senders import Request, Way
 from tests.faults.tally import Tally
 from tests.server import Server
 
@@ -53,9 +53,11 @@ def cuts(request: Request) -> dict[str, tuple[int, int]]:
     return {place: (low, high) for place, (low, high) in zip(PLACES, limits, strict=True) if low <= high}
 
 
-def broken_off(server: Server, data: bytes, which: str, place: str, chance: random.Random, tally: Tally) -> Way:
-    """The first, a middle or the last part of the file breaks off at a place, once; all else goes straight."""
-    usual, due = straight(server), True
+def broken_off(
+    server: Server, usual: Way, data: bytes, which: str, place: str, chance: random.Random, tally: Tally
+) -> Way:
+    """The first, a middle or the last part of the file breaks off at a place, once; all else goes as usual."""
+    due = True
 
     async def way(request: Request) -> Reply:
         nonlocal due

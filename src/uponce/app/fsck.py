@@ -190,7 +190,7 @@ class _Comparison:
         """Whatever is suspicious in one place; `again` are those of the first look, which is the one that counts."""
         if place == STAGING:
             rows: Mapping[str, Digest] = {}
-            blobs = {blob.key: blob async for blob in self._blobs.staged()}
+            blobs = await self._unfinished()
             left = blobs.keys() - await self._database.series_blobs()
             suspects = {key: _left(STAGED, blobs[key]) for key in left if blobs[key].age >= self._grace}
         else:
@@ -203,6 +203,16 @@ class _Comparison:
         if again is None:
             self._count(rows, blobs, suspects)
         return suspects
+
+    async def _unfinished(self) -> dict[str, StoredBlob]:
+        """Staged files, and the objects of shared blobs taken together, as old as the youngest."""
+        blobs = {blob.key: blob async for blob in self._blobs.staged()}
+        if self._blobs.shared is not None:
+            async for part in self._blobs.shared.listed():
+                known = blobs.get(part.key, part)
+                size = part.size + (known.size if known is not part else 0)
+                blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
+        return blobs
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
         """Blobs without a row, but for the young ones: those may belong to an upload that is about to commit."""

@@ -19,6 +19,7 @@ from uponce.app.upload import Uploaded
 from uponce.core.canonical import collect
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
+    ChunkConflict,
     ChunkSuperseded,
     EmptyFile,
     FileTooLarge,
@@ -199,6 +200,11 @@ async def _take_in(
             raise _conflict(writer.series, part)
         await _write(services, writer, chunk, part.checksum, blocks)
         return await writer.keep()
+    except ChunkConflict:
+        now = await status(services, series.id)
+        if now.end > writer.series.end:  # another server has recorded other bytes in this place meanwhile
+            raise _conflict(now, part) from None
+        raise
     finally:
         await writer.discard()
 

@@ -1,12 +1,12 @@
 """A file that arrives in several requests, whatever protocol they speak: create → append … → finish, or terminate.
 
-A series is one attempt to upload. Its bytes are written once, in place, in any order and in parallel; what is recorded
-of them is durable and never changes. All signatures that it was sent with are spent by the transaction that completes
-it, and none before.
+A series is one attempt to upload. Its bytes are written once, in any order and in parallel, of a shared one on any
+server; what is recorded of them is durable and never changes. All signatures that it was sent with are spent by the
+transaction that completes it, and none before.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from uponce.app.authorise import Signer, Verified
 from uponce.app.judge import Wanted, judge
-from uponce.app.ports import Assembly, Committed, Draft, Piece
+from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
 from uponce.app.services import Services
 from uponce.app.takeover import take_over
 from uponce.app.upload import Uploaded, drop_unneeded, read_back
@@ -33,11 +33,14 @@ from uponce.core.errors import (
 from uponce.core.media_types import media_type
 from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
-from uponce.core.series import Chunk, Series, check_chunk, freeze
+from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze
 from uponce.core.spans import Span
 from uponce.core.values import Caller, ResourceType
 
 T = TypeVar("T")
+
+_PARTS = 500
+_TRIES = 5
 
 
 async def create(
@@ -51,7 +54,7 @@ async def create(
     total: int | None = None,
 ) -> Series:
     """Begin a series of the collected parameters that were verified; or the one that has this upload_id already."""
-    grant, limits = verified.grant, services.limits
+    grant, limits, shared = verified.grant, services.limits, services.blobs.shared
     new = Series(
         id=services.ids.hex(32),
         cloud=grant.cloud,
@@ -61,9 +64,10 @@ async def create(
         parameters=freeze(params),
         algorithm=verified.signer.algorithm,
         filename=filename,
-        blob_key=await services.blobs.begin(),
+        blob_key=await (shared or services.blobs).begin(),
         created_at=int(services.clock.now()),
         total=total,
+        shared=shared is not None,
     )
     try:
         series = await services.database.create_series(
@@ -72,11 +76,16 @@ async def create(
     except OutcomeUnknown:
         raise
     except (Refused, Unavailable):
-        await services.blobs.delete(new.blob_key)
+        await _undo_begin(services, new)
         raise
     if series.id != new.id:
-        await services.blobs.delete(new.blob_key)
+        await _undo_begin(services, new)
     return series
+
+
+async def _undo_begin(services: Services, new: Series) -> None:
+    if not new.shared:  # which is nowhere yet
+        await services.blobs.delete(new.blob_key)
 
 
 async def begin(
@@ -115,7 +124,7 @@ async def status(services: Services, series_id: str) -> Series:
 
 
 async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
-    """Begin to write a chunk; nobody else may write there until it is discarded.
+    """Begin to write a chunk; nobody else may write there until it is discarded, but on other servers.
 
     Who does so now is asked to give way. ChunkInProgress when it does not, because it completes the series;
     ChunkConflict when the chunk does not fit what is there.
@@ -124,7 +133,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
         services,
         series,
         chunk.span,
-        lambda: services.blobs.piece(series.blob_key, chunk.span),
+        lambda: _pieces(services, series).piece(series.blob_key, chunk.span),
         services.limits.takeover_seconds,
     )
     try:
@@ -145,6 +154,7 @@ class Append:
         self._services = services
         self._chunk = chunk
         self._piece = piece
+        self._kept = 0
         self.series = series
 
     @property
@@ -164,14 +174,40 @@ class Append:
         await self._piece.write(data)
 
     async def keep(self) -> Series:
-        """What has been written so far becomes durable and is recorded; the series after it. May be repeated."""
-        await self._piece.sync()
-        start = self._chunk.span.start
-        self.series = await self._services.database.record_span(
-            self.series.id, Span(start, start + self.size), self._chunk.total
-        )
+        """What has been written so far becomes durable and is recorded; the series after it. May be repeated.
+
+        ChunkConflict when another server has recorded other bytes there meanwhile.
+        """
+        start, size = self._chunk.span.start, self.size
+        span = Span(start + self._kept, start + size)
+        for tries_left in reversed(range(_TRIES)):
+            parts = await self._durable(span)
+            try:
+                self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total, parts)
+                break
+            except ChunkInProgress:  # some are recorded since we looked, and there is less to record now
+                if not tries_left:
+                    raise
         self._piece.keep()
+        self._kept = size
         return self.series
+
+    async def _durable(self, span: Span) -> Sequence[StoredPart]:
+        try:
+            return await self._piece.sync(await self._recorded(span))
+        except StorageUnavailable:
+            await status(self._services, self.series.id)  # gone, and its bytes with it: then that is the reason
+            raise
+
+    async def _recorded(self, span: Span) -> list[StoredPart]:
+        if not self.series.shared:
+            return []
+        return [part async for part in stored_parts(self._services, self.series.id, span)]
+
+    def move(self, series: Series) -> None:
+        """What was not kept belongs to another shared series from now on."""
+        self._piece.move(series.blob_key)
+        self.series = series
 
     async def discard(self) -> None:
         """Let go; what was not kept counts as never sent."""
@@ -182,17 +218,34 @@ async def terminate(services: Services, series: Series) -> None:
     """Give it up; its signatures are free again. SeriesGone when it has ended before."""
     if not await services.database.end_series(series.id):
         await status(services, series.id)
-    await services.blobs.delete(series.blob_key)
+    await _delete(services, series)
+
+
+async def _delete(services: Services, series: Series) -> None:
+    if series.shared and services.blobs.shared is not None:
+        await services.blobs.shared.drop(series.blob_key)
+    else:
+        await services.blobs.delete(series.blob_key)
+
+
+async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
+    """Those that hold bytes of the span, in order, a page at a time."""
+    while page := await services.database.series_parts(series_id, span, _PARTS):
+        for part in page:
+            yield part
+        span = Span(page[-1].span.end, span.end)
+        if not span.size > 0:
+            return
 
 
 async def drop_if_empty(services: Services, series: Series) -> None:
     """Terminate a series of which nothing was recorded and nothing is arriving, so that a failed first chunk leaves no
     trace."""
     with suppress(SeriesGone, ChunkInProgress, Unavailable):
-        assembly = await services.blobs.assembly(series.blob_key)
+        assembly = await _pieces(services, series).assembly(series.blob_key)
         try:
-            if not (await status(services, series.id)).spans:
-                await terminate(services, series)
+            if await services.database.end_series(series.id, if_empty=True):
+                await _delete(services, series)
         finally:
             await assembly.release()
 
@@ -223,21 +276,40 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
             return await _settle(services, series, assembly, draft, caller)
         except SeriesGone:  # swept or terminated meanwhile, by somebody who sees to the bytes
             raise
-        except (Refused, BlobCondemned):
-            await _give_up(services, series, assembly, caller)
+        except StorageUnavailable:
+            await status(services, series.id)  # gone, and its bytes with it: then that is the reason
+            raise
+        except (Refused, BlobCondemned) as error:
+            if not (series.shared and isinstance(error, BlobCondemned)):  # its parts are there: it may be tried again
+                await _give_up(services, series, assembly, caller)
             raise
     finally:
         await assembly.release()
 
 
 async def _hold_all(services: Services, series: Series, seconds: float) -> Assembly:
-    return await _take_over(services, series, None, lambda: services.blobs.assembly(series.blob_key), seconds)
+    return await _take_over(
+        services, series, None, lambda: _pieces(services, series).assembly(series.blob_key), seconds
+    )
+
+
+def _pieces(services: Services, series: Series) -> Pieces:
+    """Where its bytes are to be found; StorageUnavailable when this server's storage cannot have them."""
+    if not series.shared:
+        return services.blobs
+    if services.blobs.shared is None:
+        raise StorageUnavailable(
+            "The bytes that arrived of this upload are not in the storage of this server. Nothing was spent.",
+            detail=f"series {series.id} was begun on an object store",
+            retry_after=1,
+        )
+    return services.blobs.shared
 
 
 async def _take_over(
     services: Services, series: Series, span: Span | None, hold: Callable[[], Awaitable[T]], seconds: float
 ) -> T:
-    asking = services.blobs.asking(series.blob_key, span)
+    asking = _pieces(services, series).asking(series.blob_key, span)
     try:
         return await take_over(hold, asking, lambda: status(services, series.id), seconds)
     except StorageUnavailable:
@@ -248,7 +320,7 @@ async def _take_over(
 async def _judge(services: Services, series: Series, assembly: Assembly) -> Draft:
     spec = read_parameters(dict(series.parameters))
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
-    digest = await assembly.seal(series.received)
+    digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
     draft = await judge(services, wanted, assembly.key, assembly.path, digest)
     # Who has only the address of the upload may ask under it what became of it.
     return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
@@ -260,6 +332,9 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
         committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
         return await read_back(services, draft.blob_key, unknown)
+    except (Refused, Unavailable):
+        await assembly.retract()
+        raise
     with suppress(Unavailable):  # should this fail, the sweeper finds it
         await assembly.clear()
     await drop_unneeded(services, committed)

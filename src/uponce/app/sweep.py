@@ -36,6 +36,7 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int,
     series = await _end_old_series(services)
     grants = await services.database.purge(audit_seconds)
     stages = await services.blobs.sweep_stages(grace_seconds, await services.database.series_blobs())
+    await _sweep_parts(services, grace_seconds)
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -60,6 +61,19 @@ async def _end_old_series(services: Services) -> int:
             await services.blobs.delete(key)
         ended += len(blob_keys)
     return ended
+
+
+async def _sweep_parts(services: Services, grace_seconds: float) -> None:
+    """Those of series that have ended: whoever is still writing to one cannot record it any more.
+
+    A series is there before a part of it is. So one that is missing after the listing has ended.
+    """
+    shared = services.blobs.shared
+    if shared is None:
+        return
+    found = {part.key async for part in shared.listed() if part.age >= grace_seconds}
+    for key in found - await services.database.series_blobs() if found else ():
+        await shared.drop(key)
 
 
 async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:

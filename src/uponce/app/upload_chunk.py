@@ -72,6 +72,16 @@ class ChunkIntake(Arrival[Stage | Append]):
         append, size = await self._placed(), self._part.chunk.span.size
         if append.size != size:
             raise MalformedRequest(f"The chunk has {append.size} bytes, its Content-Range says {size}.")
+        try:
+            return await append.keep()
+        except SeriesGone:
+            # The first chunk on another server has failed, and ended the series with nothing in it.
+            if append.series.spans or not append.series.shared:
+                raise
+        assert self.verified is not None
+        await check_usable(self._services, self.verified, self._request.origin, self._request.caller)
+        self._series = await self._join_anew(self.verified)
+        append.move(self._series)
         return await append.keep()
 
     async def _admit(self, params: dict[str, str]) -> Verified:

@@ -11,21 +11,21 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tests.faults.audit import Receipt, count
 from tests.faults.clients import Reply, connected
+from tests.faults.fleet import UPONCE, Fleet, on_sqlite
 from tests.faults.operator import recover
-from tests.faults.place import Place
 from tests.faults.processes import commands
 from tests.faults.proxy import FaultProxy
 from tests.faults.report import Report
-from tests.faults.senders import Chunked, Keyed, Request, Resumable, Sender, Tus, Way, served, straight
+from tests.faults.senders import Chunked, Keyed, Request, Resumable, Sender, Tus, Way, served, spread, straight
 from tests.faults.tally import Tally
 from tests.faults.ways import PLACES, WHICH, bad_network, broken_off
 from tests.server import Server
@@ -56,9 +56,9 @@ T = TypeVar("T", bound=Sender)
 
 @dataclass
 class Sitting:
-    """One data folder's life: a server on it, and everybody who has uploaded to it."""
+    """One store's life: the servers on it, and everybody who has uploaded; each request comes to any of them."""
 
-    server: Server
+    fleet: Fleet
     chance: random.Random
     tally: Tally
     parallel: int = PARALLEL
@@ -67,13 +67,20 @@ class Sitting:
     ended: list[Sender] = field(default_factory=list)
     checked: int = 0
 
+    @property
+    def server(self) -> Server:
+        return self.fleet.first
+
+    def _straight(self) -> Way:
+        return spread([straight(server) for server in self.fleet.servers], self.chance)
+
     async def amid_kills(self, going: Going) -> None:
-        """SIGKILLs of the server or one of its workers while many uploads are under way."""
-        await self._amid_kills(straight(self.server), going)
+        """SIGKILLs of a server or one of its workers while many uploads are under way."""
+        await self._amid_kills(self._straight(), going)
 
     async def amid_kills_on_a_bad_network(self, going: Going) -> None:
-        with self._bad_network() as bad:
-            await self._amid_kills(straight(bad, PATIENCE), going)
+        with self._bad_network() as (way, _):
+            await self._amid_kills(way, going)
 
     async def _amid_kills(self, way: Way, going: Going) -> None:
         is_over = asyncio.Event()
@@ -93,23 +100,32 @@ class Sitting:
                 while not any(sender.is_under_way for sender in self.running):
                     await asyncio.sleep(0.01)
 
-    def _bad_network(self) -> FaultProxy:
-        return FaultProxy(self.server.port, bad_network(random.Random(self.chance.random()), LARGEST // 4))
+    @contextmanager
+    def _bad_network(self) -> Iterator[tuple[Way, Sequence[FaultProxy]]]:
+        with ExitStack() as stack:
+            proxies = [
+                stack.enter_context(
+                    FaultProxy(server.port, bad_network(random.Random(self.chance.random()), LARGEST // 4))
+                )
+                for server in self.fleet.servers
+            ]
+            yield spread([straight(bad, PATIENCE) for bad in proxies], self.chance), proxies
 
     async def _kill(self) -> None:
         under_way = sum(sender.is_under_way for sender in self.running)
-        victim = self.chance.choice(("server", "server", "worker"))
+        server = self.chance.choice(self.fleet.servers)
+        workers = [pid for pid, words in commands(server.pid).items() if b"multiprocessing.spawn" in words]
+        victim = self.chance.choice(("server", "server", "worker" if workers else "server"))
         if victim == "server":
-            self.server.kill()
+            server.kill()
         else:
-            workers = [pid for pid, words in commands(self.server.pid).items() if b"multiprocessing.spawn" in words]
             with suppress(ProcessLookupError):
-                os.kill(self.chance.choice(sorted(workers) or [0]), signal.SIGKILL)
+                os.kill(self.chance.choice(sorted(workers)), signal.SIGKILL)
         self.tally.counts[f"kills of a {victim}"] += 1
         self.tally.counts["uploads under way at a kill"] += under_way
         self.tally.inside += under_way > 0
         if victim == "server":
-            await asyncio.to_thread(self.server.start)
+            await asyncio.to_thread(server.start)
 
     async def _client(self, way: Way, going: Going, protocols: Sequence[type[Sender]] = PROTOCOLS) -> None:
         while going():
@@ -121,14 +137,14 @@ class Sitting:
     async def over_a_bad_network(self, going: Going) -> None:
         """Connections that are cut or reset, lose their reply, fall silent, or crawl."""
         before = len(self.ended)
-        with self._bad_network() as bad:
-            way = straight(bad, PATIENCE)
+        with self._bad_network() as (way, proxies):
             await asyncio.gather(
                 *(self._client(way, going, (*PROTOCOLS, Keyed)) for _ in range(min(ON_BAD_NETWORK, self.parallel)))
             )
-            self.tally.counts.update({f"connections with a fault: {kind}": many for kind, many in bad.struck.items()})
         self.tally.counts["uploads over a bad network"] += len(self.ended) - before
-        self.tally.inside += bad.struck.total()
+        for bad in proxies:
+            self.tally.counts.update({f"connections with a fault: {kind}": many for kind, many in bad.struck.items()})
+            self.tally.inside += bad.struck.total()
 
     async def broken_off(self, going: Going) -> None:
         """Parts that end at every kind of byte; each protocol has its turn at each place."""
@@ -139,9 +155,10 @@ class Sitting:
         async def lane() -> None:
             while (turn := next(pending, None)) or going():
                 protocol, place = turn or (self.chance.choice(PROTOCOLS), self.chance.choice(PLACES))
-                sender = self._next(protocol, straight(self.server))
+                sender = self._next(protocol, self._straight())
                 which = self.chance.choice(("first", "last") if turn else sorted(WHICH))  # a middle may be missing
-                sender.way = broken_off(self.server, sender.data, which, place, self.chance, self.tally)
+                server = self.chance.choice(self.fleet.servers)
+                sender.way = broken_off(server, sender.way, sender.data, which, place, self.chance, self.tally)
                 await self._run(sender)
 
         await asyncio.gather(*(lane() for _ in range(LANES // 2)))
@@ -152,7 +169,7 @@ class Sitting:
 
     async def race(self) -> None:
         """Many send the last missing piece at once: the same bytes, or each other ones."""
-        sender = self._next(self.chance.choice(PROTOCOLS), straight(self.server))
+        sender = self._next(self.chance.choice(PROTOCOLS), self._straight())
         sender.leaves = True
         await sender.run()
         missing = sender.missing()
@@ -179,7 +196,9 @@ class Sitting:
 
     async def _at_once(self, requests: Sequence[Request]) -> list[Reply]:
         async with AsyncExitStack() as stack:
-            connections = [await stack.enter_async_context(connected(self.server)) for _ in requests]
+            connections = [
+                await stack.enter_async_context(connected(self.fleet.dealt(number))) for number in range(len(requests))
+            ]
             for connection, request in zip(connections, requests, strict=True):
                 connection.send_now(request.whole)
             return await asyncio.gather(*(connection.reply() for connection in connections))
@@ -218,30 +237,30 @@ class Sitting:
         tally.expect(sender.is_stored, "uploads that did not end as an asset", told)
         tally.expect(await served(sender), "not served as it was sent", told)
         replay, refusal = self.chance.choice(list(sender.replays()))
-        reply = await straight(self.server)(replay)
+        reply = await self._straight()(replay)
         tally.counts["replays"] += 1
         tally.expect(reply.verdict == refusal, "replays that were not refused", f"{told}: {reply.verdict}")
 
     def end(self) -> None:
         """The books agree with the clients; a sweep leaves nothing of what was left behind."""
-        data_dir, tally = self.server.data_dir, self.tally
-        self.server.stop()
+        place, tally = self.fleet.place, self.tally
+        self.fleet.stop()
         stored = [sender for sender in self.ended if sender.is_stored]
         receipts = [_receipt(sender) for sender in stored if sender.asset is not None]
-        tally.audit(data_dir, receipts, ("lost", "double", "hollow"))
+        tally.audit(place, receipts, ("lost", "double", "hollow"))
         signatures = sum(len(sender.signed) for sender in stored)
         self._expect("assets", len(stored))
         for what in ("grants WHERE uses = 1", "grants", "audit WHERE event = 'spent'"):
             self._expect(what, signatures)
         self._expect("series", sum(isinstance(sender, Resumable) and sender.leaves for sender in self.ended))
         time.sleep(2)  # until the last of them is older than a second
-        later = Place(data_dir, {"UPONCE_SERIES_SECONDS": "1"})
+        later = replace(place, environment={**place.environment, "UPONCE_SERIES_SECONDS": "1"})
         recover(later)
         self._expect("series", 0)
         tally.audit(later, receipts)
 
     def _expect(self, what: str, expected: int) -> None:
-        kept = count(self.server.data_dir, what)
+        kept = count(self.fleet.place, what)
         self.tally.expect(kept == expected, "books that disagree with the clients", f"{what}: {kept}, not {expected}")
 
 
@@ -251,21 +270,36 @@ def _receipt(sender: Sender) -> Receipt:
     return Receipt(body["public_id"], body["asset_id"], hashlib.sha256(sender.data).hexdigest())
 
 
+class Opened(Protocol):
+    """The fleet of one sitting, in this folder."""
+
+    def __call__(self, folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]: ...
+
+
+Control = Callable[[Path, random.Random, Tally], None]
+
+
 def run(seconds: float, seed: int, parallel: int = PARALLEL) -> Report:
+    return sittings("series", seconds, seed, parallel, _one_box, (control_kills, control_races, control_replays))
+
+
+def sittings(
+    name: str, seconds: float, seed: int, parallel: int, opened: Opened, controls: Sequence[Control]
+) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
-    with TemporaryDirectory(prefix="uponce-series-") as folder:
-        for number, control in enumerate((control_kills, control_races, control_replays)):
+    with TemporaryDirectory(prefix=f"uponce-{name}-") as folder:
+        for number, control in enumerate(controls):
             control(Path(folder) / f"control-{number}", chance, tally)
-        sit(Path(folder), chance, tally, deadline, parallel)
+        sit(Path(folder), chance, tally, deadline, parallel, opened)
         while time.monotonic() < deadline:
-            sit(Path(folder), chance, tally, deadline, parallel)
-    return tally.report("series", seed)
+            sit(Path(folder), chance, tally, deadline, parallel, opened)
+    return tally.report(name, seed)
 
 
-def sit(folder: Path, chance: random.Random, tally: Tally, deadline: float, parallel: int) -> None:
-    """One round of each kind on a server of its own."""
-    with TemporaryDirectory(dir=folder) as place, _server(Path(place)) as server:
-        sitting = Sitting(server, chance, tally, parallel)
+def sit(folder: Path, chance: random.Random, tally: Tally, deadline: float, parallel: int, opened: Opened) -> None:
+    """One round of each kind on servers of its own."""
+    with TemporaryDirectory(dir=folder) as place, opened(Path(place)) as fleet:
+        sitting = Sitting(fleet, chance, tally, parallel)
         rounds = [
             chance.choice((sitting.amid_kills, sitting.amid_kills, sitting.amid_kills_on_a_bad_network)),
             sitting.over_a_bad_network,
@@ -285,7 +319,7 @@ async def _play(sitting: Sitting, play: Callable[[Going], Awaitable[None]], seco
     await sitting.check()
 
 
-async def _until_red(sitting: Sitting, tries: int, play: Callable[[], Awaitable[None]]) -> None:
+async def until_red(sitting: Sitting, tries: int, play: Callable[[], Awaitable[None]]) -> None:
     for _ in range(tries):
         await play()
         await sitting.check()
@@ -295,35 +329,39 @@ async def _until_red(sitting: Sitting, tries: int, play: Callable[[], Awaitable[
 
 def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that records what it has not written yet: some kill has to show that what it promised is not there."""
-    with _server(folder, "records_first.py") as server:
-        sitting = Sitting(server, chance, Tally(), LANES)
-        asyncio.run(_until_red(sitting, CONTROL_KILLS, lambda: sitting.amid_kills(lambda: False)))
+    with _one_box(folder, program=mutant("records_first.py")) as fleet:
+        sitting = Sitting(fleet, chance, Tally(), LANES)
+        asyncio.run(until_red(sitting, CONTROL_KILLS, lambda: sitting.amid_kills(lambda: False)))
     tally.controls["uploads torn by a record before the bytes"] += sitting.tally.violations
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that does not look again once it may write: who comes late writes into what is published."""
-    with _server(folder, "no_look_after_hold.py") as server:
-        sitting = Sitting(server, chance, Tally())
-        asyncio.run(_until_red(sitting, CONTROL_RACES, sitting.race))
+    with _one_box(folder, program=mutant("no_look_after_hold.py")) as fleet:
+        sitting = Sitting(fleet, chance, Tally())
+        asyncio.run(until_red(sitting, CONTROL_RACES, sitting.race))
     tally.controls["assets that a late piece has changed"] += sitting.tally.violations
 
 
 def control_replays(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that spends only the last signature of an upload: the others are good for another file."""
-    with _server(folder, "spends_last.py") as server:
-        sitting = Sitting(server, chance, Tally())
+    with _one_box(folder, program=mutant("spends_last.py")) as fleet:
+        sitting = Sitting(fleet, chance, Tally())
 
         async def play() -> None:
             for _ in range(CONTROL_UPLOADS):
-                await sitting._run(sitting._next(Chunked, straight(server)))
+                await sitting._run(sitting._next(Chunked, sitting._straight()))
             await sitting.check()
 
         asyncio.run(play())
     tally.controls["replays taken when only the last signature is spent"] += sitting.tally.violations
 
 
-def _server(folder: Path, mutant: str = "") -> Server:
-    program = (str(_MUTANTS / mutant),) if mutant else ("-m", "uponce")
+def mutant(name: str) -> Sequence[str]:
+    """The program that it is."""
+    return (str(_MUTANTS / name),)
+
+
+def _one_box(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
     folder.mkdir(exist_ok=True)
-    return Server(folder / "data", workers=WORKERS, env=SETTINGS, program=program)
+    return on_sqlite(folder, WORKERS, program=program, **SETTINGS)

@@ -139,6 +139,17 @@ class Bucket:
             with _translated(), suppress(FileNotFoundError):
                 obstore.delete(self._store, name)
 
+    def delete_below(self, folder: str) -> None:
+        """All objects below a folder are gone, a thousand in a request."""
+        with _translated():
+            for batch in obstore.list(self._store, folder, chunk_size=_LIST_BATCH):
+                names = [meta["path"] for meta in batch]
+                try:
+                    obstore.delete(self._store, names)
+                except (BaseError, FileNotFoundError):
+                    # Somebody else deletes them as well, and some stores say so; others take one at a time.
+                    self.delete(*names)
+
     def signed_url(self, name: str, seconds: int) -> str:
         """Where anybody may read it for so long."""
         with _translated():

@@ -48,14 +48,18 @@ def hold(store: Yard, key: str, span: Span) -> Hold:
             fcntl.fcntl(hold.number(), fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, span))
         except (BlockingIOError, PermissionError):
             hold.close()
-            raise ChunkInProgress(
-                "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send "
-                "this one again a little later.",
-                retry_after=_RETRY_SECONDS,
-            ) from None
+            raise in_progress() from None
         if os.fstat(hold.number()).st_nlink:
             return hold
         hold.close()  # deleted between the opening and the locking
+
+
+def in_progress() -> ChunkInProgress:
+    return ChunkInProgress(
+        "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this one "
+        "again a little later.",
+        retry_after=_RETRY_SECONDS,
+    )
 
 
 def ask_for(store: Yard, key: str, span: Span) -> Hold:

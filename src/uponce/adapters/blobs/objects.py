@@ -1,6 +1,7 @@
 """The BlobStore port on an object store.
 
-    <prefix>/blobs/<kk>/<key>    published, immutable
+    <prefix>/blobs/<kk>/<key>       published, immutable
+    <prefix>/parts/<key>/<name>     of uploads in several requests that are not complete, see parts.py
 
 Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving lie in a
 folder of the server, and are uploaded when they are whole and found good: so a refused upload costs no request.
@@ -18,6 +19,7 @@ from typing import TypeVar
 from uponce.adapters.blobs.bucket import Bucket
 from uponce.adapters.blobs.files import PRIVATE, SAFE, checked, guarded, make_folder, swept
 from uponce.adapters.blobs.hashes import digest_of
+from uponce.adapters.blobs.parts import ObjectParts
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
@@ -41,9 +43,14 @@ class ObjectBlobStore(StagingStore):
         super().__init__(staging, ids=ids, workers=workers)
         self._bucket = bucket
         self._seconds = seconds
+        self._shared = ObjectParts(self, bucket, ids)
         # Apart, so that no delivery waits for somebody's gigabytes; and few, since each of them may hold 25 MiB.
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
+
+    @property
+    def shared(self) -> ObjectParts:
+        return self._shared
 
     def open_store(self) -> None:
         try:

@@ -6,7 +6,7 @@ Who writes a span, or completes the whole, holds a lock on just these bytes of t
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.media_types import BINARY
+from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
@@ -69,15 +70,20 @@ class FilePiece(Gathering):
     def expect(self, present: Sequence[Span]) -> None:
         self._present = present
 
-    async def sync(self) -> None:
+    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
         await self._settle_flush()
         self._start_flush()
         await self._settle_flush()
         await self._store.in_thread(self._sync)
+        return ()
 
     def keep(self) -> None:
         if self._hashes is not None:
             self._prefixes.put(self._key, self._hashes)
+
+    def move(self, key: str) -> None:
+        """Its bytes lie in the file of their blob, and nowhere else."""
+        raise NotImplementedError
 
     async def wanted(self) -> bool:
         return await self._store.in_thread(self._is_wanted)
@@ -137,7 +143,7 @@ class FileAssembly:
     def path(self) -> str:
         return str(self._staged)
 
-    async def seal(self, size: int) -> Digest:
+    async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
         await self._store.take_back(self.key)  # decoders read staged files
         await self._store.in_thread(lambda: self._cut(size))
         prefix = self._prefixes.get(self.key)
@@ -149,6 +155,9 @@ class FileAssembly:
     async def publish(self, media_type: str = BINARY) -> None:
         number = self._hold.number
         await self._store.in_publisher(lambda: self._store.put(self.key, self._staged, number(), media_type))
+
+    async def retract(self) -> None:
+        """It is published under the same key when it is tried again."""
 
     async def discard(self) -> None:
         await self._store.delete(self.key)
@@ -176,11 +185,15 @@ class FileAssembly:
 def _compare(descriptor: int, data: memoryview, position: int) -> None:
     for part in _parts(data):
         if os.pread(descriptor, len(part), position) != part:
-            raise ChunkConflict(
-                f"Other bytes have arrived before for this part of the file, at or after byte {position}. Send the "
-                "same file as before, or begin again with another X-Unique-Upload-Id."
-            )
+            raise other_bytes(position)
         position += len(part)
+
+
+def other_bytes(position: int) -> ChunkConflict:
+    return ChunkConflict(
+        f"Other bytes have arrived before for this part of the file, at or after byte {position}. Send the same file "
+        "as before, or begin again with another X-Unique-Upload-Id."
+    )
 
 
 def _write(descriptor: int, data: memoryview, position: int) -> None:

@@ -20,7 +20,7 @@ from uponce.adapters.blobs.locks import WHOLE, ask_for, hold
 from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, make_empty
 from uponce.adapters.blobs.stages import FileStage
 from uponce.adapters.threads import Threads
-from uponce.app.ports import Ids, OpenBlob, StoredBlob
+from uponce.app.ports import Ids, OpenBlob, SharedPieces, StoredBlob
 from uponce.core.spans import Span
 from uponce.core.values import Digest
 
@@ -43,6 +43,10 @@ class StagingStore(ABC):
         self._stages: WeakSet[Gathering] = WeakSet()
         self._prefixes = Prefixes()
 
+    @property
+    def shared(self) -> SharedPieces | None:
+        return None
+
     def close(self) -> None:
         self._threads.close()
 
@@ -59,7 +63,7 @@ class StagingStore(ABC):
     async def piece(self, key: str, span: Span) -> FilePiece:
         held = await self.in_thread(lambda: hold(self, key, span))
         piece = FilePiece(self, key, span, held, self._prefixes)
-        self._stages.add(piece)
+        self.count(piece)
         return piece
 
     async def assembly(self, key: str) -> FileAssembly:
@@ -73,6 +77,10 @@ class StagingStore(ABC):
             yield
         finally:
             asked.close()
+
+    def count(self, writer: Gathering) -> None:
+        """It gathers bytes, for as long as it is there."""
+        self._stages.add(writer)
 
     @property
     def buffer_bytes(self) -> int:

@@ -6,7 +6,18 @@ crosses a port: what goes wrong arrives as an error of core/errors.py.
 
 from typing import Protocol
 
-from uponce.app.ports.blobs import Assembly, BlobStore, FrontServer, OpenBlob, Piece, Presigner, Stage, StoredBlob
+from uponce.app.ports.blobs import (
+    Assembly,
+    BlobStore,
+    FrontServer,
+    OpenBlob,
+    Piece,
+    Pieces,
+    Presigner,
+    SharedPieces,
+    Stage,
+    StoredBlob,
+)
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.core.values import MediaFacts, ResourceType
@@ -25,10 +36,12 @@ __all__ = [
     "OpenBlob",
     "Page",
     "Piece",
+    "Pieces",
     "Presigner",
     "Reply",
     "Row",
     "Rule",
+    "SharedPieces",
     "Stage",
     "StoredBlob",
     "Table",

@@ -1,11 +1,12 @@
 """The BlobStore port: bytes that arrive, whole or in pieces, and never change once they are published."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from uponce.core.media_types import BINARY
+from uponce.core.series import StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import Digest
 
@@ -43,7 +44,8 @@ class Stage(Protocol):
 
 
 class Piece(Protocol):
-    """One request's hold on a span of a blob that arrives in pieces. Nobody else can write there meanwhile."""
+    """One request's hold on a span of a blob that arrives in pieces. Nobody else can write there meanwhile; of a shared
+    blob nobody else in this process."""
 
     @property
     def size(self) -> int:
@@ -56,11 +58,19 @@ class Piece(Protocol):
         """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
         the piece; release it."""
 
-    async def sync(self) -> None:
-        """All bytes accepted so far are durable when this returns."""
+    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
+        """All bytes accepted so far are durable when this returns.
+
+        Of a shared blob: those that were accepted since the last `keep`. They are compared with what is `recorded` of
+        them, in order; the others come back, each in an object of its own, which counts as soon as it is recorded.
+        ChunkConflict when other bytes are recorded.
+        """
 
     def keep(self) -> None:
         """Those bytes are recorded: they will never change."""
+
+    def move(self, key: str) -> None:
+        """Of a shared blob: what was accepted and not kept belongs to another one from now on."""
 
     async def wanted(self) -> bool:
         """Whether somebody asks for a part of the span."""
@@ -78,11 +88,17 @@ class Assembly(Protocol):
     def path(self) -> str:
         """A local file with the sealed bytes, readable until `publish` or `release`."""
 
-    async def seal(self, size: int) -> Digest:
-        """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order."""
+    async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
+        """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order.
+
+        `parts` are all that are recorded of a shared blob, in order; StorageUnavailable when they are not those bytes.
+        """
 
     async def publish(self, media_type: str = BINARY) -> None:
-        """Durable under `key` when this returns. May be repeated, also under another hold."""
+        """Durable under `key` when this returns. May be repeated under another hold, whose `key` may be another one."""
+
+    async def retract(self) -> None:
+        """No commit will name what was published under this `key`: it may go, unless another one may name it."""
 
     async def discard(self) -> None:
         """Delete the bytes, published or not."""
@@ -119,14 +135,14 @@ class StoredBlob:
     age: float
 
 
-class BlobStore(Protocol):
-    """Immutable bytes under random keys; a public_id never becomes a path."""
-
-    async def stage(self, key: str | None = None) -> Stage:
-        """A new blob; `key` is for a copy of one that has its key in another store."""
+class Pieces(Protocol):
+    """Blobs that arrive in pieces."""
 
     async def begin(self) -> str:
-        """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept."""
+        """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept.
+
+        A shared one is nowhere until a part of it is.
+        """
 
     async def piece(self, key: str, span: Span) -> Piece:
         """Hold a span of an unfinished blob. ChunkInProgress when somebody holds a part of it.
@@ -139,7 +155,35 @@ class BlobStore(Protocol):
         """Hold all of an unfinished blob. ChunkInProgress when somebody holds it, or a part of it."""
 
     def asking(self, key: str, span: Span | None) -> AbstractAsyncContextManager[None]:
-        """Meanwhile every piece that is held of the span, or of the whole blob, is `wanted`, in any server process."""
+        """Meanwhile every piece that is held of the span, or of the whole blob, is `wanted`, in any server process; of
+        a shared blob in this one."""
+
+
+class SharedPieces(Pieces, Protocol):
+    """Blobs whose pieces are objects that every server can read.
+
+    No server holds anything that another one could miss. What counts is recorded in the database, and nothing else.
+    """
+
+    async def drop(self, key: str) -> None:
+        """All objects of a blob are gone when this returns, recorded or not; dropping what is not there is fine."""
+
+    def listed(self) -> AsyncIterator[StoredBlob]:
+        """Every object, by the key of the blob that it is a part of, in no order."""
+
+
+class BlobStore(Pieces, Protocol):
+    """Immutable bytes under random keys; a public_id never becomes a path.
+
+    `shared` is there when new blobs that arrive in pieces are to be shared; then its own pieces are those of uploads
+    that were begun when it was not.
+    """
+
+    @property
+    def shared(self) -> SharedPieces | None: ...
+
+    async def stage(self, key: str | None = None) -> Stage:
+        """A new blob; `key` is for a copy of one that has its key in another store."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 

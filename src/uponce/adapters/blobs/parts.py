@@ -1,0 +1,287 @@
+"""Shared blobs: every piece that is kept is an object of its own, which any server can read.
+
+    <prefix>/parts/<key>/<name>
+
+An object is written once, under a random name that nobody else has, and counts only where the database names it: what
+a server put there and could not record, or put there too late, is never looked at. On a server's disk lie the bytes of
+a request until they are kept, in a file without a name; and the whole while a request completes it.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.blobs.claims import Claim, Claims
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
+from uponce.adapters.blobs.gathering import Gathering
+from uponce.adapters.blobs.locks import WHOLE
+from uponce.adapters.blobs.pieces import other_bytes
+from uponce.adapters.blobs.stages import FileStage
+from uponce.adapters.blobs.staging import StagingStore, in_batches
+from uponce.app.ports import Ids, StoredBlob
+from uponce.core.errors import StorageUnavailable, UponceError
+from uponce.core.media_types import BINARY
+from uponce.core.series import StoredPart
+from uponce.core.spans import Span, split
+from uponce.core.values import Digest
+
+_FOLDER = "parts"
+_NAME = re.compile(r"parts/([0-9a-f]{32})/[0-9a-f]{32}")
+_READ_BYTES = 2 * 1024 * 1024
+_READS_AHEAD = 2
+_RETRY_SECONDS = 1
+
+
+class ObjectParts:
+    """The SharedPieces port."""
+
+    def __init__(self, store: StagingStore, bucket: Bucket, ids: Ids) -> None:
+        self.store = store
+        self._bucket = bucket
+        self._ids = ids
+        self._claims = Claims()
+
+    async def begin(self) -> str:
+        return self._ids.hex(32)
+
+    async def piece(self, key: str, span: Span) -> "ObjectPiece":
+        piece = ObjectPiece(self, checked(key), span, self._claims.hold(key, span))
+        self.store.count(piece)
+        return piece
+
+    async def assembly(self, key: str) -> "ObjectAssembly":
+        claim = self._claims.hold(checked(key))
+        return ObjectAssembly(self, key, claim, await self.store.stage())
+
+    @asynccontextmanager
+    async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
+        with self._claims.asking(key, WHOLE if span is None else span):
+            yield
+
+    async def drop(self, key: str) -> None:
+        folder = f"{_FOLDER}/{checked(key)}"
+        await self.store.in_publisher(lambda: self._bucket.delete_below(folder))
+
+    def listed(self) -> AsyncIterator[StoredBlob]:
+        return in_batches(self.store.in_publisher, self._listed())
+
+    def _listed(self) -> Iterator[StoredBlob]:
+        for found in self._bucket.listing(_FOLDER):
+            match = _NAME.fullmatch(found.name)
+            if match:
+                yield StoredBlob(match[1], found.size, found.age)
+
+    def nameless_file(self) -> int:
+        """In a thread: it is gone when it is closed; should the process die in between, the sweeper finds it."""
+        path = self.store.staging / self._ids.hex(32)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+        path.unlink()
+        return descriptor
+
+    def put(self, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
+        """In a thread: an object of these bytes of a blob, by a file whose first byte is that at `base`."""
+        part = Span(span.start - base, span.end - base)
+        hash_ = hashlib.sha256()
+        for block in blocks_of(descriptor, part.start, part.end):
+            hash_.update(block)
+        name = self._ids.hex(32)
+        self._bucket.upload(_path(key, name), descriptor, part, BINARY)
+        return StoredPart(span, name, hash_.hexdigest())
+
+    def read(self, key: str, part: StoredPart, start: int, end: int) -> bytes:
+        """In a thread: these bytes of the blob, which the part has."""
+        return self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
+
+
+class ObjectPiece(Gathering):
+    """The Piece port. Its bytes are compared, and become an object, when they are kept."""
+
+    def __init__(self, parts: ObjectParts, key: str, span: Span, claim: Claim) -> None:
+        super().__init__(parts.store)
+        self._parts = parts
+        self._key = key
+        self._claim = claim
+        self._start = span.start
+        self._base = span.start  # where the file's bytes begin: those before are kept
+        self._is_kept = False
+        self._descriptor: int | None = None
+        self._ended = False
+
+    def expect(self, present: Sequence[Span]) -> None:
+        """They may be more by the time these bytes are kept, and are compared then."""
+
+    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
+        await self._settle_flush()
+        self._start_flush()
+        await self._settle_flush()
+        span, key = Span(self._base, self._start + self._size), self._key
+        if not span.size:
+            return ()
+        return await self._parts.store.in_publisher(lambda: self._deposit(key, span, recorded))
+
+    def keep(self) -> None:
+        self._base, self._is_kept = self._start + self._size, True
+
+    def move(self, key: str) -> None:
+        self._key = checked(key)
+
+    async def wanted(self) -> bool:
+        return self._claim.is_wanted()
+
+    async def release(self) -> None:
+        self._pending.clear()
+        self._claim.close()
+        with suppress(UponceError):
+            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
+        with suppress(UponceError):
+            await self._settle_flush()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._ended = True
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _flush(self, blocks: list[bytes]) -> None:
+        with self._lock:
+            if self._ended:
+                raise _ended()
+            if self._descriptor is None:
+                self._descriptor = self._parts.nameless_file()
+            if self._is_kept:
+                os.ftruncate(self._descriptor, 0)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                self._is_kept = False
+            write_all(self._descriptor, blocks)
+
+    def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
+        """In a thread."""
+        with self._lock:  # not for as long as the bucket takes: whoever is cancelled closes the file meanwhile
+            if self._descriptor is None:
+                raise _ended()
+            descriptor = os.dup(self._descriptor)
+        try:
+            base = self._base
+            for part in recorded:
+                self._compare(key, part, span, descriptor)
+            missing = [gap for gap, present in split(span, [part.span for part in recorded]) if not present]
+            return [self._parts.put(key, gap, descriptor, base) for gap in missing]
+        finally:
+            os.close(descriptor)
+
+    def _compare(self, key: str, part: StoredPart, span: Span, descriptor: int) -> None:
+        """Of the span what the part has."""
+        last = min(part.span.end, span.end)
+        for start in range(max(part.span.start, span.start), last, BLOCK_BYTES):
+            end = min(start + BLOCK_BYTES, last)
+            if self._parts.read(key, part, start, end) != os.pread(descriptor, end - start, start - self._base):
+                raise other_bytes(start)
+
+
+class ObjectAssembly:
+    """The Assembly port: a file like that of any upload, whose bytes come from the bucket.
+
+    It has a key of its own. So of two that complete one blob at a time each publishes an object of its own, and who
+    fails to commit deletes nothing that the other one has published.
+    """
+
+    def __init__(self, parts: ObjectParts, blob: str, claim: Claim, stage: FileStage) -> None:
+        self._parts = parts
+        self._blob = blob
+        self._claim = claim
+        self._stage = stage
+        self._is_offered = False
+        self.key = stage.key
+
+    @property
+    def path(self) -> str:
+        return self._stage.path
+
+    async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
+        position, hash_ = 0, hashlib.sha256()
+        async for part, block in self._blocks(parts):
+            if position == part.span.start:
+                hash_ = hashlib.sha256()
+            await self._parts.store.in_thread(partial(hash_.update, block))
+            await self._stage.write(block)
+            position += len(block)
+            if position == part.span.end and hash_.hexdigest() != part.sha256:
+                raise self._unreadable(f"object {part.name} has other bytes than were recorded")
+        if position != size:
+            raise self._unreadable(f"the parts end at byte {position} of {size}")
+        return await self._stage.seal()
+
+    async def _blocks(self, parts: AsyncIterable[StoredPart]) -> AsyncIterator[tuple[StoredPart, bytes]]:
+        """All bytes in order, some of them asked for ahead."""
+        coming: deque[tuple[StoredPart, asyncio.Task[bytes]]] = deque()
+        try:
+            end = 0
+            async for part in parts:
+                if part.span.start != end:
+                    raise self._unreadable(f"no part has the byte {end}")
+                end = part.span.end
+                for start in range(part.span.start, end, _READ_BYTES):
+                    coming.append((part, asyncio.create_task(self._read(part, start))))
+                    if len(coming) == _READS_AHEAD:
+                        known, reading = coming.popleft()
+                        yield known, await reading
+            while coming:
+                known, reading = coming.popleft()
+                yield known, await reading
+        finally:
+            for _, reading in coming:
+                reading.cancel()
+            await asyncio.gather(*(reading for _, reading in coming), return_exceptions=True)
+
+    async def _read(self, part: StoredPart, start: int) -> bytes:
+        end = min(start + _READ_BYTES, part.span.end)
+        block = await self._parts.store.in_publisher(lambda: self._parts.read(self._blob, part, start, end))
+        if len(block) != end - start:
+            raise self._unreadable(f"object {part.name} ends early")
+        return block
+
+    def _unreadable(self, detail: str) -> StorageUnavailable:
+        return StorageUnavailable(
+            "The bytes that arrived of this upload cannot be read back. Nothing was spent; send this again, or begin "
+            "anew.",
+            detail=f"blob {self._blob}: {detail}",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    async def publish(self, media_type: str = BINARY) -> None:
+        self._is_offered = True
+        await self._stage.publish(media_type)
+
+    async def retract(self) -> None:
+        await self._stage.discard()
+
+    async def discard(self) -> None:
+        await self._stage.discard()
+        await self.clear()
+
+    async def clear(self) -> None:
+        await self._parts.drop(self._blob)
+
+    async def release(self) -> None:
+        self._claim.close()
+        if not self._is_offered:
+            await self._stage.discard()
+
+
+def _ended() -> OSError:
+    return OSError(errno.EBADF, "the piece has ended")
+
+
+def _path(key: str, name: str) -> str:
+    return f"{_FOLDER}/{key}/{name}"

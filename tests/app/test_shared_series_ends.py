@@ -1,0 +1,109 @@
+"""How series on a bucket end, what is left of them, and who may delete it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.app.failing import Failing
+from tests.app.shared import Pair, pair
+from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS, SECOND, THIRD, almost, at, send
+from tests.chunks import Client, stored
+from tests.tus import Client as TusClient
+from tests.tus import play
+from tests.world import assert_refused
+from uponce.core.errors import OutcomeUnknown
+
+UNKNOWN = OutcomeUnknown("unknown")
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Pair]:
+    with pair(tmp_path, LIMITS) as both:
+        yield both
+
+
+def test_giving_it_up_anywhere_deletes_its_parts(both: Pair) -> None:
+    client = TusClient(both.one, DATA)
+    play(client.create, lambda: client.patch(0, 1000), lambda: client.patch(1000, 2500))
+    assert len(both.objects()) == 2
+    (ended,) = play(at(client, both.two).delete)
+    assert ended.status == 204
+    assert both.is_clean()
+
+
+def test_what_a_series_left_behind_is_swept_after_its_grace(both: Pair) -> None:
+    """And nothing of those that live, whatever lies there of them."""
+    living, ended = almost(both), Client(both.one, DATA, upload_id="ended")
+    send(ended, both.one, *EARLY)
+    both.one.swap(database=Failing(both.one.database, before={"record_span": DOWN}))
+    send(living, both.one, LAST)
+    both.one.use(replace(both.one.services, database=both.one.database))
+    assert len(both.objects()) == 7
+    both.one.sql("DELETE FROM series WHERE upload_id = 'ended'")
+    both.sweep(grace=3600)
+    assert (len(both.objects()), both.findings(grace=3600)) == (7, [])
+    (found,) = both.findings()
+    assert (found.kind.name, found.detail.startswith("3000 bytes")) == ("staged", True)
+    both.sweep()
+    assert (len(both.objects()), both.findings()) == (4, [])
+    assert stored(both.two, send(living, both.two, LAST)) == DATA
+    assert both.objects() == []
+
+
+def test_a_series_that_is_too_old_ends_with_its_parts(both: Pair) -> None:
+    almost(both)
+    for world in both.both:
+        world.clock.time += 86401
+    assert [swept.series for swept in both.sweep()] == [1, 0]
+    assert both.is_clean()
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_while_nobody_knows_nothing_is_deleted(both: Pair, happened: bool) -> None:
+    client, healthy = almost(both), both.two.services
+    moment = {"after" if happened else "before": {"commit_series": UNKNOWN}}
+    both.two.swap(database=Failing(Failing(both.two.database, **moment), before={"find_commit": DOWN}))
+    assert_refused(send(client, both.two, LAST), 503, "outcome_unknown")
+    assert (len(both.objects()), len(both.published())) == (4, 1)
+    both.two.use(healthy)
+    again = send(client, both.one, LAST)
+    if happened:
+        assert_refused(again, 400, "signature_used")
+    else:
+        assert stored(both.one, again) == DATA
+    both.sweep()
+    assert len(both.published()) == 1
+    assert both.is_clean()
+
+
+def test_a_commit_that_is_refused_leaves_its_series(both: Pair) -> None:
+    """The database went away; what was published for it goes, the parts stay."""
+    client, healthy = almost(both), both.one.services
+    both.one.swap(database=Failing(both.one.database, before={"commit_series": DOWN}))
+    assert send(client, both.one, LAST).status == 503
+    assert (len(both.objects()), both.published(), both.staged()) == (4, set(), [])
+    both.one.use(healthy)
+    assert stored(both.two, send(client, both.two, LAST)) == DATA
+
+
+def test_one_that_was_begun_on_one_disk_goes_on_there(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the release before: its bytes lie in a file of one server, and the other one says so."""
+    client = Client(both.one, DATA)
+    with monkeypatch.context() as before:
+        before.setattr(type(both.blobs), "shared", None)
+        send(client, both.one, FIRST)
+    assert send(client, both.one, SECOND).json["bytes"] == 2000
+    assert_refused(send(client, both.two, THIRD), 503, "storage_unavailable")
+    assert both.objects() == []
+    assert stored(both.two, send(client, both.one, THIRD, LAST)) == DATA
+
+
+def test_a_server_without_the_bucket_touches_nothing(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator has set another storage."""
+    client = almost(both)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(type(both.blobs), "shared", None)
+        assert_refused(send(client, both.one, LAST), 503, "storage_unavailable")
+    assert stored(both.one, send(client, both.one, LAST)) == DATA

@@ -1,0 +1,63 @@
+"""The campaign of uploads in several requests on two servers, PostgreSQL and S3: each request comes to either of them.
+
+A server that dies takes its disk's part of no upload with it, and what one has put into the bucket and not recorded is
+never taken for what the other one has.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from tests import postgres
+from tests.faults.campaigns.series import (
+    CONTROL_KILLS,
+    CONTROL_RACES,
+    LANES,
+    PARALLEL,
+    SETTINGS,
+    Sitting,
+    mutant,
+    sittings,
+    until_red,
+)
+from tests.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
+from tests.faults.report import Report
+from tests.faults.tally import Tally
+
+SERVERS = 2
+CONTROL_SECONDS = 5
+
+
+def run(seconds: float, seed: int, parallel: int = PARALLEL) -> Report:
+    return sittings("series_s3", seconds, seed, parallel, _fleet, (control_kills, control_races))
+
+
+def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """Servers that record what they have not put yet: some kill has to show that what they promised is not there."""
+    with _fleet(folder, program=mutant("records_before_put.py")) as fleet:
+        sitting = Sitting(fleet, chance, Tally(), LANES)
+
+        async def play() -> None:
+            with suppress(TimeoutError):  # clients wait for what will never be complete
+                async with asyncio.timeout(CONTROL_SECONDS):
+                    await sitting.amid_kills(lambda: False)
+            sitting.tally.audit(fleet.place, only=("hollow",))
+
+        asyncio.run(until_red(sitting, CONTROL_KILLS, play))
+    tally.controls["uploads torn by a record before the object"] += sitting.tally.violations
+
+
+def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """Servers that look into the bucket for the bytes of an upload: other ones lie there as well."""
+    with _fleet(folder, program=mutant("finds_by_listing.py")) as fleet:
+        sitting = Sitting(fleet, chance, Tally())
+        asyncio.run(until_red(sitting, CONTROL_RACES, sitting.race))
+    tally.controls["uploads mixed with what nobody recorded"] += sitting.tally.violations
+
+
+def _fleet(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    folder.mkdir(exist_ok=True)
+    url = postgres.shared().fresh_schema()
+    return on_postgres(folder, url, SERVERS, fresh_bucket(), program=program, **SETTINGS)
