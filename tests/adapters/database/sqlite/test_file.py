@@ -37,6 +37,7 @@ COLUMNS = {
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
     *("series_age", "series_grants_key"),
+    *("grants_key_page", "grants_unused", "grants_revoked"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 
