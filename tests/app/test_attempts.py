@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.app.failing import Failing
+from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, live_attempts, outcome, send, stream
 from tests.asgi import FORM, call, parts_of
 from tests.world import PNG, World, assert_refused
@@ -211,3 +211,22 @@ def test_the_deadline_covers_the_body_not_the_decoder(world: World) -> None:
 
     world.swap(inspector=Slow(world.services.inspector))
     assert asyncio.run(outcome(world, form(world.sign(), file_first=True))) == "ok"
+
+
+def test_of_a_flood_of_refusals_a_few_are_written_down_at_a_time(world: World) -> None:
+    fields = world.sign()
+    assert attempt(world, fields) == "ok"
+
+    async def flood() -> tuple[int, list[str]]:
+        held = Held(world.database, "record_refusal")
+        world.swap(database=held)
+        flooders = [asyncio.create_task(outcome(world, form(fields))) for _ in range(20)]
+        await held.reached.wait()
+        await asyncio.sleep(0.1)  # for the others to come as far as they get
+        waiting = held.waiting
+        held.release.set()
+        return waiting, await asyncio.gather(*flooders)
+
+    waiting, answers = asyncio.run(flood())
+    assert waiting == 4
+    assert answers == ["signature_used"] * 20

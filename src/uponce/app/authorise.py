@@ -176,5 +176,6 @@ async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None
 async def _refuse_spent(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> None:
     refusal = record and refusal_of(record, grant.max_uses)
     if refusal:
-        await services.database.record_refusal(grant, refusal.code, caller)
+        async with services.attempts.refusing:
+            await services.database.record_refusal(grant, refusal.code, caller)
         raise refusal

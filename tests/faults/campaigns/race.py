@@ -183,7 +183,8 @@ async def contest(
     fields = fleet.first.signed({"nonce": f"signature-{signature}"})
     bodies = [media(signature, racer) for racer in range(rules.racers)]
     requests = [form(racer.server, fields, body, rules.kind) for racer, body in zip(racers, bodies, strict=True)]
-    connections = await asyncio.gather(*(racer.connect() for racer in racers))
+    # One by one: of connections that come together one process takes all, if it is idle.
+    connections = [await racer.connect() for racer in racers]
     await hold_back(connections, requests)
     seen.add_processes([racer.process for racer in racers])
     replies = await release(connections, requests)
