@@ -112,7 +112,8 @@ def test_a_restore_that_broke_off_goes_on_and_takes_no_rotten_file_for_good(serv
     made = as_json(server, "backup", tmp_path / "backup")
     data = tmp_path / "restored"
     shutil.copytree(tmp_path / "backup" / "media", data / "media")
-    rotten, missing, *_ = blobs(data / "media")
+    stored = {blob.read_bytes(): blob for blob in blobs(data / "media")}
+    rotten, missing = stored[b"first"], stored[b"second"]
     rotten.write_bytes(bytes(rotten.stat().st_size))
     missing.unlink()
     (data / "media" / "staging" / rotten.name).write_bytes(b"left behind")
