@@ -194,7 +194,7 @@ class Append:
 
     async def _durable(self, span: Span) -> Sequence[StoredPart]:
         try:
-            return await self._piece.sync(await self._recorded(span))
+            return await self._piece.sync(await self._recorded(span), self.series.blob_key)
         except StorageUnavailable:
             await status(self._services, self.series.id)  # gone, and its bytes with it: then that is the reason
             raise
@@ -206,7 +206,6 @@ class Append:
 
     def move(self, series: Series) -> None:
         """What was not kept belongs to another shared series from now on."""
-        self._piece.move(series.blob_key)
         self.series = series
 
     async def discard(self) -> None:

@@ -8,11 +8,13 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from uponce.adapters.blobs.hashes import Hashes
+from uponce.core.errors import UponceError
 
 T = TypeVar("T")
 
@@ -119,3 +121,19 @@ class Gathering(ABC):
     @abstractmethod
     def _flush(self, blocks: list[bytes]) -> None:
         """Write these bytes, which follow those before; in a thread."""
+
+
+class GatheringPiece(Gathering):
+    """A writer of one piece of a blob, which may be let go at any time."""
+
+    async def release(self) -> None:
+        self._pending.clear()
+        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+        with suppress(UponceError):
+            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
+        with suppress(UponceError):
+            await self._settle_flush()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._close()

@@ -14,19 +14,19 @@ import os
 import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
 from uponce.adapters.blobs.bucket import Bucket
 from uponce.adapters.blobs.claims import Claim, Claims
 from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
-from uponce.adapters.blobs.gathering import Gathering
+from uponce.adapters.blobs.gathering import GatheringPiece
 from uponce.adapters.blobs.locks import WHOLE
 from uponce.adapters.blobs.pieces import other_bytes
 from uponce.adapters.blobs.stages import FileStage
 from uponce.adapters.blobs.staging import StagingStore, in_batches
 from uponce.app.ports import Ids, StoredBlob
-from uponce.core.errors import StorageUnavailable, UponceError
+from uponce.core.errors import StorageUnavailable
 from uponce.core.media_types import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
@@ -100,7 +100,7 @@ class ObjectParts:
         return self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
 
 
-class ObjectPiece(Gathering):
+class ObjectPiece(GatheringPiece):
     """The Piece port. Its bytes are compared, and become an object, when they are kept."""
 
     def __init__(self, parts: ObjectParts, key: str, span: Span, claim: Claim) -> None:
@@ -117,35 +117,24 @@ class ObjectPiece(Gathering):
     def expect(self, present: Sequence[Span]) -> None:
         """They may be more by the time these bytes are kept, and are compared then."""
 
-    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
+    async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._settle_flush()
         self._start_flush()
         await self._settle_flush()
-        span, key = Span(self._base, self._start + self._size), self._key
+        span, blob = Span(self._base, self._start + self._size), self._key if key is None else checked(key)
         if not span.size:
             return ()
-        return await self._parts.store.in_publisher(lambda: self._deposit(key, span, recorded))
+        return await self._parts.store.in_publisher(lambda: self._deposit(blob, span, recorded))
 
     def keep(self) -> None:
         self._base, self._is_kept = self._start + self._size, True
-
-    def move(self, key: str) -> None:
-        self._key = checked(key)
 
     async def wanted(self) -> bool:
         return self._claim.is_wanted()
 
     async def release(self) -> None:
-        self._pending.clear()
         self._claim.close()
-        with suppress(UponceError):
-            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
-        with suppress(UponceError):
-            await self._settle_flush()
-
-    def _release(self) -> None:
-        with self._lock:
-            self._close()
+        await super().release()
 
     def _close(self) -> None:
         self._ended = True

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, start_writeback, sync_folder
-from uponce.adapters.blobs.gathering import Gathering, Yard
+from uponce.adapters.blobs.gathering import GatheringPiece, Yard
 from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
 from uponce.core.errors import ChunkConflict, UponceError
@@ -53,7 +53,7 @@ def make_empty(store: Yard, key: str) -> None:
     sync_folder(store.staging)
 
 
-class FilePiece(Gathering):
+class FilePiece(GatheringPiece):
     """The Piece port."""
 
     def __init__(self, store: Yard, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
@@ -70,7 +70,7 @@ class FilePiece(Gathering):
     def expect(self, present: Sequence[Span]) -> None:
         self._present = present
 
-    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
+    async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._settle_flush()
         self._start_flush()
         await self._settle_flush()
@@ -81,24 +81,8 @@ class FilePiece(Gathering):
         if self._hashes is not None:
             self._prefixes.put(self._key, self._hashes)
 
-    def move(self, key: str) -> None:
-        """Its bytes lie in the file of their blob, and nowhere else."""
-        raise NotImplementedError
-
     async def wanted(self) -> bool:
         return await self._store.in_thread(self._is_wanted)
-
-    async def release(self) -> None:
-        self._pending.clear()
-        ending = asyncio.ensure_future(self._store.in_thread(self._release))
-        with suppress(UponceError):
-            await asyncio.shield(ending)
-        with suppress(UponceError):
-            await self._settle_flush()
-
-    def _release(self) -> None:
-        with self._lock:
-            self._close()
 
     def _close(self) -> None:
         self._hold.close()

@@ -58,19 +58,16 @@ class Piece(Protocol):
         """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
         the piece; release it."""
 
-    async def sync(self, recorded: Sequence[StoredPart] = ()) -> Sequence[StoredPart]:
+    async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         """All bytes accepted so far are durable when this returns.
 
         Of a shared blob: those that were accepted since the last `keep`. They are compared with what is `recorded` of
         them, in order; the others come back, each in an object of its own, which counts as soon as it is recorded.
-        ChunkConflict when other bytes are recorded.
+        With a `key` they are to belong to that blob instead. ChunkConflict when other bytes are recorded.
         """
 
     def keep(self) -> None:
         """Those bytes are recorded: they will never change."""
-
-    def move(self, key: str) -> None:
-        """Of a shared blob: what was accepted and not kept belongs to another one from now on."""
 
     async def wanted(self) -> bool:
         """Whether somebody asks for a part of the span."""
