@@ -143,7 +143,7 @@ def test_post_twice_and_see_the_picture(server: Server, page: Page, media: Path,
 def test_xhr_reports_progress(page: Page) -> None:
     """Progress listeners make the browser ask first (a preflight), and report until all is sent."""
     slow_down(page)
-    got = page.evaluate(f"sign('kind=raw').then((signed) => viaXhr(signed, large({4 * MB})))")
+    got = page.evaluate(f"sign('kind=raw&folder=progress').then((signed) => viaXhr(signed, large({4 * MB})))")
     assert (got["outcome"], got["status"], got["body"]["bytes"]) == ("load", 200, 4 * MB)
     loaded = [step[0] for step in got["progress"]]
     assert len(loaded) >= 3
@@ -192,7 +192,7 @@ def test_a_page_that_lost_its_reply_asks_again(server: Server, page: Page, lossy
 def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page: Page) -> None:
     """With the function of the guide; each chunk is preflighted."""
     page.add_script_tag(content=block("docs/guide/large-files.md", "js", "uploadInChunks"))
-    page.evaluate("sign('kind=raw').then((signed) => { window.signed = signed })")
+    page.evaluate("sign('kind=raw&folder=chunks').then((signed) => { window.signed = signed })")
     answer = page.evaluate(f"uploadInChunks(signed.url, signed.fields, large({20 * MB}), {{ size: {6 * MB} }})")
     assert (answer["done"], answer["bytes"]) == (True, 20 * MB)
     assert len(server.get(answer["secure_url"]).data) == 20 * MB

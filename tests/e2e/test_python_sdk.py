@@ -189,7 +189,8 @@ def test_a_signed_url_delivers_what_is_not_public(server: Server, media: Path, t
 
 
 def test_upload_large_of_a_file_of_one_chunk(server: Server, key: Key, media: Path) -> None:
-    answer = uploader.upload_large(str(media / "walk.mp4"), resource_type="video", **options(server, key))
+    where = {"folder": "one chunk", "resource_type": "video"}
+    answer = uploader.upload_large(str(media / "walk.mp4"), **where, **options(server, key))
     assert answer["resource_type"] == "video"
     assert delivered(server, answer) == (media / "walk.mp4").read_bytes()
 

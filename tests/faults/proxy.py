@@ -116,13 +116,14 @@ class Link:
             if up in done and not self._strikes:
                 await asyncio.wait({down})  # the client has said all; the answer may still come
         finally:
-            for task in (up, down):
-                task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
+            # Before anything is awaited here, which the proxy's end may cancel once more.
             if self._strikes and self._fault.kind is Kind.RESET:
                 _reset_on_close(self._writer)
                 _reset_on_close(writer)
             writer.transport.abort()
+            for task in (up, down):
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
 
     async def _upwards(self, writer: asyncio.StreamWriter) -> None:
         fault = self._fault

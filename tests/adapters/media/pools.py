@@ -1,10 +1,11 @@
 """A pool for one scenario, and a look at its processes from outside."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
@@ -38,9 +39,8 @@ def inspect(root: Path, content: bytes, requested: ResourceType | None = None) -
 
 def decoder_pids(parent: int | None = None) -> list[int]:
     """The living decoder processes that `parent`, or this process, has started."""
-    parent = parent or os.getpid()
-    children = "".join(path.read_text() for path in Path(f"/proc/{parent}/task").glob("*/children"))
-    return [pid for pid in map(int, children.split()) if b"uponce.adapters.media.worker" in _command(pid)]
+    children = [child.pid for child in psutil.Process(parent).children()]
+    return [pid for pid in children if b"uponce.adapters.media.worker" in _command(pid)]
 
 
 def status(pid: int, name: str) -> int:
