@@ -158,7 +158,7 @@ async def _commit(database: Database, clock: Clock) -> None:
     until = keep_until(at, window=_WINDOW, skew=_SKEW, max_upload_seconds=_KEPT - _WINDOW - _SKEW)
     draft = Draft(
         name=AssetName(KEY.cloud, ResourceType.IMAGE, DeliveryType.UPLOAD, _IDS.base36(20)),
-        asset_id=_IDS.hex(32),
+        asset_id=_IDS.dated_hex(),
         version_id=_IDS.hex(32),
         blob_key=_IDS.hex(32),
         digest=Digest(100_000, _IDS.hex(32), _IDS.hex(64)),

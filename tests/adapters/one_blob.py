@@ -52,6 +52,9 @@ class FixedIds:
 
     base36 = hex
 
+    def dated_hex(self) -> str:
+        return self.hex(32)
+
 
 def _rename_first(self: local.LocalBlobStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
     target = self.path_of(key)

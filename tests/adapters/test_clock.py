@@ -2,6 +2,7 @@
 
 import re
 import time
+import uuid
 
 import pytest
 
@@ -26,3 +27,14 @@ def test_ids_do_not_repeat_and_use_their_whole_alphabet() -> None:
     assert len(set(hexes)) == len(set(words)) == 1000
     assert len(set("".join(hexes))) == 16
     assert len(set("".join(words))) == 36
+
+
+def test_dated_ids_are_uuids_that_begin_with_the_time_and_do_not_repeat() -> None:
+    ids = RandomIds()
+    before = time.time_ns() // 1_000_000
+    found = [uuid.UUID(hex=ids.dated_hex()) for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    assert {(one.version, one.variant) for one in found} == {(7, uuid.RFC_4122)}
+    assert all(before <= one.int >> 80 <= after for one in found)
+    assert len({one.int & (1 << 62) - 1 for one in found}) == 1000
+    assert len({one.int >> 64 & 0xFFF for one in found}) > 500

@@ -49,6 +49,9 @@ class NumberedIds:
 
     base36 = hex
 
+    def dated_hex(self) -> str:
+        return self.hex(32)
+
 
 class InlineBlobs(LocalBlobStore):
     """Works in the thread of its caller: system calls are counted per thread, and must be the same in every run."""

@@ -34,7 +34,7 @@ def _draft(services: Services, wanted: Wanted, blob_key: str, digest: Digest, fa
     original = split_filename(spec.naming.filename_override or filename or "")[0]
     return Draft(
         name=AssetName(wanted.cloud, facts.kind, spec.type, public_id),
-        asset_id=ids.hex(32),
+        asset_id=ids.dated_hex(),
         version_id=ids.hex(32),
         blob_key=blob_key,
         digest=digest,

@@ -60,6 +60,9 @@ class Ids(Protocol):
     def base36(self, length: int) -> str:
         """`length` random characters of `[a-z0-9]`."""
 
+    def dated_hex(self) -> str:
+        """32 hex digits that begin with the time, so that an index of them grows at one end; 74 bits are random."""
+
 
 class Inspector(Protocol):
     async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
