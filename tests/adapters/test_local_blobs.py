@@ -311,8 +311,8 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Local
         await store.ping()
         while list(store.staging.iterdir()):
             await asyncio.sleep(0.01)
-        await asyncio.gather(*(store.ping() for _ in range(50)))
-        assert descriptors() == before
+        while descriptors() > before:  # a thread may still be at it; a leak ends in the time-out
+            await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
