@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import msgspec
 
+LONG_PAUSE = 0.1
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Requests to 127.0.0.1: each is a head of `head_size` bytes from the file `heads`, `file` and `tail`.
@@ -30,7 +32,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came back. Times in seconds; latencies from when a request was due to the end of its answer.
 
     `answers` by status; `broken` were cut off before their answer was complete. `received` and `sent` in bytes,
-    `pause` is the longest time without any answer, `cpu` what the generator itself used.
+    `pause` is the longest time without any answer, which ended `paused_at` seconds after the start; `pauses` are all
+    of at least LONG_PAUSE. `cpu` is what the generator itself used.
     """
 
     seconds: float
@@ -42,6 +45,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
     worst: float
     pause: float
+    paused_at: float
+    pauses: int
     cpu: float
 
 
@@ -67,6 +72,8 @@ class Tally:
     def outcome(self, begun: float, ended: float) -> Outcome:
         ordered = sorted(self._latencies) or [0.0]
         moments = [begun, *self.moments, ended]
+        pauses = [(after - before, after - begun) for before, after in pairwise(moments)]
+        pause, paused_at = max(pauses)
         return Outcome(
             seconds=ended - begun,
             answers=self._answers,
@@ -76,7 +83,9 @@ class Tally:
             p50=ordered[len(ordered) // 2],
             p99=ordered[len(ordered) * 99 // 100],
             worst=ordered[-1],
-            pause=max(after - before for before, after in pairwise(moments)),
+            pause=pause,
+            paused_at=paused_at,
+            pauses=sum(length >= LONG_PAUSE for length, _ in pauses),
             cpu=_cpu() - self._cpu,
         )
 

@@ -23,6 +23,8 @@ def measure(server: Server, setup: Setup) -> Sample:
         **latencies(outcome),
         "worst ms": 1000 * outcome.worst,
         "longest pause ms": 1000 * outcome.pause,
+        "its end, s": outcome.paused_at,
+        "pauses of 100 ms": float(outcome.pauses),
         "uploads/s": measured.rate,
         **measured.costs,
     }
