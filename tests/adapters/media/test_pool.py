@@ -106,11 +106,76 @@ def test_a_decoder_gives_way_after_its_share_of_work(
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
 
     async def scenario(pool: DecoderPool) -> None:
-        seen = set()
-        for _ in range(7):
-            assert await pool.inspect(jpeg, None) == JPEG
-            seen.update(decoder_pids())
-        assert len(seen) == 3
+        seen = set[int]()
+        async with asyncio.timeout(60):
+            while len(seen) < 3:
+                assert await pool.inspect(jpeg, None) == JPEG
+                seen.update(decoder_pids())
+            while len(decoder_pids()) > 1:
+                assert await pool.inspect(jpeg, None) == JPEG
+
+    run(tmp_path, scenario, workers=1)
+
+
+def test_decoders_work_on_until_their_successors_are_ready(
+    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All come to the end of their share together; nobody waits for new ones to start."""
+    monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
+    start = DecoderProcess.start
+
+    async def scenario(pool: DecoderPool) -> None:
+        may_start = asyncio.Event()
+
+        async def held_up(setup: Setup, seconds: float) -> DecoderProcess:
+            await may_start.wait()
+            return await start(setup, seconds)
+
+        monkeypatch.setattr(DecoderProcess, "start", held_up)
+        before = set(decoder_pids())
+        try:
+            for _ in range(20):
+                assert await pool.inspect(jpeg, None) == JPEG
+            assert set(decoder_pids()) == before
+        finally:
+            may_start.set()
+        async with asyncio.timeout(60):
+            while before & set(decoder_pids()):
+                assert await pool.inspect(jpeg, None) == JPEG
+
+    run(tmp_path, scenario, workers=2, queue_seconds=5)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
+    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    start = DecoderProcess.start
+
+    async def scenario(pool: DecoderPool) -> None:
+        monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 1)
+        may_start, starts = asyncio.Event(), list[Setup]()
+
+        async def held_up(setup: Setup, seconds: float) -> DecoderProcess:
+            starts.append(setup)
+            await may_start.wait()
+            return await start(setup, seconds)
+
+        monkeypatch.setattr(DecoderProcess, "start", held_up)
+        [pid] = decoder_pids()
+        assert await pool.inspect(jpeg, None) == JPEG
+        monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 1000)
+        try:
+            if when == "after":
+                may_start.set()
+                await asyncio.gather(*pool._replacements)
+            os.kill(pid, signal.SIGKILL)
+        finally:
+            may_start.set()
+        assert await pool.inspect(jpeg, None) == JPEG
+        await asyncio.gather(*pool._replacements)
+        assert len(decoder_pids()) == len(starts) == 1
+        assert pid not in decoder_pids()
 
     run(tmp_path, scenario, workers=1)
 

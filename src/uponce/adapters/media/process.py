@@ -33,6 +33,9 @@ class DecoderProcess:
         self._handle: int | None = os.pidfd_open(process.pid)
         self.sandboxed = False
         self.jobs = 0
+        # The pool's marks: another one was started in its place; that one is ready.
+        self.has_successor = False
+        self.worn_out = False
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> "DecoderProcess":
