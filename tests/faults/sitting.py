@@ -151,7 +151,7 @@ class Sitting:
             await asyncio.sleep(max(self.pace, PAUSE))
 
     async def _check(self, acts: Sequence[Act], fault: Fault) -> int:
-        """How many acts whose outcome was told to be unknown had not happened."""
+        """How many acts that brought bytes, and were told to be of unknown outcome, had not happened."""
         pending, free = iter(acts), 0
 
         async def lane() -> None:
@@ -160,7 +160,8 @@ class Sitting:
                 if act.verdict == "ok":
                     await self._check_acknowledged(act)
                 else:
-                    free += await self._check_other(act, fault) and act.verdict == "outcome_unknown"
+                    is_free = await self._check_other(act, fault)
+                    free += is_free and act.verdict == "outcome_unknown" and isinstance(act, Upload)
 
         await asyncio.gather(*(lane() for _ in range(CLIENTS)))
         return free
