@@ -12,8 +12,9 @@ from uponce.web.app import App
 from uponce.web.app import create_app as create_web_app
 from uponce.wiring import build, lifespan
 
-_M_TOP_PAD = -2
+_M_TOP_PAD, _M_ARENA_MAX = -2, -8
 _TOP_PAD_BYTES = 16 * 1024 * 1024
+_ARENAS = 1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,10 +35,14 @@ def create_app() -> App:
 def _keep_heap() -> None:
     """glibc gives the top of the heap back after each large body and faults it in again for the next one.
 
-    With 16 MiB of padding a 200 MB body measured 1.7 times as fast. Other C libraries have no such knob.
+    With 16 MiB of padding a 200 MB body measured 1.7 times as fast. And it keeps a heap for every few threads, each
+    with what was once needed there: an upload to a bucket in chunks of 20 MB held 31 MiB, with one heap 26, and an
+    idle server 112 MiB, with one 105. Other C libraries have no such knobs.
     """
     try:
-        ctypes.CDLL("libc.so.6").mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
+        libc.mallopt(_M_ARENA_MAX, _ARENAS)
     except (OSError, AttributeError):
         return
 

@@ -15,7 +15,6 @@ from uponce.adapters.blobs import bucket
 from uponce.adapters.blobs.objects import ObjectBlob, ObjectBlobStore
 
 _SECONDS = 5
-_PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes but for the last one
 _BLOCK_BYTES = 1000
 
 
@@ -28,8 +27,6 @@ class StoreStage(Stage):
     honest = frozenset({"ok", "storage_unavailable"})
 
     def __init__(self, folder: Path, postgres: Postgres, store: SeaweedFS) -> None:
-        self._small_parts = patch.object(bucket, "_PART_BYTES", _PART_BYTES)
-        self._small_parts.start()
         self._folder, self._store, self._url = folder, store, store.fresh_url()
         media = store.environment | {"UPONCE_STORAGE": self._url}
         super().__init__(folder, postgres, media, self._blobs_at(store.endpoint))
@@ -46,7 +43,6 @@ class StoreStage(Stage):
     def close(self) -> None:
         self.wire.close()
         super().close()
-        self._small_parts.stop()
 
     def _blobs_at(self, endpoint: str) -> ObjectBlobStore:
         environment = self._store.environment | {"AWS_ENDPOINT_URL": endpoint}
@@ -58,7 +54,7 @@ class Large(Upload):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
-        self.data = noise(_PART_BYTES + 1000, seed=hash(self.name))
+        self.data = noise(bucket.PART_BYTES + 1000, seed=hash(self.name))
 
 
 class Delivery(Upload):

@@ -4,7 +4,7 @@ import asyncio
 import random
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.audit import count
 from tests.faults.campaigns.clients import healthy, open_file_limit
-from tests.faults.clients import FORM_TAIL, Connection, Reply, connected, form, form_head
+from tests.faults.clients import FORM_TAIL, LOST, Connection, Reply, connected, form, form_head
+from tests.faults.fleet import fresh_bucket
 from tests.faults.processes import open_files, peak_memory
 from tests.server import Server
 from uponce.adapters.media import samples
@@ -20,6 +21,8 @@ from uponce.adapters.media import samples
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 ALLOWED = 64 * MIB
+ALLOWED_TO_A_BUCKET = 32 * MIB
+CHUNK = 20 * MIB
 
 STALLED = 2_000
 IDLE_SECONDS = 15
@@ -45,17 +48,37 @@ async def upload(server: Server, kind: str, start: bytes, filling: int) -> Reply
     """A multipart upload that is never whole in our memory either."""
     head = form_head(server, server.signed({"nonce": kind}), len(start) + filling, kind)
     async with connected(server) as connection:
-        await connection.send(head + start)
-        for at in range(0, filling, MIB):
-            await connection.send(BLOCK[: min(MIB, filling - at)])
-        return await connection.ask(FORM_TAIL)
+        return await send(connection, head + start, filling)
+
+
+async def upload_in_chunks(server: Server, size: int) -> Reply:
+    """The same in several requests; the last reply."""
+    fields, reply = server.signed({"nonce": "chunks"}), Reply(LOST)
+    async with connected(server) as connection:
+        for start in range(0, size, CHUNK):
+            end = min(start + CHUNK, size)
+            headers = {"X-Unique-Upload-Id": "large", "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+            head = form_head(server, fields, end - start, "raw", headers=headers)
+            reply = await send(connection, head, end - start)
+    return reply
+
+
+async def send(connection: Connection, opening: bytes, filling: int) -> Reply:
+    await connection.send(opening)
+    for at in range(0, filling, MIB):
+        await connection.send(BLOCK[: min(MIB, filling - at)])
+    return await connection.ask(FORM_TAIL)
 
 
 def check_large(server: Server, kind: str, size: int) -> None:
     start, filling = film(size) if kind == "video" else (b"", size)
+    check(server, kind, upload(server, kind, start, filling), size, ALLOWED)
+
+
+def check(server: Server, kind: str, uploading: Coroutine[None, None, Reply], size: int, allowed: int) -> None:
     idle = peak_memory(server.pid)
     begun = time.monotonic()
-    reply = asyncio.run(upload(server, kind, start, filling))
+    reply = asyncio.run(uploading)
     seconds = time.monotonic() - begun
     grown = peak_memory(server.pid) - idle
     print(
@@ -64,13 +87,26 @@ def check_large(server: Server, kind: str, size: int) -> None:
     )
     assert reply.verdict == "ok", reply.body
     assert reply.body["bytes"] == size
-    assert grown < ALLOWED
+    assert grown < allowed
 
 
 @pytest.mark.parametrize("kind", ["raw", "video"])
 @pytest.mark.parametrize("size", [512 * MIB, pytest.param(2 * GIB, marks=pytest.mark.full)])
 def test_a_large_upload_is_never_in_memory(server: Server, kind: str, size: int) -> None:
     check_large(server, kind, size)
+
+
+@pytest.fixture
+def on_bucket(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", env=fresh_bucket()) as started:
+        yield started
+
+
+@pytest.mark.parametrize("is_in_chunks", [False, True])
+def test_nor_is_one_on_its_way_to_a_bucket(on_bucket: Server, is_in_chunks: bool) -> None:
+    size = 256 * MIB
+    uploading = upload_in_chunks(on_bucket, size) if is_in_chunks else upload(on_bucket, "raw", b"", size)
+    check(on_bucket, "in chunks" if is_in_chunks else "in one request", uploading, size, ALLOWED_TO_A_BUCKET)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ class DecoderPool:
             raise ServerBusy("The server is shutting down. Send the same upload again later.")
         try:
             async with asyncio.timeout(self._queue_seconds):
-                while not (process := await self._free.get()).alive or process.worn_out:
+                while not (process := await self._free.get()).alive:
                     self._give_back(process, reusable=False)
                 return process
         except TimeoutError:
@@ -155,7 +155,7 @@ class DecoderPool:
         task.add_done_callback(self._replacements.discard)
 
     async def _relieve(self, process: DecoderProcess) -> None:
-        """It ends when it is taken, or comes back, for the next time."""
+        """It ends when it comes back from its last file."""
         await self._add_for_certain()
         process.worn_out = True
 
