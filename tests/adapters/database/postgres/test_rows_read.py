@@ -1,7 +1,6 @@
 """A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -13,8 +12,6 @@ from uponce.adapters.database.listing import Cursor
 from uponce.adapters.database.postgres import PostgresDatabase, audit, ledger, partitions
 from uponce.adapters.database.postgres.partitions import SPAN
 from uponce.core.values import GrantStatus
-
-_VALUE = re.compile(r"%\((\w+)\)s")
 
 ROWS = 20_000
 FEW = 20
@@ -65,17 +62,11 @@ def filled() -> Iterator[psycopg.Connection]:
     database.close()
 
 
-def asked(question: Any) -> tuple[str, Any]:
-    """The statement that the question is asked with, and its values."""
-    with pytest.raises(Asked) as raised:
-        run(question)
-    statement, values = raised.value.args
-    return statement, values
-
-
 def rows_read(connection: psycopg.Connection, question: Any) -> float:
     """By the statement that the question is asked with."""
-    statement, values = asked(question)
+    with pytest.raises(Asked) as asked:
+        run(question)
+    statement, values = asked.value.args
     with connection.transaction(force_rollback=True):
         row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
     assert row is not None
@@ -113,46 +104,6 @@ def test_a_page_reads_what_it_shows(
     filled: psycopg.Connection, api_key: str | None, status: GrantStatus | None
 ) -> None:
     assert rows_read(filled, page(api_key, status)) <= 4 * PAGE
-
-
-@pytest.mark.parametrize(("api_key", "status"), KINDS)
-def test_pages_are_not_planned_anew_each_time(
-    filled: psycopg.Connection, api_key: str | None, status: GrantStatus | None
-) -> None:
-    """Which takes as long as all the rest; and the plan that is kept reads no more than one for these values."""
-    statement, values = asked(page(api_key, status))
-    assert plans_kept(filled, statement, values) > 0
-    assert rows_read_as_planned(filled, statement, values) <= 4 * PAGE
-
-
-def plans_kept(connection: psycopg.Connection, statement: str, values: Mapping[str, Any]) -> int:
-    """How many of a dozen runs needed no plan of their own."""
-    connection.execute("DEALLOCATE ALL")
-    for _ in range(12):
-        connection.execute(statement.encode(), values, prepare=True)
-    row = connection.execute(
-        "SELECT sum(generic_plans) FROM pg_prepared_statements WHERE statement LIKE 'SELECT grant_key%'", prepare=False
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def rows_read_as_planned(connection: psycopg.Connection, statement: str, values: Mapping[str, Any]) -> float:
-    """By the plan for any values."""
-    names = list(dict.fromkeys(_VALUE.findall(statement)))
-    numbered = _VALUE.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
-    with connection.transaction(force_rollback=True):
-        connection.execute(f"PREPARE page AS {numbered}".encode())
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        given = psycopg.ClientCursor(connection)
-        given.execute(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page ({', '.join(f'%({name})s' for name in names)})".encode(),
-            values,
-        )
-        row = given.fetchone()
-        connection.execute("DEALLOCATE page")
-    assert row is not None
-    return _read(row[0][0]["Plan"])
 
 
 def test_the_check_goes_red_without_the_index(filled: psycopg.Connection) -> None:
