@@ -31,8 +31,8 @@ class Pair:
 
     def fresh_schema(self) -> str:
         """The URL of a new, empty data set on whichever of the two is the primary."""
-        folders = [str(one.folder) for one in self._both]
-        return self.primary.fresh_schema().replace(quote(folders[0]), ",".join(map(quote, folders)))
+        hosts = ",".join(quote(str(one.folder)) for one in self._both)
+        return self.primary.fresh_schema().replace(quote(str(self.primary.folder)), hosts)
 
     def catch_up(self) -> None:
         """Return when the standby has on its disk what the primary has."""

@@ -1,5 +1,7 @@
 """The `failover` campaign, small: what standbys of PostgreSQL remember, and what the fence makes of the rest."""
 
+from psycopg.conninfo import conninfo_to_dict
+
 from tests.faults.campaigns import failover
 
 
@@ -8,3 +10,11 @@ def test_a_standby_that_takes_over_lets_nobody_use_a_signature_again() -> None:
     print(report)
     assert report.holds, report
     assert report.inside > 0
+
+
+def test_a_data_set_that_is_new_after_a_failover_is_found_on_both() -> None:
+    with failover.paired(is_synchronous=False) as pair:
+        pair.fail_over()
+        url = pair.fresh_schema()
+        hosts = conninfo_to_dict(url)["host"]
+        assert sorted(str(hosts).split(",")) == sorted(str(one.folder) for one in (pair.primary, pair.standby))
