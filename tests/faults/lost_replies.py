@@ -14,21 +14,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.app.uploads import form, send
 from tests.faults.audit import Receipt, count
 from tests.faults.tally import Tally
+from tests.faults.unknown_as_failure import settle_or_discard
 from tests.world import World
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app import upload
-from uponce.app.authorise import Verified
-from uponce.app.ports import Committed, Draft, Stage
-from uponce.app.services import Services
 from uponce.app.sweep import sweep
-from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
-from uponce.core.values import Asset, AssetName, Caller, DeliveryType, ResourceType
+from uponce.core.errors import DatabaseUnavailable, UponceError
+from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 from uponce.wiring import DAY
 
 SIGNATURES = 12
@@ -106,27 +105,6 @@ def broken_line(folder: Path, line: Line) -> Iterator[World]:
     finally:
         database.close()
         world.close()
-
-
-@contextmanager
-def discarding_when_unknown() -> Iterator[None]:
-    """The use case with the mistake that everybody makes: an error is a failure, so clean up."""
-    settle = upload._settle
-
-    async def settle_or_discard(
-        services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
-    ) -> Committed:
-        try:
-            return await settle(services, verified, draft, stage, caller)
-        except OutcomeUnknown:
-            await stage.discard()
-            raise
-
-    upload._settle = settle_or_discard
-    try:
-        yield
-    finally:
-        upload._settle = settle
 
 
 class Round:
@@ -225,7 +203,8 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 def hollow_when_discarding(folder: Path, seed: int) -> int:
     """How many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
-    with broken_line(folder, line) as world, discarding_when_unknown():
+    discarding = patch.object(upload, "_settle", settle_or_discard)
+    with broken_line(folder, line) as world, discarding:
         asyncio.run(Round(world, folder, line, 0, tally).play())
     return tally.zeros["hollow"]
 

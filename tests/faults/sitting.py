@@ -26,6 +26,8 @@ AFTERMATH = 0.2  # seconds of load after it
 RECOVERY_SECONDS = 30
 PAUSE = 0.02
 
+DELETED_UNKNOWN = "bytes deleted while the outcome was unknown"
+
 UNKNOWN = frozenset({"lost", "outcome_unknown"})
 """What may be told of any act that a fault strikes: it may have happened or not."""
 
@@ -79,7 +81,7 @@ class Sitting:
         free = asyncio.run(self._check(acts, fault))
         if not fault.sweeps:
             note = f"{left} left, {free} unknown, {fault.name}"
-            self.tally.expect(left >= free, "bytes deleted while the outcome was unknown", note)
+            self.tally.expect(left >= free, DELETED_UNKNOWN, note)
 
     async def _round(self, fault: Fault) -> list[Act]:
         acts: list[Act] = []

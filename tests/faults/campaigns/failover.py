@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.faults.audit import Receipt
-from tests.faults.campaigns.kill import sit
+from tests.faults.campaigns.kill import MUTANTS, Control, control, sit
 from tests.faults.clients import Reply, ask, form
 from tests.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
 from tests.faults.operator import recover
 from tests.faults.pair import Pair
 from tests.faults.report import Report
-from tests.faults.sitting import Fault, Sitting
+from tests.faults.sitting import DELETED_UNKNOWN, Fault, Sitting
 from tests.faults.tally import Tally
 from tests.server import Server
 
@@ -30,6 +30,7 @@ FENCE_SECONDS = 3  # a little more than that
 UPLOADS = 12  # that the standby hears of, and as many that it does not
 LAG_SECONDS = 0.3
 PATIENCE_SECONDS = 60
+DISCARDING = ("-m", f"{MUTANTS}.discards_when_unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def run(seconds: float, seed: int) -> Report:
             with paired(is_synchronous=False) as pair:
                 forget(Path(folder), pair, tally)
             with paired(is_synchronous=True) as pair:
+                discard(Path(folder), chance, pair, tally)
                 sit(Path(folder), chance, tally, deadline, partial(opened, pair), failovers(pair))
             if time.monotonic() > deadline:
                 return tally.report("failover", seed)
@@ -86,6 +88,13 @@ def failovers(pair: Pair) -> list[Fault]:
         Fault(name, partial(strike, lag), refusals=refusals, is_everywhere=True, pace=0.1)
         for name, lag in names.items()
     ]
+
+
+def discard(folder: Path, chance: random.Random, pair: Pair, tally: Tally) -> None:
+    """The control: servers that take it for a failure when a commit waits for a standby and the primary dies."""
+    _, waited_for = failovers(pair)
+    careless = Control("losses of bytes that an unknown outcome might name", DISCARDING, waited_for, DELETED_UNKNOWN)
+    control(folder, chance, tally, partial(opened, pair), careless)
 
 
 def forget(folder: Path, pair: Pair, tally: Tally) -> None:

@@ -35,11 +35,15 @@ class Opened(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A broken server, `program`, that this fault has to show."""
+    """A broken server, `program`, that this fault has to show: in the figure `zero`, or in any of them."""
 
     name: str
     program: Sequence[str]
     fault: Fault
+    zero: str | None = None
+
+    def found(self, tally: Tally) -> int:
+        return tally.violations if self.zero is None else tally.zeros[self.zero]
 
 
 async def kill_server(sitting: Sitting, server: Server) -> bool:
@@ -109,9 +113,9 @@ def control(folder: Path, chance: random.Random, tally: Tally, opened: Opened, v
         sitting = Sitting(fleet, chance, Tally())
         for _ in range(MOST_IN_CONTROLS):
             sitting.suffer(variant.fault)
-            if sitting.tally.violations:
+            if variant.found(sitting.tally):
                 break
-        tally.controls[variant.name] += sitting.tally.violations
+        tally.controls[variant.name] += variant.found(sitting.tally)
 
 
 def _one_box(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
