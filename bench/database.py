@@ -3,9 +3,11 @@
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+
+from uponce.core.signature import dated
 
 # Numbers spread evenly over the space of random keys, so that new keys fall among them all.
 _SPAN = 2**63
@@ -13,10 +15,11 @@ _SPAN = 2**63
 Columns = Mapping[str, str]
 
 _HEX = "hex_of(i)"
+_TIME = "timestamp - 1000000 + i / 16"
 _USED: Mapping[str, Columns] = {
-    "grants": {"grant_key": "key_of(i)", "timestamp": "timestamp - 1000000 + i / 16", "keep_until": "keep_until * 2"},
+    "grants": {"grant_key": f"key_of({_TIME}, i)", "timestamp": _TIME, "keep_until": "keep_until * 2"},
     "assets": {"id": "i + 1000", "public_id": _HEX, "asset_id": _HEX, "version_id": _HEX, "blob_key": _HEX},
-    "audit": {"id": "i + 1000", "grant_key": "key_of(i)", "asset_id": _HEX, "public_id": _HEX},
+    "audit": {"id": "i + 1000", "grant_key": "key_of(at - 1000000 + i / 16, i)", "asset_id": _HEX, "public_id": _HEX},
 }
 
 
@@ -39,7 +42,8 @@ def fill(path: Path, rows: int, used: Mapping[str, Columns] = _USED) -> None:
 def add_expiring(path: Path, rows: int, seconds: float) -> None:
     """Add so many used signatures to the file of a running server; their time is over one by one from now on."""
     due = f"{int(time.time())} + i * {seconds} / {rows}"
-    changed = {"grant_key": "key_of(i)", "timestamp": "timestamp - 10000000", "keep_until": f"CAST({due} AS INTEGER)"}
+    signed = f"timestamp - 10000000 + i * {int(seconds)} / {rows}"
+    changed = {"grant_key": f"key_of({signed}, i)", "timestamp": signed, "keep_until": f"CAST({due} AS INTEGER)"}
     add(path, "grants", rows, changed)
 
 
@@ -49,9 +53,17 @@ def add(path: Path, table: str, rows: int, changed: Columns) -> None:
         _multiply(connection, table, rows, changed)
 
 
-def known_grants(rows: int, count: int) -> list[str]:
-    """Ids of some of the signatures that `fill` adds."""
-    return [_spread(number, rows).hex() for number in range(1, rows + 1, max(1, rows // count))]
+def known_grants(path: Path, count: int) -> list[bytes]:
+    """Keys of some of the signatures in the file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return sample(lambda query, *key: connection.execute(query.format("?"), key).fetchone()[0], count)
+
+
+def sample(ask: Callable[..., bytes], count: int) -> list[bytes]:
+    """Keys of so many grants all over the ledger, by a query with `{}` for the key that it is bound to."""
+    first, last = (int.from_bytes(ask(f"SELECT {edge}(grant_key) FROM grants")) for edge in ("min", "max"))
+    points = [(first + (last - first) * number // count).to_bytes(32) for number in range(count)]
+    return [ask("SELECT grant_key FROM grants WHERE grant_key >= {} ORDER BY grant_key LIMIT 1", key) for key in points]
 
 
 def _spread(number: int, rows: int) -> bytes:
@@ -60,7 +72,7 @@ def _spread(number: int, rows: int) -> bytes:
 
 def _open(path: Path, rows: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    connection.create_function("key_of", 1, lambda number: _spread(number, rows), deterministic=True)
+    connection.create_function("key_of", 2, lambda at, number: dated(at, _spread(number, rows)), deterministic=True)
     connection.create_function("hex_of", 1, lambda number: _spread(number, rows)[:16].hex(), deterministic=True)
     return connection
 

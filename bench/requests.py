@@ -71,7 +71,7 @@ def look_ups(server: Server, key: Key, grants: Sequence[str], count: int) -> Ite
 
 def grant_of(key: Key, fields: Mapping[str, str]) -> str:
     """The id of a signature in the ledger."""
-    return grant_key(key.cloud, key.api_key, string_to_sign(fields)).hex()
+    return grant_key(key.cloud, key.api_key, int(fields["timestamp"]), string_to_sign(fields)).hex()
 
 
 def head(server: Server, method: str, path: str, headers: Mapping[str, str]) -> bytes:

@@ -18,7 +18,8 @@ _MOST_A_SECOND = 5000
 
 def measure(server: Server, setup: Setup, *, filled: bool) -> Sample:
     once, unlimited = server.keys()
-    known = known_grants(setup.rows, _KNOWN) if filled else spend_some(server, setup, _KNOWN)
+    database = server.data / "uponce.db"
+    known = [key.hex() for key in known_grants(database, _KNOWN)] if filled else spend_some(server, setup, _KNOWN)
     count = int(_MOST_A_SECOND * setup.seconds)
     asked = Traffic(look_ups(server, unlimited, known, count), seconds=setup.seconds, connections=1)
     (looked_up,) = send(server, asked)

@@ -100,8 +100,8 @@ async def _side(opener: Opener, name: str, rows: int, opened: ExitStack) -> Side
     clock = Clock()
     store = opened.enter_context(closing(opener(name, clock)))
     await live(store, clock)
-    store.fill(rows, changes(rows, store.moment))
-    return Side(store, clock, store.known(rows, _KNOWN))
+    store.fill(rows, changes(rows))
+    return Side(store, clock, store.known(_KNOWN))
 
 
 async def _rounds(

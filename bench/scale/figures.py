@@ -13,6 +13,7 @@ from bench.servers import BenchmarkError
 from uponce.adapters.clock import RandomIds
 from uponce.app.ports import Database, Draft
 from uponce.core.freshness import keep_until
+from uponce.core.signature import dated
 from uponce.core.values import (
     ApiKey,
     AssetName,
@@ -55,6 +56,7 @@ _PAGES = 100
 _PAGE = 50
 _FEW = 100
 FORGOTTEN = 5000
+_A_SECOND = 1000  # as dense as ten million rows are in those hours
 
 
 @dataclass
@@ -86,12 +88,12 @@ async def live(store: Store, clock: Clock) -> None:
         await _commit(store.database, clock)
 
 
-def changes(rows: int, moment: str) -> Mapping[str, Columns]:
+def changes(rows: int) -> Mapping[str, Columns]:
     """What the rows of a full database are: spread over the hours, and a few of what lists are asked for."""
     each = max(1, rows // _FEW)
-    stamp = f"{START - _KEPT} + {moment.format(rows=rows)} * {_KEPT} / {rows + 1}"
+    stamp = f"{START - _KEPT} + i * {_KEPT} / {rows + 1}"
     grants = {
-        "grant_key": "key_of(i)",
+        "grant_key": f"key_of({stamp}, i)",
         "timestamp": stamp,
         "keep_until": f"{stamp} + {_KEPT}",
         "api_key": f"CASE i % {each} WHEN 3 THEN '{RARE.api_key}' ELSE api_key END",
@@ -101,7 +103,7 @@ def changes(rows: int, moment: str) -> Mapping[str, Columns]:
         "revoked_at": f"CASE i % {each} WHEN 1 THEN spent_at ELSE NULL END",
     }
     named = dict.fromkeys(("public_id", "asset_id", "version_id", "blob_key"), "hex_of(i)")
-    audit = {"grant_key": "key_of(i)", "public_id": "hex_of(i)", "asset_id": "hex_of(i)"}
+    audit = {"grant_key": f"key_of({stamp}, i)", "at": stamp, "public_id": "hex_of(i)", "asset_id": "hex_of(i)"}
     # SQLite counts rows by itself only where they are added in its order.
     return {"grants": grants, "assets": named | {"id": "i + 1000"}, "audit": audit | {"id": "i + 1000"}}
 
@@ -154,7 +156,7 @@ async def _look_ups(database: Database, keys: Sequence[bytes]) -> Sample:
 
 async def _commit(database: Database, clock: Clock) -> None:
     """Of one upload with a signature of now."""
-    at, key = int(clock.now()), bytes.fromhex(_IDS.hex(64))
+    at = int(clock.now())
     until = keep_until(at, window=_WINDOW, skew=_SKEW, max_upload_seconds=_KEPT - _WINDOW - _SKEW)
     draft = Draft(
         name=AssetName(KEY.cloud, ResourceType.IMAGE, DeliveryType.UPLOAD, _IDS.base36(20)),
@@ -168,6 +170,7 @@ async def _commit(database: Database, clock: Clock) -> None:
         original_filename="picture",
         overwrite=True,
     )
+    key = dated(at, bytes.fromhex(_IDS.hex(64)))
     await database.commit(Grant(key, KEY.cloud, KEY.api_key, at, 1, until), draft, _CALLER)
 
 
@@ -190,8 +193,14 @@ async def _page(database: Database, api_key: str | None, status: GrantStatus | N
 
 async def _forget(store: Store, clock: Clock) -> Sample:
     """Rows whose time has long been over, among those that stay."""
-    grants = {"grant_key": "key_of(i)", "timestamp": str(START - SPAN // 2), "keep_until": str(int(clock.now()) - 3600)}
-    audit = {"grant_key": "key_of(i)", "id": "NULL", "at": str(int(clock.now()) - 2 * _AUDIT_SECONDS)}
+    signed = f"{START - SPAN // 2} + i / {_A_SECOND}"
+    grants = {
+        "grant_key": f"key_of({signed}, i)",
+        "timestamp": signed,
+        "keep_until": f"{int(clock.now()) - 3600} + i / {_A_SECOND}",
+    }
+    at = f"{int(clock.now()) - 2 * _AUDIT_SECONDS} + i / {_A_SECOND}"
+    audit = {"grant_key": f"key_of({at}, i)", "id": "NULL", "at": at}
     return {
         "forgetting 1,000 ms": 1000 * await _forget_some(store, "grants", grants),
         "forgetting 1,000 of the audit ms": 1000 * await _forget_some(store, "audit", audit),

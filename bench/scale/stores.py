@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +14,12 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import KEY_BYTES, AesSecretBox
 from uponce.app.ports import Clock, Database
 
-# What differs from the real row, in SQL of both engines: `i` counts from 1, `key_of` makes keys, `hex_of` names.
+# What differs from the real row, in SQL of both engines: `i` counts from 1, `key_of(timestamp, i)` makes keys, `hex_of`
+# names.
 Columns = Mapping[str, str]
 
 _SECRETS = AesSecretBox(bytes(KEY_BYTES))
+_KEY = "SELECT decode(lpad(to_hex($1), 10, '0'), 'hex') || substring(sha256(($2 || '/{rows}')::bytea) FOR 27)"
 _TABLES = ("grants", "assets", "audit")
 
 
@@ -26,12 +27,9 @@ class Store(Protocol):
     """An open database with its own ways in.
 
     `sweep` is how many seconds make rows old that are forgotten in one go: those between two sweeps, or of a partition.
-    `moment` tells in SQL, as `fill` counts its rows, the one of `{rows}` moments to which a row belongs: in order, or,
-    where rows come in the order of their keys, in none.
     """
 
     sweep: int
-    moment: str
 
     @property
     def database(self) -> Database: ...
@@ -42,8 +40,8 @@ class Store(Protocol):
     def add(self, table: str, rows: int, changed: Columns) -> None:
         """Add so many rows at once, indexes and all."""
 
-    def known(self, rows: int, count: int) -> Sequence[bytes]:
-        """Keys of some of the grants that `fill` has added."""
+    def known(self, count: int) -> Sequence[bytes]:
+        """Keys of some of the grants."""
 
     def settle(self) -> None:
         """Write out what is still to be written, so that it is not the next one's to pay."""
@@ -56,7 +54,6 @@ class Store(Protocol):
 
 class SqliteStore:
     sweep = 300
-    moment = "i * 7919 % {rows}"
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +68,8 @@ class SqliteStore:
     def add(self, table: str, rows: int, changed: Columns) -> None:
         sqlite_rows.add(self._path, table, rows, changed)
 
-    def known(self, rows: int, count: int) -> Sequence[bytes]:
-        return [bytes.fromhex(key) for key in sqlite_rows.known_grants(rows, count)]
+    def known(self, count: int) -> Sequence[bytes]:
+        return sqlite_rows.known_grants(self._path, count)
 
     def settle(self) -> None:
         with closing(sqlite3.connect(self._path)) as connection:
@@ -93,7 +90,6 @@ class SqliteStore:
 
 class PostgresStore:
     sweep = 1800
-    moment = "i"
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.database = PostgresDatabase(url, clock=clock, secrets=_SECRETS)
@@ -117,7 +113,7 @@ class PostgresStore:
         )
         values = ", ".join(changed.get(name, name) for name in names)
         for function in (
-            f"key_of(bigint) RETURNS bytea AS $$SELECT sha256(($1 || ' of {rows}')::bytea)$$",
+            f"key_of(bigint, bigint) RETURNS bytea AS $${_KEY.format(rows=rows)}$$",
             f"hex_of(bigint) RETURNS text AS $$SELECT md5($1 || ' of {rows}')$$",
         ):
             self._owner.execute(f"CREATE OR REPLACE FUNCTION {function} LANGUAGE sql IMMUTABLE".encode())
@@ -126,8 +122,8 @@ class PostgresStore:
             f"FROM generate_series(1::bigint, {rows}) AS i, (SELECT * FROM {table} LIMIT 1) AS one".encode()
         )
 
-    def known(self, rows: int, count: int) -> Sequence[bytes]:
-        return [sha256(f"{number} of {rows}".encode()).digest() for number in range(1, rows + 1, max(1, rows // count))]
+    def known(self, count: int) -> Sequence[bytes]:
+        return sqlite_rows.sample(self._one, count)
 
     def settle(self) -> None:
         self._owner.execute(b"CHECKPOINT")
@@ -166,6 +162,11 @@ class PostgresStore:
         ):
             self._owner.execute(f"DROP INDEX {name}".encode())
         return [*keys, *others]
+
+    def _one(self, query: str, *key: bytes) -> bytes:
+        row = self._owner.execute(query.format("%s").encode(), key).fetchone()
+        assert row is not None
+        return bytes(row[0])
 
     def _column(self, statement: str, table: str) -> list[str]:
         return [name for (name,) in self._owner.execute(statement.encode(), (table,)).fetchall()]

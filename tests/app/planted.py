@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 from tests.world import World
+from uponce.core import signature
 
 OLD = 1_000_000_000  # a file's last change: older than any grace time
 
@@ -67,21 +68,21 @@ def put_grants(
     api_key: str | None = None,
 ) -> set[str]:
     """Spent grants for one use each, with so many audit rows, that are `age` seconds old."""
-    subjects = [hashlib.sha256(f"{label}/{number}".encode()) for number in range(count)]
     owner, at = api_key or world.browser.api_key, int(world.clock.time) - age
+    subjects = [signature.dated(at, hashlib.sha256(f"{label}/{number}".encode()).digest()) for number in range(count)]
     write(
         world,
         "INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at) "
         "VALUES (?, 'demo', ?, ?, 1, ?, ?, ?)",
-        [(subject.digest(), owner, at, uses, at + 7500, at if dated else None) for subject in subjects],
+        [(subject, owner, at, uses, at + 7500, at if dated else None) for subject in subjects],
     )
     write(
         world,
         "INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id) "
         "VALUES (?, ?, 'demo', ?, 'spent', '', '', '', '', '')",
-        [(at, subject.digest(), owner) for subject in subjects for _ in range(audited)],
+        [(at, subject, owner) for subject in subjects for _ in range(audited)],
     )
-    return {subject.hexdigest() for subject in subjects}
+    return {subject.hex() for subject in subjects}
 
 
 def plant_healthy(world: World, count: int) -> set[str]:

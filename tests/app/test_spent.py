@@ -102,7 +102,9 @@ def test_the_check_goes_red_when_the_grant_is_known_by_the_received_hex(
         return verify(params, signature, secrets, allow_v1=allow_v1, algorithms=algorithms)
 
     monkeypatch.setattr(authorise, "verify", spying_verify)
-    monkeypatch.setattr(authorise, "grant_key", lambda cloud, api_key, _: grant_key(cloud, api_key, received[-1]))
+    monkeypatch.setattr(
+        authorise, "grant_key", lambda cloud, api_key, at, _: grant_key(cloud, api_key, at, received[-1])
+    )
     with pytest.raises(AssertionError, match="signature_used"):
         check_one_grant_is_spent_once(world)
     assert world.traces().assets == 2

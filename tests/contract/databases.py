@@ -14,6 +14,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
 from uponce.core.freshness import keep_until
+from uponce.core.signature import dated
 from uponce.core.values import (
     ApiKey,
     AssetName,
@@ -108,7 +109,7 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": sqlite_backend, "pos
 
 def grant(name: str = "a", *, at: int = START, max_uses: int = 1, window: int = WINDOW, key: ApiKey = KEY) -> Grant:
     until = keep_until(at, window=window, skew=SKEW, max_upload_seconds=MAX_UPLOAD)
-    return Grant(sha256(f"{name}/{at}".encode()).digest(), key.cloud, key.api_key, at, max_uses, until)
+    return Grant(dated(at, sha256(f"{name}/{at}".encode()).digest()), key.cloud, key.api_key, at, max_uses, until)
 
 
 def draft(public_id: str = "cat", *, blob: str, overwrite: bool = True) -> Draft:

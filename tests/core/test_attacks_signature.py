@@ -94,7 +94,7 @@ def test_a13_a_lengthened_hash_fits_nothing(tail: str) -> None:
 def test_a14_the_boundary_between_text_and_secret_slides_only_for_related_secrets() -> None:
     """`timestamp=1` + `2abc` hashes like `timestamp=12` + `abc`; K is of another key, and secrets are random."""
     assert sign("timestamp=1", "2abc") == sign("timestamp=12", "abc")
-    assert grant_key("demo", "one", "timestamp=1") != grant_key("demo", "two", "timestamp=12")
+    assert grant_key("demo", "one", 1, "timestamp=1") != grant_key("demo", "two", 12, "timestamp=12")
     assert SECRET_LENGTH * math.log2(36) >= 128
 
 
@@ -113,7 +113,7 @@ def test_a15_a_rotated_secret_counts_until_it_is_gone() -> None:
 
 
 def test_a15_one_text_is_another_grant_for_each_key_and_cloud() -> None:
-    grants = {grant_key(cloud, key, "timestamp=1") for cloud in ("demo", "other") for key in ("1", "2")}
+    grants = {grant_key(cloud, key, 1, "timestamp=1") for cloud in ("demo", "other") for key in ("1", "2")}
     assert len(grants) == 4
 
 

@@ -9,7 +9,8 @@ from tests.core.strategies import as_fields, sdk_parameters, secrets
 from tests.core.vectors import SECRET, VECTORS, Vector
 from uponce.core.canonical import collect, string_to_sign
 from uponce.core.errors import InvalidSignature
-from uponce.core.signature import Algorithm, Verified, grant_key, sign, sign_response, verify
+from uponce.core.freshness import parse_timestamp
+from uponce.core.signature import Algorithm, Verified, grant_key, sign, sign_response, timestamp_of, verify
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
 
@@ -97,12 +98,21 @@ def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
 
 def test_grant_key_is_the_documented_hash() -> None:
     """Pinned: rows of the ledger outlive releases, so K may never be computed otherwise."""
-    assert grant_key("demo", "123", "timestamp=1").hex() == (
-        "25163c755bc2f7725f95112500d5b3e596e3f99cd67639d4ce257195be6813ca"
+    assert grant_key("demo", "123", 1, "timestamp=1").hex() == (
+        "000000000125163c755bc2f7725f95112500d5b3e596e3f99cd67639d4ce2571"
     )
 
 
 def test_grant_keys_of_different_parts_differ() -> None:
     """Each part is preceded by its length, so no two grants run together."""
     parts = [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("", "abc", "d"), ("abcd", "", ""), ("é", "c", "d")]
-    assert len({grant_key(*each) for each in parts}) == len(parts)
+    assert len({grant_key(cloud, api_key, 1, string) for cloud, api_key, string in parts}) == len(parts)
+
+
+def test_grant_keys_are_in_the_order_of_their_time() -> None:
+    """Also of the latest timestamp that is read at all."""
+    times = [0, 1, 255, 256, 1_767_225_600, parse_timestamp("999999999999")]
+    keys = [grant_key("demo", "123", timestamp, "the rest") for timestamp in times]
+    assert keys == sorted(keys)
+    assert {len(key) for key in keys} == {32}
+    assert [timestamp_of(key) for key in keys] == times

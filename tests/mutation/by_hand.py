@@ -101,12 +101,12 @@ _ON_SQLITE: Sequence[_Row] = [
         "WHERE api_key = ? AND cloud = ?",
     ),
     ("a key of another cloud commits", _LEDGER, "WHERE api_key = ? AND cloud = ?", "WHERE api_key = ? AND ? != ''"),
-    ("a page begins with the last row of the one before", _LEDGER, "grant_key) < (", "grant_key) <= ("),
+    ("a page begins with the last row of the one before", _LEDGER, "grant_key < :after", "grant_key <= :after"),
     (
         "a page breaks inside a timestamp",
         _LEDGER,
-        "(timestamp, grant_key) < (:timestamp, :key)",
-        "timestamp < :timestamp",
+        "grant_key < :after",
+        "substr(grant_key, 1, 5) < substr(:after, 1, 5)",
     ),
     ("a page shows the grants of every cloud", _LEDGER, "WHERE cloud = :cloud {own}", "WHERE 1 {own}"),
     (

@@ -60,7 +60,7 @@ async def verify_signed(
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
-        key=grant_key(cloud, key.api_key, verified.string),
+        key=grant_key(cloud, key.api_key, timestamp, verified.string),
         cloud=cloud,
         api_key=key.api_key,
         timestamp=timestamp,

@@ -46,4 +46,5 @@ def mint(
 
 def grant_id(key: ApiKey, fields: Mapping[str, str]) -> str:
     """Hex of the grant key K of freshly minted fields: what status and revoke know the signature by."""
-    return grant_key(key.cloud, key.api_key, string_to_sign(fields)).hex()
+    timestamp = parse_timestamp(fields["timestamp"])
+    return grant_key(key.cloud, key.api_key, timestamp, string_to_sign(fields)).hex()

@@ -71,18 +71,36 @@ def _invalid(signature: str, string: str) -> InvalidSignature:
     return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.")
 
 
-def grant_key(cloud: str, api_key: str, string: str) -> bytes:
+_TIMESTAMP_OCTETS = 5  # enough for every timestamp that freshness.py reads
+KEY_OCTETS = 32
+
+
+def grant_key(cloud: str, api_key: str, timestamp: int, string: str) -> bytes:
     """K: what the ledger remembers. One grant in any spelling is one K.
 
     SHA-256 over the cloud, the API key and the string-to-sign that verified, each preceded by its length in
-    bytes as 8 big-endian octets. Never the received hex (SHA-1 and SHA-256 of one grant are two spellings),
-    the route or the resource type.
+    bytes as 8 big-endian octets; `dated` with the timestamp in that string. Never the received hex (SHA-1 and SHA-256
+    of one grant are two spellings), the route or the resource type.
     """
     digest = hashlib.sha256()
     for part in (cloud, api_key, string):
         data = part.encode()
         digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.digest()
+    return dated(timestamp, digest.digest())
+
+
+def dated(timestamp: int, digest: bytes) -> bytes:
+    """32 octets: the timestamp, big-endian, in 5 of them, then the first 27 of the digest.
+
+    So keys are in the order of their time, and what a database keeps by them comes and goes at one end of its indexes
+    (docs/adr/0023-dated-keys.md). Two grants with one key would have 216 bits of SHA-256 alike, and the worst of it:
+    the second would be refused.
+    """
+    return (timestamp.to_bytes(_TIMESTAMP_OCTETS, "big") + digest)[:KEY_OCTETS]
+
+
+def timestamp_of(key: bytes) -> int:
+    return int.from_bytes(key[:_TIMESTAMP_OCTETS], "big")
 
 
 def sign_response(public_id: str, version: int, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:

@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from uponce.adapters.database.postgres.connection import Connection
+from uponce.core.signature import dated
 
 SPAN = 1800
 _AHEAD = 4 * SPAN
 _PATIENCE = "SET LOCAL lock_timeout = 200"  # milliseconds
 # Of the whole, which only the part of that time answers: its name is gone when another server drops it meanwhile.
-_WITHIN = "timestamp >= %(start)s AND timestamp < %(stop)s"
+_WITHIN = "grant_key >= %(start)s AND grant_key < %(stop)s"
 _LIST = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'grants'::regclass"
 
 
@@ -85,19 +86,20 @@ async def _make(connection: Connection, start: int) -> None:
     rows = await connection.execute(f"SELECT FROM grants_other WHERE {_WITHIN} LIMIT 1", _bounds(start))
     if await rows.fetchone() is None:
         await connection.execute(
-            f"CREATE TABLE {_table(start)} PARTITION OF grants FOR VALUES FROM ({_number(start)}) "
-            f"TO ({_number(start + SPAN)})"
+            f"CREATE TABLE {_table(start)} PARTITION OF grants FOR VALUES FROM ({_bound(start)}) "
+            f"TO ({_bound(start + SPAN)})"
         )
 
 
-def _bounds(start: int) -> dict[str, int]:
-    return {"start": start, "stop": start + SPAN}
+def _bounds(start: int) -> dict[str, bytes]:
+    return {"start": dated(start, b""), "stop": dated(start + SPAN, b"")}
 
 
 def _table(start: int) -> str:
-    return f"grants_{_number(start)}"
+    """Tables and bounds cannot be bound as parameters; an int is digits, and so is the hex of bytes."""
+    return f"grants_{int(start)}"
 
 
-def _number(value: int) -> str:
-    """Tables and bounds cannot be bound as parameters; an int is digits."""
-    return str(int(value))
+def _bound(start: int) -> str:
+    """The least key of that time."""
+    return rf"'\x{dated(start, b'').hex()}'"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from uponce.adapters.database import decisions
 from uponce.adapters.database.decisions import refuse_spent
-from uponce.adapters.database.listing import STATUS_CONDITION, Cursor, page_of
+from uponce.adapters.database.listing import STATUS_CONDITION, page_of
 from uponce.adapters.database.rows import GRANT_COLUMNS, grant_of, grant_values
 from uponce.app.ports import Page
 from uponce.core.values import Grant, GrantRecord, GrantStatus
@@ -102,21 +102,15 @@ def page(
     api_key: str | None,
     status: GrantStatus | None,
     limit: int,
-    after: Cursor | None,
+    after: bytes | None,
 ) -> Page[GrantRecord]:
     own = "" if api_key is None else "AND api_key = :api_key"
     index = _INDEX.get(status) or ("grants_page" if api_key is None else "grants_key_page")
-    rest = "" if after is None else "AND (timestamp, grant_key) < (:timestamp, :key)"
+    rest = "" if after is None else "AND grant_key < :after"
     rows = connection.execute(
         f"SELECT {GRANT_COLUMNS} FROM grants INDEXED BY {index} "
         f"WHERE cloud = :cloud {own} {STATUS_CONDITION[status]} {rest} "
-        "ORDER BY timestamp DESC, grant_key DESC LIMIT :limit",
-        {
-            "cloud": cloud,
-            "api_key": api_key,
-            "timestamp": after and after.timestamp,
-            "key": after and after.key,
-            "limit": limit + 1,
-        },
+        "ORDER BY grant_key DESC LIMIT :limit",
+        {"cloud": cloud, "api_key": api_key, "after": after, "limit": limit + 1},
     )
     return page_of([grant_of(row) for row in rows], limit)

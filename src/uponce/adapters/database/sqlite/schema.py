@@ -4,7 +4,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
+from uponce.adapters.database.sqlite import freezing
 from uponce.core.errors import SettingRefused
+from uponce.core.signature import dated
 
 
 def migrations() -> Sequence[str]:
@@ -19,12 +21,17 @@ def migrate(connection: sqlite3.Connection) -> None:
     steps = migrations()
     if version_of(connection) == len(steps):
         return
+    connection.create_function("dated_key", 2, dated, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         present = version_of(connection)
         _refuse_newer(present, len(steps))
+        frozen = freezing.is_frozen(connection)
+        freezing.thaw(connection)
         for statement in (s for step in steps[present:] for s in _statements(step)):
             connection.execute(statement)
+        if frozen:
+            freezing.freeze(connection)
         connection.execute(f"PRAGMA user_version = {len(steps)}")
         connection.execute("COMMIT")
     finally:
