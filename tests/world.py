@@ -26,6 +26,7 @@ from uponce.core.errors import StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, ResourceType
 from uponce.web.app import create_app
+from uponce.web.metrics import Scrape
 
 START = 1_767_225_600
 PNG = samples.png(1, 16, 16)
@@ -109,10 +110,10 @@ class World:
         self.blobs.close()
         self.database.close()
 
-    def use(self, services: Services) -> None:
+    def use(self, services: Services, scrape: Scrape | None = None) -> None:
         """Serve with these from now on."""
         self.services = services
-        self.app = create_app(services, _no_lifespan, None)
+        self.app = create_app(services, _no_lifespan, None, scrape)
 
     def swap(self, **ports: Any) -> None:
         """Serve with other ports or limits from now on."""

@@ -4,13 +4,13 @@ import ctypes
 import gc
 import logging
 import os
-import platform
 import signal
 
 from uponce.config import load
 from uponce.web.app import App
 from uponce.web.app import create_app as create_web_app
-from uponce.wiring import build, lifespan
+from uponce.web.metrics import Scrape
+from uponce.wiring import build, build_metrics, lifespan
 
 _M_TOP_PAD, _M_ARENA_MAX = -2, -8
 _TOP_PAD_BYTES = 16 * 1024 * 1024
@@ -21,13 +21,15 @@ _PR_SET_PDEATHSIG = 1
 def create_app() -> App:
     """The application, set up from the environment."""
     settings = load()
-    instance = f"{settings.instance or platform.node()}/{os.getpid()}".replace("%", "%%")
+    instance = f"{settings.server_name}/{os.getpid()}".replace("%", "%%")
     logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {instance} %(levelname)s %(message)s")
     _keep_heap()
     if settings.workers > 1:
         _die_with_parent()
-    backend = build(settings)
-    app = create_web_app(backend.services, lifespan(backend), settings.public_url)
+    metrics = build_metrics(settings)
+    backend = build(settings, metrics)
+    scrape = None if metrics is None else Scrape(settings.metrics_token, metrics.text)
+    app = create_web_app(backend.services, lifespan(backend), settings.public_url, scrape)
     _freeze_heap()
     return app
 

@@ -5,6 +5,8 @@ environment wins. Limits have the names of core/policy.py.
 """
 
 import os
+import platform
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +68,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         int, "Seconds for which a server that is told to stop goes on serving, while `/readyz` says that it will go."
     ] = 0
-    instance: Annotated[str | None, "What this server is called in its log; by default the machine's name."] = None
+    instance: Annotated[
+        str | None, "What this server is called in its log and its metrics; by default the machine's name."
+    ] = None
+    metrics_token: Annotated[
+        str,
+        "Opens `/metrics` to who sends `Authorization: Bearer` and this: visible ASCII, such as `openssl rand -hex 32` "
+        "makes. Empty: there is no such address, and nothing is counted.",
+    ] = ""
     public_url: Annotated[str | None, "Base of the URLs in answers; by default the host that the client called."] = None
     window: Annotated[int, "Seconds a signature lives; new keys get it."] = 3600
     decoders: Annotated[int, "Decoder processes for each server process."] = 2
@@ -81,6 +90,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data_dir(self) -> Path:
         return Path(self.data).absolute()
+
+    @property
+    def server_name(self) -> str:
+        return self.instance or platform.node()
 
     @property
     def database_url(self) -> str:
@@ -173,6 +186,8 @@ def _checked(settings: Settings) -> Settings:
     url = settings.public_url
     good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))
     _require(good_url, "public_url", url, "a URL like https://media.example")
+    token = settings.metrics_token
+    _require(re.fullmatch(r"[!-~]*", token) is not None, "metrics_token", "…", "empty, or visible ASCII without spaces")
     level = settings.log_level.lower()
     _require(level in ("debug", "info", "warning", "error"), "log_level", level, "debug, info, warning or error")
     return settings

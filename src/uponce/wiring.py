@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
+from uponce.app.ports import Metrics, NoMetrics
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.config import Settings
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
+    from uponce.adapters.metrics.counts import PrometheusMetrics
     from uponce.adapters.secretbox import AesSecretBox
     from uponce.app.ports import FrontServer, Presigner
 
@@ -45,7 +48,7 @@ class Backend:
     services: Services
 
 
-def build(settings: Settings) -> Backend:
+def build(settings: Settings, metrics: Metrics | None = None) -> Backend:
     """Choose the adapters. SettingRefused for a URL that names none."""
     from uponce.adapters.media.pool import DecoderPool
 
@@ -68,8 +71,36 @@ def build(settings: Settings) -> Backend:
         limits=settings.limits,
         presigner=_presigner(settings, blobs),
         front=_front(settings, blobs),
+        metrics=metrics or NoMetrics(),
     )
     return Backend(settings, database, blobs, decoders, services)
+
+
+def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
+    """None when nobody may read them, and when there is no room for them: a server without metrics still serves."""
+    if not settings.metrics_token:
+        return None
+    from uponce.adapters.metrics.counts import PrometheusMetrics
+    from uponce.adapters.metrics.shared import take_place
+
+    try:
+        place = take_place() if settings.workers > 1 else None
+    except OSError as error:
+        log.error("this process has no metrics: %s", error)
+        return None
+    return PrometheusMetrics(__version__, settings.server_name, place)
+
+
+@contextmanager
+def metrics_of_workers(settings: Settings) -> "Iterator[None]":
+    """Processes that are started meanwhile count together."""
+    if not settings.metrics_token or settings.workers == 1:
+        yield
+        return
+    from uponce.adapters.metrics.shared import shared_folder
+
+    with shared_folder():
+        yield
 
 
 def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase | PostgresDatabase":

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.postgres import Postgres
+from tests.scrape import TOKEN
 from tests.server import Server
 from tests.stores.seaweedfs import SeaweedFS
 from tests.stores.service import Service
@@ -59,6 +60,7 @@ class Deployment:
             "UPONCE_STORAGE_SECONDS": "4",
             "UPONCE_DECODERS": "1",
             "UPONCE_LOG_LEVEL": "info",
+            "UPONCE_METRICS_TOKEN": TOKEN,
             **self.store.environment,
         }
         self.servers = [self._server(f"server-{number}") for number in range(servers)]

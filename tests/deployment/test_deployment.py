@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import urllib3
 from tests.deployment import Deployment
 from tests.e2e.commands import code_of
 from tests.e2e.traffic import Traffic
+from tests.scrape import BEARER, Scraped
 from tests.server import Key, Server
 from tests.tus import BYTES, VERSION, metadata
 
@@ -63,6 +65,28 @@ def test_both_servers_work_and_a_signature_works_once_on_either(deployment: Depl
         name = server.data_dir.name
         assert re.search(rf"^[-\d]+ [:,\d]+ {name}/\d+ INFO request \w+ refused: signature_used", server.output, re.M)
     assert front.get(f"/{front.cloud}/raw/upload/cat").data == b"a cat"
+
+
+def test_each_server_tells_its_own_metrics_and_the_balancer_none(deployment: Deployment) -> None:
+    for server in deployment.servers:
+        scraped = Scraped(server.get("/metrics", headers=BEARER).data.decode())
+        assert scraped.value("uponce_build_info", server=server.data_dir.name) == 1
+        assert scraped.value("uponce_http_requests_total", route="/readyz", status="200") > 0
+    for path in ("/metrics", "/metrics?a", "/METRICS", "/%6detrics", "//metrics", "/metrics/", "/x/../metrics"):
+        for method in ("GET", "HEAD", "POST"):
+            answer = raw(deployment.front.base, method, path)
+            assert answer.startswith(b"HTTP/1.1 404 "), (method, path, answer)
+            assert b"uponce_" not in answer
+
+
+def raw(base: str, method: str, path: str) -> bytes:
+    """The answer to a request whose path no client has tidied up."""
+    url = urlsplit(base)
+    assert url.hostname is not None and url.port is not None
+    with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
+        told = f"Host: {url.netloc}\r\nAuthorization: {BEARER['authorization']}\r\nConnection: close\r\n"
+        connection.sendall(f"{method} {path} HTTP/1.1\r\n{told}Content-Length: 0\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 PARTS = [bytes([number]) * (5 * 1024 * 1024) for number in range(3)]

@@ -17,6 +17,7 @@ import urllib3
 
 from tests.e2e.commands import in_a_process
 from tests.e2e.test_readme import block
+from tests.scrape import BEARER, TOKEN
 from tests.server import Server
 from uponce.adapters.media import samples
 
@@ -92,10 +93,17 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("front")
     with (
-        Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/"}) as server,
+        Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_METRICS_TOKEN": TOKEN}) as server,
         nginx(folder, server) as base,
     ):
         yield Site(server, base)
+
+
+def test_metrics_are_not_to_be_had_through_nginx(site: Site) -> None:
+    assert site.server.get("/metrics", headers=BEARER).status == 200
+    for path in ("/metrics", "/metrics?a=b", "/%6detrics", "//metrics", "/METRICS", "/metrics/"):
+        answer = site.get(path, **BEARER)
+        assert (answer.status, b"uponce_" in answer.data) == (404, False), path
 
 
 def test_nginx_sends_the_bytes_with_the_headers_of_uponce(site: Site) -> None:

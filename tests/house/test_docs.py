@@ -12,8 +12,10 @@ from uponce.adapters.media.formats import FORMATS
 from uponce.app.services import Services
 from uponce.core.media_types import MEDIA_TYPES
 from uponce.web.app import create_app
+from uponce.web.metrics import Scrape
 
 ROOT = Path(__file__).parents[2]
+SCRAPE = Scrape("token", bytes)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 
 
@@ -79,7 +81,7 @@ def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
 def test_every_route_is_documented() -> None:
     """docs/reference/http.md names every route."""
     page = (ROOT / "docs/reference/http.md").read_text()
-    router = create_app(Services(*[None] * 5), lambda _: None, None)._router  # type: ignore[arg-type, return-value]
+    router = create_app(Services(*[None] * 5), lambda _: None, None, SCRAPE)._router  # type: ignore[arg-type, return-value]
     assert isinstance(router, Router)
     paths = [route.path.replace(":path", "") for route in router.routes if isinstance(route, Route)]
 

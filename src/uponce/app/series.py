@@ -17,7 +17,7 @@ from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
 from uponce.app.services import Services
 from uponce.app.takeover import take_over
-from uponce.app.upload import Uploaded, drop_unneeded, read_back
+from uponce.app.upload import Uploaded, counted, drop_unneeded, read_back
 from uponce.core.errors import (
     BlobCondemned,
     ChunkInProgress,
@@ -262,7 +262,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     now, the series stays complete, and whoever asks again may. A refusal of its content or its signatures ends it.
     """
     # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    finishing = asyncio.ensure_future(_finish(services, series, caller))
+    finishing = asyncio.ensure_future(counted(services, _finish(services, series, caller)))
     return Uploaded(await asyncio.shield(finishing), signer)
 
 
@@ -328,7 +328,8 @@ async def _judge(services: Services, series: Series, assembly: Assembly) -> Draf
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
         await assembly.publish(media_type(draft.facts))
-        committed = await services.database.commit_series(series.id, draft, caller)
+        with services.metrics.committing():
+            committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:
         return await read_back(services, draft.blob_key, unknown)
     except (Refused, Unavailable):

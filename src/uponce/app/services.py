@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
-from uponce.app.ports import BlobStore, Clock, Database, FrontServer, Ids, Inspector, Presigner
+from uponce.app.ports import BlobStore, Clock, Database, FrontServer, Ids, Inspector, Metrics, NoMetrics, Presigner
 from uponce.core.policy import Limits
 
 
@@ -20,3 +20,4 @@ class Services:
     attempts: Attempts = field(default_factory=Attempts)
     presigner: Presigner | None = None
     front: FrontServer | None = None
+    metrics: Metrics = field(default_factory=NoMetrics)

@@ -50,6 +50,7 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int,
                 blobs, size = blobs + 1, size + blob.size
         await asyncio.sleep(rest * (loop.time() - begun))
         begun = loop.time()
+    services.metrics.swept(blobs, size, grants, services.clock.now())
     return Swept(stages, blobs, size, grants, series)
 
 

@@ -4,7 +4,7 @@ A repeat of an upload that was answered already, told by its Idempotency-Key, is
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +42,8 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         draft = await judge(services, wanted, intake.stage.key, intake.stage.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
-        settling = asyncio.ensure_future(_settle(services, verified, draft, intake.release(), request.caller))
+        settle = _settle(services, verified, draft, intake.release(), request.caller)
+        settling = asyncio.ensure_future(counted(services, settle))
         return Uploaded(await asyncio.shield(settling), verified.signer)
 
 
@@ -91,7 +92,8 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     """
     try:
         await stage.publish(media_type(draft.facts))
-        committed = await services.database.commit(verified.grant, draft, caller)
+        with services.metrics.committing():
+            committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
         return await _read_back(services, verified.grant, draft, unknown)
     except (Refused, Unavailable) as error:
@@ -111,6 +113,14 @@ async def _read_back(services: Services, grant: Grant, draft: Draft, unknown: Ou
             if reply is not None and reply.sha256 == draft.digest.sha256:
                 return replace(reply.committed, replayed=reply.committed.asset.blob_key != draft.blob_key)
     return await read_back(services, draft.blob_key, unknown)
+
+
+async def counted(services: Services, settle: Awaitable[Committed]) -> Committed:
+    """What was committed, also when nobody waits for the answer any more."""
+    committed = await settle
+    if not committed.replayed:
+        services.metrics.stored()
+    return committed
 
 
 async def drop_unneeded(services: Services, committed: Committed) -> None:

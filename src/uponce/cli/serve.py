@@ -14,7 +14,7 @@ from uponce.app.manage_keys import set_up
 from uponce.config import Settings, as_environment, load
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses
-from uponce.wiring import Backend, opened
+from uponce.wiring import Backend, metrics_of_workers, opened
 
 BACKLOG = 2048
 _GRACEFUL_SECONDS = 30
@@ -49,7 +49,8 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        with metrics_of_workers(settings):
+            Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
     server.run(sockets=[listener])

@@ -6,7 +6,7 @@ UponceError
 │   │   ├── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp
 │   │   └── IdempotencyKeyReused
 │   ├── AuthRefused             who or what was asked for does not check out
-│   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · ScopeDenied
+│   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · BadToken · ScopeDenied
 │   │   └── OriginMismatch · DeliveryDenied
 │   ├── ParameterRefused        a parameter is wrong
 │   │   ├── MissingParameter · InvalidParameter · DuplicateParameter · LateParameter
@@ -113,6 +113,12 @@ class BadCredentials(AuthRefused):
     """HTTP Basic credentials are missing or wrong."""
 
     code = "bad_credentials"
+
+
+class BadToken(AuthRefused):
+    """The token that opens the metrics is missing or wrong."""
+
+    code = "bad_token"
 
 
 class ScopeDenied(AuthRefused):

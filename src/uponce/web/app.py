@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from time import perf_counter
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -15,6 +16,7 @@ from uponce.core.values import ResourceType
 from uponce.web import delivery, destroy, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
+from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
 from uponce.web.respond import send_error, send_json
 from uponce.web.tus import endpoint as tus
 
@@ -26,16 +28,16 @@ _REQUEST_ID_LENGTH = 32
 _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()
 
 
-def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -> "App":
+def create_app(services: Services, lifespan: Lifespan, public_url: str | None, scrape: Scrape | None = None) -> "App":
     """The ASGI application. Uploads and deliveries may come from any origin, without credentials; deletions and
-    the signature endpoints may not be called across origins at all."""
+    the signature endpoints may not be called across origins at all. There are metrics where `scrape` opens them."""
     signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
-    uploads = tus.TusEndpoint(services, public_url)
+    uploads = CountedUploads(tus.TusEndpoint(services, public_url), services.metrics)
     originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
     routes = [
         Route(
             "/v1_1/{cloud}/{resource_type}/upload",
-            cors(upload.METHODS, upload.UploadEndpoint(services, public_url)),
+            cors(upload.METHODS, CountedUploads(upload.UploadEndpoint(services, public_url), services.metrics)),
         ),
         Route("/v1_1/{cloud}/{resource_type}/destroy", Only(destroy.METHODS, destroy.DestroyEndpoint(services))),
         *(Route(f"/tus/{{cloud}}{end}", cors(tus.METHODS, uploads, tus.EXPOSED)) for end in ("", "/")),
@@ -44,6 +46,7 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None) -
         Route("/v1_1/{cloud}/signatures/{action}", signature),
         Route("/healthz", Only(("GET", "HEAD"), HealthEndpoint())),
         Route("/readyz", Only(("GET", "HEAD"), ReadyEndpoint(services))),
+        *([Route("/metrics", Only(("GET", "HEAD"), MetricsEndpoint(scrape)))] if scrape else []),
         *(Route(f"/{{cloud}}/{kind}/{{rest:path}}", originals) for kind in ResourceType),
     ]
     return App(Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan), services)
@@ -86,7 +89,8 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class App:
-    """Gives each request its id, and turns whatever escaped into an answer; every error is logged here, once."""
+    """Gives each request its id, and turns whatever escaped into an answer; every error is logged here, and every
+    request counted, once."""
 
     def __init__(self, router: ASGIApp, services: Services) -> None:
         self._router = router
@@ -98,22 +102,24 @@ class App:
             return
         request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        started = False
+        status, begun = 0, perf_counter()
 
         async def send_marked(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._router(scope, receive, send_marked)
         except UponceError as error:
-            if not started:
+            if not status:
                 await send_error(scope, receive, send_marked, error, body_complete=False)
         except Exception:
             log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            if not started:
-                body = {"error": {"message": f"Internal error, request {request_id}", "code": "internal_error"}}
+            if not status:
+                body = {"error": {"message": f"Internal error, request {request_id}", "code": INTERNAL_ERROR}}
                 await send_json(scope, send_marked, 500, body)
+        finally:
+            note(self._services.metrics, scope, status, perf_counter() - begun)

@@ -27,6 +27,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.UnknownApiKey: 401,
     errors.InvalidSignature: 401,
     errors.BadCredentials: 401,
+    errors.BadToken: 401,
     errors.ScopeDenied: 401,
     errors.OriginMismatch: 400,
     errors.DeliveryDenied: 401,

@@ -21,6 +21,7 @@ Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json; charset=utf-8")
 _PRIVATE: tuple[Header, ...] = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _MAX_ERROR_HEADER = 500
+REFUSED = "refused"  # in the request's state: the code that it was refused with
 
 LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
@@ -71,6 +72,7 @@ async def send_error(
     connection and never see why (nginx's lingering close).
     """
     _log(scope, error)
+    scope.setdefault("state", {})[REFUSED] = error.code
     unread = not body_complete and _may_have_body(scope)
     body = msgspec.json.encode({"error": {"message": error.message, "code": error.code}})
     extra = [*headers, (b"x-cld-error", _header_text(error.message))]

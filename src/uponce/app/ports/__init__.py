@@ -19,6 +19,7 @@ from uponce.app.ports.blobs import (
     StoredBlob,
 )
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
+from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -32,7 +33,9 @@ __all__ = [
     "FrontServer",
     "Ids",
     "Inspector",
+    "Metrics",
     "MovableDatabase",
+    "NoMetrics",
     "OpenBlob",
     "Page",
     "Piece",

@@ -1,0 +1,130 @@
+"""The numbers of one server, and their text as Prometheus reads it."""
+
+from contextlib import AbstractContextManager
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import values as storage
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from uponce.adapters.metrics.shared import Place
+from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
+
+OK, INTERNAL_ERROR = "ok", "internal_error"
+
+# An alarm rings when a counter rises, and one that begins with its first event has not risen.
+_FROM_ZERO = (
+    OK,
+    INTERNAL_ERROR,
+    *(error.code for parent in (Unavailable, GrantRefused) for error in parent.__subclasses__()),
+)
+_REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class PrometheusMetrics:
+    """Of one process, or with `place` of all that count into its folder. One at a time in a process: where a number
+    lies the library asks a global of its own.
+    """
+
+    def __init__(self, version: str, server: str, place: Place | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        _count_in(place)
+        self._place = place
+        self._registry = registry = CollectorRegistry()
+        # Not `instance`: Prometheus itself gives this label to all that it reads, with the address that it asked.
+        build = Gauge(
+            "uponce_build_info", "The server.", ("version", "server"), registry=registry, multiprocess_mode="max"
+        )
+        build.labels(version, server).set(1)
+        requests = Counter(
+            "uponce_http_requests", "Requests that are over.", ("route", "method", "status"), registry=registry
+        )
+        seconds = Histogram(
+            "uponce_http_request_duration_seconds",
+            "Until a request was over.",
+            ("route", "method"),
+            registry=registry,
+            buckets=_REQUEST_SECONDS,
+        )
+
+        @cache
+        def of_request(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+            return requests.labels(route, method, str(status) if status else "none"), seconds.labels(route, method)
+
+        self._of_request = of_request
+        self._uploads = Counter(
+            "uponce_uploads", "Uploads stored, and requests refused that sent one.", ("outcome",), registry=registry
+        )
+        for outcome in _FROM_ZERO:
+            self._uploads.labels(outcome)
+        self._stored = self._uploads.labels(OK)
+        in_progress = Gauge(
+            "uponce_uploads_in_progress",
+            "Requests that send an upload now.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._sending = in_progress.track_inprogress()
+        self._received = Counter(
+            "uponce_upload_received_bytes", "Bodies of requests that send uploads.", registry=registry
+        )
+        self._commits = Histogram(
+            "uponce_upload_commit_duration_seconds",
+            "From asking the database until it was durable.",
+            registry=registry,
+            buckets=_COMMIT_SECONDS,
+        )
+        self._swept_blobs = Counter("uponce_swept_blobs", "Orphans deleted.", registry=registry)
+        self._swept_bytes = Counter("uponce_swept_bytes", "Bytes of these.", registry=registry)
+        self._swept_grants = Counter("uponce_swept_grants", "Ledger rows forgotten.", registry=registry)
+        self._swept_at = Gauge(
+            "uponce_sweep_last_success_timestamp_seconds",
+            "0 before the first sweep since the start.",
+            registry=registry,
+            multiprocess_mode="max",
+        )
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        number, length = self._of_request(route, method, status)
+        number.inc()
+        length.observe(seconds)
+
+    def sending(self) -> AbstractContextManager[object]:
+        return self._sending
+
+    def received(self, size: int) -> None:
+        self._received.inc(size)
+
+    def refused(self, code: str) -> None:
+        self._uploads.labels(code).inc()
+
+    def committing(self) -> AbstractContextManager[object]:
+        return self._commits.time()
+
+    def stored(self) -> None:
+        self._stored.inc()
+
+    def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
+        self._swept_blobs.inc(blobs)
+        self._swept_bytes.inc(size)
+        self._swept_grants.inc(grants)
+        self._swept_at.set(now)
+
+    def text(self) -> bytes:
+        """All numbers, in Prometheus' text format 0.0.4. StorageUnavailable when the shared ones cannot be read."""
+        if self._place is None:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        try:
+            MultiProcessCollector(together, str(self._place.folder))  # type: ignore[no-untyped-call]
+            return generate_latest(together)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StorageUnavailable("The metrics cannot be read.", detail=str(error)) from error
+
+
+def _count_in(place: Place | None) -> None:
+    if place is None:
+        storage.ValueClass = storage.MutexValue
+    else:
+        storage.ValueClass = storage.MultiProcessValue(lambda: place.number)  # type: ignore[no-untyped-call]

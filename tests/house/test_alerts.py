@@ -1,0 +1,63 @@
+"""The guide's part about Prometheus: its files can be read, and ask for metrics and labels that there are."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.scrape import Scraped
+from uponce.adapters.metrics.counts import PrometheusMetrics
+
+GUIDE = (Path(__file__).parents[2] / "docs/guide/production.md").read_text()
+_, SECTION = GUIDE.split("\n## Watching\n")
+SECTION = SECTION.partition("\n## ")[0]
+PROMETHEUS_OWN = {"instance", "job"}
+
+
+def told() -> Scraped:
+    metrics = PrometheusMetrics("1", "server")
+    metrics.answered("/readyz", "GET", 503, 0.1)
+    return Scraped(metrics.text().decode())
+
+
+def documents() -> list[Any]:
+    return [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)]
+
+
+def test_the_scrape_config_sends_the_token() -> None:
+    (job,) = documents()[0]["scrape_configs"]
+    assert job["job_name"] == "uponce"
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+    assert job["authorization"].get("type", "Bearer") == "Bearer"
+    assert job["authorization"]["credentials_file"]
+    assert len(job["static_configs"][0]["targets"]) == 2
+
+
+def test_the_alerts_ask_for_what_is_told() -> None:
+    labels: dict[str, set[str]] = {}
+    for sample in told().samples:
+        labels.setdefault(sample.name, set()).update(sample.labels)
+    ((group,),) = [documents()[1]["groups"]]
+    assert {rule["alert"] for rule in group["rules"]} == {"UponceFails", "UponceNotReady", "UponceDoesNotSweep"}
+    for rule in group["rules"]:
+        asked = re.findall(r"\b(uponce_\w+)(?:\{([^}]*)\})?", rule["expr"])
+        assert asked or rule["alert"] == "UponceNotReady"
+        for name, matchers in asked:
+            assert name in labels, name
+            assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", matchers)) <= labels[name]
+        assert set(re.findall(r"by \((\w+)\)", rule["expr"])) <= PROMETHEUS_OWN
+        assert re.fullmatch(r"\d+[mh]", rule["for"])
+
+
+def test_the_guide_names_every_metric_and_no_other() -> None:
+    """With the labels it has."""
+    rows = re.findall(r"^\| (`uponce_[^|]*) \|([^|]*)\|", SECTION, re.MULTILINE)
+    documented = {
+        name: set(re.findall(r"`(\w+)`", labels)) for names, labels in rows for name in re.findall(r"`(\w+)`", names)
+    }
+    found: dict[str, set[str]] = {}
+    for family in told().families:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert documented == found
