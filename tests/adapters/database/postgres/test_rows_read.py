@@ -1,6 +1,7 @@
 """A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -44,13 +45,19 @@ class Asked(Exception):
 
 
 class Ear:
-    """A connection that only tells what it was asked."""
+    """A connection that only tells what it was asked, and with which settings."""
 
-    async def execute(self, statement: str, values: object) -> None:
-        raise Asked(statement, values)
+    def __init__(self) -> None:
+        self._settings: list[str] = []
 
+    def pipeline(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
-EAR: Any = Ear()
+    async def execute(self, statement: str, values: object = None) -> None:
+        if values is not None:
+            raise Asked(statement, values, [*self._settings])
+        if statement.startswith("SET"):
+            self._settings.append(statement)
 
 
 @pytest.fixture(scope="module")
@@ -70,32 +77,39 @@ def filled() -> Iterator[psycopg.Connection]:
 
 def rows_read(connection: psycopg.Connection, question: Any) -> float:
     """By the statement that the question is asked with."""
-    statement, values = _asked(question)
+    statement, values, settings = _asked(question)
     with connection.transaction(force_rollback=True):
+        for setting in settings:
+            connection.execute(setting.encode())
         return _explained(connection, statement, values)
 
 
-def rows_read_by_one_plan(connection: psycopg.Connection, question: Any) -> float:
+@contextmanager
+def one_plan(connection: psycopg.Connection, question: Any) -> Iterator[Callable[[], float]]:
     """The same, planned for whatever values may come, as the server does with what it is asked often."""
-    statement, values = _asked(question)
+    statement, values, settings = _asked(question)
     used = {name: value for name, value in values.items() if f"%({name})s" in statement}
     for number, name in enumerate(used, start=1):
         statement = statement.replace(f"%({name})s", f"${number}")
+    literals = ", ".join(Literal(value).as_string(connection) for value in used.values())
     with connection.transaction(force_rollback=True):
-        connection.execute(b"SET LOCAL plan_cache_mode = force_generic_plan")
+        for setting in (*settings, "SET LOCAL plan_cache_mode = force_generic_plan"):
+            connection.execute(setting.encode())
         connection.execute(f"PREPARE question AS {statement}".encode())
-        literals = ", ".join(Literal(value).as_string(connection) for value in used.values())
-        try:
-            return _explained(connection, f"EXECUTE question ({literals})")
-        finally:
-            connection.execute(b"DEALLOCATE question")
+        yield lambda: _explained(connection, f"EXECUTE question ({literals})")
+        connection.execute(b"DEALLOCATE question")
 
 
-def _asked(question: Any) -> tuple[str, Any]:
+def rows_read_by_one_plan(connection: psycopg.Connection, question: Any) -> float:
+    with one_plan(connection, question) as ask:
+        return ask()
+
+
+def _asked(question: Any) -> tuple[str, Any, list[str]]:
     with pytest.raises(Asked) as asked:
         run(question)
-    statement, values = asked.value.args
-    return statement, values
+    statement, values, settings = asked.value.args
+    return statement, values, settings
 
 
 def _explained(connection: psycopg.Connection, statement: str, values: Any = None) -> float:
@@ -112,10 +126,14 @@ def _read(node: dict[str, Any]) -> float:
     return float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
 
 
+def ear() -> Any:
+    return Ear()
+
+
 def page(api_key: str | None, status: GrantStatus | None) -> Any:
     """In the middle of the list."""
     after = dated(START + SPAN + SPAN // 2, bytes(32))
-    return ledger.page(EAR, "demo", api_key=api_key, status=status, limit=PAGE, after=after)
+    return ledger.page(ear(), "demo", api_key=api_key, status=status, limit=PAGE, after=after)
 
 
 KINDS: list[tuple[str | None, GrantStatus | None]] = [
@@ -152,14 +170,40 @@ def test_the_check_goes_red_when_one_plan_hangs_on_how_many_rows_an_owner_has(
     assert rows_read_by_one_plan(filled, page("222", None)) > ROWS / 4
 
 
+def rows_read_by_an_old_plan(filled: psycopg.Connection) -> float:
+    """A page of a ledger that had a few rows when it was planned."""
+    with one_plan(filled, page(None, None)) as ask:
+        for statement in (
+            "CREATE TEMP TABLE kept AS TABLE grants",
+            "TRUNCATE grants",
+            f"INSERT INTO grants SELECT * FROM kept LIMIT {FEW}",
+            "ANALYZE grants",
+        ):
+            filled.execute(statement.encode())
+        assert ask() <= FEW
+        filled.execute("INSERT INTO grants TABLE kept ON CONFLICT DO NOTHING")
+        return ask()
+
+
+def test_a_plan_of_few_rows_stays_good(filled: psycopg.Connection) -> None:
+    assert rows_read_by_an_old_plan(filled) <= 4 * PAGE
+
+
+def test_the_check_goes_red_when_sorting_looks_cheap(
+    filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_UNSORTED", "SET LOCAL enable_sort = on")
+    assert rows_read_by_an_old_plan(filled) > ROWS / 4
+
+
 def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:
     """Moments come with fractions of seconds from the database's clock; an index of whole ones must do."""
-    assert rows_read(filled, audit.purge(EAR, START + FEW + 0.5, ROWS)) <= 3 * FEW
-    assert rows_read(filled, ledger.purge(EAR, START + 7500 + FEW + 0.5, ROWS)) <= 3 * FEW
-    assert rows_read(filled, partitions._is_over(EAR, START, START + 7500 + ROWS + 0.5)) <= 1
+    assert rows_read(filled, audit.purge(ear(), START + FEW + 0.5, ROWS)) <= 3 * FEW
+    assert rows_read(filled, ledger.purge(ear(), START + 7500 + FEW + 0.5, ROWS)) <= 3 * FEW
+    assert rows_read(filled, partitions._is_over(ear(), START, START + 7500 + ROWS + 0.5)) <= 1
 
 
 def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "int", float, raising=False)
 
-    assert rows_read(filled, audit.purge(EAR, START + FEW + 0.5, ROWS)) > ROWS / 2
+    assert rows_read(filled, audit.purge(ear(), START + FEW + 0.5, ROWS)) > ROWS / 2
