@@ -17,6 +17,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from uponce.adapters.blobs.files import blocks_of
+from uponce.adapters.blobs.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.media_types import BINARY
 from uponce.core.spans import Span
@@ -61,15 +62,18 @@ class Bucket:
     def __init__(self, url: str, seconds: int) -> None:
         """`s3://bucket/prefix`, `gs://…`, `az://container/prefix`; one request may take so many seconds.
 
-        Everything else, credentials above all, comes from the environment, as obstore reads it.
+        Everything else, credentials above all, comes from the environment, as obstore reads it, or from the profile
+        that it names.
         """
         parts = urlsplit(url)
+        known = credentials_of_profile() if parts.scheme == "s3" else None
         try:
             self._store = SCHEMES[parts.scheme](
                 parts.netloc,
                 prefix=parts.path.strip("/") or None,
                 client_options=_client(seconds),
                 retry_config=_retries(seconds),
+                **({} if known is None else {"credential_provider": known}),
             )
         except (BaseError, ValueError) as error:
             raise SettingRefused(f"UPONCE_STORAGE={url} cannot be used: {explained(error)}") from error
