@@ -21,7 +21,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "adapters/database/sqlite/ledger.py page": {
-        "r.key, 'limit': limit + 1}) → r.key, 'limit': limit + 2})": _SAME + "one row more is read, and cut off",
+        "after, 'limit': limit + 1}) → after, 'limit': limit + 2})": _SAME + "one row more is read, and cut off",
     },
     "adapters/database/sqlite/series.py _spend": {
         "ction, grant, watermark=False) → ction, grant, watermark=None)": _SAME + "it is only asked whether it is true",
@@ -86,6 +86,9 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "core/signature.py grant_key": {
         "ate(len(data).to_bytes(8, 'big') + data) → ate(len(data).to_bytes(8) + data)": _SAME + "that is its default",
+    },
+    "core/signature.py timestamp_of": {
+        "(key[:_TIMESTAMP_OCTETS], 'big') → (key[:_TIMESTAMP_OCTETS])": _SAME + "that is its default",
     },
     "core/signature.py sign": {
         "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=None).hexdigest()": _FIPS,

@@ -1,0 +1,114 @@
+"""A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
+
+import pytest
+
+from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
+from uponce.adapters.database.sqlite import audit, ledger
+from uponce.core.signature import dated
+from uponce.core.values import GrantStatus
+
+ROWS = 20_000
+RARE = 4000
+FEW = 20
+PAGE = 5
+STEPS = 60  # of SQLite's machine for a row that is found and shown, its entries in all indexes dropped
+FILL = (
+    f"""
+WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {ROWS})
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at)
+SELECT key_of({START} + i, i), 'demo', CASE i % {RARE} WHEN 1 THEN '222' ELSE '111' END, {START} + i,
+  CASE i % {RARE} WHEN 2 THEN 2 ELSE 1 END, 1, {START} + 7500 + i, {START}, CASE i % {RARE} WHEN 3 THEN {START} END
+FROM numbers
+""",
+    """
+INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
+SELECT timestamp, grant_key, cloud, api_key, 'spent', '', '', '', '', '' FROM grants
+""",
+)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """Many used grants, with a handful of another key, of unused and of revoked ones; the audit."""
+    path = tmp_path_factory.mktemp("filled") / "uponce.db"
+    database = open_sqlite(path)
+    for key in (KEY, OTHER):
+        run(database.add_key(key))
+    database.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.create_function("key_of", 2, lambda at, i: dated(at, sha256(str(i).encode()).digest()))
+        for statement in FILL:
+            connection.execute(statement)
+        yield connection
+
+
+def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+    """Of SQLite's machine; each row that is looked at costs some."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    connection.set_progress_handler(step, 1)
+    connection.execute("BEGIN")
+    try:
+        work()
+    finally:
+        connection.execute("ROLLBACK")
+        connection.set_progress_handler(None, 0)
+    return count
+
+
+KINDS: list[tuple[str | None, GrantStatus | None]] = [
+    (None, None),
+    (None, GrantStatus.USED),
+    (None, GrantStatus.UNUSED),
+    (None, GrantStatus.REVOKED),
+    ("222", None),
+    ("111", None),
+    ("222", GrantStatus.USED),
+    ("111", GrantStatus.REVOKED),
+]
+
+
+def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None) -> int:
+    """In the middle of the list."""
+    after = dated(START + ROWS // 2, b"")
+
+    def look() -> None:
+        ledger.page(filled, "demo", api_key=api_key, status=status, limit=PAGE, after=after)
+
+    return steps(filled, look)
+
+
+@pytest.mark.parametrize(("api_key", "status"), KINDS)
+def test_a_page_reads_what_it_shows(
+    filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None
+) -> None:
+    assert page_steps(filled, api_key, status) <= 4 * PAGE * STEPS
+
+
+def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_INDEX", {})
+    assert page_steps(filled, None, GrantStatus.REVOKED) > ROWS / 4
+
+
+def test_a_purge_reads_what_it_drops(filled: sqlite3.Connection) -> None:
+    grants = steps(filled, lambda: ledger.purge(filled, START + 7500 + FEW + 0.5, ROWS))
+    records = steps(filled, lambda: audit.purge(filled, START + FEW + 0.5, ROWS))
+    assert grants <= FEW * 2 * STEPS
+    assert records <= FEW * STEPS
+
+
+def test_the_check_goes_red_without_the_index(filled: sqlite3.Connection) -> None:
+    def look() -> None:
+        filled.execute("DROP INDEX audit_age")
+        audit.purge(filled, START + FEW + 0.5, ROWS)
+
+    assert steps(filled, look) > ROWS
