@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.sql import Literal
 
+from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, audit, ledger, partitions
@@ -134,18 +135,6 @@ def page(api_key: str | None, status: GrantStatus | None) -> Any:
     """In the middle of the list."""
     after = dated(START + SPAN + SPAN // 2, bytes(32))
     return ledger.page(ear(), "demo", api_key=api_key, status=status, limit=PAGE, after=after)
-
-
-KINDS: list[tuple[str | None, GrantStatus | None]] = [
-    (None, None),
-    (None, GrantStatus.USED),
-    (None, GrantStatus.UNUSED),
-    (None, GrantStatus.REVOKED),
-    ("222", None),
-    ("111", None),
-    ("222", GrantStatus.USED),
-    ("111", GrantStatus.REVOKED),
-]
 
 
 @pytest.mark.parametrize(("api_key", "status"), KINDS)

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import pytest
 
+from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
 from uponce.adapters.database.sqlite import audit, ledger
 from uponce.core.signature import dated
@@ -63,18 +64,6 @@ def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
         connection.execute("ROLLBACK")
         connection.set_progress_handler(None, 0)
     return count
-
-
-KINDS: list[tuple[str | None, GrantStatus | None]] = [
-    (None, None),
-    (None, GrantStatus.USED),
-    (None, GrantStatus.UNUSED),
-    (None, GrantStatus.REVOKED),
-    ("222", None),
-    ("111", None),
-    ("222", GrantStatus.USED),
-    ("111", GrantStatus.REVOKED),
-]
 
 
 def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None) -> int:
