@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.contract.stores import objects
 from tests.contract.test_blobs import get, put
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import SeaweedFS
+from uponce.adapters.blobs.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused
 
 KEYS = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
@@ -44,6 +46,11 @@ def section(name: str, **lines: str) -> str:
     return "\n".join([f"[{name}]", *(f"{key} = {value}" for key, value in lines.items()), ""])
 
 
+def telling(told: object) -> str:
+    """A program that prints this."""
+    return shlex.join([sys.executable, "-c", f"print({json.dumps(json.dumps(told))})"])
+
+
 def test_keys_of_a_profile(server: SeaweedFS, tmp_path: Path) -> None:
     keys = {name: server.environment[variable] for name, variable in KEYS.items()}
     (tmp_path / "credentials").write_text(section("media", **keys))
@@ -56,9 +63,20 @@ def test_a_program_that_gives_credentials(server: SeaweedFS, tmp_path: Path) -> 
         "AccessKeyId": server.environment["AWS_ACCESS_KEY_ID"],
         "SecretAccessKey": server.environment["AWS_SECRET_ACCESS_KEY"],
     }
-    program = shlex.join([sys.executable, "-c", f"print({json.dumps(json.dumps(told))})"])
-    (tmp_path / "config").write_text(section("profile media", region="us-east-1", credential_process=program))
+    (tmp_path / "config").write_text(section("profile media", region="us-east-1", credential_process=telling(told)))
     check_it_stores(server, tmp_path)
+
+
+def test_credentials_are_asked_for_again_before_they_run_out(tmp_path: Path) -> None:
+    """botocore renews them when they have ten minutes left, so that is the least which it gives."""
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=11)
+    told = {"Version": 1, "AccessKeyId": "key", "SecretAccessKey": "secret", "Expiration": until.isoformat()}
+    (tmp_path / "config").write_text(section("profile media", credential_process=telling(told)))
+    provider = credentials_of_profile()
+    assert provider is not None
+    asked_again = provider()["expires_at"]
+    assert asked_again is not None
+    assert asked_again < until
 
 
 def test_a_profile_that_is_not_there_is_refused(server: SeaweedFS, tmp_path: Path) -> None:

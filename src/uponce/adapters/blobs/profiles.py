@@ -1,6 +1,7 @@
 """Credentials of a profile in ~/.aws, by boto3: keys, roles, single sign-on, whatever a profile can say."""
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from uponce.core.errors import SettingRefused
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
 VARIABLE = "AWS_PROFILE"
+# What botocore gives is good for ten minutes at least: it renews by then. obstore's own half-hour would outlive it.
+_ASKED_AGAIN = timedelta(minutes=5)
 
 
 def credentials_of_profile() -> "Boto3CredentialProvider | None":
@@ -25,7 +28,7 @@ def credentials_of_profile() -> "Boto3CredentialProvider | None":
     except ImportError:
         raise SettingRefused(f"{VARIABLE}={name} needs boto3. Install it: pip install 'uponce[aws]'.") from None
     try:
-        provider = Boto3CredentialProvider()
+        provider = Boto3CredentialProvider(ttl=_ASKED_AGAIN)
         provider()
     except (BotoCoreError, ClientError, ValueError, AssertionError) as error:
         raise SettingRefused(
