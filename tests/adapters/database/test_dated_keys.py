@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -154,6 +155,25 @@ def test_a_server_of_the_release_before_can_spend_no_more(store: Store) -> None:
     store.open().close()
     with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation), match=r"(?i)check"):
         spend_by_sql(store, bare(grant("new"), "new"))
+
+
+def test_what_is_spent_while_the_conversion_begins_is_not_forgotten() -> None:
+    """By a server of the release before, whose commit is under way."""
+    store = postgres_store(Path())
+    database = store.opened_before()
+    run(database.add_key(KEY))
+    late = bare(SPENT, "spent")
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database._address.url) as other:  # type: ignore[union-attr]
+        values = (late.key, late.cloud, late.api_key, START, late.keep_until, START)
+        other.execute(_GRANT.encode(), values)
+        opening = pool.submit(store.open)
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=1)
+        other.commit()
+        newer = opening.result(timeout=30)
+    assert run(newer.find_grant(SPENT.key)) is not None
+    for each in (database, newer):
+        each.close()
 
 
 def test_a_frozen_file_stays_frozen(tmp_path: Path) -> None:
