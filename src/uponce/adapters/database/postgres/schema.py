@@ -1,7 +1,8 @@
 """The schema and its versions: numbered SQL files, applied in order, forward only, all or nothing.
 
 A database that is one version ahead is accepted: while servers are upgraded one after the other, old ones go on. So a
-migration may add, and may drop only what the release before it has stopped using.
+migration may add, and may drop only what the release before it has stopped using. Only 0007 does not: the release
+before it computes other keys and must not spend beside the new one, so there its spends fail.
 """
 
 from collections.abc import Sequence
