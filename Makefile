@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
+.PHONY: help setup demo test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ fleet: $(STAMP) ## the reference deployment on this machine: two servers, Postgr
 test: $(STAMP) ## the checks and the whole test suite
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+proof: $(STAMP) ## the small campaigns with their controls, and what has to be timed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof and not full"
 
 full: $(STAMP) ## the long tests: two gigabytes, kills at every step
 	$(BIN)/python -m pytest -m full -s

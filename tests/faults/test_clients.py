@@ -1,6 +1,10 @@
 """The campaign of clients that hang up and stall, small."""
 
+import pytest
+
 from tests.faults.campaigns.clients import PLACES, run
+
+pytestmark = pytest.mark.proof
 
 
 def test_clients_that_hang_up_or_stall() -> None:

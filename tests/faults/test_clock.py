@@ -1,6 +1,10 @@
 """The clock campaign, small."""
 
+import pytest
+
 from tests.faults.campaigns.clock import run
+
+pytestmark = pytest.mark.proof
 
 
 def test_a_few_steps_of_the_clock() -> None:

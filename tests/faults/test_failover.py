@@ -1,8 +1,11 @@
 """The `failover` campaign, small: what standbys of PostgreSQL remember, and what the fence makes of the rest."""
 
+import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.faults.campaigns import failover
+
+pytestmark = pytest.mark.proof
 
 
 def test_a_standby_that_takes_over_lets_nobody_use_a_signature_again() -> None:

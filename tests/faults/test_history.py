@@ -1,6 +1,10 @@
 """Recorded histories, small: what clients see of a signature is what one moment explains."""
 
+import pytest
+
 from tests.faults.campaigns.history import run
+
+pytestmark = pytest.mark.proof
 
 
 def test_every_history_is_explained_by_one_moment() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from tests.faults.campaigns import io
 
+pytestmark = pytest.mark.proof
+
 SECONDS, SEED = 10, 20_261_125
 
 

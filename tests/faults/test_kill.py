@@ -1,6 +1,10 @@
 """The kill campaigns, small."""
 
+import pytest
+
 from tests.faults.campaigns import kill, kill_s3, sleep_s3
+
+pytestmark = pytest.mark.proof
 
 
 def test_kills_lose_nothing_and_repeat_nothing() -> None:

@@ -14,7 +14,7 @@ from tests.faults.tally import Tally
 
 SAMPLES = (pytest.param(24, id="a sample"), pytest.param(None, id="all", marks=pytest.mark.full))
 
-pytestmark = pytest.mark.skipif(not can_trace(), reason=ABSENT)
+pytestmark = [pytest.mark.proof, pytest.mark.skipif(not can_trace(), reason=ABSENT)]
 
 
 def test_a_sample_of_all_points() -> None:

@@ -1,7 +1,11 @@
 """A few power cuts on XFS and on ext4, and the servers that must lose something in them."""
 
+import pytest
+
 from tests.faults.campaigns import power
 from tests.faults.disks import KINDS
+
+pytestmark = pytest.mark.proof
 
 
 def test_power_cuts_lose_nothing() -> None:

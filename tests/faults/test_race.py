@@ -9,6 +9,8 @@ from tests.faults.campaigns import race_postgres, race_s3
 from tests.faults.campaigns.race import Rules, race, run
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.proof
+
 SIGNATURES = 100
 RACERS = 20
 

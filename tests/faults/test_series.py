@@ -1,7 +1,11 @@
 """The campaign of uploads in several requests, small."""
 
+import pytest
+
 from tests.faults.campaigns.series import run
 from tests.faults.ways import PLACES
+
+pytestmark = pytest.mark.proof
 
 
 def test_uploads_in_parts_survive_kills_races_and_bad_networks() -> None:

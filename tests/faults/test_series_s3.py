@@ -1,6 +1,10 @@
 """The campaign of uploads in several requests on two servers, PostgreSQL and S3, small."""
 
+import pytest
+
 from tests.faults.campaigns.series_s3 import run
+
+pytestmark = pytest.mark.proof
 
 
 def test_uploads_in_parts_on_two_servers_survive_kills_races_and_bad_networks() -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.faults.campaigns import wire, wire_s3
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.mark.parametrize("campaign", [wire, wire_s3], ids=["PostgreSQL", "S3"])
 def test_a_connection_cut_at_any_message_costs_nobody_a_signature(campaign: ModuleType) -> None:
