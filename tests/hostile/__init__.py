@@ -1,0 +1,35 @@
+"""The standing battery: attacks of strangers and of holders of one signature, each with a bound that must hold.
+
+A test here starts from a real server on loopback (`server`, one for each module) and speaks to it as an attacker does.
+After the attack, and beside it where the attack lasts, an honest client must still get its upload stored.
+
+How to write one:
+
+    SETTINGS = {"UPONCE_DECODERS": "1"}  # optional: settings of this module's server
+
+
+    def test_a_form_without_an_end(server: Server, honest: Honest) -> None:
+        answer = raw(server.base, b"POST /v1_1/...", then="reset")
+        assert answer.statuses in ([], [400])
+        honest.upload()  # fails unless the answer is 200
+
+
+    @pytest.mark.proof
+    def test_many_forms_without_an_end(server: Server, honest: Honest) -> None:
+        with honest.beside() as waits, budget(server.pid) as cost:
+            for _ in range(100):
+                raw(server.base, ...)
+        waits.check(worst=1.0)
+        assert cost.cpu < 2 and cost.memory < 64 * MIB and cost.wall < 10
+
+- `raw` sends bytes as they are, in pieces and with pauses if wanted, and returns all that came back.
+- `honest.upload()` stores one small picture with a fresh signature. It returns the seconds that took.
+- `honest.beside()` does so again and again in a thread. `waits.check(worst=…, p50=…)` fails on a refusal or on a wait
+  that is longer. `Honest(server, base)` goes through a front server whose address is `base`.
+- `budget(pid)` measures a server with all its decoders: CPU seconds, memory it grew by, seconds on the wall.
+- `decoding(tmp_path, content)` gives one file to one decoder and returns the same three, with the decoder's verdict.
+
+`make test` runs what counts. What measures time, memory or CPU gets `@pytest.mark.proof`.
+A front server or another tool that a laptop may lack gets `needed("caddy")` from `frame.py`: the test then skips, says
+so in the summary, and fails in CI.
+"""

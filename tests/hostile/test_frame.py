@@ -1,0 +1,41 @@
+"""The battery's own tools: what they measure is there, and an honest client that is hindered is seen."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.frame import MIB, Honest, Waits, budget, decoding, raw
+from tests.server import Server
+from uponce.adapters.media import samples
+
+
+def test_bytes_go_as_they_are_and_all_answers_come_back(server: Server, honest: Honest) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = ask.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    heard = raw(server.base, ask, ask + last)
+    assert (heard.statuses, heard.closed) == ([200, 200, 200], True)
+    assert raw(server.base, ask[:10], then="reset").statuses == []
+    honest.upload()
+
+
+def test_a_hindered_client_is_seen() -> None:
+    Waits([0.1, 0.2, 0.3]).check(worst=0.3, p50=0.2)
+    for waits in (Waits([0.1] * 3, ["503"]), Waits([0.1]), Waits([0.1, 0.1, 1.1]), Waits([0.1, 0.6, 0.7])):
+        with pytest.raises(AssertionError):
+            waits.check(worst=1.0, p50=0.5)
+
+
+@pytest.mark.proof
+def test_what_a_server_and_its_decoders_take_is_measured(server: Server, honest: Honest) -> None:
+    with honest.beside(pause=0.01, uploaders=2) as waits, budget(server.pid) as cost:
+        time.sleep(2)
+    waits.check(worst=1.0)
+    assert 0 < cost.cpu < 8 and 2 <= cost.wall < 8 and 0 <= cost.memory < 256 * MIB
+
+
+@pytest.mark.proof
+def test_what_one_decoder_takes_is_measured(tmp_path: Path) -> None:
+    cost = decoding(tmp_path, samples.mp4(3))
+    assert cost.verdict == "mp4"
+    assert cost.cpu > 0 and cost.wall > 0 and cost.memory > 10 * MIB
