@@ -24,7 +24,7 @@ from bench.rows import ROWS
 from bench.servers import BenchmarkError, Server
 
 CACHE = Path(__file__).parent / ".cache"
-RECORDS = Path(__file__).parents[1] / "docs/reference/benchmarks.jsonl"
+RECORDS = Path(__file__).parents[1] / "proof/records/benchmarks.jsonl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--film", type=int, default=500, help="megabytes of the film of P6 and P9")
     parser.add_argument("--against", metavar="COMMIT", default="", help="measure this commit too, in the same rounds")
     parser.add_argument("--peers", action="store_true", help="install the peers and measure them too")
-    parser.add_argument("--record", action="store_true", help="add the results to docs/reference/benchmarks.jsonl")
+    parser.add_argument("--record", action="store_true", help="add the results to proof/records/benchmarks.jsonl")
     parser.add_argument("--cache", type=Path, default=CACHE, help="what is installed, filled and stored")
     return parser.parse_args(words)
 

@@ -1,8 +1,9 @@
-"""Writes the reference pages that come from the code: `make docs`. A test fails when one is out of date."""
+"""Write the reference pages that come from the code: `make docs`. A test fails if one is out of date."""
 
 import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,27 +12,35 @@ import msgspec
 import typer
 
 from bench import page as benchmarks
+from bench.picture import picture
 from bench.scale.__main__ import RECORDS as SCALE
 from tests.mutation import page as mutation
+from uponce.adapters.media.formats import FORMATS
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
+from uponce.core.media_types import MEDIA_TYPES
 from uponce.core.parameters import OF_DESTROY, SUPPORTED, UNSUPPORTED
 from uponce.core.policy import Limits
 from uponce.web.errors import STATUS
 
-HERE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "proof/records"
 NOTICE = "<!-- Made by `make docs` from the code. -->\n\n"
 
 
 def settings_page() -> str:
-    rows = [*_setting_rows(), *_limit_rows()]
     return (
         "# Settings\n\n"
         + NOTICE
-        + "Every setting is an environment variable, or the lower-case name without `UPONCE_` in a TOML file named by\n"
-        "`UPONCE_CONFIG`. The command line wins over the environment, the environment over the file. A name that does\n"
-        "not stand here is refused at start-up: a misspelt limit would be no limit.\n\n"
-        + _table(("variable", "default", "meaning"), rows)
+        + _prose(
+            """
+            Every setting is an environment variable. `UPONCE_CONFIG` can name a TOML file; its names are the same, in
+            lower case and without `UPONCE_`. The command line overrides the environment. The environment overrides
+            the file. uponce refuses to start with a name that is not in this table. A misspelt limit would be no
+            limit.
+            """
+        )
+        + _table(("variable", "default", "meaning"), [*_setting_rows(), *_limit_rows()])
     )
 
 
@@ -53,10 +62,15 @@ def errors_page() -> str:
     return (
         "# Errors\n\n"
         + NOTICE
-        + 'Every refusal is `{"error": {"message": "…", "code": "…"}}` with the headers `X-Cld-Error` (the\n'
-        "message) and `X-Request-Id`. The code is for programs and does not change; the message is for people.\n"
-        "Whatever a person has to read comes with 400, 401 or 404, since SDKs hide the bodies of other statuses.\n"
-        "A 503 or 507 never spends a signature, and says in `Retry-After` when to try again.\n\n"
+        + _prose(
+            """
+            Every refusal is `{"error": {"message": "…", "code": "…"}}`. Two headers come with it: `X-Cld-Error`
+            repeats the message, and `X-Request-Id` names the request in the server's log. Programs compare the code,
+            which does not change. The message is for people. Messages for people come with status 400, 401 or 404,
+            because SDKs hide the bodies of other statuses. A 503 or 507 never spends a signature. Its `Retry-After`
+            says when to try again.
+            """
+        )
         + _table(("code", "status", "meaning"), rows)
     )
 
@@ -65,16 +79,51 @@ def parameters_page() -> str:
     return (
         "# Signed parameters\n\n"
         + NOTICE
-        + "In uploads. All but `file`, `api_key`, `signature`, `cloud_name` and `resource_type` are signed:\n\n"
-        + ", ".join(f"`{name}`" for name in SUPPORTED)
-        + ".\n\n`stream`, which npm's `upload_stream` sends with presigned options, is not signed and does nothing.\n\n"
-        + "In deletions: "
-        + ", ".join(f"`{name}`" for name in OF_DESTROY)
-        + ". With `invalidate` nothing happens: there is no CDN of ours whose copies could be invalidated.\n\n"
-        + "Known to Cloudinary and refused by name for now, in uploads:\n\n"
-        + ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
-        + ".\n\nAny other name is refused as unknown. Nothing is ignored silently.\n"
+        + _prose("Sign every parameter except `file`, `api_key`, `signature`, `cloud_name` and `resource_type`.")
+        + "## Uploads\n\n"
+        + _names(SUPPORTED)
+        + _prose("`stream` is not signed and does nothing. npm's `upload_stream` sends it with presigned options.")
+        + "## Deletions\n\n"
+        + _names(OF_DESTROY)
+        + _prose("`invalidate` does nothing: uponce has no CDN with copies to invalidate.")
+        + "## Refused by name\n\n"
+        + _prose("Cloudinary knows these parameters of uploads. uponce does not support them and refuses them by name:")
+        + _names(sorted(UNSUPPORTED))
+        + _prose("uponce refuses any other name as unknown. uponce never ignores a parameter silently.").rstrip("\n")
+        + "\n"
     )
+
+
+def formats_page() -> str:
+    rows = ((f"`{name}`", f"`{form.kind}`", f"`{MEDIA_TYPES[name]}`") for name, form in FORMATS.items())
+    return (
+        "# Accepted formats\n\n"
+        + NOTICE
+        + _prose(
+            """
+            uponce reads the first bytes of a file to find its format. The name of the file decides nothing. A file
+            that is sent as `image` or `video` must have a format of this table. A file that is sent as `auto` becomes
+            an image or a video if its format is in this table, and a raw file otherwise. A file that is sent as `raw`
+            may have any bytes; uponce delivers it as a download.
+            """
+        )
+        + _prose(
+            """
+            Sound files have the resource type `video`, as with Cloudinary. `allowed_formats` takes names of the first
+            column, separated by commas. The maximum sizes are [settings](settings.md).
+            """
+        )
+        + _table(("format", "resource type", "delivered as"), rows)
+    )
+
+
+def _prose(text: str) -> str:
+    """Return a paragraph in lines of at most 118 characters, and an empty line."""
+    return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n\n"
+
+
+def _names(names: Iterable[str]) -> str:
+    return _prose(", ".join(f"`{name}`" for name in names) + ".")
 
 
 def commands_page() -> str:
@@ -104,39 +153,39 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-CAMPAIGNS = HERE / "campaigns.jsonl"
 MUTANTS = """# Mutants
 
-The code that signs, judges and spends is changed in one place at a time, and its tests have to notice: `make mutants`,
-in about an hour. Those that survive stand below with the reason why that is no gap; a run fails when one has no reason,
-or a reason no survivor.
+`make mutants` changes the code that signs, judges and spends in one place at a time. A test must fail for each change.
+A run takes about an hour. The changes that survived are listed below, each with the reason why it is no gap.
+A run fails if a survivor has no reason, or a reason has no survivor.
 """
-# Counts that do not add up over runs: of these the largest is told.
+# Counts that do not add up over runs: the page shows the largest one.
 _MEASURES = ("worst ", "known ")
 
 
-def guarantees_page() -> str:
-    records = [json.loads(line) for line in CAMPAIGNS.read_text().splitlines()] if CAMPAIGNS.exists() else []
-    return _with_part("guarantees.md", "campaigns", campaigns_section(records))
+def campaigns_page() -> str:
+    path = RECORDS / "campaigns.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return _with_part("campaigns", campaigns_section(records))
 
 
 def benchmarks_page() -> str:
-    return _with_part("benchmarks.md", "benchmarks", benchmarks.tables(benchmarks.recorded()))
+    return _with_part("benchmarks", benchmarks.sections(benchmarks.recorded()))
 
 
 def scale_page() -> str:
-    return _with_part("scale.md", "scale", benchmarks.sections(benchmarks.recorded(SCALE), "###"))
+    return _with_part("scale", benchmarks.sections(benchmarks.recorded(SCALE)))
 
 
 def mutants_page() -> str:
     return f"{NOTICE}{MUTANTS}\n{mutation.tables(mutation.recorded())}"
 
 
-def _with_part(page: str, records: str, part: str) -> str:
-    """The page as it stands, with what is between its two marks made anew."""
+def _with_part(records: str, part: str) -> str:
+    """Return the page of these records, with a new part between its two marks."""
     begin = f"<!-- {records.capitalize()}: made by `make docs` from {records}.jsonl. -->\n"
     end = f"<!-- End of the {records}. -->\n"
-    before, _, rest = (HERE / page).read_text().partition(begin)
+    before, _, rest = (RECORDS / f"{records}.md").read_text().partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n{part}\n{end}{after}"
 
@@ -180,21 +229,22 @@ def _machine(facts: Mapping[str, Any]) -> str:
 
 
 PAGES = {
-    "settings.md": settings_page,
-    "errors.md": errors_page,
-    "parameters.md": parameters_page,
-    "commands.md": commands_page,
-    "guarantees.md": guarantees_page,
-    "mutants.md": mutants_page,
-    "benchmarks.md": benchmarks_page,
-    "scale.md": scale_page,
-    "benchmarks.svg": lambda: benchmarks.chart(benchmarks.recorded()),
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/parameters.md": parameters_page,
+    "docs/reference/commands.md": commands_page,
+    "docs/reference/formats.md": formats_page,
+    "docs/reference/benchmarks.svg": lambda: picture(benchmarks.recorded()),
+    "proof/records/campaigns.md": campaigns_page,
+    "proof/records/mutants.md": mutants_page,
+    "proof/records/benchmarks.md": benchmarks_page,
+    "proof/records/scale.md": scale_page,
 }
 
 
 def main() -> int:
     for name, make in PAGES.items():
-        (HERE / name).write_text(make())
+        (ROOT / name).write_text(make())
     return 0
 
 

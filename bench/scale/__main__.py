@@ -28,7 +28,7 @@ from bench.servers import BenchmarkError
 from tests.postgres import Postgres
 
 CACHE = Path(__file__).parents[1] / ".cache"
-RECORDS = Path(__file__).parents[2] / "docs/reference/scale.jsonl"
+RECORDS = Path(__file__).parents[2] / "proof/records/scale.jsonl"
 _KNOWN = 1000
 _FEW_ROWS = 1000  # "empty" is that much, so that a page of the list has something to show
 _EMPTY, _FILLED, _SWEEP = "empty", "filled", ", during a sweep"
@@ -58,7 +58,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fill", type=int, default=100_000, help="rows of ledger, catalog and audit")
     parser.add_argument("--rounds", type=int, default=3, help="four at most: the ledger is as long")
     parser.add_argument("--seconds", type=float, default=2, help="of uploads in each round")
-    parser.add_argument("--record", action="store_true", help="add the results to docs/reference/scale.jsonl")
+    parser.add_argument("--record", action="store_true", help="add the results to proof/records/scale.jsonl")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the databases lie meanwhile")
     return parser.parse_args(words)
 

@@ -12,7 +12,8 @@ import pytest
 
 from bench.__main__ import main
 from bench.measure import Sample, Traffic, send
-from bench.page import chart, tables
+from bench.page import recorded, sections
+from bench.picture import BARS, TILES, picture
 from bench.requests import get, uploads
 from bench.result import CaseResult, Result, compared, judged
 from bench.row import Case, Claim, Row, Setup, Version
@@ -142,14 +143,22 @@ def test_the_page_says_what_was_met_and_what_was_missed() -> None:
     claims = judged(row(Claim("met", BEST, BUSBOY, at_least=1.5), Claim("missed", BEST, BUSBOY, at_least=3)), CASES)
     result = Result("P1", "A <title>", "2026-01-01", "abc1234", True, "make", {"cores": "2"}, {}, CASES, claims)
 
-    page, picture = tables([result]), chart([result])
+    page = sections([result])
 
     assert "| met | uponce, 1 worker / busboy, durable | 1.75 (1.5 to 2) | ≥ 1.5 | met |" in page
     assert "| 1.75 (1.5 to 2) | ≥ 3 | missed |" in page
     assert "`abc1234` + changes, 2 rounds, `make`" in page
-    assert ElementTree.fromstring(picture).tag.endswith("svg")
-    assert ElementTree.fromstring(chart([])).tag.endswith("svg")
-    assert picture.count("<rect") == 2
+
+
+def test_the_picture_shows_every_figure_that_it_names() -> None:
+    """From the records of this repository: no tile and no bar is missing, and peers are drawn to one scale."""
+    drawn = picture(recorded())
+
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert drawn.count("<rect") == len(TILES) + sum(len(bars.cases) for bars in BARS)
+    assert "not measured" not in drawn
+    assert drawn.count('width="480"') == len(BARS)
+    assert ElementTree.fromstring(picture([])).tag.endswith("svg")
 
 
 def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:

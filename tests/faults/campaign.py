@@ -32,7 +32,7 @@ from tests.faults.report import Campaign, Report
 from uponce.adapters.database.sqlite.filesystem import file_system
 
 ROOT = Path(__file__).parents[2]
-RECORDS = ROOT / "docs/reference/campaigns.jsonl"
+RECORDS = ROOT / "proof/records/campaigns.jsonl"
 _PROGRESS_SECONDS = 10
 # What a change of would make figures of another program.
 _CODE = ("src", "tests", "pyproject.toml", "requirements.lock")
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", choices=[*names(), []], metavar="NAME", help=", ".join(names()))
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--record", action="store_true", help="add it to docs/reference/campaigns.jsonl")
+    parser.add_argument("--record", action="store_true", help="add it to proof/records/campaigns.jsonl")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1, 2**32) if options.seed is None else options.seed
     held = {name: attempt(name, options.seconds, seed, options.record) for name in options.names or names()}

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Change the code and see whether tests notice.")
     parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="write docs/reference/mutants.json")
+    parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
         tool.run(options.files, options.processes, Path(scratch))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RECORD = Path(__file__).parents[2] / "docs/reference/mutants.json"
+RECORD = Path(__file__).parents[2] / "proof/records/mutants.json"
 _KILLED = ("killed", "timeout")
 
 
