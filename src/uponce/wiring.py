@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
+from uponce.adapters.system import LOCKS
 from uponce.app.ports import Metrics, NoMetrics
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
@@ -54,6 +56,7 @@ def build(settings: Settings, metrics: Metrics | None = None) -> Backend:
 
     clock, ids = SystemClock(), RandomIds()
     blobs = blob_store(settings)
+    _check_locks(settings)
     decoders = DecoderPool(
         settings.limits,
         [str(blobs.staging)],
@@ -170,6 +173,15 @@ def blob_store(settings: Settings) -> "LocalBlobStore | ObjectBlobStore":
                 f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
                 "gs://bucket/prefix or az://container/prefix."
             )
+
+
+def _check_locks(settings: Settings) -> None:
+    """SettingRefused when several processes would write one folder, and the system has no locks between them."""
+    if settings.workers > 1 and settings.storage_url.startswith("file:") and not LOCKS.across_processes:
+        raise SettingRefused(
+            f"UPONCE_WORKERS is {settings.workers}, and this system ({sys.platform}) has no file locks that several "
+            "processes could share. Set UPONCE_WORKERS=1, or run uponce on Linux."
+        )
 
 
 def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "Presigner | None":

@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from uponce.adapters.blobs import local
-from uponce.adapters.blobs.files import sync_folder
+from uponce.adapters.system import sync_folder
 from uponce.app.ports import Stage
 from uponce.core.errors import UponceError
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from uponce.adapters.system import sync_file, sync_folder
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -82,12 +83,12 @@ def _create(path: Path) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         with suppress(FileExistsError):  # another process was faster: its key counts
             path.hardlink_to(draft)
     finally:
         draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _load(path: Path) -> bytes:
@@ -102,11 +103,3 @@ def _load(path: Path) -> bytes:
             "secrets in the database cannot be read."
         )
     return key
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,11 +2,13 @@
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import typer
 
+from uponce.adapters.system import LINUX, LOCKS
 from uponce.adapters.versions import versions
 from uponce.app.check import check_clock, check_frozen, check_ready, check_storage
 from uponce.cli.options import print_json
@@ -43,6 +45,7 @@ def examine(data: str | None) -> Iterator[Finding]:
     try:
         settings = load(data=data)
         yield Finding("settings", "ok", "readable")
+        yield _system()
         yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
         with opened(settings) as backend:
             yield Finding("database", "ok", backend.database.describe())
@@ -50,6 +53,16 @@ def examine(data: str | None) -> Iterator[Finding]:
             yield from asyncio.run(_running_parts(backend))
     except UponceError as error:
         yield Finding("start", "broken", error.message)
+
+
+def _system() -> Finding:
+    if LINUX and LOCKS.across_processes:
+        return Finding("system", "ok", "Linux")
+    return Finding(
+        "system",
+        "warning",
+        f"{sys.platform}: good for development, one server process on one folder. Run uponce on Linux in production.",
+    )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

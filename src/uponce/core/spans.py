@@ -15,6 +15,10 @@ class Span:
     def size(self) -> int:
         return self.end - self.start
 
+    def meets(self, other: "Span") -> bool:
+        """Return whether both have a byte in common. An empty span counts as its first byte."""
+        return self.start < max(other.end, other.start + 1) and other.start < max(self.end, self.start + 1)
+
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
     """The same bytes in ascending spans that neither overlap nor touch."""

@@ -36,7 +36,7 @@ class Claims:
 
     def hold(self, key: str, span: Span = WHOLE) -> Claim:
         """ChunkInProgress when somebody has a part of it."""
-        if any(other.key == key and _meet(span, other.span) for other in self.held):
+        if any(other.key == key and span.meets(other.span) for other in self.held):
             raise in_progress()
         claim = Claim(self, key, span)
         self.held.add(claim)
@@ -51,9 +51,4 @@ class Claims:
             self._asked.remove((key, span))
 
     def is_asked(self, key: str, span: Span) -> bool:
-        return any(of == key and _meet(span, asked) for of, asked in self._asked)
-
-
-def _meet(one: Span, other: Span) -> bool:
-    """Whether they have a byte in common; an empty one has its first."""
-    return one.start < max(other.end, other.start + 1) and other.start < max(one.end, one.start + 1)
+        return any(of == key and span.meets(asked) for of, asked in self._asked)

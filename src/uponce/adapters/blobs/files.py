@@ -1,6 +1,5 @@
 """Files on a local disk, as the blob stores use them. All of it blocks but for OpenFile."""
 
-import ctypes
 import errno
 import os
 import re
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from uponce.adapters.system import sync_folder
 from uponce.app.ports import StoredBlob
 from uponce.core.errors import StorageFull, StorageUnavailable
 
@@ -22,10 +22,6 @@ BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 256 * 1024
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _RETRY_SECONDS = 5
-
-_SYNC_FILE_RANGE_WRITE = 2
-_WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
 class Threads(Protocol):
@@ -107,16 +103,6 @@ def write_all(descriptor: int, blocks: list[bytes]) -> None:
             left[0] = left[0][written:]
 
 
-def start_writeback(descriptor: int) -> None:
-    """Have the kernel begin to write what is dirty, and return: the fsync at the end then has little to wait for.
-
-    A hint: whether it could be done does not matter. (`posix_fadvise` would start it too, and drop the pages, which the
-    first readers want.)
-    """
-    if _sync_file_range is not None:
-        _sync_file_range(descriptor, _WHOLE, _WHOLE, _SYNC_FILE_RANGE_WRITE)
-
-
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
     """The bytes from `start` to `end`; OSError when the file has less."""
     while start < end:
@@ -145,11 +131,3 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True, mode=PRIVATE)
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,10 +20,10 @@ from uponce.adapters.blobs.files import (
     checked,
     make_folder,
     swept,
-    sync_folder,
 )
 from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
+from uponce.adapters.system import sync_file, sync_folder
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Digest
@@ -97,7 +97,7 @@ class LocalBlobStore(StagingStore):
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         target = self.path_of(key)
         # The order is the guarantee: bytes on disk before a name shows them, the name before the commit.
-        os.fsync(descriptor)
+        sync_file(descriptor)
         try:
             path.rename(target)
         except FileNotFoundError as error:

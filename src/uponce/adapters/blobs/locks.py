@@ -1,21 +1,19 @@
-"""Who may write which bytes of a file: locks of the kernel, between requests and between server processes.
+"""Locks on bytes of a staged file, between requests and between server processes.
 
-They are open file description locks, gone when the file is closed or its process dies. Who waits for a span holds a
-shared lock on the same bytes moved far beyond the end of any file; there the holder looks from time to time.
+A request that waits for a span holds a shared lock on the same bytes, moved far beyond the end of any file. The holder
+of the span looks there from time to time.
 """
 
 import errno
-import fcntl
 import os
-import struct
 
 from uponce.adapters.blobs.gathering import Yard
+from uponce.adapters.system import LOCKS
 from uponce.core.errors import ChunkInProgress, StorageUnavailable
 from uponce.core.spans import Span
 
-_WANTED = 2**62  # where the locks of those who wait begin
+_WANTED = 2**62  # where the locks of waiting requests begin
 WHOLE = Span(0, _WANTED - 1)
-_FLOCK = "hhqqi"
 _RETRY_SECONDS = 2
 
 
@@ -34,6 +32,7 @@ class Hold:
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            LOCKS.release(descriptor)
             os.close(descriptor)
 
     def __del__(self) -> None:
@@ -44,11 +43,9 @@ def hold(store: Yard, key: str, span: Span) -> Hold:
     """In a thread. Lock a span; StorageUnavailable when there is no such file."""
     while True:
         hold = _open(store, key)
-        try:
-            fcntl.fcntl(hold.number(), fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, span))
-        except (BlockingIOError, PermissionError):
+        if not LOCKS.lock(hold.number(), span):
             hold.close()
-            raise in_progress() from None
+            raise in_progress()
         if os.fstat(hold.number()).st_nlink:
             return hold
         hold.close()  # deleted between the opening and the locking
@@ -65,7 +62,7 @@ def in_progress() -> ChunkInProgress:
 def ask_for(store: Yard, key: str, span: Span) -> Hold:
     """In a thread. As long as it is open, who holds a part of the span is told that it is wanted."""
     hold = _open(store, key)
-    fcntl.fcntl(hold.number(), fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, _wanted(span)))
+    LOCKS.lock(hold.number(), _wanted(span), shared=True)
     return hold
 
 
@@ -80,16 +77,10 @@ def _open(store: Yard, key: str) -> Hold:
     return Hold(descriptor)
 
 
-def _lock(kind: int, span: Span) -> bytes:
-    """A `struct flock`. A length of 0 would be all to the end, so an empty span has its first byte."""
-    return struct.pack(_FLOCK, kind, os.SEEK_SET, span.start, span.size or 1, 0)
-
-
 def _wanted(span: Span) -> Span:
     return Span(span.start + _WANTED, span.end + _WANTED)
 
 
 def is_wanted(hold: Hold, span: Span) -> bool:
-    """Whether somebody asks for a part of the span."""
-    found = fcntl.fcntl(hold.number(), fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, _wanted(span)))
-    return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+    """Return whether another request asks for a part of the span."""
+    return LOCKS.locked(hold.number(), _wanted(span))

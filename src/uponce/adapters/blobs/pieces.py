@@ -10,10 +10,11 @@ from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, start_writeback, sync_folder
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of
 from uponce.adapters.blobs.gathering import GatheringPiece, Yard
 from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
+from uponce.adapters.system import start_writeback, sync_data, sync_folder
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.media_types import BINARY
 from uponce.core.series import StoredPart
@@ -93,7 +94,7 @@ class FilePiece(GatheringPiece):
 
     def _sync(self) -> None:
         with self._lock:
-            os.fdatasync(self._hold.number())
+            sync_data(self._hold.number())
 
     def _flush(self, blocks: list[bytes]) -> None:
         with self._lock:

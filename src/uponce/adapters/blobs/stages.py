@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, OpenFile, start_writeback, write_all
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, OpenFile, write_all
 from uponce.adapters.blobs.gathering import Gathering, Yard
 from uponce.adapters.blobs.hashes import Hashes
+from uponce.adapters.system import start_writeback
 from uponce.core.errors import UponceError
 from uponce.core.media_types import BINARY
 from uponce.core.values import Digest

@@ -1,15 +1,14 @@
 """One decoder process as the server sees it: started without environment, files or terminal, asked line by line."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
 from typing import Any, TypeVar
 
 import msgspec
 
 from uponce.adapters.media.messages import Answer, Job, Ready, Setup
+from uponce.adapters.system import ChildHandle
 
 _WORKER = "uponce.adapters.media.worker"
 T = TypeVar("T", Ready, Answer)
@@ -30,7 +29,7 @@ class DecoderProcess:
         self._process = process
         # Signals go through a handle: a number may belong to another process by now, and asyncio's own way of
         # sending them reaps a dead process behind the back of its watcher.
-        self._handle: int | None = os.pidfd_open(process.pid)
+        self._handle = ChildHandle(process.pid)
         self.sandboxed = False
         self.jobs = 0
         # The pool's marks: another one was started in its place; that one is ready.
@@ -89,16 +88,12 @@ class DecoderProcess:
 
     def kill(self) -> None:
         """At once, whatever state it is in; repeating it is fine."""
-        with contextlib.suppress(ProcessLookupError):
-            if self._handle is not None:
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        self._handle.kill()
 
     async def close(self) -> None:
         """Killed and reaped, and its pipes closed."""
         self.kill()
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        self._handle.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._process.wait()

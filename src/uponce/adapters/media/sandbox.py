@@ -8,14 +8,15 @@ import ctypes
 import os
 import platform
 import resource
-import signal
 from collections.abc import Sequence
 from pathlib import Path
+
+from uponce.adapters.system import LINUX
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _MACHINES = frozenset({"x86_64", "aarch64"})
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_NO_NEW_PRIVS = 38
 _VERSION_FLAG = 1
 _RULE_PATH_BENEATH = 1
 _READ_FILE = 1 << 2
@@ -37,13 +38,6 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-def die_with(parent: int) -> None:
-    """The kernel kills this process when its parent ends; at once when that has happened already."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def limit_resources(memory_bytes: int) -> None:
     """A ceiling for memory; no core dumps, no file writes, no new processes or threads, few open files."""
     for what, limit in (
@@ -53,7 +47,11 @@ def limit_resources(memory_bytes: int) -> None:
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
     ):
-        resource.setrlimit(what, (limit, limit))
+        try:
+            resource.setrlimit(what, (limit, limit))
+        except (ValueError, OSError):
+            if LINUX:  # macOS refuses to limit the address space
+                raise
 
 
 def confine(roots: Sequence[str]) -> bool:
@@ -83,7 +81,7 @@ def confine(roots: Sequence[str]) -> bool:
 
 
 def _landlock_version() -> int:
-    if platform.machine() not in _MACHINES or len(list(Path("/proc/self/task").iterdir())) > 1:
+    if not LINUX or platform.machine() not in _MACHINES or len(list(Path("/proc/self/task").iterdir())) > 1:
         return 0
     return int(_LIBC.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG))
 

@@ -6,6 +6,7 @@ right it can do without, and then waits. It ends when its input does, or with it
 
 import contextlib
 import os
+import signal
 import sys
 from typing import IO, BinaryIO
 
@@ -14,8 +15,9 @@ import msgspec
 from uponce.adapters.media.formats import FORMATS, Format
 from uponce.adapters.media.images import block_other_loaders, inspect_image
 from uponce.adapters.media.messages import Answer, Job, Ready, Setup
-from uponce.adapters.media.sandbox import confine, die_with, limit_resources
+from uponce.adapters.media.sandbox import confine, limit_resources
 from uponce.adapters.media.videos import inspect_video
+from uponce.adapters.system import die_with
 from uponce.core.errors import FileRefused, InvalidMedia, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
@@ -25,7 +27,7 @@ _INSPECTORS = {ResourceType.IMAGE: inspect_image, ResourceType.VIDEO: inspect_vi
 
 def main() -> None:
     setup = msgspec.json.decode(sys.argv[1], type=Setup)
-    die_with(int(sys.argv[2]))
+    die_with(int(sys.argv[2]), signal.SIGKILL)
     block_other_loaders()
     _warm_up(setup.limits)
     jobs, answers = _take_pipes()

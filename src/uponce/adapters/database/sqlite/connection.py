@@ -12,6 +12,8 @@ _OLDEST = (3, 37, 0)  # STRICT tables
 _FULL = 2
 _SETTINGS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses acknowledged commits when the power fails
+    "PRAGMA fullfsync = ON",  # macOS: through the drive's cache; no effect elsewhere
+    "PRAGMA checkpoint_fullfsync = ON",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
 )

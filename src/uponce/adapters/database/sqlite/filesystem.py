@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from uponce.adapters.system import sync_folder
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 _RETRY_SECONDS = 5
@@ -75,23 +76,12 @@ def identity(path: Path) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def sync_folder(folder: Path) -> None:
-    with _descriptor(folder) as descriptor:
-        os.fsync(descriptor)
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time, on this machine. Ends with the process at the latest."""
-    with _descriptor(folder) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _descriptor(folder: Path) -> Iterator[int]:
+    """Hold the folder for one process of this machine at a time. The lock ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

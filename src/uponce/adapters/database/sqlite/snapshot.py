@@ -12,8 +12,9 @@ from pathlib import Path
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite import catalog, freezing
 from uponce.adapters.database.sqlite.database import thaw
-from uponce.adapters.database.sqlite.filesystem import make_private, sync_folder
+from uponce.adapters.database.sqlite.filesystem import make_private
 from uponce.adapters.database.sqlite.keys import KeyRing
+from uponce.adapters.system import sync_folder
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset, Digest
 

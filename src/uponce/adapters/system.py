@@ -1,0 +1,205 @@
+"""What depends on the operating system: each effect by Linux's own means, or by the best that others offer.
+
+Linux is the system for production. macOS and other Unix systems run uponce for development: no Landlock around the
+decoders, and file locks within one process only. `uponce doctor` shows what is missing.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from uponce.core.spans import Span
+
+LINUX = sys.platform == "linux"
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_M_TOP_PAD, _M_ARENA_MAX = -2, -8
+_SYNC_FILE_RANGE_WRITE = 2
+_WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
+_PARENT_LOOK_SECONDS = 1.0
+_FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
+
+
+def sync_file(descriptor: int) -> None:
+    """Make the file's bytes and size durable. On macOS fsync stops at the drive's cache; F_FULLFSYNC goes on."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_data(descriptor: int) -> None:
+    """Make the file's bytes durable, and of its facts what reading them needs."""
+    if hasattr(fcntl, "F_FULLFSYNC") or not hasattr(os, "fdatasync"):
+        sync_file(descriptor)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def start_writeback(descriptor: int) -> None:
+    """Ask the kernel to begin to write what is dirty, and return: the fsync at the end then has little to wait for.
+
+    A hint: whether it could be done does not matter. (`posix_fadvise` would start it too, and drop the pages, which the
+    first readers want.)
+    """
+    if hasattr(_LIBC, "sync_file_range"):
+        _LIBC.sync_file_range(descriptor, _WHOLE, _WHOLE, _SYNC_FILE_RANGE_WRITE)
+
+
+def keep_heap(pad_bytes: int, arenas: int) -> None:
+    """Have glibc keep so much free memory at the top of so many heaps. Other C libraries have no such settings."""
+    if hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(_M_TOP_PAD, pad_bytes)
+        _LIBC.mallopt(_M_ARENA_MAX, arenas)
+
+
+def die_with(parent: int, signal_: signal.Signals) -> None:
+    """Send this process the signal when its parent, of that number, ends; at once when the parent has ended already.
+
+    Without Linux's parent-death signal a thread looks every second.
+    """
+    if hasattr(_LIBC, "prctl"):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal_), 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal_)
+        return
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_LOOK_SECONDS)
+        os.kill(os.getpid(), signal_)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+class ChildHandle:
+    """Kills one child process. Where the kernel has process descriptors, never another process of the same number.
+
+    Raises ProcessLookupError when there is no such process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self._open = True
+
+    def kill(self) -> None:
+        """At once; does nothing when the process has ended, or after `close`."""
+        with suppress(ProcessLookupError):
+            if self._descriptor is not None:
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+            elif self._open:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._open = False
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class SpanLocks(Protocol):
+    """Locks on the bytes of open files. A lock ends with `release`, or with its process.
+
+    `across_processes` is False where only requests of one process see each other's locks.
+    """
+
+    across_processes: bool
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        """Lock the span of the file for this descriptor. False when another one holds a part of it."""
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        """Whether another descriptor holds a lock on a part of the span."""
+
+    def release(self, descriptor: int) -> None:
+        """Call it before the descriptor is closed."""
+
+
+class KernelLocks:
+    """Open file description locks (fcntl(2)), gone when the file is closed or its process dies."""
+
+    across_processes = True
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(kind, span))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, span))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+    def release(self, descriptor: int) -> None:
+        """The kernel does it when the file is closed."""
+
+
+class ProcessLocks:
+    """The same between the descriptors of one process, in a table.
+
+    POSIX's own locks are no way out: they belong to the process, and end when any descriptor of the file is closed.
+    """
+
+    across_processes = False
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._held: dict[int, list[tuple[tuple[int, int], Span, bool]]] = {}
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        file = _file(descriptor)
+        with self._gate:
+            if self._meets(descriptor, file, span, beside_shared=shared):
+                return False
+            self._held.setdefault(descriptor, []).append((file, span, shared))
+        return True
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        with self._gate:
+            return self._meets(descriptor, _file(descriptor), span, beside_shared=False)
+
+    def release(self, descriptor: int) -> None:
+        with self._gate:
+            self._held.pop(descriptor, None)
+
+    def _meets(self, descriptor: int, file: tuple[int, int], span: Span, *, beside_shared: bool) -> bool:
+        return any(
+            of == file and span.meets(held) and not (shared and beside_shared)
+            for other, locks in self._held.items()
+            if other != descriptor
+            for of, held, shared in locks
+        )
+
+
+def _flock(kind: int, span: Span) -> bytes:
+    """A `struct flock`. A length of 0 would be all to the end, so an empty span has its first byte."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, span.start, span.size or 1, 0)
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    facts = os.fstat(descriptor)
+    return facts.st_dev, facts.st_ino
+
+
+LOCKS: SpanLocks = KernelLocks() if hasattr(fcntl, "F_OFD_SETLK") else ProcessLocks()

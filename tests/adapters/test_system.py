@@ -1,0 +1,121 @@
+"""What depends on the operating system, by Linux's own means and by the ways out for other systems."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from uponce.adapters import system
+from uponce.adapters.system import ChildHandle, KernelLocks, ProcessLocks, SpanLocks
+from uponce.config import Settings
+from uponce.core.errors import SettingRefused
+from uponce.core.spans import Span
+from uponce.wiring import build
+
+
+@pytest.fixture(params=[KernelLocks, ProcessLocks])
+def locks(request: pytest.FixtureRequest) -> SpanLocks:
+    made: SpanLocks = request.param()
+    return made
+
+
+@pytest.fixture
+def descriptors(tmp_path: Path) -> Iterator[tuple[int, int, int]]:
+    """Two of one file, and one of another."""
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    with ExitStack() as stack:
+        files = [stack.enter_context((tmp_path / name).open("r+b")) for name in "aab"]
+        one, two, other = (file.fileno() for file in files)
+        yield one, two, other
+
+
+def test_a_lock_keeps_other_descriptors_out(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+    one, two, other = descriptors
+    assert locks.lock(one, Span(10, 20))
+    assert not locks.lock(two, Span(19, 30))
+    assert locks.lock(two, Span(20, 30)), "bytes beside it are free"
+    assert locks.lock(other, Span(10, 20)), "another file is free"
+    assert locks.locked(two, Span(0, 11))
+    assert not locks.locked(two, Span(0, 10))
+    assert not locks.locked(one, Span(10, 20)), "its own lock does not count"
+
+
+def test_an_empty_span_locks_its_first_byte(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+    one, two, _ = descriptors
+    assert locks.lock(one, Span(5, 5))
+    assert not locks.lock(two, Span(0, 6))
+    assert locks.lock(two, Span(6, 7))
+
+
+def test_shared_locks_meet_and_exclude_others(locks: SpanLocks, descriptors: tuple[int, int, int]) -> None:
+    one, two, _ = descriptors
+    assert locks.lock(one, Span(0, 9), shared=True)
+    assert locks.lock(two, Span(0, 9), shared=True)
+    assert locks.locked(two, Span(0, 9))
+    locks.release(one)
+    locks.release(two)
+
+
+def test_a_lock_ends_with_its_descriptor(locks: SpanLocks, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    one, two = (os.open(tmp_path / "a", os.O_RDWR) for _ in range(2))
+    assert locks.lock(one, Span(0, 9))
+    locks.release(one)
+    os.close(one)
+    assert locks.lock(two, Span(0, 9))
+    os.close(two)
+
+
+@pytest.mark.parametrize("with_descriptors", [True, False])
+def test_a_child_is_killed_once_and_for_all(monkeypatch: pytest.MonkeyPatch, with_descriptors: bool) -> None:
+    if not with_descriptors:
+        monkeypatch.delattr(os, "pidfd_open")
+    with subprocess.Popen(["sleep", "60"]) as child:
+        handle = ChildHandle(child.pid)
+        handle.kill()
+        assert child.wait(10) == -signal.SIGKILL
+        handle.kill()
+        handle.close()
+        handle.kill()
+
+
+def test_a_process_ends_with_its_parent_without_a_signal_of_the_kernel(tmp_path: Path) -> None:
+    orphan = (
+        "import os, signal, sys, time\n"
+        "from uponce.adapters import system\n"
+        "system._LIBC, system._PARENT_LOOK_SECONDS = None, 0.01\n"
+        "system.die_with(int(sys.argv[1]), signal.SIGKILL)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)\n"
+        "assert child.stdout.readline() == b'ready\\n'\n"
+    )
+    # The pipe of the parent's output is also its child's: it ends when both have ended.
+    subprocess.run([sys.executable, "-c", parent, orphan], stderr=subprocess.PIPE, timeout=30, check=True)
+
+
+def test_a_file_is_synced_through_the_cache_of_the_drive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda descriptor, command: asked.append(command))
+    with (tmp_path / "a").open("wb") as file:
+        system.sync_file(file.fileno())
+        system.sync_data(file.fileno())
+    system.sync_folder(tmp_path)
+    assert asked == [51, 51, 51]
+
+
+def test_several_workers_need_locks_between_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("uponce.wiring.LOCKS", ProcessLocks())
+    with pytest.raises(SettingRefused, match="UPONCE_WORKERS is 2"):
+        build(Settings(data=str(tmp_path), workers=2))

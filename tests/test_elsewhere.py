@@ -1,0 +1,51 @@
+"""The core of the suite on a system that has nothing of Linux alone: macOS, as far as it can be played here."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORE = (
+    "tests/adapters/database/sqlite/test_file.py",
+    "tests/adapters/media/test_facts.py",
+    "tests/adapters/test_secretbox.py",
+    "tests/app/test_attempts.py",
+    "tests/app/test_series.py",
+    "tests/contract/test_blob_pieces.py",
+    "tests/contract/test_blobs.py",
+    "tests/e2e/test_curl.py",
+)
+# Other databases and stores are other programs. The last one watches a call that only Linux has.
+LEFT_OUT = ("postgres", "s3", "azure", "before_they_are_recorded")
+
+
+def test_uploads_work_without_what_only_linux_has() -> None:
+    """Stores, series, decoders, and a real server with its command line."""
+    chosen = " and ".join(f"not {word}" for word in LEFT_OUT)
+    run = subprocess.run(
+        [sys.executable, "tests/elsewhere.py", "-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE, "-k", chosen],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:]
+    passed = re.search(r"([0-9]+) passed", run.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 100
+
+
+def test_it_really_takes_away_what_only_linux_has() -> None:
+    code = (
+        "import fcntl, os\n"
+        "from uponce.adapters import system\n"
+        "from uponce.adapters.media import sandbox\n"
+        "print(system.LINUX, system.LOCKS.across_processes, hasattr(os, 'fdatasync'), hasattr(system._LIBC, 'prctl'),"
+        " sandbox.confine(['/']))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "tests/elsewhere.py", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == ["False"] * 5, run.stderr
