@@ -18,8 +18,9 @@ from tests.mutation import page as mutation
 from uponce.adapters.media.formats import FORMATS
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
+from uponce.core.canonical import SDK_OPTIONS
 from uponce.core.media_types import MEDIA_TYPES
-from uponce.core.parameters import OF_DESTROY, SUPPORTED, UNSUPPORTED
+from uponce.core.parameters import HARMLESS, OF_DESTROY, SUPPORTED, SWITCHES, UNSUPPORTED
 from uponce.core.policy import Limits
 from uponce.web.errors import STATUS
 
@@ -81,15 +82,26 @@ def parameters_page() -> str:
         + NOTICE
         + _prose("Sign every parameter except `file`, `api_key`, `signature`, `cloud_name` and `resource_type`.")
         + "## Uploads\n\n"
-        + _names(SUPPORTED)
-        + _prose("`stream` is not signed and does nothing. npm's `upload_stream` sends it with presigned options.")
+        + _names(name for name in SUPPORTED if name not in (*HARMLESS, *SWITCHES))
+        + "## Accepted without effect\n\n"
+        + _prose("uponce has nothing that these parameters would change. Of `access_mode` only `public` is accepted.")
+        + _names(HARMLESS)
+        + _prose("These switch on features that uponce does not have. uponce accepts them switched off (`0`, `false`).")
+        + _names(sorted(SWITCHES))
+        + _prose("SDKs send these of their options as fields. They are not signed and do nothing.")
+        + _names(sorted(SDK_OPTIONS))
         + "## Deletions\n\n"
         + _names(OF_DESTROY)
         + _prose("`invalidate` does nothing: uponce has no CDN with copies to invalidate.")
         + "## Refused by name\n\n"
         + _prose("Cloudinary knows these parameters of uploads. uponce does not support them and refuses them by name:")
         + _names(sorted(UNSUPPORTED))
-        + _prose("uponce refuses any other name as unknown. uponce never ignores a parameter silently.").rstrip("\n")
+        + _prose(
+            """
+            uponce refuses any other name as unknown, also with an empty value. A known parameter with an empty value
+            counts as not sent.
+            """
+        ).rstrip("\n")
         + "\n"
     )
 

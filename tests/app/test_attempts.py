@@ -9,7 +9,7 @@ import pytest
 
 from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, live_attempts, outcome, send, stream
-from tests.asgi import FORM, call, parts_of
+from tests.asgi import END, FORM, call, part, parts_of
 from tests.world import PNG, World, assert_refused
 from uponce.app.intake import Event
 from uponce.core.errors import ServerBusy, SignatureInUse
@@ -144,6 +144,21 @@ def test_an_unverified_file_has_a_smaller_limit(world: World) -> None:
     with world.untouched():
         assert asyncio.run(outcome(world, form(fields, file_first=True))) == "file_too_large"
     assert attempt(world, fields) == "ok"
+
+
+def test_a_file_that_is_too_large_only_because_it_came_first_names_the_cure(world: World) -> None:
+    world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
+    answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END)
+    message = answer.json["error"]["message"]
+    assert message.startswith(f"File size too large. Got {len(PNG)}. Maximum is {len(PNG) - 1}. ")
+    assert "Send the fields before the file" in message
+
+
+def test_a_file_that_is_too_large_in_any_order_does_not_name_that_cure(world: World) -> None:
+    limit = len(PNG) - 1
+    world.swap(limits=Limits(max_image_bytes=limit))
+    answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END, kind="image")
+    assert answer.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is {limit}."
 
 
 def test_a_wrong_signature_before_a_large_file_is_told_as_such(world: World) -> None:

@@ -160,7 +160,7 @@ def test_a5_excluded_names_must_agree_with_the_url(name: str) -> None:
     """Not signed, and still nothing that could say one thing and do another."""
     right = {"cloud_name": "demo", "resource_type": "image"}
     check_route(right, "demo", ResourceType.IMAGE)
-    with pytest.raises(InvalidParameter, match=f"Parameter {name} must be {right[name]}, as in the URL"):
+    with pytest.raises(InvalidParameter, match=f"Parameter {name} is 'other', but the URL says {right[name]}"):
         check_route({**right, name: "other"}, "demo", ResourceType.IMAGE)
 
 

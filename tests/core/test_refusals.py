@@ -25,14 +25,14 @@ def test_a_spent_grant_is_refused_with_its_time_and_the_cure(uses: int, of_row: 
     refusal = refusal_of(_record(uses, of_row), of_request)
     assert isinstance(refusal, SignatureUsed)
     assert "was already used by an upload that completed at 2024-04-11 13:23:38 +0000" in refusal.message
-    assert "sign a nonce" in refusal.message
+    assert "sign a different nonce for each file" in refusal.message
 
 
 @pytest.mark.parametrize("uses", [0, 1])
 def test_revoked_comes_first(uses: int) -> None:
     refusal = refusal_of(_record(uses, revoked_at=TIME), 1)
     assert isinstance(refusal, SignatureRevoked)
-    assert refusal.message == "This signature was revoked at 2024-04-11 13:23:38 +0000. Ask for a new one."
+    assert refusal.message == "This signature was revoked at 2024-04-11 13:23:38 +0000. Ask for a new signature."
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_the_last_chunk_alone_may_be_small() -> None:
     check_size(Chunk(Span(0, 100), None), 1000, LIMITS)
     check_size(Chunk(Span(950, 1000), 1000), 1000, LIMITS)
     for small in (Chunk(Span(0, 99), None), Chunk(Span(0, 99), 1000)):
-        with pytest.raises(ChunkTooSmall, match="99 bytes, 100 are the least"):
+        with pytest.raises(ChunkTooSmall, match=r"at least 100 bytes\. This part has 99"):
             check_size(small, 1000, LIMITS)
 
 
@@ -149,3 +149,9 @@ def test_the_parts_of_a_shared_series_are_what_is_missing(
     with pytest.raises(ChunkInProgress, match="meanwhile") as caught:
         check_parts(series, Span(0, 30), parts)
     assert caught.value.retry_after
+
+
+def test_the_default_limit_has_the_words_that_sdks_compare() -> None:
+    with pytest.raises(ChunkTooSmall) as caught:
+        check_size(Chunk(Span(0, 1000), None), 10**9, Limits())
+    assert str(caught.value) == "All parts except EOF-chunk must be larger than 5mb"

@@ -185,7 +185,7 @@ _ON_POSTGRES: Sequence[_Row] = [
 ]
 
 _ON_CORE: Sequence[_Row] = [
-    ("an unsigned folder", "core/canonical.py", '"signature", "stream"', '"signature", "folder"'),
+    ("an unsigned folder", "core/canonical.py", '"api_key", "signature"}', '"api_key", "signature", "folder"}'),
     ("a timestamp of 14 digits", "core/freshness.py", "[0-9]{0,12}", "[0-9]{0,13}"),
     ("a timestamp with leading zeros", "core/freshness.py", "0|[1-9][0-9]{0,12}", "[0-9]{1,13}"),
     ("milliseconds are seconds", "core/freshness.py", "10**12", "10**13"),

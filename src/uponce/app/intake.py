@@ -12,8 +12,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Stage
 from uponce.app.services import Services
-from uponce.core.canonical import collect
-from uponce.core.errors import DuplicateParameter, InvalidSignature, LateParameter, MissingParameter
+from uponce.core.errors import DuplicateParameter, FileTooLarge, InvalidSignature, LateParameter, MissingParameter
+from uponce.core.parameters import UploadSpec, collect_known
 from uponce.core.policy import refuse_size
 from uponce.core.values import Caller, ResourceType
 
@@ -97,7 +97,7 @@ class Arrival(ABC, Generic[S]):
     async def complete(self) -> Verified:
         """All has arrived. The grant is verified, if that could not be done before the file."""
         if self.verified is None:
-            await self._authorise(collect(self._fields))
+            await self._authorise(collect_known(self._fields))
         if self.verified is None or self.stage is None:
             raise MissingParameter("Missing required parameter - file")
         return self.verified
@@ -121,7 +121,7 @@ class Arrival(ABC, Generic[S]):
         if self.stage is not None:
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename = filename
-        params = collect(self._fields)
+        params = collect_known(self._fields)
         if all(name in params for name in CREDENTIALS):
             try:
                 await self._authorise(params)
@@ -146,8 +146,21 @@ class Arrival(ABC, Generic[S]):
             raise MissingParameter("Missing required parameter - file")
         if self._doubt is not None and self.stage.size + len(data) > self._limit:
             raise self._doubt
-        refuse_size(self.stage.size + len(data), self._limit)
+        try:
+            refuse_size(self.stage.size + len(data), self._limit)
+        except FileTooLarge as refusal:
+            raise self._explained(refusal) from None
         await self.stage.write(data)
+
+    def _explained(self, refusal: FileTooLarge) -> FileTooLarge:
+        """The refusal, with the cure for a file that only is too large because it came first."""
+        lasting = self._services.limits.max_bytes(self._request.requested, UploadSpec())
+        if self.verified is not None or self._limit == lasting:
+            return refusal
+        return FileTooLarge(
+            f"{refusal.message} This limit is for a file that comes before the fields that sign it. Send the fields "
+            f"before the file: then the maximum is {lasting}, unless max_bytes is signed."
+        )
 
     @abstractmethod
     async def _admit(self, params: dict[str, str]) -> Verified:

@@ -16,7 +16,6 @@ from uponce.app.series import begin as begin_series
 from uponce.app.services import Services
 from uponce.app.takeover import giving_way
 from uponce.app.upload import Uploaded
-from uponce.core.canonical import collect
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
@@ -34,7 +33,7 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.freshness import utc
-from uponce.core.parameters import read_parameters
+from uponce.core.parameters import collect_known, read_parameters
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.series import Chunk, Series, expires_at
 from uponce.core.signature import Algorithm
@@ -65,7 +64,7 @@ class Part:
 
 async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
     """A new upload of a file with so many bytes, or of a size that will be told later."""
-    params = collect(request.fields)
+    params = collect_known(request.fields)
     verified = await authorise(
         services,
         request.cloud,

@@ -2,8 +2,9 @@
 
 The rules are those of Cloudinary's SDKs (`api_sign_request`), applied to the strings *as received*:
 
-1. `file`, `cloud_name`, `resource_type`, `api_key` and `signature` are left out; so is `stream`, an option of npm's
-   `upload_stream` that it sends along with what others have signed, and that does nothing here;
+1. `file`, `cloud_name`, `resource_type`, `api_key` and `signature` are omitted. So are options that only mean something
+   inside an SDK: npm's SDK sends every option of a presigned upload as a field, and some mobile clients send the header
+   `X-Unique-Upload-Id` as a field too. These fields have no effect;
 2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival;
 3. empty values are left out: posting an empty parameter means not posting it;
 4. version 2 replaces `&` by `%26` in each `name=value`; version 1 does not, so that in version 1 one value can
@@ -21,7 +22,8 @@ from uponce.core.errors import DuplicateParameter, InvalidParameter
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature", "stream"})
+SDK_OPTIONS = frozenset({"stream", "chunk_size", "timeout", "x_unique_upload_id"})
+UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature"}) | SDK_OPTIONS
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -34,7 +36,7 @@ def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     arrays: set[str] = set()
     for sent_name, value in fields:
         if _SURROGATES.search(sent_name + value):
-            raise InvalidParameter("A parameter holds a lone surrogate, which is not a character. Send valid UTF-8.")
+            raise InvalidParameter("A parameter contains a lone surrogate, which is not a character. Send valid UTF-8.")
         is_array = sent_name.endswith("[]")
         name = sent_name[:-2] if is_array else sent_name
         if is_array and name in arrays:

@@ -11,7 +11,7 @@ from uponce.core.canonical import UNSIGNED
 from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
 from uponce.core.freshness import span as duration
 from uponce.core.freshness import utc
-from uponce.core.policy import Limits, refuse_size
+from uponce.core.policy import MIB, Limits, refuse_size
 from uponce.core.signature import Algorithm
 from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Grant, ResourceType
@@ -129,10 +129,14 @@ def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
     """FileTooLarge as soon as that is certain; ChunkTooSmall for a small chunk that is not the end of the file."""
     refuse_size(max(chunk.span.end, chunk.total or 0), limit)
     if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
-        raise ChunkTooSmall(
-            f"All parts except EOF-chunk must be larger than 5mb. This one has {chunk.span.size} bytes, "
-            f"{limits.min_chunk_bytes} are the least. Send larger chunks."
-        )
+        raise ChunkTooSmall(_too_small(chunk.span.size, limits.min_chunk_bytes))
+
+
+def _too_small(size: int, limit: int) -> str:
+    """For the default limit, exactly the text that the SDKs' own tests compare."""
+    if limit == 5 * MIB:
+        return "All parts except EOF-chunk must be larger than 5mb"
+    return f"All parts except EOF-chunk must have at least {limit} bytes. This part has {size}. Send larger parts."
 
 
 def expires_at(series: Series, limits: Limits) -> int:

@@ -3,8 +3,8 @@
 from uponce.app.authenticate import authenticate
 from uponce.app.destroy import DestroyRequest, destroy, destroy_as
 from uponce.app.services import Services
-from uponce.core.canonical import collect
 from uponce.core.errors import NotFound
+from uponce.core.parameters import collect_known
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.dialect import destroy_answer
@@ -30,7 +30,7 @@ class DestroyEndpoint:
 
     async def _destroy(self, scope: Scope, body: Body) -> bool:
         head = read_head(scope)
-        fields = collect([*parse_query(scope["query_string"]), *await body_fields(head, body)])
+        fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)])
         request = DestroyRequest(
             cloud=scope["path_params"]["cloud"],
             resource_type=_resource_type(scope["path_params"]["resource_type"]),

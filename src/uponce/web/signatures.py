@@ -9,8 +9,8 @@ from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
 from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
-from uponce.core.canonical import collect
 from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.parameters import collect_known
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
@@ -21,6 +21,7 @@ from uponce.web.small import basic_credentials, body_fields
 
 METHODS = ("GET", "POST")
 _MAX_PAGE = 500
+_NAMES = ("id", "status", "max_results", "next_cursor")
 
 
 class SignaturesEndpoint:
@@ -48,7 +49,7 @@ class SignaturesEndpoint:
         api_key, secret = basic_credentials(head.get("authorization"))
         key = await authenticate(self._services, scope["path_params"]["cloud"], api_key, secret)
         action = scope["path_params"].get("action", "")
-        fields = collect([*parse_query(scope["query_string"]), *await body_fields(head, body)])
+        fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)], *_NAMES)
         if scope["method"] == "GET":
             return await (self._one(key, action) if action else self._page(key, fields))
         if action == "status":
