@@ -121,7 +121,8 @@ class Connection:
         """At once, whatever is still unsent or unread; with a RST instead of a FIN, if need be."""
         if reset:
             no_linger = struct.pack("ii", 1, 0)
-            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+            with suppress(OSError):  # the connection is closed already
+                self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         self._writer.transport.abort()
 
     async def reply(self, *, to_head: bool = False) -> Reply:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.faults.audit import Receipt, count
 from tests.faults.clients import FORM_TAIL, Connection, ask, connected, form
+from tests.faults.control import seeded, until_red
 from tests.faults.processes import open_files
 from tests.faults.report import Report
 from tests.faults.tally import Tally
@@ -30,7 +31,6 @@ SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
 TIDY_SECONDS = 10.0
 LANES = 8
 RETRIED = 60
-CONTROL_ABORTS = 10
 
 SMALL, LARGE = 5_000, 1_500_000  # the larger one does not fit in an upload's buffer
 BIG_FILE = 8 * 1024 * 1024
@@ -191,7 +191,7 @@ def run(seconds: float, seed: int) -> Report:
     stalled = MANY if seconds >= MANY_FROM_SECONDS else FEW
     with TemporaryDirectory(prefix="uponce-clients-") as folder, open_file_limit(3 * stalled + 200):
         with Server(Path(folder) / "control", program=(MUTANT,)) as server:
-            asyncio.run(control(server, chance, tally))
+            control(server, chance, tally)
         with Server(Path(folder) / "data") as server:
             campaign = Campaign(server, chance, tally)
             asyncio.run(play(campaign, stalled, begun + seconds))
@@ -211,12 +211,16 @@ async def play(campaign: Campaign, stalled: int, deadline: float) -> None:
     await campaign.end()
 
 
-async def control(server: Server, chance: random.Random, tally: Tally) -> None:
-    """Where a signature is claimed at the beginning, whoever hangs up has burned it."""
-    campaign = Campaign(server, chance, Tally())
-    for _ in range(CONTROL_ABORTS):
-        await campaign.abort("in the file")
-    tally.controls["signatures burned by a claim before the upload"] += campaign.tally.violations
+def control(server: Server, chance: random.Random, tally: Tally) -> None:
+    """Where a signature is claimed at the beginning, a client that hangs up has burned its signature."""
+
+    def attempt(chance: random.Random) -> int:
+        campaign = Campaign(server, chance, Tally())
+        campaign.begun = chance.getrandbits(40)
+        asyncio.run(campaign.abort("in the file"))
+        return campaign.tally.violations
+
+    until_red(tally, "signatures burned by a claim before the upload", seeded(chance, attempt))
 
 
 async def healthy(server: Server, uploads: int, label: str, seconds: float = 0) -> list[float]:

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from tests.e2e.commands import in_a_process
 from tests.faults.audit import count
+from tests.faults.control import seeded, until_red
 from tests.faults.report import Report
 from tests.faults.tally import FOUR, Tally
 from tests.faults.timekeeping import KEPT, MARGIN, SKEW, WINDOW, Fields, Timekeeping
@@ -40,7 +41,7 @@ def run(seconds: float, seed: int) -> Report:
     tally.zeros.update(dict.fromkeys((REPLAYED, REFUSED, STRANGE), 0))
     rounds: tuple[Callable[[Path, random.Random, Tally, float], None], ...] = (one_server, two_servers, restore)
     with TemporaryDirectory(prefix="uponce-clock-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-        controls(Path(folder), tally)
+        controls(Path(folder), chance, tally)
         for number in itertools.count():
             share = (deadline - time.monotonic()) / max(1, len(rounds) - number)
             if number >= len(rounds) and share < SHORTEST_ROUND:
@@ -305,15 +306,20 @@ def _close(keeping: Timekeeping, only: tuple[str, ...] = ("lost", "orphans", "ho
 # --- what has to be found out
 
 
-def controls(folder: Path, tally: Tally) -> None:
+def controls(folder: Path, chance: random.Random, tally: Tally) -> None:
     """Each server forgets what it must not; the signatures are all valid by their time, and replayed at the end."""
-    tally.controls["replays taken by a purge by time of use"] += _forgetful(
-        folder / "by-use", "purge_by_time_of_use", SKEW - MARGIN, [(WINDOW + MARGIN, 0)]
+
+    def within(name: str, play: Callable[[Path], int]) -> None:
+        until_red(tally, name, seeded(chance, lambda chance: play(folder / f"control-{chance.getrandbits(40)}")))
+
+    steps = SKEW - MARGIN, [(WINDOW + MARGIN, 0.0)]
+    within("replays taken by a purge by time of use", lambda place: _forgetful(place, "purge_by_time_of_use", *steps))
+    there_and_back = 0, [(0, DAY), (0, 0)]
+    within(
+        "replays taken by a purge without watermark",
+        lambda place: _forgetful(place, "purge_without_watermark", *there_and_back),
     )
-    tally.controls["replays taken by a purge without watermark"] += _forgetful(
-        folder / "no-mark", "purge_without_watermark", 0, [(0, DAY), (0, 0)]
-    )
-    tally.controls["replays taken after a restore without a fence"] += _unfenced(folder / "no-fence")
+    within("replays taken after a restore without a fence", _unfenced)
 
 
 def _forgetful(folder: Path, mutant: str, offset: float, steps: Sequence[tuple[float, float]]) -> int:

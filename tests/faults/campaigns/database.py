@@ -7,11 +7,11 @@ without it.
 import random
 import tempfile
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import lost_replies, sick_database
+from tests.faults.control import seeded, until_red
 from tests.faults.report import Report
 from tests.faults.sick_database import DISTURBANCES
 from tests.faults.small_disk import can_mount
@@ -28,7 +28,7 @@ def run(seconds: float, seed: int) -> Report:
     chance, tally = random.Random(seed), Tally()
     with tempfile.TemporaryDirectory(prefix="uponce-database-") as name, ThreadPoolExecutor(1) as pool:
         folder = Path(name)
-        tally.controls = _controls(folder / "controls", chance)
+        _controls(folder / "controls", chance, tally)
         servers = pool.submit(_servers, folder / "servers", random.Random(chance.random()), deadline)
         number = 0
         while time.monotonic() < deadline or not servers.done():
@@ -56,13 +56,17 @@ def _servers(folder: Path, chance: random.Random, deadline: float) -> Tally:
     return tally
 
 
-def _controls(folder: Path, chance: random.Random) -> Counter[str]:
-    hollow = lost_replies.hollow_when_discarding(folder / "discarding", chance.randrange(2**32))
-    moved = Tally()
-    sick_database.disturb(folder / "moved", chance, moved, ["gone"], program=(_KEEPS_MOVED_FILE,))
-    return Counter(
-        {
-            "an upload that deletes its bytes when the outcome is unknown": hollow,
-            "a server that goes on writing a file that was moved away": moved.violations,
-        }
-    )
+def _controls(folder: Path, chance: random.Random, tally: Tally) -> None:
+    def discard(chance: random.Random) -> int:
+        return lost_replies.hollow_when_discarding(
+            folder / f"discarding-{chance.getrandbits(40)}", chance.randrange(2**32)
+        )
+
+    def move(chance: random.Random) -> int:
+        found = Tally()
+        where = folder / f"moved-{chance.getrandbits(40)}"
+        sick_database.disturb(where, chance, found, ["gone"], program=(_KEEPS_MOVED_FILE,))
+        return found.violations
+
+    until_red(tally, "an upload that deletes its bytes when the outcome is unknown", seeded(chance, discard))
+    until_red(tally, "a server that goes on writing a file that was moved away", seeded(chance, move))

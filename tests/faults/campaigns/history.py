@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from tests.faults.audit import Receipt
 from tests.faults.checker import IN_USE, OK, REVOKED, UNKNOWN, UNUSED, USED, Operation, anomalies, anomaly
 from tests.faults.clients import LOST, Reply, ask, connected, form
+from tests.faults.control import seeded, until_red
 from tests.faults.forgeries import BAD, GOOD, forged
 from tests.faults.operator import recover
 from tests.faults.report import Report
@@ -48,7 +49,6 @@ EXPECTED = frozenset({OK, USED, REVOKED, IN_USE, UNKNOWN, UNUSED, "aborted"})
 ZEROS = ("anomalies", "unexpected answers", "good histories rejected")
 LIMITS = {"UPONCE_ATTEMPTS_PER_GRANT": "3"}
 PAUSE = 0.01
-CONTROL_HISTORIES = 5
 
 MUTANTS = Path(__file__).parents[1] / "mutants"
 BROKEN = {"select-then-insert": "select_then_insert.py", "answers before the commit": "answers_first.py"}
@@ -172,10 +172,12 @@ def control(tally: Tally, seed: int) -> None:
         tally.expect(not anomaly(forged(text)), "good histories rejected", name)
     for name, file in BROKEN.items():
         with two_workers((str(MUTANTS / file),)) as server:
-            # Chance may hide a fault from one short history; the first one that shows it is enough.
-            histories = (record_one(server, seed, n, operations=OPERATIONS // 3) for n in range(CONTROL_HISTORIES))
-            found = next((found for history in histories if (found := anomalies(history.operations))), [])
-        tally.controls[f"{name}: anomalies in one history"] = len(found)
+
+            def attempt(chance: random.Random, server: Server = server) -> int:
+                number = chance.getrandbits(40)
+                return len(anomalies(record_one(server, seed, number, operations=OPERATIONS // 3).operations))
+
+            until_red(tally, f"{name}: anomalies in one history", seeded(random.Random(seed), attempt))
 
 
 def run(seconds: float, seed: int) -> Report:

@@ -6,12 +6,12 @@ Needs strace; the full disks need root and are left out, and counted as that, wi
 import random
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.faults import few_descriptors, small_disk, system_calls
+from tests.faults.control import seeded, until_red
 from tests.faults.report import Report
 from tests.faults.system_calls import IGNORES_FSYNC, SWALLOWS_SHORT_WRITES, SYNCS, Fault, Scene
 from tests.faults.tally import Tally
@@ -58,13 +58,17 @@ def _servers(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 def _controls(scene: Scene, faults: list[Fault], chance: random.Random, tally: Tally) -> None:
     """Two stores that do not look at what they are told."""
-    ignoring, swallowing = Tally(), Tally()
-    fault = chance.choice([fault for fault in faults if fault.call in SYNCS and "staging" in fault.path])
-    system_calls.suffer(scene, fault, ignoring, IGNORES_FSYNC)
-    system_calls.cut_short(scene, chance, swallowing, SWALLOWS_SHORT_WRITES)
-    tally.controls = Counter(
-        {
-            "a store that ignores a failed fsync": ignoring.violations,
-            "a store that takes a short write for a whole one": swallowing.violations,
-        }
-    )
+    syncs = [fault for fault in faults if fault.call in SYNCS and "staging" in fault.path]
+
+    def ignore(chance: random.Random) -> int:
+        found = Tally()
+        system_calls.suffer(scene, chance.choice(syncs), found, IGNORES_FSYNC)
+        return found.violations
+
+    def swallow(chance: random.Random) -> int:
+        found = Tally()
+        system_calls.cut_short(scene, chance, found, SWALLOWS_SHORT_WRITES)
+        return found.violations
+
+    until_red(tally, "a store that ignores a failed fsync", seeded(chance, ignore))
+    until_red(tally, "a store that takes a short write for a whole one", seeded(chance, swallow))

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from tests.faults.control import seeded, until_red
 from tests.faults.fleet import UPONCE, Fleet, on_sqlite
 from tests.faults.processes import commands
 from tests.faults.report import Report
@@ -21,7 +22,6 @@ from tests.server import Server
 
 WORKERS = 2
 FAULTS_A_SITTING = 25  # then the store is audited and thrown away: it grows by 30 MB with each
-MOST_IN_CONTROLS = 8
 DECODER_SECONDS = 2
 
 MUTANTS = "tests.faults.mutants"
@@ -111,11 +111,13 @@ def control(folder: Path, chance: random.Random, tally: Tally, opened: Opened, v
     """Some strike has to show that what such a server said was not true."""
     with TemporaryDirectory(dir=folder) as place, opened(Path(place), program=variant.program) as fleet:
         sitting = Sitting(fleet, chance, Tally())
-        for _ in range(MOST_IN_CONTROLS):
+
+        def attempt(chance: random.Random) -> int:
+            sitting.chance = chance
             sitting.suffer(variant.fault)
-            if variant.found(sitting.tally):
-                break
-        tally.controls[variant.name] += variant.found(sitting.tally)
+            return variant.found(sitting.tally)
+
+        until_red(tally, variant.name, seeded(chance, attempt))
 
 
 def _one_box(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:

@@ -10,12 +10,14 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.faults.audit import Findings, examine
+from tests.faults.control import Attempt, until_red
 from tests.faults.one_upload import BLOB_KEY
 from tests.faults.operator import check, recover
 from tests.faults.report import Report
@@ -61,16 +63,14 @@ def control(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> N
     scene = overwriting(folder / mutant, f"tests.faults.mutants.{mutant}")
     at_blob = [point for point in points(scene, folder / "watched") if BLOB_KEY in point.path]
     chance.shuffle(at_blob)
-    broken = (violations(scene, folder / "control", point) for point in at_blob)
-    tally.controls[mutant.replace("_", " ")] += len(next(filter(None, broken), ()))
+    until_red(tally, mutant.replace("_", " "), each(scene, folder, at_blob))
 
 
 def control_repeats(folder: Path, tally: Tally) -> None:
     """An upload that stores its answer after the commit: a kill between the two leaves a use that nobody is told of."""
     scene = repeating(folder / "reply_after_commit", "tests.faults.mutants.reply_after_commit")
     in_database = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db")]
-    broken = (violations(scene, folder / "control", point) for point in reversed(in_database))
-    tally.controls["reply after commit"] += len(next(filter(None, broken), ()))
+    until_red(tally, "reply after commit", each(scene, folder, in_database[::-1]))
 
 
 def control_deletes(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> None:
@@ -78,8 +78,7 @@ def control_deletes(folder: Path, mutant: str, chance: random.Random, tally: Tal
     scene = deleting(folder / mutant, f"tests.faults.mutants.{mutant}")
     of_commit = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db-wal")]
     chance.shuffle(of_commit)
-    broken = (violations(scene, folder / "control", point) for point in of_commit)
-    tally.controls[mutant.replace("_", " ")] += len(next(filter(None, broken), ()))
+    until_red(tally, mutant.replace("_", " "), each(scene, folder, of_commit))
 
 
 def control_parts(folder: Path, chance: random.Random, tally: Tally) -> None:
@@ -87,8 +86,16 @@ def control_parts(folder: Path, chance: random.Random, tally: Tally) -> None:
     scene = middle_chunk(folder / "record_before_write", "tests.faults.mutants.record_before_write")
     written = [point for point in points(scene, folder / "watched") if point.call == "pwrite64" and is_staged(point)]
     chance.shuffle(written)
-    broken = (violations(scene, folder / "control", point) for point in written)
-    tally.controls["record before write"] += len(next(filter(None, broken), ()))
+    until_red(tally, "record before write", each(scene, folder, written))
+
+
+def each(scene: Scene, folder: Path, some: Sequence[Point]) -> Iterator[Attempt]:
+    """A try for every point: the fault is at one of them, so that no chance is left."""
+
+    def attempt(point: Point) -> int:
+        return len(violations(scene, folder / "control", point))
+
+    return (partial(attempt, point) for point in some)
 
 
 def is_staged(point: Point) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 from tests.faults.audit import Receipt, examine
 from tests.faults.clients import Connection, Reply, ask, connected, fetch, form
+from tests.faults.control import seeded, until_red
 from tests.faults.disks import Disk, disks, why_not
 from tests.faults.operator import recover
 from tests.faults.processes import freeze
@@ -34,7 +35,6 @@ EARLIEST, LATEST = 0.0, 0.25  # seconds from the first upload to the cut
 DRAIN = 0.003  # seconds for the replies that were on the wire
 OVERWRITES, PICTURES, LARGE = 0.25, 0.1, 0.05
 SMALL, LARGEST = 30_000, 2_500_000
-CONTROL_CUTS = 8
 
 PROGRAM = ("-m", "uponce")
 MUTANTS = Path(__file__).parents[1] / "mutants"
@@ -150,7 +150,7 @@ def run(seconds: float, seed: int) -> Report:
     chance = random.Random(seed)
     with disks() as both:
         for control in CONTROLS:
-            tally.controls[f"acknowledged assets lost {control.name}"] += losses(both, control.rules, chance)
+            losses(both, control, chance, tally)
         while True:
             for left, disk in zip(range(len(both), 0, -1), both, strict=True):
                 now = time.monotonic()
@@ -159,13 +159,16 @@ def run(seconds: float, seed: int) -> Report:
                 return tally.report("power", seed)
 
 
-def losses(both: Sequence[Disk], rules: Rules, chance: random.Random) -> int:
-    """Acknowledged assets that a broken server loses: cuts on either disk in turn until one of them has lost any."""
-    for _ in range(CONTROL_CUTS):
+def losses(both: Sequence[Disk], control: Control, chance: random.Random, tally: Tally) -> None:
+    """Acknowledged assets that a broken server loses: a cut on both disks has to show some."""
+
+    def attempt(chance: random.Random) -> int:
         for disk in chance.sample(both, len(both)):
-            if lost := cuts(disk, rules, chance, Tally(), deadline=0):
+            if lost := cuts(disk, control.rules, chance, Tally(), deadline=0):
                 return lost
-    return 0
+        return 0
+
+    until_red(tally, f"acknowledged assets lost {control.name}", seeded(chance, attempt))
 
 
 def cuts(disk: Disk, rules: Rules, chance: random.Random, tally: Tally, deadline: float) -> int:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from tests.faults.audit import Receipt, count
 from tests.faults.clients import Reply, connected
+from tests.faults.control import EVEN, seeded, until_red
 from tests.faults.fleet import UPONCE, Fleet, on_sqlite
 from tests.faults.operator import recover
 from tests.faults.processes import commands
@@ -41,7 +42,8 @@ PATIENCE = 5.0  # seconds after which a client on a bad network gives a connecti
 LEAVERS = 0.05
 RACERS = 8
 SHORTEST_ROUND, LONGEST_ROUND = 2.0, 60.0
-CONTROL_KILLS, CONTROL_UPLOADS, CONTROL_RACES = 8, 8, 10
+CONTROL_UPLOADS = 8
+CONTROL_SECONDS = 15.0
 
 _MUTANTS = Path(__file__).parents[1] / "mutants"
 _DEFINITE = frozenset(
@@ -319,42 +321,57 @@ async def _play(sitting: Sitting, play: Callable[[Going], Awaitable[None]], seco
     await sitting.check()
 
 
-async def until_red(sitting: Sitting, tries: int, play: Callable[[], Awaitable[None]]) -> None:
-    for _ in range(tries):
-        await play()
-        await sitting.check()
-        if sitting.tally.violations:
-            return
+def control(
+    name: str,
+    chance: random.Random,
+    tally: Tally,
+    fleet: AbstractContextManager[Fleet],
+    play: Callable[[Sitting], Awaitable[None]],
+    red: float = EVEN,
+) -> None:
+    """Play on a broken fleet, with other choices each time, until what a client was promised turns out untrue."""
+    with fleet as broken:
+
+        def attempt(chance: random.Random) -> int:
+            sitting = Sitting(broken, chance, Tally(), LANES, begun=chance.getrandbits(40))
+
+            async def limited() -> None:
+                async with asyncio.timeout(CONTROL_SECONDS):  # a broken server may never answer
+                    await play(sitting)
+                    await sitting.check()
+
+            with suppress(TimeoutError):
+                asyncio.run(limited())
+            return sitting.tally.violations
+
+        until_red(tally, name, seeded(chance, attempt, red))
+
+
+async def amid_a_kill(sitting: Sitting) -> None:
+    await sitting.amid_kills(lambda: False)
 
 
 def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that records what it has not written yet: some kill has to show that what it promised is not there."""
-    with _one_box(folder, program=mutant("records_first.py")) as fleet:
-        sitting = Sitting(fleet, chance, Tally(), LANES)
-        asyncio.run(until_red(sitting, CONTROL_KILLS, lambda: sitting.amid_kills(lambda: False)))
-    tally.controls["uploads torn by a record before the bytes"] += sitting.tally.violations
+    broken = _one_box(folder, program=mutant("records_first.py"))
+    control("uploads torn by a record before the bytes", chance, tally, broken, amid_a_kill)
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that does not look again once it may write: who comes late writes into what is published."""
-    with _one_box(folder, program=mutant("no_look_after_hold.py")) as fleet:
-        sitting = Sitting(fleet, chance, Tally())
-        asyncio.run(until_red(sitting, CONTROL_RACES, sitting.race))
-    tally.controls["assets that a late piece has changed"] += sitting.tally.violations
+    broken = _one_box(folder, program=mutant("no_look_after_hold.py"))
+    control("assets that a late piece has changed", chance, tally, broken, Sitting.race)
 
 
 def control_replays(folder: Path, chance: random.Random, tally: Tally) -> None:
     """A server that spends only the last signature of an upload: the others are good for another file."""
-    with _one_box(folder, program=mutant("spends_last.py")) as fleet:
-        sitting = Sitting(fleet, chance, Tally())
 
-        async def play() -> None:
-            for _ in range(CONTROL_UPLOADS):
-                await sitting._run(sitting._next(Chunked, sitting._straight()))
-            await sitting.check()
+    async def play(sitting: Sitting) -> None:
+        for _ in range(CONTROL_UPLOADS):
+            await sitting._run(sitting._next(Chunked, sitting._straight()))
 
-        asyncio.run(play())
-    tally.controls["replays taken when only the last signature is spent"] += sitting.tally.violations
+    broken = _one_box(folder, program=mutant("spends_last.py"))
+    control("replays taken when only the last signature is spent", chance, tally, broken, play)
 
 
 def mutant(name: str) -> Sequence[str]:

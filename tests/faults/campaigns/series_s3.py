@@ -12,22 +12,20 @@ from pathlib import Path
 
 from tests import postgres
 from tests.faults.campaigns.series import (
-    CONTROL_KILLS,
-    CONTROL_RACES,
-    LANES,
     PARALLEL,
+    PATIENCE,
     SETTINGS,
     Sitting,
+    amid_a_kill,
+    control,
     mutant,
     sittings,
-    until_red,
 )
 from tests.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
 from tests.faults.report import Report
 from tests.faults.tally import Tally
 
 SERVERS = 2
-CONTROL_SECONDS = 5
 
 
 def run(seconds: float, seed: int, parallel: int = PARALLEL) -> Report:
@@ -36,25 +34,21 @@ def run(seconds: float, seed: int, parallel: int = PARALLEL) -> Report:
 
 def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
     """Servers that record what they have not put yet: some kill has to show that what they promised is not there."""
-    with _fleet(folder, program=mutant("records_before_put.py")) as fleet:
-        sitting = Sitting(fleet, chance, Tally(), LANES)
 
-        async def play() -> None:
-            with suppress(TimeoutError):  # clients wait for what will never be complete
-                async with asyncio.timeout(CONTROL_SECONDS):
-                    await sitting.amid_kills(lambda: False)
-            sitting.tally.audit(fleet.place, only=("hollow",))
+    async def play(sitting: Sitting) -> None:
+        with suppress(TimeoutError):  # clients wait for what will never be complete
+            async with asyncio.timeout(PATIENCE):
+                await amid_a_kill(sitting)
+        sitting.tally.audit(sitting.fleet.place, only=("hollow",))
 
-        asyncio.run(until_red(sitting, CONTROL_KILLS, play))
-    tally.controls["uploads torn by a record before the object"] += sitting.tally.violations
+    broken = _fleet(folder, program=mutant("records_before_put.py"))
+    control("uploads torn by a record before the object", chance, tally, broken, play)
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
     """Servers that look into the bucket for the bytes of an upload: other ones lie there as well."""
-    with _fleet(folder, program=mutant("finds_by_listing.py")) as fleet:
-        sitting = Sitting(fleet, chance, Tally())
-        asyncio.run(until_red(sitting, CONTROL_RACES, sitting.race))
-    tally.controls["uploads mixed with what nobody recorded"] += sitting.tally.violations
+    broken = _fleet(folder, program=mutant("finds_by_listing.py"))
+    control("uploads mixed with what nobody recorded", chance, tally, broken, Sitting.race)
 
 
 def _fleet(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:

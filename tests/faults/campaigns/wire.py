@@ -10,11 +10,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from tests.faults.broken_line import STORIES, DatabaseStage, Stage, Upload
+from tests.faults.control import Attempt, until_red
 from tests.faults.report import Report
 from tests.faults.tally import Tally
 from tests.faults.wire import SIDES, Cut
@@ -65,12 +67,20 @@ def strikes(
 
 def control(folder: Path, tally: Tally) -> None:
     """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
-    found = Tally()
     with on_database(folder) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
         last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
-        for cut in last:
-            strike(stage, Upload, cut, found)
-    tally.controls["untrue answers when an unknown outcome counts as failed"] += found.violations
+        until_red(tally, "untrue answers when an unknown outcome counts as failed", each(stage, last))
+
+
+def each(stage: Stage, some: Sequence[Cut]) -> Iterator[Attempt]:
+    """A try for every cut of an upload: the fault is at one of them, so that no chance is left."""
+
+    def attempt(cut: Cut) -> int:
+        found = Tally()
+        strike(stage, Upload, cut, found)
+        return found.violations
+
+    return (partial(attempt, cut) for cut in some)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from unittest.mock import patch
 from tests import postgres
 from tests.faults.broken_line import Stage, Upload
 from tests.faults.broken_store import STORIES, StoreStage
-from tests.faults.campaigns.wire import cuts, quiet, strike, strikes
+from tests.faults.campaigns.wire import cuts, each, quiet, strikes
+from tests.faults.control import until_red
 from tests.faults.report import Report
 from tests.faults.tally import Tally
 from tests.stores import seaweedfs
@@ -27,11 +28,8 @@ def run(seconds: float, seed: int) -> Report:
 
 def control(folder: Path, tally: Tally) -> None:
     """A server that does not look whether the store took the bytes: what it says is untrue, and a row has none."""
-    found = Tally()
     with on_store(folder) as stage, patch.object(Bucket, "upload", careless):
-        for cut in cuts(stage, Upload):
-            strike(stage, Upload, cut, found)
-    tally.controls["untrue answers when a failed upload counts as done"] += found.violations
+        until_red(tally, "untrue answers when a failed upload counts as done", each(stage, cuts(stage, Upload)))
 
 
 def careless(*arguments: Any) -> None:
