@@ -106,6 +106,7 @@ store.close()
 """
 
 
+@pytest.mark.proof
 def test_memory_stays_flat_however_large_the_file(server: SeaweedFS, url: str, tmp_path: Path) -> None:
     """300 MB, up and down."""
     done = subprocess.run(

@@ -333,6 +333,7 @@ def test_errors_are_those_of_the_caller_who_asked(store: LocalBlobStore) -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.proof
 def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
     """300 MB through one stage."""
     outcome = one_blob(tmp_path / "media", "300")

@@ -120,6 +120,7 @@ def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, 
     assert proxy.seen == []
 
 
+@pytest.mark.proof
 def test_a_signed_url_is_good_for_a_while(store: ObjectBlobStore) -> None:
     async def scenario() -> str:
         return await Presigned(store, 2).url_of(await put(store, DATA))
@@ -260,6 +261,7 @@ def test_entity_tags_are_those_of_s3(size: int) -> None:
     assert sums.etag() == f"{joined.hexdigest()}-{len(parts)}"
 
 
+@pytest.mark.proof
 def test_who_waits_too_long_for_a_stalled_store_is_not_begun(
     proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path
 ) -> None:

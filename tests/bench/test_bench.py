@@ -22,6 +22,7 @@ from bench.scale.__main__ import main as measure_scale
 from bench.servers import BenchmarkError, Server, uponce
 
 
+@pytest.mark.proof
 def test_the_rows_that_need_no_patience_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """P1, P3, P6 and P8 for a moment, on a real server."""
     options = ["--rounds", "1", "--seconds", "0.5", "--film", "3", "--cache", str(tmp_path / "cache")]
@@ -34,6 +35,7 @@ def test_the_rows_that_need_no_patience_can_be_measured(tmp_path: Path, capfd: p
     assert [path for path in (tmp_path / "cache").iterdir() if path.name.startswith("run-")] == []
 
 
+@pytest.mark.proof
 def test_a_filled_database_can_be_used_by_its_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """P5 and P7 with few rows: look-ups find their signatures, uploads go on, the rest is purged."""
     options = ["--rounds", "1", "--seconds", "0.5", "--latency-seconds", "1", "--fill", "2000"]
@@ -43,6 +45,7 @@ def test_a_filled_database_can_be_used_by_its_server(tmp_path: Path, capfd: pyte
     assert "look-up p99 ms" in capfd.readouterr().out
 
 
+@pytest.mark.proof
 def test_a_film_in_parts_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """P9 with a small film and few unfinished uploads."""
     options = ["--rounds", "1", "--film", "3", "--fill", "10", "--cache", str(tmp_path / "cache")]
@@ -65,6 +68,7 @@ def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
             send(server, Traffic(heads, setup.picture, connections=1, seconds=10))
 
 
+@pytest.mark.proof
 def test_a_server_that_dies_costs_its_own_figure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +179,7 @@ def test_rows_are_numbered_as_they_are_told() -> None:
     assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 10)]
 
 
+@pytest.mark.proof
 def test_full_databases_can_be_measured(capfd: pytest.CaptureFixture[str]) -> None:
     """Few rows for a moment, on both engines; nothing of them is left."""
     with tempfile.TemporaryDirectory() as cache:

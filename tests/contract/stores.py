@@ -1,11 +1,14 @@
 """What the BlobStore suites are written with: back ends to run on, and bytes to run with."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from tests.stores import azurite, seaweedfs
 from uponce.adapters.blobs.bucket import Bucket
@@ -66,3 +69,8 @@ class Kind:
 
 
 STORES = {"local": Kind(local, keeps_open=True), "s3": Kind(s3), "azure": Kind(azure)}
+
+
+def back_ends(names: Iterable[str]) -> list[ParameterSet]:
+    """These back ends as parameters. Azure's emulator needs Node and starts slowly: `make proof` runs it."""
+    return [pytest.param(name, marks=pytest.mark.proof if "azure" in name else ()) for name in sorted(names)]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.chunks import noise
 from tests.contract.databases import run
-from tests.contract.stores import STORES
+from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
 from uponce.adapters.blobs import locks, pieces
 from uponce.adapters.blobs.local import LocalBlobStore
@@ -43,7 +43,7 @@ class Arena:
         return self.pieces is self.store.shared
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=back_ends(KINDS))
 def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
     name, chosen = KINDS[request.param]
     with STORES[name].opened(tmp_path) as store:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import run
-from tests.contract.stores import STORES, Kind
+from tests.contract.stores import STORES, Kind, back_ends
 from uponce.app.ports import BlobStore, StoredBlob
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import Digest
@@ -19,7 +19,7 @@ MEBIBYTE = 1024 * 1024
 ABSENT = "0" * 32
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=back_ends(STORES))
 def kind(request: pytest.FixtureRequest) -> Kind:
     return STORES[request.param]
 

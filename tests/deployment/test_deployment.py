@@ -24,6 +24,7 @@ from tests.tus import BYTES, VERSION, metadata
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [
+    pytest.mark.proof,
     pytest.mark.xdist_group("deployment"),
     pytest.mark.skipif(shutil.which("caddy") is None, reason="ABSENT: caddy is not installed"),
 ]

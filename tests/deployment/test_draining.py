@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.commands import code_of
 from tests.server import Server
 
+pytestmark = pytest.mark.proof
+
 DRAIN_SECONDS = 6
 
 

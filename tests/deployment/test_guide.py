@@ -18,6 +18,7 @@ from tests.server import Server
 from tests.stores import seaweedfs
 
 pytestmark = [
+    pytest.mark.proof,
     pytest.mark.xdist_group("deployment"),
     pytest.mark.skipif(shutil.which("caddy") is None, reason="ABSENT: caddy is not installed"),
 ]

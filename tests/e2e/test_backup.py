@@ -41,6 +41,7 @@ def blobs(media: Path) -> list[Path]:
     return [path for path in (media / "blobs").rglob("*") if path.is_file()]
 
 
+@pytest.mark.proof
 def test_a_backup_under_uploads_is_whole_and_what_it_forgot_is_refused(server: Server, tmp_path: Path) -> None:
     """Every row of the copy has its bytes, though one name is overwritten again and again meanwhile."""
     before = server.signed({"nonce": "before"})

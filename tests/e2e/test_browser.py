@@ -19,7 +19,7 @@ from tests.e2e.lossy import LossyProxy
 from tests.e2e.test_readme import block
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
 PAGE = Path(__file__).parent / "browser" / "page.html"
 MB = 1_000_000

@@ -24,6 +24,7 @@ from uponce.adapters.media import samples
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 pytestmark = [
+    pytest.mark.proof,
     pytest.mark.skipif(NGINX is None, reason="NOT TESTED: nginx is missing; install it"),
     pytest.mark.xdist_group("front-server"),
 ]

@@ -203,6 +203,7 @@ def test_the_page_of_the_guide(server: Server, node: str, folder: Path, data: by
     assert refusal.startswith("This signature was already used by an upload that completed at 20")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 def test_an_upload_goes_on_after_the_server_was_gone(tmp_path: Path, data: bytes, ending: str) -> None:
     """In the midst of a chunk: that one is lost, and nothing else."""

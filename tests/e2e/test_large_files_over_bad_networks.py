@@ -29,7 +29,7 @@ from tests.server import Server
 
 __all__ = ["data", "folder"]  # the fixtures of the neighbour
 
-pytestmark = pytest.mark.xdist_group("large files")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("large files")]
 
 BROKEN = [
     Fault(Kind.CUT, after=2 * MB, delay=0.1),

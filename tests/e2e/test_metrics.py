@@ -85,6 +85,7 @@ def half_an_upload(server: Server) -> socket.socket:
     return sender
 
 
+@pytest.mark.proof
 def test_each_worker_tells_the_sum_of_all_also_of_dead_ones(tmp_path: Path) -> None:
     with Server(tmp_path / "data", workers=2, env=SETTINGS) as server:
         (folder,) = set(workers(server).values())

@@ -169,6 +169,7 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
     assert code_of(box, signed.fresh) == ""  # this is what freezing is against
 
 
+@pytest.mark.proof
 def test_under_uploads_nothing_that_was_acknowledged_stays_behind(
     box: Server, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
@@ -192,6 +193,7 @@ def test_under_uploads_nothing_that_was_acknowledged_stays_behind(
         assert json.loads(printed(uponce("fsck", "--deep", "--json", env=settings)))["damage"] == 0
 
 
+@pytest.mark.proof
 def test_a_move_that_is_given_up(box: Server, elsewhere: Elsewhere) -> None:
     """The box takes uploads again, but for signatures that may have been used elsewhere."""
     signed = fill(box)
@@ -208,6 +210,7 @@ def test_a_move_that_is_given_up(box: Server, elsewhere: Elsewhere) -> None:
     assert (again.code, "has API keys of its own" in again.stderr) == (1, True)
 
 
+@pytest.mark.proof
 def test_media_that_are_lost_stop_the_move(box: Server, elsewhere: Elsewhere) -> None:
     """Before any row is written."""
     fill(box)
@@ -223,6 +226,7 @@ def test_media_that_are_lost_stop_the_move(box: Server, elsewhere: Elsewhere) ->
     assert "moved and compared" in printed(uponce("migrate-store", *to, env=settings))
 
 
+@pytest.mark.proof
 def test_only_the_database_moves(box: Server, elsewhere: Elsewhere, tmp_path: Path) -> None:
     """Media stay where they are."""
     signed = fill(box)

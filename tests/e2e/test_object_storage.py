@@ -49,9 +49,11 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, database: str | None, servers: int, **more: str) -> Iterator[Site]:
-    store = seaweedfs.SeaweedFS()
-    store.run()
+def site(
+    folder: Path, database: str | None, servers: int, store: SeaweedFS | None = None, **more: str
+) -> Iterator[Site]:
+    """In the store of all tests, unless it is given one."""
+    store = store or seaweedfs.shared()
     url = store.fresh_url()
     settings = {
         **store.environment,
@@ -64,7 +66,6 @@ def site(folder: Path, database: str | None, servers: int, **more: str) -> Itera
     if database is not None:
         settings["UPONCE_DATABASE"] = database
     with ExitStack() as stack:
-        stack.callback(store.stop)
         found = Site(store, url, settings)
         for number in range(servers):
             found.servers.append(stack.enter_context(Server(folder / f"server-{number}", env=settings)))
@@ -126,6 +127,7 @@ def test_an_upload_here_is_delivered_there(running: Site) -> None:
     assert running.files() == []
 
 
+@pytest.mark.proof
 def test_a_large_file_in_one_piece_and_in_chunks(running: Site) -> None:
     first, last = running.servers[0], running.servers[-1]
     whole = first.post(first.signed({"nonce": "whole"}), FILM, resource_type="raw")
@@ -169,9 +171,14 @@ def test_the_doctor_looks_at_the_bucket(running: Site) -> None:
     assert wrong.code == 1 and "Check the credentials" in wrong.stdout
 
 
+@pytest.mark.proof
 def test_a_server_outlives_its_store(tmp_path: Path) -> None:
     """503 and nothing spent while it is gone; afterwards it goes on without a restart."""
-    with site(tmp_path, None, 1, UPONCE_STORAGE_SECONDS="2") as found:
+    with ExitStack() as stack:
+        store = SeaweedFS()
+        stack.callback(store.stop)
+        store.run()
+        found = stack.enter_context(site(tmp_path, None, 1, store, UPONCE_STORAGE_SECONDS="2"))
         (server,) = found.servers
         path = path_of(server.post(server.signed({"nonce": 1}), b"before", resource_type="raw"))
         found.store.kill()

@@ -62,6 +62,7 @@ def test_it_holds_here(tmp_path: Path) -> None:
     assert "files remain under" in done.stderr
 
 
+@pytest.mark.proof
 def test_with_a_key_that_may_delete_nothing_remains(tmp_path: Path) -> None:
     """Its signatures work once, for uploads and for deletions."""
     with Server(tmp_path / "data") as server:
@@ -75,6 +76,7 @@ def test_with_a_key_that_may_delete_nothing_remains(tmp_path: Path) -> None:
         assert not list(server.data_dir.glob("media/blobs/*/*"))
 
 
+@pytest.mark.proof
 def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
     """By simultaneous uploads, and by nothing that comes one after another."""
     program = (str(MUTANTS / "select_then_insert.py"),)
@@ -88,6 +90,7 @@ def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
     assert "BROKEN" in done.stderr
 
 
+@pytest.mark.proof
 def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server:
         done, report = prove(server.urls[1])
@@ -100,6 +103,7 @@ def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_good_server_that_is_not_ours(chunked: bool) -> None:
     """All that was stored is removed."""
@@ -112,6 +116,7 @@ def test_a_good_server_that_is_not_ours(chunked: bool) -> None:
     assert foreign.requests <= MOST_REQUESTS + len(foreign.destroyed)
 
 
+@pytest.mark.proof
 def test_over_tls(tmp_path: Path) -> None:
     """Only with a certificate that is trusted."""
     certificate = tmp_path / "certificate.pem"
@@ -124,6 +129,7 @@ def test_over_tls(tmp_path: Path) -> None:
     assert "certificate" in stranger.stderr
 
 
+@pytest.mark.proof
 def test_a_server_that_claims_first_burns_what_fails() -> None:
     with running(Foreign(claims_first=True)) as foreign:
         done, report = prove_foreign(foreign)
@@ -132,6 +138,7 @@ def test_a_server_that_claims_first_burns_what_fails() -> None:
     assert "Claimed before" in done.stderr
 
 
+@pytest.mark.proof
 def test_a_server_whose_signatures_last_an_hour() -> None:
     """What single-use signatures are against."""
     with running(Foreign(once=False)) as foreign:
@@ -142,6 +149,7 @@ def test_a_server_whose_signatures_last_an_hour() -> None:
     assert foreign.assets == {}
 
 
+@pytest.mark.proof
 def test_a_rate_limit_proves_nothing() -> None:
     """Neither that it holds, nor that it is broken."""
     with running(Foreign(rate_limit=60)) as foreign:
@@ -152,6 +160,7 @@ def test_a_rate_limit_proves_nothing() -> None:
     assert report["clean_up"]["why"] == "Rate limit exceeded"
 
 
+@pytest.mark.proof
 def test_names_that_are_not_ours_are_never_removed() -> None:
     """Whatever a server answers."""
     with running(Foreign(renames=True)) as foreign:
@@ -160,6 +169,7 @@ def test_names_that_are_not_ours_are_never_removed() -> None:
     assert all(name.startswith(report["folder"]) for name in foreign.destroyed)
 
 
+@pytest.mark.proof
 def test_when_time_is_up_nothing_new_begins() -> None:
     with running(Foreign()) as foreign:
         done, report = prove_foreign(foreign, "--seconds", "1")
@@ -169,6 +179,7 @@ def test_when_time_is_up_nothing_new_begins() -> None:
     assert foreign.assets == {}
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_proof_cleans_up(number: signal.Signals) -> None:
     with running(Foreign()) as foreign:

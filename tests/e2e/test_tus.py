@@ -75,6 +75,7 @@ def assert_stored(server: Server, url: str, data: bytes) -> Json:
     return told
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "how",
     [
@@ -99,12 +100,14 @@ def test_tus_js_client(server: Server, node: str, folder: Path, data: bytes, how
     assert json.loads(refused["body"])["error"]["code"] == "signature_used"
 
 
+@pytest.mark.proof
 def test_tus_js_client_cannot_send_parts_in_parallel(server: Server, node: str, folder: Path) -> None:
     """Each would be an upload of its own, and one signature is for one."""
     done = Node(node, server, folder, options={"parallelUploads": 2}).run()
     assert "Upload-Concat is not supported" in done["error"]
 
 
+@pytest.mark.proof
 def test_tus_js_client_goes_on_in_another_process(
     server: Server, node: str, folder: Path, data: bytes, tmp_path: Path
 ) -> None:
@@ -117,6 +120,7 @@ def test_tus_js_client_goes_on_in_another_process(
     assert [method for method, _ in done["requests"]] == ["HEAD", *["PATCH"] * 4]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 def test_tus_js_client_goes_on_after_the_server_was_gone(
     tmp_path: Path, node: str, folder: Path, data: bytes, ending: str
@@ -138,6 +142,7 @@ def test_tus_js_client_goes_on_after_the_server_was_gone(
         assert "HEAD" in [method for method, _ in done["requests"]]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", [Kind.CUT, Kind.RESET, Kind.SWALLOW])
 def test_tus_js_client_over_a_bad_network(server: Server, node: str, folder: Path, data: bytes, kind: Kind) -> None:
     """Each connection breaks after 4 MB more than the one before: in the midst of requests, and after the last one."""
@@ -167,6 +172,7 @@ def test_tuspy(server: Server, folder: Path, data: bytes, checksum: bool) -> Non
     assert b"signature_used" in refused.value.response_content
 
 
+@pytest.mark.proof
 def test_tuspy_over_a_bad_network(server: Server, folder: Path, data: bytes) -> None:
     """Every third of its connections breaks in the midst of a part."""
     breaks = Fault(Kind.RESET, after=MB)

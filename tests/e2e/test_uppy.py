@@ -21,7 +21,7 @@ from tests.server import Server
 
 __all__ = ["browser", "data", "folder"]  # the fixtures of the neighbours
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
 GUIDE = "docs/guide/tus.md"
 RATE = 8 * MB  # of the slow network, so that there is a midst to break off in

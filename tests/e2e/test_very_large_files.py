@@ -21,7 +21,7 @@ from tests.e2e.test_tus import Node
 from tests.faults.processes import peak_memory
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("very large files")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("very large files")]
 
 SIZES = (pytest.param(100 * MB, id="100 MB"), pytest.param(2 * 1024**3, id="2 GB", marks=pytest.mark.full))
 CHUNK = 20 * MB

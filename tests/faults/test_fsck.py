@@ -96,6 +96,7 @@ def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
     assert "There is no uponce in" in done.stderr
 
 
+@pytest.mark.proof
 def test_no_false_alarm_beside_a_busy_server(tmp_path: Path) -> None:
     """Uploads and overwrites all the while, in two processes; the last check, in silence, reads every byte."""
     with Server(tmp_path / "data", workers=2) as server:

@@ -18,6 +18,8 @@ from tests.faults.processes import open_files, peak_memory
 from tests.server import Server
 from uponce.adapters.media import samples
 
+pytestmark = pytest.mark.proof
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 ALLOWED = 64 * MIB

@@ -69,6 +69,7 @@ def test_of_racers_over_two_servers_exactly_one_wins(tmp_path: Path) -> None:
     assert blobs(tmp_path) == SIGNATURES
 
 
+@pytest.mark.proof
 def test_the_race_goes_red_on_servers_that_look_before_they_insert(tmp_path: Path) -> None:
     url = shared().fresh_schema()
     with pair(tmp_path, url, (MUTANT,)) as servers:
@@ -85,6 +86,7 @@ def own() -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.mark.proof
 def test_a_database_killed_under_load_loses_nothing_acknowledged(tmp_path: Path, own: Postgres) -> None:
     """SIGKILL of every process of PostgreSQL, and a restart: refused meanwhile, served again, nothing forgotten."""
     url = own.fresh_schema()

@@ -20,6 +20,8 @@ from tests.faults.test_kill_points import SAMPLES
 from tests.postgres import shared
 from tests.server import Server
 
+pytestmark = pytest.mark.proof
+
 RACERS = 20
 SIGNATURES = 25
 SIDE_BY_SIDE = str(Path(__file__).parent / "mutants" / "repeats_side_by_side.py")

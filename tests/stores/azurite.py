@@ -12,6 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.stores.service import Service
 
 HERE = Path(__file__).parent / "azurite"
@@ -36,7 +38,8 @@ class Azurite(Service):
 
     def run(self) -> None:
         node = shutil.which("node")
-        assert node is not None
+        if node is None or shutil.which("npm") is None:
+            pytest.skip("ABSENT: node and npm are not installed")
         script = _installed() / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
         where = ["--blobHost", "127.0.0.1", "--blobPort", str(self.ports[0]), "--location", str(self.folder)]
         options = ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]

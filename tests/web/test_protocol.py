@@ -135,6 +135,7 @@ def test_trailers_never_become_headers(bare: Bare) -> None:
     assert received.endswith(b"\r\n\r\nhost connection transfer-encoding")
 
 
+@pytest.mark.proof
 def test_a_body_and_an_answer_may_take_longer_than_a_head(bare: Bare) -> None:
     """Also while the half head of the next request is there already."""
     with bare.connect() as client:
@@ -178,6 +179,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_is_cut_early_with_flat_memory(bare: Bare, kind: str) -> None:
     """What the kernel's buffers take counts as sent, so a few mebibytes may leave before the end is noticed."""
@@ -209,6 +211,7 @@ def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> No
         assert statuses(everything(client)) == [431]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("before", [b"", get("/first")], ids=["first", "second"])
 @pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", HEAD + b"X: y"])
 def test_half_a_head_is_cut_at_the_deadline(bare: Bare, before: bytes, start: bytes) -> None:
@@ -222,6 +225,7 @@ def test_half_a_head_is_cut_at_the_deadline(bare: Bare, before: bytes, start: by
         assert HEAD_SECONDS * 0.9 < time.monotonic() - begun < HEAD_SECONDS + 3
 
 
+@pytest.mark.proof
 def test_dripping_bytes_do_not_extend_the_deadline(bare: Bare) -> None:
     with bare.connect() as client:
         begun = time.monotonic()
@@ -237,6 +241,7 @@ def test_dripping_bytes_do_not_extend_the_deadline(bare: Bare) -> None:
     assert statuses(received) == [408]
 
 
+@pytest.mark.proof
 def test_a_connection_without_a_word_is_closed_without_one(bare: Bare) -> None:
     begun = time.monotonic()
     assert bare.say() == b""
@@ -341,6 +346,7 @@ def read_download(client: socket.socket) -> int:
     return size
 
 
+@pytest.mark.proof
 def test_a_reader_that_stalls_is_dropped(bare: Bare) -> None:
     with bare.connect() as client:
         client.sendall(get("/download", close=True))
@@ -348,6 +354,7 @@ def test_a_reader_that_stalls_is_dropped(bare: Bare) -> None:
         assert read_download(client) < LARGE
 
 
+@pytest.mark.proof
 def test_a_reader_that_is_only_slow_gets_all(bare: Bare) -> None:
     with bare.connect() as client:
         client.sendall(get("/download", close=True))

@@ -80,12 +80,11 @@ def test_every_way_to_cut_a_body_in_three_gives_one_outcome(name: str) -> None:
 
 
 FUZZ = settings(
-    max_examples=300,
-    derandomize=True,
-    deadline=None,
+    max_examples=60,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+EXPLORE = settings(FUZZ, max_examples=600, derandomize=False)
 _SPICE = [
     b"\r\n",
     b"\r",
@@ -132,9 +131,7 @@ def genuine(fields: dict[str, str]) -> bytes:
     return b"".join([parts_of(fields), part("file", PNG[:60], "cat.png"), END])
 
 
-@FUZZ
-@given(steps=mutations(), cuts=st.lists(st.floats(0, 1), max_size=5))
-def test_a_mutated_form_is_an_upload_or_a_clear_refusal(
+def is_an_upload_or_a_clear_refusal(
     shared: World, steps: list[tuple[str, float, float, bytes]], cuts: list[float]
 ) -> None:
     """Never an exception, never a 5xx; what is refused leaves nothing and costs the signature nothing."""
@@ -153,11 +150,12 @@ def test_a_mutated_form_is_an_upload_or_a_clear_refusal(
         assert shared.post(intact).status == 200
 
 
-@FUZZ
-@given(steps=mutations(), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_a_mutated_form_means_the_same_however_it_is_cut(
-    steps: list[tuple[str, float, float, bytes]], cuts: list[float]
-) -> None:
+_mutated = given(steps=mutations(), cuts=st.lists(st.floats(0, 1), max_size=5))
+test_a_mutated_form_is_an_upload_or_a_clear_refusal = FUZZ(_mutated(is_an_upload_or_a_clear_refusal))
+test_more_mutated_forms = pytest.mark.proof(EXPLORE(_mutated(is_an_upload_or_a_clear_refusal)))
+
+
+def means_the_same_however_it_is_cut(steps: list[tuple[str, float, float, bytes]], cuts: list[float]) -> None:
     fields = {"timestamp": "1767225600", "tags[]": "a", "signature": "0" * 40, "api_key": "1"}
     body = mutate(parts_of(fields) + part("file", b"some\r\n--bytes", "cat.png") + END, steps)
 
@@ -169,10 +167,18 @@ def test_a_mutated_form_means_the_same_however_it_is_cut(
     asyncio.run(play())
 
 
-@FUZZ
-@given(query=st.text(max_size=40), content_type=st.text(alphabet=st.characters(max_codepoint=255), max_size=60))
-def test_no_query_and_no_content_type_breaks_the_server(shared: World, query: str, content_type: str) -> None:
+_cut = given(steps=mutations(), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=6))
+test_a_mutated_form_means_the_same_however_it_is_cut = FUZZ(_cut(means_the_same_however_it_is_cut))
+test_more_forms_that_are_cut = pytest.mark.proof(EXPLORE(_cut(means_the_same_however_it_is_cut)))
+
+
+def breaks_no_server(shared: World, query: str, content_type: str) -> None:
     headers = {"content-type": content_type}
     with shared.untouched():
         answer = shared.request("POST", f"{shared.route()}?{query}", headers=headers, chunks=[PNG])
     assert answer.status in (400, 401)
+
+
+_asked = given(query=st.text(max_size=40), content_type=st.text(st.characters(max_codepoint=255), max_size=60))
+test_no_query_and_no_content_type_breaks_the_server = FUZZ(_asked(breaks_no_server))
+test_more_queries_and_content_types = pytest.mark.proof(EXPLORE(_asked(breaks_no_server)))

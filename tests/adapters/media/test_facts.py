@@ -158,6 +158,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], type[Refused] | None]] = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_by_their_header(tmp_path: Path, name: str) -> None:
     """Quickly, in little memory, by a decoder that lives on."""

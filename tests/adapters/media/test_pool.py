@@ -284,6 +284,7 @@ def test_many_files_at_once(tmp_path: Path, jpeg: str, png: str) -> None:
     run(tmp_path, scenario, workers=2)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "avif", "tiff", "gif", "mp4", "mov", "webm", "mp3", "wav"])
 def test_damaged_files_get_facts_or_a_refusal(tmp_path: Path, name: str) -> None:
     """Torn anywhere, bits flipped anywhere, asked as anything: no other outcome, and the pool lives on."""

@@ -228,6 +228,7 @@ def test_a_cancelled_caller_does_not_disturb_its_batch(database: PostgresDatabas
     assert run(story()) == ["ok", "ok", "", "ok", "ok"]
 
 
+@pytest.mark.proof
 def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: PostgresDatabase) -> None:
     async def slow(connection: Connection) -> None:
         await connection.execute("SELECT pg_sleep(30)")
@@ -264,6 +265,7 @@ def test_connections_that_died_while_idle_cost_no_request(own: Postgres, mortal:
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
 
 
+@pytest.mark.proof
 def test_a_silent_database_is_given_up_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
     """Stopped, it still holds its connections open: nothing but our own deadline ends the wait."""
     run(mortal.ping())
@@ -366,6 +368,7 @@ def test_a_cancelled_wait_for_a_standby_is_no_success(own: Postgres, mortal: Pos
     assert read_back(mortal, blob)
 
 
+@pytest.mark.proof
 def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: PostgresDatabase) -> None:
     with waiting_for_a_standby(own):
         blob, told, took = first_that_waits(mortal)

@@ -1,0 +1,78 @@
+"""The commands of the README and of CI: what they call, and that CI takes neither a skip nor a failure."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CI = ROOT / ".ci/run"
+MAKEFILE = (ROOT / "Makefile").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+
+PASSED = "============ 12 passed in 1.00s ============"
+SKIPPED = "SKIPPED [1] tests/test_a.py:1: ABSENT: caddy is not installed"
+SAYS = {"test": PASSED, "proof": PASSED.replace("12", "34"), "demo": "all as promised"}
+
+
+def recipe(target: str) -> str:
+    """The lines that make runs for a target."""
+    found = re.search(rf"^{target}:.*\n((?:\t.*\n?)+)", MAKEFILE, re.MULTILINE)
+    assert found is not None, target
+    return found[1]
+
+
+def run_ci(folder: Path, says: dict[str, str], fails: str = "") -> tuple[int, list[str], str]:
+    """Run CI with a make that says so: its exit code, the targets it asked for, and all it printed."""
+    programs, asked = folder / "bin", folder / "asked"
+    programs.mkdir()
+    cases = "".join(f"{target}) echo '{text}';;\n" for target, text in says.items())
+    fake = f'#!/bin/sh\necho "$1" >> {asked}\ncase "$1" in\n{cases}esac\n[ "$1" != "{fails}" ]\n'
+    for name in re.findall(r"^need (\S+)", CI.read_text(), re.MULTILINE):
+        (programs / name).write_text(fake if name == "make" else "#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", CI], env={"PATH": path}, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return done.returncode, asked.read_text().split(), done.stdout + done.stderr
+
+
+def test_ci_runs_tests_proof_and_demo_and_ends_with_their_closing_lines(tmp_path: Path) -> None:
+    code, asked, printed = run_ci(tmp_path, SAYS)
+    assert (code, asked) == (0, ["test", "proof", "demo"]), printed
+    assert printed.splitlines()[-2:] == [SAYS["proof"], SAYS["test"]]
+
+
+@pytest.mark.parametrize("target", ["test", "proof"])
+@pytest.mark.parametrize("skip", [f"{SKIPPED}\n{PASSED}", PASSED.replace(" in", ", 1 skipped in")])
+def test_ci_fails_on_a_skipped_test(tmp_path: Path, target: str, skip: str) -> None:
+    code, _, printed = run_ci(tmp_path, SAYS | {target: skip})
+    assert code == 1
+    assert "a test was skipped" in printed
+
+
+@pytest.mark.parametrize("target", ["test", "proof", "demo"])
+def test_ci_fails_with_each_of_its_commands(tmp_path: Path, target: str) -> None:
+    assert run_ci(tmp_path, SAYS, fails=target)[0] != 0
+
+
+def test_the_readme_names_the_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert re.search(r"^make test\b", readme, re.MULTILINE)
+    assert re.search(r"^make demo\b", readme, re.MULTILINE)
+    assert "pytest" not in readme
+
+
+def test_each_test_belongs_to_one_command() -> None:
+    """`make test`, `make proof` and `make full` choose by two markers and leave nothing out."""
+    assert "-m 'not full and not proof'" in PYPROJECT
+    chosen = {target: re.findall(r"-m pytest\b(.*)", recipe(target)) for target in ("test", "proof", "full")}
+    assert chosen == {
+        "test": [" -n 2 --dist loadgroup"],
+        "proof": [' -n 2 --dist loadgroup -m "proof and not full"'],
+        "full": [" -m full -s"],
+    }
+    assert " check" in recipe("test")
