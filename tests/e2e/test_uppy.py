@@ -35,7 +35,8 @@ def bundle(node: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     subprocess.run(command, cwd=NODE, check=True, capture_output=True, timeout=120)
     imports, function = block(GUIDE, "js", "makeUppy").split("\n\n", 1)
     assert "@uppy/tus" in imports
-    return built.read_text() + block(GUIDE, "js", "function assetOf") + function
+    _, plain = block("docs/guide/browser.md", "js", "makeXhrUppy").split("\n\n", 1)
+    return built.read_text() + block(GUIDE, "js", "function assetOf") + function + plain
 
 
 class Visit:
@@ -156,3 +157,45 @@ def test_the_network_breaks(server: Server, visits: Callable[[Server], Visit], d
         told = visit.wait_for("told.asset")
         assert bad.struck[Kind.RESET] >= 3
     assert_asset(server, told, data)
+
+
+UPLOAD_WITH_XHR = """async ([url, names, fields]) => {
+  const uppy = makeXhrUppy(url, async () => fields ?? (await sign("folder=uppy&nonce=" + crypto.randomUUID())).fields);
+  for (const name of names) uppy.addFile({ name, type: "text/plain", data: new Blob([name]) });
+  const { successful, failed } = await uppy.upload();
+  return { stored: successful.map((file) => file.response.body), failed: failed.map((file) => file.error) };
+}"""
+
+
+def test_three_files_at_once_without_tus(server: Server, visits: Callable[[Server], Visit], bundle: str) -> None:
+    """Each file gets its own signature, so none of them is refused."""
+    page = visits(server).page
+    page.add_script_tag(content=bundle)
+    names = ["a.txt", "b.txt", "c.txt"]
+    done = page.evaluate(UPLOAD_WITH_XHR, [server.upload_url(), names, None])
+
+    assert done["failed"] == []
+    stored = sorted(server.get(urlsplit(body["secure_url"]).path).data for body in done["stored"])
+    assert stored == [name.encode() for name in names]
+
+
+def test_a_final_refusal_is_not_repeated(server: Server, visits: Callable[[Server], Visit], bundle: str) -> None:
+    """A used signature: one POST with XHRUpload and one with tus, where Uppy's defaults would send four."""
+    page = visits(server).page
+    page.add_script_tag(content=bundle)
+    fields = server.signed({"nonce": "final"})
+    assert server.post(fields, b"first").status == 200
+    posts: list[str] = []
+    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    done = page.evaluate(UPLOAD_WITH_XHR, [server.upload_url(), ["a.txt"], fields])
+    assert (done["stored"], len(done["failed"]), len(posts)) == ([], 1, 1)
+
+    failed = page.evaluate(
+        """async ([endpoint, fields]) => {
+          const uppy = makeUppy(async () => ({ endpoint, fields }));
+          uppy.addFile({ name: "b.txt", type: "text/plain", data: new Blob(["b"]) });
+          return (await uppy.upload()).failed.length;
+        }""",
+        [f"{server.base}/tus/{server.cloud}/", fields],
+    )
+    assert (failed, len(posts)) == (1, 2)

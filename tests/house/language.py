@@ -10,7 +10,7 @@ MAX_COLUMNS = 120
 # What to write instead is beside each. The words that bend with their sentence are patterns.
 AVOID = {
     r"whoever": "the client that …, the server that …",
-    r"who": "the client that …, the server that …",
+    r"(?<!user )(?<!person )(?<!people )who": "the client that …, the server that …",
     r"nobody|somebody|no one|someone": "no client, no server, another request",
     r"(is|are|was|were|be|been|being) told|tell|tells|telling|told|hears?|heard": "receives, returns, shows, reports",
     r"anew": "again, a new …",

@@ -8,8 +8,23 @@ from tests.house.language import Complaint, complaints, of_page
 
 ROOT = Path(__file__).parents[2]
 # Pages that are still to be rewritten.
-LATER = ("CHANGELOG", "CONTRIBUTING", "README", "SECURITY", "docs/adr", "docs/guide", "docs/reference")
-PLAIN = ("docs/reference/benchmarks", "docs/reference/formats", "docs/reference/guarantees", "docs/reference/scale")
+LATER = ("CHANGELOG", "CONTRIBUTING", "SECURITY", "docs/adr", "docs/guide", "docs/reference")
+PLAIN = tuple(
+    f"docs/{name}"
+    for name in (
+        "guide/browser",
+        "guide/curl",
+        "guide/first-upload",
+        "guide/from-cloudinary",
+        "guide/install",
+        "guide/one-box",
+        "guide/sdk",
+        "reference/benchmarks",
+        "reference/formats",
+        "reference/guarantees",
+        "reference/scale",
+    )
+)
 PAGES = [
     page
     for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

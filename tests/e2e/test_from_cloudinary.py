@@ -1,0 +1,100 @@
+"""The script of the guide that brings assets, against a small server that answers as Cloudinary's Admin API does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.e2e.test_readme import block
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("node sdk")
+
+ASSETS = {
+    "image": ["cats/tabby", "dogs/rex"],
+    "video": ["walk"],
+    "raw": ["notes/note.txt"],
+}
+FILES = {"cats/tabby": "cat.jpg", "dogs/rex": "dance.gif", "walk": "walk.mp4", "notes/note.txt": "note.txt"}
+
+
+class Account(ThreadingHTTPServer):
+    """An account with four assets, listed one a page; `/files/<public_id>` has their bytes."""
+
+    daemon_threads = True
+
+    def __init__(self, media: Path) -> None:
+        super().__init__(("127.0.0.1", 0), AccountHandler)
+        self.media = media
+        self.base = f"http://127.0.0.1:{self.server_port}"
+
+
+class AccountHandler(BaseHTTPRequestHandler):
+    server: Account
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if parts.path.startswith("/files/"):
+            self._send((self.server.media / FILES[parts.path.removeprefix("/files/")]).read_bytes())
+            return
+        assert self.headers["Authorization"].startswith("Basic ")
+        kind, type_ = parts.path.removeprefix("/v1_1/old/resources/").split("/")
+        assert type_ == "upload"
+        place = int(parse_qs(parts.query).get("next_cursor", ["0"])[0])
+        public_id = ASSETS[kind][place]
+        page: dict[str, object] = {"resources": [{"public_id": public_id, "secure_url": self._url(public_id)}]}
+        if kind == "image":
+            page["resources"][0] |= {"tags": ["pet"], "context": {"custom": {"alt": "a | pet"}}}  # type: ignore[index]
+        if place + 1 < len(ASSETS[kind]):
+            page["next_cursor"] = str(place + 1)
+        self._send(json.dumps(page).encode())
+
+    def _url(self, public_id: str) -> str:
+        return f"{self.server.base}/files/{public_id}"
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def account(media: Path) -> Iterator[Account]:
+    with Account(media) as account:
+        serving = threading.Thread(target=account.serve_forever)
+        serving.start()
+        yield account
+        account.shutdown()
+        serving.join()
+
+
+def test_every_asset_is_brought_under_its_name(server: Server, account: Account, media: Path) -> None:
+    script = block("docs/guide/from-cloudinary.md", "python", "OLD_CLOUDINARY_URL")
+    old = f"cloudinary://key:secret@old?upload_prefix={account.base}"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OLD_CLOUDINARY_URL": old, "CLOUDINARY_URL": server.urls[1]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+    assert done.stdout.split("\n")[:-1] == [f"{kind} {name}" for kind, names in ASSETS.items() for name in names]
+    for kind, names in ASSETS.items():
+        for name in names:
+            extension = "" if kind == "raw" else "." + FILES[name].partition(".")[2]
+            delivered = server.get(f"/{server.cloud}/{kind}/upload/v1/{name}{extension}")
+            assert delivered.data == (media / FILES[name]).read_bytes(), name
