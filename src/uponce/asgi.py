@@ -1,4 +1,7 @@
-"""A factory for ASGI servers: `uvicorn --factory uponce.asgi:create_app`. Importing it does nothing."""
+"""A factory for ASGI servers: `uvicorn --no-proxy-headers --factory uponce.asgi:create_app`. Importing it does nothing.
+
+Without `--no-proxy-headers` uvicorn itself would believe any X-Forwarded-For from this machine.
+"""
 
 import gc
 import logging
@@ -11,6 +14,7 @@ from uponce.config import load
 from uponce.web.app import App
 from uponce.web.app import create_app as create_web_app
 from uponce.web.metrics import Scrape
+from uponce.web.request import TrustedProxies
 from uponce.wiring import build, build_metrics, lifespan
 
 _TOP_PAD_BYTES = 16 * 1024 * 1024
@@ -28,7 +32,8 @@ def create_app() -> App:
     metrics = build_metrics(settings)
     backend = build(settings, metrics)
     scrape = None if metrics is None else Scrape(settings.metrics_token, metrics.text)
-    app = create_web_app(backend.services, lifespan(backend), settings.public_url, scrape)
+    proxies = TrustedProxies(settings.proxy_networks)
+    app = create_web_app(backend.services, lifespan(backend), settings.public_url, scrape, proxies)
     _freeze_heap()
     return app
 

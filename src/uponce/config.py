@@ -9,6 +9,7 @@ import platform
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -77,6 +78,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "makes. Empty: there is no such address, and nothing is counted.",
     ] = ""
     public_url: Annotated[str | None, "Base of the URLs in answers; by default the host that the client called."] = None
+    trusted_proxies: Annotated[
+        str,
+        "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
+        "address and scheme from `X-Forwarded-For` and `X-Forwarded-Proto` of these proxies only. Empty: of none.",
+    ] = ""
     window: Annotated[int, "Seconds a signature lives; new keys get it."] = 3600
     decoders: Annotated[int, "Decoder processes for each server process."] = 2
     decoder_seconds: Annotated[int, "Seconds one file may take a decoder."] = 10
@@ -90,6 +96,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data_dir(self) -> Path:
         return Path(self.data).absolute()
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks in `trusted_proxies`; ValueError names the text that is none."""
+        return tuple(ip_network(text) for text in self.trusted_proxies.replace(",", " ").split())
 
     @property
     def server_name(self) -> str:
@@ -186,6 +197,11 @@ def _checked(settings: Settings) -> Settings:
     url = settings.public_url
     good_url = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).netloc))
     _require(good_url, "public_url", url, "a URL like https://media.example")
+    try:
+        _ = settings.proxy_networks
+    except ValueError as error:
+        expected = f"IP addresses or networks, separated by commas ({error})"
+        _require(False, "trusted_proxies", settings.trusted_proxies, expected)
     token = settings.metrics_token
     _require(re.fullmatch(r"[!-~]*", token) is not None, "metrics_token", "…", "empty, or visible ASCII without spaces")
     level = settings.log_level.lower()

@@ -1,9 +1,15 @@
-"""The reference deployment, by processes on this machine: uponce servers, PostgreSQL, an S3 store, Caddy in front."""
+"""The reference deployment, by processes on this machine: uponce servers, PostgreSQL, an S3 store, Caddy in front.
 
+`Caddy` and `Nginx` run the shipped files in front of any servers.
+"""
+
+import getpass
+import re
 import secrets
 import shutil
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +19,9 @@ from tests.server import Server
 from tests.stores.seaweedfs import SeaweedFS
 from tests.stores.service import Service
 
-CADDYFILE = Path(__file__).parents[2] / "deploy" / "Caddyfile"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CADDYFILE = DEPLOY / "Caddyfile"
+NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 DRAIN_SECONDS = 3
 
 
@@ -41,6 +49,53 @@ class Caddy(Service):
     def _serves(self) -> bool:
         with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as answer:
             return bool(answer.status == 200)
+
+
+class Nginx(Service):
+    """With the site file that is shipped. Its workers run as the user of this process, who may read the media."""
+
+    def __init__(self) -> None:
+        super().__init__("nginx", 1)
+        self.url = f"http://127.0.0.1:{self.ports[0]}"
+
+    def run(self, servers: Sequence[Server], *, also: str = "", in_location: str = "") -> None:
+        """`also` are directives of the http block; `in_location` of the location that goes to uponce."""
+        assert NGINX is not None, "ABSENT: nginx is not installed"
+        (server_line,) = re.findall(r"^\tserver 127.0.0.1:8000 .*;$", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
+        lines = [server_line.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") for server in servers]
+        site = _replaced(
+            (DEPLOY / "nginx.conf").read_text(),
+            {
+                server_line: "\n".join(lines),
+                "listen 80": f"listen 127.0.0.1:{self.ports[0]}",
+                "/var/lib/uponce": str(servers[0].data_dir),
+                "location / {": f"location / {{ {in_location}",
+            },
+        )
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "".join(f"{kind}_temp_path {self.folder}/{kind};\n" for kind in kinds)
+        (self.folder / "nginx.conf").write_text(
+            f"user {getpass.getuser()};\ndaemon off;\npid {self.folder}/pid;\nevents {{}}\n"
+            f"http {{\naccess_log off;\n{places}{also}{site}}}\n"
+        )
+        self.start([NGINX, "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"], self._serves)
+
+    def _serves(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}/readyz", timeout=10) as answer:
+            return bool(answer.status == 200)
+
+    def stop(self) -> None:
+        if self._process is not None:  # a killed master would leave its workers behind
+            self._process.terminate()
+            self._process.wait(20)
+        super().stop()
+
+
+def _replaced(text: str, names: dict[str, str]) -> str:
+    for theirs, ours in names.items():
+        assert theirs in text, theirs
+        text = text.replace(theirs, ours)
+    return text
 
 
 class Deployment:

@@ -1,27 +1,19 @@
-"""nginx in front, set up as the guide says: it sends the bytes, uponce decides who gets them."""
+"""nginx in front, with the site file that is shipped: it sends the bytes, uponce decides who gets them."""
 
-import getpass
 import re
 import secrets
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 
+from tests.deployment import NGINX, Nginx
 from tests.e2e.commands import in_a_process
-from tests.e2e.test_readme import block
 from tests.scrape import BEARER, TOKEN
 from tests.server import Server
 from uponce.adapters.media import samples
-
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 pytestmark = [
     pytest.mark.proof,
@@ -31,41 +23,6 @@ pytestmark = [
 
 PICTURE = samples.png(5, 64, 64)
 INERT = ("x-content-type-options", "content-security-policy", "cross-origin-resource-policy", "timing-allow-origin")
-
-
-@contextmanager
-def nginx(folder: Path, server: Server) -> Iterator[str]:
-    """The guide's server block on a free port; its base URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    site = block("docs/guide/operate.md", "nginx", "internal;")
-    for theirs, ours in {
-        "listen 80": f"listen 127.0.0.1:{port}",
-        "127.0.0.1:8000": urlsplit(server.base).netloc,
-        "/var/lib/uponce": str(server.data_dir),
-    }.items():
-        assert theirs in site
-        site = site.replace(theirs, ours)
-    places = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    conf = folder / "nginx.conf"
-    conf.write_text(
-        f"user {getpass.getuser()};\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
-        f"http {{\naccess_log off;\n{places}{site}}}\n"
-    )
-    assert NGINX is not None
-    process = subprocess.Popen([NGINX, "-c", conf, "-e", folder / "error.log"])
-    try:
-        until = time.monotonic() + 30
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 class Site:
@@ -92,12 +49,11 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("front")
-    with (
-        Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_METRICS_TOKEN": TOKEN}) as server,
-        nginx(folder, server) as base,
-    ):
-        yield Site(server, base)
+    folder, nginx = tmp_path_factory.mktemp("front"), Nginx()
+    with Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_METRICS_TOKEN": TOKEN}) as server:
+        nginx.run([server])
+        yield Site(server, nginx.url)
+        nginx.stop()
 
 
 def test_metrics_are_not_to_be_had_through_nginx(site: Site) -> None:

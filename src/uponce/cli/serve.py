@@ -45,6 +45,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # UPONCE_TRUSTED_PROXIES decides, not uvicorn
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )

@@ -17,6 +17,7 @@ from uponce.web import delivery, destroy, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
+from uponce.web.request import TrustedProxies
 from uponce.web.respond import send_error, send_json
 from uponce.web.tus import endpoint as tus
 
@@ -28,7 +29,13 @@ _REQUEST_ID_LENGTH = 32
 _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()
 
 
-def create_app(services: Services, lifespan: Lifespan, public_url: str | None, scrape: Scrape | None = None) -> "App":
+def create_app(
+    services: Services,
+    lifespan: Lifespan,
+    public_url: str | None,
+    scrape: Scrape | None = None,
+    proxies: TrustedProxies | None = None,
+) -> "App":
     """The ASGI application. Uploads and deliveries may come from any origin, without credentials; deletions and
     the signature endpoints may not be called across origins at all. There are metrics where `scrape` opens them."""
     signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
@@ -49,7 +56,11 @@ def create_app(services: Services, lifespan: Lifespan, public_url: str | None, s
         *([Route("/metrics", Only(("GET", "HEAD"), MetricsEndpoint(scrape)))] if scrape else []),
         *(Route(f"/{{cloud}}/{kind}/{{rest:path}}", originals) for kind in ResourceType),
     ]
-    return App(Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan), services)
+    return App(
+        Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan),
+        services,
+        proxies or TrustedProxies(),
+    )
 
 
 def cors(methods: tuple[str, ...], endpoint: ASGIApp, exposed: Sequence[str] = ()) -> ASGIApp:
@@ -92,14 +103,16 @@ class App:
     """Gives each request its id, and turns whatever escaped into an answer; every error is logged here, and every
     request counted, once."""
 
-    def __init__(self, router: ASGIApp, services: Services) -> None:
+    def __init__(self, router: ASGIApp, services: Services, proxies: TrustedProxies) -> None:
         self._router = router
         self._services = services
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
+        self._proxies.apply(scope)
         request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         status, begun = 0, perf_counter()

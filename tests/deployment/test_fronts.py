@@ -1,0 +1,177 @@
+"""The shipped Caddyfile and nginx site file: what a stranger sends, and a server that dies, costs no honest request."""
+
+import http.client
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+import urllib3
+
+from tests.deployment import NGINX, Caddy, Nginx
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("deployment")
+
+INSTALLED = {"caddy": shutil.which("caddy"), "nginx": NGINX}
+
+
+class Front(NamedTuple):
+    """`servers` are two of their own, with one set of keys each: every request here is answered alike by both."""
+
+    name: str
+    url: str
+    servers: tuple[Server, Server]
+
+    def raw(self, data: bytes, source: str = "127.0.0.1") -> bytes:
+        """Send these bytes; all that comes back until the front closes or is silent for a second."""
+        at = urlsplit(self.url)
+        with socket.create_connection((at.hostname or "", at.port or 0), 20, (source, 0)) as client:
+            client.sendall(data)
+            client.settimeout(1)
+            received = b""
+            try:
+                while block := client.recv(65_536):
+                    received += block
+            except TimeoutError:
+                pass
+            return received
+
+    def ask(self, method: str, path: str) -> tuple[int, float]:
+        """Status and seconds of one honest request on a connection of its own."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        begun = time.monotonic()
+        try:
+            connection.request(method, path, b"bytes" if method == "PUT" else None)
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+        return status, time.monotonic() - begun
+
+
+@pytest.fixture(scope="module", params=["caddy", "nginx"])
+def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    if INSTALLED[request.param] is None:
+        pytest.skip(f"ABSENT: {request.param} is not installed")
+    folder, program = tmp_path_factory.mktemp("fronts"), Caddy() if request.param == "caddy" else Nginx()
+    settings = {"UPONCE_TRUSTED_PROXIES": "127.0.0.1", "UPONCE_DECODERS": "1"}
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(Server(folder / name, env=settings)) for name in ("one", "two"))
+        stack.callback(program.stop)
+        program.run([one, two])
+        yield Front(request.param, program.url, (one, two))
+
+
+def host_of(front: Front) -> str:
+    return urlsplit(front.url).netloc
+
+
+def broken(front: Front) -> dict[str, bytes]:
+    """Requests that end badly between the front and a server, in one way or another."""
+    upload = f"/v1_1/{front.servers[0].cloud}/raw/upload"
+    head = f"POST {upload} HTTP/1.1\r\nHost: {host_of(front)}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode()
+    upgrade = f"GET /healthz HTTP/1.1\r\nHost: {host_of(front)}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    return {
+        "a malformed chunk": chunked + b"ZZ\r\n",
+        "a torn chunk": chunked + b"5\r\nab",
+        "a torn body": f"{head}Content-Length: 100\r\n\r\n--b".encode(),
+        "a body that is no form": f"{head}Content-Length: 5\r\n\r\nhello".encode(),
+        "too many headers": f"{head}{'X: y' * 4000}\r\n\r\n".encode(),
+        "an upgrade": upgrade.encode(),
+        "half a head": head.encode(),
+    }
+
+
+@pytest.mark.proof
+def test_broken_requests_take_no_server_out(front: Front) -> None:
+    """After each of them every honest request is answered at once, on whichever server."""
+    slow = {}
+    for kind, data in broken(front).items():
+        front.raw(data)
+        answers = [front.ask("GET", "/healthz") for _ in range(10)]
+        if any(status != 200 or seconds > 1 for status, seconds in answers):
+            slow[kind] = answers
+    assert slow == {}
+
+
+def forged(front: Front) -> str:
+    """An upload that either server refuses, for its api_key is no key of theirs."""
+    return f"/v1_1/{front.servers[0].cloud}/raw/upload?api_key=a&signature=b&timestamp=1&public_id=c"
+
+
+def test_a_dead_server_costs_no_request(front: Front) -> None:
+    """nginx sends uploads to the other server too. Caddy cannot before its first check fails: it asks to wait."""
+    dead = front.servers[1]
+    dead.kill()
+    try:
+        answers = [(method, front.ask(method, path)) for _ in range(8) for method, path in requests(front)]
+    finally:
+        dead.start()
+    seen = {(method, status) for method, (status, _) in answers}
+    assert seen - ({("PUT", 503)} if front.name == "caddy" else set()) == {("GET", 200), ("PUT", 401)}
+
+
+def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
+    for server in front.servers:
+        server.kill()
+    try:
+        answer = urllib3.request("PUT", front.url + forged(front), body=b"bytes", retries=False, timeout=30)
+    finally:
+        for server in front.servers:
+            server.start()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["error"]["code"] == "server_unavailable"
+
+
+def requests(front: Front) -> tuple[tuple[str, str], ...]:
+    return ("GET", "/healthz"), ("PUT", forged(front))
+
+
+@pytest.mark.proof
+def test_a_dead_server_is_left_out_within_seconds(front: Front) -> None:
+    dead = front.servers[1]
+    dead.kill()
+    try:
+        time.sleep(5)
+        waits = [front.ask(method, path)[1] for _ in range(10) for method, path in requests(front)]
+    finally:
+        dead.start()
+    assert max(waits) < 1
+
+
+SPOOFED = ["6.6.6.6", "6.6.6.6, 7.7.7.7", "evil<script>", "a" * 7000, "127.0.0.1", "", ",", "::1", "unix:"]
+
+
+@pytest.mark.parametrize("value", SPOOFED, ids=lambda value: value[:12] or "empty")
+def test_the_audit_names_the_address_that_called_the_front(front: Front, value: str) -> None:
+    server = front.servers[0]
+    fields = server.signed({"nonce": value[:40]})
+    assert server.post(fields, b"bytes").status == 200
+    head = f"PUT /v1_1/{server.cloud}/raw/upload?{urlencode(fields)} HTTP/1.1\r\nHost: {host_of(front)}"
+    forwarded = f"X-Forwarded-For: {value}\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6"
+    for _ in range(4):  # the other server, which has other keys, refuses some of them
+        front.raw(f"{head}\r\n{forwarded}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode(), "127.0.0.2")
+    assert addresses(server, fields) == {"127.0.0.1", "127.0.0.2"}
+
+
+def addresses(server: Server, fields: dict[str, str]) -> set[str]:
+    headers = urllib3.make_headers(basic_auth=":".join(server.browser))
+    url = f"{server.base}/v1_1/{server.cloud}/signatures/status"
+    answer = urllib3.request("POST", url, json=fields, headers=headers)
+    return {line["address"] for line in answer.json()["history"]}
+
+
+@pytest.mark.parametrize("scheme", ["https", "wss", "javascript", "http, https"])
+def test_no_client_chooses_the_scheme(front: Front, scheme: str) -> None:
+    server = front.servers[0]
+    fields = server.signed({"nonce": f"scheme {scheme}"})
+    sent = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
+    url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
+    answers = [urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, headers=sent) for _ in range(4)]
+    (stored,) = (answer for answer in answers if answer.status == 200)
+    assert stored.json()["url"].startswith(f"{front.url}/")
