@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,39 @@ def test_a_key_that_exists_is_never_changed_by_the_settings(tmp_path: Path) -> N
         assert code_of(server, server.signed(key=PAIR)) == ""
         assert code_of(server, server.signed(key=changed)) == "invalid_signature"
         assert changed.secret not in server.output
+
+
+def test_an_address_of_something_else_is_told_from_uponce(tmp_path: Path) -> None:
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(samples.png(1))
+    printed(uponce("keys", "create", "--data", tmp_path / "data"))
+    with Other() as url:
+        done = uponce("upload", picture, "--data", tmp_path / "data", "--url", url)
+    assert (done.code, done.stdout) == (1, "")
+    assert f"{url} answers HTTP 200, but not as uponce does. Check the address." in done.stderr
+
+
+class Other:
+    """A server that answers each request with a list in JSON."""
+
+    def __enter__(self) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"[]")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

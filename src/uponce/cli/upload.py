@@ -135,10 +135,13 @@ def _upload(
         reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
         return _failed(f"No answer from {credentials.base}: {reason}. Check that the server runs there, or use --url.")
     except msgspec.MsgspecError:
-        return _failed(f"{credentials.base} answers with HTTP {response.status} and no JSON. Check the address.")
-    if "error" in answer:  # with the message that every answer of uponce has
-        answer["error"]["message"] = without_signature(str(answer["error"].get("message", "")))
-    return answer
+        answer = {}
+    match answer:
+        case {"secure_url": _}:
+            return answer
+        case {"error": {"message": str(message), **rest}}:
+            return {"error": {"message": without_signature(message), **rest}}
+    return _failed(f"{credentials.base} answers HTTP {response.status}, but not as uponce does. Check the address.")
 
 
 def _failed(message: str) -> dict[str, Any]:
