@@ -10,7 +10,7 @@ from tests.scrape import Scraped
 from uponce.adapters.metrics.counts import PrometheusMetrics
 
 GUIDE = (Path(__file__).parents[2] / "docs/guide/production.md").read_text()
-_, SECTION = GUIDE.split("\n## Watching\n")
+_, SECTION = GUIDE.split("\n## Metrics\n")
 SECTION = SECTION.partition("\n## ")[0]
 PROMETHEUS_OWN = {"instance", "job"}
 

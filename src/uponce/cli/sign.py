@@ -1,4 +1,4 @@
-"""`uponce sign`: make one signature, as fields, as a curl command or as one URL."""
+"""`uponce sign`: one signature, in the form that the reader needs."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,16 +12,14 @@ from uponce.cli.credentials import find_credentials
 from uponce.cli.options import parse_pairs, print_json
 
 
-def run(
-    parameters: list[str], *, data: str | None, url: str | None, key: str | None, resource_type: str, form: str
-) -> None:
-    credentials = find_credentials(data, key, url)
+def run(parameters: list[str], *, data: str | None, key: str | None, resource_type: str, form: str) -> None:
+    credentials = find_credentials(data, key)
     fields = mint(credentials.key, parse_pairs(parameters), clock=SystemClock(), ids=RandomIds())
-    address = upload_url(credentials.base, credentials.key.cloud, resource_type)
+    url = upload_url(credentials.base, credentials.key.cloud, resource_type)
     if form == "json":
-        print_json({"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields})
+        print_json({"id": grant_id(credentials.key, fields), "upload_url": url, "fields": fields})
         return
-    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields))
+    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](url, fields))
 
 
 def upload_url(base: str, cloud: str, resource_type: str) -> str:
@@ -38,5 +36,5 @@ def as_curl(url: str, fields: Mapping[str, str]) -> str:
 
 
 def as_one_url(url: str, fields: Mapping[str, str]) -> str:
-    """Return the whole grant in one URL, for `curl -T FILE "$URL"`."""
+    """The whole grant in one URL: `curl -T FILE "$URL"`."""
     return f"{url}?{urlencode(fields)}"
