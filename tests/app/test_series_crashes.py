@@ -23,7 +23,10 @@ STEPS = 60  # more than a chunk has
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
+    gc.collect()
+    gc.freeze()  # each crash collects: only its own objects, not those of the whole test run
     yield tmp_path
+    gc.unfreeze()
     gc.collect()
 
 

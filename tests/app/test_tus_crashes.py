@@ -24,7 +24,10 @@ REQUESTS = {"the creation": 0, "the first bytes": 1, "bytes between": 2, "the la
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
+    gc.collect()
+    gc.freeze()  # each crash collects: only its own objects, not those of the whole test run
     yield tmp_path
+    gc.unfreeze()
     gc.collect()
 
 

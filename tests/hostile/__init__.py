@@ -28,6 +28,7 @@ How to write one:
   that is longer. `Honest(server, base)` goes through a front server whose address is `base`.
 - `budget(pid)` measures a server with all its decoders: CPU seconds, memory it grew by, seconds on the wall.
 - `decoding(tmp_path, content)` gives one file to one decoder and returns the same three, with the decoder's verdict.
+- `spellings.py` writes one grant in every way that the server reads. `canaries.py` finds secrets where none may be.
 
 `make test` runs what counts. What measures time, memory or CPU gets `@pytest.mark.proof`.
 A front server or another tool that a laptop may lack gets `needed("caddy")` from `frame.py`: the test then skips, says
