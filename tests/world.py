@@ -46,7 +46,8 @@ class Sniffer:
 
     async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
         try:
-            head = Path(path).read_bytes()[:HEAD_BYTES]
+            with Path(path).open("rb") as file:
+                head = file.read(HEAD_BYTES)
         except OSError as error:
             raise StorageUnavailable("The staged file is gone.") from error
         format_ = admit(head, requested)

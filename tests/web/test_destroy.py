@@ -167,7 +167,8 @@ def test_each_credential_is_needed(shared: World, missing: str) -> None:
     [
         (b"public_id=a&public_id=b", URLENCODED, "duplicate_parameter"),
         (b"[]", JSON, "malformed_request"),
-        (b'{"public_id": ["cat"]}', JSON, "malformed_request"),
+        (b'{"public_id": [["cat"]]}', JSON, "malformed_request"),
+        (b'{"public_id": "a", "public_id": "b"}', JSON, "duplicate_parameter"),
         (b"x" * 300_000, URLENCODED, "malformed_request"),
         (b"x", {"content-type": "text/plain"}, "malformed_request"),
         (b"nonsense", FORM, "malformed_request"),

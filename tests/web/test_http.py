@@ -65,7 +65,7 @@ def test_an_upload_without_storage_is_503_and_free(world: World) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nothing", "/v1_1", "/v1_1/demo/image", "/v1_1/demo/image/upload/", "/v1_1/demo/audio/upload", "/%00"],
+    ["/nothing", "/v1_1", "/v1_1/demo/image", "/v1_1/demo/image/upload/", "/v1_1/demo/audio/upload", "/%00"],
 )
 def test_an_unknown_address_is_404_in_the_same_shape(shared: World, path: str) -> None:
     answer = shared.request("POST", path)

@@ -113,6 +113,7 @@ def test_two_mints_of_one_second_are_two_signatures(shared: World) -> None:
         ({"tags": "a%26b"}, "invalid_parameter"),
         ({"signature_algorithm": "md5"}, "invalid_parameter"),
         ({"tags": "a", "tags[]": "b"}, "duplicate_parameter"),
+        ({"timestamp": "9" * 5000}, "invalid_parameter"),
     ],
 )
 def test_what_could_not_upload_is_not_signed(shared: World, fields: dict[str, str], code: str) -> None:
@@ -125,13 +126,10 @@ def test_what_could_not_upload_is_not_signed(shared: World, fields: dict[str, st
         (b"{", "application/json"),
         (b"[1]", "application/json"),
         (b'"text"', "application/json"),
-        (b'{"folder": ["a"]}', "application/json"),
-        (b'{"folder": 1.5}', "application/json"),
+        (b'{"folder": [["a"]]}', "application/json"),
         (b'{"folder": {}}', "application/json"),
-        (b'{"folder": "\\ud800"}', "application/json"),
-        (b'{"folder": "\\udc00"}', "application/json"),
         (b'{"folder": "\xff"}', "application/json"),
-        (b'{"timestamp": ' + b"9" * 5000 + b"}", "application/json"),
+        (b'{"timestamp": NaN}', "application/json"),
         (b"[" * 100_000, "application/json"),
         (b"x" * 300_000, "application/json"),
         (b"{}", "text/plain"),
@@ -304,3 +302,10 @@ def test_there_is_no_cors_here(shared: World) -> None:
     ):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
         assert answer.status in (401, 405)
+
+
+@pytest.mark.parametrize("escape", [b"\\ud800", b"\\udc00"])
+def test_half_a_character_is_refused(shared: World, escape: bytes) -> None:
+    for action in ("/sign", "/status", "/revoke"):
+        answer = ask(shared, action, body=b'{"folder": "' + escape + b'"}', content_type="application/json")
+        assert_refused(answer, 400, "invalid_parameter")

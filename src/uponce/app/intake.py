@@ -12,17 +12,26 @@ from typing import Generic, Protocol, Self, TypeVar
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Stage
 from uponce.app.services import Services
-from uponce.core.errors import DuplicateParameter, FileTooLarge, InvalidSignature, LateParameter, MissingParameter
-from uponce.core.parameters import UploadSpec, collect_known
+from uponce.app.sign import sign_for
+from uponce.core.errors import (
+    DuplicateParameter,
+    FileTooLarge,
+    InvalidParameter,
+    InvalidSignature,
+    LateParameter,
+    MissingParameter,
+)
+from uponce.core.parameters import UploadSpec, check_route, collect_known
 from uponce.core.policy import refuse_size
 from uponce.core.values import Caller, ResourceType
 
 
 @dataclass(frozen=True, slots=True)
 class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and who sends it. `requested` None is auto.
+    """The frame of an upload: its route, the fields of its query, and its sender. `requested` None is auto.
 
     `idempotency_key` is the client's name for this upload, under which it may ask for a lost answer again.
+    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
     """
 
     cloud: str
@@ -31,6 +40,7 @@ class UploadRequest:
     origin: str | None
     caller: Caller
     idempotency_key: str | None = None
+    credentials: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +132,7 @@ class Arrival(ABC, Generic[S]):
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename = filename
         params = collect_known(self._fields)
-        if all(name in params for name in CREDENTIALS):
+        if all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
             try:
                 await self._authorise(params)
             except InvalidSignature as doubt:
@@ -135,7 +145,16 @@ class Arrival(ABC, Generic[S]):
             self._limit = self._services.limits.max_bytes(self._request.requested, None)
         self.stage = await self._open()
 
+    def _by_credentials(self, params: dict[str, str]) -> bool:
+        return self._request.credentials is not None and "signature" not in params
+
     async def _authorise(self, params: dict[str, str]) -> None:
+        request = self._request
+        if request.credentials is not None and self._by_credentials(params):
+            if request.idempotency_key is not None:
+                raise InvalidParameter("Header Idempotency-Key needs a signed upload. Sign it, or omit the header.")
+            check_route(params, request.cloud, request.requested)
+            params = await sign_for(self._services, request.cloud, request.credentials, params)
         verified = await self._admit(params)
         self._counted.close()
         self._limit = self._enter(verified)

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
+from uponce.app.authenticate import authenticate
 from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
+from uponce.app.services import Services
 from uponce.core.canonical import UNSIGNED, collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
@@ -42,6 +44,20 @@ def mint(
     permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]
     signature = sign(string_to_sign(fields), key.secrets[0], permitted)
     return {**fields, "signature": signature, "api_key": key.api_key}
+
+
+async def sign_for(
+    services: Services, cloud: str, credentials: tuple[str, str], params: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the fields signed on behalf of a caller that knows the key's secret. BadCredentials for any other caller.
+
+    So the upload is dated, fenced and audited as any other, under its own signature.
+    """
+    key = await authenticate(services, cloud, *credentials)
+    if params.get("api_key", key.api_key) != key.api_key:
+        raise InvalidParameter(f"Parameter api_key is not the API key of the credentials, {key.api_key}. Omit it.")
+    signed = {name: value for name, value in params.items() if name not in UNSIGNED}
+    return mint(key, signed, clock=services.clock, ids=services.ids)
 
 
 def grant_id(key: ApiKey, fields: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ UponceError
 │   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries
 │   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
 │   └── RequestRefused          the request as such is wrong
-│       ├── MalformedRequest · RequestTooSlow · NotFound · RangeNotSatisfiable
+│       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
 │       └── UnsupportedVersion · UnsupportedContentType
 ├── Unavailable                 the server's doing: nothing is spent, the same request may be sent again
 │   ├── DatabaseUnavailable · OutcomeUnknown
@@ -303,6 +303,12 @@ class NotFound(RequestRefused):
     """No such thing."""
 
     code = "not_found"
+
+
+class UnsupportedCall(RequestRefused):
+    """A call, or a delivery URL, of Cloudinary's API that uponce does not support yet."""
+
+    code = "unsupported_call"
 
 
 class RangeNotSatisfiable(RequestRefused):

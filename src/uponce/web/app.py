@@ -1,8 +1,9 @@
-"""The routes, in one list, and what wraps them all: a request id, and an answer whatever happens."""
+"""All routes in one table, and the wrapper of every request: a request id, and an answer whatever happens."""
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -11,10 +12,11 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from uponce.app.services import Services
-from uponce.core.errors import MalformedRequest, NotFound, UponceError
+from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.values import ResourceType
-from uponce.web import delivery, destroy, signatures, upload
+from uponce.web import delivery, destroy, home, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
+from uponce.web.calls import missing
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
 from uponce.web.request import TrustedProxies
@@ -29,6 +31,29 @@ _REQUEST_ID_LENGTH = 32
 _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One or more addresses with the same endpoint. `purpose` is the sentence for a client that uses a wrong method.
+
+    Pages of any origin may call an `open` place, without credentials, and read the `exposed` headers of its answers.
+    """
+
+    paths: tuple[str, ...]
+    methods: tuple[str, ...]
+    purpose: str
+    endpoint: ASGIApp
+    open: bool = False
+    exposed: Sequence[str] = ()
+
+
+_ON_UPLOAD = (
+    "This address receives uploads: POST the signed fields and then the file here, or PUT the bytes of the file with "
+    "the signed fields in the query."
+)
+_ON_TUS = "This address receives uploads by tus 1.0: POST the signed fields as Upload-Metadata here to begin one."
+_ON_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP Basic."
+
+
 def create_app(
     services: Services,
     lifespan: Lifespan,
@@ -36,26 +61,9 @@ def create_app(
     scrape: Scrape | None = None,
     proxies: TrustedProxies | None = None,
 ) -> "App":
-    """The ASGI application. Uploads and deliveries may come from any origin, without credentials; deletions and
-    the signature endpoints may not be called across origins at all. There are metrics where `scrape` opens them."""
-    signature = Only(signatures.METHODS, signatures.SignaturesEndpoint(services, public_url))
-    uploads = CountedUploads(tus.TusEndpoint(services, public_url), services.metrics)
-    originals = cors(delivery.METHODS, delivery.DeliveryEndpoint(services))
-    routes = [
-        Route(
-            "/v1_1/{cloud}/{resource_type}/upload",
-            cors(upload.METHODS, CountedUploads(upload.UploadEndpoint(services, public_url), services.metrics)),
-        ),
-        Route("/v1_1/{cloud}/{resource_type}/destroy", Only(destroy.METHODS, destroy.DestroyEndpoint(services))),
-        *(Route(f"/tus/{{cloud}}{end}", cors(tus.METHODS, uploads, tus.EXPOSED)) for end in ("", "/")),
-        Route("/tus/{cloud}/{signature}/{upload}", cors(tus.UPLOAD_METHODS, uploads, tus.EXPOSED)),
-        Route("/v1_1/{cloud}/signatures", signature),
-        Route("/v1_1/{cloud}/signatures/{action}", signature),
-        Route("/healthz", Only(("GET", "HEAD"), HealthEndpoint())),
-        Route("/readyz", Only(("GET", "HEAD"), ReadyEndpoint(services))),
-        *([Route("/metrics", Only(("GET", "HEAD"), MetricsEndpoint(scrape)))] if scrape else []),
-        *(Route(f"/{{cloud}}/{kind}/{{rest:path}}", originals) for kind in ResourceType),
-    ]
+    """Return the ASGI application. `scrape` opens the metrics."""
+    places = _places(services, public_url, scrape)
+    routes = [Route(path, _app_of(place)) for place in places for path in place.paths]
     return App(
         Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan),
         services,
@@ -63,13 +71,70 @@ def create_app(
     )
 
 
-def cors(methods: tuple[str, ...], endpoint: ASGIApp, exposed: Sequence[str] = ()) -> ASGIApp:
+def _places(services: Services, public_url: str | None, scrape: Scrape | None) -> list[Place]:
+    """Every address of this server, in one table."""
+    read = ("GET", "HEAD")
+    uploads = CountedUploads(upload.UploadEndpoint(services, public_url), services.metrics)
+    resumable = CountedUploads(tus.TusEndpoint(services, public_url), services.metrics)
+    signature = signatures.SignaturesEndpoint(services, public_url)
+    watching = [Place(("/metrics",), read, "This address shows metrics.", MetricsEndpoint(scrape))] if scrape else []
+    return [
+        Place(_UPLOADS, upload.METHODS, _ON_UPLOAD, uploads, open=True),
+        Place(
+            ("/v1_1/{cloud}/{resource_type}/destroy",),
+            destroy.METHODS,
+            "This address deletes an asset.",
+            destroy.DestroyEndpoint(services),
+        ),
+        Place(("/tus/{cloud}", "/tus/{cloud}/"), tus.METHODS, _ON_TUS, resumable, open=True, exposed=tus.EXPOSED),
+        Place(
+            ("/tus/{cloud}/{signature}/{upload}",),
+            tus.UPLOAD_METHODS,
+            "This address is one upload by tus 1.0.",
+            resumable,
+            open=True,
+            exposed=tus.EXPOSED,
+        ),
+        Place(
+            ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}"),
+            signatures.METHODS,
+            _ON_SIGNATURES,
+            signature,
+        ),
+        Place(("/healthz",), read, "This address says that the process runs.", HealthEndpoint()),
+        Place(("/readyz",), read, "This address says whether uploads can be stored.", ReadyEndpoint(services)),
+        *watching,
+        Place(("/",), read, "This address shows a page for people.", home.HomeEndpoint(services, public_url)),
+        Place(("/guide",), read, "This address shows a page for people.", home.GuideEndpoint(public_url)),
+        Place(("/robots.txt",), read, "This address is for crawlers.", home.ROBOTS),
+        Place(("/favicon.ico",), read, "This address is for browsers.", home.FAVICON),
+        Place(
+            tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType),
+            delivery.METHODS,
+            "This address delivers a stored file.",
+            delivery.DeliveryEndpoint(services),
+            open=True,
+        ),
+    ]
+
+
+_UPLOADS = (
+    "/v1_1/{cloud}/upload",
+    "/v1_1/{cloud}/{resource_type}/upload",
+    "/v1_1/{cloud}/{resource_type}/upload_chunked",
+)
+
+
+def _app_of(place: Place) -> ASGIApp:
+    only = Only(place)
+    if not place.open:
+        return only
     return CORSMiddleware(
-        Only(methods, endpoint),
+        only,
         allow_origins=["*"],
-        allow_methods=[*methods, "OPTIONS"],
+        allow_methods=[*place.methods, "OPTIONS"],
         allow_headers=["*"],
-        expose_headers=[*_EXPOSED, *exposed],
+        expose_headers=[*_EXPOSED, *place.exposed],
         max_age=3600,
     )
 
@@ -77,26 +142,22 @@ def cors(methods: tuple[str, ...], endpoint: ASGIApp, exposed: Sequence[str] = (
 class Only:
     """Refuses other methods with 405, which no SDK ever sees."""
 
-    def __init__(self, methods: tuple[str, ...], endpoint: ASGIApp) -> None:
-        self._methods = methods
-        self._endpoint = endpoint
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in self._methods:
-            await self._endpoint(scope, receive, send)
+        methods = self._place.methods
+        if scope["method"] in methods:
+            await self._place.endpoint(scope, receive, send)
             return
-        wanted = " or ".join(self._methods)
-        error = MalformedRequest(f"Method {scope['method'][:20]} is not allowed here. Use {wanted}.")
-        allow = (b"allow", ", ".join(self._methods).encode())
+        error = MalformedRequest(f"{self._place.purpose} Use {' or '.join(methods)}, not {scope['method'][:20]}.")
+        allow = (b"allow", ", ".join(methods).encode())
         await send_error(scope, receive, send, error, body_complete=False, status=405, headers=(allow,))
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        error = NotFound(
-            "There is nothing at this address. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or /tus/<cloud>/."
-        )
-        await send_error(scope, receive, send, error, body_complete=False)
+        await send_error(scope, receive, send, missing(scope["method"], scope["path"]), body_complete=False)
 
 
 class App:

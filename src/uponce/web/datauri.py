@@ -16,7 +16,7 @@ _WHITESPACE = b"\r\n\t "
 
 
 class TextFile:
-    """Feed it the text of a `file` field; it returns the bytes meant, however the text is cut."""
+    """Decodes the text of a `file` field. The text may arrive cut at any place."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
@@ -24,7 +24,7 @@ class TextFile:
         self._padded = False
 
     def feed(self, text: bytes) -> Iterator[bytes]:
-        """The bytes that can be decoded so far; InvalidParameter or UnsupportedParameter when none can be."""
+        """Yield the bytes that can be decoded so far. InvalidParameter or UnsupportedParameter when none can be."""
         if self._head is not None:
             self._head += text
             match = _HEAD.match(self._head[:_MAX_HEAD])
@@ -39,7 +39,7 @@ class TextFile:
             yield self._decoded(digits[:whole])
 
     def finish(self) -> Iterator[bytes]:
-        """What is left at the end of the field."""
+        """Yield the rest at the end of the field."""
         if self._head is not None:
             raise _unsupported(self._head)
         if self._rest:
@@ -47,19 +47,23 @@ class TextFile:
 
     def _refuse_unless_incomplete(self, head: bytes) -> None:
         if head.startswith(_REMOTE):
-            raise UnsupportedParameter("Remote URLs as file are not supported by this server yet. Send the bytes.")
+            raise UnsupportedParameter(
+                "Remote URLs as file are not supported by this server yet. Send the bytes of the file."
+            )
         if len(head) >= _MAX_HEAD or not any(start.startswith(head[: len(start)]) for start in _STARTS):
             raise _unsupported(head)
 
     def _decoded(self, digits: bytes) -> bytes:
-        """A block of whole quads; nothing may follow the one that is padded."""
+        """Decode a block of whole quads. Nothing may follow a padded quad."""
         try:
             if self._padded:
                 raise binascii.Error
             self._padded = digits.endswith(b"=")
             return base64.b64decode(digits, validate=True)
         except binascii.Error:
-            raise InvalidParameter("The data URI in parameter file is not valid base64.") from None
+            raise InvalidParameter(
+                "The data URI in parameter file is not valid base64. Encode the bytes with the standard alphabet."
+            ) from None
 
 
 def _unsupported(head: bytes) -> InvalidParameter:

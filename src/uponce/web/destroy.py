@@ -3,10 +3,10 @@
 from uponce.app.authenticate import authenticate
 from uponce.app.destroy import DestroyRequest, destroy, destroy_as
 from uponce.app.services import Services
-from uponce.core.errors import NotFound
 from uponce.core.parameters import collect_known
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.calls import missing
 from uponce.web.dialect import destroy_answer
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, read_head
@@ -29,11 +29,11 @@ class DestroyEndpoint:
         await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
     async def _destroy(self, scope: Scope, body: Body) -> bool:
-        head = read_head(scope)
+        head, resource_type = read_head(scope), _resource_type(scope)
         fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)])
         request = DestroyRequest(
             cloud=scope["path_params"]["cloud"],
-            resource_type=_resource_type(scope["path_params"]["resource_type"]),
+            resource_type=resource_type,
             fields=fields,
             caller=head.caller,
         )
@@ -46,8 +46,8 @@ class DestroyEndpoint:
         return await destroy_as(self._services, key, request)
 
 
-def _resource_type(text: str) -> ResourceType:
+def _resource_type(scope: Scope) -> ResourceType:
     try:
-        return ResourceType(text)
+        return ResourceType(scope["path_params"]["resource_type"])
     except ValueError:
-        raise NotFound(f"There is no resource type {text[:40]}. Use image, video or raw.") from None
+        raise missing(scope["method"], scope["path"]) from None

@@ -1,7 +1,7 @@
 """The one table from errors to HTTP statuses, and where the protocol tus differs from it.
 
-SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only (npm's uploader hides all others, and takes 429 for rate
-limiting), so whatever a person has to read is 400, 401 or 404, but for what only clients of tus are told.
+SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only: npm's uploader hides all others, and treats 429 as rate
+limiting. So every refusal that a person has to read is 400, 401 or 404, except those that only tus clients receive.
 """
 
 from uponce.core import errors
@@ -52,6 +52,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.MalformedRequest: 400,
     errors.RequestTooSlow: 400,
     errors.NotFound: 404,
+    errors.UnsupportedCall: 400,
     errors.RangeNotSatisfiable: 416,
     errors.DatabaseUnavailable: 503,
     errors.OutcomeUnknown: 503,
@@ -64,7 +65,7 @@ STATUS: dict[type[UponceError], int] = {
 }
 
 
-# By what tus clients do: they ask for the offset and go on after 409, 423 and 5xx, and stop after any other 4xx.
+# tus clients ask for the offset and go on after 409, 423 and 5xx. They stop after any other 4xx.
 TUS_STATUS: dict[type[UponceError], int] = {
     errors.ChunkInProgress: 423,
     errors.FileTooLarge: 413,

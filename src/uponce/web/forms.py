@@ -1,4 +1,4 @@
-"""Multipart bodies and queries → upload events, streaming, with limits on everything that is buffered."""
+"""Multipart bodies and queries become upload events, streaming, with limits on everything that is buffered."""
 
 import re
 from collections.abc import AsyncGenerator, Iterator
@@ -8,14 +8,14 @@ from urllib.parse import parse_qsl
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from uponce.app.intake import Event, Field, FileStart
-from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest
+from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
 from uponce.web.body import Body
 from uponce.web.datauri import TextFile
 
 
 @dataclass(frozen=True, slots=True)
 class FormLimits:
-    """What the fields of one request may cost. `overhead_bytes` is all of the body that is not the file."""
+    """What the fields of one request may cost. `max_overhead_bytes` counts all of the body that is not the file."""
 
     max_fields: int = 128
     max_field_bytes: int = 64 * 1024
@@ -37,9 +37,9 @@ def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[s
         text = query.decode("ascii")
         return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limits.max_fields))
     except UnicodeError:
-        raise MalformedRequest("The query is not percent-encoded UTF-8.") from None
+        raise MalformedRequest("The query is not percent-encoded UTF-8. Encode it so.") from None
     except ValueError:
-        raise MalformedRequest(f"The query has more than {limits.max_fields} fields.") from None
+        raise MalformedRequest(f"The query has more than {limits.max_fields} fields. Send fewer fields.") from None
 
 
 async def raw_events(body: Body, filename: str | None) -> AsyncGenerator[Event, None]:
@@ -65,14 +65,17 @@ async def multipart_events(
     except MultipartError as error:
         raise MalformedRequest(f"The multipart body is malformed: {error.args[0]}.") from None
     except UnicodeError:
-        raise MalformedRequest("A part's header is not UTF-8.") from None
+        raise MalformedRequest("A header of a part is not UTF-8. Send UTF-8.") from None
 
 
 def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
     media_type, options = parse_options_header(content_type)
     boundary = options.get("boundary", "")
     if media_type != "multipart/form-data" or not 0 < len(boundary) <= limits.max_boundary:
-        raise MalformedRequest("Send multipart/form-data with a boundary, or PUT the bytes.")
+        raise MalformedRequest(
+            "Send the upload as multipart/form-data with a boundary, application/x-www-form-urlencoded or "
+            "application/json, or PUT the bytes of the file."
+        )
     # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
     return PushMultipartParser(
         boundary,
@@ -95,7 +98,7 @@ class _Parts:
         self._value: list[bytes] = []
         self._size = 0
         self._in_file = False
-        self._text: TextFile | None = None
+        self._text: TextFile | None = None  # of a part named file that has no filename
 
     def check_start(self, chunk: bytes) -> None:
         """Refuse text before the first boundary, which no client sends and the parser judges by how packets fell."""
@@ -111,10 +114,11 @@ class _Parts:
             yield from self._begin(item)
         elif item is None:
             yield from self._end()
+        elif self._text is not None:
+            yield from self._take_text(self._text, bytes(item))
         elif self._in_file:
             self._overhead -= len(item)
-            data = bytes(item)
-            yield from (data,) if self._text is None else self._text.feed(data)
+            yield bytes(item)
         else:
             self._collect(bytes(item))
 
@@ -122,39 +126,73 @@ class _Parts:
         """Bytes read; what of them was not the file is overhead."""
         self._overhead += size
         if self._overhead > self._limits.max_overhead_bytes:
-            raise MalformedRequest(f"The form has more than {self._limits.max_overhead_bytes} bytes beside the file.")
+            raise MalformedRequest(
+                f"The form has more than {self._limits.max_overhead_bytes} bytes besides the file. Send fewer fields."
+            )
 
     def _begin(self, segment: MultipartSegment) -> Iterator[Event]:
         self._name = _checked_name(segment)
         self._value, self._size = [], 0
-        self._in_file = self._name == "file"
+        is_file = self._name == "file"
+        self._in_file = is_file and segment.filename is not None
+        self._text = TextFile() if is_file and segment.filename is None else None
         if self._in_file:
-            self._text = TextFile() if segment.filename is None else None
             yield FileStart(segment.filename)
+
+    def _take_text(self, text: TextFile, data: bytes) -> Iterator[Event]:
+        """A data URI is the file. A JSON object is the metadata that FilePond sends before the file."""
+        if not self._in_file and not self._size:
+            data = data.lstrip()
+        if not data:
+            return
+        if not self._in_file and (self._size or data.startswith(b"{")):
+            self._collect(data)
+            return
+        if not self._in_file:
+            self._in_file = True
+            yield FileStart(None)
+        self._overhead -= len(data)
+        yield from text.feed(data)
 
     def _collect(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limits.max_field_bytes:
-            raise InvalidParameter(f"Parameter {self._name[:100]} has more than {self._limits.max_field_bytes} bytes.")
+            raise InvalidParameter(
+                f"Parameter {self._name[:100]} has more than {self._limits.max_field_bytes} bytes. Shorten it."
+            )
         self._value.append(data)
 
     def _end(self) -> Iterator[Event]:
+        if self._text is not None:
+            yield from self._end_text(self._text)
+            return
         if self._in_file:
             self._in_file = False
-            yield from self._text.finish() if self._text else ()
             return
         try:
             yield Field(self._name, b"".join(self._value).decode())
         except UnicodeDecodeError:
-            raise MalformedRequest(f"Parameter {self._name[:100]} is not UTF-8.") from None
+            raise MalformedRequest(f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8.") from None
+
+    def _end_text(self, text: TextFile) -> Iterator[Event]:
+        if not self._size:
+            if not self._in_file:
+                yield FileStart(None)
+            yield from text.finish()
+        elif b"".join(b"".join(self._value).split()) != b"{}":
+            raise UnsupportedParameter(
+                "Metadata of FilePond is not supported by this server yet. Remove the plugins that set it, or send "
+                "parameter file once, with the bytes."
+            )
+        self._in_file, self._text = False, None
 
 
 def _checked_name(segment: MultipartSegment) -> str:
     headers = [name for name, _ in segment.headerlist]
     if len(set(headers)) != len(headers):
-        raise MalformedRequest("A part has the same header twice.")
+        raise MalformedRequest("A part has the same header twice. Send each header once.")
     if any(_CONTROL.search(value) for _, value in segment.headerlist):
-        raise MalformedRequest("A part's header has a control character.")
+        raise MalformedRequest("A header of a part contains a control character. Remove it.")
     if segment.disposition != "form-data" or not segment.name:
         raise MalformedRequest("A part has no name. Every part needs Content-Disposition: form-data with a name.")
     if segment.header("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:

@@ -1,34 +1,32 @@
-"""Small requests, which bring fields and no file: as a form of either kind, or as flat JSON."""
+"""Small requests with fields and no file: as a form of either kind, or as flat JSON."""
 
 import asyncio
 import base64
 from contextlib import aclosing
-
-import msgspec
 
 from uponce.app.intake import Field
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, RequestTooSlow
 from uponce.web.body import Body
 from uponce.web.forms import multipart_events, parse_query
 from uponce.web.request import Head
+from uponce.web.text_bodies import json_pairs
 
 _MAX_BODY = 256 * 1024
 _SECONDS = 60
-_JSON = msgspec.json.Decoder(dict[str, str | int | bool | None])
 
 
 async def body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
-    """In order of arrival; RequestTooSlow when they take more than a minute."""
+    """Return the fields in order of arrival. RequestTooSlow when they take more than a minute."""
     try:
         async with asyncio.timeout(_SECONDS):
             return await _body_fields(head, body)
     except TimeoutError:
-        raise RequestTooSlow(f"The request took longer than {_SECONDS} seconds.") from None
+        raise RequestTooSlow(f"The request took longer than {_SECONDS} seconds. Send it again.") from None
 
 
 async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
     content_type = head.get("content-type")
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type)
     if media_type == "multipart/form-data":
         return await _form_fields(body, content_type)
     data = await body.read(_MAX_BODY)
@@ -40,7 +38,7 @@ async def _body_fields(head: Head, body: Body) -> tuple[tuple[str, str], ...]:
         raise MalformedRequest(
             "Send the fields as multipart/form-data, application/x-www-form-urlencoded or application/json."
         )
-    return _json_fields(data)
+    return json_pairs(data)
 
 
 async def _form_fields(body: Body, content_type: str) -> tuple[tuple[str, str], ...]:
@@ -48,28 +46,17 @@ async def _form_fields(body: Body, content_type: str) -> tuple[tuple[str, str], 
     async with aclosing(multipart_events(body, content_type)) as events:
         async for event in events:
             if not isinstance(event, Field):
-                raise InvalidParameter("Parameter file is for uploads only. Leave it out.")
+                raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
             fields.append((event.name, event.value))
     return tuple(fields)
 
 
-def _json_fields(data: bytes) -> tuple[tuple[str, str], ...]:
-    """What is null counts as not sent, true and false sign as these words: so it is with Cloudinary's SDKs."""
-    try:
-        parsed = _JSON.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise MalformedRequest(
-            "The body must be one flat JSON object of texts, whole numbers, true, false and null."
-        ) from None
-    return tuple((name, _text(value)) for name, value in parsed.items() if value is not None)
-
-
-def _text(value: str | int | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def basic_credentials(authorization: str) -> tuple[str, str]:
-    """API key and secret; BadCredentials when the header has none."""
+    """Return API key and secret. BadCredentials when the header has none."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")

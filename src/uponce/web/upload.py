@@ -1,4 +1,4 @@
-"""POST (multipart) and PUT (raw body) of one upload, or of one chunk of it."""
+"""POST of one upload as a form or as JSON, and PUT of its bytes. The same for one chunk of a file."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,22 +8,25 @@ from uponce.app.intake import Event, UploadRequest
 from uponce.app.services import Services
 from uponce.app.upload import upload
 from uponce.app.upload_chunk import upload_chunk
-from uponce.core.errors import InvalidParameter, MalformedRequest, NotFound
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
+from uponce.web.calls import missing
 from uponce.web.chunks import read_chunk
 from uponce.web.dialect import chunk_answer, upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
 from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
 from uponce.web.respond import Answer, Header, answer_json
+from uponce.web.small import basic_credentials, media_type_of
+from uponce.web.text_bodies import json_events, urlencoded_events
 
 METHODS = ("POST", "PUT")
 _REPLAYED: Header = (b"idempotent-replayed", b"true")
 
 
 class UploadEndpoint:
-    """`/v1_1/<cloud>/<image|video|raw|auto>/upload`"""
+    """`/v1_1/<cloud>/[<image|video|raw|auto>/]upload`, and `…/upload_chunked`, which some clients use for chunks."""
 
     def __init__(self, services: Services, public_url: str | None) -> None:
         self._services = services
@@ -37,18 +40,21 @@ class UploadEndpoint:
         head = read_head(scope)
         part = read_chunk(head)
         if head.get("content-encoding") not in ("", "identity"):
-            raise MalformedRequest("Encoded bodies are not accepted. Send the bytes as they are.")
+            raise MalformedRequest(
+                "A body with Content-Encoding is not accepted. Send the bytes without that encoding."
+            )
         url = base_url(scope, head, self._public_url)
         fields = parse_query(scope["query_string"])
         if any(name == "file" for name, _ in fields):
-            raise InvalidParameter("Parameter file must be in the body.")
+            raise InvalidParameter("Parameter file must be in the body, not in the query.")
         request = UploadRequest(
             cloud=scope["path_params"]["cloud"],
-            requested=_requested(scope["path_params"]["resource_type"]),
+            requested=_requested(scope),
             fields=fields,
             origin=head.origin,
             caller=head.caller,
             idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
+            credentials=_credentials(head),
         )
         async with aclosing(_events(scope["method"], head, body)) as events:
             if part is not None:
@@ -60,13 +66,34 @@ class UploadEndpoint:
 def _events(method: str, head: Head, body: Body) -> AsyncGenerator[Event, None]:
     if method == "PUT":
         return raw_events(body, None)
-    return multipart_events(body, head.get("content-type"))
+    content_type = head.get("content-type")
+    match media_type_of(content_type):
+        case "application/x-www-form-urlencoded":
+            return urlencoded_events(body)
+        case "application/json":
+            return json_events(body)
+    return multipart_events(body, content_type)
 
 
-def _requested(resource_type: str) -> ResourceType | None:
+def _credentials(head: Head) -> tuple[str, str] | None:
+    """Return HTTP Basic credentials, which count where the fields have no signature.
+
+    Not those of a web page: a browser adds credentials that it remembers to the forms of any site.
+    """
+    authorization = head.get("authorization")
+    if not authorization or head.origin is not None:
+        return None
+    try:
+        return basic_credentials(authorization)
+    except BadCredentials:
+        return "", ""  # wrong for every key, so the refusal names HTTP Basic
+
+
+def _requested(scope: Scope) -> ResourceType | None:
+    resource_type = scope["path_params"].get("resource_type", "auto")
     if resource_type == "auto":
         return None
     try:
         return ResourceType(resource_type)
     except ValueError:
-        raise NotFound(f"There is no resource type {resource_type[:40]}. Use image, video, raw or auto.") from None
+        raise missing(scope["method"], scope["path"]) from None

@@ -27,7 +27,7 @@ _PREFIX = "uponce-metrics-"
 _ABANDONED_SECONDS = 60
 
 # More than all values that labels can have take: a file that had to grow could find no room.
-SIZES = {"counter": 512 * 1024, "histogram": 512 * 1024, "gauge_livesum": 16 * 1024, "gauge_max": 16 * 1024}
+SIZES = {"counter": 1024 * 1024, "histogram": 1024 * 1024, "gauge_livesum": 16 * 1024, "gauge_max": 16 * 1024}
 
 
 @contextmanager

@@ -1,0 +1,261 @@
+"""Fields and a data URI as urlencoded text, or as one flat JSON object.
+
+Uploads stream: the text of `file` is decoded while it arrives, and only the other fields are kept in memory.
+"""
+
+import json
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from uponce.app.intake import Event, Field, FileStart
+from uponce.core.errors import InvalidParameter, MalformedRequest
+from uponce.web.body import Body
+from uponce.web.datauri import TextFile
+
+MAX_TEXT_BYTES = 256 * 1024  # of a body without the value of `file`
+_MAX_PAIRS = 128
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+class _Decoder(Protocol):
+    def feed(self, data: bytes) -> Iterator[Event]: ...
+
+    def finish(self) -> Iterator[Event]: ...
+
+
+async def urlencoded_events(body: Body) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload as application/x-www-form-urlencoded."""
+    async for event in _events(body, _Urlencoded()):
+        yield event
+
+
+async def json_events(body: Body) -> AsyncGenerator[Event, None]:
+    """Yield the events of an upload as application/json."""
+    async for event in _events(body, _Json()):
+        yield event
+
+
+async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
+    async for chunk in body.chunks():
+        for event in decoder.feed(chunk):
+            yield event
+    for event in decoder.finish():
+        yield event
+
+
+def _text_file(value: bytes) -> Iterator[Event]:
+    file = TextFile()
+    yield FileStart(None)
+    yield from file.feed(value)
+    yield from file.finish()
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_TEXT_BYTES:
+        raise MalformedRequest(
+            f"The fields of the body have more than {MAX_TEXT_BYTES} bytes, not counting file. Send fewer or shorter "
+            "fields."
+        )
+
+
+def _field(name: str, value: str) -> Field:
+    if name == "file[]":
+        raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
+    return Field(name, value)
+
+
+class _Urlencoded:
+    _half_an_escape = re.compile(rb"%[0-9A-Fa-f]?\Z")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._pairs = self._size = 0
+        self._file: TextFile | None = None
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        *ended, self._rest = (self._rest + data).split(b"&")
+        for text in ended:
+            yield from self._end(text)
+        yield from self._go_on()
+
+    def finish(self) -> Iterator[Event]:
+        yield from self._end(self._rest)
+
+    def _go_on(self) -> Iterator[Event]:
+        """Take what has arrived of a pair whose end is still to come."""
+        if self._file is None:
+            name, equals, value = self._rest.partition(b"=")
+            if not equals or _decoded(name) != "file":
+                _check_size(self._size + len(self._rest))
+                return
+            self._file, self._rest = TextFile(), value
+            yield FileStart(None)
+        half = self._half_an_escape.search(self._rest)
+        at = half.start() if half else len(self._rest)
+        whole, self._rest = self._rest[:at], self._rest[at:]
+        yield from self._file.feed(unquote_to_bytes(whole))
+
+    def _end(self, text: bytes) -> Iterator[Event]:
+        """Take the rest of a pair."""
+        file, self._file = self._file, None
+        if file is not None:
+            yield from file.feed(unquote_to_bytes(text))
+            yield from file.finish()
+            return
+        self._count(text)
+        name, equals, value = text.partition(b"=")
+        if not equals and text:
+            raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
+        if equals and _decoded(name) == "file":
+            yield from _text_file(unquote_to_bytes(value))  # a `+` is a base64 digit here, and no space
+        elif equals:
+            yield _field(_decoded(name), _decoded(value))
+
+    def _count(self, text: bytes) -> None:
+        self._pairs += 1
+        self._size += len(text)
+        _check_size(self._size)
+        if self._pairs > _MAX_PAIRS:
+            raise MalformedRequest(f"The body has more than {_MAX_PAIRS} fields. Send fewer fields.")
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return unquote_to_bytes(text.replace(b"+", b" ")).decode()
+    except UnicodeDecodeError:
+        raise MalformedRequest("The body is not percent-encoded UTF-8.") from None
+
+
+class _Json:
+    """Cuts the value of `file` out of the object, and parses what is before and behind that value as two objects."""
+
+    # Outside of strings only a key can follow `{` or `,`, and inside of strings there is no unescaped quote.
+    _key_of_file = re.compile(rb'([{,])\s{0,100}"file"\s{0,100}:\s{0,100}"')
+    _key_room = 320
+    _text = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+    _longest_escape = 6
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._file: TextFile | None = None
+        self._tail: bytearray | None = None
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        if self._tail is not None:
+            self._tail += data
+            _check_size(len(self._tail))
+        elif self._file is not None:
+            yield from self._take_text(self._file, data)
+        else:
+            yield from self._search(data)
+
+    def finish(self) -> Iterator[Event]:
+        if self._file is None:
+            yield from _json_fields(self._head)
+            return
+        tail = bytes(self._tail or b"").lstrip()
+        if tail[:1] == b"}":
+            yield from _json_fields(b"{" + tail)
+        elif tail[:1] == b",":
+            yield from _json_fields(b"{" + tail[1:])
+        else:
+            raise _not_flat()
+
+    def _search(self, data: bytes) -> Iterator[Event]:
+        """Keep what comes before the value of `file`."""
+        searched = max(0, len(self._head) - self._key_room)
+        self._head += data
+        match = self._key_of_file.search(self._head, searched)
+        _check_size(match.start() if match else len(self._head))
+        if match is None:
+            return
+        before, behind = self._head[: match.start()], self._head[match.end() :]
+        yield from _json_fields(before + (b"{}" if match[1] == b"{" else b"}"))
+        yield FileStart(None)
+        self._head, self._file = b"", TextFile()
+        yield from self._take_text(self._file, behind)
+
+    def _take_text(self, file: TextFile, data: bytes) -> Iterator[Event]:
+        data = self._head + data
+        match = self._text.match(data)
+        end = match.end() if match else 0
+        ended = data[end : end + 1] == b'"'
+        if not ended:  # an escape at the end may be half there
+            escape = data.rfind(b"\\", max(0, len(data) - self._longest_escape))
+            end = len(data) if escape < 0 else escape
+        yield from file.feed(_unescaped(data[:end]))
+        self._head = data[end:]
+        if ended:
+            yield from file.finish()
+            self._tail = bytearray(data[end + 1 :])
+            _check_size(len(self._tail))
+
+
+def _unescaped(text: bytes) -> bytes:
+    if b"\\" not in text:
+        return text
+    try:
+        return str(json.loads(b'"' + text + b'"')).encode()
+    except ValueError:
+        raise _not_flat() from None
+
+
+def _json_fields(data: bytes) -> Iterator[Event]:
+    for name, value in json_pairs(data):
+        if name == "file":
+            yield from _text_file(value.encode())
+        else:
+            yield _field(name, value)
+
+
+class _Object(tuple[tuple[str, Any], ...]):
+    """The pairs of a JSON object, in order and with repeated names."""
+
+
+def json_pairs(data: bytes) -> Pairs:
+    """Return the fields of one flat JSON object, as SDKs sign them: true and false as these words, numbers as written.
+
+    A null counts as not sent. An array becomes repeated fields `name[]`. MalformedRequest for anything else.
+    """
+    try:
+        parsed = json.loads(
+            data.decode(), object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=_refuse
+        )
+    except (ValueError, RecursionError):
+        raise _not_flat() from None
+    if not isinstance(parsed, _Object):
+        raise _not_flat()
+    if len(parsed) > _MAX_PAIRS:
+        raise MalformedRequest(f"The body has {len(parsed)} fields, the limit is {_MAX_PAIRS}. Send fewer fields.")
+    return tuple(pair for name, value in parsed for pair in _texts(name, value))
+
+
+def _texts(name: str, value: object) -> Iterable[tuple[str, str]]:
+    if value is None:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield f"{name}[]", _text(item)
+    else:
+        yield name, _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    raise _not_flat()
+
+
+def _refuse(constant: str) -> Any:
+    raise _not_flat()
+
+
+def _not_flat() -> MalformedRequest:
+    return MalformedRequest(
+        "The body is not one flat JSON object of texts, numbers, true, false, null and lists of these."
+    )

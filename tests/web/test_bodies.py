@@ -1,0 +1,291 @@
+"""Uploads as urlencoded text and as JSON, with HTTP Basic, on the other addresses of uploads, and as FilePond sends."""
+
+import base64
+import json
+import tracemalloc
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, quote_plus, urlencode
+
+import pytest
+
+from tests.asgi import END, FORM, Answer, part, parts_of
+from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
+from uponce.core.errors import UponceError
+from uponce.core.policy import Limits
+from uponce.core.values import ApiKey
+from uponce.web.text_bodies import MAX_TEXT_BYTES, json_pairs
+
+URI = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+URLENCODED = {"content-type": "application/x-www-form-urlencoded"}
+JSON = {"content-type": "application/json; charset=utf-8"}
+Send = Callable[[World, Mapping[str, object]], Answer]
+
+
+def basic(key: ApiKey, secret: str | None = None) -> dict[str, str]:
+    text = f"{key.api_key}:{secret or key.secrets[0]}"
+    return {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+def cut(body: bytes, step: int) -> list[bytes]:
+    return [body[at : at + step] for at in range(0, len(body), step)]
+
+
+def as_json(fields: Mapping[str, object]) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def as_php(fields: Mapping[str, object]) -> bytes:
+    """PHP escapes slashes, .NET the digits of base64 that are no letters."""
+    return as_json(fields).replace(b"/", rb"\/").replace(b"=", rb"\u003d").replace(b"+", rb"\u002B")
+
+
+BODIES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, object]], bytes]]] = {
+    "urlencoded": (URLENCODED, lambda fields: urlencode(fields).encode()),
+    "urlencoded, wholly escaped": (
+        URLENCODED,
+        lambda fields: "&".join(
+            f"%{ord(n[0]):02x}{n[1:]}={quote(str(v), safe='')}" for n, v in fields.items()
+        ).encode(),
+    ),
+    "JSON": (JSON, as_json),
+    "JSON with escapes": (JSON, as_php),
+    "JSON with spaces": (JSON, lambda fields: json.dumps(fields, indent=4).encode()),
+}
+ORDERS: dict[str, Callable[[dict[str, str]], dict[str, object]]] = {
+    "file last": lambda fields: {**fields, "file": URI},
+    "file first": lambda fields: {"file": URI, **fields},
+    "file amid": lambda fields: {
+        "signature": fields["signature"],
+        "file": URI,
+        **{name: value for name, value in fields.items() if name != "signature"},
+    },
+}
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("body", BODIES)
+def test_every_body_uploads_the_same_in_every_order(shared: World, body: str, order: str, step: int) -> None:
+    headers, write = BODIES[body]
+    fields = shared.sign({"tags": "a b,c+d", "context": 'alt="file":"ö|x={,'.replace("|", "\\|").replace("={", "\\={")})
+    wanted = ORDERS[order](fields)
+    answer = shared.request("POST", shared.route(), headers=headers, chunks=cut(write(wanted), step))
+    assert_accepted(answer)
+    assert (answer.json["bytes"], answer.json["format"], answer.json["tags"]) == (len(PNG), "png", ["a b", "c+d"])
+    again = shared.request("POST", shared.route(), headers=headers, chunks=[write(wanted)])
+    assert_refused(again, 400, "signature_used")
+
+
+def test_typed_json_signs_as_sdks_write_it(world: World) -> None:
+    """Numbers as written, booleans as words, null as not sent, a list as repeated fields."""
+    fields: dict[str, object] = {**world.sign({"overwrite": "true", "tags": "a,b"})}
+    fields |= {"timestamp": int(str(fields["timestamp"])), "overwrite": True, "public_id": None, "file": URI}
+    fields["tags[]" if "tags[]" in fields else "tags"] = ["a", "b"]
+    answer = world.request("POST", world.route(), headers=JSON, chunks=[as_json(fields)])
+    assert assert_accepted(answer).json["tags"] == ["a", "b"]
+
+
+TEXT_BODIES = {
+    "no object": (JSON, b'["file"]', "malformed_request"),
+    "nothing": (JSON, b"", "malformed_request"),
+    "a nested object": (JSON, b'{"context":{"file":"data:;base64,aGk="}}', "malformed_request"),
+    "a nested list": (JSON, b'{"tags":[["a"]]}', "malformed_request"),
+    "very deep": (JSON, b'{"a":' + b"[" * 100_000, "malformed_request"),
+    "NaN": (JSON, b'{"timestamp":NaN}', "malformed_request"),
+    "torn in the file": (JSON, b'{"file":"data:;base64,aGk=', "malformed_request"),
+    "torn behind the file": (JSON, b'{"file":"data:;base64,aGk="', "malformed_request"),
+    "an escape that is none": (JSON, b'{"file":"data:;base64,a\\xGk="}', "malformed_request"),
+    "a lone surrogate": (JSON, b'{"file":"data:;base64,\\ud800"}', "malformed_request"),
+    "UTF-16": (JSON, '{"a":"b"}'.encode("utf-16"), "malformed_request"),
+    "a repeated field": (JSON, b'{"timestamp":1,"timestamp":2,"file":"data:;base64,aGk="}', "duplicate_parameter"),
+    "the file twice": (JSON, b'{"file":"data:;base64,aGk=","file":"data:;base64,aGk="}', "duplicate_parameter"),
+    "file is a number": (JSON, b'{"file":5}', "invalid_parameter"),
+    "file[]": (JSON, b'{"file":null,"file[]":"data:;base64,aGk="}', "invalid_parameter"),
+    "a remote file": (JSON, b'{"file":"https://example.com/a.png"}', "unsupported_parameter"),
+    "unknown and empty": (JSON, b'{"no_such":"","file":"data:;base64,aGk="}', "unknown_parameter"),
+    "too many fields": (JSON, as_json({f"n{i}": 1 for i in range(200)}), "malformed_request"),
+    "too large fields": (JSON, as_json({"context": "x" * MAX_TEXT_BYTES}), "malformed_request"),
+    "too large behind": (
+        JSON,
+        b'{"file":"data:;base64,aGk=","context":"' + b"x" * MAX_TEXT_BYTES + b'"}',
+        "malformed_request",
+    ),
+    "no pairs": (URLENCODED, b"hello", "malformed_request"),
+    "not UTF-8": (URLENCODED, b"folder=%ff&file=data:;base64,aGk=", "malformed_request"),
+    "repeated": (URLENCODED, b"timestamp=1&timestamp=2&file=data:;base64,aGk=", "duplicate_parameter"),
+    "two files": (URLENCODED, b"file=data:;base64,aGk=&file=data:;base64,aGk=", "duplicate_parameter"),
+    "file[] in a form": (URLENCODED, b"file%5B%5D=data:;base64,aGk=", "invalid_parameter"),
+    "a remote file in a form": (URLENCODED, b"file=https%3A%2F%2Fexample.com", "unsupported_parameter"),
+    "ampersands": (URLENCODED, b"&" * 100_000, "malformed_request"),
+    "a long field": (URLENCODED, b"context=" + b"x" * MAX_TEXT_BYTES, "malformed_request"),
+}
+
+
+@pytest.mark.parametrize("step", [9, 1_000_000])
+@pytest.mark.parametrize("name", TEXT_BODIES)
+def test_a_bad_text_body_is_refused_and_free(shared: World, name: str, step: int) -> None:
+    headers, body, code = TEXT_BODIES[name]
+    with shared.untouched():
+        answer = shared.request("POST", shared.route(), headers=headers, chunks=cut(body, max(step, len(body) // 2000)))
+    assert_refused(answer, 400, code)
+
+
+@pytest.mark.parametrize("headers", [URLENCODED, JSON], ids=["urlencoded", "JSON"])
+def test_a_field_behind_the_file_changes_nothing(world: World, headers: dict[str, str]) -> None:
+    """All was verified before the file."""
+    wanted = {**world.sign(), "file": URI, "tags": "late"}
+    body = as_json(wanted) if headers is JSON else urlencode(wanted).encode()
+    with world.untouched():
+        assert_refused(world.request("POST", world.route(), headers=headers, chunks=[body]), 400, "late_parameter")
+
+
+@pytest.mark.parametrize("headers", [URLENCODED, JSON], ids=["urlencoded", "JSON"])
+def test_a_large_data_uri_takes_little_memory(world: World, headers: dict[str, str]) -> None:
+    fields = world.sign()
+    start = (as_json(fields)[:-1] + b',"file":"data:;base64,', urlencode(fields).encode() + b"&file=data:;base64,")
+    block = base64.b64encode(bytes(48 * 1024)).replace(b"=", b"")
+    body = [start[headers is URLENCODED], *([block] * 300), b'"}' if headers is JSON else b""]
+    tracemalloc.start()
+    answer = world.request("POST", world.route("raw"), headers=headers, chunks=body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert assert_accepted(answer).json["bytes"] == 300 * 48 * 1024
+    assert peak < 4 * 1024 * 1024
+
+
+def test_json_fields_keep_order_and_repetition() -> None:
+    assert json_pairs(b'{"a":1,"b":[true,"x"],"a":1.50,"c":null,"d":false}') == (
+        ("a", "1"),
+        ("b[]", "true"),
+        ("b[]", "x"),
+        ("a", "1.50"),
+        ("d", "false"),
+    )
+    with pytest.raises(UponceError):
+        json_pairs(b'{"a":[{}]}')
+
+
+def test_a_repeated_field_of_a_json_deletion_is_refused(world: World) -> None:
+    body = b'{"public_id":"a","public_id":"b"}'
+    answer = world.request("POST", "/v1_1/demo/image/destroy", headers=JSON, chunks=[body])
+    assert_refused(answer, 400, "duplicate_parameter")
+
+
+@pytest.mark.parametrize("path", ["/v1_1/demo/upload", "/v1_1/demo/image/upload_chunked", "/v1_1/demo/auto/upload"])
+def test_every_address_of_uploads_takes_uploads(world: World, path: str) -> None:
+    fields = world.sign()
+    body = [parts_of(fields), part("file", PNG, "cat.png"), END]
+    for expected in ("ok", "signature_used"):
+        answer = world.request("POST", path, headers=FORM, chunks=body)
+        assert answer.code == expected
+
+
+# HTTP Basic in place of a signature.
+
+
+@pytest.mark.parametrize("name", ["browser", "server"])
+def test_credentials_upload_without_a_signature(world: World, name: str) -> None:
+    key: ApiKey = getattr(world, name)
+    answers = [
+        world.upload({"folder": "cats", "tags": "a"}, data, headers=basic(key)) for data in (PNG, OTHER_PNG, PNG)
+    ]
+    assert [assert_accepted(answer).json["folder"] for answer in answers] == ["cats"] * 3
+    assert len({answer.json["public_id"] for answer in answers}) == 3
+    assert answers[0].json["api_key"] == key.api_key
+
+
+@pytest.mark.parametrize("fields", [{}, {"tags": "a", "folder": "b"}], ids=["no field", "fields"])
+def test_credentials_upload_a_file_that_comes_first(world: World, fields: dict[str, str]) -> None:
+    answer = world.post(part("file", PNG, "a.png"), parts_of(fields), END, headers=basic(world.server))
+    assert assert_accepted(answer).json["folder"] == fields.get("folder", "")
+
+
+def test_credentials_upload_json(world: World) -> None:
+    headers = {**JSON, **basic(world.browser)}
+    answer = world.request("POST", world.route(), headers=headers, chunks=[as_json({"public_id": "j", "file": URI})])
+    assert assert_accepted(answer).json["public_id"] == "j"
+
+
+def test_chunks_may_bring_credentials(world: World) -> None:
+    world.swap(limits=Limits(min_chunk_bytes=1))
+    middle = len(PNG) // 2
+    for first, last in ((0, middle), (middle, len(PNG))):
+        range_ = {"content-range": f"bytes {first}-{last - 1}/{len(PNG)}", "x-unique-upload-id": "u"}
+        answer = world.upload({"public_id": "c"}, PNG[first:last], headers={**basic(world.server), **range_})
+    assert (answer.json["done"], answer.json["public_id"]) == (True, "c")
+
+
+def wrong(world: World) -> dict[str, tuple[dict[str, str], dict[str, str], str]]:
+    right = basic(world.browser)
+    return {
+        "a wrong secret": ({}, basic(world.browser, "wrong"), "bad_credentials"),
+        "a key of another cloud": ({}, basic(world.foreign), "bad_credentials"),
+        "a bearer token": ({}, {"authorization": "Bearer x"}, "bad_credentials"),
+        "from a web page": ({}, {**right, "origin": "https://evil.example"}, "missing_parameter"),
+        "another key in the fields": ({"api_key": world.server.api_key}, right, "invalid_parameter"),
+        "another cloud in the fields": ({"cloud_name": "elsewhere"}, right, "invalid_parameter"),
+        "an unsupported parameter": ({"eager": "w_100"}, right, "unsupported_parameter"),
+        "an Idempotency-Key": ({}, {**right, "idempotency-key": "k"}, "invalid_parameter"),
+        "too old a timestamp": ({"timestamp": "1000"}, right, "stale_request"),
+        "a wrong signature beside it": (
+            {"signature": "0" * 40, "timestamp": "1", "api_key": "2"},
+            right,
+            "unknown_api_key",
+        ),
+    }
+
+
+def test_credentials_are_refused_where_they_must_be(world: World) -> None:
+    for name, (fields, headers, code) in wrong(world).items():
+        with world.untouched():
+            assert world.upload(fields, headers=headers).code == code, name
+
+
+def test_a_signature_counts_before_credentials(world: World) -> None:
+    """A site behind HTTP Basic adds credentials of its own to what its pages send."""
+    assert_accepted(world.upload(world.sign(), headers={"authorization": "Basic c2l0ZTpwYXNz"}))
+
+
+# FilePond sends a field file={} before the bytes.
+
+
+@pytest.mark.parametrize("text", ["{}", " { } ", "{\n}"])
+def test_filepond_sends_metadata_before_the_bytes(world: World, text: str) -> None:
+    fields = world.sign()
+    file = part("file", text) + part("file", PNG, "cat.png")
+    answer = assert_accepted(world.post(parts_of(fields), file, END))
+    assert (answer.json["bytes"], answer.json["original_filename"]) == (len(PNG), "cat")
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_filepond_is_understood_in_small_pieces(world: World, step: int) -> None:
+    body = parts_of(world.sign()) + part("file", "{}") + part("file", PNG, "cat.png") + END
+    assert_accepted(world.post(*cut(body, step)))
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        (part("file", '{"crop":{}}') + part("file", PNG, "a.png"), "unsupported_parameter"),
+        (part("file", "{") + part("file", PNG, "a.png"), "unsupported_parameter"),
+        (part("file", "{}"), "missing_parameter"),
+        (part("file", "{}" + " " * 70_000) + part("file", PNG, "a.png"), "invalid_parameter"),
+        (part("file", PNG, "a.png") + part("file", URI), "duplicate_parameter"),
+    ],
+)
+def test_other_metadata_is_refused(world: World, file: bytes, code: str) -> None:
+    fields = world.sign()
+    with world.untouched():
+        assert_refused(world.post(parts_of(fields), file, END), 400, code)
+    assert_accepted(world.upload(fields))
+
+
+def test_a_plus_in_an_urlencoded_data_uri_is_a_digit(world: World) -> None:
+    """Of clients that escape nothing; quote_plus never writes one."""
+    data = b"\xfb\xef\xbe" * 20
+    uri = f"data:;base64,{base64.b64encode(data).decode()}"
+    assert "+" in uri
+    for text in (uri, quote_plus(uri)):
+        body = f"{urlencode(world.sign())}&file={text}".encode()
+        answer = world.request("POST", world.route("raw"), headers=URLENCODED, chunks=[body])
+        assert assert_accepted(answer).json["bytes"] == len(data)
