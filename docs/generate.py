@@ -35,10 +35,11 @@ def settings_page() -> str:
         + NOTICE
         + _prose(
             """
-            Every setting is an environment variable. `UPONCE_CONFIG` can name a TOML file; its names are the same, in
-            lower case and without `UPONCE_`. The command line overrides the environment. The environment overrides
-            the file. uponce refuses to start with a name that is not in this table. A misspelt limit would be no
-            limit.
+            Every setting is an environment variable. The strongest source wins: the command line, then the
+            environment, then the file `.env` in the working folder, then the TOML file that `UPONCE_CONFIG` names.
+            uponce reads only the lines of `.env` that begin with `UPONCE_`. Names in the TOML file are the same, in
+            lower case and without `UPONCE_`. uponce refuses to start with a name that is not in this table. A
+            misspelt limit would be no limit. `uponce settings` shows the effective values and their sources.
             """
         )
         + _table(("variable", "default", "meaning"), [*_setting_rows(), *_limit_rows()])

@@ -108,9 +108,14 @@ class Server:
 
     def stop(self) -> int:
         """Ask it to stop and wait for it; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended; its exit code."""
         process = self._process
         assert process is not None
-        process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
         in_time = process.returncode is not None

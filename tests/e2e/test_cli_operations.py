@@ -167,7 +167,7 @@ def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:
 def test_doctor_says_what_is_wrong_with_a_setting(data: Path) -> None:
     done = uponce("doctor", "--data", data, env={"UPONCE_DECODERS": "0"})
     assert done.code == 1
-    assert "UPONCE_DECODERS=0 is not valid: it must be at least 1." in done.stdout
+    assert "UPONCE_DECODERS=0 (environment) is not valid: it must be at least 1." in done.stdout
 
 
 def test_sweep_beside_a_running_server(server: Server, media: Path) -> None:
@@ -208,9 +208,9 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW='soon' is not valid"),
-        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 is not valid: it must be at least 1."),
-        ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO."),
+        ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW=soon (environment) is not valid: it must be a whole number."),
+        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
+        ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
         ("UPONCE_DATABASE", "mysql://db", "there is no database 'mysql'."),
         ("UPONCE_DATABASE", "sqlite:///:memory:", "A memory database forgets spent signatures"),
         ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),

@@ -26,10 +26,7 @@ async def create_key(
     algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
 ) -> ApiKey:
     """A new key; the first one of a cloud makes the cloud."""
-    if not _CLOUD.fullmatch(cloud):
-        raise InvalidParameter(f"Cloud name {cloud!r} must be 1 to 63 letters, digits, '-' or '_'.")
-    if not 1 <= window <= 7 * 86400:
-        raise InvalidParameter(f"A window of {window} seconds is not allowed: 1 to {7 * 86400}.")
+    check_policy(cloud, window)
     key = ApiKey(
         api_key=str(10**14 + int(services.ids.hex(16), 16) % (9 * 10**14)),  # 15 digits, as Cloudinary's
         cloud=cloud,
@@ -44,6 +41,14 @@ async def create_key(
     )
     await services.database.add_key(key)
     return key
+
+
+def check_policy(cloud: str, window: int) -> None:
+    """Raise InvalidParameter if a key cannot have this cloud or this window."""
+    if not _CLOUD.fullmatch(cloud):
+        raise InvalidParameter(f"Cloud name {cloud!r} must be 1 to 63 letters, digits, '-' or '_'.")
+    if not 1 <= window <= 7 * 86400:
+        raise InvalidParameter(f"A window of {window} seconds is not allowed: 1 to {7 * 86400}.")
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:

@@ -7,16 +7,16 @@ import typer
 
 from uponce import __version__
 from uponce.cli import help_pages, keys, signatures
-from uponce.cli.options import Data, Json, Kind
+from uponce.cli.options import Data, Json, Kind, Url, without_signature
 from uponce.core.errors import UponceError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Media upload signatures that work once: a self-hosted server that speaks Cloudinary's upload API.",
-    epilog="Start with: uponce demo, or uponce serve.",
+    help="A self-hosted media upload server whose upload signatures work once. It speaks Cloudinary's upload API.",
+    epilog="Start with `uponce demo` or `uponce serve`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(signatures.app, name="signatures")
@@ -29,18 +29,33 @@ def _version(show: bool) -> None:
 
 
 @app.callback()
-def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
     pass
 
 
 @app.command()
 def serve(
     data: Data = None,
-    host: str | None = typer.Option(None, help="Address to listen on. [UPONCE_HOST, 127.0.0.1]", show_default=False),
-    port: int | None = typer.Option(None, help="Port; 0 picks a free one. [UPONCE_PORT, 8000]", show_default=False),
-    workers: int | None = typer.Option(None, help="Server processes. [UPONCE_WORKERS, 1]", show_default=False),
+    host: str | None = typer.Option(
+        None, help="Address to listen on; 0.0.0.0 for all. [UPONCE_HOST, 127.0.0.1]", show_default=False
+    ),
+    port: int | None = typer.Option(
+        None, help="Port to listen on; 0 picks a free port. [UPONCE_PORT, 8000]", show_default=False
+    ),
+    workers: int | None = typer.Option(
+        None, help="Number of server processes. [UPONCE_WORKERS, 1]", show_default=False
+    ),
 ) -> None:
-    """Run the server. An empty data folder is set up first, and its two CLOUDINARY_URLs are printed."""
+    """Run the server.
+
+    The first start on an empty data folder makes two API keys and prints a CLOUDINARY_URL for each. Keys in UPONCE_KEYS
+    or UPONCE_KEYS_FILE replace those two, and then no secret is printed. SIGTERM and SIGINT end the server with exit
+    code 0, once the uploads in progress have ended or 30 seconds have passed.
+    """
     from uponce.cli.serve import run
 
     run(data=data, host=host, port=port, workers=workers)
@@ -48,39 +63,60 @@ def serve(
 
 @app.command()
 def sign(
-    parameters: list[str] = typer.Argument(None, metavar="NAME=VALUE...", help="What to sign, e.g. folder=cats"),
+    parameters: list[str] = typer.Argument(
+        None, metavar="NAME=VALUE...", help="Upload parameters to sign, such as folder=cats."
+    ),
     data: Data = None,
-    key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
+    url: Url = None,
+    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
     resource_type: Kind = "auto",
     form: Literal["fields", "curl", "url"] = typer.Option(
-        "fields", "--as", help="fields, curl (a command), or url (the whole grant in one URL)."
+        "fields", "--as", help="fields (one a line), curl (a command), or url (everything in one URL)."
     ),
     as_json: Json = False,
 ) -> None:
-    """Mint one signature."""
+    """Make one signature for an upload.
+
+    The key in the data folder, or in CLOUDINARY_URL, signs. The command does not ask the server.
+    """
     from uponce.cli.sign import run
 
-    run(parameters or [], data=data, key=key, resource_type=resource_type, form="json" if as_json else form)
+    run(parameters or [], data=data, url=url, key=key, resource_type=resource_type, form="json" if as_json else form)
 
 
 @app.command()
 def upload(
     files: list[str] = typer.Argument(metavar="FILE..."),
-    parameter: list[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Sign this with each file."),
+    parameter: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="Upload parameter to sign with each file. Repeat the option for more."
+    ),
     data: Data = None,
-    key: str | None = typer.Option(None, help="API key to sign with; the first once-key otherwise."),
+    url: Url = None,
+    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
     resource_type: Kind = "auto",
     as_json: Json = False,
 ) -> None:
-    """Sign and upload files, each with a signature of its own. CLOUDINARY_URL reaches a server elsewhere."""
+    """Sign and upload files, each with its own signature.
+
+    Set CLOUDINARY_URL to upload to a server on another machine. Exit code 1 if a file was refused; the others are
+    stored.
+    """
     from uponce.cli.upload import run
 
-    run(files, parameter, data=data, key=key, resource_type=resource_type, as_json=as_json)
+    run(files, parameter, data=data, url=url, key=key, resource_type=resource_type, as_json=as_json)
+
+
+@app.command()
+def settings(data: Data = None, as_json: Json = False) -> None:
+    """Show every setting with its effective value and its source. Secrets are masked."""
+    from uponce.cli.settings import run
+
+    run(data=data, as_json=as_json)
 
 
 @app.command()
 def doctor(data: Data = None, as_json: Json = False) -> None:
-    """Check settings, disk, database and decoders; say what to do about what is wrong."""
+    """Check settings, disk, database and decoders, and say how to mend what is wrong."""
     from uponce.cli.doctor import run
 
     run(data=data, as_json=as_json)
@@ -88,7 +124,10 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
 @app.command()
 def migrate(data: Data = None, as_json: Json = False) -> None:
-    """Make or upgrade the tables, as a server does when it starts. Safe beside running servers of the last release."""
+    """Make or upgrade the database tables, as a starting server does.
+
+    It is safe beside running servers of the previous release.
+    """
     from uponce.cli.migrate import run
 
     run(data=data, as_json=as_json)
@@ -97,10 +136,15 @@ def migrate(data: Data = None, as_json: Json = False) -> None:
 @app.command()
 def sweep(
     data: Data = None,
-    grace: int | None = typer.Option(None, help="Spare what is younger, in seconds. [UPONCE_GRACE_SECONDS, 7200]"),
+    grace: int | None = typer.Option(
+        None, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
+    ),
     as_json: Json = False,
 ) -> None:
-    """Delete bytes that belong to nothing and forget grants whose time is over. Safe beside a running server."""
+    """Delete bytes that no asset names, and forget grants whose time is over.
+
+    A running server does the same every few minutes. It is safe beside a running server.
+    """
     from uponce.cli.sweep import run
 
     run(data=data, grace=grace, as_json=as_json)
@@ -108,13 +152,14 @@ def sweep(
 
 @app.command()
 def backup(
-    folder: str = typer.Argument(metavar="FOLDER", help="Empty, new, or that of an earlier backup."),
+    folder: str = typer.Argument(metavar="FOLDER", help="A new or empty folder, or the folder of an earlier backup."),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Copy database, media and secret key into a folder; what an earlier backup has there already is not copied again.
+    """Copy the database, the media and the secret key into a folder.
 
-    Safe beside a running server. For SQLite; PostgreSQL has its own.
+    Files that an earlier backup has in that folder are not copied again. It is safe beside a running server. It needs
+    SQLite; PostgreSQL has its own tools.
     """
     from uponce.cli.backup import run_backup
 
@@ -123,13 +168,14 @@ def backup(
 
 @app.command()
 def restore(
-    folder: str = typer.Argument(metavar="FOLDER", help="What `uponce backup` has made."),
+    folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Make a server's data of a backup: every file compared, all signatures refused that may have been used since.
+    """Restore a data folder from a backup.
 
-    Overwrites nothing. When it breaks off, run it again.
+    It verifies every file and refuses every signature that may have been used since the backup. It overwrites nothing.
+    If it is interrupted, run it again.
     """
     from uponce.cli.backup import run_restore
 
@@ -138,18 +184,25 @@ def restore(
 
 @app.command("migrate-store")
 def migrate_store(
-    to_database: str | None = typer.Option(None, help="As UPONCE_DATABASE. A database where no server was set up."),
-    to_storage: str | None = typer.Option(None, help="As UPONCE_STORAGE; the media stay where they are otherwise."),
+    to_database: str | None = typer.Option(
+        None, help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet."
+    ),
+    to_storage: str | None = typer.Option(
+        None, help="The new storage, written like UPONCE_STORAGE. By default the media stay where they are."
+    ),
     undo: bool = typer.Option(
-        False, "--undo", help="Give it up: the present store takes uploads again, with signatures made from now on."
+        False,
+        "--undo",
+        help="Give the move up: this store takes uploads again, with signatures made from now on.",
     ),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Move to another database and storage, compared row by row and file by file; nothing is deleted here.
+    """Move to another database and storage, and compare every row and every file.
 
-    Servers that run here go on delivering; from the middle on they refuse uploads with 503, for good. Whatever
-    breaks off goes on when it is run again.
+    Nothing is deleted in the present store. Servers that run on the present store go on delivering. During the move
+    they begin to refuse uploads with 503, and keep refusing. If the command is interrupted, run it again: it
+    continues.
     """
     from uponce.cli.migrate_store import run, run_undo
 
@@ -163,8 +216,10 @@ def migrate_store(
 
 @app.command()
 def fence(data: Data = None, as_json: Json = False) -> None:
-    """Run once after restoring a database by other means than `uponce restore`, before serving: refuse all signatures
-    that may have been used since the copy."""
+    """Refuse every signature that may have been used since a copy of the database was made.
+
+    Run it once after restoring a database with other tools than `uponce restore`, and before serving.
+    """
     from uponce.cli.fence import run
 
     run(data=data, as_json=as_json)
@@ -174,12 +229,15 @@ def fence(data: Data = None, as_json: Json = False) -> None:
 def fsck(
     data: Data = None,
     grace: int | None = typer.Option(
-        None, help="What is younger, in seconds, counts as in flight. [UPONCE_GRACE_SECONDS, 7200]"
+        None, help="Files younger than this, in seconds, count as in flight. [UPONCE_GRACE_SECONDS, 7200]"
     ),
-    deep: bool = typer.Option(False, "--deep", help="Read and hash every blob, and check every index."),
+    deep: bool = typer.Option(False, "--deep", help="Also read and hash every blob, and check every index."),
     as_json: Json = False,
 ) -> None:
-    """Compare rows with bytes and the ledger with itself. Exit code 1 for damage, 0 for what a sweep removes."""
+    """Compare the database with the stored files, and the ledger with itself.
+
+    Exit code 1 if there is damage. Leftovers that a sweep removes are no damage.
+    """
     from uponce.cli.fsck import run
 
     run(data=data, grace=grace, deep=deep, as_json=as_json)
@@ -192,12 +250,16 @@ def prove(
     ),
     key: str | None = typer.Option(None, help="With https://HOST: KEY:SECRET@CLOUD. With a data folder: an API key."),
     data: Data = None,
-    signatures: int = typer.Option(20, min=1, max=10_000, help="How many signatures to race for."),
-    at_once: int = typer.Option(10, min=2, max=500, help="How many uploads race for each."),
-    seconds: float = typer.Option(120, min=1, help="Begin nothing new after so many seconds."),
+    signatures: int = typer.Option(20, min=1, max=10_000, help="Number of signatures to race for."),
+    at_once: int = typer.Option(10, min=2, max=500, help="Number of uploads that race for each signature."),
+    seconds: float = typer.Option(120, min=1, help="Begin no new check after this many seconds."),
     as_json: Json = False,
 ) -> None:
-    """Try from outside whether signatures work once on a running server: replays, torn uploads, lost replies, races."""
+    """Test from outside whether signatures work once on a running server.
+
+    It replays signatures, tears uploads, loses replies and races many uploads for one signature. Exit code 0 if every
+    promise holds.
+    """
     from uponce.cli.prove import run
     from uponce.cli.prove.checks import Plan
 
@@ -205,8 +267,8 @@ def prove(
 
 
 @app.command()
-def demo(keep: bool = typer.Option(False, help="Leave the server's folder behind, to look at.")) -> None:
-    """Show the whole story on real media: start a server, upload, replay, race, tear, revoke, kill it."""
+def demo(keep: bool = typer.Option(False, help="Keep the server's folder afterwards.")) -> None:
+    """Show on real media what uponce promises: start a server, upload, replay, race, tear, revoke and kill it."""
     from rich.console import Console
 
     from uponce.cli.demo import run
@@ -217,9 +279,9 @@ def demo(keep: bool = typer.Option(False, help="Leave the server's folder behind
 def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 usage."""
     try:
-        if "--help" in sys.argv:
+        if {"-h", "--help"} & set(sys.argv):
             help_pages.load()
         app()
     except UponceError as error:
-        typer.secho(f"uponce: {error.message}", fg="red", err=True)
+        typer.secho(f"uponce: {without_signature(error.message)}", fg="red", err=True)
         sys.exit(1)

@@ -1,11 +1,11 @@
-"""Whom a command signs as, and where the server is: CLOUDINARY_URL, or the data folder on this machine."""
+"""The key that a command signs with, and the server's address: from CLOUDINARY_URL or from a data folder."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from uponce.app.ports import Database
-from uponce.cli.serve import base_url
+from uponce.cli.address import checked_url, find_base_url
 from uponce.config import cloudinary_url, load
 from uponce.core.errors import NotFound, SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses
@@ -18,11 +18,13 @@ class Credentials:
     base: str
 
 
-def find_credentials(data: str | None, api_key: str | None) -> Credentials:
-    """CLOUDINARY_URL wins unless a data folder is named."""
-    url = cloudinary_url()
-    if url is not None and data is None:
-        return credentials_of(url)
+def find_credentials(data: str | None, api_key: str | None, url: str | None = None) -> Credentials:
+    """Return what CLOUDINARY_URL says, or, if a data folder is named, what that folder holds. `url` replaces the base
+    of the URLs."""
+    account = cloudinary_url()
+    if account is not None and data is None:
+        found = credentials_of(account)
+        return found if url is None else replace(found, base=checked_url(url))
     settings = load(data=data)
     with opened(settings) as backend:
         keys = asyncio.run(_keys(backend.services.database))
@@ -31,7 +33,7 @@ def find_credentials(data: str | None, api_key: str | None) -> Credentials:
         wanted = f"API key {api_key}" if api_key else "active API key"
         raise NotFound(f"There is no {wanted} in {settings.data_dir}. `uponce keys create` makes one.")
     key = next((key for key in active if key.uses is KeyUses.ONCE), active[0])
-    return Credentials(key, base_url(settings, settings.port))
+    return Credentials(key, find_base_url(settings, url))
 
 
 async def _keys(database: Database) -> tuple[ApiKey, ...]:
@@ -39,7 +41,7 @@ async def _keys(database: Database) -> tuple[ApiKey, ...]:
 
 
 def credentials_of(url: str) -> Credentials:
-    """What a CLOUDINARY_URL says, or SettingRefused."""
+    """Return what a CLOUDINARY_URL says. SettingRefused if it lacks a part; the error shows no secret."""
     parts = urlsplit(url)
     prefix = parse_qs(parts.query).get("upload_prefix", [""])[0]
     if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname and prefix):

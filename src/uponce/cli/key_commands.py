@@ -1,17 +1,22 @@
 """The work of `uponce keys`."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from getpass import getpass
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from uponce.app.import_keys import import_keys
 from uponce.app.manage_keys import create_key, revoke_key, rotate_key
+from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import print_json
-from uponce.cli.serve import base_url, cloudinary_url
-from uponce.config import load
+from uponce.config import load, parse_key
+from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import span, utc
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, KeyScope, KeyUses
@@ -49,6 +54,43 @@ def create(
     )
 
 
+def import_(
+    api_key: str | None,
+    *,
+    data: str | None,
+    cloud: str | None,
+    name: str,
+    uses: str,
+    scope: str,
+    window: int | None,
+    as_json: bool,
+) -> None:
+    settings = load(data=data)
+    lived = settings.window if window is None else window
+    if api_key is None:
+        keys = [parse_key(line, lived) for line in sys.stdin.read().split()]
+    else:
+        secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+        keys = [
+            ApiKey(api_key, cloud or settings.cloud, (secret,), KeyUses(uses), KeyScope(scope), lived, name),
+        ]
+    if not keys:
+        raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
+    added, conflicts = _with_backend(data, lambda backend: import_keys(backend.services, keys), create=True)
+    if as_json:
+        print_json({"imported": [_public(key) for key in added], "conflicts": [asdict(each) for each in conflicts]})
+    elif not conflicts:
+        typer.echo(f"imported {len(added)} of {len(keys)} keys; the others exist already, with the same secret")
+    for conflict in conflicts:
+        typer.secho(
+            f"uponce: API key {conflict.api_key} exists already and differs: {conflict.what}. It was not changed.",
+            fg="red",
+            err=True,
+        )
+    if conflicts:
+        raise typer.Exit(1)
+
+
 def list_(*, data: str | None, as_json: bool) -> None:
     found = _with_backend(data, lambda backend: backend.services.database.list_keys())
     if as_json:
@@ -78,7 +120,7 @@ def _print_new(
 ) -> None:
     key = _with_backend(data, make, create=create)
     settings = load(data=data)
-    url = cloudinary_url(key, base_url(settings, settings.port))
+    url = cloudinary_url(key, find_base_url(settings, None))
     if as_json:
         print_json({**_public(key), "cloudinary_url": url})
         return

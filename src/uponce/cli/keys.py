@@ -41,6 +41,36 @@ def create(
     )
 
 
+@app.command("import")
+def import_(
+    api_key: str | None = typer.Argument(
+        None,
+        metavar="[KEY]",
+        help="Id of one key. Its secret comes from the standard input, or is asked for on a terminal.",
+    ),
+    data: Data = None,
+    cloud: str | None = typer.Option(None, help="Cloud of the key. [UPONCE_CLOUD, media]", show_default=False),
+    name: str = typer.Option("", help="What the key is for, in your words."),
+    uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
+    scope: Literal["upload", "all"] = typer.Option(
+        "upload", help="What its signatures allow: uploads only, or everything the API offers."
+    ),
+    window: int | None = typer.Option(
+        None, help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
+    ),
+    as_json: Json = False,
+) -> None:
+    """Bring a key with its secret: a backend that signs with a pair already keeps it.
+
+    Without KEY the standard input has one key a line:
+    cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser.
+    A key that exists is never changed; one that differs ends the command with exit code 1.
+    """
+    from uponce.cli.key_commands import import_ as run
+
+    run(api_key, data=data, cloud=cloud, name=name, uses=uses, scope=scope, window=window, as_json=as_json)
+
+
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all keys, without their secrets."""

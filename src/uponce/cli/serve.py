@@ -1,17 +1,25 @@
 """Run the server: set up on a first start, listen, print where."""
 
 import asyncio
+import errno
 import os
+import signal
 import socket
-from urllib.parse import quote
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import typer
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from uponce.app.check import check_clock, check_frozen, check_storage
+from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_keys import set_up
-from uponce.config import Settings, as_environment, load
+from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
+from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, metrics_of_workers, opened
@@ -19,20 +27,23 @@ from uponce.wiring import Backend, metrics_of_workers, opened
 BACKLOG = 2048
 _GRACEFUL_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 30
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(*, data: str | None, host: str | None, port: int | None, workers: int | None) -> None:
+    """Exit code 0 after SIGTERM or SIGINT, once all that was under way has ended; 1 if the server fails."""
+    for number in _ENDING:
+        signal.signal(number, _end)
     settings = load(data=data, host=host, port=port, workers=workers)
     listener = _listen(settings)
-    base = base_url(settings, listener.getsockname()[1])
+    bound = listener.getsockname()[1]
     with opened(settings, create=True) as backend:
-        keys, clock_problem = asyncio.run(_first_start(backend))
-        if clock_problem is not None:
-            typer.secho(f"uponce: {clock_problem}", fg="yellow", err=True)
-        for key in keys:
-            typer.echo(f"# {_purpose(key)}")
-            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
-    typer.echo(f"listening on {base}")
+        asyncio.run(_prepare(backend, base_url(settings, bound)))
+    if (outside := outside_url(settings, bound)) is not None:
+        typer.echo(f"every address of this machine; from other machines use {outside}")
+    if settings.public_url is not None:
+        typer.echo(f"clients use {settings.public_url}")
+    typer.echo(f"listening on {local_url(settings, bound)}")
     os.environ.update(as_environment(settings))
     config = uvicorn.Config(
         "uponce.asgi:create_app",
@@ -49,55 +60,108 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
-    if settings.workers > 1:
-        with metrics_of_workers(settings):
-            Multiprocess(config, sockets=[listener]).run()
-        return
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:
+    with announced(settings, bound), metrics_of_workers(settings):
+        served = _serve_by_workers(config, listener) if settings.workers > 1 else _serve(config, listener)
+    if not served:
         raise typer.Exit(1)
 
 
-async def _first_start(backend: Backend) -> tuple[tuple[ApiKey, ...], str | None]:
-    """The keys that a first start makes, and what is wrong with the clock."""
-    await check_frozen(backend.services)
-    await check_storage(backend.services)
-    keys = await set_up(backend.services, backend.settings.cloud, backend.settings.window)
-    return keys, await check_clock(backend.services)
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Before the server has begun, and after it has ended, there is nothing to wait for."""
+    raise SystemExit(0)
+
+
+class _Server(uvicorn.Server):
+    """Returns after a clean shutdown, where uvicorn raises the signal again and so ends with exit code 143."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
+    server = _Server(config)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as ended:  # uvicorn's code for a failed start is not one of ours
+        if ended.code != STARTUP_FAILURE:
+            raise
+        return False
+    return server.started
+
+
+def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
+    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor.run()
+    return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
+
+
+async def _prepare(backend: Backend, base: str) -> None:
+    """Check the store, make the keys that are missing, and print what the operator has to know."""
+    services, settings = backend.services, backend.settings
+    await check_frozen(services)
+    await check_storage(services)
+    preset = preset_keys(settings)
+    if preset:
+        added, conflicts = await import_keys(services, preset)
+        for key in added:
+            typer.echo(f"# key {key.api_key} from the settings: {_purpose(key)}")
+        for conflict in conflicts:
+            _warn(_told(conflict))
+    else:
+        for key in await set_up(services, settings.cloud, settings.window):
+            typer.echo(f"# key {key.name!r}: {_purpose(key)}")
+            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
+    problem = await check_clock(services)
+    if problem is not None:
+        _warn(problem)
+
+
+def _told(conflict: Conflict) -> str:
+    return (
+        f"API key {conflict.api_key} differs between settings and database: {conflict.what}. The database counts. "
+        "Correct UPONCE_KEYS, or remove the key there."
+    )
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Listens already while the server is starting: whoever connects early is served a moment later."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    """Return a listening socket. Clients that connect while the server still starts wait for a moment."""
+    host, port = settings.host, settings.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise SettingRefused(
+            f"UPONCE_HOST={host} is not an address of this machine: {getattr(error, 'strerror', None) or error}. Use "
+            "127.0.0.1, 0.0.0.0 for every address, or an address that `ip address` shows."
+        ) from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind(address)
     except OSError as error:
         listener.close()
-        raise SettingRefused(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another UPONCE_PORT."
-        ) from error
+        raise SettingRefused(f"Cannot listen on {host}:{port}: {error.strerror}. {_cure(error, host)}") from error
     listener.listen(BACKLOG)
     listener.set_inheritable(True)
     return listener
 
 
-def base_url(settings: Settings, port: int) -> str:
-    """What clients on this machine, or behind UPONCE_PUBLIC_URL, call the server."""
-    if settings.public_url is not None:
-        return settings.public_url.rstrip("/")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 compared, not bound
-    return f"http://{host if ':' not in host or host.startswith('[') else f'[{host}]'}:{port}"
-
-
-def cloudinary_url(key: ApiKey, base: str) -> str:
-    """What the Node and Python SDKs read from the environment."""
-    return f"cloudinary://{key.api_key}:{quote(key.secrets[0])}@{key.cloud}?upload_prefix={base}"
+def _cure(error: OSError, host: str) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"UPONCE_HOST={host} is not an address of this machine."
+    if error.errno == errno.EACCES:
+        return "Choose a UPONCE_PORT above 1023, and a server such as nginx or Caddy in front of it."
+    return "Choose another UPONCE_PORT."
 
 
 def _purpose(key: ApiKey) -> str:
     uses = "each signature works once" if key.uses is KeyUses.ONCE else "signatures work any number of times"
     scope = "for everything the API offers" if key.scope is KeyScope.ALL else "for uploads"
-    return f"key {key.name!r}: {uses}, {scope}"
+    return f"{uses}, {scope}"
+
+
+def _warn(message: str) -> None:
+    typer.secho(f"uponce: {message}", fg="yellow", err=True)

@@ -1,4 +1,4 @@
-"""`uponce sign`: one signature, in the form that the reader needs."""
+"""`uponce sign`: make one signature, as fields, as a curl command or as one URL."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,14 +12,16 @@ from uponce.cli.credentials import find_credentials
 from uponce.cli.options import parse_pairs, print_json
 
 
-def run(parameters: list[str], *, data: str | None, key: str | None, resource_type: str, form: str) -> None:
-    credentials = find_credentials(data, key)
+def run(
+    parameters: list[str], *, data: str | None, url: str | None, key: str | None, resource_type: str, form: str
+) -> None:
+    credentials = find_credentials(data, key, url)
     fields = mint(credentials.key, parse_pairs(parameters), clock=SystemClock(), ids=RandomIds())
-    url = upload_url(credentials.base, credentials.key.cloud, resource_type)
+    address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     if form == "json":
-        print_json({"id": grant_id(credentials.key, fields), "upload_url": url, "fields": fields})
+        print_json({"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields})
         return
-    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](url, fields))
+    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields))
 
 
 def upload_url(base: str, cloud: str, resource_type: str) -> str:
@@ -36,5 +38,5 @@ def as_curl(url: str, fields: Mapping[str, str]) -> str:
 
 
 def as_one_url(url: str, fields: Mapping[str, str]) -> str:
-    """The whole grant in one URL: `curl -T FILE "$URL"`."""
+    """Return the whole grant in one URL, for `curl -T FILE "$URL"`."""
     return f"{url}?{urlencode(fields)}"

@@ -1,11 +1,14 @@
-"""`uponce upload`: each file under a signature of its own, streamed, with progress.
+"""`uponce upload`: send each file under its own signature, streamed, with a progress bar.
 
-A server that cannot be reached, or whose answer was lost, is asked again, under an Idempotency-Key: it gives the answer
-that was lost and stores nothing twice.
+The command tries again if no answer arrives. The Idempotency-Key lets the server repeat a lost answer, so it stores
+nothing twice.
 """
 
+import io
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import typer
@@ -16,8 +19,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
-from uponce.cli.options import parse_pairs, print_json
-from uponce.cli.sign import as_one_url, upload_url
+from uponce.cli.options import parse_pairs, print_json, without_signature
+from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound
 
 _BLOCK = 1024 * 1024
@@ -29,21 +32,30 @@ _RETRIES = urllib3.Retry(
     backoff_factor=0.5,
     raise_on_status=False,
 )
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would print a line for each retry
+_TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
 def run(
-    files: list[str], parameters: list[str], *, data: str | None, key: str | None, resource_type: str, as_json: bool
+    files: list[str],
+    parameters: list[str],
+    *,
+    data: str | None,
+    url: str | None,
+    key: str | None,
+    resource_type: str,
+    as_json: bool,
 ) -> None:
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise NotFound(f"There is no file {missing}.")
-    credentials = find_credentials(data, key)
+    credentials = find_credentials(data, key, url)
     signed = parse_pairs(parameters)
     answers: list[dict[str, Any]] = []
     with _progress() as progress:
         for path in paths:
-            task = progress.add_task(path.name, total=path.stat().st_size)
+            task = progress.add_task(path.name, total=None)
             answers.append(_upload(credentials, path, signed, resource_type, progress, task))
     if as_json:
         print_json(answers)
@@ -59,6 +71,35 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
+class _Form:
+    """A multipart body with one file, read from the disk while it is sent. A retry reads it again from the start."""
+
+    def __init__(self, fields: Mapping[str, str], filename: str, file: BinaryIO, sent: Callable[[int], object]) -> None:
+        whole, self.content_type = urllib3.encode_multipart_formdata(
+            [*fields.items(), ("file", (filename, b"", "application/octet-stream"))]
+        )
+        boundary = self.content_type.partition("boundary=")[2]
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        self._parts = (io.BytesIO(whole.removesuffix(tail)), file, io.BytesIO(tail))
+        self._sent = sent
+        self.length = sum(part.seek(0, io.SEEK_END) for part in self._parts)
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        data = next((data for part in self._parts if (data := part.read(size))), b"")
+        self._sent(self.tell())
+        return data
+
+    def tell(self) -> int:
+        return sum(part.tell() for part in self._parts)
+
+    def seek(self, start: int) -> None:
+        """Go back to the start, which is where every retry begins."""
+        assert start == 0
+        for part in self._parts:
+            part.seek(0)
+
+
 def _upload(
     credentials: Credentials,
     path: Path,
@@ -67,18 +108,41 @@ def _upload(
     progress: Progress,
     task: TaskID,
 ) -> dict[str, Any]:
-    fields = mint(credentials.key, {"filename_override": path.name, **signed}, clock=SystemClock(), ids=RandomIds())
-    url = as_one_url(upload_url(credentials.base, credentials.key.cloud, resource_type), fields)
-    headers = {"content-length": str(path.stat().st_size), "idempotency-key": RandomIds().hex(32)}
-    timeout = urllib3.Timeout(connect=10, read=300)
+    """Return the server's answer, or an error of the same shape."""
+    fields = mint(credentials.key, signed, clock=SystemClock(), ids=RandomIds())
+    address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     try:
-        with (
-            urllib3.PoolManager(blocksize=_BLOCK) as http,
-            path.open("rb") as file,
-            progress.wrap_file(file, task_id=task) as body,
-        ):
-            response = http.request("PUT", url, body=body, headers=headers, retries=_RETRIES, timeout=timeout)
+        with urllib3.PoolManager(blocksize=_BLOCK) as http, path.open("rb") as file:
+            form = _Form(fields, path.name, file, lambda done: progress.update(task, completed=done))
+            progress.update(task, total=form.length)
+            headers = {
+                "content-type": form.content_type,
+                "content-length": str(form.length),
+                "idempotency-key": RandomIds().hex(32),
+            }
+            response = http.request(
+                "POST",
+                address,
+                body=form,  # type: ignore[arg-type]  # urllib3 calls read, tell and seek alone
+                headers=headers,
+                retries=_RETRIES,
+                timeout=_TIMEOUT,
+            )
         answer: dict[str, Any] = msgspec.json.decode(response.data)
-    except (urllib3.exceptions.HTTPError, msgspec.DecodeError) as error:
-        return {"error": {"message": f"{credentials.base} does not answer as it should: {error}"}}
-    return answer
+    except OSError as error:
+        return _failed(f"cannot be read: {error.strerror or error}")
+    except urllib3.exceptions.HTTPError as error:
+        reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
+        return _failed(f"No answer from {credentials.base}: {reason}. Check that the server runs there, or use --url.")
+    except msgspec.MsgspecError:
+        answer = {}
+    match answer:
+        case {"secure_url": _}:
+            return answer
+        case {"error": {"message": str(message), **rest}}:
+            return {"error": {"message": without_signature(message), **rest}}
+    return _failed(f"{credentials.base} answers HTTP {response.status}, but not as uponce does. Check the address.")
+
+
+def _failed(message: str) -> dict[str, Any]:
+    return {"error": {"message": message}}

@@ -1,0 +1,118 @@
+"""Where the server is: what `serve` writes into the data folder, and how other commands find it."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import typer
+import urllib3
+
+from uponce.config import Settings
+from uponce.core.errors import SettingRefused
+from uponce.core.values import ApiKey
+
+_FILE = "running.json"
+_PROBE_SECONDS = 2
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
+
+
+def local_url(settings: Settings, port: int) -> str:
+    """Return the URL by which clients on this machine reach the server."""
+    return _url(_EVERY.get(settings.host, settings.host), port)
+
+
+def outside_url(settings: Settings, port: int) -> str | None:
+    """Return a URL for other machines if the server listens on every address, else None."""
+    if settings.host not in _EVERY:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # chooses the outgoing address; a datagram socket sends nothing by this
+        return _url(probe.getsockname()[0], port)
+    return _url(socket.gethostname(), port)
+
+
+def base_url(settings: Settings, port: int) -> str:
+    """Return the base of the URLs that clients use: UPONCE_PUBLIC_URL, or the local one."""
+    return local_url(settings, port) if settings.public_url is None else settings.public_url.rstrip("/")
+
+
+def find_base_url(settings: Settings, url: str | None) -> str:
+    """Return the base of the URLs of the server on this data folder; `url` wins.
+
+    A line on stderr says so if no server answers there: what is signed for it is still good once one runs.
+    """
+    if url is not None:
+        return checked_url(url)
+    written = _read(settings.data_dir / _FILE)
+    if written is None:
+        base = base_url(settings, settings.port)
+        _warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
+        return base
+    if not _answers(written["local"]):
+        _warn(
+            f"No server answers at {written['local']}, where the last one listened. Start `uponce serve`, or use --url."
+        )
+    return settings.public_url.rstrip("/") if settings.public_url is not None else written["url"]
+
+
+def checked_url(url: str) -> str:
+    """Return the URL without a slash at its end. SettingRefused unless it is one of HTTP."""
+    with suppress(ValueError, urllib3.exceptions.LocationParseError):
+        parts = urllib3.util.parse_url(url)
+        if parts.scheme in ("http", "https") and parts.host:
+            return url.rstrip("/")
+    raise SettingRefused(
+        f"--url {url} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
+    )
+
+
+@contextmanager
+def announced(settings: Settings, port: int) -> Iterator[None]:
+    """Other commands find this server in the data folder, for as long as it runs."""
+    path = settings.data_dir / _FILE
+    facts = {"url": base_url(settings, port), "local": local_url(settings, port), "pid": os.getpid()}
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{_FILE}.{os.getpid()}")
+        draft.write_text(json.dumps(facts) + "\n")
+        draft.replace(path)
+    except OSError as error:
+        _warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
+    try:
+        yield
+    finally:
+        if (_read(path) or facts)["pid"] == os.getpid():  # else another server on this folder has written there since
+            with suppress(OSError):
+                path.unlink()
+
+
+def cloudinary_url(key: ApiKey, base: str) -> str:
+    """Return what the Node and Python SDKs read from the environment."""
+    return f"cloudinary://{quote(key.api_key)}:{quote(key.secrets[0], safe='')}@{key.cloud}?upload_prefix={base}"
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    with suppress(OSError, ValueError):
+        read = json.loads(path.read_text())
+        if isinstance(read, dict) and {"url", "local", "pid"} <= read.keys():
+            return read
+    return None
+
+
+def _answers(url: str) -> bool:
+    with suppress(urllib3.exceptions.HTTPError):
+        answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=_PROBE_SECONDS)
+        return answer.status == 200
+    return False
+
+
+def _warn(message: str) -> None:
+    typer.secho(f"uponce: {message}", fg="yellow", err=True)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"

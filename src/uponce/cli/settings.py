@@ -1,0 +1,17 @@
+"""`uponce settings`: the effective settings and where each comes from."""
+
+import typer
+
+from uponce.cli.options import print_json
+from uponce.config import effective
+
+
+def run(*, data: str | None, as_json: bool) -> None:
+    rows = effective(data=data)
+    if as_json:
+        print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        value = "" if row["value"] is None else row["value"]
+        typer.echo(f"{row['name']:<{width}} = {value}  ({row['source']})")

@@ -1,0 +1,78 @@
+"""Where settings come from: the environment, `.env` and a TOML file.
+
+The environment wins over the file `.env` of the working folder, and `.env` over the TOML file that `UPONCE_CONFIG`
+names. uponce reads `.env` because operators expect that: their compose files and frameworks read the same file. uponce
+takes only the lines that begin with `UPONCE_`, since such a file often belongs to another program as well.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uponce.core.errors import SettingRefused
+
+PREFIX = "UPONCE_"
+ENV_FILE = ".env"
+
+
+class Given(NamedTuple):
+    """A setting's value as it was written, where it was written, and its name there."""
+
+    value: Any
+    source: str
+    name: str
+
+
+def read_sources(environ: Mapping[str, str] | None = None) -> dict[str, Given]:
+    """Return what all sources give, by lower-case name. With `environ`, it stands for the environment and `.env`."""
+    env_file = _read_env_file(Path(ENV_FILE)) if environ is None else {}
+    given = env_file | _of_environment(os.environ if environ is None else environ, "environment")
+    return _read_toml(given.pop("config", None)) | given
+
+
+def _of_environment(variables: Mapping[str, str], source: str) -> dict[str, Given]:
+    return {
+        name.removeprefix(PREFIX).lower(): Given(value, source, name)
+        for name, value in variables.items()
+        if name.startswith(PREFIX)
+    }
+
+
+_ENV_LINE = re.compile(r"""\s*(?:export\s+)?(UPONCE_\w+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^'"#]*?))\s*(?:\s#.*)?""")
+
+
+def _read_env_file(path: Path) -> dict[str, Given]:
+    """Return the lines `UPONCE_NAME=value` of a `.env` file, with or without quotes. Other lines do not count."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingRefused(f"The file {path} in this folder cannot be read: {error}. Fix it or move it.") from error
+    variables = {}
+    for number, line in enumerate(lines, 1):
+        if not re.match(r"\s*(export\s+)?UPONCE_", line):
+            continue
+        match = _ENV_LINE.fullmatch(line)
+        if match is None:
+            raise SettingRefused(f"{path}, line {number}: write UPONCE_NAME=value, or UPONCE_NAME='value'.")
+        variables[match[1]] = next(value for value in match.groups()[1:] if value is not None)
+    return _of_environment(variables, f"{path} in this folder")
+
+
+def _read_toml(file: Given | None) -> dict[str, Given]:
+    if file is None:
+        return {}
+    try:
+        read = tomllib.loads(Path(file.value).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingRefused(f"{PREFIX}CONFIG={file.value} cannot be read: {error}.") from error
+    for name, value in read.items():
+        if isinstance(value, dict):
+            raise SettingRefused(
+                f"{file.value} has a table [{name}]. Write all settings without a table, such as: port = 8000"
+            )
+    return {name: Given(value, file.value, name) for name, value in read.items()}

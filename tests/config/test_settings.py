@@ -1,0 +1,147 @@
+"""Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uponce.config import MASK, Settings, as_environment, effective, load
+from uponce.core.errors import SettingRefused
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with an environment that has no setting."""
+    for name in ("UPONCE_PORT", "UPONCE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def toml(folder: Path, text: str) -> dict[str, str]:
+    (folder / "uponce.toml").write_text(text)
+    return {"UPONCE_CONFIG": str(folder / "uponce.toml")}
+
+
+def refusal(environ: dict[str, str] | None = None, **overrides: Any) -> str:
+    with pytest.raises(SettingRefused) as refused:
+        load(environ, **overrides)
+    return refused.value.message
+
+
+def test_the_strongest_source_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line, environment, .env, TOML, default."""
+    assert load().port == 8000
+    monkeypatch.setenv("UPONCE_CONFIG", toml(folder, "port = 8001\nworkers = 2")["UPONCE_CONFIG"])
+    assert load().port == 8001
+    (folder / ".env").write_text("UPONCE_PORT=8002\n")
+    assert (load().port, load().workers) == (8002, 2)
+    monkeypatch.setenv("UPONCE_PORT", "8003")
+    assert load().port == 8003
+    assert load(port=8004).port == 8004
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("UPONCE_CLOUD=cats", "cats"),
+        ("export UPONCE_CLOUD=cats", "cats"),
+        ('UPONCE_CLOUD="the cats"', "the cats"),
+        ("UPONCE_CLOUD='a#b'", "a#b"),
+        ("UPONCE_CLOUD = cats # ours", "cats"),
+        ("  UPONCE_CLOUD=", ""),
+        ("# UPONCE_CLOUD=dogs\nCLOUD=birds\nNOT A LINE\nUPONCE_CLOUD=cats", "cats"),
+    ],
+)
+def test_an_env_file_is_read_line_by_line(folder: Path, line: str, value: str) -> None:
+    (folder / ".env").write_text(line)
+    assert load().cloud == value
+
+
+def test_a_line_of_an_env_file_that_cannot_be_read(folder: Path) -> None:
+    (folder / ".env").write_text("OTHER=1\nUPONCE_CLOUD='cats\n")
+    assert refusal() == ".env, line 2: write UPONCE_NAME=value, or UPONCE_NAME='value'."
+
+
+def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:
+    (folder / ".env").write_text("UPONCE_CONFIG=" + toml(folder, "port = 8001")["UPONCE_CONFIG"])
+    assert load().port == 8001
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[uponce]\nport = 8100",
+            "uponce.toml has a table [uponce]. Write all settings without a table, such as: port",
+        ),
+        ("[[keys]]\nid = 1", "keys=******** ("),
+        ("prot = 8100", "There is no setting prot ("),
+        ("limits = 1", "There is no setting limits ("),
+        ("config = 'other.toml'", "There is no setting config ("),
+        ("port = 'high'", "port=high ("),
+        ("port = true", "port=True ("),
+        ("host = 1", "host=1 ("),
+        ("workers = 0", "workers=0 ("),
+        ("secret_key = 123456", "secret_key=******** ("),
+        ("port = ", "cannot be read: Invalid value"),
+    ],
+)
+def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Path, text: str, message: str) -> None:
+    said = refusal(toml(folder, text))
+    assert message in said
+    assert "uponce.toml" in said
+    assert "123456" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("port", "70000", "0 to 65535"),
+        ("port", "", "a whole number"),
+        ("window", "0", "at least 1"),
+        ("skew", "-1", "0 or more"),
+        ("max_raw_bytes", "0", "at least 1"),
+        ("audit_days", "-1", "0 or more"),
+        ("host", "", "an address of this machine, such as 127.0.0.1"),
+        ("public_url", "http://[", "a URL like https://media.example"),
+        ("public_url", "media.example", "a URL like https://media.example"),
+        ("log_level", "loud", "debug or info or warning or error"),
+        ("log_format", "xml", "text or json"),
+        ("database_failover", "maybe", "fence or trust"),
+        ("storage_accel", "blobs", "empty, or like /blobs/"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: str) -> None:
+    variable = f"UPONCE_{name.upper()}"
+    said = refusal({variable: value})
+    assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
+
+
+def test_an_error_of_the_command_line_names_the_option() -> None:
+    assert refusal({}, port=70000) == "--port=70000 (command line) is not valid: it must be 0 to 65535."
+
+
+def test_settings_survive_the_way_to_worker_processes() -> None:
+    settings = load({"UPONCE_PORT": "8100", "UPONCE_SKEW": "10", "UPONCE_KEYS": "cloudinary://1:secret@media"})
+    assert load(as_environment(settings)) == settings
+
+
+def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> None:
+    environ = {
+        "UPONCE_SECRET_KEY": "ab" * 32,
+        "UPONCE_METRICS_TOKEN": "sesame",
+        "UPONCE_KEYS": "cloudinary://1:hidden@media",
+        "UPONCE_DATABASE": "postgresql://uponce:letmein@db/uponce",
+        **toml(folder, "port = 8100"),
+    }
+    rows = {row["name"]: (row["value"], row["source"]) for row in effective(environ, workers=3)}
+    fields = {*Settings.__struct_fields__, *Settings().limits.__dataclass_fields__} - {"limits"}
+    assert rows.keys() == {f"UPONCE_{name.upper()}" for name in fields}
+    assert rows["UPONCE_PORT"] == (8100, environ["UPONCE_CONFIG"])
+    assert rows["UPONCE_WORKERS"] == (3, "command line")
+    assert rows["UPONCE_HOST"] == ("127.0.0.1", "default")
+    assert rows["UPONCE_DATABASE"] == (f"postgresql://uponce:{MASK}@db/uponce", "environment")
+    assert rows["UPONCE_STORAGE"] == (f"file://{folder}/uponce-data/media", "default")
+    told = repr(rows)
+    assert all(secret not in told for secret in ("ab" * 32, "sesame", "hidden", "letmein"))

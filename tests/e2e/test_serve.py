@@ -1,0 +1,201 @@
+"""`uponce serve` as a process: how it ends, where it listens, how other commands find it, and the keys of settings."""
+
+import os
+import re
+import signal
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import code_of, in_a_process, printed, uponce
+from tests.server import Key, Server
+from uponce.adapters.media import samples
+
+pytestmark = pytest.mark.xdist_group("serve")
+
+LIGHT = {"UPONCE_DECODERS": "1"}
+
+
+# --- exit codes
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_clean_shutdown_exits_with_0(tmp_path: Path, workers: int, number: signal.Signals) -> None:
+    with Server(tmp_path / "data", workers=workers, env=LIGHT) as server:
+        os.kill(server.pid, number)
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -> None:
+    """The decoders do not start: uvicorn has an exit code of its own for that."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'serve' in sys.argv or 'multiprocessing.spawn' in sys.modules or '-c' in sys.argv:\n"
+        "    from uponce.adapters.media.pool import DecoderPool\n"
+        "    async def start(self): raise RuntimeError('no decoders here')\n"
+        "    DecoderPool.start = start\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = in_a_process("serve", "--data", tmp_path / "data", "--port", "0", "--workers", workers, env=environment)
+    assert "no decoders here" in done.stderr
+    assert done.code == 1
+
+
+# --- addresses
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("nohost.invalid", "UPONCE_HOST=nohost.invalid is not an address of this machine: "),
+        ("203.0.113.9", "UPONCE_HOST=203.0.113.9 is not an address of this machine."),
+    ],
+)
+def test_a_wrong_host_is_named_and_not_the_port(tmp_path: Path, host: str, reason: str) -> None:
+    done = uponce("serve", "--data", tmp_path / "data", "--port", "0", "--host", host)
+    assert done.code == 1
+    assert reason in done.stderr
+    assert "UPONCE_PORT" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_address_is_printed_for_this_machine_and_for_others(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env={**LIGHT, "UPONCE_HOST": "0.0.0.0"}) as server:
+        others = re.search(r"^every address .* use http://(\S+):(\d+)$", server.output, re.MULTILINE)
+        assert others is not None
+        assert others[1] not in ("0.0.0.0", "127.0.0.1")
+        assert int(others[2]) == server.port
+        assert f"listening on http://127.0.0.1:{server.port}\n" in server.output
+
+
+def test_the_public_url_is_for_clients_and_the_local_one_for_scripts(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env={**LIGHT, "UPONCE_PUBLIC_URL": "https://media.example/"}) as server:
+        assert f"listening on http://127.0.0.1:{server.port}\n" in server.output
+        assert server.urls[0].endswith("upload_prefix=https://media.example")
+        signed = printed(uponce("sign", "--data", server.data_dir))
+        assert signed.startswith("https://media.example/v1_1/")
+
+
+# --- how other commands find the server
+
+
+def test_commands_find_the_running_server(tmp_path: Path) -> None:
+    """Its port is known to nothing but the data folder; after its end, and after its death, stderr says so."""
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(samples.png(1))
+    data = ("--data", tmp_path / "data")
+    with Server(tmp_path / "data", env=LIGHT) as server:
+        signed = uponce("sign", *data)
+        assert (signed.stderr, signed.stdout.splitlines()[0]) == ("", server.upload_url())
+        assert printed(uponce("upload", picture, *data)).startswith(server.base)
+        assert printed(uponce("keys", "create", *data)).endswith(f"?upload_prefix={server.base}\n")
+        there = printed(uponce("sign", *data, "--url", "https://media.example/"))
+        assert there.splitlines()[0] == f"https://media.example/v1_1/{server.cloud}/auto/upload"
+        server.kill()
+        assert f"No server answers at {server.base}, where the last one listened." in uponce("sign", *data).stderr
+        server.start()
+        assert server.stop() == 0
+    stopped = uponce("sign", *data)
+    assert stopped.code == 0
+    assert f"No server runs on {tmp_path / 'data'}." in stopped.stderr
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    printed(uponce("keys", "create", "--data", tmp_path))
+    done = uponce("sign", "--data", tmp_path, "--url", "media.example")
+    assert (done.code, done.stdout) == (1, "")
+    assert "--url media.example is not an address." in done.stderr
+
+
+def test_an_upload_that_fails_prints_no_live_signature(tmp_path: Path) -> None:
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(samples.png(1))
+    printed(uponce("keys", "create", "--data", tmp_path / "data"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = uponce("upload", picture, "--data", tmp_path / "data", "--url", url, "--json")
+    assert done.code == 1
+    assert url in done.stdout
+    assert not re.search(r"signature|[0-9a-f]{40}|nonce", done.stdout + done.stderr)
+
+
+# --- keys of the settings
+
+PAIR = Key("123456789012345", "AbCdEfGhIjKlMnOpQrStUvWxYz1")
+OTHER = Key("backend", "0123456789abcdefghij_-0123")
+
+
+def preset(key: Key, options: str = "", cloud: str = "cats") -> str:
+    return f"cloudinary://{key.key}:{key.secret}@{cloud}{options}"
+
+
+def test_keys_of_the_settings_work_and_are_printed_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(preset(OTHER, "?uses=unlimited&scope=all") + "\n")
+    environment = {**LIGHT, "UPONCE_KEYS": preset(PAIR), "UPONCE_KEYS_FILE": str(tmp_path / "keys")}
+    with Server(tmp_path / "data", env={**environment, "UPONCE_LOG_LEVEL": "debug"}) as server:
+        server.cloud, server.browser = "cats", PAIR
+        once = server.signed()
+        assert [code_of(server, once) for _ in range(2)] == ["", "signature_used"]
+        often = server.signed(key=OTHER)
+        assert [code_of(server, often) for _ in range(2)] == ["", ""]
+        assert f"# key {PAIR.key} from the settings: each signature works once" in server.output
+        assert PAIR.secret not in server.output and OTHER.secret not in server.output
+        assert "CLOUDINARY_URL" not in server.output
+        server.stop()
+        server.start()
+        assert "from the settings" not in server.output
+        assert code_of(server, server.signed({"nonce": 2})) == ""
+
+
+def test_a_key_that_exists_is_never_changed_by_the_settings(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    printed(uponce("keys", "import", "--data", data, stdin=preset(PAIR) + "\n"))
+    changed = Key(PAIR.key, "another-secret-of-the-same-key")
+    with Server(data, env={**LIGHT, "UPONCE_KEYS": preset(changed)}) as server:
+        server.cloud = "cats"
+        assert f"API key {PAIR.key} differs between settings and database: secret." in server.output
+        assert code_of(server, server.signed(key=PAIR)) == ""
+        assert code_of(server, server.signed(key=changed)) == "invalid_signature"
+        assert changed.secret not in server.output
+
+
+def test_an_address_of_something_else_is_told_from_uponce(tmp_path: Path) -> None:
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(samples.png(1))
+    printed(uponce("keys", "create", "--data", tmp_path / "data"))
+    with Other() as url:
+        done = uponce("upload", picture, "--data", tmp_path / "data", "--url", url)
+    assert (done.code, done.stdout) == (1, "")
+    assert f"{url} answers HTTP 200, but not as uponce does. Check the address." in done.stderr
+
+
+class Other:
+    """A server that answers each request with a list in JSON."""
+
+    def __enter__(self) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"[]")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
