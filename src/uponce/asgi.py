@@ -4,11 +4,10 @@ Without `--no-proxy-headers` uvicorn itself would believe any X-Forwarded-For fr
 """
 
 import gc
-import logging
 import multiprocessing
-import os
 import signal
 
+from uponce.adapters.logs import configure
 from uponce.adapters.system import die_with, keep_heap
 from uponce.config import load
 from uponce.web.app import App
@@ -24,8 +23,7 @@ _ARENAS = 1
 def create_app() -> App:
     """The application, set up from the environment."""
     settings = load()
-    instance = f"{settings.server_name}/{os.getpid()}".replace("%", "%%")
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {instance} %(levelname)s %(message)s")
+    configure(settings.log_level, settings.log_format, settings.server_name)
     _keep_heap()
     if settings.workers > 1:
         _die_with_parent()

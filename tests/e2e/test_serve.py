@@ -1,5 +1,6 @@
 """`uponce serve` as a process: how it ends, where it listens, how other commands find it, and the keys of settings."""
 
+import json
 import os
 import re
 import signal
@@ -123,6 +124,39 @@ def test_an_upload_that_fails_prints_no_live_signature(tmp_path: Path) -> None:
     assert done.code == 1
     assert url in done.stdout
     assert not re.search(r"signature|[0-9a-f]{40}|nonce", done.stdout + done.stderr)
+
+
+# --- the log
+
+
+@pytest.mark.parametrize(("format_", "workers"), [("text", 1), ("json", 2)])
+def test_every_line_of_the_log_has_one_format(tmp_path: Path, format_: str, workers: int) -> None:
+    """Also uvicorn's lines, and those of the supervisor of workers. A request is one line."""
+    settings = {**LIGHT, "UPONCE_LOG_LEVEL": "info", "UPONCE_LOG_FORMAT": format_, "UPONCE_INSTANCE": "box"}
+    with Server(tmp_path / "data", workers=workers, env=settings) as server:
+        begun = len(server.output)
+        fields = server.signed({"public_id": "tom"})
+        answers = [server.post(fields, b"bytes", resource_type="raw") for _ in range(2)]
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+            stranger.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            stranger.recv(1000)
+        upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+        assert server.get("/healthz", headers=upgrade).status < 500
+        assert server.stop() == 0
+    lines = (tmp_path / "data.log").read_text()[begun:].splitlines()
+    told = [line for line in lines if line]
+    pattern = r"[-\dT:.]+Z (INFO|WARNING|ERROR) box/\d+ (-|\w{32}) \S.*"
+    if format_ == "json":
+        read = [json.loads(line) for line in told]
+        assert all(each.keys() >= {"time", "level", "instance", "request", "message"} for each in read)
+        requests = [(each["request"], each["message"]) for each in read if each["request"] != "-"]
+    else:
+        matches = [re.fullmatch(pattern, line) for line in told]
+        assert all(matches), told
+        requests = [(line.split()[3], line.split()[4]) for line in told if line.split()[3] != "-"]
+    assert any("Finished server process" in line for line in told)
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert requests == [(ids[0], "stored"), (ids[1], "refused")]
 
 
 # --- keys of the settings

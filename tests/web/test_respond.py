@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -180,14 +179,7 @@ def test_a_client_that_never_ends_is_left_in_the_end(monkeypatch: pytest.MonkeyP
     assert wire.order[-1] == "end"
 
 
-def test_the_detail_is_for_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "uponce"):
-        wire = refuse(StorageFull("No space.", detail="[Errno 28] /data"))
-        refuse(NotFound("No.", detail="refused"))
+def test_the_detail_is_for_the_log_only() -> None:
+    wire = refuse(StorageFull("No space.", detail="[Errno 28] /data"))
     assert b"Errno" not in wire.body
     assert "Errno" not in str(wire.headers)
-    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert levels == [
-        ("ERROR", f"request {'f' * 32} refused: storage_full [Errno 28] /data"),
-        ("INFO", f"request {'f' * 32} refused: not_found refused"),
-    ]

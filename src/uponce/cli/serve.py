@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from uponce.adapters.logs import configure
 from uponce.app.check import check_clock, check_frozen, check_storage
 from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_keys import set_up
@@ -45,6 +46,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         typer.echo(f"clients use {settings.public_url}")
     typer.echo(f"listening on {local_url(settings, bound)}")
     os.environ.update(as_environment(settings))
+    configure(settings.log_level, settings.log_format, settings.server_name)
     config = uvicorn.Config(
         "uponce.asgi:create_app",
         factory=True,
@@ -53,7 +55,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         loop="uvloop",
         lifespan="on",
         workers=settings.workers,
-        log_level=settings.log_level,
+        log_config=None,  # the records go to ours
         access_log=False,
         server_header=False,
         proxy_headers=False,  # UPONCE_TRUSTED_PROXIES decides, not uvicorn

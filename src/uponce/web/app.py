@@ -1,6 +1,5 @@
 """All routes in one table, and the wrapper of every request: a request id, and an answer whatever happens."""
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from uponce.web.calls import missing
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
 from uponce.web.request import TrustedProxies
+from uponce.web.request_log import log_request
 from uponce.web.respond import send_error, send_json
 from uponce.web.tus import endpoint as tus
-
-log = logging.getLogger("uponce")
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -161,8 +159,7 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class App:
-    """Gives each request its id, and turns whatever escaped into an answer; every error is logged here, and every
-    request counted, once."""
+    """Gives each request its id, and turns every exception into an answer. It counts and logs each request once."""
 
     def __init__(self, router: ASGIApp, services: Services, proxies: TrustedProxies) -> None:
         self._router = router
@@ -176,7 +173,7 @@ class App:
         self._proxies.apply(scope)
         request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        status, begun = 0, perf_counter()
+        status, begun, failure = 0, perf_counter(), None
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -190,10 +187,12 @@ class App:
         except UponceError as error:
             if not status:
                 await send_error(scope, receive, send_marked, error, body_complete=False)
-        except Exception:
-            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+        except Exception as error:
+            failure = error
             if not status:
                 body = {"error": {"message": f"Internal error, request {request_id}", "code": INTERNAL_ERROR}}
                 await send_json(scope, send_marked, 500, body)
         finally:
-            note(self._services.metrics, scope, status, perf_counter() - begun)
+            seconds = perf_counter() - begun
+            note(self._services.metrics, scope, status, seconds)
+            log_request(scope, status, seconds, failure)

@@ -10,6 +10,7 @@ from uponce.web.calls import missing
 from uponce.web.dialect import destroy_answer
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, read_head
+from uponce.web.request_log import note_event, note_fields
 from uponce.web.respond import Answer, answer_json
 from uponce.web.small import basic_credentials, body_fields
 
@@ -24,13 +25,16 @@ class DestroyEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def work(body: Body) -> Answer:
-            return Answer(destroy_answer(await self._destroy(scope, body)))
+            deleted = await self._destroy(scope, body)
+            note_event(scope, "deleted" if deleted else "absent")
+            return Answer(destroy_answer(deleted))
 
         await answer_json(scope, receive, send, self._services.limits.idle_seconds, work)
 
     async def _destroy(self, scope: Scope, body: Body) -> bool:
         head, resource_type = read_head(scope), _resource_type(scope)
         fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)])
+        note_fields(scope, fields.items())
         request = DestroyRequest(
             cloud=scope["path_params"]["cloud"],
             resource_type=resource_type,

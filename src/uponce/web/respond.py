@@ -1,7 +1,6 @@
 """Answers: JSON bodies, and errors in the shape that unmodified SDKs surface."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -9,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from uponce.core.errors import BadCredentials, Unavailable, UponceError
+from uponce.core.errors import BadCredentials, UponceError
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.discarding import DISCARD
 from uponce.web.errors import status_of
-
-log = logging.getLogger("uponce")
+from uponce.web.request_log import note_error
 
 Header = tuple[bytes, bytes]
 
@@ -71,7 +69,7 @@ async def send_error(
     rest of the body is read and dropped for a while: a client that is still writing would otherwise meet a reset
     connection and never see why (nginx's lingering close).
     """
-    _log(scope, error)
+    note_error(scope, error)
     scope.setdefault("state", {})[REFUSED] = error.code
     unread = not body_complete and _may_have_body(scope)
     body = msgspec.json.encode({"error": {"message": error.message, "code": error.code}})
@@ -128,9 +126,3 @@ def _may_have_body(scope: Scope) -> bool:
 def _header_text(message: str) -> bytes:
     """One line of printable ASCII; anything else becomes a question mark."""
     return re.sub(r"[^\x20-\x7e]", "?", message)[:_MAX_ERROR_HEADER].encode()
-
-
-def _log(scope: Scope, error: UponceError) -> None:
-    level = logging.ERROR if isinstance(error, Unavailable) else logging.INFO
-    request_id = scope.get("state", {}).get("request_id", "-")
-    log.log(level, "request %s refused: %s %s", request_id, error.code, error.detail)

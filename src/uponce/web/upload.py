@@ -17,6 +17,7 @@ from uponce.web.dialect import chunk_answer, upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
 from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
+from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.respond import Answer, Header, answer_json
 from uponce.web.small import basic_credentials, media_type_of
 from uponce.web.text_bodies import json_events, urlencoded_events
@@ -56,10 +57,14 @@ class UploadEndpoint:
             idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
             credentials=_credentials(head),
         )
-        async with aclosing(_events(scope["method"], head, body)) as events:
+        note_fields(scope, fields)
+        async with aclosing(noting(scope, _events(scope["method"], head, body))) as events:
             if part is not None:
-                return Answer(chunk_answer(await upload_chunk(self._services, request, part, events), url))
+                outcome = await upload_chunk(self._services, request, part, events)
+                note_outcome(scope, outcome)
+                return Answer(chunk_answer(outcome, url))
             uploaded = await upload(self._services, request, events)
+        note_outcome(scope, uploaded)
         return Answer(upload_answer(uploaded, url), (_REPLAYED,) if uploaded.committed.replayed else ())
 
 

@@ -15,6 +15,7 @@ from uponce.web.dialect import Json, chunk_answer
 from uponce.web.errors import tus_status_of
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
+from uponce.web.request_log import note_fields, note_outcome
 from uponce.web.respond import Header, send_error, send_json
 from uponce.web.tus import headers
 
@@ -75,6 +76,7 @@ class TusEndpoint:
                 headers.check_content_type(head)
                 part = headers.read_part(head, headers.read_offset(head))
                 outcome = await resume(self._services, address, part, body.chunks(), head.caller)
+                note_outcome(scope, outcome)
                 return self._progress(outcome, url, head)
             case "DELETE":
                 await give_up(self._services, address)
@@ -85,6 +87,7 @@ class TusEndpoint:
         headers.check_concat(head)
         fields, filename = headers.read_metadata(head)
         fields = parse_query(scope["query_string"]) + fields
+        note_fields(scope, fields)
         request = UploadRequest(
             cloud=scope["path_params"]["cloud"],
             requested=_requested(fields),
@@ -95,10 +98,13 @@ class TusEndpoint:
         total = headers.read_total(head)
         if not headers.has_body(head):
             series = await begin(self._services, request, filename, total)
+            note_outcome(scope, series)
             return self._created(address_of(series), series, url)
         headers.check_content_type(head)
         part = headers.read_part(head, 0)
-        return self._created(*await begin_with(self._services, request, filename, total, part, body.chunks()), url)
+        address, outcome = await begin_with(self._services, request, filename, total, part, body.chunks())
+        note_outcome(scope, outcome)
+        return self._created(address, outcome, url)
 
     def _created(self, address: Address, outcome: Uploaded | Series, url: str) -> Reply:
         state, location = self._state(outcome, url), f"{url}/tus/{_path(address)}"

@@ -1,0 +1,108 @@
+"""The log: one format for the lines of uponce, of uvicorn and of libraries, on standard error.
+
+Text is `TIME LEVEL INSTANCE/PID REQUEST MESSAGE name=value …`; JSON has the same, one object a line. REQUEST is the
+request's id, or `-`. Clients cannot forge a line: whatever is not printable is escaped, and long values are cut.
+"""
+
+import json
+import logging
+import os
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+_MAX_VALUE = 200
+_MAX_MESSAGE = 2000
+# Lines of uvicorn about single requests. Strangers could fill the log with them, and most come beside a line of ours.
+_OF_CLIENTS = (
+    "Invalid HTTP request received",
+    "Unsupported upgrade request",
+    "No supported WebSocket library",
+    "ASGI callable returned without",
+)
+
+
+def configure(level: str, format_: str, instance: str) -> None:
+    """Send all log records of this process to standard error. `level` is for uponce and uvicorn; others warn only.
+
+    Libraries stay at `warning` since some of them log credentials at `debug`.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter({"text": TextLines, "json": JsonLines}[format_.lower()](f"{instance}/{os.getpid()}"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in ("uponce", "uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("uvicorn.error").addFilter(_quieten)
+
+
+def _quieten(record: logging.LogRecord) -> bool:
+    """Lower uvicorn's lines about single requests to `debug`."""
+    if not record.getMessage().startswith(_OF_CLIENTS):
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return logging.getLogger("uvicorn.error").isEnabledFor(logging.DEBUG)
+
+
+class TextLines(logging.Formatter):
+    """A line for people. A traceback follows on lines of its own, each marked with `|`."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__()
+        self._instance = _value(instance)
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = "".join(f" {name}={_value(value)}" for name, value in _facts(record).items())
+        message = _printable(record.getMessage(), _MAX_MESSAGE)
+        head = f"{_time(record)} {record.levelname} {self._instance} {_request(record)} {message}{facts}"
+        lines = [_printable(line, _MAX_MESSAGE) for line in self._traceback(record).splitlines()]
+        return "\n  | ".join([head, *lines])
+
+    def _traceback(self, record: logging.LogRecord) -> str:
+        return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
+
+
+class JsonLines(TextLines):
+    """A JSON object a line, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "instance": self._instance,
+            "request": _request(record),
+            "message": record.getMessage()[:_MAX_MESSAGE],
+            **{name: _cut(value) for name, value in _facts(record).items()},
+        }
+        if traceback := self._traceback(record):
+            line["traceback"] = traceback
+        return json.dumps(line)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _request(record: logging.LogRecord) -> str:
+    return str(getattr(record, "request_id", "-"))
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    facts: dict[str, Any] = getattr(record, "facts", {})
+    return facts
+
+
+def _cut(value: Any) -> Any:
+    return f"{value[:_MAX_VALUE]}…" if isinstance(value, str) and len(value) > _MAX_VALUE else value
+
+
+def _value(value: Any) -> str:
+    """Return the value as it is if it is one plain word, else as a JSON string in ASCII."""
+    text = str(_cut(value))
+    return text if re.fullmatch(r"[!#-<>-~]+", text) else json.dumps(text)
+
+
+def _printable(text: str, length: int) -> str:
+    """Return the text on one line; what is not printable is escaped, also what turns the direction of text around."""
+    cut = text if len(text) <= length else f"{text[:length]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
