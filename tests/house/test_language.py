@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 LATER = (
     "CHANGELOG",
     "SECURITY",
-    "docs/adr",
     "docs/reference/commands",
     "docs/reference/errors",
     "docs/reference/parameters",
