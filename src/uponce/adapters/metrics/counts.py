@@ -78,6 +78,9 @@ class PrometheusMetrics:
         self._swept_blobs = Counter("uponce_swept_blobs", "Orphans deleted.", registry=registry)
         self._swept_bytes = Counter("uponce_swept_bytes", "Bytes of these.", registry=registry)
         self._swept_grants = Counter("uponce_swept_grants", "Ledger rows forgotten.", registry=registry)
+        self._sweep_failures = Counter(
+            "uponce_sweep_failures", "Sweeps that failed; the log has the reason.", registry=registry
+        )
         self._swept_at = Gauge(
             "uponce_sweep_last_success_timestamp_seconds",
             "0 before the first sweep since the start.",
@@ -110,6 +113,9 @@ class PrometheusMetrics:
         self._swept_bytes.inc(size)
         self._swept_grants.inc(grants)
         self._swept_at.set(now)
+
+    def sweep_failed(self) -> None:
+        self._sweep_failures.inc()
 
     def text(self) -> bytes:
         """All numbers, in Prometheus' text format 0.0.4. StorageUnavailable when the shared ones cannot be read."""

@@ -26,7 +26,10 @@ class Metrics(Protocol):
         """An upload was committed."""
 
     def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
-        """A sweep came to its end, and removed that many; `size` in bytes."""
+        """A sweep ended and removed that many; `size` in bytes."""
+
+    def sweep_failed(self) -> None:
+        """A sweep of a running server failed."""
 
 
 class NoMetrics:
@@ -47,3 +50,5 @@ class NoMetrics:
     def stored(self) -> None: ...
 
     def swept(self, blobs: int, size: int, grants: int, now: float) -> None: ...
+
+    def sweep_failed(self) -> None: ...
