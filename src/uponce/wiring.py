@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from uponce.app.ports import Metrics, NoMetrics
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.config import Settings
-from uponce.core.errors import NotFound, SettingRefused, Unavailable
+from uponce.core.errors import NotFound, SettingRefused, UponceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,17 +41,18 @@ DAY = 86400
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The adapters that the settings choose, and the services made of them. Nothing is open yet."""
+    """The adapters that the settings choose, and the services made from them. Nothing is open yet."""
 
     settings: Settings
     database: "SqliteDatabase | PostgresDatabase"
     blobs: "LocalBlobStore | ObjectBlobStore"
     decoders: "DecoderPool"
+    secrets: "AesSecretBox"
     services: Services
 
 
-def build(settings: Settings, metrics: Metrics | None = None) -> Backend:
-    """Choose the adapters. SettingRefused for a URL that names none."""
+def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecretBox | None" = None) -> Backend:
+    """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
     from uponce.adapters.media.pool import DecoderPool
 
     clock, ids = SystemClock(), RandomIds()
@@ -64,7 +65,8 @@ def build(settings: Settings, metrics: Metrics | None = None) -> Backend:
         job_seconds=settings.decoder_seconds,
         memory_bytes=settings.decoder_memory,
     )
-    database = _database(settings, clock)
+    secrets = secrets or secret_box(settings)
+    database = _database(settings, clock, secrets)
     services = Services(
         database=database,
         blobs=blobs,
@@ -76,11 +78,11 @@ def build(settings: Settings, metrics: Metrics | None = None) -> Backend:
         front=_front(settings, blobs),
         metrics=metrics or NoMetrics(),
     )
-    return Backend(settings, database, blobs, decoders, services)
+    return Backend(settings, database, blobs, decoders, secrets, services)
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
-    """None when nobody may read them, and when there is no room for them: a server without metrics still serves."""
+    """Return None without UPONCE_METRICS_TOKEN, and when no folder can hold them: the server serves without metrics."""
     if not settings.metrics_token:
         return None
     from uponce.adapters.metrics.counts import PrometheusMetrics
@@ -89,14 +91,14 @@ def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
     try:
         place = take_place() if settings.workers > 1 else None
     except OSError as error:
-        log.error("this process has no metrics: %s", error)
+        log.error("this process counts no metrics: %s. Make room in the folder for temporary files", error)
         return None
     return PrometheusMetrics(__version__, settings.server_name, place)
 
 
 @contextmanager
 def metrics_of_workers(settings: Settings) -> "Iterator[None]":
-    """Processes that are started meanwhile count together."""
+    """Let all processes that start inside count together."""
     if not settings.metrics_token or settings.workers == 1:
         yield
         return
@@ -106,32 +108,32 @@ def metrics_of_workers(settings: Settings) -> "Iterator[None]":
         yield
 
 
-def _database(settings: Settings, clock: SystemClock) -> "SqliteDatabase | PostgresDatabase":
+def _database(settings: Settings, clock: SystemClock, secrets: "AesSecretBox") -> "SqliteDatabase | PostgresDatabase":
     match urlsplit(settings.database_url).scheme:
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
 
             path = sqlite_path(settings.database_url)
-            return SqliteDatabase(path, clock=clock, secrets=secret_box(settings))
+            return SqliteDatabase(path, clock=clock, secrets=secrets)
         case "postgresql" | "postgres":
             from uponce.adapters.database.postgres import PostgresDatabase
 
             return PostgresDatabase(
                 settings.database_url,
-                secrets=secret_box(settings),
+                secrets=secrets,
                 connections=settings.database_connections,
                 seconds=settings.database_seconds,
                 fence_skew=settings.limits.skew if settings.database_failover == "fence" else None,
             )
         case scheme:
             raise SettingRefused(
-                f"UPONCE_DATABASE: there is no database {scheme!r}. Use sqlite:////path/to/file, or "
+                f"UPONCE_DATABASE: {scheme!r} is not a database that uponce knows. Use sqlite:////path/to/file or "
                 "postgresql://user:password@host/database."
             )
 
 
 def _missing(settings: Settings) -> str | None:
-    """Where a database was looked for in vain; None when there is one."""
+    """Return the place that has no database yet, or None if a database is there."""
     match urlsplit(settings.database_url).scheme:
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
@@ -148,14 +150,14 @@ def sqlite_path(url: str) -> Path:
     """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
-            f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures; use "
+            f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures. Use "
             "sqlite:////path/to/file."
         )
     return Path(url.removeprefix("sqlite:///"))
 
 
 def blob_store(settings: Settings) -> "LocalBlobStore | ObjectBlobStore":
-    """Not open yet. SettingRefused for a URL that names none."""
+    """Return the store, not open yet. Raise SettingRefused for a URL that names no store."""
     url, ids = settings.storage_url, RandomIds()
     match urlsplit(url):
         case ("file", "", path, _, _) if path.startswith("/"):
@@ -185,29 +187,29 @@ def _check_locks(settings: Settings) -> None:
 
 
 def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "Presigner | None":
-    """SettingRefused when delivery is to redirect to a store that has no URLs."""
+    """Raise SettingRefused if delivery should redirect to a store that has no URLs."""
     if not settings.storage_redirect:
         return None
     from uponce.adapters.blobs.objects import ObjectBlobStore, Presigned
 
     if not isinstance(blobs, ObjectBlobStore):
         raise SettingRefused(
-            f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, and UPONCE_STORAGE is "
-            f"{settings.storage_url}. Leave it away: uponce sends the bytes itself."
+            f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, but UPONCE_STORAGE is "
+            f"{settings.storage_url}. Remove this setting; uponce then sends the bytes itself."
         )
     return Presigned(blobs, settings.storage_redirect)
 
 
 def _front(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "FrontServer | None":
-    """SettingRefused when there is no folder that a web server could read."""
+    """Raise SettingRefused if there is no folder that a web server could read."""
     if not settings.storage_accel:
         return None
     from uponce.adapters.blobs.local import InternalLocation, LocalBlobStore
 
     if not isinstance(blobs, LocalBlobStore):
         raise SettingRefused(
-            f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, and UPONCE_STORAGE is "
-            f"{settings.storage_url}. Use UPONCE_STORAGE_REDIRECT, or leave both away: uponce sends the bytes itself."
+            f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "
+            f"{settings.storage_url}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends the bytes itself."
         )
     return InternalLocation(settings.storage_accel)
 
@@ -217,42 +219,38 @@ def secret_key_path(settings: Settings) -> Path:
 
 
 def secret_box(settings: Settings) -> "AesSecretBox":
-    from uponce.adapters.secretbox import AesSecretBox, key_from_text, load_or_create_key
+    """Encrypts API secrets with UPONCE_SECRET_KEY, or with the key in the data folder: not read yet, and not made."""
+    from uponce.adapters.secretbox import AesSecretBox, key_from_text
 
-    if settings.secret_key is not None:
-        return AesSecretBox(key_from_text(settings.secret_key))
-    return AesSecretBox(load_or_create_key(secret_key_path(settings)))
+    return AesSecretBox(
+        secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
+    )
 
 
 @contextmanager
-def opened(settings: Settings, *, create: bool = False) -> "Iterator[Backend]":
-    """Database and blob store, open; the decoders stay asleep. For the commands that are no server.
+def opened(settings: Settings, *, create: bool = False, secrets: "AesSecretBox | None" = None) -> "Iterator[Backend]":
+    """Open the database and the blob store for a command; the decoders stay asleep.
 
-    NotFound when there is no database yet, unless `create`: a mistyped folder shall not become an empty server.
+    Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
     """
     missing = None if create else _missing(settings)
     if missing is not None:
         raise NotFound(f"There is no uponce in {missing}. `uponce serve --data {settings.data_dir}` makes one.")
-    backend = build(settings)
-    backend.database.open()
-    try:
+    backend = build(settings, secrets=secrets)
+    with ExitStack() as stack:
+        stack.callback(backend.database.close)
+        backend.database.open()
+        stack.callback(backend.blobs.close)
         backend.blobs.open_store()
         yield backend
-    finally:
-        backend.blobs.close()
-        backend.database.close()
 
 
 @contextmanager
 def opened_target(settings: Settings, database: str, storage: str | None) -> "Iterator[Backend]":
-    """Another store, into which the present one moves: made if need be, with the same secret key.
+    """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
 
     It stages uploads apart from servers that run here.
     """
-    secret_key = settings.secret_key
-    if secret_key is None:
-        secret_box(settings)  # which checks the file
-        secret_key = secret_key_path(settings).read_bytes().hex()
     target = replace(
         settings,
         data=str(settings.data_dir / "moving"),
@@ -260,48 +258,55 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> "It
         storage=storage or settings.storage_url,
         storage_redirect=0,
         storage_accel="",
-        secret_key=secret_key,
     )
-    with opened(target, create=True) as backend:
+    with opened(target, create=True, secrets=secret_box(settings)) as backend:
         yield backend
 
 
 def lifespan(backend: Backend) -> Callable[[Any], Any]:
-    """Everything a server needs, for as long as it runs."""
+    """Run everything a server needs, for as long as it runs. Every part is closed, also when another part fails."""
 
     @asynccontextmanager
     async def run(_: object) -> AsyncIterator[dict[str, Any]]:
-        backend.database.open()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.callback(backend.database.close)
+            backend.database.open()
+            await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
+            stack.callback(backend.blobs.close)
             backend.blobs.open_store()
+            stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
-            housekeeping = asyncio.create_task(_keep_house(backend))
-            try:
-                with draining(backend.settings.drain_seconds) as is_draining:
-                    yield {"draining": is_draining}
-            finally:
-                housekeeping.cancel()
-                with suppress(asyncio.CancelledError):
-                    await housekeeping
-                await backend.decoders.close()
-        finally:
-            backend.blobs.close()
-            backend.database.close()
+            stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
+            with draining(backend.settings.drain_seconds) as is_draining:
+                yield {"draining": is_draining}
 
     return run
 
 
+async def _end(housekeeping: "asyncio.Task[None]") -> None:
+    housekeeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await housekeeping
+
+
 async def _keep_house(backend: Backend) -> None:
-    """Purge and sweep, again and again; a failure waits for the next round."""
-    settings = backend.settings
+    """Purge and sweep, again and again. A failure is logged and counted, and the next round tries again."""
+    settings, services = backend.settings, backend.services
     while True:
         await asyncio.sleep(settings.sweep_seconds)
         try:
             await sweep(
-                backend.services,
-                grace_seconds=settings.grace_seconds,
-                audit_seconds=settings.audit_days * DAY,
-                rest=RESTFUL,
+                services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_days * DAY, rest=RESTFUL
             )
-        except Unavailable as error:
-            log.error("the sweep failed and will be tried again: %s %s", error.message, error.detail)
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ending():
+                raise
+            detail = error.detail if isinstance(error, UponceError) else ""
+            log.exception("the sweep failed; the next one is in %d seconds. %s", settings.sweep_seconds, detail)
+            services.metrics.sweep_failed()
+
+
+def _is_ending() -> bool:
+    """Whether the server cancels this task. A future that something else cancels raises the same error."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

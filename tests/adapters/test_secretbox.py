@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uponce.adapters.secretbox import KEY_BYTES, AesSecretBox, key_from_text, load_or_create_key
+from uponce.adapters.secretbox import KEY_BYTES, AesSecretBox, create_key, key_from_text, load_key
 from uponce.core.errors import SettingRefused
 
 KEY = bytes(range(32))
@@ -36,11 +36,24 @@ def test_a_secret_does_not_decrypt_in_another_row() -> None:
         AesSecretBox(KEY).decrypt(cipher, "demo/2")
 
 
-def test_another_key_is_told_the_cure() -> None:
+def test_another_key_is_refused_with_the_cure() -> None:
     cipher = AesSecretBox(KEY).encrypt(SECRET, "demo/1")
-    with pytest.raises(SettingRefused, match=r"UPONCE_SECRET_KEY, or the secret\.key file") as refused:
+    with pytest.raises(SettingRefused, match=r"Copy secret\.key from a backup.*`uponce keys renew`") as refused:
         AesSecretBox(bytes(32)).decrypt(cipher, "demo/1")
     assert SECRET not in str(refused.value)
+
+
+def test_a_missing_file_is_refused_by_name_and_never_made_by_reading_or_writing(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    cipher = AesSecretBox(KEY).encrypt(SECRET, "demo/1")
+    box = AesSecretBox(path)
+    for use in (lambda: box.decrypt(cipher, "demo/1"), lambda: box.encrypt(SECRET, "demo/1"), box.key):
+        with pytest.raises(SettingRefused, match=f"{path} is missing.*cannot be read without it.*from a backup"):
+            use()
+    assert not path.exists()
+    box.make_key()
+    assert box.decrypt(box.encrypt(SECRET, "demo/1"), "demo/1") == SECRET
+    assert box.key() == path.read_bytes()
 
 
 def test_every_changed_bit_and_every_cut_is_noticed() -> None:
@@ -80,11 +93,13 @@ def test_the_key_file_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "data" / "secret.key"
     before = os.umask(0)
     try:
-        key = load_or_create_key(path)
+        create_key(path)
+        key = load_key(path)
     finally:
         os.umask(before)
     assert len(key) == KEY_BYTES and len(set(key)) > 8
-    assert path.read_bytes() == load_or_create_key(path) == key
+    create_key(path)
+    assert path.read_bytes() == load_key(path) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
 
@@ -100,34 +115,39 @@ def test_a_key_is_on_the_disk_before_its_name_and_the_name_before_use(
         synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    load_or_create_key(path)
+    create_key(path)
     assert synced == [(False, False), (True, True)]
 
 
 def test_processes_that_start_together_get_one_key(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}" / "secret.key" for number in range(20)]
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
-        keys = [list(pool.map(load_or_create_key, [path] * 4)) for path in paths]
+        keys = [list(pool.map(_create_and_load, [path] * 4)) for path in paths]
     assert [len(set(same)) for same in keys] == [1] * 20
     assert len({same[0] for same in keys}) == 20
+
+
+def _create_and_load(path: Path) -> bytes:
+    create_key(path)
+    return load_key(path)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o610])
 def test_a_key_that_others_can_read_is_refused_with_the_cure(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "secret.key"
-    load_or_create_key(path)
+    create_key(path)
     path.chmod(mode)
     with pytest.raises(SettingRefused, match=f"chmod 600 {path}"):
-        load_or_create_key(path)
+        _create_and_load(path)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 5000])
 def test_a_damaged_key_is_refused_and_not_replaced(tmp_path: Path, size: int) -> None:
     path = tmp_path / "secret.key"
-    load_or_create_key(path)
+    create_key(path)
     path.write_bytes(bytes(size))
     with pytest.raises(SettingRefused, match="instead of 32"):
-        load_or_create_key(path)
+        _create_and_load(path)
     assert path.read_bytes() == bytes(size)
 
 
@@ -136,10 +156,10 @@ def test_what_the_disk_refuses_is_a_setting_to_change(tmp_path: Path, monkeypatc
     (tmp_path / "folder").mkdir(mode=0o700)
     for path in (tmp_path / "file" / "secret.key", tmp_path / "folder"):
         with pytest.raises(SettingRefused, match="cannot be used"):
-            load_or_create_key(path)
+            _create_and_load(path)
     monkeypatch.setattr(os, "fsync", _broken_disk)
     with pytest.raises(SettingRefused, match="cannot be used"):
-        load_or_create_key(tmp_path / "folder" / "secret.key")
+        create_key(tmp_path / "folder" / "secret.key")
     assert list((tmp_path / "folder").iterdir()) == []
 
 

@@ -184,7 +184,17 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
 def test_a_key_that_does_not_exist(server: Server, action: str) -> None:
     done = beside(server, "keys", action, "1")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr == "uponce: There is no API key 1. `uponce keys list` shows them.\n"
+    assert done.stderr == "uponce: API key 1 does not exist. `uponce keys list` shows all keys.\n"
+
+
+def test_a_revoked_key_is_not_rotated(server: Server) -> None:
+    """The new secret would work no better than the old one."""
+    url = URL.fullmatch(printed(beside(server, "keys", "create")))
+    assert url is not None
+    printed(beside(server, "keys", "revoke", url[1]))
+    done = beside(server, "keys", "rotate", url[1])
+    assert (done.code, done.stdout) == (1, "")
+    assert f"API key {url[1]} was revoked at " in done.stderr and "`uponce keys create`" in done.stderr
 
 
 # --- sign

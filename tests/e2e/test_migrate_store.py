@@ -158,7 +158,8 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
             "revoked": "signature_revoked",
         }
         assert code_of(last, last.signed({"nonce": "new"})) == ""
-        checked = uponce("fsck", "--deep", "--grace", "0", "--json", "--data", back)
+        env = {"UPONCE_SECRET_KEY": secret_key(box)}
+        checked = uponce("fsck", "--deep", "--grace", "0", "--json", "--data", back, env=env)
         assert (checked.code, json.loads(checked.stdout)["counts"]) == (0, {})
 
     with closing(sqlite3.connect(box.data_dir / "uponce.db")) as database, database:

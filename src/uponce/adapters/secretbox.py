@@ -24,27 +24,59 @@ _VERSION = b"\x01"
 
 
 class AesSecretBox:
-    """version byte ‖ 96-bit random nonce ‖ ciphertext and tag, with the context as associated data."""
+    """Encrypts API secrets to: version byte ‖ 96-bit random nonce ‖ ciphertext and tag. The context is associated data.
 
-    def __init__(self, key: bytes) -> None:
-        self._aes = AESGCM(key)
+    `key` is the key itself, or the path of its file. The file is read at the first use, and made only by `make_key`.
+    Errors call it `shown`.
+    """
+
+    def __init__(self, key: bytes | Path, shown: str = "UPONCE_SECRET_KEY") -> None:
+        self._path = key if isinstance(key, Path) else None
+        self._key = key if isinstance(key, bytes) else None
+        self._aes = AESGCM(key) if isinstance(key, bytes) else None
+        self.shown = shown if self._path is None else str(self._path)
+
+    def key(self) -> bytes:
+        """Return the key. Raise SettingRefused if its file cannot be used."""
+        self._ready()
+        assert self._key is not None
+        return self._key
+
+    def make_key(self) -> None:
+        """Make the key file unless it exists. Only for a database without API keys: see `KeyRing.add`."""
+        if self._path is not None:
+            create_key(self._path)
 
     def encrypt(self, plain: str, context: str) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _VERSION + nonce + self._aes.encrypt(nonce, plain.encode(), context.encode())
+        return _VERSION + nonce + self._ready().encrypt(nonce, plain.encode(), context.encode())
 
     def decrypt(self, cipher: bytes, context: str) -> str:
-        """SettingRefused when the key is another one, or the text belongs to another row."""
+        """Return the text. Raise SettingRefused if another key encrypted it, or if it belongs to another row."""
+        aes = self._ready()
         nonce, sealed = cipher[1 : 1 + _NONCE_BYTES], cipher[1 + _NONCE_BYTES :]
         try:
             if cipher[:1] != _VERSION:
                 raise InvalidTag
-            return self._aes.decrypt(nonce, sealed, context.encode()).decode()
+            return aes.decrypt(nonce, sealed, context.encode()).decode()
         except (InvalidTag, ValueError):
             raise SettingRefused(
-                f"The secret of API key {context} cannot be decrypted. Give the UPONCE_SECRET_KEY, or the secret.key "
-                "file, with which this database was made."
+                f"The secret of API key {context} cannot be decrypted with {self.shown}: another key encrypted it. "
+                f"{_CURE}"
             ) from None
+
+    def _ready(self) -> AESGCM:
+        if self._aes is None:
+            assert self._path is not None
+            self._key = load_key(self._path)
+            self._aes = AESGCM(self._key)
+        return self._aes
+
+
+_CURE = (
+    "Copy secret.key from a backup of this server into the data folder (mode 0600), or set UPONCE_SECRET_KEY to the "
+    "key that this server used. If no copy of the key exists, `uponce keys renew` replaces the API secrets."
+)
 
 
 def key_from_text(text: str) -> bytes:
@@ -57,25 +89,41 @@ def key_from_text(text: str) -> bytes:
         if len(key) == KEY_BYTES:
             return key
     raise SettingRefused(
-        "UPONCE_SECRET_KEY must be 64 hex digits, or base64 of 32 bytes. `openssl rand -hex 32` makes one."
+        "UPONCE_SECRET_KEY must be 64 hex digits, or base64 of 32 bytes. `openssl rand -hex 32` makes such a key."
     )
 
 
-def load_or_create_key(path: Path) -> bytes:
-    """The key in a file that only its owner may read; made on first use."""
+def load_key(path: Path) -> bytes:
+    """Return the key in a file that only its owner may read. Raise SettingRefused, with the cure, if it is missing."""
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise SettingRefused(
+            f"The secret key file {path} is missing. The API secrets in the database cannot be read without it, and "
+            f"a new key would not read them. {_CURE}"
+        ) from None
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def create_key(path: Path) -> None:
+    """Make a key in a file that only its owner may read, unless the file exists. The key is durable on return."""
     try:
         if not path.exists():
             _create(path)
-        return _load(path)
     except OSError as error:
-        raise SettingRefused(
-            f"The secret key file {path} cannot be used: {error.strerror}. Make its folder readable and writable for "
-            "the server, or set UPONCE_SECRET_KEY."
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> SettingRefused:
+    return SettingRefused(
+        f"The secret key file {path} cannot be used: {error.strerror}. Let the server read and write the folder "
+        f"{path.parent}, or set UPONCE_SECRET_KEY."
+    )
 
 
 def _create(path: Path) -> None:
-    """Whole or not at all: half a key after a crash would look like a damaged one for ever after."""
+    """Make the whole file or none: after a crash, half a key would look like a damaged one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -84,7 +132,7 @@ def _create(path: Path) -> None:
             file.write(secrets.token_bytes(KEY_BYTES))
             file.flush()
             sync_file(file.fileno())
-        with suppress(FileExistsError):  # another process was faster: its key counts
+        with suppress(FileExistsError):  # another process was faster, and its key counts
             path.hardlink_to(draft)
     finally:
         draft.unlink()
@@ -96,10 +144,10 @@ def _load(path: Path) -> bytes:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         key = file.read(_MAX_FILE_BYTES)
     if mode & 0o077:
-        raise SettingRefused(f"{path} can be read by others (mode {mode:o}). Run: chmod 600 {path}")
+        raise SettingRefused(f"Other users can read {path} (mode {mode:o}). Run: chmod 600 {path}")
     if len(key) != KEY_BYTES:
         raise SettingRefused(
-            f"{path} holds {len(key)} bytes instead of {KEY_BYTES}. Restore it from a backup: without it the API "
-            "secrets in the database cannot be read."
+            f"{path} holds {len(key)} bytes instead of {KEY_BYTES}, so the API secrets in the database cannot be read. "
+            f"{_CURE}"
         )
     return key

@@ -50,6 +50,9 @@ UNREADABLE = Kind(
     "unreadable", Severity.DAMAGE, "blobs that cannot be read: check the disk, restore them from a backup"
 )
 DATABASE = Kind("database", Severity.DAMAGE, "faults of the database file: stop the server, restore it from a backup")
+SECRET = Kind(
+    "secret", Severity.DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below"
+)
 ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
 CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not come to delete")
 STAGED = Kind("staged", Severity.REMOVABLE, "unfinished uploads that were left behind")
@@ -124,6 +127,8 @@ async def fsck(
     for sentence in broken:
         yield Finding(DATABASE, "database", sentence)
     try:
+        for api_key, reason in (await services.database.unreadable_keys()).items():
+            yield Finding(SECRET, api_key, reason)
         for rule, kind in RULES.items():
             for subject in await services.database.violations(rule, audit_seconds):
                 yield Finding(kind, subject)

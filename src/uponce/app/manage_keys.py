@@ -1,15 +1,18 @@
-"""Create, revoke and rotate API keys."""
+"""Create, revoke, rotate and renew API keys."""
 
 import re
+from collections.abc import Iterable
 
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.freshness import utc
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 
-# 32 base-36 characters carry 165 bits; short secrets would let one key's signatures pose as another's.
+# 32 base-36 characters carry 165 bits. With short secrets, one key's signatures could pass for another key's.
 SECRET_LENGTH = 32
 DEFAULT_WINDOW = 3600
+_MAX_WINDOW = 7 * 86400
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
@@ -25,7 +28,7 @@ async def create_key(
     allow_v1: bool = False,
     algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
 ) -> ApiKey:
-    """A new key; the first one of a cloud makes the cloud."""
+    """Make a key. The first key of a cloud makes the cloud."""
     check_policy(cloud, window)
     key = ApiKey(
         api_key=str(10**14 + int(services.ids.hex(16), 16) % (9 * 10**14)),  # 15 digits, as Cloudinary's
@@ -46,13 +49,16 @@ async def create_key(
 def check_policy(cloud: str, window: int) -> None:
     """Raise InvalidParameter if a key cannot have this cloud or this window."""
     if not _CLOUD.fullmatch(cloud):
-        raise InvalidParameter(f"Cloud name {cloud!r} must be 1 to 63 letters, digits, '-' or '_'.")
-    if not 1 <= window <= 7 * 86400:
-        raise InvalidParameter(f"A window of {window} seconds is not allowed: 1 to {7 * 86400}.")
+        raise InvalidParameter(
+            f"Cloud name {cloud!r} is not valid. Use 1 to 63 letters, digits, '-' or '_', and begin with a letter or "
+            "a digit."
+        )
+    if not 1 <= window <= _MAX_WINDOW:
+        raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {_MAX_WINDOW} seconds.")
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
-    """On a first start, the two keys everyone needs: one to sign for browsers, one for the SDK on a server."""
+    """On a first start, make two keys: one to sign for browsers, one for the SDK on a server."""
     if await services.database.list_keys():
         return ()
     browser = await create_key(services, cloud, name="browser", window=window)
@@ -61,17 +67,40 @@ async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -
 
 
 async def revoke_key(services: Services, api_key: str) -> ApiKey:
+    """Refuse a key and its signatures from now on. Raise NotFound if it does not exist."""
     key = await services.database.revoke_key(api_key)
     if key is None:
-        raise NotFound(f"There is no API key {api_key}. `uponce keys list` shows them.")
+        raise _no_key(api_key)
     return key
 
 
 async def rotate_key(services: Services, api_key: str, overlap: int | None = None) -> ApiKey:
-    """A new secret. The old one counts for `overlap` seconds more, by default as long as its signatures live."""
+    """Give a key a new secret. The old one works for `overlap` more seconds, by default as long as its signatures live.
+
+    Raise NotFound if the key does not exist, InvalidParameter if it is revoked: a new secret would not work either.
+    """
     known = await services.database.find_key(api_key)
-    seconds = known.window if known is not None and overlap is None else overlap or 0
-    key = await services.database.rotate_key(api_key, services.ids.base36(SECRET_LENGTH), seconds)
+    if known is None:
+        raise _no_key(api_key)
+    if known.revoked_at is not None:
+        raise InvalidParameter(
+            f"API key {api_key} was revoked at {utc(known.revoked_at)}, and a revoked key stays refused. Make a new "
+            "key: `uponce keys create`."
+        )
+    return await _new_secret(services, api_key, known.window if overlap is None else overlap)
+
+
+async def renew_keys(services: Services, api_keys: Iterable[str]) -> list[ApiKey]:
+    """Give each of these keys a new secret, and drop the old one at once. The old secret need not be readable."""
+    return [await _new_secret(services, api_key, 0) for api_key in api_keys]
+
+
+async def _new_secret(services: Services, api_key: str, overlap: int) -> ApiKey:
+    key = await services.database.rotate_key(api_key, services.ids.base36(SECRET_LENGTH), overlap)
     if key is None:
-        raise NotFound(f"There is no API key {api_key}. `uponce keys list` shows them.")
+        raise _no_key(api_key)
     return key
+
+
+def _no_key(api_key: str) -> NotFound:
+    return NotFound(f"API key {api_key} does not exist. `uponce keys list` shows all keys.")

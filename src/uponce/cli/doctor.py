@@ -50,6 +50,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         with opened(settings) as backend:
             yield Finding("database", "ok", backend.database.describe())
             yield from _disk(settings)
+            yield asyncio.run(_secrets(backend))
             yield from asyncio.run(_running_parts(backend))
     except UponceError as error:
         yield Finding("start", "broken", error.message)
@@ -73,6 +74,15 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield Finding("disk", "ok", f"{free // _LOW_DISK} GiB free in {settings.data_dir}")
+
+
+async def _secrets(backend: Backend) -> Finding:
+    unreadable = await backend.database.unreadable_keys()
+    if not unreadable:
+        return Finding("secrets", "ok", f"{backend.secrets.shown} reads the secret of every API key")
+    return Finding(
+        "secrets", "broken", f"API keys {', '.join(unreadable)}: not readable. {next(iter(unreadable.values()))}"
+    )
 
 
 async def _running_parts(backend: Backend) -> list[Finding]:

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from uponce.app.import_keys import import_keys
-from uponce.app.manage_keys import create_key, revoke_key, rotate_key
+from uponce.app.manage_keys import create_key, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import print_json
 from uponce.config import load, parse_key
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.freshness import span, utc
 from uponce.core.signature import Algorithm
 from uponce.core.values import ApiKey, KeyScope, KeyUses
@@ -113,6 +113,34 @@ def revoke(api_key: str, *, data: str | None, as_json: bool) -> None:
 
 def rotate(api_key: str, overlap: int | None, *, data: str | None, as_json: bool) -> None:
     _print_new(data, as_json, lambda backend: rotate_key(backend.services, api_key, overlap))
+
+
+def renew(*, data: str | None, yes: bool, as_json: bool) -> None:
+    settings = load(data=data)
+
+    async def work(backend: Backend) -> list[ApiKey]:
+        unreadable = await backend.database.unreadable_keys()
+        if unreadable and not yes:
+            names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
+            raise SettingRefused(
+                f"The secrets of the API keys {names} cannot be read. {reason} If every copy is lost, add --yes: each "
+                "of these keys gets a new secret, and its backends need the new CLOUDINARY_URL."
+            )
+        if unreadable:
+            backend.secrets.make_key()
+        return await renew_keys(backend.services, unreadable)
+
+    with opened(settings) as backend:
+        keys = asyncio.run(work(backend))
+    base = find_base_url(settings, None)
+    if as_json:
+        print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
+        return
+    if not keys:
+        typer.echo("the secret of every API key can be read; nothing was changed")
+    for key in keys:
+        if key.revoked_at is None:
+            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
 
 
 def _print_new(

@@ -1,4 +1,4 @@
-"""`uponce keys`: create, list, revoke and rotate API keys."""
+"""`uponce keys`: create, list, revoke, rotate and renew API keys."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import typer
 
 from uponce.cli.options import Data, Json
 
-app = typer.Typer(no_args_is_help=True, help="API keys and their policies: create, list, revoke, rotate.")
+app = typer.Typer(no_args_is_help=True, help="API keys and their policies: create, list, revoke, rotate, renew.")
 
 
 @app.command()
@@ -98,3 +98,19 @@ def rotate(
     from uponce.cli.key_commands import rotate as run
 
     run(api_key, overlap, data=data, as_json=as_json)
+
+
+@app.command()
+def renew(
+    data: Data = None,
+    yes: bool = typer.Option(False, "--yes", help="Do it. Without this option, only show which keys it would change."),
+    as_json: Json = False,
+) -> None:
+    """Last resort when secret.key is lost and no backup has it: replace every API secret that cannot be read.
+
+    Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on. Keys whose
+    secret can be read stay as they are. Spent signatures stay spent.
+    """
+    from uponce.cli.key_commands import renew as run
+
+    run(data=data, yes=yes, as_json=as_json)

@@ -16,7 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from uponce.adapters.logs import configure
-from uponce.app.check import check_clock, check_frozen, check_storage
+from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
 from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_keys import set_up
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
@@ -104,6 +104,7 @@ async def _prepare(backend: Backend, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
     services, settings = backend.services, backend.settings
     await check_frozen(services)
+    await check_first_start(services)
     await check_storage(services)
     preset = preset_keys(settings)
     if preset:

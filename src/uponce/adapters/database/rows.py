@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from uponce.app.ports import Committed, Draft, Reply
+from uponce.core.errors import SettingRefused
 from uponce.core.series import Series, StoredPart
 from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
@@ -68,7 +69,10 @@ _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 
 
 class SecretBox(Protocol):
-    """Encrypts API secrets. What was encrypted in one context does not decrypt in another."""
+    """Encrypts API secrets. A text that was encrypted in one context does not decrypt in another."""
+
+    def make_key(self) -> None:
+        """Make the key unless it exists."""
 
     def encrypt(self, plain: str, context: str) -> bytes: ...
 
@@ -174,7 +178,7 @@ def key_row(key: ApiKey, secrets: SecretBox) -> tuple[Any, ...]:
 
 
 def key_of(row: tuple[Any, ...], secrets: SecretBox, now: float) -> ApiKey:
-    """`now` is Unix seconds; a rotated secret that has run out by then is left away."""
+    """Return the key at `now` (Unix seconds), without a rotated secret that has expired by then."""
     api_key, cloud, secret, previous, previous_until, uses, scope, window, name, allow_v1, algorithms, *times = row
     ciphers = [secret] if previous is None or previous_until <= now else [secret, previous]
     created_at, revoked_at, watermark = times
@@ -192,6 +196,17 @@ def key_of(row: tuple[Any, ...], secrets: SecretBox, now: float) -> ApiKey:
         revoked_at=revoked_at,
         watermark=watermark,
     )
+
+
+def unreadable(rows: Iterable[tuple[Any, ...]], secrets: SecretBox, now: float) -> dict[str, str]:
+    """Return the API keys whose secret cannot be decrypted, each with the reason."""
+    reasons: dict[str, str] = {}
+    for row in rows:
+        try:
+            key_of(row, secrets, now)
+        except SettingRefused as error:
+            reasons[row[0]] = error.message
+    return reasons
 
 
 def secret_context(cloud: str, api_key: str) -> str:

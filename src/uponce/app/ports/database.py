@@ -113,13 +113,20 @@ class Database(Protocol):
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         """Oldest first."""
 
-    async def add_key(self, key: ApiKey) -> None: ...
+    async def unreadable_keys(self) -> Mapping[str, str]:
+        """The API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store a key. The first key of a database also makes the secret key; a later one may raise SettingRefused."""
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoked from now on; None when there is no such key. Repeating it changes nothing."""
 
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
-        """A new secret; the present one counts for `overlap` more seconds. None when there is no such key."""
+        """A new secret; the present one works for `overlap` more seconds. None if there is no such key.
+
+        With an overlap of 0 the present secret need not be readable.
+        """
 
     async def find_grant(self, key: bytes) -> GrantRecord | None:
         """What the ledger knows of a grant."""

@@ -133,6 +133,9 @@ class PostgresDatabase:
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         return await self._pool.read(lambda connection: self._keys.list(connection, cloud))
 
+    async def unreadable_keys(self) -> Mapping[str, str]:
+        return await self._pool.read(self._keys.unreadable)
+
     async def add_key(self, key: ApiKey) -> None:
         await self._change_rules(lambda connection: self._keys.add(connection, key))
 

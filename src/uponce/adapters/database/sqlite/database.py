@@ -92,6 +92,9 @@ class SqliteDatabase:
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         return await self._readers.run(lambda connection: self._keys.list(connection, cloud))
 
+    async def unreadable_keys(self) -> Mapping[str, str]:
+        return await self._readers.run(self._keys.unreadable)
+
     async def add_key(self, key: ApiKey) -> None:
         await self._writer.run(lambda connection: self._keys.add(connection, key))
 

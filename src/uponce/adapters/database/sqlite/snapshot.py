@@ -43,6 +43,10 @@ class Snapshot:
     def close(self) -> None:
         self._connection.close()
 
+    def api_keys(self) -> frozenset[str]:
+        """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
+        return frozenset(name for (name,) in self._connection.execute("SELECT api_key FROM api_keys"))
+
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return catalog.digests(self._connection, prefix)
 
@@ -71,7 +75,7 @@ class Snapshot:
         return None if row is None else await self.find_commit(row[0])
 
     def check(self, secrets: SecretBox, now: float) -> None:
-        """SettingRefused when SQLite finds the file damaged, or its API keys have another secret key."""
+        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
         found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
             raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")

@@ -1,0 +1,191 @@
+"""A lost or foreign secret.key: no command makes a second one, all of them say what to do, and no backup loses it."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.commands import Done, in_a_process, printed, uponce
+from tests.postgres import shared
+
+pytestmark = pytest.mark.xdist_group("operator")
+
+POSTGRES = "postgresql"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with two API keys; no server runs on it."""
+    folder = tmp_path / "data"
+    for name in ("browser", "server"):
+        printed(uponce("keys", "create", "--name", name, "--data", folder))
+    return folder
+
+
+@pytest.fixture
+def key(data: Path) -> bytes:
+    return (data / "secret.key").read_bytes()
+
+
+def keys_of(data: Path) -> list[str]:
+    return [row["api_key"] for row in json.loads(printed(uponce("keys", "list", "--data", data, "--json")))]
+
+
+def states(data: Path) -> dict[str, str]:
+    done = uponce("doctor", "--data", data, "--json")
+    return {finding["name"]: f"{finding['state']} {finding['detail']}" for finding in json.loads(done.stdout)}
+
+
+def refused(done: Done, *parts: str) -> None:
+    assert done.code == 1, done
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", POSTGRES])
+def test_no_command_makes_a_key_beside_a_database_that_has_keys(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "data"
+    env = {"UPONCE_DATA": str(folder)} | ({"UPONCE_DATABASE": shared().fresh_schema()} if kind == POSTGRES else {})
+    printed(uponce("keys", "create", env=env))
+    (secret := folder / "secret.key").unlink()
+    for words in (
+        ("serve", "--port", "0"),
+        ("keys", "create"),
+        ("keys", "list"),
+        ("sign",),
+        ("keys", "renew"),
+    ):
+        run = in_a_process if words[0] == "serve" else uponce
+        refused(run(*words, env=env), f"{secret} is missing", "secrets in the database cannot be read", "from a backup")
+        assert not secret.exists()
+    for words in (("migrate",), ("sweep",), ("fence",), ("doctor",), ("fsck",)):
+        uponce(*words, env=env)
+        assert not secret.exists()
+
+
+def test_a_second_machine_with_an_empty_folder_gets_no_key_of_its_own(tmp_path: Path) -> None:
+    """Without UPONCE_SECRET_KEY on both, its keys would be readable on one machine only."""
+    env = {"UPONCE_DATABASE": shared().fresh_schema()}
+    printed(uponce("keys", "create", "--data", tmp_path / "one", env=env))
+    refused(
+        uponce("keys", "create", "--data", tmp_path / "two", env=env), f"{tmp_path / 'two' / 'secret.key'} is missing"
+    )
+    assert not (tmp_path / "two" / "secret.key").exists()
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "another key"])
+def test_doctor_and_fsck_name_every_key_that_cannot_be_read(data: Path, key: bytes, lost: bool) -> None:
+    assert states(data)["secrets"].startswith("ok ")
+    names = keys_of(data)
+    if lost:
+        (data / "secret.key").unlink()
+    else:
+        (data / "secret.key").write_bytes(bytes(32))
+    found = states(data)["secrets"]
+    assert found.startswith("broken ") and all(name in found for name in names) and "from a backup" in found
+    done = uponce("fsck", "--data", data, "--json")
+    report = json.loads(done.stdout)
+    assert (done.code, report["counts"]["secret"]) == (1, 2)
+    assert [finding["subject"] for finding in report["findings"] if finding["kind"] == "secret"] == names
+    (data / "secret.key").write_bytes(key)
+    (data / "secret.key").chmod(0o600)
+    assert states(data)["secrets"].startswith("ok ")
+    assert uponce("fsck", "--data", data).code == 0
+
+
+def test_one_damaged_secret_is_found_among_good_ones(data: Path) -> None:
+    name = keys_of(data)[1]
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("UPDATE api_keys SET secret = x'01' WHERE api_key = ?", (name,))
+    report = json.loads(uponce("fsck", "--data", data, "--json").stdout)
+    assert [finding["subject"] for finding in report["findings"]] == [name]
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "another key"])
+def test_a_backup_does_not_lose_the_good_key(data: Path, tmp_path: Path, key: bytes, lost: bool) -> None:
+    folder = tmp_path / "backup"
+    printed(uponce("backup", folder, "--data", data))
+    before = (folder / "uponce.db").read_bytes()
+    (data / "secret.key").unlink() if lost else (data / "secret.key").write_bytes(bytes(32))
+    refused(uponce("backup", folder, "--data", data), "Nothing is backed up", *keys_of_database(data))
+    assert ((folder / "secret.key").read_bytes(), (folder / "uponce.db").read_bytes()) == (key, before)
+    printed(uponce("restore", folder, "--data", tmp_path / "restored"))
+    assert keys_of(tmp_path / "restored") == keys_of_database(data)
+
+
+def keys_of_database(data: Path) -> list[str]:
+    with closing(sqlite3.connect(data / "uponce.db")) as database:
+        return [name for (name,) in database.execute("SELECT api_key FROM api_keys ORDER BY rowid")]
+
+
+def test_a_backup_never_replaces_a_secret_key(data: Path, tmp_path: Path, key: bytes) -> None:
+    """Also not by a key that reads all secrets, as after `keys renew`."""
+    folder = tmp_path / "backup"
+    printed(uponce("backup", folder, "--data", data))
+    (data / "secret.key").unlink()
+    printed(uponce("keys", "renew", "--yes", "--data", data))
+    refused(uponce("backup", folder, "--data", data), "never replaces a secret key", "Name a new folder")
+    other = {"UPONCE_SECRET_KEY": (data / "secret.key").read_bytes().hex()}
+    refused(uponce("backup", folder, "--data", data, env=other), "another key than UPONCE_SECRET_KEY")
+    assert (folder / "secret.key").read_bytes() == key
+    printed(uponce("backup", tmp_path / "new", "--data", data))
+
+
+def test_a_backup_is_not_replaced_by_that_of_another_database(data: Path, tmp_path: Path) -> None:
+    """An empty server in place of a lost one has the same folders and settings, and may have the same secret key."""
+    folder, names = tmp_path / "backup", keys_of(data)
+    printed(uponce("backup", folder, "--data", data))
+    before = (folder / "uponce.db").read_bytes()
+    for path in data.glob("uponce.db*"):
+        path.unlink()
+    printed(uponce("keys", "create", "--data", data))
+    refused(uponce("backup", folder, "--data", data), "is the backup of another database", *names)
+    assert (folder / "uponce.db").read_bytes() == before
+
+
+def test_a_backup_keeps_the_database_of_the_one_before(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    printed(uponce("backup", folder, "--data", data))
+    for _ in range(2):
+        before = (folder / "uponce.db").read_bytes()
+        printed(uponce("keys", "create", "--data", data))
+        made = json.loads(printed(uponce("backup", folder, "--data", data, "--json")))
+        assert Path(made["before"]).read_bytes() == before != (folder / "uponce.db").read_bytes()
+        assert [str(path) for path in folder.glob("uponce.db.*")] == [made["before"]]
+
+
+def test_a_restore_checks_the_key_before_it_writes_anything(data: Path, tmp_path: Path, key: bytes) -> None:
+    folder, target = tmp_path / "backup", tmp_path / "restored"
+    printed(uponce("backup", folder, "--data", data))
+    (folder / "secret.key").write_bytes(bytes(32))
+    refused(uponce("restore", folder, "--data", target), "cannot be decrypted", str(folder / "secret.key"))
+    assert not target.exists()
+    (folder / "secret.key").unlink()
+    refused(uponce("restore", folder, "--data", target), "Set UPONCE_SECRET_KEY")
+    assert not target.exists()
+    printed(uponce("restore", folder, "--data", target, env={"UPONCE_SECRET_KEY": key.hex()}))
+    assert not (target / "secret.key").exists()
+
+
+def test_the_last_resort_gives_new_secrets_to_the_keys_that_cannot_be_read(data: Path) -> None:
+    names = keys_of(data)
+    assert "nothing was changed" in printed(uponce("keys", "renew", "--yes", "--data", data))
+    (data / "secret.key").unlink()
+    refused(uponce("keys", "renew", "--data", data), "add --yes", *names)
+    assert not (data / "secret.key").exists()
+    urls = printed(uponce("keys", "renew", "--yes", "--data", data)).splitlines()
+    assert [url.split("//")[1].split(":")[0] for url in urls] == names
+    assert keys_of(data) == names
+    assert states(data)["secrets"].startswith("ok ")
+
+
+def test_no_first_start_beside_media_of_a_lost_database(data: Path, tmp_path: Path) -> None:
+    """The sweeper would delete them after the grace time."""
+    blob = data / "media" / "blobs" / "00" / ("0" * 32)
+    blob.write_bytes(b"bytes of a stored asset")
+    for path in data.glob("uponce.db*"):
+        path.unlink()
+    refused(in_a_process("serve", "--port", "0", "--data", data), "UPONCE_STORAGE holds files already", "backup")
+    assert keys_of_database(data) == []

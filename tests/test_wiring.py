@@ -1,0 +1,117 @@
+"""A server's parts: what fails in one of them neither stops the others nor keeps them open."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from tests.scrape import Scraped
+from uponce import wiring
+from uponce.app.manage_keys import set_up
+from uponce.config import Settings
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.wiring import Backend, build, build_metrics, lifespan
+
+SETTINGS = Settings(sweep_seconds=0, decoders=1, metrics_token="token")
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Backend:
+    settings = replace(SETTINGS, data=str(tmp_path / "data"))
+    return build(settings, build_metrics(settings))
+
+
+def failures(backend: Backend) -> float:
+    metrics: Any = backend.services.metrics
+    return Scraped(metrics.text().decode()).value("uponce_sweep_failures_total")
+
+
+async def cancelled() -> None:
+    """As a future that a driver cancels on its own."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def away() -> None:
+    raise DatabaseUnavailable("The database is away.", detail="connection refused")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: asyncio.get_running_loop().run_in_executor(None, lambda: 1 // 0),
+        lambda: asyncio.wait_for(asyncio.sleep(9), 0),
+        cancelled,
+        away,
+    ],
+    ids=["ZeroDivisionError", "TimeoutError", "CancelledError", "DatabaseUnavailable"],
+)
+def test_housekeeping_outlives_every_failure(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable[[], Any]
+) -> None:
+    """Each failure is in the log with its trace, and in the metrics; the next round sweeps again."""
+    rounds: list[int] = []
+
+    async def serve() -> None:
+        swept = asyncio.Event()
+
+        async def sweep(*_: Any, **__: Any) -> None:
+            rounds.append(len(rounds))
+            if len(rounds) <= 2:
+                await fail()
+            swept.set()
+
+        monkeypatch.setattr(wiring, "sweep", sweep)
+        async with lifespan(backend)(None):
+            await asyncio.wait_for(swept.wait(), 30)
+
+    with caplog.at_level(logging.ERROR, "uponce"):
+        asyncio.run(serve())
+    logged = [record for record in caplog.records if "the sweep failed" in record.message]
+    assert len(logged) == 2
+    assert all(record.exc_info for record in logged)
+    assert failures(backend) == 2
+
+
+def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    def closing(name: str) -> None:
+        closed.append(name)
+        raise RuntimeError(name)
+
+    async def close_decoders() -> None:
+        await real()
+        closing("decoders")
+
+    real = backend.decoders.close
+    monkeypatch.setattr(backend.decoders, "close", close_decoders)
+    monkeypatch.setattr(backend.blobs, "close", lambda: closing("blobs"))
+    monkeypatch.setattr(backend.database, "close", lambda: closing("database"))
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            pass
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(serve())
+    assert closed == ["decoders", "blobs", "database"]
+
+
+def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend: Backend) -> None:
+    """Also where another program than `uponce serve` starts it."""
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            pass
+
+    with wiring.opened(backend.settings, create=True) as first:
+        asyncio.run(set_up(first.services, "demo"))
+    wiring.secret_key_path(backend.settings).unlink()
+    with pytest.raises(SettingRefused, match="is missing"):
+        asyncio.run(serve())
