@@ -38,6 +38,7 @@ COMMANDS = {
     "keys list": "Show all keys, without their secrets",
     "keys revoke": "Refuse a key and all its signatures",
     "keys rotate": "Give a key a new secret",
+    "keys renew": "Last resort when secret.key is lost",
     "signatures show": "Show the status and the history of one signature",
     "signatures list": "List the newest signatures in the ledger",
     "signatures revoke": "Refuse one unused signature from now on",

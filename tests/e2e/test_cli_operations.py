@@ -115,6 +115,8 @@ def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
         "sandbox",
         "versions",
         "clock",
+        "secrets",
+        "system",
     }
     assert all(finding["state"] in ("ok", "warning") for finding in findings)
     assert all(finding["detail"] in told for finding in findings if finding["name"] != "disk")
@@ -211,7 +213,7 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
         ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW=soon (environment) is not valid: it must be a whole number."),
         ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
         ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
-        ("UPONCE_DATABASE", "mysql://db", "there is no database 'mysql'."),
+        ("UPONCE_DATABASE", "mysql://db", "'mysql' is not a database that uponce knows."),
         ("UPONCE_DATABASE", "sqlite:///:memory:", "A memory database forgets spent signatures"),
         ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),
         ("UPONCE_SECRET_KEY", "short", "UPONCE_SECRET_KEY"),
