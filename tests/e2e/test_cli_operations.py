@@ -228,7 +228,7 @@ def test_serve_refuses_a_setting(tmp_path: Path, name: str, value: str, message:
 def test_serve_refuses_a_memory_database_with_workers(tmp_path: Path) -> None:
     message = refused_to_serve(tmp_path, "--workers", "2", env={"UPONCE_DATABASE": "sqlite:///:memory:"})
     assert "UPONCE_DATABASE=sqlite:///:memory: names no file." in message
-    assert "use sqlite:////path/to/file." in message
+    assert "Use sqlite:////path/to/file." in message
 
 
 def test_serve_refuses_a_readable_secret(data: Path) -> None:

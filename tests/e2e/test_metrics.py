@@ -140,7 +140,7 @@ def test_a_server_that_finds_no_room_for_them_serves(tmp_path: Path, workers: in
         assert code_of(server, server.signed()) == ""
         answer = server.get("/metrics", headers=BEARER)
         assert answer.status == (200 if workers == 1 else 404)
-        assert ("this process has no metrics" in server.output) is (workers == 2)
+        assert ("this process counts no metrics" in server.output) is (workers == 2)
 
 
 def test_sweeps_of_a_server_are_told(tmp_path: Path) -> None:
