@@ -12,7 +12,7 @@ AVOID = {
     r"whoever": "the client that …, the server that …",
     r"(?<!user )(?<!person )(?<!people )who": "the client that …, the server that …",
     r"nobody|somebody|no one|someone": "no client, no server, another request",
-    r"(is|are|was|were|be|been|being) told|tell|tells|telling|told|hears?|heard": "receives, returns, shows, reports",
+    r"told|tells? of|telling|tells|hears?|heard": "receives, returns, shows, reports",
     r"anew": "again, a new …",
     r"but for|left away|leave it away|to be had": "except, omitted, available",
     r"(lies|lie|lay|lies|stands|stand|stood) (in|there|beside|below|above|on)": "is in",
