@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 CORE = (
     "tests/adapters/database/sqlite/test_file.py",
@@ -20,6 +22,7 @@ CORE = (
 LEFT_OUT = ("postgres", "s3", "azure", "before_they_are_recorded")
 
 
+@pytest.mark.proof
 def test_uploads_work_without_what_only_linux_has() -> None:
     """Stores, series, decoders, and a real server with its command line."""
     chosen = " and ".join(f"not {word}" for word in LEFT_OUT)

@@ -79,7 +79,7 @@ async def _commit(world: World, fields: Mapping[str, str]) -> None:
 def test_the_route_may_be_said_again_in_the_parameters(world: World, requested: ResourceType | None) -> None:
     same = {**world.sign(), "resource_type": requested or "auto", "cloud_name": "demo"}
     assert ask(world, same, requested=requested).key.api_key == world.browser.api_key
-    with pytest.raises(InvalidParameter, match=f"resource_type must be {requested or 'auto'}, as in the URL"):
+    with pytest.raises(InvalidParameter, match=f"resource_type is 'other', but the URL says {requested or 'auto'}"):
         ask(world, {**same, "resource_type": "other"}, requested=requested)
 
 
