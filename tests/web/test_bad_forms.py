@@ -86,6 +86,10 @@ FORMS = {
     "multipart/mixed": Bad(headers={"content-type": f"multipart/mixed; boundary={BOUNDARY}"}),
     "no boundary": Bad(headers={"content-type": "multipart/form-data"}),
     "empty boundary": Bad(headers={"content-type": 'multipart/form-data; boundary=""'}),
+    "two boundaries": Bad(headers={"content-type": f"multipart/form-data; boundary={BOUNDARY}; boundary=other"}),
+    "the same boundary twice": Bad(
+        headers={"content-type": f"multipart/form-data; boundary={BOUNDARY}; Boundary = {BOUNDARY}"}
+    ),
     "another boundary": Bad(headers={"content-type": "multipart/form-data; boundary=other"}),
     "boundary of 1000": Bad(headers={"content-type": f"multipart/form-data; boundary={'b' * 1000}"}),
     "boundary in Latin-1": Bad(headers={"content-type": "multipart/form-data; boundary=\xe9"}),

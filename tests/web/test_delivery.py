@@ -58,6 +58,71 @@ def test_a_version_is_optional_and_any_will_do(shared: World) -> None:
         assert shared.get(f"/demo/image/upload/{path}").body == PNG
 
 
+LONG_LIVED = "public, no-transform, max-age=2592000"
+ASK = "public, no-transform, no-cache"
+
+
+def cached(world: World, path: str, **headers: str) -> str:
+    return world.get(path, **headers).headers["cache-control"]
+
+
+def test_only_the_url_with_the_assets_own_version_is_kept_for_long(world: World) -> None:
+    """A cache would else keep the bytes of today under the URL of the next overwrite, which anybody can guess."""
+    first = store(world, public_id="cat")
+    own, version = first["path"], first["version"]
+    assert cached(world, own) == LONG_LIVED
+    for other in (f"v{version + 1}/", f"v{version - 1}/", "v1/", f"v0{version + 1}/", ""):
+        path = f"/demo/image/upload/{other}cat.png"
+        assert cached(world, path) == ASK
+        assert cached(world, path, range="bytes=0-3") == ASK
+        not_modified = world.get(path, if_none_match=f'"{first["etag"]}"')
+        assert (not_modified.status, not_modified.headers["cache-control"]) == (304, ASK)
+
+    second = store(world, OTHER_PNG, public_id="cat")
+    assert cached(world, second["path"]) == LONG_LIVED
+    assert cached(world, own) == ASK
+    assert world.get(own).body == OTHER_PNG
+
+
+def test_private_assets_are_kept_for_an_hour_by_their_own_version_only(shared: World) -> None:
+    asset = store(shared, public_id="mine", type="private")
+    assert cached(shared, asset["path"]) == "private, no-transform, max-age=3600"
+    other = asset["path"].replace(f"/v{asset['version']}/", f"/v{asset['version'] + 1}/")
+    assert cached(shared, other) == "private, no-transform, no-cache"
+
+
+def test_what_is_not_there_yet_is_never_kept(shared: World) -> None:
+    for path in ("/demo/image/upload/v1/soon.png", "/demo/image/upload/soon.png", "/demo/image/private/v1/soon.png"):
+        assert cached(shared, path) == "no-store"
+
+
+class Front:
+    def location_of(self, key: str) -> str:
+        return f"/blobs/{key}"
+
+
+class Signer:
+    seconds = 60
+
+    async def url_of(self, key: str) -> str:
+        return f"https://bucket.example/{key}"
+
+
+@pytest.mark.parametrize(
+    ("ports", "kept"),
+    [({"front": Front()}, LONG_LIVED), ({"presigner": Signer()}, "public, no-transform, max-age=30")],
+    ids=["by nginx", "by a bucket"],
+)
+def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports: dict[str, Any], kept: str) -> None:
+    asset = store(world, public_id="cat")
+    world.swap(**ports)
+    assert cached(world, asset["path"]) == kept
+    for other in (f"v{asset['version'] + 1}/", ""):
+        path = f"/demo/image/upload/{other}cat.png"
+        assert cached(world, path) == ASK
+        assert cached(world, path, if_none_match=f'"{asset["etag"]}"') == ASK
+
+
 @pytest.mark.parametrize(
     ("header", "expected", "content_range"),
     [

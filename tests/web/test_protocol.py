@@ -147,6 +147,38 @@ def test_a_body_and_an_answer_may_take_longer_than_a_head(bare: Bare) -> None:
         assert up_to(client, b"POST /slow 2")
 
 
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    "websocket": b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+}
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+@pytest.mark.parametrize("kind", UPGRADES)
+def test_an_upgrade_is_ignored_and_the_request_answered(bare: Bare, kind: str, step: int) -> None:
+    """With its body, which is no request of its own, and so are the requests behind it."""
+    head = b" HTTP/1.1\r\nHost: a\r\n" + UPGRADES[kind]
+    text = b"".join(
+        (
+            b"POST /1" + head + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
+            b"GET /2" + head + b"\r\n",
+            b"POST /3" + head + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: t\r\n\r\n",
+            b"POST /4" + head + b"Content-Length: 0\r\n\r\n",
+            get("/5", close=True),
+        )
+    )
+    received = bare.say(*(text[start : start + step] for start in range(0, len(text), step)))
+    found = re.findall(rb"(?:GET|POST) /(\S+) (\d+)", received)
+    assert [(int(path), int(size)) for path, size in found] == [(1, len(SMUGGLED)), (2, 0), (3, 5), (4, 0), (5, 0)]
+
+
+def test_a_request_with_an_upgrade_keeps_its_headers(bare: Bare) -> None:
+    head = b"POST /headers HTTP/1.1\r\nHost: a\r\n" + UPGRADES["websocket"]
+    received = bare.say(head + b"Content-Length: 2\r\n\r\nhi" + get("/end", close=True))
+    assert b"\r\n\r\nhost connection upgrade sec-websocket-version content-lengthHTTP/1.1 200" in received
+
+
 # What it cuts off.
 
 
@@ -203,6 +235,12 @@ def test_a_head_over_the_limit_is_told_so(bare: Bare) -> None:
         assert statuses(everything(client)) == [431]
 
 
+def test_a_path_over_the_limit_is_told_so_and_a_query_may_be_longer(bare: Bare) -> None:
+    long = "a" * HardenedProtocol.MAX_PATH_BYTES
+    assert statuses(bare.say(get(f"/{long}"))) == [414]
+    assert statuses(bare.say(get(f"/?{long}", close=True))) == [200]
+
+
 def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> None:
     with bare.connect() as client:
         client.sendall(get("/first"))
@@ -248,7 +286,6 @@ def test_a_connection_without_a_word_is_closed_without_one(bare: Bare) -> None:
     assert HEAD_SECONDS * 0.9 < time.monotonic() - begun < HEAD_SECONDS + 3
 
 
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 AMBIGUOUS = {
     "length and chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",

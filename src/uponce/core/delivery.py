@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from uponce.core.errors import NotFound
+from uponce.core.naming import MAX_WRITTEN_LENGTH
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 
 _SIGNATURE = re.compile(r"s--([A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{32})--")
-_VERSION = re.compile(r"v[0-9]+")
+_VERSION = re.compile(r"v([0-9]{1,20})", re.ASCII)
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
 
@@ -24,9 +25,11 @@ class DeliveryPath:
 
     `candidates` are the names the last part can mean, likeliest first, each with the extension that was asked
     for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is what a signature covers.
+    `version` is None in a URL without one.
     """
 
     candidates: tuple[tuple[AssetName, str | None], ...]
+    version: int | None
     signature: str | None
     source: str
 
@@ -40,17 +43,26 @@ def parse_path(raw_path: str) -> DeliveryPath:
     signature = _SIGNATURE.fullmatch(rest[0]) if len(rest) > 1 else None
     if signature:
         rest = rest[1:]
-    if len(rest) > 1 and _VERSION.fullmatch(rest[0]):
+    version = _VERSION.fullmatch(rest[0]) if len(rest) > 1 else None
+    if version:
         rest = rest[1:]
     source = "/".join(rest)
     try:
         kind, delivery = ResourceType(resource_type), DeliveryType(type_)
         # The catalog holds names in form NFC; a URL may spell one as its file system does.
-        public_id = unicodedata.normalize("NFC", unquote_to_bytes(source).decode())
+        public_id = _normal(unquote_to_bytes(source).decode())
         owner = unquote_to_bytes(cloud).decode()
     except ValueError:
         raise NotFound("Resource not found") from None
-    return DeliveryPath(_candidates(owner, kind, delivery, public_id), signature and signature[1], source)
+    candidates = _candidates(owner, kind, delivery, public_id)
+    return DeliveryPath(candidates, version and int(version[1]), signature and signature[1], source)
+
+
+def _normal(name: str) -> str:
+    """The name in form NFC; ValueError if it is too long for any asset, before it costs time."""
+    if len(name) > MAX_WRITTEN_LENGTH:
+        raise ValueError
+    return unicodedata.normalize("NFC", name)
 
 
 def _candidates(

@@ -12,6 +12,9 @@ from uponce.core.errors import InvalidParameter
 from uponce.core.values import ResourceType
 
 MAX_LENGTH = 255
+# Before NFC, which makes one character of up to four (as of U+1F82), and which takes time with the square of the length
+# of a run of combining marks.
+MAX_WRITTEN_LENGTH = 4 * MAX_LENGTH
 RANDOM_LENGTH = 20
 UNIQUE_SUFFIX_LENGTH = 6
 # A file's name alone is cut rather than refused: with the suffix both fit into MAX_LENGTH.
@@ -27,7 +30,7 @@ _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
 
 def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: bool = False) -> str:
     """The public_id in Unicode form NFC, or InvalidParameter with the reason."""
-    normal = unicodedata.normalize("NFC", public_id)
+    normal = unicodedata.normalize("NFC", public_id) if len(public_id) <= MAX_WRITTEN_LENGTH else public_id
     problem = _problem(normal, is_folder)
     if problem:
         raise InvalidParameter(f"{parameter} ({_shown(public_id)}) is invalid: {problem}")
@@ -107,7 +110,7 @@ def split_filename(filename: str) -> tuple[str, str]:
 
 
 def _cleaned(text: str, length: int) -> str:
-    normal = unicodedata.normalize("NFC", text)
+    normal = unicodedata.normalize("NFC", text[:MAX_WRITTEN_LENGTH])
     allowed = "".join("_" if _is_forbidden(c) or c.isspace() else c for c in normal)
     return allowed[:length].strip("_.")
 

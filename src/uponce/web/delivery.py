@@ -1,5 +1,6 @@
 """GET and HEAD of originals."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
@@ -7,16 +8,17 @@ from urllib.parse import quote
 from uponce.app.deliver import Delivery, deliver, find
 from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
-from uponce.core.delivery import parse_path
+from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
 from uponce.core.media_types import BINARY, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType
 from uponce.web.body import Receive, Scope, Send
 from uponce.web.request import Head, read_head
-from uponce.web.respond import send_error
+from uponce.web.respond import Header, send_error
 
 METHODS = ("GET", "HEAD")
+_FIRST_BLOCK = 128 * 1024
 
 # Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
 _INERT = (
@@ -40,17 +42,19 @@ class DeliveryEndpoint:
         try:
             head, path = read_head(scope), parse_path(_raw_path(scope))
             if front is not None:
-                await _leave(send, head, await find(self._services, path), front)
+                asset = await find(self._services, path)
+                await _leave(send, head, asset, _headers(asset, path), front)
                 return
             if presigner is not None and scope["method"] == "GET":
-                await _redirect(send, head, await find(self._services, path), presigner)
+                asset = await find(self._services, path)
+                await _redirect(send, head, asset, _headers(asset, path), presigner)
                 return
             delivery = await deliver(self._services, path)
         except UponceError as error:
             await send_error(scope, receive, send, error, body_complete=True)
             return
         try:
-            await _answer(scope, send, head, delivery)
+            await _answer(scope, send, head, delivery, _headers(delivery.asset, path))
         except RangeNotSatisfiable as error:
             size = (b"content-range", f"bytes */{delivery.blob.size}".encode())
             await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
@@ -58,9 +62,8 @@ class DeliveryEndpoint:
             delivery.blob.close()
 
 
-async def _leave(send: Send, head: Head, asset: Asset, front: FrontServer) -> None:
+async def _leave(send: Send, head: Head, asset: Asset, headers: list[Header], front: FrontServer) -> None:
     """To the server in front, which answers ranges and its own validators."""
-    headers = _headers(asset)
     if _not_modified(head, asset):
         await _start(send, 304, headers)
     else:
@@ -70,15 +73,14 @@ async def _leave(send: Send, head: Head, asset: Asset, front: FrontServer) -> No
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _redirect(send: Send, head: Head, asset: Asset, presigner: Presigner) -> None:
-    """To the store itself. The answer may be kept for half as long as the URL is good."""
+async def _redirect(send: Send, head: Head, asset: Asset, headers: list[Header], presigner: Presigner) -> None:
+    """To the store itself. The answer may be kept for half as long as the store's URL is good, and no longer."""
     if _not_modified(head, asset):
-        await _start(send, 304, _headers(asset))
+        await _start(send, 304, headers)
     else:
         url = await presigner.url_of(asset.blob_key)
-        reach = "public" if asset.name.type is DeliveryType.UPLOAD else "private"
-        cache = f"{reach}, max-age={presigner.seconds // 2}"
-        await _start(send, 302, [(b"location", url.encode()), (b"cache-control", cache.encode()), *_INERT])
+        cache = re.sub(rb"max-age=[0-9]+", b"max-age=%d" % (presigner.seconds // 2), dict(headers)[b"cache-control"])
+        await _start(send, 302, [(b"location", url.encode()), (b"cache-control", cache), *_INERT])
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -89,9 +91,8 @@ def _raw_path(scope: Scope) -> str:
         raise MalformedRequest("The path is not percent-encoded.") from None
 
 
-async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery) -> None:
+async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery, headers: list[Header]) -> None:
     asset, blob = delivery.asset, delivery.blob
-    headers = _headers(asset)
     if _not_modified(head, asset):
         await _start(send, 304, headers)
         await send({"type": "http.response.body", "body": b""})
@@ -112,7 +113,7 @@ async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery) -> N
 async def _send_pieces(
     scope: Scope,
     send: Send,
-    headers: list[tuple[bytes, bytes]],
+    headers: list[Header],
     asset: Asset,
     blob: OpenBlob,
     ranges: Sequence[ByteRange],
@@ -142,7 +143,7 @@ async def _send_pieces(
     await _stream(send, body(), with_body=scope["method"] != "HEAD")
 
 
-async def _start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+async def _start(send: Send, status: int, headers: list[Header]) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
@@ -150,32 +151,46 @@ async def _stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) 
     if with_body:
         async for block in blocks:
             await send({"type": "http.response.body", "body": block, "more_body": True})
+            # Returns when the reader has taken most of it: only then the next block is read into memory.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def _pieces_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
+    """The bytes in blocks, none larger than all before it: a client that reads little holds little memory."""
     offset, left = piece.start, piece.length
     while left:
-        block = await blob.read(offset, min(blob.block_bytes, left))
+        taken = max(_FIRST_BLOCK, offset - piece.start)
+        block = await blob.read(offset, min(blob.block_bytes, taken, left))
         if not block:
             return  # shorter than promised; the server closes the connection and the client sees it
         offset, left = offset + len(block), left - len(block)
         yield block
 
 
-def _headers(asset: Asset) -> list[tuple[bytes, bytes]]:
-    open_to_all = asset.name.type is DeliveryType.UPLOAD
-    cache = b"public, no-transform, max-age=2592000" if open_to_all else b"private, no-transform, max-age=3600"
-    headers = [
+def _headers(asset: Asset, path: DeliveryPath) -> list[Header]:
+    headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
         (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
         (b"accept-ranges", b"bytes"),
-        (b"cache-control", cache),
+        (b"cache-control", _cache_control(asset, path)),
         *_INERT,
     ]
     if _content_type(asset) == BINARY.encode():
         headers.append((b"content-disposition", _attachment(asset)))
     return headers
+
+
+def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:
+    """A URL with the asset's own version never shows other bytes, so its answer may be kept for long.
+
+    All other URLs show the current asset, so a cache must ask each time: without a version, with an old one, and with
+    one that is still to come, which the next overwrite may get.
+    """
+    reach = b"public" if asset.name.type is DeliveryType.UPLOAD else b"private"
+    if path.version != asset.version:
+        return reach + b", no-transform, no-cache"
+    return reach + (b", no-transform, max-age=2592000" if reach == b"public" else b", no-transform, max-age=3600")
 
 
 def _content_type(asset: Asset) -> bytes:

@@ -19,7 +19,7 @@ class FormLimits:
 
     max_fields: int = 128
     max_field_bytes: int = 64 * 1024
-    max_overhead_bytes: int = 2 * 1024 * 1024
+    max_overhead_bytes: int = 1024 * 1024
     max_boundary: int = 200
     max_part_headers: int = 8
     max_part_header_bytes: int = 8 * 1024
@@ -28,6 +28,7 @@ class FormLimits:
 FORM_LIMITS = FormLimits()
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
+_BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -69,6 +70,8 @@ async def multipart_events(
 
 
 def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
+    if len(_BOUNDARY.findall(content_type)) > 1:
+        raise MalformedRequest("Header Content-Type has more than one boundary. Send one.")
     media_type, options = parse_options_header(content_type)
     boundary = options.get("boundary", "")
     if media_type != "multipart/form-data" or not 0 < len(boundary) <= limits.max_boundary:

@@ -5,21 +5,38 @@ a connection with half a head stays open for ever, and 250 KB of pipelined reque
 """
 
 import asyncio
+import socket
 from functools import partial
 from typing import ClassVar
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from uponce.web.discarding import DISCARD, discard
 
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_UNSENT_BYTES = 64 * 1024
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def _refusal(status: str, message: str) -> bytes:
+    body = b'{"error":{"message":"%b","code":"malformed_request"}}' % message.encode()
+    head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+_MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1.")
+_TOO_LARGE = _refusal("431 Request Header Fields Too Large", "The request's head is larger than 65536 bytes.")
+_TOO_LONG = _refusal("414 URI Too Long", "The request's path is longer than 16384 bytes.")
+_TOO_SLOW = _refusal("408 Request Timeout", "The request's head did not arrive within 10 seconds.")
 
 
 class HardenedProtocol(HttpToolsProtocol):
-    """Closes connections whose head is larger than `MAX_HEAD_BYTES` or not complete after `HEAD_SECONDS`, and those
-    with more than `MAX_PIPELINED` requests waiting for an answer to the one before. Readers that stall are dropped
-    after `WRITE_SECONDS`.
+    """Refuses what would cost a server memory or time before there is a request.
+
+    That is a head larger than `MAX_HEAD_BYTES`, a path longer than `MAX_PATH_BYTES`, a head that is not complete after
+    `HEAD_SECONDS`, and more than `MAX_PIPELINED` requests that wait for the answer to the one before. A reader that
+    takes nothing for `WRITE_SECONDS` is dropped.
 
     What counts is the bytes since the parser last had something to show for them, so endless chunk extensions and
     trailers end in the same way. The cut-off is exact to one read of the socket. Idle keep-alive connections are the
@@ -27,11 +44,14 @@ class HardenedProtocol(HttpToolsProtocol):
     """
 
     MAX_HEAD_BYTES: ClassVar[int] = 64 * 1024
+    MAX_PATH_BYTES: ClassVar[int] = 16 * 1024  # uvicorn decodes it at once, which takes milliseconds
     HEAD_SECONDS: ClassVar[float] = 10.0
     MAX_PIPELINED: ClassVar[int] = 16
     WRITE_SECONDS: ClassVar[float] = 30.0
+    WRITE_BUFFER_BYTES: ClassVar[int] = 16 * 1024
 
     _reading_head = True
+    _repeating_head = False
     _fruitless_bytes = 0
     _body_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -39,6 +59,8 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.WRITE_BUFFER_BYTES)
+        _limit_unsent(transport.get_extra_info("socket"))
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,21 +96,68 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._reading_head and self._deadline is None:
             self._arm()
         self._fruitless_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._fruitless_bytes > self.MAX_HEAD_BYTES and not self.transport.is_closing():
             self._close(_TOO_LARGE)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. Upgrade is ignored, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                data = self._rest_of_upgrade() + data[upgrade.args[0] :]
+            except HttpParserError:
+                self._refuse_malformed()
+                return
+
+    def _rest_of_upgrade(self) -> bytes:
+        """Go on with a new parser, since the present one takes all that follows for another protocol, also the body.
+
+        Returns the head by which the new parser learns how long the body is; its other callbacks are ignored.
+        """
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if self._reading_head:
+            return b""  # there is no body: the next request follows
+        self._repeating_head = True
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
+        return b"POST / HTTP/1.1\r\n" + lines + b"\r\n"
+
+    def _refuse_malformed(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_MALFORMED)
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        if not self._repeating_head:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._repeating_head:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading_head:  # trailers would otherwise be kept, and nobody reads them
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._repeating_head:
+            self._repeating_head = False
+            return
         self._reading_head = False
         self._fruitless_bytes = 0
         self._disarm()
         if len(self.pipeline) >= self.MAX_PIPELINED:
             self.transport.abort()
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser in the midst of a read
+        if len(self.url.partition(b"?")[0]) > self.MAX_PATH_BYTES:
+            self._close(_TOO_LONG)
+            raise ConnectionAbortedError("the path is too long")
         self._body_bytes = 0
         super().on_headers_complete()
         self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
@@ -106,6 +175,8 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
+            return  # the body is still to come, through another parser
         self._reading_head = True
         self._fruitless_bytes = 0
         super().on_message_complete()
@@ -132,3 +203,12 @@ class HardenedProtocol(HttpToolsProtocol):
         if not self._answering():
             self.transport.write(answer)
         self.transport.close()
+
+
+def _limit_unsent(connection: socket.socket) -> None:
+    """Have the kernel take little more than what is on its way: it would keep megabytes for a reader that takes none.
+
+    Unlike a smaller send buffer this slows no reader down, however far away.
+    """
+    if _NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

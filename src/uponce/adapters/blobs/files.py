@@ -19,7 +19,8 @@ KEY = re.compile(r"[0-9a-f]{32}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 _RETRY_SECONDS = 5
 
@@ -47,7 +48,8 @@ class OpenFile:
             return self.whole[offset : offset + length]
         descriptor = self._descriptor
         assert descriptor is not None
-        return await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))
+        cached = _read_cached(descriptor, offset, length)
+        return cached or await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
@@ -56,6 +58,18 @@ class OpenFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _read_cached(descriptor: int, offset: int, length: int) -> bytes:
+    """Return bytes that the system has in memory, without waiting for a disk; none where it cannot say."""
+    if _NOWAIT is None:
+        return b""
+    block = bytearray(length)
+    try:
+        size = os.preadv(descriptor, [block], offset, _NOWAIT)
+    except OSError:  # not in memory, or a file system that cannot tell
+        return b""
+    return bytes(block) if size == length else bytes(block[:size])
 
 
 def checked(key: str) -> str:
