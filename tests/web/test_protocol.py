@@ -99,7 +99,6 @@ def test_requests_of_a_kept_connection_are_answered_in_turn(bare: Bare) -> None:
 
 @pytest.mark.parametrize("step", [1, 7, 50, 10_000])
 def test_pipelined_requests_are_answered_in_order(bare: Bare, step: int) -> None:
-    """However their bytes are cut."""
     text = b"".join(
         (
             get("/1"),
@@ -164,18 +163,17 @@ def test_an_upgrade_is_ignored_and_the_request_answered(bare: Bare, kind: str, s
             b"POST /1" + head + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
             b"GET /2" + head + b"\r\n",
             b"POST /3" + head + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-T: t\r\n\r\n",
-            b"POST /4" + head + b"Content-Length: 0\r\n\r\n",
-            get("/5", close=True),
+            get("/4", close=True),
         )
     )
     received = bare.say(*(text[start : start + step] for start in range(0, len(text), step)))
     found = re.findall(rb"(?:GET|POST) /(\S+) (\d+)", received)
-    assert [(int(path), int(size)) for path, size in found] == [(1, len(SMUGGLED)), (2, 0), (3, 5), (4, 0), (5, 0)]
+    assert [(int(path), int(size)) for path, size in found] == [(1, len(SMUGGLED)), (2, 0), (3, 5), (4, 0)]
 
 
 def test_a_request_with_an_upgrade_keeps_its_headers(bare: Bare) -> None:
-    head = b"POST /headers HTTP/1.1\r\nHost: a\r\n" + UPGRADES["websocket"]
-    received = bare.say(head + b"Content-Length: 2\r\n\r\nhi" + get("/end", close=True))
+    head = b"POST /headers HTTP/1.1\r\nHost: a\r\n" + UPGRADES["websocket"] + b"Content-Length: 2\r\n\r\nhi"
+    received = bare.say(head + get("/end", close=True))
     assert b"\r\n\r\nhost connection upgrade sec-websocket-version content-lengthHTTP/1.1 200" in received
 
 
@@ -236,9 +234,8 @@ def test_a_head_over_the_limit_is_told_so(bare: Bare) -> None:
 
 
 def test_a_path_over_the_limit_is_told_so_and_a_query_may_be_longer(bare: Bare) -> None:
-    long = "a" * HardenedProtocol.MAX_PATH_BYTES
-    assert statuses(bare.say(get(f"/{long}"))) == [414]
-    assert statuses(bare.say(get(f"/?{long}", close=True))) == [200]
+    for mark, status in (("", 414), ("?", 200)):
+        assert statuses(bare.say(get(f"/{mark}{'a' * HardenedProtocol.MAX_PATH_BYTES}", close=True))) == [status]
 
 
 def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> None:
