@@ -83,9 +83,11 @@ fmt: $(STAMP) ## format and fix what can be fixed
 	$(BIN)/ruff format src tests docs bench
 	$(BIN)/ruff check --fix src tests docs bench
 
-lock: ## resolve the dependencies again (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements.lock --upgrade
+COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+lock: ## resolve the dependencies again, for development and for the image (needs uv)
+	$(COMPILE) --extra dev -o requirements.lock --upgrade
+	$(COMPILE) --constraint requirements.lock -o requirements-runtime.lock --upgrade
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules bench/.cache mutants

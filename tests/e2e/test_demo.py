@@ -105,7 +105,7 @@ def test_a_server_that_does_not_start_says_why(server: Server) -> None:
 def test_without_the_sdk_it_tells_how_to_install_it(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdk, "installed", lambda: False)
     assert run(Console(file=output, width=200)) == 1
-    assert "pip install 'uponce[demo]'" in output.getvalue()
+    assert "pip install 'cloudinary>=1.46.3'" in output.getvalue()
 
 
 def test_a_step_that_breaks_is_not_as_promised_and_the_story_goes_on(board: Board, output: io.StringIO) -> None:

@@ -4,12 +4,16 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from uponce.cli.demo.server import Key
 
-HOW_TO_INSTALL = "The demo signs with the official cloudinary SDK, which is not installed: pip install 'uponce[demo]'"
+HOW_TO_INSTALL = (
+    "The demo signs with Cloudinary's Python SDK, which is not installed here. "
+    f"Run: {sys.executable} -m pip install 'cloudinary>=1.46.3'"
+)
 
 
 def installed() -> bool:

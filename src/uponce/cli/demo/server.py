@@ -55,12 +55,13 @@ class Server:
     def start(self) -> None:
         """Return when it listens; on later starts it takes the port of the first. ServerFailed after 30 seconds."""
         command = [sys.executable, "-m", "uponce", "serve", "--data", str(self._data), "--port", str(self._port)]
-        # The reader's own settings must not reach the demo.
+        # The user's own settings must not reach the demo, neither from the environment nor from a .env file.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
         # To a file: a pipe that nobody drains would stall a talkative server.
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
+                cwd=self.folder,
                 env=environment | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -75,7 +75,8 @@ class Board:
             self._console.print(Text(f"Serve it again: uponce serve --data {folder / 'data'}"), soft_wrap=True)
 
     def fail(self, message: str) -> None:
-        self._print(Text(message, style="red"))
+        # In one line, whatever the width, so that a command in it can be copied.
+        self._console.print(Text(message, style="red"), soft_wrap=True)
 
     def _explain(self, outcome: Outcome) -> None:
         """The server's own sentence: once for each kind of refusal, and whenever something is not as promised."""
