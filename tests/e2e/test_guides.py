@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import DOCS, NODE
 from tests.e2e.test_readme import block
-from tests.server import Server
+from tests.server import Key, Server
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
@@ -128,3 +128,17 @@ def urls(program: str, option: str, code: str, environment: dict[str, str]) -> s
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_the_keys_of_an_account_are_imported(tmp_path: Path) -> None:
+    """Both keys exist afterwards, with the secrets that the back ends have already."""
+    imported = block("docs/guide/from-cloudinary.md", "sh", "keys import")
+    imported = imported.replace(":SECRET", ":a-secret-of-cloudinary").replace("OTHER_SECRET", "another-of-cloudinary")
+    with Server(tmp_path / "data", env={"UPONCE_KEYS": "cloudinary://1:the-first-secret-here@other"}) as server:
+        _, listed = shell(server, tmp_path, imported, "uponce keys list --json")
+        keys = {key["api_key"]: (key["cloud"], key["uses"], key["scope"]) for key in json.loads(listed)}
+        assert keys["KEY"] == ("my-cloud", "once", "upload")
+        assert keys["OTHER_KEY"] == ("my-cloud", "unlimited", "all")
+        server.cloud = "my-cloud"
+        signed = server.signed({"nonce": "1"}, Key("KEY", "a-secret-of-cloudinary"))
+        assert [server.post(signed, b"bytes").status for _ in range(2)] == [200, 400]
