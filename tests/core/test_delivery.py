@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import asset_names, formats, secrets
 from uponce.core.delivery import parse_path, path_of, source_of
-from uponce.core.errors import NotFound
+from uponce.core.errors import NotFound, UnsupportedCall
 from uponce.core.signature import Algorithm, sign_delivery, verify_delivery
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 
@@ -57,6 +57,42 @@ def test_parse_path(
     assert source in (None, parsed.source)
 
 
+@pytest.mark.parametrize("type_", ["fetch", "facebook", "list", "sprite", "multi", "text", "youtube"])
+def test_another_delivery_type_is_refused_by_name(type_: str) -> None:
+    with pytest.raises(UnsupportedCall, match=f"^Delivery type {type_} is not supported by uponce yet"):
+        parse_path(f"/demo/image/{type_}/http://example.com/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("rest", "transformation"),
+    [
+        ("w_100/cat.jpg", "w_100"),
+        ("c_fill,w_100,h_1.5/v1/cat.jpg", "c_fill,w_100,h_1.5"),
+        ("c_limit,w_100/e_sepia/v12/f/cat.jpg", "c_limit,w_100/e_sepia"),
+        ("s--XG-ejARI--/t_thumb/cat.jpg", "t_thumb"),
+        ("l_text:Arial_20:Hello%2C%20you/cat", "l_text:Arial_20:Hello%2C%20you"),
+        ("$width_100/w_$width/cat", "$width_100/w_$width"),
+        ("if_w_gt_100/cat", "if_w_gt_100"),
+        ("sp_auto/cat.m3u8", "sp_auto"),
+        ("w_100", None),
+        ("v1/w_100/cat.jpg", None),
+        ("my_cats/cat.jpg", None),
+        ("w_100,cats/cat.jpg", None),
+        ("cats/w_100/cat.jpg", None),
+        ("w_/cat", None),
+    ],
+)
+def test_what_reads_like_a_transformation(rest: str, transformation: str | None) -> None:
+    assert parse_path(f"/demo/image/upload/{rest}").transformation == transformation
+
+
+def test_a_long_segment_that_is_no_transformation_takes_no_time() -> None:
+    """Each length is read once: a pattern that tried every split would take minutes here."""
+    for text in ("$" + "_" * 60_000 + ",", "$" + "a_" * 30_000 + ",", "w_1," * 15_000 + ",", "w_" * 30_000 + ","):
+        with pytest.raises(NotFound):  # longer than any name
+            parse_path(f"/demo/image/upload/{text}/cat")
+
+
 @pytest.mark.parametrize(
     ("public_id", "source"),
     [("f/a:b-c_d.e", "f/a:b-c_d.e.jpg"), ("a b", "a%20b.jpg"), ("a~b", "a%7Eb.jpg"), ("é", "%C3%A9.jpg")],
@@ -92,7 +128,6 @@ def test_a_cloud_is_decoded_and_a_missing_slash_does_not_matter() -> None:
         "/demo/image/upload",
         "/demo/image/a.jpg",
         "/demo/images/a/b.jpg",
-        "/demo/image/fetch/http://example.com/a.jpg",
         "/demo/Image/upload/a.jpg",
         "/demo/auto/upload/a.jpg",
         "/demo/image/upload/%ff",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uponce.core.media_types import BINARY, MEDIA_TYPES, media_type
+from uponce.core.media_types import BINARY, MEDIA_TYPES, is_download, media_type, stored_type
 from uponce.core.policy import MEDIA_FORMATS
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -18,6 +18,24 @@ def test_a_raw_file_is_bytes_whatever_it_says(name: str | None) -> None:
     assert media_type(MediaFacts(ResourceType.RAW, name)) == BINARY == "application/octet-stream"
 
 
-@pytest.mark.parametrize("name", ["svg", "", None])
+@pytest.mark.parametrize("name", ["psd", "", None])
 def test_an_unknown_format_is_bytes(name: str | None) -> None:
     assert media_type(MediaFacts(ResourceType.IMAGE, name)) == BINARY
+
+
+@pytest.mark.parametrize(("name", "type_"), [("svg", "image/svg+xml"), ("pdf", "application/pdf")])
+def test_what_can_hold_script_is_a_download_and_bytes_in_a_bucket(name: str, type_: str) -> None:
+    facts = MediaFacts(ResourceType.IMAGE, name)
+    assert (media_type(facts), is_download(facts), stored_type(facts)) == (type_, True, BINARY)
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"), [("bmp", "image/bmp"), ("ico", "image/vnd.microsoft.icon"), ("png", "image/png")]
+)
+def test_pictures_without_script_are_shown(name: str, type_: str) -> None:
+    facts = MediaFacts(ResourceType.IMAGE, name)
+    assert (media_type(facts), is_download(facts), stored_type(facts)) == (type_, False, type_)
+
+
+def test_raw_files_are_downloads() -> None:
+    assert is_download(MediaFacts(ResourceType.RAW))

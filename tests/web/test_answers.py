@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.world import START, World, assert_accepted
 from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
+from uponce.web.app import create_app
 
 COMMON = {
     "asset_id": r"[0-9a-f]{32}",
@@ -78,6 +80,7 @@ def test_every_answer_has_the_common_fields(shared: World, answers: dict[str, An
     assert answer["etag"] == md5(answer["sent"]).hexdigest()
     assert answer["api_key"] == key.api_key
     assert answer["url"] == answer["secure_url"]
+    assert answer.get("playback_url") == (answer["url"] if answer["resource_type"] == "video" else None)
     assert shared.get(urlsplit(answer["url"]).path).body == answer["sent"]
     assert verified_by_sdk(answer, key.secrets[0])
 
@@ -159,3 +162,27 @@ def test_a_decoder_that_fails_on_a_file_is_a_400_for_that_file(world: World) -> 
     }
     traces = world.traces()
     assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "public_url", "url", "secure_url"),
+    [
+        ("http", None, "http://media.example/", "http://media.example/"),
+        ("https", None, "https://media.example/", "https://media.example/"),
+        ("http", "https://cdn.example", "http://cdn.example/", "https://cdn.example/"),
+        ("https", "https://cdn.example", "https://cdn.example/", "https://cdn.example/"),
+        ("https", "http://cdn.example", "http://cdn.example/", "http://cdn.example/"),
+    ],
+)
+def test_url_is_http_when_the_client_came_by_http(
+    world: World, scheme: str, public_url: str | None, url: str, secure_url: str
+) -> None:
+    app = create_app(world.services, lambda _: nullcontext(), public_url)
+
+    async def came_by(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "scheme": scheme}, receive, send)
+
+    body = [parts_of(world.sign()), part("file", samples.png(1, 16, 16), "a.png"), END]
+    answer = asyncio.run(call(came_by, "POST", world.route(), headers=FORM, chunks=body)).json
+    assert answer["url"].startswith(url + "demo/")
+    assert answer["secure_url"].startswith(secure_url + "demo/")

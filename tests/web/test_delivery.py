@@ -278,11 +278,10 @@ def test_odd_names_come_back_by_their_own_url(shared: World, public_id: str, kin
     "path",
     [
         "/demo/image/upload/none.png",
-        "/demo/image/upload/v1/cat.jpg",
+        "/demo/image/upload/v1/dog.jpg",
         "/demo/video/upload/v1/cat.png",
         "/demo/image/upload/",
         "/demo/image/upload/v1/",
-        "/demo/image/fetch/cat.png",
         "/demo/other/upload/cat.png",
         "/elsewhere/image/upload/cat.png",
         "/nowhere/image/upload/cat.png",

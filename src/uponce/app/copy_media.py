@@ -13,7 +13,7 @@ from typing import Protocol
 
 from uponce.app.ports import BlobStore
 from uponce.core.errors import StorageUnavailable
-from uponce.core.media_types import media_type
+from uponce.core.media_types import stored_type
 from uponce.core.values import Asset, Digest
 
 PLACES = tuple(f"{number:02x}" for number in range(256))
@@ -132,7 +132,7 @@ class _Copier:
             if await stage.seal() != asset.digest:
                 await stage.discard()
                 return _Fate.DAMAGED
-            await stage.publish(media_type(asset.facts))
+            await stage.publish(stored_type(asset.facts))
         except BaseException as error:
             await stage.discard()
             if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:

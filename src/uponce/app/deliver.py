@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath
-from uponce.core.errors import DeliveryDenied, NotFound, StorageUnavailable
-from uponce.core.parameters import canonical_format
+from uponce.core.errors import DeliveryDenied, NotFound, StorageUnavailable, UnsupportedCall
+from uponce.core.parameters import canonical_format, shown
 from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, DeliveryType
 
@@ -51,8 +51,21 @@ async def _check_signature(services: Services, path: DeliveryPath, cloud: str, t
 
 
 async def _find(services: Services, path: DeliveryPath) -> Asset:
+    stored_as: str | None = None
     for name, extension in path.candidates:
         asset = await services.database.find_asset(name)
         if asset is not None and (extension is None or canonical_format(extension) == asset.facts.format):
             return asset
+        if asset is not None:
+            stored_as = asset.facts.format
+    if path.transformation is not None:
+        raise UnsupportedCall(
+            f"Transformations in delivery URLs are not supported by uponce yet. Remove {shown(path.transformation)} "
+            "from the URL."
+        )
+    if stored_as is not None:
+        raise UnsupportedCall(
+            "Conversion to another format is not supported by uponce yet. This asset is stored as "
+            f"{stored_as}: request it with the extension .{stored_as}."
+        )
     raise NotFound(f"Resource not found - {path.candidates[-1][0].public_id[:255]}")

@@ -30,7 +30,7 @@ from uponce.core.errors import (
     StorageUnavailable,
     Unavailable,
 )
-from uponce.core.media_types import media_type
+from uponce.core.media_types import stored_type
 from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze
@@ -327,7 +327,7 @@ async def _judge(services: Services, series: Series, assembly: Assembly) -> Draf
 
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
     try:
-        await assembly.publish(media_type(draft.facts))
+        await assembly.publish(stored_type(draft.facts))
         with services.metrics.committing():
             committed = await services.database.commit_series(series.id, draft, caller)
     except OutcomeUnknown as unknown:

@@ -15,7 +15,7 @@ from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
-from uponce.core.media_types import media_type
+from uponce.core.media_types import stored_type
 from uponce.core.policy import judge_content
 from uponce.core.values import Caller, Digest, Grant
 
@@ -91,7 +91,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     commit happened; else the sweeper finds out later.
     """
     try:
-        await stage.publish(media_type(draft.facts))
+        await stage.publish(stored_type(draft.facts))
         with services.metrics.committing():
             committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:

@@ -8,15 +8,27 @@ The signature covers the *escaped* text after the version, so the raw path is pa
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import takewhile
 from urllib.parse import quote, unquote_to_bytes
 
-from uponce.core.errors import NotFound
+from uponce.core.errors import NotFound, UnsupportedCall
 from uponce.core.naming import MAX_WRITTEN_LENGTH
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 
 _SIGNATURE = re.compile(r"s--([A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{32})--")
 _VERSION = re.compile(r"v([0-9]{1,20})", re.ASCII)
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
+_ACTION = (
+    "(?:a|ac|af|ar|b|bl|bo|br|c|co|cs|d|dl|dn|dpr|du|e|eo|f|fl|fn|fps|g|h|if|ki|l|o|p|pg|q|r|so|sp|t|u|vc|vs|w|x|y|z"
+    r"|\$[A-Za-z0-9]+)"
+)
+_TRANSFORMATION = re.compile(rf"{_ACTION}_[^,]+(?:,{_ACTION}_[^,]+)*")
+_OTHER_TYPES = frozenset(
+    """
+    animoto asset dailymotion facebook fetch gravatar hulu list multi sprite text twitter twitter_name vimeo
+    worldstarhiphop youtube
+    """.split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +37,19 @@ class DeliveryPath:
 
     `candidates` are the names the last part can mean, likeliest first, each with the extension that was asked
     for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is what a signature covers.
-    `version` is None in a URL without one.
+    `version` is None in a URL without one. `transformation` is the text that reads like one. A folder may have such a
+    name too, so the catalog decides.
     """
 
     candidates: tuple[tuple[AssetName, str | None], ...]
     version: int | None
     signature: str | None
     source: str
+    transformation: str | None = None
 
 
 def parse_path(raw_path: str) -> DeliveryPath:
-    """The still escaped path → its parts; NotFound when it is not a delivery URL."""
+    """Return the parts of a still escaped path. NotFound unless the path is a delivery URL."""
     segments = raw_path.removeprefix("/").split("/")
     if len(segments) < 4:
         raise NotFound("Resource not found")
@@ -43,10 +57,15 @@ def parse_path(raw_path: str) -> DeliveryPath:
     signature = _SIGNATURE.fullmatch(rest[0]) if len(rest) > 1 else None
     if signature:
         rest = rest[1:]
+    transformation = _transformation(rest)
     version = _VERSION.fullmatch(rest[0]) if len(rest) > 1 else None
     if version:
         rest = rest[1:]
     source = "/".join(rest)
+    if type_ in _OTHER_TYPES:
+        raise UnsupportedCall(
+            f"Delivery type {type_} is not supported by uponce yet. Use upload, private or authenticated."
+        )
     try:
         kind, delivery = ResourceType(resource_type), DeliveryType(type_)
         # The catalog holds names in form NFC; a URL may spell one as its file system does.
@@ -54,12 +73,23 @@ def parse_path(raw_path: str) -> DeliveryPath:
         owner = unquote_to_bytes(cloud).decode()
     except ValueError:
         raise NotFound("Resource not found") from None
-    candidates = _candidates(owner, kind, delivery, public_id)
-    return DeliveryPath(candidates, version and int(version[1]), signature and signature[1], source)
+    return DeliveryPath(
+        candidates=_candidates(owner, kind, delivery, public_id),
+        version=version and int(version[1]),
+        signature=signature and signature[1],
+        source=source,
+        transformation=transformation,
+    )
+
+
+def _transformation(segments: list[str]) -> str | None:
+    """Return the leading segments that read like a transformation, without the public_id."""
+    named = takewhile(_TRANSFORMATION.fullmatch, segments[:-1])
+    return "/".join(named)[:100] or None
 
 
 def _normal(name: str) -> str:
-    """The name in form NFC; ValueError if it is too long for any asset, before it costs time."""
+    """Return the name in form NFC. ValueError if it is too long for any asset, before it costs time."""
     if len(name) > MAX_WRITTEN_LENGTH:
         raise ValueError
     return unicodedata.normalize("NFC", name)

@@ -1,4 +1,4 @@
-"""Media types of the formats that a browser may show: none of them runs script. Everything else is bytes."""
+"""The media type of each format, and which formats a browser may open: those in which no script can run."""
 
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -11,6 +11,10 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "avif": "image/avif",
     "tiff": "image/tiff",
+    "bmp": "image/bmp",
+    "ico": "image/vnd.microsoft.icon",
+    "svg": "image/svg+xml",
+    "pdf": "application/pdf",
     "mp4": "video/mp4",
     "mov": "video/quicktime",
     "3gp": "video/3gpp",
@@ -32,8 +36,22 @@ MEDIA_TYPES = {
 }
 
 
+# An SVG can contain script, and a PDF can too. As downloads they are inert, and an <img> still shows an SVG.
+_DOWNLOADS = frozenset({"svg", "pdf"})
+
+
 def media_type(facts: MediaFacts) -> str:
-    """What a file is served as."""
+    """Return the media type that uponce delivers."""
     if facts.kind is ResourceType.RAW:
         return BINARY
     return MEDIA_TYPES.get(facts.format or "", BINARY)
+
+
+def is_download(facts: MediaFacts) -> bool:
+    """Return whether a browser must save the file instead of opening it."""
+    return facts.format in _DOWNLOADS or media_type(facts) == BINARY
+
+
+def stored_type(facts: MediaFacts) -> str:
+    """Return the media type for a bucket, which delivers without the headers that make a download of the file."""
+    return BINARY if is_download(facts) else media_type(facts)

@@ -10,7 +10,7 @@ from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
-from uponce.core.media_types import BINARY, media_type
+from uponce.core.media_types import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType
 from uponce.web.body import Receive, Scope, Send
@@ -176,7 +176,7 @@ def _headers(asset: Asset, path: DeliveryPath) -> list[Header]:
         (b"cache-control", _cache_control(asset, path)),
         *_INERT,
     ]
-    if _content_type(asset) == BINARY.encode():
+    if is_download(asset.facts):
         headers.append((b"content-disposition", _attachment(asset)))
     return headers
 
@@ -198,8 +198,10 @@ def _content_type(asset: Asset) -> bytes:
 
 
 def _attachment(asset: Asset) -> bytes:
-    """RFC 6266 with RFC 8187: a filename of the last segment of the public_id, percent-encoded."""
+    """RFC 6266 with RFC 8187: the last segment of the public_id and the extension, percent-encoded."""
     filename = asset.name.public_id.rpartition("/")[2]
+    if asset.facts.format is not None:
+        filename = f"{filename}.{asset.facts.format}"
     return f"attachment; filename*=UTF-8''{quote(filename, safe='')}".encode()
 
 

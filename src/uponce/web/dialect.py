@@ -1,7 +1,8 @@
-"""Cloudinary's dialect: the shapes of answers, as its SDKs expect them (reference: the Upload API)."""
+"""Cloudinary's dialect: answers in the form that its SDKs expect (reference: the Upload API)."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from uponce.app.upload import Uploaded
 from uponce.core.delivery import path_of, source_of
@@ -13,10 +14,23 @@ from uponce.core.values import Asset, DeliveryType, MediaFacts, ResourceType, Ti
 Json = dict[str, Any]
 
 
-def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
-    """The body of a completed upload."""
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """The bases of an answer's URLs: `plain` is http when the client came by http, `secure` is the public URL."""
+
+    plain: str
+    secure: str
+
+    @classmethod
+    def of(cls, base: str, came_by: str) -> Self:
+        rest = base.partition("://")[2]
+        return cls(f"http://{rest}" if came_by == "http" else base, base)
+
+
+def upload_answer(uploaded: Uploaded, bases: Bases) -> Json:
+    """Return the body of a completed upload."""
     signer = uploaded.signer
-    answer = asset_body(uploaded.committed.asset, base_url, signer.secret, signer.algorithm)
+    answer = asset_body(uploaded.committed.asset, bases, signer.secret, signer.algorithm)
     answer["api_key"] = signer.api_key
     if uploaded.committed.existing:
         answer["existing"] = True
@@ -26,26 +40,26 @@ def upload_answer(uploaded: Uploaded, base_url: str) -> Json:
 
 
 def destroy_answer(existed: bool) -> Json:
-    """The body of a deletion, also of what was not there: 200 in both cases."""
+    """Return the body of a deletion. Status 200 in both cases."""
     return {"result": "ok" if existed else "not found"}
 
 
-def chunk_answer(outcome: Uploaded | Series, base_url: str) -> Json:
-    """The body of an answer to a chunk.
+def chunk_answer(outcome: Uploaded | Series, bases: Bases) -> Json:
+    """Return the body of an answer to a chunk.
 
-    While others are missing it names no public_id: PHP's SDK would add it to the next chunk without signing it,
-    Python's would sign it together with a folder.
+    While chunks are missing, the body has no public_id: PHP's SDK would add that to the next chunk without signing it,
+    and Python's SDK would sign it together with a folder.
     """
     if isinstance(outcome, Uploaded):
-        return {**upload_answer(outcome, base_url), "done": True}
+        return {**upload_answer(outcome, bases), "done": True}
     kind = dict(outcome.parameters).get("type", DeliveryType.UPLOAD)
     return {"done": False, "bytes": outcome.received, "kind": kind, **_present(resource_type=outcome.requested)}
 
 
-def asset_body(asset: Asset, base_url: str, secret: str, algorithm: Algorithm) -> Json:
-    """What is known of an asset. `url` and `secure_url` are one working URL: the server knows one base URL."""
+def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) -> Json:
+    """Return all that is known of an asset."""
     name, facts = asset.name, asset.facts
-    url = base_url + _delivery_path(asset, secret)
+    path = _delivery_path(asset, secret)
     body: Json = {
         "asset_id": asset.asset_id,
         "public_id": name.public_id,
@@ -60,11 +74,13 @@ def asset_body(asset: Asset, base_url: str, secret: str, algorithm: Algorithm) -
         "type": name.type,
         "etag": asset.digest.md5,
         "placeholder": False,
-        "url": url,
-        "secure_url": url,
+        "url": bases.plain + path,
+        "secure_url": bases.secure + path,
         "folder": folder_of(name.public_id),
         **(_timed_fields(facts.timed) if facts.timed else {}),
     }
+    if name.resource_type is ResourceType.VIDEO:
+        body["playback_url"] = bases.secure + path  # the file itself: there is no adaptive stream
     if asset.context:
         body["context"] = {"custom": dict(asset.context)}
     if asset.original_filename is not None:
@@ -88,7 +104,7 @@ def _image_fields(facts: MediaFacts) -> Json:
 
 
 def _timed_fields(timed: TimedFacts) -> Json:
-    """Video and audio, with ffprobe's habits: bit rates of streams are text, absent facts are left out."""
+    """Facts of video and audio in ffprobe's form: bit rates of streams are text, unknown facts are omitted."""
     audio, video = timed.audio, timed.video
     fields: Json = {
         "audio": _present(

@@ -13,7 +13,7 @@ from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.calls import missing
 from uponce.web.chunks import read_chunk
-from uponce.web.dialect import chunk_answer, upload_answer
+from uponce.web.dialect import Bases, chunk_answer, upload_answer
 from uponce.web.forms import multipart_events, parse_query, raw_events
 from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
@@ -44,7 +44,7 @@ class UploadEndpoint:
             raise MalformedRequest(
                 "A body with Content-Encoding is not accepted. Send the bytes without that encoding."
             )
-        url = base_url(scope, head, self._public_url)
+        bases = Bases.of(base_url(scope, head, self._public_url), scope["scheme"])
         fields = parse_query(scope["query_string"])
         if any(name == "file" for name, _ in fields):
             raise InvalidParameter("Parameter file must be in the body, not in the query.")
@@ -62,10 +62,10 @@ class UploadEndpoint:
             if part is not None:
                 outcome = await upload_chunk(self._services, request, part, events)
                 note_outcome(scope, outcome)
-                return Answer(chunk_answer(outcome, url))
+                return Answer(chunk_answer(outcome, bases))
             uploaded = await upload(self._services, request, events)
         note_outcome(scope, uploaded)
-        return Answer(upload_answer(uploaded, url), (_REPLAYED,) if uploaded.committed.replayed else ())
+        return Answer(upload_answer(uploaded, bases), (_REPLAYED,) if uploaded.committed.replayed else ())
 
 
 def _events(method: str, head: Head, body: Body) -> AsyncGenerator[Event, None]:

@@ -11,7 +11,7 @@ from uponce.core.parameters import shown
 from uponce.core.series import Series
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
-from uponce.web.dialect import Json, chunk_answer
+from uponce.web.dialect import Bases, Json, chunk_answer
 from uponce.web.errors import tus_status_of
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
@@ -62,28 +62,28 @@ class TusEndpoint:
             return Reply(204, headers.abilities(self._services.limits))
         if method != "GET":  # of ours alone: browsers and curl may look
             headers.check_version(head)
-        url = base_url(scope, head, self._public_url)
+        bases = Bases.of(base_url(scope, head, self._public_url), scope["scheme"])
         path = scope["path_params"]
         if "upload" not in path:
-            return await self._create(scope, head, body, url)
+            return await self._create(scope, head, body, bases)
         address = _address(**path)
         match method:
             case "HEAD":
-                return self._state(await tell(self._services, address, head.caller), url)
+                return self._state(await tell(self._services, address, head.caller), bases)
             case "GET":
-                return self._state(await look(self._services, address), url)
+                return self._state(await look(self._services, address), bases)
             case "PATCH":
                 headers.check_content_type(head)
                 part = headers.read_part(head, headers.read_offset(head))
                 outcome = await resume(self._services, address, part, body.chunks(), head.caller)
                 note_outcome(scope, outcome)
-                return self._progress(outcome, url, head)
+                return self._progress(outcome, bases, head)
             case "DELETE":
                 await give_up(self._services, address)
                 return Reply(204)
         raise MalformedRequest(f"Method {shown(method)} is not allowed here. Use {', '.join(UPLOAD_METHODS)}.")
 
-    async def _create(self, scope: Scope, head: Head, body: Body, url: str) -> Reply:
+    async def _create(self, scope: Scope, head: Head, body: Body, bases: Bases) -> Reply:
         headers.check_concat(head)
         fields, filename = headers.read_metadata(head)
         fields = parse_query(scope["query_string"]) + fields
@@ -99,28 +99,28 @@ class TusEndpoint:
         if not headers.has_body(head):
             series = await begin(self._services, request, filename, total)
             note_outcome(scope, series)
-            return self._created(address_of(series), series, url)
+            return self._created(address_of(series), series, bases)
         headers.check_content_type(head)
         part = headers.read_part(head, 0)
         address, outcome = await begin_with(self._services, request, filename, total, part, body.chunks())
         note_outcome(scope, outcome)
-        return self._created(address, outcome, url)
+        return self._created(address, outcome, bases)
 
-    def _created(self, address: Address, outcome: Uploaded | Series, url: str) -> Reply:
-        state, location = self._state(outcome, url), f"{url}/tus/{_path(address)}"
+    def _created(self, address: Address, outcome: Uploaded | Series, bases: Bases) -> Reply:
+        state, location = self._state(outcome, bases), f"{bases.secure}/tus/{_path(address)}"
         body = state.body if isinstance(outcome, Uploaded) else None
         return Reply(201, ((b"location", location.encode()), *state.headers), body)
 
-    def _state(self, outcome: Uploaded | Series, url: str) -> Reply:
-        answer = chunk_answer(outcome, url)
+    def _state(self, outcome: Uploaded | Series, bases: Bases) -> Reply:
+        answer = chunk_answer(outcome, bases)
         if isinstance(outcome, Series):
             told = (*headers.progress(outcome, self._services.limits), *headers.description(outcome))
             return Reply(200, told, answer)
         return Reply(200, headers.finished(answer["bytes"], answer["secure_url"]), answer)
 
-    def _progress(self, outcome: Uploaded | Series, url: str, head: Head) -> Reply:
+    def _progress(self, outcome: Uploaded | Series, bases: Bases, head: Head) -> Reply:
         """The protocol says 204; the asset comes as JSON to who prefers that (RFC 7240)."""
-        state = self._state(outcome, url)
+        state = self._state(outcome, bases)
         if isinstance(outcome, Uploaded) and "return=representation" in head.get("prefer").replace(" ", ""):
             return Reply(200, (*state.headers, (b"preference-applied", b"return=representation")), state.body)
         return Reply(204, state.headers)

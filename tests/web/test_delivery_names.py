@@ -1,0 +1,73 @@
+"""What a delivery URL may say: transformations are refused by name, and documents and drawings stay inert."""
+
+import pytest
+
+from tests.web.test_delivery import assert_inert, signed_path, store
+from tests.world import PNG, World, assert_refused
+from uponce.core.values import MediaFacts, ResourceType
+
+IN_URLS = "in delivery URLs are not supported by uponce yet"
+UNSUPPORTED = {
+    "/demo/image/upload/w_100/v1/cat.png": f"Transformations {IN_URLS}. Remove w_100",
+    "/demo/image/upload/c_fill,w_9/none.png": f"Transformations {IN_URLS}. Remove c_fill,w_9",
+    "/demo/image/upload/v1/cat.jpg": "Conversion to another format is not supported by uponce yet.",
+    "/demo/image/fetch/http://example.com/a.png": "Delivery type fetch is not supported by uponce yet.",
+    "/demo/images/cat/name.png": "Delivery URLs with /images/ are not supported by uponce yet.",
+    "/demo/iu/cat.png": "Delivery URLs with /iu/ are not supported by uponce yet.",
+}
+
+
+@pytest.mark.parametrize("path", UNSUPPORTED)
+def test_what_delivery_does_not_have_is_refused_by_name(shared: World, path: str) -> None:
+    store(shared, public_id="cat")
+    answer = shared.get(path)
+    assert_refused(answer, 400, "unsupported_call")
+    assert answer.message.startswith(UNSUPPORTED[path])
+
+
+def test_a_folder_that_reads_like_a_transformation_is_a_folder(world: World) -> None:
+    asset = store(world, public_id="w_100/cat")
+    assert world.get("/demo/image/upload/w_100/cat.png").body == PNG
+    assert world.get(asset["path"]).body == PNG
+
+
+def test_a_private_asset_with_a_transformation_says_nothing_without_a_signature(world: World) -> None:
+    store(world, public_id="cat", type="private")
+    assert_refused(world.get("/demo/image/private/w_100/cat.png"), 401, "delivery_denied")
+    assert_refused(world.get("/demo/image/private/cat.jpg"), 401, "delivery_denied")
+    path = signed_path(world, "cat.png", type="private", width=100, crop="scale")
+    assert_refused(world.get(path), 400, "unsupported_call")
+
+
+class Stated:
+    """An inspector that knows the format beforehand."""
+
+    def __init__(self, format_: str) -> None:
+        self._format = format_
+
+    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+        return MediaFacts(ResourceType.IMAGE, self._format, 16, 16, 1)
+
+    async def ping(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("format_", "type_", "download"),
+    [
+        ("svg", "image/svg+xml", True),
+        ("pdf", "application/pdf", True),
+        ("bmp", "image/bmp", False),
+        ("ico", "image/vnd.microsoft.icon", False),
+    ],
+)
+def test_documents_and_drawings_are_images_and_inert(world: World, format_: str, type_: str, download: bool) -> None:
+    world.swap(inspector=Stated(format_))
+    asset = store(world, b"<svg onload=alert(1)>", public_id="art/one")
+    assert (asset["resource_type"], asset["format"]) == ("image", format_)
+    assert asset["path"].endswith(f"/art/one.{format_}")
+    got = world.get(asset["path"])
+    assert got.headers["content-type"] == type_
+    wanted = f"attachment; filename*=UTF-8''one.{format_}" if download else None
+    assert got.headers.get("content-disposition") == wanted
+    assert_inert(got)
