@@ -7,7 +7,7 @@ UponceError
 │   │   └── IdempotencyKeyReused
 │   ├── AuthRefused             who or what was asked for does not check out
 │   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · BadToken · ScopeDenied
-│   │   └── OriginMismatch · DeliveryDenied
+│   │   └── OriginMismatch · DeliveryDenied · TooManyFailures
 │   ├── ParameterRefused        a parameter is wrong
 │   │   ├── MissingParameter · InvalidParameter · DuplicateParameter · LateParameter
 │   │   └── UnknownParameter · UnsupportedParameter
@@ -137,6 +137,12 @@ class DeliveryDenied(AuthRefused):
     """The asset needs a valid delivery signature in its URL."""
 
     code = "delivery_denied"
+
+
+class TooManyFailures(AuthRefused):
+    """Too many requests with wrong credentials came from one address. Correct ones from there still pass."""
+
+    code = "too_many_failures"
 
 
 class ParameterRefused(Refused):

@@ -47,6 +47,12 @@ class Limits:
     max_series_per_key: int = _limit(1_000, "The same for one API key.")
     takeover_seconds: int = _limit(10, "Seconds a request waits for an older one to let go of the same upload.")
     record_bytes: int = _limit(32 * MIB, "Bytes of a tus request after which what has arrived is recorded.")
+    max_failed_credentials: int = _limit(
+        100,
+        "Requests with wrong credentials from one address in `UPONCE_FAILED_CREDENTIALS_SECONDS`, after which uponce "
+        "answers 429. Correct credentials always pass. Each process counts for itself.",
+    )
+    failed_credentials_seconds: int = _limit(60, "Seconds for which uponce counts wrong credentials of an address.")
     skew: int = _limit(300, "Seconds by which a timestamp may lie in the future.")
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:

@@ -16,6 +16,7 @@ from uponce.core.values import ResourceType
 from uponce.web import delivery, destroy, home, signatures, upload
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.calls import missing
+from uponce.web.failures import FAILURES, FailedCredentials
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
 from uponce.web.request import TrustedProxies
@@ -165,6 +166,7 @@ class App:
         self._router = router
         self._services = services
         self._proxies = proxies
+        self._failures = FailedCredentials(services.limits, services.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -172,7 +174,7 @@ class App:
             return
         self._proxies.apply(scope)
         request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, FAILURES: self._failures}
         status, begun, failure = 0, perf_counter(), None
 
         async def send_marked(message: Message) -> None:

@@ -31,6 +31,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.ScopeDenied: 401,
     errors.OriginMismatch: 400,
     errors.DeliveryDenied: 401,
+    errors.TooManyFailures: 429,
     errors.MissingParameter: 400,
     errors.InvalidParameter: 400,
     errors.DuplicateParameter: 400,

@@ -12,6 +12,7 @@ from uponce.core.errors import BadCredentials, UponceError
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.discarding import DISCARD
 from uponce.web.errors import status_of
+from uponce.web.failures import limited
 from uponce.web.request_log import note_error
 
 Header = tuple[bytes, bytes]
@@ -69,6 +70,9 @@ async def send_error(
     rest of the body is read and dropped for a while: a client that is still writing would otherwise meet a reset
     connection and never see why (nginx's lingering close).
     """
+    judged = limited(scope, error)
+    if judged is not error:
+        error, status = judged, None
     note_error(scope, error)
     scope.setdefault("state", {})[REFUSED] = error.code
     unread = not body_complete and _may_have_body(scope)

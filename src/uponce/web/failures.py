@@ -1,0 +1,73 @@
+"""A limit on wrong credentials per address: passwords, api_keys, signatures, tokens."""
+
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from uponce.app.ports import Clock
+from uponce.core import errors
+from uponce.core.errors import TooManyFailures, UponceError
+from uponce.core.policy import Limits
+from uponce.web.body import Scope
+
+FAILURES = "failures"  # in the request's state
+
+_MAX_ADDRESSES = 10_000
+_NETWORK_BITS = 64  # what one client of IPv6 has
+_COUNTED = (
+    errors.UnknownCloud,
+    errors.UnknownApiKey,
+    errors.InvalidSignature,
+    errors.BadCredentials,
+    errors.BadToken,
+    errors.DeliveryDenied,
+)
+
+
+class FailedCredentials:
+    """Counts failures of each address, in the memory of this process.
+
+    Only a request that has already failed is counted or limited. So correct credentials always pass, also from an
+    address that many clients share.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limit = limits.max_failed_credentials
+        self._seconds = limits.failed_credentials_seconds
+        self._clock = clock
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def judge(self, address: str, error: UponceError) -> UponceError:
+        """Return the error that the client gets: TooManyFailures instead of one failure too many."""
+        if not isinstance(error, _COUNTED):
+            return error
+        origin, now = _origin(address), self._clock.now()
+        since, count = self._counts.pop(origin, (now, 0))
+        if not 0 <= now - since < self._seconds:
+            since, count = now, 0
+        self._counts[origin] = since, count + 1
+        if len(self._counts) > _MAX_ADDRESSES:
+            self._counts.popitem(last=False)
+        if count < self._limit:
+            return error
+        wait = max(1, round(since + self._seconds - now))
+        return TooManyFailures(
+            f"{self._limit} requests with wrong credentials came from {origin or 'your address'} within "
+            f"{self._seconds} seconds. Wait {wait} seconds, or send correct credentials.",
+            detail=f"{error.code}: {error.message[:200]}",
+            retry_after=wait,
+        )
+
+
+def limited(scope: Scope, error: UponceError) -> UponceError:
+    """Return the error, or TooManyFailures when this client's address has failed too often."""
+    failures = scope.get("state", {}).get(FAILURES)
+    client = scope.get("client")
+    return failures.judge(client[0] if client else "", error) if failures is not None else error
+
+
+def _origin(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return ""
+    return str(ip_network((parsed, _NETWORK_BITS), strict=False)) if isinstance(parsed, IPv6Address) else address
