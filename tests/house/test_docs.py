@@ -91,6 +91,44 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_the_index_names_every_page() -> None:
+    """docs/README.md links to each guide and each reference page."""
+    index = (ROOT / "docs/README.md").read_text()
+    pages = [*ROOT.glob("docs/guide/*.md"), *ROOT.glob("docs/reference/*.md"), *ROOT.glob("docs/design/*.md")]
+
+    assert len(pages) > 15
+    assert [str(page) for page in pages if f"]({page.relative_to(ROOT / 'docs')})" not in index] == []
+
+
+def snippets() -> list[tuple[str, str]]:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/guide/*.md")]
+    return [
+        (str(page.relative_to(ROOT)), code)
+        for page in pages
+        for code in re.findall(r"^```(?:js|python|sh)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_every_snippet_that_signs_has_a_nonce() -> None:
+    """Two files of one second would otherwise share one signature, which works once."""
+    signing = [(page, code) for page, code in snippets() if "api_sign_request(" in code]
+
+    assert len(signing) >= 4
+    assert [page for page, code in signing if "nonce" not in code] == []
+
+
+def test_every_snippet_sends_the_fields_before_the_file() -> None:
+    """A bad or used signature is then refused before the file is read."""
+    sending = [(page, code) for page, code in snippets() if 'append("file"' in code]
+
+    assert len(sending) >= 4
+    assert [page for page, code in sending if code.index("append(name") > code.index('append("file"')] == []
+
+
+def test_no_snippet_names_an_upload_by_the_time() -> None:
+    assert [page for page, code in snippets() if re.search(r"\$\(date|Date\.now\(\)(?! / 1000)", code)] == []
+
+
 def test_files_stay_within_their_budget() -> None:
     """No source file is longer than 400 lines."""
     files = [
