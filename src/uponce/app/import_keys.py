@@ -36,8 +36,15 @@ async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[
         _check(key, known)
         known.append(key)
         added.append(replace(key, created_at=int(services.clock.now())))
-    for key in added:
-        await services.database.add_key(key)
+    for key in [*added]:
+        try:
+            await services.database.add_key(key)
+        except InvalidParameter:  # another server added it in this moment
+            existing = await services.database.find_key(key.api_key)
+            if existing is None:
+                raise
+            added.remove(key)
+            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
     return added, conflicts
 
 

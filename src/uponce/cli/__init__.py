@@ -277,7 +277,7 @@ def demo(keep: bool = typer.Option(False, help="Keep the server's folder afterwa
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 refused or failed, 2 usage."""
+    """Exit codes: 0 done, 1 refused or failed, 2 usage. A command that a signal interrupts has failed."""
     try:
         if {"-h", "--help"} & set(sys.argv):
             help_pages.load()
@@ -285,3 +285,5 @@ def main() -> None:
     except UponceError as error:
         typer.secho(f"uponce: {without_signature(error.message)}", fg="red", err=True)
         sys.exit(1)
+    except SystemExit as ended:
+        sys.exit(ended.code if ended.code in (None, 0, 2) else 1)

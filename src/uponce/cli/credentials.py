@@ -42,7 +42,10 @@ async def _keys(database: Database) -> tuple[ApiKey, ...]:
 
 def credentials_of(url: str) -> Credentials:
     """Return what a CLOUDINARY_URL says. SettingRefused if it lacks a part; the error shows no secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     prefix = parse_qs(parts.query).get("upload_prefix", [""])[0]
     if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname and prefix):
         raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")

@@ -216,7 +216,10 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
 
     `window` is the default. The query may also have `upload_prefix`, which SDKs read. SettingRefused names `source`.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
     if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud) or parts.path.strip("/"):
         raise SettingRefused(f"{source} must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload.")

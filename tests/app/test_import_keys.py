@@ -1,0 +1,111 @@
+"""Keys that come with their secrets: what is added, what is left as it is, and what could not be safe."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import World
+from uponce.app.import_keys import Conflict, import_keys
+from uponce.app.manage_keys import revoke_key, rotate_key
+from uponce.core.errors import InvalidParameter
+from uponce.core.values import ApiKey, KeyScope, KeyUses
+
+KEY = ApiKey("123456789012345", "demo", ("a-secret-of-some-backend",), KeyUses.ONCE, KeyScope.UPLOAD, 600)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def bring(world: World, *keys: ApiKey) -> tuple[list[str], list[Conflict]]:
+    added, conflicts = asyncio.run(import_keys(world.services, keys))
+    return [key.api_key for key in added], conflicts
+
+
+def known(world: World) -> ApiKey:
+    found = asyncio.run(world.database.find_key(KEY.api_key))
+    assert found is not None
+    return found
+
+
+def test_a_new_key_is_added_once_and_works(world: World) -> None:
+    assert bring(world, KEY) == ([KEY.api_key], [])
+    assert bring(world, KEY) == ([], [])
+    fields = world.sign(key=KEY)
+    assert [world.upload(fields).code for _ in range(2)] == ["ok", "signature_used"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"secrets": ("another-secret-of-the-backend",)}, "secret"),
+        ({"uses": KeyUses.UNLIMITED}, "policy (uses, scope or window)"),
+        ({"scope": KeyScope.ALL}, "policy (uses, scope or window)"),
+        ({"window": 601}, "policy (uses, scope or window)"),
+        ({"cloud": "elsewhere"}, "cloud"),
+    ],
+)
+def test_a_key_that_exists_is_not_changed(world: World, change: dict[str, Any], what: str) -> None:
+    bring(world, KEY)
+    before = known(world)
+    assert bring(world, replace(KEY, **change)) == ([], [Conflict(KEY.api_key, what)])
+    assert known(world) == before
+
+
+def test_a_revoked_key_stays_revoked(world: World) -> None:
+    bring(world, KEY)
+    asyncio.run(revoke_key(world.services, KEY.api_key))
+    assert bring(world, KEY) == ([], [Conflict(KEY.api_key, "state: it is revoked")])
+    assert known(world).revoked_at is not None
+
+
+def test_a_rotated_key_is_the_same_key_while_its_old_secret_works(world: World) -> None:
+    bring(world, KEY)
+    rotated = asyncio.run(rotate_key(world.services, KEY.api_key, 60))
+    assert bring(world, KEY) == ([], [])
+    world.clock.time += 61
+    assert bring(world, KEY) == ([], [Conflict(KEY.api_key, "secret")])
+    assert known(world).secrets == rotated.secrets[:1]
+
+
+@pytest.mark.parametrize("secret", ["{0}", "x{0}", "{0:.25}"])
+def test_no_secret_ends_like_that_of_another_key(world: World, secret: str) -> None:
+    """Nor among the keys that come together; none of them is added then."""
+    theirs = world.browser.secrets[0]
+    twin = replace(KEY, secrets=(secret.format(theirs[::-1])[::-1] if secret != "x{0}" else f"x{theirs}",))
+    other = replace(KEY, api_key="other", secrets=("some-other-secret-of-mine",))
+    with pytest.raises(InvalidParameter, match="have the same secret, or one secret ends with the other"):
+        bring(world, other, twin)
+    with pytest.raises(InvalidParameter, match="API keys 2 and other have the same secret"):
+        bring(world, other, replace(other, api_key="2"))
+    assert asyncio.run(world.database.find_key("other")) is None
+
+
+def test_two_servers_may_bring_the_same_key_at_once(world: World) -> None:
+    """Each has looked before the other one added it."""
+    blind = Blind(world.database)
+    bring(world, KEY)
+    services = replace(world.services, database=blind)
+    assert asyncio.run(import_keys(services, [KEY])) == ([], [])
+    changed = replace(KEY, secrets=("another-secret-of-the-backend",))
+    assert asyncio.run(import_keys(services, [changed])) == ([], [Conflict(KEY.api_key, "secret")])
+
+
+class Blind:
+    """A database that has not seen yet what others have just added."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
+        return ()

@@ -1,0 +1,144 @@
+"""`uponce keys` beside a running server: create, list, revoke, rotate, and import what a backend signs with."""
+
+import json
+import re
+
+import pytest
+
+from tests.e2e.commands import as_json, beside, code_of, printed
+from tests.server import Key, Server
+
+pytestmark = pytest.mark.xdist_group("command line")
+
+URL = re.compile(r"CLOUDINARY_URL=cloudinary://(\d{15}):([a-z0-9]{32})@([\w-]+)\?upload_prefix=(\S+)\n")
+
+
+def new_key(server: Server, *words: str) -> Key:
+    """`keys create`, read as a person would copy it."""
+    made = URL.fullmatch(printed(beside(server, "keys", "create", *words)))
+    assert made is not None
+    assert (made[3], made[4]) == (server.cloud, server.base)
+    return Key(made[1], made[2])
+
+
+def test_a_created_key_works_at_once_in_the_running_server(server: Server) -> None:
+    key = new_key(server, "--name", "newsletter")
+    fields = server.signed(key=key)
+    assert [code_of(server, fields) for _ in range(2)] == ["", "signature_used"]
+
+
+def test_a_key_with_another_policy(server: Server) -> None:
+    key = new_key(server, "--uses", "unlimited", "--window", "60", "--sha256-only")
+    listed = next(row for row in as_json(server, "keys", "list") if row["api_key"] == key.key)
+    assert (listed["uses"], listed["scope"], listed["window"], listed["algorithms"]) == (
+        "unlimited",
+        "upload",
+        60,
+        ["sha256"],
+    )
+    assert code_of(server, server.signed(key=key)) == "invalid_signature"
+
+
+def test_keys_are_listed_without_secrets(server: Server) -> None:
+    table = printed(beside(server, "keys", "list"))
+    rows = as_json(server, "keys", "list")
+    assert [row["name"] for row in rows[:2]] == ["browser", "server"]
+    for row in rows:
+        assert re.search(rf"^ *{row['api_key']} .*{row['uses']}.*{row['scope']}", table, re.MULTILINE)
+    for secret in (server.browser.secret, server.server.secret):
+        assert secret not in table + json.dumps(rows)
+
+
+def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
+    key = new_key(server)
+    assert printed(beside(server, "keys", "revoke", key.key)) == f"revoked {key.key}\n"
+    assert code_of(server, server.signed(key=key)) == "unknown_api_key"
+    assert re.search(rf"{key.key}.*revoked 20", printed(beside(server, "keys", "list")))
+
+
+def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
+    old = new_key(server)
+    made = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key)))
+    assert made is not None
+    new = Key(made[1], made[2])
+    assert (new.key, new.secret != old.secret) == (old.key, True)
+    assert [code_of(server, server.signed({"tags": key.secret[:3]}, key)) for key in (old, new)] == ["", ""]
+
+    at_once = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key, "--overlap", "0")))
+    assert at_once is not None
+    newest = Key(at_once[1], at_once[2])
+    assert code_of(server, server.signed({"tags": "late"}, new)) == "invalid_signature"
+    assert code_of(server, server.signed({"tags": "late"}, newest)) == ""
+
+
+@pytest.mark.parametrize("action", ["revoke", "rotate"])
+def test_a_key_that_does_not_exist(server: Server, action: str) -> None:
+    done = beside(server, "keys", action, "1")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == "uponce: API key 1 does not exist. `uponce keys list` shows all keys.\n"
+
+
+def test_a_revoked_key_is_not_rotated(server: Server) -> None:
+    """The new secret would work no better than the old one."""
+    url = URL.fullmatch(printed(beside(server, "keys", "create")))
+    assert url is not None
+    printed(beside(server, "keys", "revoke", url[1]))
+    done = beside(server, "keys", "rotate", url[1])
+    assert (done.code, done.stdout) == (1, "")
+    assert f"API key {url[1]} was revoked at " in done.stderr and "`uponce keys create`" in done.stderr
+
+
+# --- keys of a backend
+
+
+IMPORTED = "cloudinary://987654321098765:Zz-secret_of_a_backend-01@media?uses=unlimited&window=60&name=shop"
+
+
+def test_an_imported_key_keeps_its_secret_and_its_policy(server: Server) -> None:
+    key = Key("987654321098765", "Zz-secret_of_a_backend-01")
+    done = beside(server, "keys", "import", stdin=IMPORTED + "\n")
+    assert printed(done) == "imported 1 of 1 keys; the others exist already, with the same secret\n"
+    assert [code_of(server, server.signed(key=key)) for _ in range(2)] == ["", ""]
+    (row,) = [row for row in as_json(server, "keys", "list") if row["api_key"] == key.key]
+    assert (row["uses"], row["scope"], row["window"], row["name"]) == ("unlimited", "upload", 60, "shop")
+    again = beside(server, "keys", "import", stdin=IMPORTED)
+    assert printed(again).startswith("imported 0 of 1 keys")
+    other = beside(server, "keys", "import", key.key, "--uses", "unlimited", "--window", "60", stdin="y" * 30 + "\n")
+    assert (other.code, other.stdout) == (1, "")
+    assert other.stderr == f"uponce: API key {key.key} exists already and differs: secret. It was not changed.\n"
+    assert code_of(server, server.signed({"nonce": 1}, key)) == ""
+
+
+def test_the_secret_of_one_key_comes_by_the_standard_input(server: Server) -> None:
+    key = Key("shop-2", "another-secret-of-a-backend")
+    printed(beside(server, "keys", "import", key.key, "--scope", "all", stdin=key.secret + "\n"))
+    assert [code_of(server, server.signed(key=key)) for _ in range(2)] == ["", "signature_used"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "The standard input has no key."),
+        ("123", "this line must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload."),
+        ("cloudinary://1:hidden@media", "The secret of API key 1 has 6 characters. Use 20 to 128"),
+        ("cloudinary://1:hidden-hidden-hidden-hidden@me.dia", "Cloud name 'me.dia'"),
+        ("cloudinary://1:hidden-hidden-hidden-hidden@media?window=9999999", "A window of 9999999 seconds"),
+        ("cloudinary://1:hidden-hidden-hidden-hidden@media?uses=twice", "uses must be once or unlimited"),
+        ("cloudinary://1:hidden-hidden-hidden-hidden@media?user=once", "there is no option user."),
+        ("cloudinary://a b:hidden-hidden-hidden-hidden@media", "must have keys like"),
+        ("cloudinary://a%20b:hidden-hidden-hidden-hidden@media", "API key 'a b' is not valid."),
+    ],
+)
+def test_a_key_that_cannot_be_imported(server: Server, line: str, message: str) -> None:
+    done = beside(server, "keys", "import", stdin=line)
+    assert (done.code, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert "hidden" not in done.stderr
+
+
+def test_two_keys_never_share_the_end_of_a_secret(server: Server) -> None:
+    """A signature hashes the parameters and then the secret: one signature would be good for both keys."""
+    for secret in (server.browser.secret, "x" + server.browser.secret, server.browser.secret[3:]):
+        done = beside(server, "keys", "import", "twin", stdin=secret)
+        assert done.code == 1
+        assert f"API keys twin and {server.browser.key} have the same secret, or one secret ends with" in done.stderr
