@@ -4,15 +4,18 @@ import base64
 import json
 import tracemalloc
 from collections.abc import Callable, Mapping
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, quote_plus, unquote_to_bytes, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.asgi import END, FORM, Answer, part, parts_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
-from uponce.core.errors import UponceError
+from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey
+from uponce.web.forms import parse_query, percent_decoded
 from uponce.web.text_bodies import MAX_TEXT_BYTES, json_pairs
 
 URI = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
@@ -289,3 +292,17 @@ def test_a_plus_in_an_urlencoded_data_uri_is_a_digit(world: World) -> None:
         body = f"{urlencode(world.sign())}&file={text}".encode()
         answer = world.request("POST", world.route("raw"), headers=URLENCODED, chunks=[body])
         assert assert_accepted(answer).json["bytes"] == len(data)
+
+
+@given(st.binary(max_size=40) | st.text("%%%0aAfFxuN\\\n4{}", max_size=12).map(str.encode))
+def test_escapes_are_read_as_python_reads_them(text: bytes) -> None:
+    assert percent_decoded(text) == unquote_to_bytes(text)
+
+
+def test_a_text_of_percent_signs_is_refused() -> None:
+    """Each of them alone is taken as it is. Thousands would cost the event loop much time."""
+    assert percent_decoded(b"%" * 1000) == b"%" * 1000
+    with pytest.raises(UnicodeError):
+        percent_decoded(b"%" * 1001)
+    with pytest.raises(MalformedRequest):
+        parse_query(b"a=" + b"%" * 2000)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
@@ -29,18 +28,32 @@ FORM_LIMITS = FormLimits()
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 _BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MOST_LONE = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[str, str], ...]:
-    """The fields of a query string or of an urlencoded body, in order."""
+    """Return the fields of a query string or of an urlencoded body, in order."""
+    pairs = query.split(b"&", limits.max_fields)
+    if len(pairs) > limits.max_fields:
+        raise MalformedRequest(f"The query has more than {limits.max_fields} fields. Send fewer fields.")
     try:
-        text = query.decode("ascii")
-        return tuple(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limits.max_fields))
+        query.decode("ascii")
+        split = (pair.replace(b"+", b" ").partition(b"=") for pair in pairs if pair)
+        return tuple((percent_decoded(name).decode(), percent_decoded(value).decode()) for name, _, value in split)
     except UnicodeError:
         raise MalformedRequest("The query is not percent-encoded UTF-8. Encode it so.") from None
-    except ValueError:
-        raise MalformedRequest(f"The query has more than {limits.max_fields} fields. Send fewer fields.") from None
+
+
+def percent_decoded(text: bytes) -> bytes:
+    """Return the bytes behind the escapes. UnicodeError for more than 1,000 `%` that begin no escape.
+
+    Equal to `urllib.parse.unquote_to_bytes`, which takes ten times as long where a text consists of escapes: 256 KiB of
+    them would hold the event loop for 20 ms. The codec reads `\\x41`.
+    """
+    whole = _NO_ESCAPE.sub(b"%25", text, count=_MOST_LONE)
+    return whole.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
 
 
 async def raw_events(body: Body, filename: str | None) -> AsyncGenerator[Event, None]:

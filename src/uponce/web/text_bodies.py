@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes
 
 from uponce.app.intake import Event, Field, FileStart
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.web.body import Body
 from uponce.web.datauri import TextFile
+from uponce.web.forms import percent_decoded
 
 MAX_TEXT_BYTES = 256 * 1024  # of a body without the value of `file`
 _MAX_PAIRS = 128
@@ -96,13 +96,13 @@ class _Urlencoded:
         half = self._half_an_escape.search(self._rest)
         at = half.start() if half else len(self._rest)
         whole, self._rest = self._rest[:at], self._rest[at:]
-        yield from self._file.feed(unquote_to_bytes(whole))
+        yield from self._file.feed(_unquoted(whole))
 
     def _end(self, text: bytes) -> Iterator[Event]:
         """Take the rest of a pair."""
         file, self._file = self._file, None
         if file is not None:
-            yield from file.feed(unquote_to_bytes(text))
+            yield from file.feed(_unquoted(text))
             yield from file.finish()
             return
         self._count(text)
@@ -110,7 +110,7 @@ class _Urlencoded:
         if not equals and text:
             raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
         if equals and _decoded(name) == "file":
-            yield from _text_file(unquote_to_bytes(value))  # a `+` is a base64 digit here, and no space
+            yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, and no space
         elif equals:
             yield _field(_decoded(name), _decoded(value))
 
@@ -124,9 +124,20 @@ class _Urlencoded:
 
 def _decoded(text: bytes) -> str:
     try:
-        return unquote_to_bytes(text.replace(b"+", b" ")).decode()
+        return _unquoted(text.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
-        raise MalformedRequest("The body is not percent-encoded UTF-8.") from None
+        raise _not_percent_encoded() from None
+
+
+def _unquoted(text: bytes) -> bytes:
+    try:
+        return percent_decoded(text)
+    except UnicodeError:
+        raise _not_percent_encoded() from None
+
+
+def _not_percent_encoded() -> MalformedRequest:
+    return MalformedRequest("The body is not percent-encoded UTF-8. Encode it so.")
 
 
 class _Json:
