@@ -27,7 +27,7 @@ def test_it_serves_for_a_moment_and_is_not_ready(tmp_path: Path, workers: int) -
             "database": "ok",
             "storage": "ok",
             "decoders": "ok",
-            "server": "It was told to stop, and serves what still comes for a moment.",
+            "server": "Shutting down: this server accepts requests for a few more seconds.",
         }
         assert code_of(server, server.signed()) == ""
         assert server.get("/healthz").status == 200

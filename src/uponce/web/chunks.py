@@ -1,7 +1,7 @@
 """Cloudinary's chunked protocol: the two headers that make a request one chunk of an upload.
 
-`X-Unique-Upload-Id` is the client's name for the upload, equal on all chunks. `Content-Range: bytes a-b/total` says
-which bytes these are; the total is `-1` or `*`, or missing, while the client does not know it.
+`X-Unique-Upload-Id` is the client's name for the upload, equal on all chunks. `Content-Range: bytes a-b/total` names
+the bytes of this chunk. While the client does not know the total, the total is `-1`, `*` or missing.
 """
 
 import re
@@ -19,7 +19,7 @@ _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 def read_chunk(head: Head) -> NamedChunk | None:
-    """None when the request brings a whole file, also where it calls that a chunk."""
+    """Return the chunk, or None when the request brings a whole file, even if its headers call that a chunk."""
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
         return None
@@ -28,11 +28,14 @@ def read_chunk(head: Head) -> NamedChunk | None:
         return None
     if not upload_id:
         raise MalformedRequest(
-            "Header Content-Range makes this a part of a file, and X-Unique-Upload-Id, which says of which one, is "
-            "missing. Send both, or neither of them with a whole file."
+            "Header Content-Range makes this request a chunk of a file, but header X-Unique-Upload-Id, which names the "
+            "upload, is missing. Send both headers with each chunk, or none with a whole file."
         )
     if not _UPLOAD_ID.fullmatch(upload_id):
-        raise InvalidParameter("Header X-Unique-Upload-Id must be 1 to 255 printable ASCII characters, without spaces.")
+        raise InvalidParameter(
+            f"Header X-Unique-Upload-Id has {len(upload_id)} characters. Send 1 to 255 printable ASCII characters "
+            "without spaces."
+        )
     return NamedChunk(upload_id, chunk)
 
 
@@ -41,13 +44,13 @@ def _parse(content_range: str) -> Chunk:
         raise EmptyFile("Empty file. Send at least one byte.")
     match = _RANGE.fullmatch(content_range)
     if match is None:
-        raise _malformed(content_range, "it must read `bytes 0-19999999/50000000`, with `-1` for an unknown total")
+        raise _malformed(content_range, "write `bytes 0-19999999/50000000`, with `-1` for an unknown total")
     first, last = int(match[1]), int(match[2])
     total = None if match[3] in (None, "-1", "*") else int(match[3])
     if last < first:
         raise _malformed(content_range, "the last byte precedes the first one")
     if total is not None and last >= total:
-        raise _malformed(content_range, "it reaches beyond the total")
+        raise _malformed(content_range, "the last byte is beyond the total")
     return Chunk(Span(first, last + 1), total)
 
 

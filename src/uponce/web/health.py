@@ -7,15 +7,15 @@ from uponce.web.respond import send_json
 
 
 class HealthEndpoint:
-    """`/healthz`: the process answers."""
+    """`/healthz`: this process runs."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(scope, send, 200, {"status": "ok"})
 
 
 class ReadyEndpoint:
-    """`/readyz`: the database, the blob store and the decoders answer, and the server is to stay; 503 names what is not
-    so."""
+    """`/readyz`: the database, the blob store and the decoders work, and the server is not shutting down. 503 names the
+    part that fails."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -23,7 +23,7 @@ class ReadyEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         checks = await check_ready(self._services)
         if scope.get("state", {}).get("draining", _never)():
-            checks["server"] = "It was told to stop, and serves what still comes for a moment."
+            checks["server"] = "Shutting down: this server accepts requests for a few more seconds."
         ready = all(problem is None for problem in checks.values())
         body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
         await send_json(scope, send, 200 if ready else 503, body)

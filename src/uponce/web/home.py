@@ -72,17 +72,18 @@ expires after an hour, unless the settings of its API key say otherwise.</p>
 <h2>1. Sign on your back end</h2>
 <p>Use any Cloudinary SDK. Sign a different <code>nonce</code> for each file: equal parameters signed within one second
 give the same signature.</p>
-<pre><code>import time, uuid
+<pre tabindex="0"><code>import time, uuid
 from cloudinary.utils import api_sign_request
 
 fields = {"timestamp": int(time.time()), "nonce": uuid.uuid4().hex}
 fields["signature"] = api_sign_request(fields, API_SECRET)
 fields["api_key"] = API_KEY</code></pre>
 <h2>2. Send the fields, then the file</h2>
-<pre><code>const form = new FormData();
+<pre tabindex="0"><code>const url = "$upload_url";
+const form = new FormData();
 for (const [name, value] of Object.entries(fields)) form.append(name, value);
 form.append("file", input.files[0]);
-const response = await fetch("$upload_url", { method: "POST", body: form });
+const response = await fetch(url, { method: "POST", body: form });
 const answer = await response.json();</code></pre>
 <h2>3. Read the answer</h2>
 <p><code>answer.secure_url</code> is the address of the stored file. A refusal has <code>answer.error.code</code> and

@@ -239,9 +239,12 @@ def json_pairs(data: bytes) -> Pairs:
         raise _not_flat() from None
     if not isinstance(parsed, _Object):
         raise _not_flat()
-    if len(parsed) > _MAX_PAIRS:
-        raise MalformedRequest(f"The body has {len(parsed)} fields, the limit is {_MAX_PAIRS}. Send fewer fields.")
-    return tuple(pair for name, value in parsed for pair in _texts(name, value))
+    pairs = tuple(pair for name, value in parsed for pair in _texts(name, value))
+    if len(pairs) > _MAX_PAIRS:
+        raise MalformedRequest(
+            f"The body has {len(pairs)} fields and list items, the limit is {_MAX_PAIRS}. Send fewer of them."
+        )
+    return pairs
 
 
 def _texts(name: str, value: object) -> Iterable[tuple[str, str]]:

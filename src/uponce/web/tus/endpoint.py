@@ -1,4 +1,4 @@
-"""Requests of tus → one use case each → the answers that its clients expect."""
+"""Requests of tus: one use case each, and the answers that tus clients expect."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ _KEY_DIGITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, headers, and a JSON body or none at all."""
+    """Status, headers, and an optional JSON body."""
 
     status: int
     headers: tuple[Header, ...] = ()
@@ -38,7 +38,7 @@ class Reply:
 
 
 class TusEndpoint:
-    """`/tus/<cloud>` begins uploads; `/tus/<cloud>/<signature>/<upload>` is one of them."""
+    """`/tus/<cloud>` begins an upload, and `/tus/<cloud>/<signature>/<upload>` is that upload."""
 
     def __init__(self, services: Services, public_url: str | None) -> None:
         self._services = services
@@ -49,7 +49,7 @@ class TusEndpoint:
         method = scope["method"]
         try:
             head = read_head(scope)
-            if method == "POST":  # for clients whose network lets no PATCH pass
+            if method == "POST":  # for clients in a network that blocks PATCH
                 method = head.get("x-http-method-override") or method
             reply = await self._answer(method, scope, head, body)
         except UponceError as error:
@@ -60,7 +60,7 @@ class TusEndpoint:
     async def _answer(self, method: str, scope: Scope, head: Head, body: Body) -> Reply:
         if method == "OPTIONS":
             return Reply(204, headers.abilities(self._services.limits))
-        if method != "GET":  # of ours alone: browsers and curl may look
+        if method != "GET":  # GET is an addition to tus, for browsers and curl
             headers.check_version(head)
         bases = Bases.of(base_url(scope, head, self._public_url), scope["scheme"])
         path = scope["path_params"]
@@ -81,7 +81,7 @@ class TusEndpoint:
             case "DELETE":
                 await give_up(self._services, address)
                 return Reply(204)
-        raise MalformedRequest(f"Method {shown(method)} is not allowed here. Use {', '.join(UPLOAD_METHODS)}.")
+        raise MalformedRequest(f"Method {shown(method)} is not allowed for an upload. Use {', '.join(UPLOAD_METHODS)}.")
 
     async def _create(self, scope: Scope, head: Head, body: Body, bases: Bases) -> Reply:
         headers.check_concat(head)
@@ -114,12 +114,12 @@ class TusEndpoint:
     def _state(self, outcome: Uploaded | Series, bases: Bases) -> Reply:
         answer = chunk_answer(outcome, bases)
         if isinstance(outcome, Series):
-            told = (*headers.progress(outcome, self._services.limits), *headers.description(outcome))
-            return Reply(200, told, answer)
+            sent = (*headers.progress(outcome, self._services.limits), *headers.description(outcome))
+            return Reply(200, sent, answer)
         return Reply(200, headers.finished(answer["bytes"], answer["secure_url"]), answer)
 
     def _progress(self, outcome: Uploaded | Series, bases: Bases, head: Head) -> Reply:
-        """The protocol says 204; the asset comes as JSON to who prefers that (RFC 7240)."""
+        """The protocol says 204. A client that prefers the asset as JSON gets it (RFC 7240)."""
         state = self._state(outcome, bases)
         if isinstance(outcome, Uploaded) and "return=representation" in head.get("prefer").replace(" ", ""):
             return Reply(200, (*state.headers, (b"preference-applied", b"return=representation")), state.body)
@@ -130,20 +130,20 @@ class TusEndpoint:
     ) -> None:
         status = tus_status_of(error)
         if method == "HEAD" and isinstance(error, Unavailable):
-            # tus-js-client begins a new upload after any other failure of a HEAD, with a signature that this one has.
+            # After any other failure of a HEAD, tus-js-client begins a new upload with the signature of this one.
             status = 423
-        told = (headers.RESUMABLE, *((b"tus-version", headers.VERSION.encode()) for _ in range(status == 412)))
-        await send_error(scope, receive, send, error, body_complete=body.complete, status=status, headers=told)
+        sent = (headers.RESUMABLE, *((b"tus-version", headers.VERSION.encode()) for _ in range(status == 412)))
+        await send_error(scope, receive, send, error, body_complete=body.complete, status=status, headers=sent)
 
 
 async def _send(scope: Scope, send: Send, reply: Reply) -> None:
-    told = (headers.RESUMABLE, *reply.headers)
+    sent = (headers.RESUMABLE, *reply.headers)
     if reply.body is not None:
-        await send_json(scope, send, reply.status, reply.body, told)
+        await send_json(scope, send, reply.status, reply.body, sent)
         return
     if reply.status != 204:
-        told = (*told, (b"content-length", b"0"))
-    start = [*told, (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+        sent = (*sent, (b"content-length", b"0"))
+    start = [*sent, (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": reply.status, "headers": start})
     await send({"type": "http.response.body", "body": b""})
 
@@ -159,7 +159,7 @@ def _address(cloud: str, signature: str, upload: str) -> Address:
         key = b""
     address = Address(cloud, key, upload)
     if len(signature) != _KEY_DIGITS or _path(address) != f"{cloud}/{signature}/{upload}":
-        raise SeriesGone("There is no upload at this address. Begin a new one by POST to /tus/<cloud>/.")
+        raise SeriesGone("There is no upload at this address. POST to /tus/<cloud>/ to begin a new upload.")
     return address
 
 

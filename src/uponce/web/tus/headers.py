@@ -1,4 +1,4 @@
-"""The headers of tus: read into values, and written."""
+"""Read and write the headers of tus."""
 
 import base64
 import binascii
@@ -29,14 +29,15 @@ RESUMABLE: Header = (b"tus-resumable", VERSION.encode())
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]+", re.ASCII)
-# What tus clients say of the file, on top of what the parameters say; a `type` with a slash is a MIME type.
+# What tus clients say of the file, beside the parameters. A `type` with a slash is a MIME type.
 _FILE_FACTS = frozenset({"filename", "name", "filetype", "contentType", "relativePath"})
 
 
 def check_version(head: Head) -> None:
     if head.get("tus-resumable") != VERSION:
         raise UnsupportedVersion(
-            f"Header Tus-Resumable is '{shown(head.get('tus-resumable'))}', this server speaks {VERSION}. Send that."
+            f"Header Tus-Resumable is '{shown(head.get('tus-resumable'))}', but this server speaks {VERSION}. Send "
+            f"Tus-Resumable: {VERSION}."
         )
 
 
@@ -55,9 +56,9 @@ def check_content_type(head: Head) -> None:
 
 
 def check_concat(head: Head) -> None:
-    """A partial upload would be taken for a whole one."""
+    """UnsupportedParameter for a partial upload, which would otherwise count as a whole one."""
     if head.get("upload-concat"):
-        raise UnsupportedParameter("Header Upload-Concat is not supported. Send the file in one upload.")
+        raise UnsupportedParameter("Header Upload-Concat is not supported by uponce yet. Send the file in one upload.")
 
 
 def read_number(head: Head, name: str) -> int | None:
@@ -65,7 +66,7 @@ def read_number(head: Head, name: str) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise MalformedRequest(f"Header {name} must be a whole number of bytes, not '{shown(text)}'.")
+        raise MalformedRequest(f"Header {name} is '{shown(text)}'. Send a whole number of bytes.")
     return int(text)
 
 
@@ -77,7 +78,7 @@ def read_offset(head: Head) -> int:
 
 
 def read_total(head: Head) -> int | None:
-    """The file's size at its creation; None when it is to be told later."""
+    """Return the file's size, or None when the client will send the size later."""
     total, deferred = read_number(head, "Upload-Length"), head.headers.get("upload-defer-length")
     if deferred not in (None, "1") or (total is None) == (deferred is None):
         raise MalformedRequest("Send either Upload-Length with the file's size, or Upload-Defer-Length: 1.")
@@ -85,7 +86,7 @@ def read_total(head: Head) -> int | None:
 
 
 def read_part(head: Head, offset: int) -> Part:
-    """What a request says of the bytes in its body."""
+    """Return what a request says of the bytes in its body."""
     size, total = read_number(head, "Content-Length"), read_number(head, "Upload-Length")
     return Part(offset, size, total, read_checksum(head))
 
@@ -96,22 +97,22 @@ def read_checksum(head: Head) -> Checksum | None:
         return None
     algorithm, _, digest = header.partition(" ")
     if algorithm not in ALGORITHMS:
-        raise InvalidParameter(f"Checksum algorithm '{shown(algorithm)}' is not known. Use {', '.join(ALGORITHMS)}.")
+        raise InvalidParameter(f"Checksum algorithm '{shown(algorithm)}' is unknown. Use {', '.join(ALGORITHMS)}.")
     try:
         return Checksum(algorithm, base64.b64decode(digest.strip(), validate=True))
     except binascii.Error:
-        raise MalformedRequest("Header Upload-Checksum must read `sha1 <base64>`.") from None
+        raise MalformedRequest("Header Upload-Checksum is not valid. Write `sha1 <base64>`.") from None
 
 
 def read_metadata(head: Head) -> tuple[tuple[tuple[str, str], ...], str | None]:
-    """Upload-Metadata → the upload's parameters, in order, and the file's name."""
+    """Return the parameters of Upload-Metadata, in order, and the file's name."""
     header = head.get("upload-metadata")
     pairs = [_pair(item.strip()) for item in header.split(",")] if header.strip() else []
     facts = dict(pairs)
     if len(facts) != len(pairs):
         raise DuplicateParameter("Header Upload-Metadata has the same key twice. Send each key once.")
     if "file" in facts:
-        raise InvalidParameter("Parameter file must be in the body.")
+        raise InvalidParameter("Parameter file must be in the body, not in Upload-Metadata.")
     return tuple(pair for pair in pairs if not _is_file_fact(*pair)), facts.get("filename") or facts.get("name") or None
 
 
@@ -127,41 +128,41 @@ def _pair(item: str) -> tuple[str, str]:
     except (binascii.Error, UnicodeDecodeError):
         pass
     raise MalformedRequest(
-        f"Header Upload-Metadata must be a list of keys and base64 of UTF-8, and '{shown(item)}' is not."
+        f"'{shown(item)}' in header Upload-Metadata is not a key and base64 of UTF-8. Write `key base64,key base64`."
     )
 
 
 def metadata(series: Series) -> str:
-    """What the upload was begun with, but for its signature: that is kept nowhere."""
+    """Return the parameters of the upload without the signature, which uponce does not keep."""
     pairs = [*series.parameters, *([("filename", series.filename)] if series.filename else [])]
     return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs)
 
 
 def abilities(limits: Limits) -> tuple[Header, ...]:
-    """What OPTIONS tells."""
-    told = {
+    """Return the headers of OPTIONS."""
+    values = {
         "tus-version": VERSION,
         "tus-extension": ",".join(EXTENSIONS),
         "tus-max-size": str(limits.max_bytes(None, UploadSpec())),
         "tus-checksum-algorithm": ",".join(ALGORITHMS),
     }
-    return tuple((name.encode(), value.encode()) for name, value in told.items())
+    return tuple((name.encode(), value.encode()) for name, value in values.items())
 
 
 def progress(series: Series, limits: Limits) -> tuple[Header, ...]:
-    """How far it is, and until when it may go on."""
+    """Return how many bytes have arrived, and when the upload expires."""
     expires = formatdate(expires_at(series, limits), usegmt=True)
     return ((b"upload-offset", str(series.received).encode()), (b"upload-expires", expires.encode()))
 
 
 def description(series: Series) -> tuple[Header, ...]:
-    """What was said of the file."""
+    """Return the file's size and the parameters."""
     length = (b"upload-length", str(series.total).encode())
     size = (b"upload-defer-length", b"1") if series.total is None else length
     return (size, (b"upload-metadata", metadata(series).encode()))
 
 
 def finished(size: int, url: str) -> tuple[Header, ...]:
-    """The same of an upload that is complete, and where its asset is."""
+    """Return the headers of a complete upload, with the address of its asset."""
     number = str(size).encode()
     return ((b"upload-offset", number), (b"upload-length", number), (b"upload-asset", url.encode()))
