@@ -86,7 +86,7 @@ def test_the_route_may_be_said_again_in_the_parameters(world: World, requested: 
 def test_what_a_fence_or_a_purge_forgot_is_stale_before_the_file_is_read(world: World) -> None:
     fields = world.sign()
     asyncio.run(world.database.fence(0))
-    with pytest.raises(StaleRequest, match="used signatures have been purged"):
+    with pytest.raises(StaleRequest, match="refuses all signatures up to that time"):
         ask(world, fields)
 
 

@@ -263,7 +263,7 @@ def test_an_old_one_is_refused_and_swept_with_its_bytes(world: World, client: Cl
     world.clock.time += DAY + 1
     refused = last(client)
     assert_refused(refused, 410, "upload_expired")
-    assert refused.message.startswith("This upload had to be complete at 2026-01-02 00:00:00 +0000.")
+    assert refused.message.startswith("The time of this upload ended at 2026-01-02 00:00:00 +0000.")
     assert head(client).status == 410
     assert swept(world, grace=10**6).series == 1
     assert (rows(world), world.traces().staged) == (NO_ROWS, frozenset())

@@ -52,7 +52,7 @@ def test_an_upload_under_way_is_refused_at_its_commit(database: Database) -> Non
     """The fence is safe beside a server that runs already."""
     begun = grant("begun")
     run(database.fence(SKEW))
-    with pytest.raises(StaleRequest, match=r"used signatures have been purged\. Ask for a new one\."):
+    with pytest.raises(StaleRequest, match=r"refuses all signatures up to that time\. Ask for a new signature\."):
         run(database.commit(begun, draft(blob="b"), CALLER))
     assert run(database.find_grant(begun.key)) is None
 

@@ -118,7 +118,7 @@ def test_a_commit_at_or_before_the_watermark_is_stale(backend: Backend, database
     run(database.purge(audit_seconds=10**6))
     for at, told in ((START + 100, "stale_request"), (START + 101, "ok")):
         assert run(attempt(database, grant("slow", at=at), draft(blob=f"b{at}"))) == told
-    with pytest.raises(StaleRequest, match="used signatures have been purged"):
+    with pytest.raises(StaleRequest, match="refuses all signatures up to that time"):
         run(publish(database, "slow"))
 
 

@@ -32,6 +32,6 @@ def test_a_mismatch_names_both_and_the_cure() -> None:
     with pytest.raises(ChecksumMismatch) as caught:
         checksum.check(checksum.begin())
     assert str(caught.value) == (
-        "The bytes that arrived have md5 d41d8cd98f00b204e9800998ecf8427e, the header said "
-        f"{'00' * 16}. Nothing was taken; send them again."
+        "The bytes that arrived have md5 d41d8cd98f00b204e9800998ecf8427e, but Upload-Checksum is "
+        f"{'00' * 16}. None of them was stored; send them again."
     )

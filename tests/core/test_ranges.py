@@ -82,7 +82,7 @@ def test_a_header_to_be_ignored_gives_the_whole_file(header: str | None) -> None
 
 @pytest.mark.parametrize("header", ["bytes=10000-", "bytes=10000-10001", "bytes=-0", "bytes=10000-,20000-30000,-0"])
 def test_well_formed_and_outside_is_not_satisfiable(header: str) -> None:
-    with pytest.raises(RangeNotSatisfiable, match=f"No requested range lies inside the file of {SIZE} bytes"):
+    with pytest.raises(RangeNotSatisfiable, match=f"No requested range is inside the file of {SIZE} bytes"):
         parse_ranges(header, SIZE)
 
 

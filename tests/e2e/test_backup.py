@@ -146,7 +146,7 @@ def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     for name in ("uponce.db", "uponce.db-wal"):
         (data / name).write_bytes(b"something")
         done = restored(tmp_path / "backup", data)
-        assert (done.code, f"{data / name} exists, and nothing is overwritten" in done.stderr) == (1, True)
+        assert (done.code, f"{data / name} exists, and uponce overwrites nothing" in done.stderr) == (1, True)
         assert (data / name).read_bytes() == b"something"
         (data / name).unlink()
     (data / "secret.key").write_bytes(bytes(32))

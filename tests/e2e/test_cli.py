@@ -164,7 +164,7 @@ def test_signing_with_another_key(server: Server) -> None:
     [
         (["colour=red"], "Unknown parameter colour."),
         (["eager=w_100"], "Parameter eager is not supported by this server yet."),
-        (["signature=abc"], "Parameter signature is not part of what is signed."),
+        (["signature=abc"], "Parameter signature is never signed."),
         (["max_bytes=many"], "Parameter max_bytes must be a whole number"),
         (["--key", "1"], "There is no API key 1 in "),
     ],

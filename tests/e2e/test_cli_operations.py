@@ -87,7 +87,7 @@ def test_list_is_newest_first_and_can_be_narrowed(server: Server) -> None:
 def test_a_signature_that_nobody_knows(server: Server, action: str) -> None:
     done = beside(server, "signatures", action, "0" * 64)
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith("uponce: The ledger knows no signature 0000")
+    assert done.stderr.startswith("uponce: The ledger has no signature 0000")
 
 
 @pytest.mark.parametrize("action", ["show", "revoke"])

@@ -204,7 +204,7 @@ def test_the_wrong_offset(client: Client) -> None:
     )
     for answer in refused:
         assert_refused(answer, 409, "offset_conflict")
-    assert refused[0].message.startswith("100 bytes have arrived of this upload, the request begins at byte 0.")
+    assert refused[0].message.startswith("100 bytes of this upload have arrived, but the request begins at byte 0.")
     assert_state(state, 200, 100)
 
 

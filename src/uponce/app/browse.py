@@ -45,7 +45,7 @@ async def find_known(services: Services, caller: ApiKey, grant_id: str) -> Grant
     record = await services.database.find_grant(_parse_id(grant_id))
     if record is None or not in_reach(caller, record.grant):
         raise NotFound(
-            f"The ledger knows no signature {grant_id[:64]}. One that was never used is found by its signed fields."
+            f"The ledger has no signature {grant_id[:64]}. To look up an unused signature, send its signed fields."
         )
     return record
 

@@ -21,8 +21,8 @@ async def check_frozen(services: Services) -> None:
     """SettingRefused when the database takes no writes for good."""
     if await services.database.frozen():
         raise SettingRefused(
-            "The database is frozen: it is a backup (`uponce restore` makes a server of it), or `uponce migrate-store` "
-            "has moved it away. Point UPONCE_DATABASE to where it lives now."
+            "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
+            "`uponce restore`. After a move, point UPONCE_DATABASE to the new database."
         )
 
 
@@ -56,7 +56,7 @@ async def check_storage(services: Services) -> None:
     finally:
         await stage.discard()
     if found != bytes_:
-        raise SettingRefused("UPONCE_STORAGE cannot be used: it does not give back what was written to it.")
+        raise SettingRefused("UPONCE_STORAGE cannot be used: it returns other bytes than were written to it.")
 
 
 async def _read(services: Services, key: str) -> bytes:

@@ -67,7 +67,7 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
     if not there:
         return False
     if not await source.frozen() or not there >= {key.api_key for key in await source.list_keys()}:
-        raise SettingRefused("The target has API keys of its own. Name a database where no server was set up.")
+        raise SettingRefused("The target has other API keys already. Name a database that no server has used.")
     return True
 
 
@@ -98,8 +98,8 @@ async def _compare(source: MovableDatabase, target: MovableDatabase, table: Tabl
         theirs = await target.rows(table, after, _BATCH)
         if list(ours) != list(theirs):
             raise SettingRefused(
-                f"The target's {table} are not those of the source, within {_BATCH} rows after the first {count}. Name "
-                "an empty database."
+                f"The target's {table} differ from those of the source, within {_BATCH} rows after the first {count}. "
+                "Name an empty database."
             )
         if not ours:
             return count

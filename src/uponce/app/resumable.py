@@ -166,7 +166,7 @@ async def _fate(services: Services, address: Address) -> Uploaded:
     reply = await services.database.find_reply(address.grant_key, address.series_id)
     record = await services.database.find_grant(address.grant_key)
     if reply is None or record is None or record.grant.cloud != address.cloud:
-        raise SeriesGone("There is no upload at this address: it was given up, or never existed. Begin a new one.")
+        raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
     return Uploaded(reply.committed, await _signer(services, record.grant.api_key, None))
 
 
@@ -260,14 +260,14 @@ async def _in_time(services: Services, series: Series) -> AsyncIterator[None]:
 
 def _expired(series: Series, limits: Limits) -> SeriesExpired:
     return SeriesExpired(
-        f"This upload had to be complete at {utc(expires_at(series, limits))}. Ask for a new signature and begin again."
+        f"The time of this upload ended at {utc(expires_at(series, limits))}. Ask for a new signature and begin again."
     )
 
 
 def _conflict(series: Series, part: Part) -> OffsetConflict:
     return OffsetConflict(
-        f"{series.end} bytes have arrived of this upload, the request begins at byte {part.offset}. Ask by HEAD for "
-        "Upload-Offset and go on from there."
+        f"{series.end} bytes of this upload have arrived, but the request begins at byte {part.offset}. Send HEAD, and "
+        "continue at its Upload-Offset."
     )
 
 
@@ -282,6 +282,6 @@ def _check_end(position: int, chunk: Chunk) -> None:
         refuse_size(position, chunk.span.end)
     if position > chunk.span.end:
         raise FileTooLarge(
-            f"The file has {chunk.total} bytes, the request brings it to {position} or more. Send what Upload-Length "
-            "has promised, or begin a new upload."
+            f"The file has {chunk.total} bytes by its Upload-Length, but the request brings it to {position} or more. "
+            "Send no more than Upload-Length, or begin a new upload."
         )

@@ -33,7 +33,7 @@ def mint(
     """
     for name in params:
         if name in UNSIGNED:
-            raise InvalidParameter(f"Parameter {name} is not part of what is signed. Leave it out.")
+            raise InvalidParameter(f"Parameter {name} is never signed. Omit it.")
     fields = collect(params.items())
     fields.setdefault("timestamp", str(int(clock.now())))
     if key.uses is KeyUses.ONCE:

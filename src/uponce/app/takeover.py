@@ -56,7 +56,8 @@ async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[
         if not scope.expired():
             raise
         raise ChunkSuperseded(
-            "A newer request for the same part of this upload has taken over. Only that one goes on."
+            "A newer request for the same part of this upload replaced this request. "
+            "Wait for the answer to the newer request."
         ) from None
 
 

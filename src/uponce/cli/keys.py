@@ -16,10 +16,10 @@ def create(
     name: str = typer.Option("", help="What the key is for, in your words."),
     uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
     scope: Literal["upload", "all"] = typer.Option(
-        "upload", help="What its signatures are good for: uploads, or all, deletions too."
+        "upload", help="What its signatures allow: uploads only, or everything the API offers."
     ),
     window: int | None = typer.Option(
-        None, help="Seconds a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
+        None, help="Seconds that a signature lives. [UPONCE_WINDOW, 3600]", show_default=False
     ),
     allow_v1: bool = typer.Option(False, help="Accept signatures of old SDKs whose values contain '&' (unsafe)."),
     sha256_only: bool = typer.Option(False, help="Refuse SHA-1 signatures."),
@@ -91,7 +91,9 @@ def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
 def rotate(
     api_key: str,
     data: Data = None,
-    overlap: int | None = typer.Option(None, help="Seconds the old secret still counts; the key's window otherwise."),
+    overlap: int | None = typer.Option(
+        None, help="Seconds that the old secret stays valid. By default the key's window."
+    ),
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret and print its CLOUDINARY_URL."""

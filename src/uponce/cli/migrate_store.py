@@ -18,7 +18,7 @@ from uponce.wiring import opened, opened_target
 def run(to_database: str, to_storage: str | None, *, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     if to_database == settings.database_url:
-        raise SettingRefused("The store lies in that database already. Name another one.")
+        raise SettingRefused("The store is in that database already. Name another database.")
     moves = to_storage is not None and to_storage != settings.storage_url
     with opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
         moved = asyncio.run(
@@ -44,7 +44,7 @@ def run_undo(*, data: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"watermark": watermark})
         return
-    typer.echo(f"this store takes uploads again; stop every server of the other one. {told(watermark)}")
+    typer.echo(f"this store takes uploads again; stop every server of the other store. {told(watermark)}")
 
 
 def _print(moved: Moved) -> None:
@@ -52,13 +52,13 @@ def _print(moved: Moved) -> None:
     if media is not None and media.lost:
         tell_lost(media)
         typer.echo(
-            "only media have moved. Restore what is lost from a backup and run this again, or give it up with --undo",
+            "only media have moved. Restore the lost files from a backup and run this again, or cancel it with --undo",
             err=True,
         )
         return
     if not moved.rows:
-        typer.echo("the store has moved there before; nothing was left to do")
+        typer.echo("an earlier run has moved the store there; nothing was left to do")
         return
     rows = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in moved.rows.items())
     files = "" if media is None else f"; {media.present + media.copied:,} files"
-    typer.echo(f"moved and compared: {rows}{files}. Start servers on the new store; this one takes no upload any more")
+    typer.echo(f"moved and compared: {rows}{files}. Start servers on the new store; this store takes no more uploads")

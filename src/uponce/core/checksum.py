@@ -30,6 +30,6 @@ class Checksum:
     def check(self, found: Hash) -> None:
         if not hmac.compare_digest(found.digest(), self.digest):
             raise ChecksumMismatch(
-                f"The bytes that arrived have {self.algorithm} {found.digest().hex()}, the header said "
-                f"{self.digest.hex()}. Nothing was taken; send them again."
+                f"The bytes that arrived have {self.algorithm} {found.digest().hex()}, but Upload-Checksum is "
+                f"{self.digest.hex()}. None of them was stored; send them again."
             )

@@ -29,8 +29,8 @@ def check_fresh(
     """
     if timestamp > now + skew:
         raise FutureTimestamp(
-            f"Timestamp is in the future - reported time is {utc(timestamp)}, the server's is {utc(now)} and "
-            f"{skew} seconds of skew are allowed. Correct the signer's clock."
+            f"Timestamp is in the future - reported time is {utc(timestamp)}, but the server's time is {utc(now)}. The "
+            f"limit is {skew} seconds. Correct the clock of the machine that signs."
         )
     lifetime = window if valid_for is None else min(window, valid_for)
     if now > timestamp + lifetime:
@@ -42,8 +42,8 @@ def check_watermark(timestamp: int, watermark: int | None) -> None:
     """StaleRequest when nobody can know any more whether the signature was spent."""
     if watermark is not None and timestamp <= watermark:
         raise StaleRequest(
-            f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}, "
-            "the time up to which used signatures have been purged. Ask for a new one."
+            f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}. "
+            "The server refuses all signatures up to that time. Ask for a new signature."
         )
 
 

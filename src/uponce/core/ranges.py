@@ -43,7 +43,7 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
         return ()
     ranges = tuple(found for found in resolved if found is not None)
     if not ranges:
-        raise RangeNotSatisfiable(f"No requested range lies inside the file of {size} bytes.")
+        raise RangeNotSatisfiable(f"No requested range is inside the file of {size} bytes.")
     return () if _overlap(ranges) else ranges
 
 

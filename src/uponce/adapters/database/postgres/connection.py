@@ -127,11 +127,11 @@ def _check_durable(rows: list[tuple[Any, ...]]) -> None:
             )
     if facts["server_encoding"] != "UTF8":
         raise SettingRefused(
-            f"The database has the encoding {facts['server_encoding']} and cannot hold every name. Make one with "
-            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+            f"The database has the encoding {facts['server_encoding']} and cannot hold every name. Create another "
+            "one: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
         )
     if int(facts["server_version_num"]) < _OLDEST:
-        raise SettingRefused(f"PostgreSQL {facts['server_version_num']} is too old, 14 or newer is needed.")
+        raise SettingRefused(f"PostgreSQL {facts['server_version_num']} is too old. Use PostgreSQL 14 or newer.")
 
 
 class _TextDumper(Dumper):

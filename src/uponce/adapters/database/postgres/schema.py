@@ -61,6 +61,6 @@ def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
 def _refuse_newer(present: int, newest: int) -> None:
     if present > newest + 1:
         raise SettingRefused(
-            f"The database has schema version {present}, this release knows {newest} and runs on {newest + 1} at most. "
-            "Start a newer release; going back needs a backup from before the upgrade."
+            f"The database has schema version {present}, but this release supports at most {newest + 1}. Start a newer "
+            "release, or restore a backup from before the upgrade."
         )

@@ -47,7 +47,8 @@ def check_durable(connection: sqlite3.Connection) -> None:
     """SettingRefused unless a commit on this connection survives a power cut."""
     if sqlite3.sqlite_version_info < _OLDEST:
         raise SettingRefused(
-            f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed. Use a newer Python."
+            f"SQLite {sqlite3.sqlite_version} is too old; uponce needs {'.'.join(map(str, _OLDEST))}. "
+            "Use a newer Python."
         )
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":

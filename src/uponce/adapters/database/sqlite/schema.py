@@ -46,8 +46,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 def _refuse_newer(present: int, newest: int) -> None:
     if present > newest:
         raise SettingRefused(
-            f"The database has schema version {present}, this release knows {newest} at most. Start a newer release; "
-            "going back needs a backup from before the upgrade."
+            f"The database has schema version {present}, but this release supports at most {newest}. Start a newer "
+            "release, or restore a backup from before the upgrade."
         )
 
 

@@ -38,7 +38,7 @@ class Snapshot:
             raise SettingRefused(f"{path} cannot be read as a copy of a database: {error}.") from None
         if not is_copy:
             self.close()
-            raise SettingRefused(f"{path} is no copy that `uponce backup` has made: it takes writes.")
+            raise SettingRefused(f"{path} is not a copy of `uponce backup`: it takes writes.")
 
     def close(self) -> None:
         self._connection.close()
@@ -127,7 +127,7 @@ def refuse_present(target: Path) -> None:
     """SettingRefused when a database lies there, or its log, which SQLite would take for that of the restored one."""
     for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
         if path.exists():
-            raise SettingRefused(f"{path} exists, and nothing is overwritten. Move it away, or restore elsewhere.")
+            raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
