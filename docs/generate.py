@@ -15,13 +15,14 @@ from bench import page as benchmarks
 from bench.picture import picture
 from bench.scale.__main__ import RECORDS as SCALE
 from tests.mutation import page as mutation
-from uponce.adapters.media.formats import FORMATS
+from uponce.adapters.media.formats import FORMATS, Format
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
 from uponce.core.canonical import SDK_OPTIONS
-from uponce.core.media_types import MEDIA_TYPES
+from uponce.core.media_types import MEDIA_TYPES, is_download
 from uponce.core.parameters import HARMLESS, OF_DESTROY, SUPPORTED, SWITCHES, UNSUPPORTED
 from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts
 from uponce.web.errors import STATUS
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +109,7 @@ def parameters_page() -> str:
 
 
 def formats_page() -> str:
-    rows = ((f"`{name}`", f"`{form.kind}`", f"`{MEDIA_TYPES[name]}`") for name, form in FORMATS.items())
+    rows = ((f"`{name}`", f"`{form.kind}`", _delivered(form)) for name, form in FORMATS.items())
     return (
         "# Accepted formats\n\n"
         + NOTICE
@@ -128,6 +129,11 @@ def formats_page() -> str:
         )
         + _table(("format", "resource type", "delivered as"), rows)
     )
+
+
+def _delivered(form: Format) -> str:
+    download = is_download(MediaFacts(form.kind, form.name))
+    return f"`{MEDIA_TYPES[form.name]}`{', as a download' if download else ''}"
 
 
 def _prose(text: str) -> str:

@@ -62,12 +62,15 @@ def test_the_first_upload_guide_shows_what_a_first_start_prints(server: Server) 
 
 
 def test_the_commands_of_the_curl_guide(server: Server, media: Path, tmp_path: Path) -> None:
-    url, sign, look = commands("guide/curl.md")
+    url, sign, basic, look = commands("guide/curl.md")
     (tmp_path / "cat.gif").write_bytes((media / "dance.gif").read_bytes())
-    sign = sign.replace("KEY:SECRET", ":".join(server.browser)).replace("http://127.0.0.1:8000", server.base)
-    stored, signed, shown = shell(server, tmp_path, url, sign, look)
+    sign, basic = (
+        command.replace("KEY:SECRET", ":".join(server.browser)).replace("http://127.0.0.1:8000", server.base)
+        for command in (sign, basic)
+    )
+    stored, signed, uploaded, shown = shell(server, tmp_path, url, sign, basic, look)
 
-    assert json.loads(stored)["folder"] == "cats"
+    assert json.loads(stored)["folder"] == json.loads(uploaded)["folder"] == "cats"
     assert "nonce" in json.loads(signed)["fields"]
     assert "revoked" in shown
 
