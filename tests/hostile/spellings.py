@@ -91,6 +91,7 @@ def _form(
     *,
     query: str = "",
     kind: str = "auto",
+    action: str = "upload",
     file_first: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
@@ -98,11 +99,11 @@ def _form(
     parts.insert(0 if file_first else len(parts), file)
     body = b"".join(parts) + f"--{_BOUNDARY}--\r\n".encode()
     type_ = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-    return ask(server, "POST", _target(server, kind, query), {**type_, **(headers or {})}, body)[0]
+    return ask(server, "POST", _target(server, kind, query, action), {**type_, **(headers or {})}, body)[0]
 
 
-def _target(server: Server, kind: str, query: str) -> str:
-    return f"/v1_1/{server.cloud}/{kind}/upload" + (f"?{query}" if query else "")
+def _target(server: Server, kind: str, query: str, action: str = "upload") -> str:
+    return "/".join(filter(None, ("/v1_1", server.cloud, kind, action))) + (f"?{query}" if query else "")
 
 
 def _file(data: bytes) -> bytes:
@@ -138,9 +139,49 @@ def query_and_form(server: Server, pairs: Pairs, data: bytes) -> Reply:
     return _form(server, pairs[1::2], _file(data), query=_query(pairs[0::2]))
 
 
+def _uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
 def data_uri(server: Server, pairs: Pairs, data: bytes) -> Reply:
-    text = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return _form(server, pairs, _part("file", text.encode()))
+    return _form(server, pairs, _part("file", _uri(data).encode()))
+
+
+def filepond(server: Server, pairs: Pairs, data: bytes) -> Reply:
+    return _form(server, pairs, _part("file", b"{}") + _file(data))
+
+
+def with_credentials(server: Server, pairs: Pairs, data: bytes) -> Reply:
+    """Also HTTP Basic, which must not make a second grant of the signature."""
+    text = base64.b64encode(f"{server.browser.key}:{server.browser.secret}".encode()).decode()
+    return _form(server, pairs, _file(data), headers={"Authorization": f"Basic {text}"})
+
+
+def urlencoded(encode: Callable[[str], str], *, file_first: bool = False) -> Way:
+    def send(server: Server, pairs: Pairs, data: bytes) -> Reply:
+        file = ("file", _uri(data))
+        body = _query([file, *pairs] if file_first else [*pairs, file], encode).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return ask(server, "POST", _target(server, "auto", ""), headers, body)[0]
+
+    return send
+
+
+def _escaped(text: str) -> str:
+    return '"' + "".join(f"\\u{ord(char):04x}" for char in text) + '"'
+
+
+def as_json(write: Callable[[str], str] = json.dumps, *, file_first: bool = False) -> Way:
+    """Repeated fields as repeated names, which a JSON object may have."""
+
+    def send(server: Server, pairs: Pairs, data: bytes) -> Reply:
+        fields = [f"{write(name)}:{write(value)}" for name, value in pairs]
+        fields.insert(0 if file_first else len(fields), f'"file":{json.dumps(_uri(data))}')
+        body = "{" + ",".join(fields) + "}"
+        headers = {"Content-Type": "application/json"}
+        return ask(server, "POST", _target(server, "auto", ""), headers, body.encode())[0]
+
+    return send
 
 
 def one_chunk(server: Server, pairs: Pairs, data: bytes) -> Reply:
@@ -149,8 +190,8 @@ def one_chunk(server: Server, pairs: Pairs, data: bytes) -> Reply:
     return _form(server, pairs, _file(data), headers=headers)
 
 
-def of_kind(kind: str) -> Way:
-    return lambda server, pairs, data: _form(server, pairs, _file(data), kind=kind)
+def of_kind(kind: str, action: str = "upload") -> Way:
+    return lambda server, pairs, data: _form(server, pairs, _file(data), kind=kind, action=action)
 
 
 def put(encode: Callable[[str], str] = quote) -> Way:
@@ -186,6 +227,15 @@ WAYS: dict[str, Way] = {
     "query, file in a form": query_and_file,
     "half query, half form": query_and_form,
     "data URI": data_uri,
+    "urlencoded": urlencoded(quote_plus),
+    "urlencoded, every byte escaped, file first": urlencoded(_every_byte, file_first=True),
+    "JSON": as_json(),
+    "JSON, every character escaped": as_json(_escaped),
+    "JSON, file first": as_json(file_first=True),
+    "FilePond": filepond,
+    "with HTTP Basic": with_credentials,
+    "no resource type": of_kind(""),
+    "as a chunked upload": of_kind("auto", "upload_chunked"),
     "one chunk": one_chunk,
     "as image": of_kind("image"),
     "as raw": of_kind("raw"),

@@ -86,6 +86,12 @@ def asks(cloud: str, key: str, sign: Signer, stored: str) -> Iterator[tuple[str,
     yield "urlencoded, escapes and letters", typed(urlencoded, b"tags=" + b"%41a" * 65_000)
     yield "JSON, an upload", typed(as_json, json.dumps({"tags": "é" * 60_000, "x": "\u4e00" * 30_000}).encode())
     yield "JSON, an upload of depth", typed(as_json, b'{"a":' * 40_000)
+    yield "JSON, an upload with a list", typed(as_json, b'{"tags":[' + b"1," * 125_000 + b"1]}")
+    yield "JSON, an upload of many fields", typed(as_json, b"{" + b'"a":1,' * 43_000 + b'"a":1}')
+    yield "JSON, a file of escapes", typed(as_json, b'{"file":"data:;base64,' + b"\\u0041" * 40_000 + b'"}')
+    yield "a transformation in the path", get(f"/{cloud}/image/upload/" + "w_1,h_1/" * 7000 + "a")
+    yield "a variable in the path", get(f"/{cloud}/image/upload/$" + "a_" * 30_000 + ",/a")
+    yield "a call of many segments", get(f"/v1_1/{cloud}/resources/image/upload/" + "a/" * 30_000)
     yield "a password", get(f"/v1_1/{cloud}/signatures", authorization="Basic " + "QUFB" * (HEAD // 4))
     tus = {"tus-resumable": "1.0.0", "upload-length": "5"}
     listed = ",".join(f"k{number} YQ==" for number in range(HEAD // 12))

@@ -108,6 +108,7 @@ TEXT_BODIES = {
     "unknown and empty": (JSON, b'{"no_such":"","file":"data:;base64,aGk="}', "unknown_parameter"),
     "too many fields": (JSON, as_json({f"n{i}": 1 for i in range(200)}), "malformed_request"),
     "too long a list": (JSON, as_json({"tags": ["a"] * 200}), "malformed_request"),
+    "a very long list": (JSON, b'{"tags":[' + b"1," * 100_000 + b"1]}", "malformed_request"),
     "too large fields": (JSON, as_json({"context": "x" * MAX_TEXT_BYTES}), "malformed_request"),
     "too large behind": (
         JSON,

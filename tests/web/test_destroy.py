@@ -218,3 +218,12 @@ def test_status_and_revocation_of_a_deletion_that_was_not_asked_for_yet(world: W
         assert assert_accepted(answer).json["status"] == told
     assert_refused(ask(world, fields), 400, "signature_revoked")
     assert world.traces().assets == 1
+
+
+def test_credentials_of_a_web_page_delete_nothing(world: World) -> None:
+    """A form on any site can post here, with the credentials that the browser remembers."""
+    world.upload(world.sign({"public_id": "cat"}))
+    body, credentials = b"public_id=cat", as_key(world.server)
+    page = {**URLENCODED, **credentials, "origin": "https://evil.example"}
+    assert_refused(destroy(world, body, page), 400, "missing_parameter")
+    assert assert_accepted(destroy(world, body, {**URLENCODED, **credentials})).json == OK

@@ -41,7 +41,8 @@ class DestroyEndpoint:
             fields=fields,
             caller=head.caller,
         )
-        if "signature" in fields or not head.get("authorization"):
+        # A browser adds credentials that it remembers to the forms of any site, so they do not count from a page.
+        if "signature" in fields or not head.get("authorization") or head.origin is not None:
             return await destroy(self._services, request)
         return await self._destroy_as(head, request)
 

@@ -16,6 +16,8 @@ from uponce.web.forms import percent_decoded
 
 MAX_TEXT_BYTES = 256 * 1024  # of a body without the value of `file`
 _MAX_PAIRS = 128
+# Bounds the time of the parser, which counts the pairs only afterwards: 256 KiB of pairs took 40 ms, with this limit 5.
+_MAX_COMMAS = 4096
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -231,6 +233,9 @@ def json_pairs(data: bytes) -> Pairs:
 
     A null counts as not sent. An array becomes repeated fields `name[]`. MalformedRequest for anything else.
     """
+    commas = data.count(b",")
+    if commas > _MAX_COMMAS:
+        raise MalformedRequest(f"The body has {commas} commas, the limit is {_MAX_COMMAS}. Send fewer fields.")
     try:
         parsed = json.loads(
             data.decode(), object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=_refuse
