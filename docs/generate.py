@@ -61,7 +61,10 @@ def _limit_rows() -> Iterator[tuple[str, str, str]]:
 
 
 def errors_page() -> str:
-    rows = [(f"`{error.code}`", str(status), inspect.getdoc(error) or "") for error, status in STATUS.items()]
+    rows = [
+        (f"`{error.code}`", str(status), str(error.retry_seconds or ""), inspect.getdoc(error) or "")
+        for error, status in STATUS.items()
+    ]
     return (
         "# Errors\n\n"
         + NOTICE
@@ -71,10 +74,10 @@ def errors_page() -> str:
             repeats the message, and `X-Request-Id` names the request in the server's log. Programs compare the code,
             which does not change. The message is for people. Messages for people come with status 400, 401 or 404,
             because SDKs hide the bodies of other statuses. A 503 or 507 never spends a signature. Its `Retry-After`
-            says when to try again.
+            says after how many seconds to try again. The table has the usual number.
             """
         )
-        + _table(("code", "status", "meaning"), rows)
+        + _table(("code", "status", "`Retry-After`", "meaning"), rows)
     )
 
 

@@ -103,9 +103,7 @@ def test_all_signatures_are_spent_or_none(world: World) -> None:
     world.clock.time += 1
     refused = send(client, LAST, fields=world.sign())
     assert_refused(refused, 400, "signature_used")
-    assert refused.message.endswith(
-        "It is that of 2026-01-01 00:00:02 +0000, one of 4 which this upload was sent with."
-    )
+    assert refused.message.endswith("It is the signature of 2026-01-01 00:00:02 +0000, one of 4 of this upload.")
     assert rows(world) == NO_ROWS
     assert world.traces().staged == frozenset()
     for unspent in (signed[0], signed[2]):

@@ -134,7 +134,7 @@ def test_a_refused_commit_leaves_no_trace(database: Database) -> None:
 def test_the_key_is_asked_again_at_the_commit(database: Database) -> None:
     """A key that is revoked while an upload runs stops it."""
     run(database.revoke_key(KEY.api_key))
-    with pytest.raises(UnknownApiKey, match=r"^Unknown API key 111\. It was revoked while the request ran\.$"):
+    with pytest.raises(UnknownApiKey, match=r"^Unknown API key 111\. It was revoked during the request\.$"):
         run(publish(database, "a"))
     assert run(database.find_grant(grant("a").key)) is None
 

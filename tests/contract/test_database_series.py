@@ -123,7 +123,7 @@ async def check_all_are_spent(database: Database) -> None:
         assert await attempt(database, used, draft(blob=f"again-{used.timestamp}")) == "signature_used"
     assert await database.find_series(done.id) is None
     assert await database.series_blobs() == frozenset()
-    with pytest.raises(SeriesGone, match=r"complete, or was given up.*begin with a new signature"):
+    with pytest.raises(SeriesGone, match=r"complete or was ended.*begin with a new signature"):
         await database.commit_series(done.id, draft(blob="blob-two"), CALLER)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from uponce.core import errors
-from uponce.core.errors import UponceError
+from uponce.core.errors import Unavailable, UponceError
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, UponceError)]
 LEAVES = [error for error in CLASSES if not error.__subclasses__()]
@@ -55,4 +55,14 @@ def test_an_error_carries_a_public_sentence_and_a_private_detail(error: type[Upo
     assert (str(raised), raised.message, raised.detail, raised.retry_after) == ("Say it.", "Say it.", "private", 3)
     assert "private" not in str(raised)
     plain = error("Say it.")
-    assert (plain.detail, plain.retry_after) == ("", None)
+    assert (plain.detail, plain.retry_after, plain.for_operator) == ("", error.retry_seconds, "Say it.")
+    assert raised.for_operator == "private"
+
+
+def test_no_error_of_the_server_can_be_raised_without_a_time_to_try_again() -> None:
+    """Clients stop at a 503 without Retry-After. So the class has the time, not each place that raises."""
+    unavailable = [error for error in LEAVES if issubclass(error, Unavailable)]
+    assert len(unavailable) >= 6
+    for error in unavailable:
+        assert "retry_seconds" in vars(error), error
+        assert error("Say it.").retry_after

@@ -1,15 +1,20 @@
 """The one table from errors to HTTP statuses."""
 
+from base64 import b64encode
+from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
+from tests.app.failing import Failing
+from tests.world import PNG, World
 from uponce.core import errors
-from uponce.core.errors import Refused, Unavailable, UponceError
-from uponce.web.errors import STATUS, TUS_ONLY, status_of
+from uponce.core.errors import Refused, SettingRefused, Unavailable, UponceError
+from uponce.web.errors import STATUS, TUS_ONLY, TUS_STATUS, status_of
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, UponceError)]
-LEAVES = {error for error in CLASSES if not error.__subclasses__()}
+LEAVES: set[type[UponceError]] = {error for error in CLASSES if not error.__subclasses__()}
 
 # The uploader of the npm package shows the bodies of these only.
 READABLE = {200, 400, 401, 404, 420, 500}
@@ -34,6 +39,55 @@ def test_the_clients_fault_is_4xx_and_the_servers_is_5xx() -> None:
     assert {status // 100 for error, status in STATUS.items() if issubclass(error, Refused)} == {4}
     assert {status // 100 for error, status in STATUS.items() if not issubclass(error, Refused)} == {5}
     assert {status for error, status in STATUS.items() if issubclass(error, Unavailable)} == {503, 507}
+
+
+# Clients and servers in front wait for as long as Retry-After says, and give up without it.
+WAITING = {429, 503, 507}
+
+
+def test_every_error_that_asks_to_wait_says_how_long() -> None:
+    for table in (STATUS, TUS_STATUS):
+        for error, status in table.items():
+            assert status not in WAITING or error.retry_seconds, error
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("error", STATUS, ids=lambda error: error.__name__)
+def test_every_answer_that_asks_to_wait_says_how_long(world: World, error: type[UponceError]) -> None:
+    """Whichever error, wherever it is raised, on every kind of route."""
+    failing = error("Say it.", detail="private")
+    calls = ("find_key", "find_asset", "find_series", "list_grants", "ping")
+    world.swap(database=Failing(world.database, before=dict.fromkeys(calls, failing)))
+    credentials = b64encode(f"{world.server.api_key}:{world.server.secrets[0]}".encode()).decode()
+    answers = [
+        world.upload(world.sign()),
+        world.put(PNG, world.sign()),
+        world.get("/demo/image/upload/v1/cat.png"),
+        world.get("/v1_1/demo/signatures", authorization=f"Basic {credentials}"),
+        world.request("HEAD", f"/tus/demo/{'0' * 32}", headers={"tus-resumable": "1.0.0"}),
+        world.get("/readyz"),
+    ]
+    for answer in answers:
+        assert answer.status >= 400, answer
+        assert answer.status not in WAITING or int(answer.headers["retry-after"]) > 0, answer
+        assert b"private" not in answer.body
+    assert answers[-1].status == 503
+
+
+def test_a_client_does_not_get_the_words_for_the_operator(world: World) -> None:
+    """A secret that cannot be read is found by a request, when another server with another key made it."""
+    refused = SettingRefused("Copy secret.key from a backup.")
+    world.swap(database=Failing(world.database, before={"find_key": refused}))
+    answer = world.upload(world.sign())
+    assert (answer.status, answer.code) == (503, "database_unavailable")
+    assert b"secret.key" not in answer.body
+    assert "operator" in answer.headers["x-cld-error"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Every error uponce raises on purpose, as one tree.
 
 UponceError
-├── Refused                     the request's doing: nothing stored, nothing spent
-│   ├── GrantRefused            the signature is genuine, and still not good (any more)
+├── Refused                     the request is wrong: uponce stores nothing and spends nothing
+│   ├── GrantRefused            the signature is genuine, but cannot be used now
 │   │   ├── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp
 │   │   └── IdempotencyKeyReused
-│   ├── AuthRefused             who or what was asked for does not check out
+│   ├── AuthRefused             identity or permission is wrong
 │   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · BadToken · ScopeDenied
 │   │   └── OriginMismatch · DeliveryDenied · TooManyFailures
 │   ├── ParameterRefused        a parameter is wrong
@@ -13,54 +13,65 @@ UponceError
 │   │   └── UnknownParameter · UnsupportedParameter
 │   ├── FileRefused             the file is wrong
 │   │   ├── FileTooLarge · EmptyFile · InvalidMedia · MediaTooLarge · FormatNotAllowed · ContentMismatch
-│   ├── SeriesRefused           a part does not fit the series that it belongs to, which stays as it was
+│   ├── SeriesRefused           a part does not fit its series, which stays as it was
 │   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries
 │   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
-│   └── RequestRefused          the request as such is wrong
+│   └── RequestRefused          the request itself is wrong
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
 │       └── UnsupportedVersion · UnsupportedContentType
-├── Unavailable                 the server's doing: nothing is spent, the same request may be sent again
+├── Unavailable                 the server cannot do it now: nothing is spent, clients may repeat the request
 │   ├── DatabaseUnavailable · OutcomeUnknown
 │   └── StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
 └── SettingRefused              a setting would break a guarantee; the server does not start
 
-An error carries a stable `code` (for programs), a public sentence (for people, it says what to do next) and
-a private `detail` (for the log only). HTTP statuses are not known here: web/errors.py has the one table.
+An error has a stable `code` for programs, a public `message` that says what a client should do next, and a private
+`detail` for the log and for the operator. Its class says after how many seconds a client may try again. HTTP statuses
+are in web/errors.py, the one table of them.
 """
 
 from typing import ClassVar
 
 
 class UponceError(Exception):
-    """Base of the tree; never raised itself."""
+    """Base of the tree; never raised itself.
+
+    `retry_after` is in seconds; without one, the class's `retry_seconds` counts. Every leaf of Unavailable has them.
+    """
 
     code: ClassVar[str]
+    retry_seconds: ClassVar[int | None] = None
 
     def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
-        self.retry_after = retry_after
+        self.retry_after = self.retry_seconds if retry_after is None else retry_after
+
+    @property
+    def for_operator(self) -> str:
+        """Say what is wrong to the person who runs the server: the detail, where there is one."""
+        return self.detail or self.message
 
 
 class Refused(UponceError):
-    """The request was refused; nothing is stored, nothing is spent."""
+    """The request is refused. Nothing is stored, nothing is spent."""
 
 
 class GrantRefused(Refused):
-    """A genuine signature that is not good now."""
+    """A genuine signature that cannot be used now."""
 
 
 class SignatureUsed(GrantRefused):
-    """The signature was already used by an upload, or a deletion, that completed."""
+    """An upload or a deletion with this signature was completed before."""
 
     code = "signature_used"
 
 
 class SignatureInUse(GrantRefused):
-    """Too many attempts with this signature are running at this moment."""
+    """Too many attempts with this signature are running now."""
 
     code = "signature_in_use"
+    retry_seconds = 5
 
 
 class SignatureRevoked(GrantRefused):
@@ -70,41 +81,41 @@ class SignatureRevoked(GrantRefused):
 
 
 class StaleRequest(GrantRefused):
-    """The signature's time is over."""
+    """The signature has expired."""
 
     code = "stale_request"
 
 
 class FutureTimestamp(GrantRefused):
-    """The timestamp lies further in the future than the clock skew allows."""
+    """The timestamp is further in the future than the clock skew allows."""
 
     code = "future_timestamp"
 
 
 class IdempotencyKeyReused(GrantRefused):
-    """The Idempotency-Key was already sent with this signature, for a file with other bytes."""
+    """The Idempotency-Key was sent with this signature before, for a file with other bytes."""
 
     code = "idempotency_key_reused"
 
 
 class AuthRefused(Refused):
-    """Identity or permission does not check out."""
+    """Identity or permission is wrong."""
 
 
 class UnknownCloud(AuthRefused):
-    """No such cloud."""
+    """The cloud does not exist."""
 
     code = "invalid_cloud_name"
 
 
 class UnknownApiKey(AuthRefused):
-    """No such API key in this cloud, or it was revoked."""
+    """The API key does not exist in this cloud, or it was revoked."""
 
     code = "unknown_api_key"
 
 
 class InvalidSignature(AuthRefused):
-    """The signature does not fit the parameters that arrived."""
+    """The signature does not match the parameters that arrived."""
 
     code = "invalid_signature"
 
@@ -116,19 +127,19 @@ class BadCredentials(AuthRefused):
 
 
 class BadToken(AuthRefused):
-    """The token that opens the metrics is missing or wrong."""
+    """The token for the metrics is missing or wrong."""
 
     code = "bad_token"
 
 
 class ScopeDenied(AuthRefused):
-    """The API key's scope does not cover this."""
+    """The API key's scope does not allow this call."""
 
     code = "scope_denied"
 
 
 class OriginMismatch(AuthRefused):
-    """The request does not come from the web origin that was signed."""
+    """The request does not come from the signed web origin."""
 
     code = "origin_mismatch"
 
@@ -143,6 +154,7 @@ class TooManyFailures(AuthRefused):
     """Too many requests with wrong credentials came from one address. Correct ones from there still pass."""
 
     code = "too_many_failures"
+    retry_seconds = 60
 
 
 class ParameterRefused(Refused):
@@ -162,25 +174,25 @@ class InvalidParameter(ParameterRefused):
 
 
 class DuplicateParameter(ParameterRefused):
-    """A parameter that may stand once was sent more than once."""
+    """A parameter that is allowed once was sent more than once."""
 
     code = "duplicate_parameter"
 
 
 class LateParameter(ParameterRefused):
-    """A parameter arrived after the file, when the signature had been verified without it."""
+    """A parameter arrived after the file. The signature was verified without it."""
 
     code = "late_parameter"
 
 
 class UnknownParameter(ParameterRefused):
-    """A parameter that does not exist; nothing is ignored silently."""
+    """The parameter does not exist. uponce ignores no parameter silently."""
 
     code = "unknown_parameter"
 
 
 class UnsupportedParameter(ParameterRefused):
-    """A parameter of Cloudinary's API that uponce does not support yet."""
+    """Cloudinary's API has this parameter, but uponce does not support it."""
 
     code = "unsupported_parameter"
 
@@ -202,19 +214,19 @@ class EmptyFile(FileRefused):
 
 
 class InvalidMedia(FileRefused):
-    """The file is not what it was uploaded as, or cannot be read."""
+    """The file is not of the type that it was uploaded as, or it cannot be read."""
 
     code = "invalid_media"
 
 
 class MediaTooLarge(FileRefused):
-    """The picture or film is larger (pixels, frames, seconds) than a limit allows."""
+    """The image or video is larger (pixels, frames, seconds) than a limit allows."""
 
     code = "media_too_large"
 
 
 class FormatNotAllowed(FileRefused):
-    """The format is not among the signed allowed_formats."""
+    """The signed allowed_formats do not include the file's format."""
 
     code = "format_not_allowed"
 
@@ -226,75 +238,77 @@ class ContentMismatch(FileRefused):
 
 
 class SeriesRefused(Refused):
-    """A part of an upload in several requests is refused; what arrived before stays."""
+    """A part of an upload in several requests is refused. The parts before it stay."""
 
 
 class ChunkConflict(SeriesRefused):
-    """A chunk contradicts what has arrived of its series: other bytes, another total, other parameters."""
+    """A chunk contradicts the chunks before it: other bytes, another total size, or other parameters."""
 
     code = "chunk_conflict"
 
 
 class ChunkTooSmall(SeriesRefused):
-    """A chunk that is not the last one is smaller than chunks have to be."""
+    """A chunk before the last one is smaller than the limit."""
 
     code = "chunk_too_small"
 
 
 class ChunkInProgress(SeriesRefused):
-    """Another request is sending the same bytes, or completing the series, at this moment."""
+    """Another request is sending the same bytes or completing the upload now."""
 
     code = "chunk_in_progress"
+    retry_seconds = 1
 
 
 class ChunkSuperseded(SeriesRefused):
-    """A newer request for the same bytes took over from this one."""
+    """A newer request for the same bytes replaced this one."""
 
     code = "chunk_superseded"
 
 
 class TooManySeries(SeriesRefused):
-    """As many series are unfinished as a limit allows."""
+    """The limit of unfinished uploads in several requests is reached."""
 
     code = "too_many_series"
+    retry_seconds = 60
 
 
 class OffsetConflict(SeriesRefused):
-    """The bytes do not begin where those that have arrived end."""
+    """The bytes do not begin at the offset where the received bytes end."""
 
     code = "offset_conflict"
 
 
 class ChecksumMismatch(SeriesRefused):
-    """The bytes of a request do not have the checksum that it was sent with; none of them was taken."""
+    """The bytes of a request do not have the checksum of its header. None of the bytes was stored."""
 
     code = "checksum_mismatch"
 
 
 class SeriesComplete(SeriesRefused):
-    """The series is complete: it has become an asset, and nothing can be added or given up any more."""
+    """The upload is complete and stored as an asset. It takes no more bytes and cannot be ended."""
 
     code = "upload_complete"
 
 
 class SeriesExpired(SeriesRefused):
-    """The time in which the series had to be complete is over."""
+    """The upload was not complete in time."""
 
     code = "upload_expired"
 
 
 class SeriesGone(SeriesRefused):
-    """The series is complete, was given up, or never existed."""
+    """The upload is complete, was ended, or never existed."""
 
     code = "series_gone"
 
 
 class RequestRefused(Refused):
-    """The request as such is wrong."""
+    """The request itself is wrong."""
 
 
 class MalformedRequest(RequestRefused):
-    """The request breaks its own format: torn, oversized or contradictory."""
+    """The request breaks its own format: it is cut off, too large or contradictory."""
 
     code = "malformed_request"
 
@@ -306,7 +320,7 @@ class RequestTooSlow(RequestRefused):
 
 
 class NotFound(RequestRefused):
-    """No such thing."""
+    """The address, asset or signature does not exist."""
 
     code = "not_found"
 
@@ -318,64 +332,70 @@ class UnsupportedCall(RequestRefused):
 
 
 class RangeNotSatisfiable(RequestRefused):
-    """No requested byte range lies inside the file."""
+    """The file has no bytes in the requested range."""
 
     code = "range_not_satisfiable"
 
 
 class UnsupportedVersion(RequestRefused):
-    """The request speaks another version of the protocol."""
+    """The request uses another version of the protocol."""
 
     code = "unsupported_version"
 
 
 class UnsupportedContentType(RequestRefused):
-    """The body is not of the type that is taken here."""
+    """The body's content type is not accepted here."""
 
     code = "unsupported_content_type"
 
 
 class Unavailable(UponceError):
-    """The server cannot do it now; nothing is spent."""
+    """The server cannot do this now. Nothing is spent."""
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot be reached or written."""
+    """The server cannot reach or write its database."""
 
     code = "database_unavailable"
+    retry_seconds = 2
 
 
 class OutcomeUnknown(Unavailable):
-    """The reply to COMMIT was lost: it may have happened. Whoever sees this deletes nothing."""
+    """The reply to a commit was lost, so the upload may be stored or not. Ask for the signature's status."""
 
     code = "outcome_unknown"
+    retry_seconds = 2
 
 
 class StorageUnavailable(Unavailable):
-    """The blob store cannot be reached or written."""
+    """The server cannot reach or write its file storage."""
 
     code = "storage_unavailable"
+    retry_seconds = 5
 
 
 class StorageFull(Unavailable):
-    """The blob store or the database has no space left."""
+    """The file storage or the database has no space left."""
 
     code = "storage_full"
+    retry_seconds = 5
 
 
 class BlobCondemned(Unavailable):
-    """The sweeper took the staged bytes for an orphan before this attempt committed."""
+    """The upload took too long: the sweeper removed its bytes before they were stored."""
 
     code = "attempt_expired"
+    retry_seconds = 1
 
 
 class ServerBusy(Unavailable):
-    """A limit on work at one time is reached."""
+    """The server is at a limit of simultaneous work."""
 
     code = "server_busy"
+    retry_seconds = 5
 
 
 class SettingRefused(UponceError):
-    """A setting is wrong or would break a guarantee."""
+    """A setting is wrong or would break a guarantee. The operator must change it."""
 
     code = "setting_refused"

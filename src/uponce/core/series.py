@@ -16,7 +16,6 @@ from uponce.core.signature import Algorithm
 from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Grant, ResourceType
 
-_RETRY_SECONDS = 1
 # SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
 _VARYING = frozenset({"timestamp", "nonce", "public_id"})
 
@@ -119,10 +118,7 @@ def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None
     """ChunkInProgress unless the parts are just those bytes of the span that are not recorded yet."""
     missing = [gap for gap, present in split(span, series.spans) if not present]
     if [part.span for part in parts] != (missing if series.shared else []):
-        raise ChunkInProgress(
-            "Another server has taken bytes of this part of the file meanwhile. Send it again.",
-            retry_after=_RETRY_SECONDS,
-        )
+        raise ChunkInProgress("Another server has received bytes of this part of the file. Send the part again.")
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:

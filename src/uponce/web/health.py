@@ -2,8 +2,11 @@
 
 from uponce.app.check import check_ready
 from uponce.app.services import Services
+from uponce.core.errors import DatabaseUnavailable
 from uponce.web.body import Receive, Scope, Send
-from uponce.web.respond import send_json
+from uponce.web.respond import Header, send_json
+
+_RETRY: Header = (b"retry-after", str(DatabaseUnavailable.retry_seconds).encode())
 
 
 class HealthEndpoint:
@@ -26,7 +29,8 @@ class ReadyEndpoint:
             checks["server"] = "Shutting down: this server accepts requests for a few more seconds."
         ready = all(problem is None for problem in checks.values())
         body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
-        await send_json(scope, send, 200 if ready else 503, body)
+        status, headers = (200, ()) if ready else (503, (_RETRY,))
+        await send_json(scope, send, status, body, headers)
 
 
 def _never() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from uponce.core.errors import BadCredentials, UponceError
+from uponce.core.errors import BadCredentials, DatabaseUnavailable, SettingRefused, UponceError
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.discarding import DISCARD
 from uponce.web.errors import status_of
@@ -20,6 +20,7 @@ Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json; charset=utf-8")
 _PRIVATE: tuple[Header, ...] = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _MAX_ERROR_HEADER = 500
+_SET_UP_SECONDS = 60
 REFUSED = "refused"  # in the request's state: the code that it was refused with
 
 LINGER_SECONDS = 30.0
@@ -70,7 +71,7 @@ async def send_error(
     rest of the body is read and dropped for a while: a client that is still writing would otherwise meet a reset
     connection and never see why (nginx's lingering close).
     """
-    judged = limited(scope, error)
+    judged = limited(scope, _public(error))
     if judged is not error:
         error, status = judged, None
     note_error(scope, error)
@@ -92,6 +93,17 @@ async def send_error(
     await send({"type": "http.response.body", "body": shown, "more_body": True})
     await _linger(scope, receive)
     await send({"type": "http.response.body", "body": b""})
+
+
+def _public(error: UponceError) -> UponceError:
+    """Keep the operator's words from clients: a wrong setting that only a request reveals."""
+    if not isinstance(error, SettingRefused):
+        return error
+    return DatabaseUnavailable(
+        "The server is not set up correctly. Nothing was stored. Report this to its operator.",
+        detail=error.message,
+        retry_after=_SET_UP_SECONDS,
+    )
 
 
 async def _start(send: Send, status: int, data: bytes, headers: Iterable[Header]) -> None:

@@ -33,7 +33,6 @@ _PARTS_AT_ONCE = 2  # with the one that fills, and what malloc keeps: 16 to 26 M
 _READ_BYTES = 4 * 1024 * 1024
 _CONNECT_SECONDS = 5
 _RETRIES = 3
-_RETRY_SECONDS = 5
 _LIST_BATCH = 1000
 _DETAIL = 400
 
@@ -212,9 +211,8 @@ def _translated() -> Iterator[None]:
 
 def _unavailable(detail: str) -> StorageUnavailable:
     return StorageUnavailable(
-        "The storage cannot be used right now. Nothing was stored; send the request again.",
+        "The server's storage cannot be used now. Nothing was stored. Send the request again.",
         detail=detail,
-        retry_after=_RETRY_SECONDS,
     )
 
 

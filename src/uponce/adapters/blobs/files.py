@@ -22,7 +22,6 @@ BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
-_RETRY_SECONDS = 5
 
 
 class Threads(Protocol):
@@ -75,7 +74,7 @@ def _read_cached(descriptor: int, offset: int, length: int) -> bytes:
 def checked(key: str) -> str:
     """The key, which is good as a part of a path; StorageUnavailable when it is none."""
     if not KEY.fullmatch(key):
-        raise StorageUnavailable("The stored bytes cannot be addressed.", detail=f"bad blob key {key!r}")
+        raise StorageUnavailable("The stored file cannot be read.", detail=f"{key!r} is not a blob key")
     return key
 
 
@@ -86,23 +85,20 @@ def guarded(work: Callable[[], T]) -> T:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
-                "The storage has no space left. Nothing was stored; send the request again later.",
+                "The server's storage has no space left. Nothing was stored. Send the request again later.",
                 detail=str(error),
-                retry_after=_RETRY_SECONDS,
             ) from error
         raise StorageUnavailable(
-            "The storage cannot be used right now. Nothing was stored; send the request again.",
+            "The server's storage cannot be used now. Nothing was stored. Send the request again.",
             detail=str(error),
-            retry_after=_RETRY_SECONDS,
         ) from error
 
 
 def swept(error: FileNotFoundError) -> StorageUnavailable:
     """What it means when a staged file is gone."""
     return StorageUnavailable(
-        "The upload paused for so long that its bytes were swept away. Nothing was spent; send it again.",
+        "The upload paused so long that its bytes were removed. Nothing was spent. Send the file again.",
         detail=str(error),
-        retry_after=1,
     )
 
 

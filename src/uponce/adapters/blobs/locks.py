@@ -14,7 +14,6 @@ from uponce.core.spans import Span
 
 _WANTED = 2**62  # where the locks of waiting requests begin
 WHOLE = Span(0, _WANTED - 1)
-_RETRY_SECONDS = 2
 
 
 class Hold:
@@ -53,9 +52,8 @@ def hold(store: Yard, key: str, span: Span) -> Hold:
 
 def in_progress() -> ChunkInProgress:
     return ChunkInProgress(
-        "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this one "
-        "again a little later.",
-        retry_after=_RETRY_SECONDS,
+        "Another request is sending these bytes of the file, or completing it. Wait for its answer, or send this "
+        "request again later.",
     )
 
 
@@ -70,9 +68,9 @@ def _open(store: Yard, key: str) -> Hold:
     descriptor = store.open_unfinished(key)
     if descriptor is None:
         raise StorageUnavailable(
-            "The bytes that arrived of this upload cannot be found. Nothing was spent; send this again, or begin anew.",
+            "The bytes of this upload that arrived before are missing. Nothing was spent. Send this request again, or "
+            "begin the upload again.",
             detail=f"no blob {key}",
-            retry_after=1,
         )
     return Hold(descriptor)
 

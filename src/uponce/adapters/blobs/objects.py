@@ -33,7 +33,6 @@ _FOLDER = "blobs"
 _MOVERS = 16
 _ASKERS = 32
 _BLOCK_BYTES = 2 * 1024 * 1024  # a request each: large enough to be cheap
-_RETRY_SECONDS = 5
 
 
 class ObjectBlobStore(StagingStore):
@@ -115,9 +114,8 @@ class ObjectBlobStore(StagingStore):
         def run() -> T:
             if time.monotonic() > until:
                 raise StorageUnavailable(
-                    "The storage does not keep up. Nothing was stored; send the request again later.",
+                    "The server's storage is too slow now. Nothing was stored. Send the request again later.",
                     detail=f"no thread became free within {self._seconds} seconds",
-                    retry_after=_RETRY_SECONDS,
                 )
             return guarded(work)
 

@@ -36,7 +36,6 @@ _FOLDER = "parts"
 _NAME = re.compile(r"parts/([0-9a-f]{32})/[0-9a-f]{32}")
 _READ_BYTES = 2 * 1024 * 1024
 _READS_AHEAD = 2
-_RETRY_SECONDS = 1
 
 
 class ObjectParts:
@@ -242,10 +241,9 @@ class ObjectAssembly:
 
     def _unreadable(self, detail: str) -> StorageUnavailable:
         return StorageUnavailable(
-            "The bytes that arrived of this upload cannot be read back. Nothing was spent; send this again, or begin "
-            "anew.",
+            "The bytes of this upload that arrived before cannot be read. Nothing was spent. Send this request again, "
+            "or begin the upload again.",
             detail=f"blob {self._blob}: {detail}",
-            retry_after=_RETRY_SECONDS,
         )
 
     async def publish(self, media_type: str = BINARY) -> None:

@@ -9,7 +9,7 @@ from uponce.core.refusals import refusal_of
 from uponce.core.series import Series
 from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
 
-_RETRY_SECONDS = 60
+_IN_SERIES_SECONDS = 60
 _TOLD_SECONDS = 3600
 
 
@@ -19,14 +19,13 @@ def check_key(grant: Grant, *, known: bool, watermark: int | None) -> None:
     The latter is a belt: rows are kept for longer than an upload may last, unless the clock was stepped.
     """
     if not known:
-        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked while the request ran.")
+        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked during the request.")
     check_watermark(grant.timestamp, watermark)
 
 
 def refuse_condemned() -> BlobCondemned:
     return BlobCondemned(
-        "This upload took so long to complete that its bytes were swept away as abandoned. The signature is not "
-        "spent: upload again."
+        "This upload took so long that the server removed its bytes. The signature is not spent. Upload the file again."
     )
 
 
@@ -86,9 +85,8 @@ def check_room(count: int, limit: int, where: str) -> None:
     """TooManySeries when so many are unfinished already."""
     if count >= limit:
         raise TooManySeries(
-            f"{limit} uploads {where} are unfinished, no more are allowed. Finish one, send the file in one request, "
-            "or try again later.",
-            retry_after=_RETRY_SECONDS,
+            f"{limit} uploads {where} are unfinished, and {limit} are allowed. Finish one, send the file in one "
+            "request, or try again later."
         )
 
 
@@ -100,9 +98,9 @@ def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
         raise refusal
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
-            "This signature belongs to another upload, which is not complete yet. Resume that one, or ask for a new "
-            "signature.",
-            retry_after=_RETRY_SECONDS,
+            "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "
+            "new signature.",
+            retry_after=_IN_SERIES_SECONDS,
         )
 
 
@@ -117,12 +115,12 @@ def refuse_one_of(series: Series, grant: Grant, refusal: GrantRefused) -> GrantR
     if count == 1:
         return refusal
     return type(refusal)(
-        f"{refusal.message} It is that of {utc(grant.timestamp)}, one of {count} which this upload was sent with."
+        f"{refusal.message} It is the signature of {utc(grant.timestamp)}, one of {count} of this upload."
     )
 
 
 def series_gone() -> SeriesGone:
     return SeriesGone(
-        "This upload is complete, or was given up: nothing more is taken for it. To send another file, begin with a "
-        "new signature."
+        "This upload is complete or was ended, so it takes no more bytes. To send another file, begin with a new "
+        "signature."
     )

@@ -250,7 +250,7 @@ def test_a_killed_database_is_used_again_once_it_is_back(own: Postgres, mortal: 
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
     own.kill()
     assert run(attempt(mortal, grant("b"), draft("b", blob="b"))) == "database_unavailable"
-    with pytest.raises(UponceError, match="cannot be read or written"):
+    with pytest.raises(UponceError, match="database does not answer now"):
         run(mortal.find_asset(draft(blob="x").name))
     own.start()
     assert run(mortal.find_commit("a")) is not None
@@ -375,3 +375,21 @@ def test_without_its_standby_a_commit_is_unknown_in_time(own: Postgres, mortal: 
     assert told == "outcome_unknown"
     assert took < 10 * SECONDS
     assert read_back(mortal, blob)
+
+
+def test_a_failure_in_the_committers_own_code_answers_its_batch(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would: the uploads of that batch would wait for ever."""
+
+    async def broken(*_: Any) -> None:
+        raise AssertionError
+
+    async def live() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(commits.Committer, "_transact", broken)
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(database.commit(grant(), draft(blob="a" * 32), CALLER), 10)
+        await asyncio.wait_for(database.commit(grant(), draft(blob="b" * 32), CALLER), 10)
+
+    run(live())

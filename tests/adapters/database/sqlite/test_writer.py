@@ -14,7 +14,7 @@ from tests.contract.guarantees import answers_of, check_answers_are_true
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.failures import unavailable
-from uponce.adapters.database.sqlite.writer import MAX_BATCH
+from uponce.adapters.database.sqlite.writer import MAX_BATCH, Writer
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, UponceError
 from uponce.core.values import GrantStatus
 
@@ -369,3 +369,21 @@ def test_racers_around_a_failing_commit_never_hear_an_untruth(database: SqliteDa
         assert len(made) == 1
 
     run(story())
+
+
+def test_a_writer_that_fails_in_its_own_code_answers_its_batch_and_goes_on(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that ended would leave every later upload without an answer, and say nothing."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    async def live() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Writer, "_transact", broken)
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(database.ping(), 10)
+        await asyncio.wait_for(database.ping(), 10)
+
+    run(live())

@@ -5,6 +5,7 @@ should a statement fail after all, the batch is rolled back and each of its uplo
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from uponce.core.errors import UponceError
 from uponce.core.values import Asset, AssetName, Caller, Grant
 
 MAX_BATCH = 64
+
+log = logging.getLogger("uponce")
 
 Outcome: TypeAlias = Committed | UponceError
 
@@ -62,8 +65,13 @@ class Committer:
     async def _serve(self) -> None:
         while self._queue:
             batch = self._next_batch()
-            for waiting, outcome in zip(batch, await self._outcomes(batch), strict=True):
-                _answer(waiting, outcome)
+            try:
+                _answer_all(batch, await self._outcomes(batch))
+            except BaseException as error:  # without an answer, the callers of this batch would wait for ever
+                log.exception("a batch of commits failed")
+                _answer_all(batch, [outcome_unknown(RuntimeError(repr(error)))] * len(batch))
+                if not isinstance(error, Exception):
+                    raise
 
     def _next_batch(self) -> list[Waiting]:
         """The oldest ones; of those that repeat one another only the first, so that the next finds its reply."""
@@ -170,6 +178,11 @@ async def _publish(
     await audit.write(connection, waiting.grant, spending(committed, waiting.caller, now))
     await replies.keep(connection, waiting.grant, waiting.draft, committed)
     return committed
+
+
+def _answer_all(batch: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        _answer(waiting, outcome)
 
 
 def _answer(waiting: Waiting, outcome: Outcome) -> None:

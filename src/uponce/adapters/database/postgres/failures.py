@@ -4,8 +4,6 @@ import psycopg
 
 from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, StorageFull, UponceError
 
-_RETRY_SECONDS = 2
-
 
 def unavailable(error: Exception) -> UponceError:
     """For work that certainly did not happen."""
@@ -15,26 +13,23 @@ def unavailable(error: Exception) -> UponceError:
         return InvalidParameter("A text holds a lone surrogate, which is not a character. Send valid UTF-8.")
     if isinstance(error, psycopg.errors.DiskFull):
         return StorageFull(
-            "The database has no space left. Nothing was stored and no signature was spent; free disk space, "
-            "then send the same request again.",
+            "The server's database has no space left. Nothing was stored and no signature was spent. Send the same "
+            "request again later.",
             detail=_detail(error),
-            retry_after=_RETRY_SECONDS,
         )
     return DatabaseUnavailable(
-        "The database cannot be read or written at this moment. Nothing was stored and no signature was spent; "
-        "send the same request again.",
+        "The server's database does not answer now. Nothing was stored and no signature was spent. Send the same "
+        "request again.",
         detail=_detail(error),
-        retry_after=_RETRY_SECONDS,
     )
 
 
 def outcome_unknown(error: Exception) -> UponceError:
     """For work whose COMMIT was sent and not answered."""
     return OutcomeUnknown(
-        "The database did not confirm the commit, so it may or may not have happened. Ask for the signature's "
+        "The database did not confirm the commit, so the upload may be stored or not. Ask for the signature's "
         "status, or send the same request again: it is refused if the signature was spent.",
         detail=_detail(error),
-        retry_after=_RETRY_SECONDS,
     )
 
 
@@ -44,7 +39,7 @@ def is_in_the_way(error: UponceError) -> bool:
 
 
 def closed() -> DatabaseUnavailable:
-    return DatabaseUnavailable("The database is closed. Send the same request again.", retry_after=1)
+    return DatabaseUnavailable("The server is closing its database. Send the same request again.")
 
 
 def _detail(error: Exception) -> str:

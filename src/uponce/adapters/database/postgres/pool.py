@@ -121,9 +121,9 @@ class Pool:
                 await free.acquire()
         except TimeoutError:
             raise DatabaseUnavailable(
-                f"All {self._size} connections to the database were busy for {self._address.seconds} seconds. Send the "
-                "same request again.",
-                retry_after=1,
+                "The server's database is too slow now. Nothing was stored. Send the same request again.",
+                detail=f"all {self._size} connections (UPONCE_DATABASE_CONNECTIONS) were busy for "
+                f"{self._address.seconds} seconds (UPONCE_DATABASE_SECONDS)",
             ) from None
         try:
             yield
@@ -142,7 +142,7 @@ class Pool:
             return await self._new()
         except SettingRefused as error:
             raise DatabaseUnavailable(
-                "The database is not set up to keep what it acknowledges. Nothing was stored; tell the operator.",
+                "The server's database is not set up correctly. Nothing was stored. Report this to the operator.",
                 detail=error.message,
                 retry_after=60,
             ) from None

@@ -4,7 +4,6 @@ import sqlite3
 
 from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, StorageFull, UponceError
 
-_RETRY_SECONDS = 2
 _PRIMARY_CODE = 0xFF
 
 
@@ -14,16 +13,14 @@ def unavailable(error: Exception) -> UponceError:
         return error
     if _is_full(error):
         return StorageFull(
-            "The database has no space left. Nothing was stored and no signature was spent; free disk space, "
-            "then send the same request again.",
+            "The server's database has no space left. Nothing was stored and no signature was spent. Send the same "
+            "request again later.",
             detail=_detail(error),
-            retry_after=_RETRY_SECONDS,
         )
     return DatabaseUnavailable(
-        "The database cannot be read or written at this moment. Nothing was stored and no signature was spent; "
-        "send the same request again.",
+        "The server's database does not answer now. Nothing was stored and no signature was spent. Send the same "
+        "request again.",
         detail=_detail(error),
-        retry_after=_RETRY_SECONDS,
     )
 
 
@@ -36,10 +33,9 @@ def outcome_unknown(error: Exception) -> UponceError:
     if _is_full(error):
         return unavailable(error)
     return OutcomeUnknown(
-        "The database did not confirm the commit, so it may or may not have happened. Ask for the signature's "
+        "The database did not confirm the commit, so the upload may be stored or not. Ask for the signature's "
         "status, or send the same request again: it is refused if the signature was spent.",
         detail=_detail(error),
-        retry_after=_RETRY_SECONDS,
     )
 
 

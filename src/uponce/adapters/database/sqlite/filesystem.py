@@ -10,7 +10,6 @@ from pathlib import Path
 from uponce.adapters.system import sync_folder
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
-_RETRY_SECONDS = 5
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
     "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
@@ -69,9 +68,8 @@ def identity(path: Path) -> tuple[int, int]:
         facts = path.stat()
     except OSError as error:
         raise DatabaseUnavailable(
-            "The database's file is not where it was. Put it back, then send the same request again.",
-            detail=str(error),
-            retry_after=_RETRY_SECONDS,
+            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
+            detail=f"the database file is gone: {error}. Put it back",
         ) from None
     return facts.st_dev, facts.st_ino
 

@@ -33,7 +33,7 @@ class Readers:
         try:
             return await self._threads.run(lambda: self._run(read))
         except ThreadsEnded:
-            raise DatabaseUnavailable("The database is closed. Send the same request again.", retry_after=1) from None
+            raise DatabaseUnavailable("The server is closing its database. Send the same request again.") from None
 
     def close(self) -> None:
         self._threads.close()

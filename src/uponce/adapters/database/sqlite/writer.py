@@ -6,6 +6,7 @@ of them may have seen a spend of its own batch, and must not be told before that
 """
 
 import asyncio
+import logging
 import sqlite3
 import threading
 from collections import defaultdict
@@ -23,6 +24,8 @@ T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 
 MAX_BATCH = 256
+
+log = logging.getLogger("uponce")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,14 +85,19 @@ class Writer:
         waiting = Waiting(job, loop, loop.create_future())
         with self._gate:
             if not self._open:
-                raise DatabaseUnavailable("The database is closed. Send the same request again.", retry_after=1)
+                raise DatabaseUnavailable("The server is closing its database. Send the same request again.")
             self._queue.put(waiting)
         result: T = await waiting.future
         return result
 
     def _serve(self) -> None:
         while (first := self._queue.get()) is not None:
-            self._transact([first])
+            batch = [first]
+            try:
+                self._transact(batch)
+            except Exception as error:  # a thread that ends would leave every later caller waiting for ever
+                log.exception("the database writer failed")
+                self._answer(batch, [Outcome(error=outcome_unknown(error))] * len(batch))
         self._disconnect()
 
     def _transact(self, batch: list[Waiting]) -> None:
@@ -130,7 +138,8 @@ class Writer:
     def _refuse_moved(self) -> None:
         if self._identify() != self._file:
             raise DatabaseUnavailable(
-                "The database's file was replaced by another one. Send the same request again.", retry_after=1
+                "The server's database was replaced. Send the same request again.",
+                detail="another file has the name of the database file",
             )
 
     def _disconnect(self) -> None:
