@@ -3,8 +3,7 @@
 UponceError
 ├── Refused                     the request is wrong: uponce stores nothing and spends nothing
 │   ├── GrantRefused            the signature is genuine, but cannot be used now
-│   │   ├── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp
-│   │   └── IdempotencyKeyReused
+│   │   └── SignatureUsed · SignatureInUse · SignatureRevoked · StaleRequest · FutureTimestamp · IdempotencyKeyReused
 │   ├── AuthRefused             identity or permission is wrong
 │   │   ├── UnknownCloud · UnknownApiKey · InvalidSignature · BadCredentials · BadToken · ScopeDenied
 │   │   └── OriginMismatch · DeliveryDenied · TooManyFailures
@@ -20,8 +19,7 @@ UponceError
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
 │       └── UnsupportedVersion · UnsupportedContentType
 ├── Unavailable                 the server cannot do it now: nothing is spent, clients may repeat the request
-│   ├── DatabaseUnavailable · OutcomeUnknown
-│   └── StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
+│   └── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
 └── SettingRefused              a setting would break a guarantee; the server does not start
 
 An error has a stable `code` for programs, a public `message` that says what a client should do next, and a private
@@ -33,10 +31,7 @@ from typing import ClassVar
 
 
 class UponceError(Exception):
-    """Base of the tree; never raised itself.
-
-    `retry_after` is in seconds; without one, the class's `retry_seconds` counts. Every leaf of Unavailable has them.
-    """
+    """Base of the tree; never raised itself. `retry_after` is in seconds; the default is the class's."""
 
     code: ClassVar[str]
     retry_seconds: ClassVar[int | None] = None
