@@ -201,7 +201,7 @@ def test_a_move_that_is_given_up(box: Server, elsewhere: Elsewhere) -> None:
     settings = {"UPONCE_DATA": str(box.data_dir), "UPONCE_SKEW": "0", **elsewhere.credentials}
     to = ["--to-database", elsewhere.database, "--to-storage", elsewhere.storage]
     printed(uponce("migrate-store", *to, env=settings))
-    assert "moved there before" in printed(uponce("migrate-store", *to, env=settings))
+    assert "an earlier run has moved the store there" in printed(uponce("migrate-store", *to, env=settings))
     told = printed(uponce("migrate-store", "--undo", env=settings))
     assert "this store takes uploads again" in told
     assert judged(box, signed) == dict.fromkeys(("spent", "fresh", "revoked"), "stale_request")

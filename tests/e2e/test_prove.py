@@ -84,9 +84,9 @@ def test_look_then_insert_is_found_out(tmp_path: Path) -> None:
         done, report = prove(server.urls[0])
     assert done.code == 1
     assert report["verdict"] == "broken"
-    assert "Of many at the same moment one wins" in broken(report)
+    assert "Of many uploads at the same moment one wins" in broken(report)
     # One that hung up may still be on its way when the next one comes.
-    assert broken(report) <= {"Of many at the same moment one wins", "An answer that is lost makes no second asset"}
+    assert broken(report) <= {"Of many uploads at the same moment one wins", "A lost answer makes no second asset"}
     assert "BROKEN" in done.stderr
 
 
@@ -98,8 +98,8 @@ def test_a_key_without_limit_is_no_proof(tmp_path: Path) -> None:
     assert done.code == 1
     assert broken(report) == {
         "... once",
-        "An answer that is lost makes no second asset",
-        "Of many at the same moment one wins",
+        "A lost answer makes no second asset",
+        "Of many uploads at the same moment one wins",
     }
 
 
@@ -134,7 +134,7 @@ def test_a_server_that_claims_first_burns_what_fails() -> None:
     with running(Foreign(claims_first=True)) as foreign:
         done, report = prove_foreign(foreign)
     assert done.code == 1
-    assert broken(report) == {"What fails costs nothing", "Nor does what is cut off"}
+    assert broken(report) == {"What fails costs nothing", "A torn upload costs nothing"}
     assert "Claimed before" in done.stderr
 
 
@@ -236,7 +236,7 @@ def test_before_it_starts_it_says_what_it_will_send() -> None:
         url = f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}"
         done = uponce("prove", "--url", url, *SMALL)
     first = done.stdout.split("A signature works")[0].replace("\n", " ")
-    assert f"To {foreign.url}, cloud {CLOUD}, go at most {MOST_REQUESTS} requests" in first
+    assert f"To {foreign.url}, cloud {CLOUD}, this command sends at most {MOST_REQUESTS} requests" in first
     assert done.stdout.rstrip().endswith("requests.")
     assert "It holds: signatures work once here." in done.stdout
 

@@ -21,8 +21,8 @@ def run(*, data: str | None, as_json: bool) -> None:
 
 
 def told(watermark: int) -> str:
-    """What a fence means, for people."""
+    """Return one sentence about what a fence means."""
     return (
-        f"every signature with a timestamp up to {utc(watermark)} is refused from now on; newer ones work, and keys "
-        "that are created now work at once"
+        f"uponce refuses every signature with a timestamp up to {utc(watermark)} from now on; newer signatures work, "
+        "and new keys work at once"
     )

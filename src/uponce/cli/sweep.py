@@ -23,5 +23,5 @@ def run(*, data: str | None, grace: int | None, as_json: bool) -> None:
         return
     typer.echo(
         f"removed {swept.stages} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
-        f"gave up {swept.series} uploads that never became complete, forgot {swept.grants} grants"
+        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants"
     )

@@ -188,15 +188,15 @@ def _film(world: World) -> Media:
 _ONCE = "A signature works ..."
 _NOT_TWICE = "... once"
 _FREE = "What fails costs nothing"
-_ENDS = "It ends by itself, or when its owner says so"
+_ENDS = "A signature expires, and its owner can revoke it"
 _CRASH = "A crash changes nothing"
 _SERVER = "The key for your own server's SDK has no such limit"
-_LEAVE = "And goodbye"
+_LEAVE = "The server stops"
 
 STORY = (
     Step(_ONCE, "JPEG: sign, post, fetch", "stored", sign_and_post("photo", _photo)),
-    Step(_ONCE, "Animated GIF, likewise", "stored", sign_and_post("animation", _animation)),
-    Step(_ONCE, "MP4, likewise", "stored", sign_and_post("film", _film)),
+    Step(_ONCE, "Animated GIF: the same", "stored", sign_and_post("animation", _animation)),
+    Step(_ONCE, "MP4: the same", "stored", sign_and_post("film", _film)),
     Step(_NOT_TWICE, "First signature, new JPEG", "refused", post_refused("photo", USED, _other_photo)),
     Step(_NOT_TWICE, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
     Step(_NOT_TWICE, "20 at once, one signature", "one stored", race),
@@ -206,7 +206,7 @@ STORY = (
     Step(_ENDS, "Signature 60:00 old", "refused", post_too_late),
     Step(_ENDS, "Revoke one", "revoked", revoke),
     Step(_ENDS, "Post with it", "refused", post_refused("revoked", "signature_revoked", _photo)),
-    Step(_CRASH, "SIGKILL amid an upload", "up again", crash),
+    Step(_CRASH, "SIGKILL during an upload", "up again", crash),
     Step(_CRASH, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
     Step(_CRASH, "All that was stored so far", "same bytes", fetch_all),
     Step(_CRASH, "The upload it interrupted", "stored", post_signed("crashed", _film)),

@@ -69,7 +69,7 @@ class Board:
         self._print(Text())
         self._print(verdict.append(f", in {seconds:.1f} s.", style="default not bold"))
         if good < total and folder is None:
-            self._print(Text("With --keep the server's folder and log stay, to look at."))
+            self._print(Text("Run it with --keep to look at the server's folder and log."))
         if folder is not None:
             # In one line, whatever the width, so that it can be copied.
             self._console.print(Text(f"Serve it again: uponce serve --data {folder / 'data'}"), soft_wrap=True)

@@ -23,7 +23,7 @@ _PLAIN_MARKS = {Verdict.HOLDS: "+", Verdict.BROKEN: "X", Verdict.UNCLEAR: "?"}
 _VERDICTS = {
     Verdict.HOLDS: "It holds: signatures work once here.",
     Verdict.BROKEN: "BROKEN: signatures do not work exactly once here.",
-    Verdict.UNCLEAR: "Not proved: some answers do not tell.",
+    Verdict.UNCLEAR: "Not proved: some answers were unclear.",
 }
 
 
@@ -62,9 +62,10 @@ class Board:
         self._print(Text("uponce prove: do signatures work once there?", style="bold"))
         self._print(
             Text(
-                f"To {site.base}, cloud {site.cloud}, go at most {requests} requests in {plan.seconds:g} seconds, up "
-                f"to {plan.at_once} at once, each with an image of {len(dot(0))} bytes or less. Names begin with "
-                f"{site.folder}/. What they store is removed afterwards, where the server has a call for that."
+                f"To {site.base}, cloud {site.cloud}, this command sends at most {requests} requests in "
+                f"{plan.seconds:g} seconds, up to {plan.at_once} at once. Each has an image of {len(dot(0))} bytes or "
+                f"less. All names begin with {site.folder}/. The command removes the files afterwards, if the server "
+                "can delete."
             )
         )
 
@@ -97,12 +98,12 @@ class Board:
     def tell_clean_up(self, site: Site, done: CleanUp) -> None:
         if not done.left:
             if done.removed:
-                self._print(Text(f"\nRemoved what was stored: {done.removed} files."))
+                self._print(Text(f"\nRemoved all {done.removed} stored files."))
             return
         self._print(
             Text(
                 f"\nRemoved {done.removed}; up to {len(done.left)} files remain under {site.folder}/. "
-                f"The server to removing them: {done.why}",
+                f"The server refused to remove them: {done.why}",
                 style="yellow",
             )
         )

@@ -189,9 +189,9 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
 _WORKS = "A signature works ..."
 _NOT_TWICE = "... once"
 _FREE = "What fails costs nothing"
-_TORN = "Nor does what is cut off"
-_LOST = "An answer that is lost makes no second asset"
-_RACE = "Of many at the same moment one wins"
+_TORN = "A torn upload costs nothing"
+_LOST = "A lost answer makes no second asset"
+_RACE = "Of many uploads at the same moment one wins"
 
 _USED, _GOOD = "refused", "still good"
 
