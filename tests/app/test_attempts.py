@@ -1,71 +1,172 @@
-"""How many uploads may run at a time, and how long: bounds on waste that cost the honest holder nothing."""
+"""How many uploads may run at a time, how long and how slowly: bounds that never keep the honest holder out."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Any, cast
+from contextlib import ExitStack
+from hashlib import sha256
+from unittest.mock import Mock
 
 import pytest
 
-from tests.app.failing import Failing, Held
-from tests.app.uploads import attempt, form, live_attempts, outcome, send, stream
-from tests.asgi import END, FORM, call, part, parts_of
-from tests.world import PNG, World, assert_refused
-from uponce.app.intake import Event
-from uponce.core.errors import ServerBusy, SignatureInUse
+from tests.app.failing import Held
+from tests.app.uploads import THIEF, Crowd, attempt, drip, elsewhere, form, live_attempts, outcome, send, stream
+from tests.world import PNG, START, World
+from uponce.app.attempts import Attempt, Attempts, network_of
+from uponce.core.errors import SignatureInUse
 from uponce.core.policy import Limits
+from uponce.core.values import Grant
+
+ROOM = Limits().attempts_per_grant
 
 
-class Crowd:
-    """Uploads that have begun and wait before their last event."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._hold = asyncio.Event()
-        self._tasks: list[asyncio.Task[str]] = []
-
-    async def begin(self, events: list[Event]) -> None:
-        reached = asyncio.Event()
-        held = stream(events, hold=self._hold, reached=reached)
-        self._tasks.append(asyncio.create_task(outcome(self._world, held)))
-        await reached.wait()
-
-    async def finish(self) -> list[str]:
-        self._hold.set()
-        return await asyncio.gather(*self._tasks)
-
-
-def test_a_third_live_attempt_is_told_to_wait_and_costs_nothing(world: World) -> None:
+def test_an_attempt_too_many_displaces_the_slowest_and_costs_nothing(world: World) -> None:
     fields = world.sign()
 
-    async def play() -> list[str]:
+    async def play() -> None:
         crowd = Crowd(world)
-        for _ in range(2):
-            await crowd.begin(form(fields))
-        with world.untouched(), pytest.raises(SignatureInUse, match="in use by 2 uploads") as refused:
-            await send(world, form(fields))
-        assert refused.value.retry_after
-        return await crowd.finish()
+        for number, size in enumerate((50_000, 2_000, 30_000, 90_000)):
+            await crowd.begin(drip(fields, size), elsewhere(number))
+        with world.untouched():
+            newest = await crowd.begin(drip(fields), elsewhere(9))
+            assert await crowd.tasks[1] == "signature_in_use"
+        assert [task.done() for task in crowd.tasks] == [False, True, False, False, False]
+        assert len(world.services.attempts) == ROOM
+        newest.cancel()
+        await crowd.finish()
 
-    assert sorted(asyncio.run(play())) == ["ok", "signature_used"]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(play())
     assert live_attempts(world) == 0
-    traces = world.traces()
-    assert (traces.assets, len(traces.blobs), traces.staged) == (1, 1, frozenset())
 
 
-def test_a_file_first_upload_counts_once_its_signature_is_known(world: World) -> None:
+def test_the_displaced_attempt_is_told_the_limit_and_what_to_do(world: World) -> None:
     fields = world.sign()
+
+    async def play() -> SignatureInUse:
+        slow = asyncio.create_task(send(world, stream(drip(fields), hold=asyncio.Event())))
+        await asyncio.sleep(0.1)
+        crowd = Crowd(world)
+        for number in range(ROOM):
+            await crowd.begin(drip(fields, 5_000), elsewhere(number))
+        with pytest.raises(SignatureInUse) as refused:
+            await slow
+        await crowd.finish()
+        return refused.value
+
+    error = asyncio.run(play())
+    assert error.retry_after
+    assert f"the slowest of {ROOM}: 10 bytes in" in error.message
+    assert "UPONCE_ATTEMPTS_PER_GRANT" in error.message
+    assert "send the file again" in error.message
+
+
+def test_the_holder_of_a_bound_signature_always_gets_in(world: World) -> None:
+    """A thief with a copy cannot use it. Slow uploads of the thief from everywhere do not keep the holder out."""
+    fields = world.sign({"sha256": sha256(PNG).hexdigest()})
 
     async def play() -> str:
         crowd = Crowd(world)
-        for _ in range(2):
-            await crowd.begin(form(fields))
-        answer = await outcome(world, form(fields, file_first=True))
+        for number in range(3 * ROOM):
+            await crowd.begin(drip(fields), elsewhere(number))
+        answer = await outcome(world, form(fields))
         await crowd.finish()
         return answer
 
-    assert asyncio.run(play()) == "signature_in_use"
+    assert asyncio.run(play()) == "ok"
+
+
+def test_a_stranger_who_begins_again_and_again_displaces_none_but_its_own(world: World) -> None:
+    """Even when each of the stranger's uploads is faster than the holder's."""
+    fields = world.sign({"sha256": sha256(PNG).hexdigest()})
+
+    async def play() -> tuple[str, list[str]]:
+        crowd = Crowd(world)
+        holder = await crowd.begin(form(fields))
+        thieves = [await crowd.begin(drip(fields, 100_000), THIEF) for _ in range(4 * ROOM)]
+        assert len(world.services.attempts) == ROOM
+        await crowd.finish()
+        return await holder, await asyncio.gather(*thieves)
+
+    holder, thieves = asyncio.run(play())
+    assert holder == "ok"
+    assert thieves.count("signature_in_use") == 4 * ROOM - (ROOM - 1)
+
+
+def test_new_attempts_from_everywhere_displace_one_another_before_a_faster_one(world: World) -> None:
+    """To be new is no protection: else a stranger who always begins anew would be safer than the holder."""
+    fields = world.sign({"sha256": sha256(PNG + bytes(50_000)).hexdigest()})
+
+    async def play() -> str:
+        crowd = Crowd(world)
+        holder = await crowd.begin([*form(fields)[:-2], PNG + bytes(49_999), b"\0"])
+        for number in range(4 * ROOM):
+            await crowd.begin(drip(fields, 5_000), elsewhere(number))
+        await crowd.finish()
+        return await holder
+
+    assert asyncio.run(play()) == "ok"
+
+
+def test_a_new_attempt_is_no_safer_than_an_old_one_of_a_better_rate() -> None:
+    """Else a stranger who always begins anew would displace the holder after its first seconds."""
+
+    async def play() -> None:
+        attempts, grant, now = Attempts(), signed_grant(), asyncio.get_running_loop().time()
+        holder = Attempt("holder", now - 60, received=6_000_000)
+        with ExitStack() as running:
+            for number, attempt in enumerate([holder, *(Attempt(str(n), now, 20_000) for n in range(4 * ROOM))]):
+                running.enter_context(attempt.receiving(Mock(expired=lambda: False)))
+                if number >= ROOM:
+                    assert len(attempts) == ROOM
+                running.enter_context(attempts.of_grant(attempt, grant, Limits()))
+            assert holder.refusal is None
+
+    asyncio.run(play())
+
+
+def signed_grant() -> Grant:
+    return Grant(bytes(32), "demo", "key", START, 1, START)
+
+
+def test_attempts_that_are_being_stored_are_not_displaced(world: World) -> None:
+    fields = world.sign()
+
+    async def play() -> tuple[str, list[str]]:
+        held = Held(world.services.inspector, "inspect")
+        world.swap(inspector=held)
+        stored = [asyncio.create_task(outcome(world, form(fields), caller=elsewhere(n))) for n in range(ROOM)]
+        while held.waiting < ROOM:
+            await asyncio.sleep(0.01)
+        with pytest.raises(SignatureInUse, match=f"{ROOM} uploads with it have arrived"):
+            await send(world, form(fields))
+        held.release.set()
+        return "refused", await asyncio.gather(*stored)
+
+    _, answers = asyncio.run(play())
+    assert sorted(answers) == ["ok"] + ["signature_used"] * (ROOM - 1)
+
+
+def test_a_file_first_upload_takes_a_place_once_its_signature_is_known(world: World) -> None:
+    fields = world.sign()
+
+    async def play() -> tuple[str, list[str]]:
+        crowd = Crowd(world)
+        for number in range(ROOM):
+            await crowd.begin(drip(fields), elsewhere(number))
+        answer = await outcome(world, form(fields, file_first=True))
+        return answer, await crowd.finish()
+
+    answer, others = asyncio.run(play())
+    assert answer == "ok"
+    assert others.count("signature_in_use") == 1
     assert live_attempts(world) == 0
+
+
+def test_an_address_is_held_to_its_network() -> None:
+    assert network_of("192.0.2.1") != network_of("192.0.2.2")
+    assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9")
+    assert network_of("2001:db8:1:2::1") != network_of("2001:db8:1:3::1")
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1")
+    assert network_of("") == network_of("unix:") == ""
 
 
 def test_stalled_attempts_never_lock_out_another_signature(world: World) -> None:
@@ -89,11 +190,11 @@ def test_a_place_is_free_again_when_an_attempt_ends_badly(world: World) -> None:
     assert attempt(world, fields) == "ok"
 
 
-@pytest.mark.parametrize(("key", "params", "fit"), [("server", {}, 8), ("browser", {"max_uses": 3}, 4)])
+@pytest.mark.parametrize(("key", "params", "fit"), [("server", {}, 12), ("browser", {"max_uses": 3}, 5)])
 def test_signatures_of_more_uses_may_run_more_often(
     world: World, key: str, params: dict[str, object], fit: int
 ) -> None:
-    """An unlimited one is not capped; one of three uses has room for three winners and the one spare attempt."""
+    """An unlimited one has no bound; one of three uses has room for all of them from one address, and one elsewhere."""
     fields = world.sign(params, key=getattr(world, key))
 
     async def play() -> list[str]:
@@ -107,141 +208,25 @@ def test_signatures_of_more_uses_may_run_more_often(
     assert set(answers) <= {"ok", "signature_used"}
 
 
-def test_one_attempt_more_than_its_uses_allow_is_refused(world: World) -> None:
-    fields = world.sign({"max_uses": 3})
-
-    async def play() -> str:
-        crowd = Crowd(world)
-        for _ in range(4):
-            await crowd.begin(form(fields))
-        answer = await outcome(world, form(fields))
-        await crowd.finish()
-        return answer
-
-    assert asyncio.run(play()) == "signature_in_use"
-
-
-def test_files_before_their_signature_are_capped_together(world: World) -> None:
-    world.swap(limits=Limits(max_unverified_uploads=2))
-
-    async def play() -> list[str]:
-        crowd = Crowd(world)
-        for _ in range(2):
-            await crowd.begin(form(world.sign(), file_first=True))
-        with world.untouched(), pytest.raises(ServerBusy, match="Send the fields before the file") as refused:
-            await send(world, form(world.sign(), file_first=True))
-        assert refused.value.retry_after
-        assert await outcome(world, form(world.sign())) == "ok"  # fields first: not one of them
-        return await crowd.finish()
-
-    assert asyncio.run(play()) == ["ok", "ok"]
-    assert live_attempts(world) == 0
-
-
-def test_an_unverified_file_has_a_smaller_limit(world: World) -> None:
-    world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
-    fields = world.sign()
-    with world.untouched():
-        assert asyncio.run(outcome(world, form(fields, file_first=True))) == "file_too_large"
-    assert attempt(world, fields) == "ok"
-
-
-def test_a_file_that_is_too_large_only_because_it_came_first_names_the_cure(world: World) -> None:
-    world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
-    answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END)
-    message = answer.json["error"]["message"]
-    assert message.startswith(f"File size too large. Got {len(PNG)}. Maximum is {len(PNG) - 1}. ")
-    assert "Send the fields before the file" in message
-
-
-def test_a_file_that_is_too_large_in_any_order_does_not_name_that_cure(world: World) -> None:
-    limit = len(PNG) - 1
-    world.swap(limits=Limits(max_image_bytes=limit))
-    answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END, kind="image")
-    assert answer.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is {limit}."
-
-
-def test_a_wrong_signature_before_a_large_file_is_told_as_such(world: World) -> None:
-    """Not as a file that is too large: a field behind the file could have made it right, up to that size."""
-    world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
-    with world.untouched():
-        assert attempt(world, world.sign() | {"tags": "forged"}) == "invalid_signature"
-
-
-# Settings are whole seconds; these cases need not wait for one.
-INSTANT = cast(int, 0.05)
-
-
-async def endless(events: list[Event]) -> AsyncIterator[Event]:
-    """The events, then a drop of file now and then, for ever."""
-    for event in events:
-        yield event
-    while True:
-        await asyncio.sleep(0.01)
-        yield b"."
-
-
-@pytest.mark.parametrize(
-    ("limits", "file_first"),
-    [(Limits(max_upload_seconds=INSTANT), False), (Limits(unverified_seconds=INSTANT), True)],
-    ids=["verified", "unverified"],
-)
-def test_an_upload_that_drips_is_cut_off_in_time(world: World, limits: Limits, file_first: bool) -> None:
-    fields, healthy = world.sign(), world.services
-    world.swap(limits=limits)
-    events = form({}, PNG) if file_first else form(fields)
-    with world.untouched():
-        assert asyncio.run(outcome(world, endless(events))) == "request_too_slow"
-    assert live_attempts(world) == 0
-    world.use(healthy)
-    assert attempt(world, fields) == "ok"
-
-
-def test_a_silent_connection_is_cut_off_in_time(world: World) -> None:
-    fields, healthy = world.sign(), world.services
-    world.swap(limits=replace(Limits(), idle_seconds=INSTANT))
-    body = parts_of(fields)
-
-    async def silent() -> AsyncIterator[bytes]:
-        yield body
-        await asyncio.Event().wait()
-
-    async def play() -> Any:
-        return await asyncio.wait_for(call(world.app, "POST", world.route(), headers=FORM, chunks=silent()), timeout=10)
-
-    with world.untouched():
-        assert_refused(asyncio.run(play()), 400, "request_too_slow")
-    world.use(healthy)
-    assert attempt(world, fields) == "ok"
-
-
-def test_the_deadline_covers_the_body_not_the_decoder(world: World) -> None:
-    """A decoder has its own limit; an upload that has arrived in time is not cut off while it is inspected."""
-    world.swap(limits=replace(Limits(), unverified_seconds=INSTANT))
-
-    class Slow(Failing):
-        async def inspect(self, *args: Any) -> Any:
-            await asyncio.sleep(0.1)
-            return await self._real.inspect(*args)
-
-    world.swap(inspector=Slow(world.services.inspector))
-    assert asyncio.run(outcome(world, form(world.sign(), file_first=True))) == "ok"
-
-
 def test_of_a_flood_of_refusals_a_few_are_written_down_at_a_time(world: World) -> None:
-    fields = world.sign()
-    assert attempt(world, fields) == "ok"
+    """One for each signature, so that a flood with one of them does not keep the refusals of others waiting."""
+    spent = [world.sign() for _ in range(6)]
+    assert [attempt(world, fields) for fields in spent] == ["ok"] * 6
 
-    async def flood() -> tuple[int, list[str]]:
+    async def flood() -> tuple[list[int], list[str]]:
         held = Held(world.database, "record_refusal")
         world.swap(database=held)
-        flooders = [asyncio.create_task(outcome(world, form(fields))) for _ in range(20)]
+        flooders = [asyncio.create_task(outcome(world, form(spent[0]))) for _ in range(20)]
         await held.reached.wait()
         await asyncio.sleep(0.1)  # for the others to come as far as they get
-        waiting = held.waiting
+        waiting = [held.waiting]
+        flooders += [asyncio.create_task(outcome(world, form(fields))) for fields in spent[1:]]
+        await asyncio.sleep(0.1)
+        waiting.append(held.waiting)
         held.release.set()
         return waiting, await asyncio.gather(*flooders)
 
     waiting, answers = asyncio.run(flood())
-    assert waiting == 4
-    assert answers == ["signature_used"] * 20
+    assert waiting == [1, 4]
+    assert answers == ["signature_used"] * 25
+    assert not world.services.attempts._turns

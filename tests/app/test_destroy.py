@@ -10,11 +10,14 @@ from tests.app.uploads import CALLER, attempt
 from tests.faults.bytes_first import bytes_first
 from tests.world import OTHER_PNG, World
 from uponce.app import destroy as module
+from uponce.app.browse import show_signed
 from uponce.app.destroy import DestroyRequest, destroy
 from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
+from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, KeyScope, ResourceType
+from uponce.web.signatures import describe_sighting
 
 DOWN, UNKNOWN, GONE = DatabaseUnavailable("down"), OutcomeUnknown("unknown"), StorageUnavailable("gone")
 
@@ -64,6 +67,27 @@ def test_a_signature_that_works_once_deletes_once(world: World, once: ApiKey, ca
     assert attempt(world, fields) == "signature_used"
     assert left(world) == (1, 1)
     assert world.sql("SELECT count(*) FROM audit WHERE code = 'signature_used'") == 3
+
+
+def test_a_stale_signature_of_upload_scope_leaves_no_line_in_the_audit(world: World) -> None:
+    """Its time is judged first: else an old signature could write to the audit for ever."""
+    fields = world.sign({"public_id": "cat"})
+    world.clock.time += world.browser.window + 1
+    with world.untouched():
+        assert [delete(world, fields) for _ in range(3)] == ["stale_request"] * 3
+
+
+def test_refusals_for_scope_are_counted_beyond_a_number(world: World, cat: dict[str, str]) -> None:
+    world.swap(limits=Limits(refusals_per_grant=3))
+    before = world.traces().audit
+    fields = world.sign({"public_id": "cat"})
+    assert [delete(world, fields) for _ in range(10)] == ["scope_denied"] * 10
+    assert [attempt(world, cat) for _ in range(10)] == ["signature_used"] * 10
+    assert world.traces().audit == before + 8
+    assert world.sql("SELECT sum(count) FROM audit WHERE code = 'scope_denied'") == 10
+    answer = asyncio.run(show_signed(world.services, world.server, cat))
+    assert describe_sighting(answer)["history"][-1]["count"] == 7
+    assert "count" not in describe_sighting(answer)["history"][-2]
 
 
 def test_a_deletion_that_finds_nothing_spends_nothing(world: World, once: ApiKey) -> None:

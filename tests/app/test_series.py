@@ -32,7 +32,7 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import Caller
 
-LIMITS = Limits(min_chunk_bytes=CHUNK, max_series_per_key=3, max_series=4)
+LIMITS = Limits(min_chunk_bytes=CHUNK, max_series_per_key=3, max_series=4, least_rate=1)
 DATA = noise(3 * CHUNK + 7)
 FIRST, SECOND, THIRD, LAST = [(0, 999), (1000, 1999), (2000, 2999), (3000, 3006)]
 EARLY = [FIRST, SECOND, THIRD]

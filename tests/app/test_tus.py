@@ -21,7 +21,7 @@ from uponce.core.errors import InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
 
 DATA = noise(5007)
-LIMITS = Limits(record_bytes=1000, takeover_seconds=1)
+LIMITS = Limits(record_bytes=1000, takeover_seconds=1, least_rate=1)
 DAY = 86400
 
 

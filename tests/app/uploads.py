@@ -10,6 +10,7 @@ from uponce.core.errors import UponceError
 from uponce.core.values import Caller
 
 CALLER = Caller("192.0.2.9", "request-1")
+THIEF = Caller("198.51.100.7", "request-2")
 
 
 def form(fields: Mapping[str, str], file: bytes = PNG, *, file_first: bool = False) -> list[Event]:
@@ -32,16 +33,20 @@ async def stream(
     yield last
 
 
-async def send(world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None) -> Uploaded:
+async def send(
+    world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None, caller: Caller = CALLER
+) -> Uploaded:
     """`key` is the Idempotency-Key."""
-    request = UploadRequest("demo", None, (), None, CALLER, key)
+    request = UploadRequest("demo", None, (), None, caller, key)
     return await upload(world.services, request, stream(events) if isinstance(events, list) else events)
 
 
-async def outcome(world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None) -> str:
+async def outcome(
+    world: World, events: AsyncIterator[Event] | list[Event], key: str | None = None, caller: Caller = CALLER
+) -> str:
     """`ok`, `replayed`, or the code of the refusal."""
     try:
-        uploaded = await send(world, events, key)
+        uploaded = await send(world, events, key, caller)
     except UponceError as error:
         return error.code
     return "replayed" if uploaded.committed.replayed else "ok"
@@ -53,5 +58,34 @@ def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG, key: str
 
 def live_attempts(world: World) -> int:
     """How many uploads are counted as running, of any kind."""
-    attempts = world.services.attempts
-    return sum(attempts._per_grant.values()) + len(attempts._per_grant) + attempts._unverified
+    return len(world.services.attempts)
+
+
+class Crowd:
+    """Uploads that have begun and wait before their last event. Each comes from the address it is begun with."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._hold = asyncio.Event()
+        self.tasks: list[asyncio.Task[str]] = []
+
+    async def begin(self, events: list[Event], caller: Caller = CALLER) -> asyncio.Task[str]:
+        reached = asyncio.Event()
+        held = stream(events, hold=self._hold, reached=reached)
+        self.tasks.append(asyncio.create_task(outcome(self._world, held, caller=caller)))
+        await reached.wait()
+        await asyncio.sleep(0)  # until the event before the last one is taken
+        return self.tasks[-1]
+
+    async def finish(self) -> list[str]:
+        self._hold.set()
+        return await asyncio.gather(*self.tasks)
+
+
+def elsewhere(number: int) -> Caller:
+    return Caller(f"203.0.113.{number}", f"request-{number}")
+
+
+def drip(fields: dict[str, str], size: int = 10) -> list[Event]:
+    """A form with `size` bytes of its file, then one more that never comes."""
+    return [*form(fields)[:-2], bytes(size), b"."]

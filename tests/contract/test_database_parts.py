@@ -109,7 +109,7 @@ def test_parts_end_with_their_series(backend: Backend, database: Database, how: 
                 await database.end_series("one")
             case "too old":
                 backend.clock.time += DAY
-                assert list(await database.end_old_series(DAY - 1)) == ["blob-one"]
+                assert list(await database.end_old_series(DAY - 1, DAY)) == ["blob-one"]
             case "fenced":
                 await database.fence(0)
         assert await parts_of(database) == []

@@ -41,6 +41,27 @@ def test_the_history_tells_each_use_and_each_refusal_in_order(backend: Backend, 
     assert list(run(database.history(grant("unknown").key, 10))) == []
 
 
+def test_refusals_beyond_a_number_are_counted_in_one_row(backend: Backend, database: Database) -> None:
+    run(publish(database, "a"))
+    for number in range(10):
+        backend.clock.time += 1
+        run(database.record_refusal(grant("a"), f"code_{number}", Caller(f"192.0.2.{number}", f"r{number}"), 3))
+    run(database.record_refusal(grant("b"), "stale_request", CALLER, 3))
+    spent, *kept, counter = run(database.history(grant("a").key, 100))
+    assert spent.event is AuditEvent.SPENT
+    assert [(line.at, line.code, line.count) for line in kept] == [(START + n + 1, f"code_{n}", 1) for n in range(3)]
+    assert (counter.at, counter.event, counter.code, counter.count) == (START + 10, AuditEvent.REFUSED, "code_9", 7)
+    assert counter.caller == Caller("192.0.2.9", "r9")
+    assert len(run(database.history(grant("b").key, 100))) == 1
+
+
+def test_the_audit_keeps_no_more_of_an_address_than_an_address_can_be_long(database: Database) -> None:
+    longest = "0000:0000:0000:0000:0000:ffff:192.168.100.228"
+    for number in range(5):
+        run(database.record_refusal(grant("a"), "signature_used", Caller(longest + "x" * 7000, f"r{number}"), 2))
+    assert {line.caller.address for line in run(database.history(grant("a").key, 100))} == {longest}
+
+
 def test_a_refusal_of_a_grant_that_was_never_used_makes_no_ledger_row(database: Database) -> None:
     run(database.record_refusal(grant("a"), "stale_request", CALLER))
     assert run(database.find_grant(grant("a").key)) is None

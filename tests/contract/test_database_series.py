@@ -344,10 +344,10 @@ def test_old_series_end_and_young_ones_stay(backend: Backend, database: Database
         await begin(database, series("old", upload_id="old"), A)
         await begin(database, series("young", upload_id="young", at=START + 10), B)
         backend.clock.time = START + DAY
-        assert list(await database.end_old_series(DAY)) == []
+        assert list(await database.end_old_series(DAY, DAY)) == []
         backend.clock.time = START + DAY + 5
-        assert list(await database.end_old_series(DAY)) == ["blob-old"]
-        assert list(await database.end_old_series(DAY)) == []
+        assert list(await database.end_old_series(DAY, DAY)) == ["blob-old"]
+        assert list(await database.end_old_series(DAY, DAY)) == []
         assert await database.series_blobs() == {"blob-young"}
         await begin(database, series("again", upload_id="again"), A)
 

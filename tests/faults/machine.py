@@ -40,7 +40,6 @@ T = TypeVar("T")
 
 MOST_SIGNATURES = 4
 MOST_ROTATIONS = 2
-ATTEMPTS = 2
 FOREVER = 10**9
 EDGES = (-SKEW - 1, -SKEW, 0, WINDOW, WINDOW + 1, KEPT, KEPT + 1)
 TABLES = ("assets", "grants", "audit", "condemned", "api_keys")
@@ -320,8 +319,7 @@ class Machine(RuleBasedStateMachine):
         return None if refused else self.live[-1]
 
     def verdict(self, signature: Signature) -> str:
-        running = sum(upload.signature is signature and upload.verified for upload in self.live)
-        return self.model.verdict(signature) or ("signature_in_use" if running >= ATTEMPTS else "")
+        return self.model.verdict(signature)
 
     def verdict_before_commit(self, upload: Upload) -> str:
         refusal = "" if upload.verified else self.verdict(upload.signature)

@@ -17,10 +17,12 @@ from uponce.app import upload as upload_module
 from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
+from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
 
 T = TypeVar("T")
 CLOUD = "demo"
+_LIMITS = Limits(attempts_per_grant=1000)  # none is displaced: the model does not know which one is slow
 SHARD = "00"
 LOST = frozenset({"database_unavailable", "outcome_unknown"})
 """What an upload comes to whose process dies: nobody is there to say it."""
@@ -110,7 +112,7 @@ class Process:
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)
-        self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds())
+        self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds(), _LIMITS)
 
     def end(self) -> None:
         self.blobs.drop()

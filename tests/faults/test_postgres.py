@@ -26,7 +26,7 @@ KILLS = 3
 
 @contextmanager
 def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> Iterator[Sequence[Server]]:
-    with on_postgres(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS)) as both:
+    with on_postgres(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS + 1)) as both:
         yield both.servers
 
 

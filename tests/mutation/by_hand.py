@@ -140,7 +140,12 @@ _ON_SQLITE: Sequence[_Row] = [
         "event IN ('spent', 'deleted')",
         "event = 'spent'",
     ),
-    ("series are counted over all keys", _SERIES, '"series WHERE api_key = ?"', "\"series WHERE ? != ''\""),
+    (
+        "series are counted over all keys",
+        _SERIES,
+        'check_room(_count(connection, "series WHERE api_key = ?"',
+        "check_room(_count(connection, \"series WHERE ? != ''\"",
+    ),
     ("a name of a series is shared by clouds", _SERIES, '"cloud = ? AND api_key', "\"? != '' AND api_key"),
     (
         "a signature is in as many series as it likes",
@@ -148,7 +153,10 @@ _ON_SQLITE: Sequence[_Row] = [
         'series_grants WHERE grant_key = ?", grant.key',
         'series_grants WHERE grant_key != ?", grant.key',
     ),
-    ("a series of the very second ends", _SERIES, "created_at < ?", "created_at <= ?"),
+    ("a series of the very second ends", _SERIES, "created_at < ? OR", "created_at <= ? OR"),
+    ("series of other keys make room", _SERIES, "coalesce(api_key = :api_key, true)", "coalesce(:api_key, true)"),
+    ("series that arrived make room", _SERIES, "total IS NULL OR arrived < total", "total IS NULL OR true"),
+    ("refusals have no end", "adapters/database/sqlite/audit.py", "rows <= most", "rows >= 0"),
     ("used up is told one use late", "adapters/database/listing.py", "uses >= max_uses", "uses > max_uses"),
     ("a use is left when none is", "adapters/database/listing.py", "uses < max_uses", "uses <= max_uses"),
     (

@@ -1,60 +1,227 @@
-"""Live attempts of this process, counted: what bounds the bytes that losers waste. No part of the safety argument."""
+"""Live attempts of this process: how many may run at a time, and which one ends when there are too many.
+
+The bounds save disk and connections. They are no part of the safety argument: the commit alone decides who wins.
+"""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 
-from uponce.core.errors import ServerBusy, SignatureInUse
+from uponce.core.errors import ServerBusy, SignatureInUse, UponceError
+from uponce.core.policy import Limits
 from uponce.core.values import UNLIMITED_USES, Grant
 
 _RETRY_SECONDS = 5
 _REFUSALS_AT_ONCE = 4
+_STEP = 1024  # bytes; attempts that differ by less count as equally fast
+_SETTLING_SECONDS = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One running upload: the network it comes from, the time it began, the bytes of its file that have arrived.
+
+    `refusal` is set when a newer attempt has displaced this one.
+    """
+
+    network: str
+    begun: float
+    received: int = 0
+    refusal: UponceError | None = None
+    _body: asyncio.Timeout | None = None
+
+    @contextmanager
+    def receiving(self, deadline: asyncio.Timeout) -> Iterator[None]:
+        """Let newer attempts displace this one: `deadline` then expires, and `refusal` says why."""
+        self._body = deadline
+        try:
+            yield
+        finally:
+            self._body = None
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._body is not None and self.refusal is None
+
+    def seconds(self) -> float:
+        return asyncio.get_running_loop().time() - self.begun
+
+    def pace(self) -> float:
+        """Return how fast the upload is over its whole life, in steps a second; a young one counts as settling."""
+        return (self.received // _STEP) / max(self.seconds(), _SETTLING_SECONDS)
+
+    def displace(self, refusal: UponceError) -> None:
+        self.refusal = refusal
+        if self._body is not None and not self._body.expired():
+            self._body.reschedule(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """At most `total` attempts at a time, at most `per_network` of them from one network.
+
+    `displaced` makes the refusal of an attempt that a newer one displaced, of the limit that was reached. `full` is the
+    refusal of a new attempt when all the others have arrived and are being checked or stored.
+    """
+
+    total: int
+    per_network: int
+    displaced: Callable[[Attempt, int], UponceError]
+    full: Callable[[], UponceError]
 
 
 class Attempts:
-    """How many uploads are running, per grant and unverified.
+    """The uploads that run in this process: by grant, and those whose signature has not arrived yet.
 
-    Whoever writes down that a reuse was refused holds `refusing` meanwhile: of a flood only a few do at a time, and the
-    others wait at no cost, so that uploads keep their share. Measured with 16 flooders: 9 % more refusals a second, and
-    honest uploads at half load keep 0.97 of their rate instead of 0.94.
+    A new attempt always gets in. When there is no place for it, the slowest attempt that is still receiving ends. Its
+    refusal spends nothing. Could a stranger with a copy of a signature starve the signature's holder with that?
+
+    - Slow uploads, and uploads that are begun and left, are slower than the holder's. They end first. The rate counts
+      over an attempt's whole life: a burst at the start does not help for long, and being new does not help at all.
+    - One network fills all places of a grant except one. A stranger's new attempt then ends one of the stranger's own.
+    - So the stranger needs several networks, and in every other place an upload that is faster than the holder's, for
+      as long as the holder uploads. That is several times the holder's own traffic. The holder's next attempt gets in
+      at once again.
     """
 
     def __init__(self) -> None:
-        self.refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
-        self._per_grant: Counter[bytes] = Counter()
-        self._unverified = 0
+        self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
+        self._turns: defaultdict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._in_turn: Counter[bytes] = Counter()
+        self._of_grants: defaultdict[bytes, set[Attempt]] = defaultdict(set)
+        self._unverified: set[Attempt] = set()
+
+    def __len__(self) -> int:
+        """How many attempts run."""
+        return sum(map(len, self._of_grants.values())) + len(self._unverified)
+
+    @asynccontextmanager
+    async def refusing(self, grant: Grant) -> AsyncIterator[None]:
+        """Wait for a turn to record the refusal of a reuse: a few at a time in all, one at a time of one grant.
+
+        Uploads so keep their share of the database during a flood of refusals. A flood with one signature waits for
+        its own turns, and refusals of other signatures do not wait behind it.
+        """
+        self._in_turn[grant.key] += 1
+        try:
+            async with self._turns[grant.key], self._refusing:
+                yield
+        finally:
+            self._in_turn[grant.key] -= 1
+            if not self._in_turn[grant.key]:
+                del self._in_turn[grant.key], self._turns[grant.key]
 
     @contextmanager
-    def of_grant(self, grant: Grant, limit: int) -> Iterator[None]:
-        """Count one attempt; SignatureInUse when `limit` more than the grant's other uses are running."""
-        allowed = UNLIMITED_USES if grant.max_uses >= UNLIMITED_USES else limit + grant.max_uses - 1
-        running = self._per_grant[grant.key]
-        if running >= allowed:
-            raise SignatureInUse(
-                f"This signature is in use by {running} uploads that are still running, {allowed} are allowed at "
-                "a time. Wait for one to end, or sign again.",
-                retry_after=_RETRY_SECONDS,
-            )
-        self._per_grant[grant.key] += 1
+    def of_grant(self, attempt: Attempt, grant: Grant, limits: Limits) -> Iterator[None]:
+        """Count an attempt with a verified signature, besides the grant's other uses; an unlimited grant has no bound.
+
+        SignatureInUse when no other attempt can be displaced.
+        """
+        running = self._of_grants[grant.key]
         try:
-            yield
+            with _counted(running, attempt, _bound_of(grant, limits)):
+                yield
         finally:
-            self._per_grant[grant.key] -= 1
-            if not self._per_grant[grant.key]:
-                del self._per_grant[grant.key]
+            if not self._of_grants.get(grant.key):
+                self._of_grants.pop(grant.key, None)
 
     @contextmanager
-    def unverified(self, limit: int) -> Iterator[None]:
-        """Count one upload whose file came before the fields that sign it."""
-        if self._unverified >= limit:
-            raise ServerBusy(
-                f"{limit} uploads that send the file before its signature are running, no more are allowed at a "
-                "time. Send the fields before the file, or try again.",
-                retry_after=_RETRY_SECONDS,
-            )
-        self._unverified += 1
-        try:
+    def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
+        """Count an attempt whose file came before the fields that sign it. ServerBusy when none can be displaced."""
+        with _counted(self._unverified, attempt, _unverified_bound(limits)):
             yield
-        finally:
-            self._unverified -= 1
+
+
+def network_of(address: str) -> str:
+    """Return the part of an address that one client can be held to: an IPv4 address, or the /64 of an IPv6 address.
+
+    Empty when the address is unknown: then no bound per network applies.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or ip.packed[:8].hex())
+    return str(ip)
+
+
+@contextmanager
+def _counted(running: set[Attempt], attempt: Attempt, bound: Bound | None) -> Iterator[None]:
+    if bound is not None:
+        _make_room(running, attempt, bound)
+    running.add(attempt)
+    try:
+        yield
+    finally:
+        running.discard(attempt)
+
+
+def _make_room(running: set[Attempt], attempt: Attempt, bound: Bound) -> None:
+    neighbours = {other for other in running if attempt.network and other.network == attempt.network}
+    if len(neighbours) >= bound.per_network:
+        _displace_slowest(running, neighbours, bound, bound.per_network)
+    elif len(running) >= bound.total:
+        _displace_slowest(running, running, bound, bound.total)
+
+
+def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: Bound, limit: int) -> None:
+    """Of equally slow attempts the oldest one goes."""
+    slowest = min(
+        (other for other in among if other.is_receiving), key=lambda other: (other.pace(), other.begun), default=None
+    )
+    if slowest is None:
+        raise bound.full()
+    running.discard(slowest)
+    slowest.displace(bound.displaced(slowest, limit))
+
+
+def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
+    """One place is left to other networks than the one that has all the others."""
+    if grant.max_uses >= UNLIMITED_USES:
+        return None
+    total = limits.attempts_per_grant + grant.max_uses - 1
+
+    def displaced(slowest: Attempt, limit: int) -> UponceError:
+        return SignatureInUse(
+            f"A newer upload with this signature replaced this one, the slowest of {limit}: {_progress(slowest)} "
+            f"UPONCE_ATTEMPTS_PER_GRANT allows {total} at a time. The signature is not spent: send the file again.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    def full() -> UponceError:
+        return SignatureInUse(
+            f"This signature is in use: {total} uploads with it have arrived and are being checked or stored, and no "
+            f"more than {total} may run at a time. Wait {_RETRY_SECONDS} seconds, or ask for a new signature.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    return Bound(total, max(1, total - 1), displaced, full)
+
+
+def _unverified_bound(limits: Limits) -> Bound:
+    total = limits.max_unverified_uploads
+
+    def displaced(slowest: Attempt, limit: int) -> UponceError:
+        where = "from one address" if limit == limits.max_unverified_per_address else "in all"
+        return ServerBusy(
+            f"{limit} uploads {where} that send the file before the fields that sign it are the limit. A newer upload "
+            f"replaced this one, the slowest: {_progress(slowest)} Send the fields before the file.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    def full() -> UponceError:
+        return ServerBusy(
+            f"{total} uploads that send the file before the fields that sign it are running, and {total} are allowed "
+            "at a time. Send the fields before the file, or try again.",
+            retry_after=_RETRY_SECONDS,
+        )
+
+    return Bound(total, min(total, limits.max_unverified_per_address), displaced, full)
+
+
+def _progress(attempt: Attempt) -> str:
+    return f"{attempt.received} bytes in {attempt.seconds():.0f} seconds."

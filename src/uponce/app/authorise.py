@@ -176,6 +176,11 @@ async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None
 async def _refuse_spent(services: Services, grant: Grant, record: GrantRecord | None, caller: Caller) -> None:
     refusal = record and refusal_of(record, grant.max_uses)
     if refusal:
-        async with services.attempts.refusing:
-            await services.database.record_refusal(grant, refusal.code, caller)
+        await record_refusal(services, grant, refusal.code, caller)
         raise refusal
+
+
+async def record_refusal(services: Services, grant: Grant, code: str, caller: Caller) -> None:
+    """Write the refusal of a genuine signature to the audit, in its turn; durable when this returns."""
+    async with services.attempts.refusing(grant):
+        await services.database.record_refusal(grant, code, caller, services.limits.refusals_per_grant)

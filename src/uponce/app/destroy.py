@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from uponce.app.authorise import Verified, check_grant_fresh, require_credentials, verify_signed
+from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, require_credentials, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.core.canonical import UNSIGNED
@@ -38,8 +38,8 @@ async def destroy(services: Services, request: DestroyRequest) -> bool:
     require_credentials(request.fields)
     verified = await verify_signed(services, request.cloud, request.fields, OF_DESTROY)
     check_route(request.fields, request.cloud, request.resource_type)
+    check_grant_fresh(services, verified)  # first: a signature that is long stale must not write to the audit
     await _check_scope(services, verified, request.caller)
-    check_grant_fresh(services, verified)
     public_id = verified.spec.naming.public_id
     if public_id is None:
         raise MissingParameter("Missing required parameter - public_id")
@@ -64,7 +64,7 @@ async def _check_scope(services: Services, verified: Verified, caller: Caller) -
     """Who holds a permit to upload and tries to delete with it is worth a line in the audit."""
     if verified.key.scope is KeyScope.ALL:
         return
-    await services.database.record_refusal(verified.grant, ScopeDenied.code, caller)
+    await record_refusal(services, verified.grant, ScopeDenied.code, caller)
     raise ScopeDenied(
         f"API key {verified.key.api_key} has upload scope: its signatures upload, and never delete. Sign with a key of "
         "scope all (`uponce keys create --scope all`), on your server only."
@@ -75,7 +75,7 @@ async def _settle(services: Services, verified: Verified, name: AssetName, calle
     try:
         deleted = await services.database.delete(verified.grant, name, caller)
     except GrantRefused as refusal:
-        await services.database.record_refusal(verified.grant, refusal.code, caller)
+        await record_refusal(services, verified.grant, refusal.code, caller)
         raise
     if deleted is None:
         return False

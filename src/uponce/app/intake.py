@@ -1,14 +1,17 @@
-"""What arrives of an upload: fields and one file, in any order, turned into a staged blob and a verified grant.
+"""Turn what arrives of an upload, fields and one file in any order, into a staged blob and a verified grant.
 
-Fields that precede the file are verified before a byte of it is taken, and nothing that comes later may change
-them. A file that comes first is staged under a smaller limit and a deadline until its fields have arrived.
+Fields before the file are verified before the server takes a byte of the file, and later fields cannot change them. A
+file that comes first is staged under a smaller limit, a deadline and a least rate until its fields have arrived.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
+from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Stage
 from uponce.app.services import Services
@@ -20,6 +23,8 @@ from uponce.core.errors import (
     InvalidSignature,
     LateParameter,
     MissingParameter,
+    RequestTooSlow,
+    UponceError,
 )
 from uponce.core.parameters import UploadSpec, check_route, collect_known
 from uponce.core.policy import refuse_size
@@ -28,9 +33,9 @@ from uponce.core.values import Caller, ResourceType
 
 @dataclass(frozen=True, slots=True)
 class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and its sender. `requested` None is auto.
+    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
 
-    `idempotency_key` is the client's name for this upload, under which it may ask for a lost answer again.
+    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
     `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
     """
 
@@ -74,7 +79,7 @@ S = TypeVar("S", bound=Sink)
 
 
 class Arrival(ABC, Generic[S]):
-    """Takes events one by one. Whoever leaves it with the stage still inside has it discarded."""
+    """Takes events one by one. A stage that is still inside when the arrival is left is discarded."""
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
         self._services = services
@@ -83,6 +88,7 @@ class Arrival(ABC, Generic[S]):
         self._counted = ExitStack()
         self._doubt: InvalidSignature | None = None
         self._limit = 0
+        self._attempt = Attempt(network_of(request.caller.address), asyncio.get_running_loop().time())
         self.verified: Verified | None = None
         self.stage: S | None = None
         self.filename: str | None = None
@@ -95,6 +101,49 @@ class Arrival(ABC, Generic[S]):
         if self.stage is not None:
             await self.stage.discard()
 
+    async def receive(self, events: AsyncIterator[Event]) -> None:
+        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one."""
+        attempt = self._attempt
+        try:
+            async with asyncio.timeout_at(self._deadline()) as deadline:
+                with attempt.receiving(deadline):
+                    async for event in events:
+                        await self.take(event)
+                        if attempt.refusal is not None:
+                            raise attempt.refusal
+                        if self.verified is None or not isinstance(event, bytes):
+                            deadline.reschedule(self._deadline())
+        except TimeoutError:
+            raise attempt.refusal or self._too_slow() from None
+
+    def _deadline(self) -> float:
+        """Return until when more must have arrived: before the signature is verified, the least rate counts as well."""
+        limits, begun = self._services.limits, self._attempt.begun
+        if self.verified is not None:
+            return begun + limits.max_upload_seconds
+        whole = begun + min(limits.unverified_seconds, limits.max_upload_seconds)
+        if self.stage is None:
+            return whole
+        return min(whole, begun + limits.rate_seconds + self._attempt.received / limits.least_rate)
+
+    def _too_slow(self) -> UponceError:
+        limits, received, seconds = self._services.limits, self._attempt.received, self._attempt.seconds()
+        if self.verified is not None or seconds >= limits.max_upload_seconds:
+            return RequestTooSlow(
+                f"The upload was not complete after {limits.max_upload_seconds} seconds, which is the limit. Send a "
+                "smaller file, or use a faster connection."
+            )
+        if self.stage is None:
+            return RequestTooSlow(
+                f"Neither the file nor a signature arrived within {limits.unverified_seconds} seconds. Send the "
+                "fields, then the file, without a pause."
+            )
+        return RequestTooSlow(
+            f"The file came before the fields that sign it, and {received} bytes arrived in {seconds:.0f} seconds. "
+            f"Such an upload must keep {limits.least_rate} bytes per second, and end within "
+            f"{limits.unverified_seconds} seconds. Send the fields before the file."
+        )
+
     async def take(self, event: Event) -> None:
         match event:
             case bytes():
@@ -105,7 +154,7 @@ class Arrival(ABC, Generic[S]):
                 await self._begin_file(filename)
 
     async def complete(self) -> Verified:
-        """All has arrived. The grant is verified, if that could not be done before the file."""
+        """Return the verified parameters, now that all has arrived; they may have come after the file."""
         if self.verified is None:
             await self._authorise(collect_known(self._fields))
         if self.verified is None or self.stage is None:
@@ -113,7 +162,7 @@ class Arrival(ABC, Generic[S]):
         return self.verified
 
     def release(self) -> S:
-        """Hand the stage over: from now on its fate is the caller's business."""
+        """Hand the stage over: from now on the caller must publish or discard it."""
         if self.stage is None:
             raise MissingParameter("Missing required parameter - file")
         stage, self.stage = self.stage, None
@@ -122,8 +171,8 @@ class Arrival(ABC, Generic[S]):
     def _take_field(self, name: str, value: str) -> None:
         if self.verified is not None and self.stage is not None:
             raise LateParameter(
-                f"Parameter {name[:100]} came after the file, when the signature had been verified without it. "
-                "Send all parameters before the file, or all after it."
+                f"Parameter {name[:100]} came after the file, and the signature was verified without it. Send all "
+                "parameters before the file, or all after it."
             )
         self._fields.append((name, value))
 
@@ -136,12 +185,10 @@ class Arrival(ABC, Generic[S]):
             try:
                 await self._authorise(params)
             except InvalidSignature as doubt:
-                # Some signed field may still come behind the file; until then this is an unverified upload.
+                # Another signed field may follow the file. Until then the upload is unverified.
                 self._doubt = doubt
         if self.verified is None:
-            self._counted.enter_context(
-                self._services.attempts.unverified(self._services.limits.max_unverified_uploads)
-            )
+            self._counted.enter_context(self._services.attempts.unverified(self._attempt, self._services.limits))
             self._limit = self._services.limits.max_bytes(self._request.requested, None)
         self.stage = await self._open()
 
@@ -169,6 +216,7 @@ class Arrival(ABC, Generic[S]):
             refuse_size(self.stage.size + len(data), self._limit)
         except FileTooLarge as refusal:
             raise self._explained(refusal) from None
+        self._attempt.received += len(data)
         await self.stage.write(data)
 
     def _explained(self, refusal: FileTooLarge) -> FileTooLarge:
@@ -183,15 +231,15 @@ class Arrival(ABC, Generic[S]):
 
     @abstractmethod
     async def _admit(self, params: dict[str, str]) -> Verified:
-        """Whether these parameters may upload."""
+        """Return the verified parameters; raise the refusal when they may not upload."""
 
     @abstractmethod
     def _enter(self, verified: Verified) -> int:
-        """They may: how many bytes."""
+        """Count the attempt and return how many bytes the file may have."""
 
     @abstractmethod
     async def _open(self) -> S:
-        """Where the file's bytes go; it begins."""
+        """Begin the file; return where its bytes go."""
 
 
 class Intake(Arrival[Stage]):
@@ -211,7 +259,7 @@ class Intake(Arrival[Stage]):
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits
-        self._counted.enter_context(self._services.attempts.of_grant(verified.grant, limits.attempts_per_grant))
+        self._counted.enter_context(self._services.attempts.of_grant(self._attempt, verified.grant, limits))
         return limits.max_bytes(self._request.requested, verified.spec)
 
     async def _open(self) -> Stage:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from uponce.app.authorise import Signer, Verified
+from uponce.app.authorise import Signer, Verified, record_refusal
 from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
 from uponce.app.services import Services
@@ -28,18 +28,20 @@ from uponce.core.errors import (
     SeriesGone,
     SignatureInUse,
     StorageUnavailable,
+    TooManySeries,
     Unavailable,
 )
 from uponce.core.media_types import stored_type
 from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
-from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze
+from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow
 from uponce.core.spans import Span
 from uponce.core.values import Caller, ResourceType
 
 T = TypeVar("T")
 
 _PARTS = 500
+_NOTE_SECONDS = 2.0
 _TRIES = 5
 
 
@@ -98,19 +100,46 @@ async def begin(
     upload_id: str | None = None,
     total: int | None = None,
 ) -> Series:
-    """`create`, for which series of the same signature make room when nothing has arrived in them and nobody sends.
+    """`create`, for which slow series make room: those of the same signature, and the slowest of too many.
 
-    Their first request ended with its server, or the answer that told their address was lost.
+    So a stranger cannot keep the holder of a signature from its upload, nor a key's users from theirs, by series that
+    are begun and left. Also a holder may begin again whose first request ended with its server.
     """
     new = partial(
         create, services, verified, params, requested=requested, filename=filename, upload_id=upload_id, total=total
     )
-    try:
-        return await new()
-    except SignatureInUse:
-        for series in await services.database.find_series_of(verified.grant.key):
-            await drop_if_empty(services, series)
-        return await new()
+    for _ in range(_TRIES):
+        try:
+            return await new()
+        except SignatureInUse:
+            for series in await services.database.find_series_of(verified.grant.key):
+                await _drop_if_slow(services, series)
+        except TooManySeries:
+            await _drop_slowest(services, verified.grant.api_key)
+    return await new()
+
+
+async def _drop_if_slow(services: Services, series: Series) -> None:
+    """End a slow series. While it is young, a request that sends bytes of it protects it."""
+    now, limits = services.clock.now(), services.limits
+    if not is_slow(series, now, limits):
+        return
+    if now - series.created_at <= limits.rate_seconds:
+        await _drop_unless_held(services, series, if_empty=False)
+    elif await services.database.end_series(series.id):
+        await _delete(services, series)
+
+
+async def _drop_slowest(services: Services, api_key: str) -> None:
+    limits = services.limits
+    for blob_key in await services.database.end_slowest_series(
+        api_key,
+        per_key=limits.max_series_per_key,
+        in_all=limits.max_series,
+        rate=limits.least_rate,
+        seconds=limits.rate_seconds,
+    ):
+        await services.blobs.delete(blob_key)
 
 
 async def status(services: Services, series_id: str) -> Series:
@@ -155,6 +184,8 @@ class Append:
         self._chunk = chunk
         self._piece = piece
         self._kept = 0
+        self._unnoted = 0
+        self._noted_at = asyncio.get_running_loop().time()
         self.series = series
 
     @property
@@ -172,6 +203,17 @@ class Append:
                 f"The chunk has more than the {self._chunk.span.size} bytes that its header promises."
             )
         await self._piece.write(data)
+        await self._note(len(data))
+
+    async def _note(self, size: int) -> None:
+        """Show now and then that bytes arrive: a chunk is recorded only when it is whole, and may take minutes."""
+        self._unnoted += size
+        now = asyncio.get_running_loop().time()
+        if now < self._noted_at + _NOTE_SECONDS:
+            return
+        with suppress(Unavailable):
+            await self._services.database.note_arrival(self.series.id, self._unnoted)
+        self._unnoted, self._noted_at = 0, now
 
     async def keep(self) -> Series:
         """What has been written so far becomes durable and is recorded; the series after it. May be repeated.
@@ -240,10 +282,14 @@ async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncI
 async def drop_if_empty(services: Services, series: Series) -> None:
     """Terminate a series of which nothing was recorded and nothing is arriving, so that a failed first chunk leaves no
     trace."""
+    await _drop_unless_held(services, series, if_empty=True)
+
+
+async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> None:
     with suppress(SeriesGone, ChunkInProgress, Unavailable):
         assembly = await _pieces(services, series).assembly(series.blob_key)
         try:
-            if await services.database.end_series(series.id, if_empty=True):
+            if await services.database.end_series(series.id, if_empty=if_empty):
                 await _delete(services, series)
         finally:
             await assembly.release()
@@ -348,7 +394,7 @@ async def _give_up(services: Services, series: Series, assembly: Assembly, calle
             record = await services.database.find_grant(grant.key)
             refusal = record and refusal_of(record, grant.max_uses)
             if isinstance(refusal, GrantRefused):
-                await services.database.record_refusal(grant, refusal.code, caller)
+                await record_refusal(services, grant, refusal.code, caller)
         # Whoever ended it before us sees to the bytes, or has committed them from another server.
         if await services.database.end_series(series.id):
             await assembly.discard()

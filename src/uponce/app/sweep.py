@@ -56,7 +56,8 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int,
 
 async def _end_old_series(services: Services) -> int:
     ended = 0
-    while blob_keys := await services.database.end_old_series(services.limits.series_seconds):
+    limits = services.limits
+    while blob_keys := await services.database.end_old_series(limits.series_seconds, limits.empty_series_seconds):
         # Their commits fail from now on, so the bytes belong to nobody.
         for key in blob_keys:
             await services.blobs.delete(key)

@@ -7,14 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
-from uponce.app.authorise import Signer, Verified
-from uponce.app.intake import Arrival, Event, Intake, UploadRequest
+from uponce.app.authorise import Signer, Verified, record_refusal
+from uponce.app.intake import Event, Intake, UploadRequest
 from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
-from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, RequestTooSlow, Unavailable
+from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable
 from uponce.core.media_types import stored_type
 from uponce.core.policy import judge_content
 from uponce.core.values import Caller, Digest, Grant
@@ -31,7 +30,7 @@ class Uploaded:
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
     """One attempt. Whatever goes wrong before the commit spends nothing and leaves nothing behind."""
     async with Intake(services, request) as intake:
-        await take_in(services, intake, events)
+        await intake.receive(events)
         verified = await intake.complete()
         assert intake.stage is not None
         digest = await intake.stage.seal()
@@ -45,25 +44,6 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         settle = _settle(services, verified, draft, intake.release(), request.caller)
         settling = asyncio.ensure_future(counted(services, settle))
         return Uploaded(await asyncio.shield(settling), verified.signer)
-
-
-async def take_in(services: Services, intake: Arrival[Any], events: AsyncIterator[Event]) -> None:
-    """Feed the intake under its deadlines: a shorter one while the upload is unverified."""
-    limits, loop = services.limits, asyncio.get_running_loop()
-    begun = loop.time()
-    try:
-        async with asyncio.timeout(limits.max_upload_seconds) as deadline:
-            async for event in events:
-                await intake.take(event)
-                if not isinstance(event, bytes):
-                    unverified = intake.stage is not None and intake.verified is None
-                    seconds = limits.unverified_seconds if unverified else limits.max_upload_seconds
-                    deadline.reschedule(begun + seconds)
-    except TimeoutError:
-        raise RequestTooSlow(
-            f"The upload took longer than {limits.max_upload_seconds} seconds, or {limits.unverified_seconds} when "
-            "the file precedes its signature. Send the fields first, or a smaller file."
-        ) from None
 
 
 async def _answer_again(
@@ -80,7 +60,7 @@ async def _answer_again(
     try:
         return reply.repeat(digest.sha256)
     except GrantRefused as refusal:
-        await services.database.record_refusal(grant, refusal.code, request.caller)
+        await record_refusal(services, grant, refusal.code, request.caller)
         raise
 
 
@@ -99,7 +79,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     except (Refused, Unavailable) as error:
         await stage.discard()
         if isinstance(error, GrantRefused):
-            await services.database.record_refusal(verified.grant, error.code, caller)
+            await record_refusal(services, verified.grant, error.code, caller)
         raise
     await drop_unneeded(services, committed)
     return committed

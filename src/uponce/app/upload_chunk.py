@@ -13,7 +13,7 @@ from uponce.app.ports import Stage
 from uponce.app.series import Append, append, begin, drop_if_empty, finish
 from uponce.app.services import Services
 from uponce.app.takeover import giving_way
-from uponce.app.upload import Uploaded, take_in
+from uponce.app.upload import Uploaded
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
@@ -34,7 +34,7 @@ async def upload_chunk(
     async with ChunkIntake(services, request, part) as intake:
         try:
             async with giving_way(intake.is_wanted):
-                await take_in(services, intake, events)
+                await intake.receive(events)
             verified = await intake.complete()
             series = await intake.keep()
         except SeriesGone:

@@ -33,17 +33,38 @@ class Limits:
     max_raw_bytes: int = _limit(5 * GIB, "Bytes of any other file.")
     max_unverified_bytes: int = _limit(100 * MIB, "Bytes of a file that arrives before the fields that sign it.")
     unverified_seconds: int = _limit(120, "Seconds in which such an upload must have arrived whole.")
-    max_unverified_uploads: int = _limit(32, "How many of them one process takes at a time.")
+    max_unverified_uploads: int = _limit(
+        32, "Such uploads at a time in one process. When there are more, the slowest one ends."
+    )
+    max_unverified_per_address: int = _limit(
+        16, "The same for one client address (IPv6: one /64 network). When there are more, its slowest one ends."
+    )
+    least_rate: int = _limit(
+        4096,
+        "Bytes per second that such an upload must keep. An unfinished upload in several requests that is slower makes "
+        "room for a new one.",
+    )
+    rate_seconds: int = _limit(10, "Seconds from the start of an upload before its rate counts.")
     max_image_pixels: int = _limit(100_000_000, "Width × height of an image.")
     max_video_pixels: int = _limit(40_000_000, "Width × height of a film.")
     max_frames: int = _limit(2_000, "Frames of an animation, pages of a TIFF.")
     max_total_pixels: int = _limit(500_000_000, "Width × height × frames of an animation.")
     max_upload_seconds: int = _limit(3600, "Seconds in which an upload that began in time must have arrived whole.")
     idle_seconds: int = _limit(30, "Seconds of silence after which a body counts as stalled.")
-    attempts_per_grant: int = _limit(2, "Uploads with one signature that one process runs at a time.")
+    attempts_per_grant: int = _limit(
+        4, "Uploads with one signature at a time in one process. When there are more, the slowest one ends."
+    )
+    refusals_per_grant: int = _limit(
+        20, "Audit rows of refused uses of one signature. Further refusals are counted in one more row."
+    )
     min_chunk_bytes: int = _limit(5 * MIB, "Bytes that every chunk of an upload has to have, but for the last.")
     series_seconds: int = _limit(86400, "Seconds in which an upload in several requests must be complete.")
-    max_series: int = _limit(10_000, "Unfinished uploads in several requests, in all.")
+    empty_series_seconds: int = _limit(
+        300, "Seconds after which an upload in several requests ends if no byte arrived."
+    )
+    max_series: int = _limit(
+        10_000, "Unfinished uploads in several requests, in all. When there are more, one that is too slow ends."
+    )
     max_series_per_key: int = _limit(1_000, "The same for one API key.")
     takeover_seconds: int = _limit(10, "Seconds a request waits for an older one to let go of the same upload.")
     record_bytes: int = _limit(32 * MIB, "Bytes of a tus request after which what has arrived is recorded.")

@@ -44,6 +44,7 @@ class Series:
 
     `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them. When
     it is `shared` its bytes are stored parts, which every server can read; else they lie in a file of one server.
+    `arrived` counts bytes from their arrival on, before they are recorded, and repeated bytes again.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Series:
     created_at: int
     total: int | None = None
     shared: bool = False
+    arrived: int = 0
     spans: tuple[Span, ...] = ()
     grants: tuple[Grant, ...] = ()
 
@@ -111,7 +113,8 @@ def grown(series: Series, chunk: Chunk) -> Series:
     """The series with that chunk; ChunkConflict as for `check_chunk`."""
     check_chunk(series, chunk)
     total = series.total if chunk.total is None else chunk.total
-    return replace(series, total=total, spans=merged([*series.spans, chunk.span]))
+    spans = merged([*series.spans, chunk.span])
+    return replace(series, total=total, spans=spans, arrived=max(series.arrived, total_size(spans)))
 
 
 def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None:
@@ -138,6 +141,15 @@ def _too_small(size: int, limit: int) -> str:
 def expires_at(series: Series, limits: Limits) -> int:
     """Until when it has to be complete."""
     return series.created_at + limits.series_seconds
+
+
+def is_slow(series: Series, now: float, limits: Limits) -> bool:
+    """Return whether a new series may take its place: fewer bytes arrived in its whole life than the least rate asks.
+
+    So what has arrived keeps the place of a series that pauses for a while. A complete series is never slow.
+    """
+    seconds = max(now - series.created_at, limits.rate_seconds)
+    return not series.complete and series.arrived < limits.least_rate * seconds
 
 
 def check_alive(series: Series, now: float, limits: Limits) -> None:

@@ -199,7 +199,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One line of a grant's history. `code` is the error code of a refusal."""
+    """One line of a grant's history. `code` is the error code of a refusal.
+
+    A line with `count` above 1 stands for so many refusals. Its time, code and caller are those of the last one.
+    """
 
     at: int
     event: AuditEvent
@@ -207,3 +210,4 @@ class AuditRecord:
     code: str = ""
     asset_id: str = ""
     public_id: str = ""
+    count: int = 1

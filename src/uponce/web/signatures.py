@@ -139,4 +139,5 @@ def _audit(line: AuditRecord) -> dict[str, Any]:
         "address": line.caller.address,
         "request_id": line.caller.request_id,
     }
-    return {name: value for name, value in fields.items() if value != ""}
+    shown = {name: value for name, value in fields.items() if value != ""}
+    return shown | {"count": line.count} if line.count > 1 else shown

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from uponce.app.attempts import Attempts
+from uponce.app.attempts import Attempt, Attempts
 from uponce.cli import main
 from uponce.core.errors import SignatureUsed
+from uponce.core.policy import Limits
 from uponce.core.values import Grant
 
 _claimed: set[bytes] = set()
@@ -13,11 +14,11 @@ _of_grant = Attempts.of_grant
 
 
 @contextmanager
-def claim(self: Attempts, grant: Grant, limit: int) -> Iterator[None]:
+def claim(self: Attempts, attempt: Attempt, grant: Grant, limits: Limits) -> Iterator[None]:
     if grant.key in _claimed:
         raise SignatureUsed("This signature was claimed by an upload before.")
     _claimed.add(grant.key)
-    with _of_grant(self, grant, limit):
+    with _of_grant(self, attempt, grant, limits):
         yield
 
 

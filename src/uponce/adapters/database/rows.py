@@ -46,15 +46,18 @@ REPLACED_COLUMNS = (
     "context",
     "original_filename",
 )
-AUDIT_COLUMNS = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id"
-HISTORY_COLUMNS = "at, event, code, asset_id, public_id, address, request_id"
+AUDIT_COLUMNS = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id, count"
+HISTORY_COLUMNS = "at, event, code, asset_id, public_id, address, request_id, count"
 GRANT_COLUMNS = "grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at"
 KEY_COLUMNS = (
     "api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, "
     "algorithms, created_at, revoked_at, watermark"
 )
+# The longest text of an IP address: IPv6 with an IPv4 address inside.
+ADDRESS_LENGTH = 45
 SERIES_COLUMNS = (
-    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared"
+    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared, "
+    "arrived"
 )
 PART_COLUMNS = "start, stop, name, sha256"
 
@@ -129,15 +132,21 @@ def audit_row(grant: Grant, record: AuditRecord) -> tuple[Any, ...]:
         record.code,
         record.asset_id,
         record.public_id,
-        record.caller.address,
+        record.caller.address[:ADDRESS_LENGTH],
         record.caller.request_id,
+        record.count,
     )
+
+
+def refusal_values(record: AuditRecord) -> tuple[Any, ...]:
+    """Of (at, code, address, request_id): what a row that counts refusals takes from the last one."""
+    return record.at, record.code, record.caller.address[:ADDRESS_LENGTH], record.caller.request_id
 
 
 def audit_of(row: tuple[Any, ...]) -> AuditRecord:
     """Of HISTORY_COLUMNS."""
-    at, event, code, asset_id, public_id, address, request_id = row
-    return AuditRecord(at, AuditEvent(event), Caller(address, request_id), code, asset_id, public_id)
+    at, event, code, asset_id, public_id, address, request_id, count = row
+    return AuditRecord(at, AuditEvent(event), Caller(address, request_id), code, asset_id, public_id, count)
 
 
 def grant_values(grant: Grant, now: float) -> dict[str, Any]:
@@ -242,6 +251,7 @@ def series_row(series: Series) -> tuple[Any, ...]:
         series.created_at,
         series.total,
         series.shared,
+        series.arrived,
     )
 
 
@@ -250,7 +260,7 @@ def series_of(
 ) -> Series:
     """`spans` in ascending order; `grants` as (grant_key, timestamp, max_uses, keep_until)."""
     series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, *rest = row
-    created_at, total, shared = rest
+    created_at, total, shared, arrived = rest
     return Series(
         id=series_id,
         cloud=cloud,
@@ -264,6 +274,7 @@ def series_of(
         created_at=created_at,
         total=total,
         shared=bool(shared),
+        arrived=arrived,
         spans=tuple(Span(start, stop) for start, stop in spans),
         grants=tuple(Grant(key, cloud, api_key, timestamp, uses, until) for key, timestamp, uses, until in grants),
     )

@@ -173,8 +173,11 @@ class Database(Protocol):
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         """From now on the grant is refused. A grant that is used up stays as it is: see the record returned."""
 
-    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
-        """One audit row for a refused use of a genuine signature."""
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
+        """Note a refused use of a genuine signature: in an audit row each for the first `most` of a grant.
+
+        All further refusals of the grant are counted in one more row, which has the time and caller of the last one.
+        """
 
     async def find_asset(self, name: AssetName) -> Asset | None: ...
 
@@ -251,8 +254,23 @@ class Database(Protocol):
         With `if_empty` also when bytes are noted of it: then it stays.
         """
 
-    async def end_old_series(self, older_than: float) -> Sequence[str]:
-        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any."""
+    async def note_arrival(self, series_id: str, size: int) -> None:
+        """Count bytes that have arrived of a series and are not recorded yet. They say how fast it is, nothing else."""
+
+    async def end_slowest_series(
+        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+    ) -> Sequence[str]:
+        """End the slowest series, where the key has `per_key` of them or there are `in_all`; its blob's key.
+
+        The rate counts over a series' whole life, of at least `seconds`. None ends that keeps `rate` bytes per second,
+        or of which as many bytes have arrived as the file has.
+        """
+
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any.
+
+        After `empty` seconds also those of which no byte has arrived.
+        """
 
     async def series_blobs(self) -> frozenset[str]:
         """The blob keys of all series."""

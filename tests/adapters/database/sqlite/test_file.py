@@ -27,9 +27,10 @@ COLUMNS = {
     "assets": "id cloud resource_type type public_id asset_id version version_id created_at blob_key bytes md5 sha256 "
     "facts tags context original_filename",
     "condemned": "blob_key at",
-    "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id",
+    "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id count",
     "replies": "grant_key key_hash sha256 committed",
-    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total shared",
+    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total arrived "
+    "shared",
     "series_parts": "series_id start stop name sha256",
     "series_spans": "series_id start stop",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",

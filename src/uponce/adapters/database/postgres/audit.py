@@ -4,14 +4,30 @@ from collections.abc import Sequence
 from typing import cast
 
 from uponce.adapters.database.postgres.connection import Connection
-from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row
+from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row, refusal_values
 from uponce.core.values import AuditRecord, Grant
 
 _WRITE = f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES ({', '.join(['%s'] * len(AUDIT_COLUMNS.split(', ')))})"
+_COUNT = """
+UPDATE audit SET count = audit.count + 1, at = %s, code = %s, address = %s, request_id = %s
+FROM (SELECT count(*) AS rows, max(id) AS last FROM audit WHERE grant_key = %s AND event = 'refused') AS known
+WHERE audit.id = known.last AND known.rows > %s
+RETURNING audit.id
+"""
 
 
 async def write(connection: Connection, grant: Grant, record: AuditRecord) -> None:
     await connection.execute(_WRITE, audit_row(grant, record))
+
+
+async def write_refusal(connection: Connection, grant: Grant, record: AuditRecord, most: int) -> None:
+    """Add a row. When the grant has `most` rows of refusals, count all further refusals in one more row.
+
+    Servers that do so at the same moment may add a row each.
+    """
+    counted = await connection.execute(_COUNT, (*refusal_values(record), grant.key, most))
+    if await counted.fetchone() is None:
+        await write(connection, grant, record)
 
 
 async def history(connection: Connection, key: bytes, limit: int) -> Sequence[AuditRecord]:

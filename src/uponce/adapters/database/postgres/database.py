@@ -184,10 +184,10 @@ class PostgresDatabase:
 
         return await self._pool.write(work, first=SHARE_RULES)
 
-    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
         async def work(connection: Connection) -> None:
             now = await self._moment.read(connection)
-            await audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
+            await audit.write_refusal(connection, grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code), most)
 
         await self._pool.write(work)
 
@@ -294,10 +294,22 @@ class PostgresDatabase:
     async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
         return await self._pool.write(lambda connection: series.end(connection, series_id, if_empty))
 
-    async def end_old_series(self, older_than: float) -> Sequence[str]:
+    async def note_arrival(self, series_id: str, size: int) -> None:
+        await self._pool.write(lambda connection: series.note_arrival(connection, series_id, size))
+
+    async def end_slowest_series(
+        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+    ) -> Sequence[str]:
         async def work(connection: Connection) -> Sequence[str]:
-            before = await self._moment.read(connection) - older_than
-            return await series.end_begun_before(connection, before, BATCH)
+            pace = {"rate": rate, "seconds": seconds, "now": int(await self._moment.read(connection))}
+            return await series.end_slowest(connection, api_key, per_key, in_all, pace)
+
+        return await self._pool.write(work)
+
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        async def work(connection: Connection) -> Sequence[str]:
+            now = await self._moment.read(connection)
+            return await series.end_begun_before(connection, now - older_than, now - empty, BATCH)
 
         return await self._pool.write(work)
 

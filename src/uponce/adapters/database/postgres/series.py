@@ -4,7 +4,7 @@ Whatever changes a series, or depends on its not changing, holds its row; nobody
 order of locks see locks.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,17 +46,27 @@ _DECODE_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 # One that is just being completed is left alone; it stays for the next time, should that fail.
 _END_OLD = """
 DELETE FROM series WHERE id IN (
-  SELECT id FROM series WHERE created_at < %s ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
+  SELECT id FROM series WHERE created_at < %s OR (created_at < %s AND arrived = 0)
+  ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
 ) RETURNING blob_key
 """
+# "The slowest" is the least rate over a series' whole life; of equally slow ones the oldest.
+_END_SLOWEST = """
+DELETE FROM series WHERE id IN (
+  SELECT id FROM series
+  WHERE coalesce(api_key = %(api_key)s, true) AND arrived < %(rate)s * greatest(%(now)s - created_at, %(seconds)s)
+    AND (total IS NULL OR arrived < total)
+  ORDER BY arrived * 1.0 / greatest(%(now)s - created_at, %(seconds)s), created_at, id
+  LIMIT 1 FOR UPDATE SKIP LOCKED
+) RETURNING blob_key
+"""
+_COUNT = "SELECT count(*) FILTER (WHERE api_key = %s), count(*) FROM series"
 
 
 async def create(connection: Connection, series: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
     """The new series with its first grant; or the one that has this upload_id already, as it is."""
     await connection.execute(locks.BEGIN_SERIES)
-    counted = await connection.execute(
-        "SELECT count(*) FILTER (WHERE api_key = %s), count(*) FROM series", (series.api_key,)
-    )
+    counted = await connection.execute(_COUNT, (series.api_key,))
     if series.upload_id is not None:
         existing = await find_named(connection, series.cloud, series.api_key, series.upload_id)
         if existing is not None:
@@ -97,8 +107,8 @@ async def record(
     for part in parts:
         await connection.execute(_INSERT_PART, part_row(series_id, part))
     await connection.execute(
-        "UPDATE series SET total = %s, spans = spans + int8multirange(int8range(%s, %s)) WHERE id = %s",
-        (series.total, span.start, span.end, series_id),
+        "UPDATE series SET total = %s, arrived = %s, spans = spans + int8multirange(int8range(%s, %s)) WHERE id = %s",
+        (series.total, series.arrived, span.start, span.end, series_id),
     )
     return series
 
@@ -160,9 +170,25 @@ async def end(connection: Connection, series_id: str, if_empty: bool) -> bool:
     return await ended.fetchone() is not None
 
 
-async def end_begun_before(connection: Connection, moment: float, rows: int) -> Sequence[str]:
-    """End at most so many, the oldest first; the keys of their blobs."""
-    ended = await connection.execute(_END_OLD, (int(moment), rows))
+async def note_arrival(connection: Connection, series_id: str, size: int) -> None:
+    await connection.execute("UPDATE series SET arrived = arrived + %s WHERE id = %s", (size, series_id))
+
+
+async def end_slowest(
+    connection: Connection, api_key: str, per_key: int, in_all: int, pace: Mapping[str, int]
+) -> Sequence[str]:
+    """End the slowest series where a limit is reached: one of the key, else one in all; its blob's key."""
+    counted = await connection.execute(_COUNT, (api_key,))
+    ((of_key, all_),) = await counted.fetchall()
+    if of_key < per_key and all_ < in_all:
+        return ()
+    ended = await connection.execute(_END_SLOWEST, {**pace, "api_key": api_key if of_key >= per_key else None})
+    return [blob_key for (blob_key,) in await ended.fetchall()]
+
+
+async def end_begun_before(connection: Connection, moment: float, empty: float, rows: int) -> Sequence[str]:
+    """End at most so many that began before a moment, or before `empty` without a byte since; their blobs' keys."""
+    ended = await connection.execute(_END_OLD, (int(moment), int(empty), rows))
     return [blob_key for (blob_key,) in await ended.fetchall()]
 
 

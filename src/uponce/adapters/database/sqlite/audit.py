@@ -3,13 +3,27 @@
 import sqlite3
 from collections.abc import Sequence
 
-from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row
+from uponce.adapters.database.rows import AUDIT_COLUMNS, HISTORY_COLUMNS, audit_of, audit_row, refusal_values
 from uponce.core.values import AuditRecord, Grant
+
+_WRITE = f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES ({', '.join('?' * len(AUDIT_COLUMNS.split(', ')))})"
 
 
 def write(connection: sqlite3.Connection, grant: Grant, record: AuditRecord) -> None:
+    connection.execute(_WRITE, audit_row(grant, record))
+
+
+def write_refusal(connection: sqlite3.Connection, grant: Grant, record: AuditRecord, most: int) -> None:
+    """Add a row. When the grant has `most` rows of refusals, count all further refusals in one more row."""
+    rows, last = connection.execute(
+        "SELECT count(*), max(id) FROM audit WHERE grant_key = ? AND event = 'refused'", (grant.key,)
+    ).fetchone()
+    if rows <= most:
+        write(connection, grant, record)
+        return
     connection.execute(
-        f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", audit_row(grant, record)
+        "UPDATE audit SET count = count + 1, at = ?, code = ?, address = ?, request_id = ? WHERE id = ?",
+        (*refusal_values(record), last),
     )
 
 

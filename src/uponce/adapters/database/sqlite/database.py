@@ -136,9 +136,10 @@ class SqliteDatabase:
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         return await self._writer.run(lambda connection: _revoke(connection, grant, caller, now=self._clock.now()))
 
-    async def record_refusal(self, grant: Grant, code: str, caller: Caller) -> None:
+    async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
         def job(connection: sqlite3.Connection) -> None:
-            audit.write(connection, grant, AuditRecord(int(self._clock.now()), AuditEvent.REFUSED, caller, code))
+            record = AuditRecord(int(self._clock.now()), AuditEvent.REFUSED, caller, code)
+            audit.write_refusal(connection, grant, record, most)
 
         await self._writer.run(job)
 
@@ -211,9 +212,23 @@ class SqliteDatabase:
     async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
         return await self._writer.run(lambda connection: series.end(connection, series_id, if_empty))
 
-    async def end_old_series(self, older_than: float) -> Sequence[str]:
-        before = self._clock.now() - older_than
-        return await self._writer.run(lambda connection: series.end_begun_before(connection, before, BATCH))
+    async def note_arrival(self, series_id: str, size: int) -> None:
+        await self._writer.run(lambda connection: series.note_arrival(connection, series_id, size))
+
+    async def end_slowest_series(
+        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+    ) -> Sequence[str]:
+        return await self._writer.run(
+            lambda connection: series.end_slowest(
+                connection, api_key, per_key, in_all, {"rate": rate, "seconds": seconds, "now": int(self._clock.now())}
+            )
+        )
+
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        now = self._clock.now()
+        return await self._writer.run(
+            lambda connection: series.end_begun_before(connection, now - older_than, now - empty, BATCH)
+        )
 
     async def series_blobs(self) -> frozenset[str]:
         return await self._readers.run(series.blob_keys)

@@ -1,7 +1,7 @@
 """Unfinished uploads that arrive in several requests. Every function runs inside its caller's transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from uponce.adapters.database.decisions import (
     check_joins,
@@ -24,6 +24,13 @@ _PARTS = f"""
 SELECT {PART_COLUMNS} FROM series_parts WHERE series_id = ?
   AND start >= coalesce((SELECT max(start) FROM series_parts WHERE series_id = ? AND start <= ?), 0)
   AND stop > ? AND start < ? ORDER BY start LIMIT ?
+"""
+# "The slowest" is the least rate over a series' whole life; of equally slow ones the oldest.
+_SLOWEST = """
+SELECT id, blob_key FROM series
+WHERE coalesce(api_key = :api_key, true) AND arrived < :rate * max(:now - created_at, :seconds)
+  AND (total IS NULL OR arrived < total)
+ORDER BY arrived * 1.0 / max(:now - created_at, :seconds), created_at, rowid LIMIT 1
 """
 _TABLES = {"series_parts": "series_id", "series_spans": "series_id", "series_grants": "series_id", "series": "id"}
 
@@ -69,7 +76,9 @@ def record(
     connection.executemany(
         "INSERT INTO series_parts VALUES (?, ?, ?, ?, ?)", [part_row(series_id, part) for part in parts]
     )
-    connection.execute("UPDATE series SET total = ? WHERE id = ?", (series.total, series_id))
+    connection.execute(
+        "UPDATE series SET total = ?, arrived = ? WHERE id = ?", (series.total, series.arrived, series_id)
+    )
     connection.execute("DELETE FROM series_spans WHERE series_id = ?", (series_id,))
     connection.executemany(
         "INSERT INTO series_spans VALUES (?, ?, ?)", [(series_id, known.start, known.end) for known in series.spans]
@@ -127,10 +136,32 @@ def end(connection: sqlite3.Connection, series_id: str, if_empty: bool) -> bool:
     return True
 
 
-def end_begun_before(connection: sqlite3.Connection, moment: float, rows: int) -> Sequence[str]:
-    """End at most so many, the oldest first; the keys of their blobs."""
+def note_arrival(connection: sqlite3.Connection, series_id: str, size: int) -> None:
+    connection.execute("UPDATE series SET arrived = arrived + ? WHERE id = ?", (size, series_id))
+
+
+def end_slowest(
+    connection: sqlite3.Connection, api_key: str, per_key: int, in_all: int, pace: Mapping[str, int]
+) -> Sequence[str]:
+    """End the slowest series where a limit is reached: one of the key, else one in all; its blob's key."""
+    if _count(connection, "series WHERE api_key = ?", api_key) >= per_key:
+        owner: str | None = api_key
+    elif _count(connection, "series") >= in_all:
+        owner = None
+    else:
+        return ()
+    found = connection.execute(_SLOWEST, {**pace, "api_key": owner}).fetchall()
+    for series_id, _ in found:
+        _delete(connection, series_id)
+    return [blob_key for _, blob_key in found]
+
+
+def end_begun_before(connection: sqlite3.Connection, moment: float, empty: float, rows: int) -> Sequence[str]:
+    """End at most so many that began before a moment, or before `empty` without a byte since; their blobs' keys."""
     old = connection.execute(
-        "SELECT id, blob_key FROM series WHERE created_at < ? ORDER BY created_at LIMIT ?", (moment, rows)
+        "SELECT id, blob_key FROM series WHERE created_at < ? OR (created_at < ? AND arrived = 0) "
+        "ORDER BY created_at LIMIT ?",
+        (moment, empty, rows),
     ).fetchall()
     for series_id, _ in old:
         _delete(connection, series_id)

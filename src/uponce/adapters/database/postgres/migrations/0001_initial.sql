@@ -78,7 +78,8 @@ CREATE TABLE audit (
   asset_id   text   NOT NULL,
   public_id  text   NOT NULL,
   address    text   NOT NULL,
-  request_id text   NOT NULL
+  request_id text   NOT NULL,
+  count      bigint NOT NULL DEFAULT 1  -- how many refusals the row stands for; `at` is the last one
 );
 
 CREATE INDEX audit_grant ON audit (grant_key);

@@ -11,6 +11,7 @@ CREATE TABLE series (
   blob_key   text   COLLATE "C" NOT NULL UNIQUE,
   created_at bigint NOT NULL,
   total      bigint,              -- NULL until a chunk declared it
+  arrived    bigint NOT NULL DEFAULT 0,  -- bytes that arrived, recorded or not; repeated bytes count again
   spans      int8multirange NOT NULL DEFAULT '{}',  -- which bytes are there, durably
   UNIQUE (cloud, api_key, upload_id)
 );

@@ -73,7 +73,8 @@ CREATE TABLE audit (
   asset_id   TEXT    NOT NULL,
   public_id  TEXT    NOT NULL,
   address    TEXT    NOT NULL,
-  request_id TEXT    NOT NULL
+  request_id TEXT    NOT NULL,
+  count      INTEGER NOT NULL DEFAULT 1  -- how many refusals the row stands for; `at` is the last one
 ) STRICT;
 
 CREATE INDEX audit_grant ON audit (grant_key);

@@ -11,6 +11,7 @@ CREATE TABLE series (
   blob_key   TEXT    NOT NULL UNIQUE,
   created_at INTEGER NOT NULL,
   total      INTEGER,            -- NULL until a chunk declared it
+  arrived    INTEGER NOT NULL DEFAULT 0,  -- bytes that arrived, recorded or not; repeated bytes count again
   UNIQUE (cloud, api_key, upload_id)
 ) STRICT;
 

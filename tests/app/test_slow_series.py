@@ -1,0 +1,180 @@
+"""Uploads in several requests that are begun and left, or slow: they make room, and those that move on stay."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.failing import Held
+from tests.asgi import Answer
+from tests.chunks import CHUNK, NO_ROWS, form, noise, rows, stored
+from tests.chunks import Client as Chunks
+from tests.tus import Client as Tus
+from tests.world import World, assert_refused
+from uponce.app import series as module
+from uponce.app.sweep import sweep
+from uponce.core.policy import Limits
+
+LIMITS = Limits(
+    min_chunk_bytes=CHUNK, max_series_per_key=3, max_series=5, least_rate=10, rate_seconds=10, takeover_seconds=1
+)
+DATA = noise(2 * CHUNK)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, limits=LIMITS)
+    yield world
+    world.close()
+
+
+def begun(world: World, fields: Mapping[str, str] | None = None) -> Tus:
+    client = Tus(world, DATA, fields=fields)
+    assert asyncio.run(client.create()).status == 201
+    return client
+
+
+def patch(client: Tus, *span: int) -> Answer:
+    return asyncio.run(client.patch(*span))
+
+
+def test_a_series_with_a_byte_does_not_keep_the_holder_out(world: World) -> None:
+    """A thief begins with a copy of the signature, sends one byte and leaves."""
+    thief = begun(world)
+    assert patch(thief, 0, 1).status == 204
+    holder = begun(world, thief.fields)
+    assert_refused(patch(thief, 1), 404, "series_gone")
+    assert patch(holder, 0).status == 204
+    assert rows(world) == NO_ROWS
+    assert world.traces().staged == frozenset()
+    assert world.traces().assets == 1
+
+
+async def dripping(data: bytes, under_way: asyncio.Event) -> AsyncIterator[bytes]:
+    yield data
+    under_way.set()
+    await asyncio.Event().wait()
+
+
+def test_a_slow_request_protects_its_series_for_seconds_only(world: World) -> None:
+    thief = begun(world)
+
+    async def play() -> tuple[Answer, Answer]:
+        under_way = asyncio.Event()
+        drip = asyncio.create_task(thief.patch(0, data=dripping(b"x", under_way)))
+        await under_way.wait()
+        early = await Tus(world, DATA, fields=thief.fields).create()
+        world.clock.time += LIMITS.rate_seconds + 1
+        holder = Tus(world, DATA, fields=thief.fields)
+        late = await holder.create()
+        drip.cancel()
+        assert (await holder.patch(0)).status == 204
+        return early, late
+
+    early, late = asyncio.run(play())
+    assert_refused(early, 400, "signature_in_use")
+    assert late.status == 201
+
+
+def test_a_series_that_keeps_the_least_rate_stays(world: World) -> None:
+    """What has arrived counts for later: 1,000 bytes keep its place for 100 seconds."""
+    client = begun(world)
+    assert patch(client, 0, 1000).status == 204
+    world.clock.time += 100
+    assert_refused(asyncio.run(Tus(world, DATA, fields=client.fields).create()), 400, "signature_in_use")
+    world.clock.time += 1
+    assert asyncio.run(Tus(world, DATA, fields=client.fields).create()).status == 201
+
+
+def test_bytes_that_are_still_arriving_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is recorded when it is whole; until then it must not look as if nothing came."""
+    monkeypatch.setattr(module, "_NOTE_SECONDS", 0)
+    client = Chunks(world, DATA)
+
+    async def halves(chunks: list[bytes], go_on: asyncio.Event, under_way: asyncio.Event) -> AsyncIterator[bytes]:
+        yield chunks[0][:600]
+        yield chunks[0][600:]
+        under_way.set()
+        await go_on.wait()
+        for chunk in chunks[1:]:
+            yield chunk
+
+    async def play() -> tuple[Answer, Answer]:
+        go_on, under_way = asyncio.Event(), asyncio.Event()
+        whole = first_form(client)
+        slow = asyncio.create_task(client.chunk(0, 999, chunks=halves(whole, go_on, under_way)))
+        await under_way.wait()
+        world.clock.time += LIMITS.rate_seconds + 5
+        other = await Chunks(world, DATA, fields=client.fields, upload_id="other").chunk(0, 999)
+        go_on.set()
+        return other, await slow
+
+    other, slow = asyncio.run(play())
+    assert_refused(other, 400, "signature_in_use")
+    assert slow.json["bytes"] == 1000
+    assert stored(world, asyncio.run(client.chunk(1000, 1999))) == DATA
+
+
+def first_form(client: Chunks) -> list[bytes]:
+    """The first chunk's form: fields and half of the file, the rest of it, the end."""
+    head, file, end = form(client.fields, DATA[:1000])
+    return [head + file[:600], file[600:], end]
+
+
+def test_empty_series_keep_no_place_of_a_key(world: World) -> None:
+    """The honest begin in parts although a stranger began as many as a key may have, and sends nothing."""
+    strangers = [begun(world) for _ in range(3)]
+    honest = begun(world)
+    assert patch(honest, 0).status == 204
+    chunks = Chunks(world, DATA)
+    assert asyncio.run(chunks.chunk(0, 999)).status == 200
+    assert stored(world, asyncio.run(chunks.chunk(1000, 1999))) == DATA
+    assert_refused(patch(strangers[0], 0), 404, "series_gone")
+    assert patch(strangers[2], 0).status == 204
+    assert rows(world)["series"] == len(world.traces().staged)
+
+
+def test_where_all_move_on_a_new_series_is_refused(world: World) -> None:
+    clients = [begun(world) for _ in range(3)]
+    for client in clients:
+        assert patch(client, 0, 1000).status == 204
+    refused = asyncio.run(Tus(world, DATA).create())
+    assert_refused(refused, 429, "too_many_series")
+    assert refused.headers["retry-after"]
+    assert [patch(client, 1000).status for client in clients] == [204] * 3
+
+
+def test_a_series_that_completes_is_not_dropped_for_being_slow(world: World) -> None:
+    client = begun(world)
+    assert patch(client, 0, 1999).status == 204
+
+    async def play() -> tuple[Answer, Answer]:
+        held = Held(world.services.inspector, "inspect")
+        world.swap(inspector=held)
+        world.clock.time += 3000
+        client.world = world
+        last = asyncio.create_task(client.patch(1999))
+        await held.reached.wait()
+        other = await Tus(world, DATA, fields=client.fields).create()
+        held.release.set()
+        return other, await last
+
+    other, last = asyncio.run(play())
+    assert_refused(other, 400, "signature_in_use")
+    assert last.status == 204
+    assert world.traces().assets == 1
+
+
+def test_a_series_without_bytes_is_swept_within_minutes(world: World) -> None:
+    empty, moving = begun(world), begun(world)
+    assert patch(moving, 0, 1).status == 204
+    world.clock.time += LIMITS.empty_series_seconds + 1
+
+    async def swept() -> Any:
+        return await sweep(world.services, grace_seconds=10**6, audit_seconds=10**6)
+
+    assert asyncio.run(swept()).series == 1
+    assert_refused(patch(empty, 0), 404, "series_gone")
+    assert patch(moving, 1).status == 204
