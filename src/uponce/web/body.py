@@ -28,7 +28,7 @@ class Body:
             message = await self._next()
             if message["type"] == "http.disconnect":
                 self.complete = True
-                raise MalformedRequest("The connection ended before the request was complete.")
+                raise MalformedRequest("The connection ended before the request was complete. Send the request again.")
             self.complete = not message.get("more_body", False)
             chunk = message.get("body", b"")
             if chunk:
@@ -41,7 +41,7 @@ class Body:
         async for chunk in self.chunks():
             size += len(chunk)
             if size > limit:
-                raise MalformedRequest(f"The request body is larger than {limit} bytes.")
+                raise MalformedRequest(f"The request body is larger than {limit} bytes. Send fewer or shorter fields.")
             parts.append(chunk)
         return b"".join(parts)
 
@@ -50,4 +50,6 @@ class Body:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._receive()
         except TimeoutError:
-            raise RequestTooSlow(f"No byte of the body arrived for {self._idle_seconds:g} seconds.") from None
+            raise RequestTooSlow(
+                f"No byte of the body arrived for {self._idle_seconds:g} seconds. Send the request again."
+            ) from None

@@ -88,7 +88,9 @@ def _raw_path(scope: Scope) -> str:
     try:
         return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
     except UnicodeDecodeError:
-        raise MalformedRequest("The path is not percent-encoded.") from None
+        raise MalformedRequest(
+            "The path has a character that is not ASCII. Percent-encode it, as %C3%A9 for é."
+        ) from None
 
 
 async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery, headers: list[Header]) -> None:

@@ -25,10 +25,15 @@ def _refusal(status: str, message: str) -> bytes:
     return head.encode() + b"\r\n\r\n" + body
 
 
-_MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1.")
-_TOO_LARGE = _refusal("431 Request Header Fields Too Large", "The request's head is larger than 65536 bytes.")
-_TOO_LONG = _refusal("414 URI Too Long", "The request's path is longer than 16384 bytes.")
-_TOO_SLOW = _refusal("408 Request Timeout", "The request's head did not arrive within 10 seconds.")
+_MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
+_TOO_LARGE = _refusal(
+    "431 Request Header Fields Too Large",
+    "The request's head is larger than 65536 bytes. Send fewer or shorter headers.",
+)
+_TOO_LONG = _refusal("414 URI Too Long", "The request's path is longer than 16384 bytes. Send a shorter path.")
+_TOO_SLOW = _refusal(
+    "408 Request Timeout", "The request's head did not arrive within 10 seconds. Send the request again."
+)
 
 
 class HardenedProtocol(HttpToolsProtocol):

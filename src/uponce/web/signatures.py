@@ -58,7 +58,9 @@ class SignaturesEndpoint:
             return await self._revoke(key, fields, head)
         if action == "sign":
             return self._sign(key, fields, base_url(scope, head, self._public_url))
-        raise NotFound("There is POST to …/signatures/status, …/signatures/revoke and …/signatures/sign.")
+        raise NotFound(
+            f"There is no action {action[:40]!r}. POST to …/signatures/status, …/signatures/revoke or …/sign."
+        )
 
     async def _one(self, key: ApiKey, grant: str) -> dict[str, Any]:
         return describe_sighting(await show_known(self._services, key, grant))
@@ -91,12 +93,12 @@ def _status(text: str | None) -> GrantStatus | None:
     try:
         return None if text is None else GrantStatus(text)
     except ValueError:
-        raise InvalidParameter("Parameter status must be used, unused or revoked.") from None
+        raise InvalidParameter(f"Parameter status is {text[:40]!r}. Send used, unused or revoked.") from None
 
 
 def _limit(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= _MAX_PAGE:
-        raise InvalidParameter(f"Parameter max_results must be a whole number from 1 to {_MAX_PAGE}.")
+        raise InvalidParameter(f"Parameter max_results is {text[:40]!r}. Send a whole number from 1 to {_MAX_PAGE}.")
     return int(text)
 
 
@@ -104,7 +106,7 @@ def _algorithm(text: str) -> Algorithm:
     try:
         return Algorithm(text)
     except ValueError:
-        raise InvalidParameter("Parameter signature_algorithm must be sha1 or sha256.") from None
+        raise InvalidParameter(f"Parameter signature_algorithm is {text[:40]!r}. Send sha1 or sha256.") from None
 
 
 def describe_record(record: GrantRecord) -> dict[str, Any]:
