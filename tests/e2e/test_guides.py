@@ -61,7 +61,7 @@ def test_the_first_upload_guide_shows_what_a_first_start_prints(server: Server) 
     assert [line for line in shown.splitlines() if line not in printed] == []
 
 
-def test_the_commands_of_the_curl_guide(server: Server, media: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_curl_guide(server: Server, media: Path, tmp_path: Path, curl: str) -> None:
     url, sign, basic, look = commands("guide/curl.md")
     (tmp_path / "cat.gif").write_bytes((media / "dance.gif").read_bytes())
     sign, basic = (

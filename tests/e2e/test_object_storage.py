@@ -203,7 +203,7 @@ def test_delivery_by_redirect(tmp_path: Path) -> None:
         picture = samples.png(4, 32, 32)
         path = path_of(server.post(server.signed({"nonce": 1}), picture))
         sent = urllib3.request("GET", server.base + path, redirect=False)
-        assert (sent.status, sent.headers["cache-control"]) == (302, "public, max-age=30")
+        assert (sent.status, sent.headers["cache-control"]) == (302, "public, no-transform, max-age=30")
         assert sent.headers["location"].startswith(found.store.endpoint)
         followed = urllib3.request("GET", server.base + path, headers={"Range": "bytes=1-3"})
         assert (followed.status, followed.data, followed.headers["content-type"]) == (206, b"PNG", "image/png")

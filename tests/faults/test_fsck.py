@@ -27,6 +27,8 @@ def fsck(folder: Path, *words: str) -> Done:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[World]:
     """In the default layout, with nobody at work on it."""
+    (tmp_path / "secret.key").write_bytes(bytes(32))  # the world's, which the command reads
+    (tmp_path / "secret.key").chmod(0o600)
     with closing(World(tmp_path)) as world:
         world.clock.time = os.stat(tmp_path).st_mtime
         plant_healthy(world, 10)

@@ -33,6 +33,8 @@ def run_ci(folder: Path, says: dict[str, str], fails: str = "") -> tuple[int, li
     for name in re.findall(r"^need (\S+)", CI.read_text(), re.MULTILINE):
         (programs / name).write_text(fake if name == "make" else "#!/bin/sh\n")
         (programs / name).chmod(0o755)
+    (programs / "python3").write_text("#!/bin/sh\n")
+    (programs / "python3").chmod(0o755)
     path = f"{programs}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", CI], env={"PATH": path}, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -104,8 +104,8 @@ async def _prepare(backend: Backend, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
     services, settings = backend.services, backend.settings
     await check_frozen(services)
-    await check_first_start(services)
     await check_storage(services)
+    await check_first_start(services)
     preset = preset_keys(settings)
     if preset:
         added, conflicts = await import_keys(services, preset)
