@@ -54,7 +54,10 @@ def test_a_signed_origin_lets_those_in_that_it_names(world: World, origin: str) 
 def test_a_signed_origin_keeps_all_others_out(world: World, origin: str | None, told: str) -> None:
     with pytest.raises(OriginMismatch) as caught:
         ask(world, world.sign({"origin": f"{APP},http://localhost:8080"}), origin=origin)
-    assert str(caught.value) == f"This signature is for uploads from {APP}, http://localhost:8080, not from {told}."
+    assert str(caught.value) == (
+        f"This signature is for uploads from {APP}, http://localhost:8080. The request came from {told}. "
+        "Upload from the signed origin, or sign another one."
+    )
 
 
 def test_a_repeat_is_told_to_its_origin_only(world: World) -> None:
@@ -65,7 +68,7 @@ def test_a_repeat_is_told_to_its_origin_only(world: World) -> None:
     asyncio.run(_commit(world, fields))
     assert ask(world, fields, origin=APP, key="k").spec.origin == (APP,)
     for origin in (OTHER, None):
-        with pytest.raises(OriginMismatch, match=f"not from {origin or 'no web origin'}"):
+        with pytest.raises(OriginMismatch, match=f"came from {origin or 'no web origin'}"):
             ask(world, fields, origin=origin, key="k")
 
 
@@ -105,7 +108,8 @@ def test_and_no_longer_than_those_of_its_key(world: World) -> None:
     with pytest.raises(InvalidParameter) as caught:
         ask(world, world.sign({"valid_for": window + 1}))
     assert str(caught.value) == (
-        f"Parameter valid_for is {window + 1} seconds, signatures of this key live at most {window}."
+        f"Parameter valid_for is {window + 1} seconds. The limit of this key is {window} seconds. "
+        "Sign a smaller valid_for."
     )
 
 

@@ -16,7 +16,7 @@ from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
 from uponce.app import series as use_case
 from uponce.app.authorise import authorise
-from uponce.app.series import append, create, finish, terminate
+from uponce.app.series import append, begin, finish, terminate
 from uponce.app.sweep import Swept, sweep
 from uponce.core.errors import (
     DatabaseUnavailable,
@@ -363,7 +363,7 @@ def test_create_append_terminate(world: World) -> None:
         verified = await authorise(
             services, "demo", None, dict(fields), origin=None, caller=CALLER, idempotency_key=None
         )
-        series = await create(services, verified, fields, requested=None, filename="film.bin")
+        series = await begin(services, verified, fields, requested=None, filename="film.bin")
         part = await append(services, series, Chunk(Span(0, len(DATA)), len(DATA)))
         await part.write(DATA[:1500])
         series = await part.keep()

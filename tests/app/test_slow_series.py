@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,25 @@ def test_a_series_without_bytes_is_swept_within_minutes(world: World) -> None:
     assert asyncio.run(swept()).series == 1
     assert_refused(patch(empty, 0), 404, "series_gone")
     assert patch(moving, 1).status == 204
+
+
+def test_few_requests_wait_for_the_same_part(world: World) -> None:
+    """Each asks many times a second, so that hundreds of them would keep a server busy at no cost."""
+    world.swap(limits=replace(LIMITS, waiting_per_series=3, takeover_seconds=30))
+    client = begun(world)
+
+    async def play() -> list[int]:
+        held = Held(world.services.inspector, "inspect")
+        world.swap(inspector=held)
+        client.world = world
+        first = asyncio.create_task(client.patch(0))
+        await held.reached.wait()
+        others = [asyncio.create_task(client.head()) for _ in range(8)]
+        while sum(other.done() for other in others) < 5:
+            await asyncio.sleep(0.01)
+        held.release.set()
+        return sorted([(await first).status, *(answer.status for answer in await asyncio.gather(*others))])
+
+    answers = asyncio.run(asyncio.wait_for(play(), 60))
+    assert answers == [200] * 3 + [204] + [423] * 5
+    assert not world.services.attempts._waiting

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from uponce.core.errors import ServerBusy, SignatureInUse, UponceError
+from uponce.core.errors import ChunkInProgress, ServerBusy, SignatureInUse, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import UNLIMITED_USES, Grant
 
@@ -93,6 +93,7 @@ class Attempts:
         self._in_turn: Counter[bytes] = Counter()
         self._of_grants: defaultdict[bytes, set[Attempt]] = defaultdict(set)
         self._unverified: set[Attempt] = set()
+        self._waiting: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """How many attempts run."""
@@ -113,6 +114,24 @@ class Attempts:
             self._in_turn[grant.key] -= 1
             if not self._in_turn[grant.key]:
                 del self._in_turn[grant.key], self._turns[grant.key]
+
+    @contextmanager
+    def waiting(self, series_id: str, limits: Limits) -> Iterator[None]:
+        """Count a request that waits until another request releases its part of a series. ChunkInProgress when too many
+        wait: each of them asks the disk and the database many times a second."""
+        if self._waiting[series_id] >= limits.waiting_per_series:
+            raise ChunkInProgress(
+                f"{limits.waiting_per_series} requests wait for the same part of this upload, and no more are allowed. "
+                "Wait for their answers, then send this part again.",
+                retry_after=_RETRY_SECONDS,
+            )
+        self._waiting[series_id] += 1
+        try:
+            yield
+        finally:
+            self._waiting[series_id] -= 1
+            if not self._waiting[series_id]:
+                del self._waiting[series_id]
 
     @contextmanager
     def of_grant(self, attempt: Attempt, grant: Grant, limits: Limits) -> Iterator[None]:

@@ -126,7 +126,8 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
     """InvalidParameter when the signature is to live longer than those of its key do."""
     if spec.valid_for is not None and spec.valid_for > key.window:
         raise InvalidParameter(
-            f"Parameter valid_for is {spec.valid_for} seconds, signatures of this key live at most {key.window}."
+            f"Parameter valid_for is {spec.valid_for} seconds. The limit of this key is {key.window} seconds. Sign a "
+            "smaller valid_for."
         )
 
 
@@ -164,7 +165,8 @@ def _spend_as_long_as_a_known_key(params: Mapping[str, str]) -> None:
 def _check_origin(spec: UploadSpec, origin: str | None) -> None:
     if spec.origin is not None and origin not in spec.origin:
         raise OriginMismatch(
-            f"This signature is for uploads from {', '.join(spec.origin)}, not from {origin or 'no web origin'}."
+            f"This signature is for uploads from {', '.join(spec.origin)}. The request came from "
+            f"{origin or 'no web origin'}. Upload from the signed origin, or sign another one."
         )
 
 

@@ -79,8 +79,8 @@ async def check_clock(services: Services) -> str | None:
     if behind <= skew:
         return None
     return (
-        f"The clock is {behind} seconds behind the newest time in the database, {skew} are allowed. Set it right, or "
-        "new signatures will be refused as stale or as coming from the future."
+        f"The clock is {behind} seconds behind the newest time in the database. The limit is {skew} seconds. Set the "
+        "clock, or the server refuses new signatures as stale or as coming from the future."
     )
 
 

@@ -1,4 +1,4 @@
-"""A file that arrives in several requests, whatever protocol they speak: create → append … → finish, or terminate.
+"""A file that arrives in several requests, whatever protocol they speak: begin → append … → finish, or terminate.
 
 A series is one attempt to upload. Its bytes are written once, in any order and in parallel, of a shared one on any
 server; what is recorded of them is durable and never changes. All signatures that it was sent with are spent by the
@@ -7,7 +7,7 @@ transaction that completes it, and none before.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -36,7 +36,7 @@ from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow
 from uponce.core.spans import Span
-from uponce.core.values import Caller, ResourceType
+from uponce.core.values import Caller, Grant, ResourceType
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ _NOTE_SECONDS = 2.0
 _TRIES = 5
 
 
-async def create(
+async def begin(
     services: Services,
     verified: Verified,
     params: Mapping[str, str],
@@ -55,8 +55,13 @@ async def create(
     upload_id: str | None = None,
     total: int | None = None,
 ) -> Series:
-    """Begin a series of the collected parameters that were verified; or the one that has this upload_id already."""
-    grant, limits, shared = verified.grant, services.limits, services.blobs.shared
+    """Begin a series of the collected parameters that were verified; or return the one that has this upload_id already.
+
+    Slow series make room: those of the same signature, and the slowest of too many. So a stranger cannot keep the
+    holder of a signature, or a key's users, from their uploads by series that are begun and left. A holder may also
+    begin again after the first request ended with its server.
+    """
+    grant, shared = verified.grant, services.blobs.shared
     new = Series(
         id=services.ids.hex(32),
         cloud=grant.cloud,
@@ -72,9 +77,7 @@ async def create(
         shared=shared is not None,
     )
     try:
-        series = await services.database.create_series(
-            new, grant, per_key=limits.max_series_per_key, in_all=limits.max_series
-        )
+        series = await _insert(services, new, grant)
     except OutcomeUnknown:
         raise
     except (Refused, Unavailable):
@@ -90,33 +93,20 @@ async def _undo_begin(services: Services, new: Series) -> None:
         await services.blobs.delete(new.blob_key)
 
 
-async def begin(
-    services: Services,
-    verified: Verified,
-    params: Mapping[str, str],
-    *,
-    requested: ResourceType | None,
-    filename: str | None,
-    upload_id: str | None = None,
-    total: int | None = None,
-) -> Series:
-    """`create`, for which slow series make room: those of the same signature, and the slowest of too many.
-
-    So a stranger cannot keep the holder of a signature from its upload, nor a key's users from theirs, by series that
-    are begun and left. Also a holder may begin again whose first request ended with its server.
-    """
-    new = partial(
-        create, services, verified, params, requested=requested, filename=filename, upload_id=upload_id, total=total
+async def _insert(services: Services, new: Series, grant: Grant) -> Series:
+    limits = services.limits
+    insert = partial(
+        services.database.create_series, new, grant, per_key=limits.max_series_per_key, in_all=limits.max_series
     )
     for _ in range(_TRIES):
         try:
-            return await new()
+            return await insert()
         except SignatureInUse:
-            for series in await services.database.find_series_of(verified.grant.key):
+            for series in await services.database.find_series_of(grant.key):
                 await _drop_if_slow(services, series)
         except TooManySeries:
-            await _drop_slowest(services, verified.grant.api_key)
-    return await new()
+            await _drop_slowest(services, grant.api_key)
+    return await insert()
 
 
 async def _drop_if_slow(services: Services, series: Series) -> None:
@@ -147,7 +137,8 @@ async def status(services: Services, series_id: str) -> Series:
     series = await services.database.find_series(series_id)
     if series is None:
         raise SeriesGone(
-            "This upload is complete, was given up, or never existed: nothing is taken for it. Begin a new one."
+            "This upload is complete, was ended, or never existed, so the server accepts no bytes for it. Begin a new "
+            "upload."
         )
     return series
 
@@ -200,7 +191,7 @@ class Append:
         """The next bytes; those that are there already are compared and not written. ChunkConflict spoils it all."""
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(
-                f"The chunk has more than the {self._chunk.span.size} bytes that its header promises."
+                f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
             )
         await self._piece.write(data)
         await self._note(len(data))
@@ -344,7 +335,8 @@ def _pieces(services: Services, series: Series) -> Pieces:
         return services.blobs
     if services.blobs.shared is None:
         raise StorageUnavailable(
-            "The bytes that arrived of this upload are not in the storage of this server. Nothing was spent.",
+            "This server cannot reach the bytes of this upload that have arrived. The signature is not spent. Send the "
+            "request again.",
             detail=f"series {series.id} was begun on an object store",
             retry_after=1,
         )
@@ -354,12 +346,19 @@ def _pieces(services: Services, series: Series) -> Pieces:
 async def _take_over(
     services: Services, series: Series, span: Span | None, hold: Callable[[], Awaitable[T]], seconds: float
 ) -> T:
-    asking = _pieces(services, series).asking(series.blob_key, span)
     try:
-        return await take_over(hold, asking, lambda: status(services, series.id), seconds)
+        return await take_over(hold, _asking(services, series, span), lambda: status(services, series.id), seconds)
     except StorageUnavailable:
         await status(services, series.id)  # gone, and its bytes with it: then that is the reason
         raise
+
+
+@asynccontextmanager
+async def _asking(services: Services, series: Series, span: Span | None) -> AsyncIterator[None]:
+    """Ask the holders of the span for it. ChunkInProgress when too many requests already do."""
+    with services.attempts.waiting(series.id, services.limits):
+        async with _pieces(services, series).asking(series.blob_key, span):
+            yield
 
 
 async def _judge(services: Services, series: Series, assembly: Assembly) -> Draft:

@@ -66,6 +66,10 @@ class Limits:
         10_000, "Unfinished uploads in several requests, in all. When there are more, one that is too slow ends."
     )
     max_series_per_key: int = _limit(1_000, "The same for one API key.")
+    waiting_per_series: int = _limit(
+        16,
+        "Requests in one process that wait for an unfinished upload while another request sends or checks it.",
+    )
     takeover_seconds: int = _limit(10, "Seconds a request waits for an older one to let go of the same upload.")
     record_bytes: int = _limit(32 * MIB, "Bytes of a tus request after which what has arrived is recorded.")
     max_failed_credentials: int = _limit(
