@@ -87,12 +87,13 @@ def parameters_page() -> str:
         + NOTICE
         + _prose("Sign every parameter except `file`, `api_key`, `signature`, `cloud_name` and `resource_type`.")
         + "## Uploads\n\n"
-        + _names(name for name in SUPPORTED if name not in (*HARMLESS, *SWITCHES))
+        + _names(name for name in SUPPORTED if name not in (*HARMLESS, *SWITCHES, "callback"))
         + "## Accepted without effect\n\n"
         + _prose("uponce has nothing that these parameters would change. Of `access_mode` only `public` is accepted.")
         + _names(HARMLESS)
         + _prose("These switch on features that uponce does not have. uponce accepts them switched off (`0`, `false`).")
         + _names(sorted(SWITCHES))
+        + _prose("`callback` has no effect on an upload by script. A form that a browser posts is refused with it.")
         + _prose("SDKs send these of their options as fields. They are not signed and do nothing.")
         + _names(sorted(SDK_OPTIONS))
         + "## Deletions\n\n"

@@ -64,6 +64,7 @@ READ = [
     ({"allowed_formats": "JPEG,png, tif"}, UploadSpec(allowed_formats=frozenset({"jpg", "png", "tiff"}))),
     ({"valid_for": "60"}, UploadSpec(valid_for=60)),
     ({"max_bytes": "1"}, UploadSpec(max_bytes=1)),
+    ({"callback": "https://app.example/cors.html"}, UploadSpec(callback="https://app.example/cors.html")),
     ({"max_uses": str(MAX_USES)}, UploadSpec(max_uses=MAX_USES)),
     ({"sha256": HASH}, UploadSpec(sha256=HASH)),
     (

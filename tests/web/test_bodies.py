@@ -308,3 +308,12 @@ def test_a_text_of_percent_signs_is_refused() -> None:
         percent_decoded(b"%" * 1001)
     with pytest.raises(MalformedRequest):
         parse_query(b"a=" + b"%" * 2000)
+
+
+@pytest.mark.parametrize("header", [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")])
+def test_a_script_may_send_the_callback_that_forms_need(world: World, header: tuple[str, str]) -> None:
+    """Cloudinary's form helpers sign one always; it is for browsers that post the form themselves."""
+    fields = world.sign({"callback": "https://app.example/cloudinary_cors.html"})
+    for mode in ("navigate", "no-cors"):
+        assert_refused(world.upload(fields, headers={"sec-fetch-mode": mode}), 400, "unsupported_parameter")
+    assert_accepted(world.upload(fields, headers=dict([header])))

@@ -24,6 +24,7 @@ from uponce.core.errors import (
     LateParameter,
     MissingParameter,
     RequestTooSlow,
+    UnsupportedParameter,
     UponceError,
 )
 from uponce.core.parameters import UploadSpec, check_route, collect_known
@@ -37,6 +38,7 @@ class UploadRequest:
 
     `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
     `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
+    `scripted` says that a program reads the answer, and no browser that shows it.
     """
 
     cloud: str
@@ -46,6 +48,7 @@ class UploadRequest:
     caller: Caller
     idempotency_key: str | None = None
     credentials: tuple[str, str] | None = None
+    scripted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,11 @@ class Arrival(ABC, Generic[S]):
             check_route(params, request.cloud, request.requested)
             params = await sign_for(self._services, request.cloud, request.credentials, params)
         verified = await self._admit(params)
+        if verified.spec.callback is not None and not request.scripted:
+            raise UnsupportedParameter(
+                "Parameter callback is not supported by this server yet for a form that a browser posts without a "
+                "script. Upload by XMLHttpRequest or fetch, or sign without it."
+            )
         self._counted.close()
         self._limit = self._enter(verified)
         self.verified = verified

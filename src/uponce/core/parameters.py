@@ -21,6 +21,7 @@ MAX_TAG_LENGTH = 255
 MAX_CONTEXT_LENGTH = 1024
 MAX_NONCE_LENGTH = 255
 MAX_SOURCE_LENGTH = 255
+MAX_CALLBACK_LENGTH = 2048
 MAX_USES = 1_000_000
 
 SWITCHES = frozenset(
@@ -33,7 +34,7 @@ SWITCHES = frozenset(
 
 UNSUPPORTED = frozenset(
     """
-    access_control asset_folder auto_tagging background_removal batch_id callback categorization custom_coordinates
+    access_control asset_folder auto_tagging background_removal batch_id categorization custom_coordinates
     detection display_name eager eager_notification_url eval face_coordinates format headers manifest_json
     manifest_transformation metadata moderation notification_url ocr on_success proxy quality_override raw_convert
     regions responsive_breakpoints similarity_search template template_vars transformation upload_preset
@@ -57,6 +58,7 @@ class UploadSpec:
     origin: tuple[str, ...] | None = None
     valid_for: int | None = None
     max_uses: int | None = None
+    callback: str | None = None
 
 
 def read_parameters(params: Mapping[str, str], names: Collection[str] | None = None) -> UploadSpec:
@@ -252,6 +254,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "max_uses": partial(_positive, limit=MAX_USES),
     "invalidate": _boolean,
     "source": partial(_text, limit=MAX_SOURCE_LENGTH),
+    "callback": partial(_text, limit=MAX_CALLBACK_LENGTH),
     "access_mode": _public_access,
     "eager_async": _boolean,
     "clear_invalid": _boolean,

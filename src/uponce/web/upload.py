@@ -56,6 +56,7 @@ class UploadEndpoint:
             caller=head.caller,
             idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
             credentials=_credentials(head),
+            scripted=_is_scripted(head),
         )
         note_fields(scope, fields)
         async with aclosing(noting(scope, _events(scope["method"], head, body))) as events:
@@ -92,6 +93,11 @@ def _credentials(head: Head) -> tuple[str, str] | None:
         return basic_credentials(authorization)
     except BadCredentials:
         return "", ""  # wrong for every key, so the refusal names HTTP Basic
+
+
+def _is_scripted(head: Head) -> bool:
+    """jQuery sets the first header, and browsers the second one for fetch and XMLHttpRequest."""
+    return head.get("x-requested-with") == "XMLHttpRequest" or head.get("sec-fetch-mode") in ("cors", "same-origin")
 
 
 def _requested(scope: Scope) -> ResourceType | None:
