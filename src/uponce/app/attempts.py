@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 
 from uponce.core.errors import ChunkInProgress, ServerBusy, SignatureInUse, UponceError
 from uponce.core.policy import Limits
+from uponce.core.refusals import WHY_SIGNATURES_COLLIDE
 from uponce.core.values import UNLIMITED_USES, Grant
 
 _RETRY_SECONDS = 5
@@ -207,14 +208,16 @@ def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
     def displaced(slowest: Attempt, limit: int) -> UponceError:
         return SignatureInUse(
             f"A newer upload with this signature replaced this one, the slowest of {limit}: {_progress(slowest)} "
-            f"UPONCE_ATTEMPTS_PER_GRANT allows {total} at a time. The signature is not spent: send the file again.",
+            f"UPONCE_ATTEMPTS_PER_GRANT allows {total} at a time. The signature is not spent: send the file again. "
+            f"{WHY_SIGNATURES_COLLIDE}",
             retry_after=_RETRY_SECONDS,
         )
 
     def full() -> UponceError:
         return SignatureInUse(
             f"This signature is in use: {total} uploads with it have arrived and are being checked or stored, and no "
-            f"more than {total} may run at a time. Wait {_RETRY_SECONDS} seconds, or ask for a new signature.",
+            f"more than {total} may run at a time. Wait {_RETRY_SECONDS} seconds, or ask for a new signature. "
+            f"{WHY_SIGNATURES_COLLIDE}",
             retry_after=_RETRY_SECONDS,
         )
 

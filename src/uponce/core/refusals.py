@@ -4,6 +4,11 @@ from uponce.core.errors import GrantRefused, SignatureRevoked, SignatureUsed
 from uponce.core.freshness import utc
 from uponce.core.values import GrantRecord
 
+WHY_SIGNATURES_COLLIDE = (
+    "Equal parameters signed within one second give the same signature: to upload several files, sign a different "
+    "nonce for each file."
+)
+
 
 def refusal_of(record: GrantRecord, max_uses: int, *, by: str = "an upload") -> GrantRefused | None:
     """Return the refusal of a further use, or None while a use is left.
@@ -17,7 +22,6 @@ def refusal_of(record: GrantRecord, max_uses: int, *, by: str = "an upload") -> 
     if record.uses >= min(max_uses, record.grant.max_uses):
         return SignatureUsed(
             f"This signature was already used by {by} that completed at {utc(record.spent_at or 0)}. Ask for a new "
-            "signature. Equal parameters signed within one second give the same signature: to upload several files, "
-            "sign a different nonce for each file."
+            f"signature. {WHY_SIGNATURES_COLLIDE}"
         )
     return None

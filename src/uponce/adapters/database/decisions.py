@@ -5,7 +5,7 @@ from dataclasses import replace
 from uponce.app.ports import Committed, Draft, Reply
 from uponce.core.errors import BlobCondemned, GrantRefused, SeriesGone, SignatureInUse, TooManySeries, UnknownApiKey
 from uponce.core.freshness import check_watermark, utc
-from uponce.core.refusals import refusal_of
+from uponce.core.refusals import WHY_SIGNATURES_COLLIDE, refusal_of
 from uponce.core.series import Series
 from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
 
@@ -99,7 +99,7 @@ def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
             "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "
-            "new signature.",
+            f"new signature. {WHY_SIGNATURES_COLLIDE}",
             retry_after=_IN_SERIES_SECONDS,
         )
 
