@@ -5,10 +5,13 @@ import json
 import secrets
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
+from urllib.parse import urlsplit
 
+import pytest
 import urllib3
 
 from tests.hostile.frame import PICTURE, Honest, dial
@@ -99,6 +102,23 @@ def test_empty_series_do_not_keep_a_key_from_uploads_in_parts(server: Server, ho
     answer = tus(server, fresh(server), PICTURE, len(PICTURE))
     assert answer.status == 201, answer.data
     honest.upload()
+
+
+@pytest.mark.proof
+def test_honest_uploads_do_not_wait_beside_strangers_who_hold_places(server: Server, honest: Honest) -> None:
+    """Keyless forms, a copied signature and requests that wait for one series, all at once."""
+    begun = tus(server, fresh(server), None, 10**8)
+    where = urlsplit(begun.headers["Location"]).path
+    copied = fresh(server, sha256=sha256(PICTURE).hexdigest())
+    head = f"PATCH {where} HTTP/1.1\r\nHost: x\r\n" + "".join(f"{name}: {value}\r\n" for name, value in TUS.items())
+    with ExitStack() as held, dripping(server, 64, {}), dripping(server, 12, copied), honest.beside() as waits:
+        for _ in range(300):
+            waiting = held.enter_context(dial(server.base))
+            waiting.sendall(f"{head}Upload-Offset: 0\r\nContent-Length: 100000000\r\n\r\nx".encode())
+        for _ in range(20):
+            assert post(honest, fresh(server), file_first=True).status == 200
+            time.sleep(0.1)
+    waits.check(worst=1.0)
 
 
 def test_a_flood_of_reuses_leaves_few_lines_and_all_are_counted(server: Server, honest: Honest) -> None:

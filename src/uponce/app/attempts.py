@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from uponce.core.errors import ChunkInProgress, ServerBusy, SignatureInUse, UponceError
 from uponce.core.policy import Limits
@@ -19,6 +19,7 @@ _RETRY_SECONDS = 5
 _REFUSALS_AT_ONCE = 4
 _STEP = 1024  # bytes; attempts that differ by less count as equally fast
 _SETTLING_SECONDS = 2.0
+_NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 
 
 @dataclass(slots=True, eq=False)
@@ -164,9 +165,9 @@ def network_of(address: str) -> str:
         ip = ip_address(address)
     except ValueError:
         return ""
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or ip.packed[:8].hex())
-    return str(ip)
+    if not isinstance(ip, IPv6Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ip_network((ip.packed, _NETWORK_BITS), strict=False))
 
 
 @contextmanager

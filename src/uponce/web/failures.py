@@ -1,8 +1,8 @@
 """A limit on wrong credentials per address: passwords, api_keys, signatures, tokens."""
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address, ip_network
 
+from uponce.app.attempts import network_of
 from uponce.app.ports import Clock
 from uponce.core import errors
 from uponce.core.errors import TooManyFailures, UponceError
@@ -12,7 +12,6 @@ from uponce.web.body import Scope
 FAILURES = "failures"  # in the request's state
 
 _MAX_ADDRESSES = 10_000
-_NETWORK_BITS = 64  # what one client of IPv6 has
 _COUNTED = (
     errors.UnknownCloud,
     errors.UnknownApiKey,
@@ -40,7 +39,7 @@ class FailedCredentials:
         """Return the error that the client gets: TooManyFailures instead of one failure too many."""
         if not isinstance(error, _COUNTED):
             return error
-        origin, now = _origin(address), self._clock.now()
+        origin, now = network_of(address), self._clock.now()
         since, count = self._counts.pop(origin, (now, 0))
         if not 0 <= now - since < self._seconds:
             since, count = now, 0
@@ -63,11 +62,3 @@ def limited(scope: Scope, error: UponceError) -> UponceError:
     failures = scope.get("state", {}).get(FAILURES)
     client = scope.get("client")
     return failures.judge(client[0] if client else "", error) if failures is not None else error
-
-
-def _origin(address: str) -> str:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return ""
-    return str(ip_network((parsed, _NETWORK_BITS), strict=False)) if isinstance(parsed, IPv6Address) else address
