@@ -73,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, "Port to listen on. 0 picks a free port."] = 8000
     workers: Annotated[int, "Number of server processes."] = 1
     drain_seconds: Annotated[
-        int, "Seconds for which a server goes on serving after SIGTERM. Meanwhile `/readyz` answers 503."
+        int, "Seconds for which a server goes on serving after SIGTERM. `/readyz` answers 503 for this time."
     ] = 0
     instance: Annotated[
         str | None, "Name of this server in its log and its metrics. The default is the machine's name."

@@ -28,11 +28,11 @@ def _limit(default: int, meaning: str) -> int:
 class Limits:
     """What one upload may cost. Bytes, pixels (width × height), frames, seconds."""
 
-    max_image_bytes: int = _limit(100 * MIB, "Bytes of an image.")
-    max_video_bytes: int = _limit(5 * GIB, "Bytes of a video or sound.")
-    max_raw_bytes: int = _limit(5 * GIB, "Bytes of any other file.")
-    max_unverified_bytes: int = _limit(100 * MIB, "Bytes of a file that arrives before the fields that sign it.")
-    unverified_seconds: int = _limit(120, "Seconds in which such an upload must have arrived whole.")
+    max_image_bytes: int = _limit(100 * MIB, "Most bytes of an image.")
+    max_video_bytes: int = _limit(5 * GIB, "Most bytes of a video or sound.")
+    max_raw_bytes: int = _limit(5 * GIB, "Most bytes of any other file.")
+    max_unverified_bytes: int = _limit(100 * MIB, "Most bytes of a file that arrives before the fields that sign it.")
+    unverified_seconds: int = _limit(120, "Seconds that an upload may take whose file comes before its fields.")
     max_unverified_uploads: int = _limit(
         32, "Such uploads at a time in one process. When there are more, the slowest one ends."
     )
@@ -45,19 +45,19 @@ class Limits:
         "room for a new one.",
     )
     rate_seconds: int = _limit(10, "Seconds from the start of an upload before its rate counts.")
-    max_image_pixels: int = _limit(100_000_000, "Width × height of an image.")
-    max_video_pixels: int = _limit(40_000_000, "Width × height of a film.")
-    max_frames: int = _limit(2_000, "Frames of an animation, pages of a TIFF.")
-    max_total_pixels: int = _limit(500_000_000, "Width × height × frames of an animation.")
-    max_upload_seconds: int = _limit(3600, "Seconds in which an upload that began in time must have arrived whole.")
-    idle_seconds: int = _limit(30, "Seconds of silence after which a body counts as stalled.")
+    max_image_pixels: int = _limit(100_000_000, "Most pixels (width × height) of an image.")
+    max_video_pixels: int = _limit(40_000_000, "Most pixels (width × height) of a video.")
+    max_frames: int = _limit(2_000, "Most frames of an animation, or pages of a TIFF.")
+    max_total_pixels: int = _limit(500_000_000, "Most pixels (width × height × frames) of an animation.")
+    max_upload_seconds: int = _limit(3600, "Seconds that an upload may take.")
+    idle_seconds: int = _limit(30, "Seconds without a byte after which uponce ends an upload.")
     attempts_per_grant: int = _limit(
         4, "Uploads with one signature at a time in one process. When there are more, the slowest one ends."
     )
     refusals_per_grant: int = _limit(
         20, "Audit rows of refused uses of one signature. Further refusals are counted in one more row."
     )
-    min_chunk_bytes: int = _limit(5 * MIB, "Bytes that every chunk of an upload has to have, but for the last.")
+    min_chunk_bytes: int = _limit(5 * MIB, "Least bytes of every chunk of an upload, except the last chunk.")
     series_seconds: int = _limit(86400, "Seconds in which an upload in several requests must be complete.")
     empty_series_seconds: int = _limit(
         300, "Seconds after which an upload in several requests ends if no byte arrived."
@@ -65,20 +65,22 @@ class Limits:
     max_series: int = _limit(
         10_000, "Unfinished uploads in several requests, in all. When there are more, one that is too slow ends."
     )
-    max_series_per_key: int = _limit(1_000, "The same for one API key.")
+    max_series_per_key: int = _limit(1_000, "Unfinished uploads in several requests, of one API key.")
     waiting_per_series: int = _limit(
         16,
         "Requests in one process that wait for an unfinished upload while another request sends or checks it.",
     )
-    takeover_seconds: int = _limit(10, "Seconds a request waits for an older one to let go of the same upload.")
-    record_bytes: int = _limit(32 * MIB, "Bytes of a tus request after which what has arrived is recorded.")
+    takeover_seconds: int = _limit(10, "Seconds that a request waits for an older request of the same upload to end.")
+    record_bytes: int = _limit(
+        32 * MIB, "uponce records the bytes of a tus request each time that so many have arrived."
+    )
     max_failed_credentials: int = _limit(
         100,
         "Requests with wrong credentials from one address in `UPONCE_FAILED_CREDENTIALS_SECONDS`, after which uponce "
         "answers 429. Correct credentials always pass. Each process counts for itself.",
     )
     failed_credentials_seconds: int = _limit(60, "Seconds for which uponce counts wrong credentials of an address.")
-    skew: int = _limit(300, "Seconds by which a timestamp may lie in the future.")
+    skew: int = _limit(300, "Seconds by which a timestamp may be in the future.")
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
         """The largest file that could still be accepted before its kind is known."""

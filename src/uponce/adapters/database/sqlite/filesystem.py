@@ -28,8 +28,8 @@ def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
     kind = file_system(folder.resolve(), mounts)
     if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise SettingRefused(
-            f"The database folder {folder} lies on a network file system ({kind}), where SQLite cannot keep a "
-            "signature from being used twice. Point UPONCE_DATABASE to a local disk, or to PostgreSQL."
+            f"The database folder {folder} is on a network file system ({kind}). There SQLite cannot "
+            "stop a signature from being used twice. Point UPONCE_DATABASE to a local disk, or to PostgreSQL."
         )
 
 
