@@ -309,3 +309,12 @@ def test_half_a_character_is_refused(shared: World, escape: bytes) -> None:
     for action in ("/sign", "/status", "/revoke"):
         answer = ask(shared, action, body=b'{"folder": "' + escape + b'"}', content_type="application/json")
         assert_refused(answer, 400, "invalid_parameter")
+
+
+def test_no_limit_of_uses_is_null(world: World) -> None:
+    """Not a number that a script would take for a limit; and the name is there in every record."""
+    fields = world.sign(key=world.server)
+    assert world.upload(fields).status == 200
+    (record,) = assert_accepted(ask(world, key=world.server)).json["signatures"]
+    assert record["max_uses"] is None
+    assert (record["uses"], record["status"]) == (1, "unused")

@@ -4,13 +4,19 @@ import asyncio
 from collections.abc import Awaitable
 
 from uponce.app.services import Services
-from uponce.core.errors import SettingRefused, StorageFull, Unavailable, UponceError
+from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, Unavailable, UponceError
 
 _SECONDS = 5
 
 
 async def check_ready(services: Services) -> dict[str, str | None]:
-    """What each part the server stands on says: None is fine, else what is wrong with it."""
+    """Return, for each part of the server, what clients may read about its failure; None if the part works."""
+    parts = await check_parts(services)
+    return {name: None if error is None else error.message for name, error in parts.items()}
+
+
+async def check_parts(services: Services) -> dict[str, UponceError | None]:
+    """Return the failure of each part of the server, or None if the part works."""
     database, storage, decoders = await asyncio.gather(
         _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())
     )
@@ -39,8 +45,11 @@ async def check_first_start(services: Services) -> None:
         )
 
 
-async def check_storage(services: Services) -> None:
-    """Write, read and delete a few bytes. SettingRefused says what is wrong; a full disk is for later."""
+async def check_storage(services: Services) -> str | None:
+    """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
+
+    A server with a full storage still delivers files.
+    """
     bytes_ = services.ids.hex(32).encode()
     stage = await services.blobs.stage()
     try:
@@ -49,14 +58,18 @@ async def check_storage(services: Services) -> None:
         await stage.publish()
         found = await _read(services, stage.key)
         await services.blobs.delete(stage.key)
-    except StorageFull:
-        return
+    except StorageFull as error:
+        return f"UPONCE_STORAGE is full: {error.for_operator}. Free space. Until then, uponce refuses every upload."
     except Unavailable as error:
-        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {error.detail or error.message}") from error
+        raise SettingRefused(
+            f"UPONCE_STORAGE cannot be used: {error.for_operator}. Let the server write it: check its owner, its mode, "
+            "and that it is mounted read-write."
+        ) from error
     finally:
         await stage.discard()
     if found != bytes_:
         raise SettingRefused("UPONCE_STORAGE cannot be used: it returns other bytes than were written to it.")
+    return None
 
 
 async def _read(services: Services, key: str) -> bytes:
@@ -84,12 +97,12 @@ async def check_clock(services: Services) -> str | None:
     )
 
 
-async def _problem(ping: Awaitable[None]) -> str | None:
+async def _problem(ping: Awaitable[None]) -> UponceError | None:
     try:
         async with asyncio.timeout(_SECONDS):
             await ping
     except UponceError as error:
-        return error.message
+        return error
     except TimeoutError:
-        return f"no answer within {_SECONDS} seconds"
+        return ServerBusy(f"no answer within {_SECONDS} seconds")
     return None

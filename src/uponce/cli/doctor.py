@@ -10,7 +10,7 @@ import typer
 
 from uponce.adapters.system import LINUX, LOCKS
 from uponce.adapters.versions import versions
-from uponce.app.check import check_clock, check_frozen, check_ready, check_storage
+from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
 from uponce.cli.options import print_json
 from uponce.config import Settings, load
 from uponce.core.errors import UponceError
@@ -53,7 +53,7 @@ def examine(data: str | None) -> Iterator[Finding]:
             yield asyncio.run(_secrets(backend))
             yield from asyncio.run(_running_parts(backend))
     except UponceError as error:
-        yield Finding("start", "broken", error.message)
+        yield Finding("start", "broken", error.for_operator)
 
 
 def _system() -> Finding:
@@ -87,17 +87,28 @@ async def _secrets(backend: Backend) -> Finding:
 
 async def _running_parts(backend: Backend) -> list[Finding]:
     await check_frozen(backend.services)
-    await check_storage(backend.services)
+    full = await check_storage(backend.services)
     await backend.decoders.start()
     try:
-        problems = await check_ready(backend.services)
-        findings = [
-            Finding(name, "ok" if problem is None else "broken", problem or "answers")
-            for name, problem in problems.items()
-        ]
+        findings = [_part(name, error) for name, error in (await check_parts(backend.services)).items()]
+        if full is not None:
+            findings.append(Finding("room", "broken", full))
         return [*findings, _sandbox(lambda: backend.decoders.sandboxed), _clock(await check_clock(backend.services))]
     finally:
         await backend.decoders.close()
+
+
+_CURES = {
+    "database": "Check that the server can write UPONCE_DATABASE, and that its disk has room.",
+    "storage": "Check that the server can write UPONCE_STORAGE, and that it has room.",
+    "decoders": "Check the memory of this machine, and UPONCE_DECODER_MEMORY.",
+}
+
+
+def _part(name: str, error: UponceError | None) -> Finding:
+    if error is None:
+        return Finding(name, "ok", "answers")
+    return Finding(name, "broken", f"{error.for_operator}. {_CURES[name]}")
 
 
 def _clock(problem: str | None) -> Finding:

@@ -104,7 +104,7 @@ async def _prepare(backend: Backend, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
     services, settings = backend.services, backend.settings
     await check_frozen(services)
-    await check_storage(services)
+    full = await check_storage(services)
     await check_first_start(services)
     preset = preset_keys(settings)
     if preset:
@@ -117,9 +117,9 @@ async def _prepare(backend: Backend, base: str) -> None:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
-    problem = await check_clock(services)
-    if problem is not None:
-        _warn(problem)
+    for problem in (full, await check_clock(services)):
+        if problem is not None:
+            _warn(problem)
 
 
 def _told(conflict: Conflict) -> str:

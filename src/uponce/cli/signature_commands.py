@@ -40,7 +40,7 @@ def show(signature: list[str], *, data: str | None, as_json: bool) -> None:
         return
     for name, value in answer.items():
         if name != "history":
-            typer.echo(f"{name:<12}{value}")
+            typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
     for line in answer["history"]:
         what = line.get("public_id") or line.get("code", "")
         typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}")

@@ -12,7 +12,7 @@ from uponce.app.sign import grant_id, mint
 from uponce.core.errors import InvalidParameter, NotFound
 from uponce.core.parameters import collect_known
 from uponce.core.signature import Algorithm
-from uponce.core.values import ApiKey, AuditRecord, GrantRecord, GrantStatus
+from uponce.core.values import UNLIMITED_USES, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head
@@ -110,7 +110,7 @@ def _algorithm(text: str) -> Algorithm:
 
 
 def describe_record(record: GrantRecord) -> dict[str, Any]:
-    """A ledger row as JSON; what is not known is left out."""
+    """Return a ledger row as JSON. `max_uses` is null for an unlimited signature; what is not known is omitted."""
     grant = record.grant
     fields = {
         "id": grant.key.hex(),
@@ -118,11 +118,11 @@ def describe_record(record: GrantRecord) -> dict[str, Any]:
         "api_key": grant.api_key,
         "timestamp": grant.timestamp,
         "uses": record.uses,
-        "max_uses": grant.max_uses,
         "used_at": record.spent_at,
         "revoked_at": record.revoked_at,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    limit = None if grant.max_uses >= UNLIMITED_USES else grant.max_uses
+    return {name: value for name, value in fields.items() if value is not None} | {"max_uses": limit}
 
 
 def describe_sighting(sighting: Sighting) -> dict[str, Any]:

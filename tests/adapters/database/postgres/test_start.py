@@ -153,3 +153,13 @@ def test_a_database_of_serializable_sessions_is_used_at_read_committed(url: str)
 
     assert asyncio.run(isolation()) == ("read committed",)
     database.close()
+
+
+def test_a_read_only_database_is_refused_with_the_cure(url: str) -> None:
+    open_postgres(url).close()
+    options = "%20-cdefault_transaction_read_only%3Don"
+    for read_only in (url + options, url + options + "&target_session_attrs=any"):
+        with pytest.raises(
+            SettingRefused, match=r"is read-only: it is a standby.*Point UPONCE_DATABASE to the primary"
+        ):
+            open_postgres(read_only)

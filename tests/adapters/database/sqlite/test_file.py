@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import KEY, open_sqlite, publish
+from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, publish
+from uponce.adapters.database.sqlite import SqliteDatabase, filesystem, schema
 from uponce.adapters.database.sqlite import database as sqlite_module
-from uponce.adapters.database.sqlite import filesystem, schema
 from uponce.adapters.database.sqlite.connection import check_durable, connect
 from uponce.adapters.database.sqlite.filesystem import file_system, refuse_network
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
@@ -123,7 +123,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_sqlite(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(SettingRefused, match="schema version 99, this release knows"):
+    with pytest.raises(SettingRefused, match="schema version 99, but this release supports"):
         open_sqlite(path)
 
 
@@ -132,6 +132,42 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(SettingRefused, match="cannot be opened: file is not a database"):
         open_sqlite(path)
+
+
+def test_the_cause_and_the_cure_of_a_file_that_cannot_serve(tmp_path: Path) -> None:
+    """Each of these is found when the server starts, not by its first client."""
+    folder, foreign, corrupt = tmp_path / "folder", tmp_path / "foreign.db", tmp_path / "corrupt.db"
+    folder.mkdir()
+    with closing(sqlite3.connect(foreign)) as connection, connection:
+        connection.execute("CREATE TABLE invoices (x)")
+    open_sqlite(corrupt).close()
+    with corrupt.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4000)
+    for path, cause in (
+        (folder, "is a folder"),
+        (foreign, "belongs to another program.*invoices"),
+        (corrupt, "backup"),
+    ):
+        with pytest.raises(SettingRefused, match=cause):
+            open_sqlite(path)
+    with closing(sqlite3.connect(foreign)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("invoices",)]
+
+
+def test_a_file_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "uponce.db"
+    open_sqlite(path).close()
+
+    def read_only(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute("PRAGMA query_only = ON")  # fails as a read-only file does
+        return connection
+
+    database = SqliteDatabase(path, clock=SteppedClock(), secrets=PlainBox(), connect=read_only)
+    with pytest.raises(SettingRefused, match=r"uponce\.db cannot be opened.*readonly.*write this file and its folder"):
+        database.open()
+    database.close()
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:

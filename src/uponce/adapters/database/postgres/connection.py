@@ -76,12 +76,24 @@ def connected(address: Address) -> Iterator[psycopg.Connection[tuple[Any, ...]]]
         with psycopg.Connection.connect(**address.parameters, autocommit=True) as connection:
             _adapt(connection)
             _check_durable(connection.execute(_FACTS).fetchall())
+            if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+                raise _read_only(address)
             yield connection
     except psycopg.Error as error:
+        if "read-only" in str(error):
+            raise _read_only(address) from None
         raise SettingRefused(
             f"The database {address.shown} cannot be used: {str(error).strip()}. Check UPONCE_DATABASE, that "
             "PostgreSQL runs, and that the role may create tables in this database."
         ) from None
+
+
+def _read_only(address: Address) -> SettingRefused:
+    return SettingRefused(
+        f"The database {address.shown} is read-only: it is a standby, or default_transaction_read_only is on. Point "
+        "UPONCE_DATABASE to the primary server, or set default_transaction_read_only = off for the server, the "
+        "database and the role."
+    )
 
 
 async def connect(address: Address) -> Connection:

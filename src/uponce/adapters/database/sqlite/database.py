@@ -15,6 +15,7 @@ from uponce.adapters.database.purging import BATCH, in_batches
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite import audit, catalog, checks, deleting, freezing, ledger, moving, replies, series
 from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.failures import cannot_open, is_for_later
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
@@ -58,18 +59,19 @@ class SqliteDatabase:
         self._readers = Readers(self._connect, identify)
 
     def open(self) -> None:
-        """Create or migrate the file. SettingRefused when it cannot keep the guarantees, with the cure."""
+        """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
         folder = self._path.parent
+        if self._path.is_dir():
+            raise SettingRefused(
+                f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
+            )
         try:
             make_private(self._path)
             refuse_network(folder)
             with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
                 self._migrate()
         except (OSError, sqlite3.Error) as error:
-            raise SettingRefused(
-                f"The database {self._path} cannot be opened: {error}. Point UPONCE_DATABASE to a file in a folder "
-                "that the server may write."
-            ) from None
+            raise cannot_open(self._path, error) from None
         self._writer.start()
 
     def describe(self) -> str:
@@ -268,6 +270,7 @@ class SqliteDatabase:
         connection = self._connect()
         try:
             migrate(connection)
+            _try_write(connection)
         finally:
             connection.close()
 
@@ -302,6 +305,17 @@ def _revoke(connection: sqlite3.Connection, grant: Grant, caller: Caller, *, now
     if changed:
         audit.write(connection, grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))
     return record
+
+
+def _try_write(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.Error if the file cannot be written, as on a read-only disk. A server says so when it starts."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        _touch(connection)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if not is_for_later(error):
+            raise
 
 
 def _touch(connection: sqlite3.Connection) -> None:

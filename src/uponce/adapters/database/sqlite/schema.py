@@ -25,6 +25,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         present = version_of(connection)
+        _refuse_foreign(connection)
         _refuse_newer(present, len(steps))
         frozen = freezing.is_frozen(connection)
         freezing.thaw(connection)
@@ -41,6 +42,15 @@ def migrate(connection: sqlite3.Connection) -> None:
 def version_of(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
+
+
+def _refuse_foreign(connection: sqlite3.Connection) -> None:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if names and "api_keys" not in names:
+        raise SettingRefused(
+            f"The database belongs to another program: it has the table {min(names)}, and no API keys. Point "
+            "UPONCE_DATABASE to the database of uponce, or to a new file."
+        )
 
 
 def _refuse_newer(present: int, newest: int) -> None:
