@@ -1,6 +1,7 @@
 """The SQLite file: how it comes to be, what is refused at the start, what it looks like on disk."""
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import sqlite3
@@ -302,3 +303,22 @@ def test_a_folder_with_odd_characters_is_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "a?mode=memory#%41 é&x" / ":memory:"
     open_sqlite(path).close()
     assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.EROFS, "mount the disk read-write"),
+        (errno.EACCES, "Let the user of the server read and write"),
+        (errno.ENOSPC, "Free disk space"),
+    ],
+)
+def test_what_the_system_refuses_has_its_own_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, cure: str
+) -> None:
+    def refused(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sqlite_module, "make_private", refused)
+    with pytest.raises(SettingRefused, match=f"{os.strerror(number)}.*{cure}"):
+        open_sqlite(tmp_path / "uponce.db")

@@ -71,7 +71,10 @@ _LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 def cannot_open(path: Path, error: Exception) -> SettingRefused:
     """Name the cause and the cure, for a start-up that failed."""
     number = error.errno if isinstance(error, OSError) else None
-    cure = _CURES.get(_OF_SYSTEM.get(number or 0, _code(error)), "Point UPONCE_DATABASE to a file in a folder that the server may write")
+    cure = _CURES.get(
+        _OF_SYSTEM.get(number or 0, _code(error)),
+        "Point UPONCE_DATABASE to a file in a folder that the server may write",
+    )
     return SettingRefused(f"The database {path} cannot be opened: {error}. {cure}.")
 
 
