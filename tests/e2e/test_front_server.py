@@ -118,10 +118,13 @@ def test_an_overwritten_file_is_never_sent_again(site: Site) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"UPONCE_STORAGE_ACCEL": "blobs"}, "UPONCE_STORAGE_ACCEL=blobs is not valid: it must be empty, or a location"),
+        (
+            {"UPONCE_STORAGE_ACCEL": "blobs"},
+            "UPONCE_STORAGE_ACCEL=blobs (environment) is not valid: it must be empty, or like",
+        ),
         (
             {"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_STORAGE": "s3://bucket"},
-            "UPONCE_STORAGE_ACCEL=/blobs/ needs a folder that nginx can read, and UPONCE_STORAGE is s3://bucket",
+            "UPONCE_STORAGE_ACCEL=/blobs/ needs a folder that nginx can read, but UPONCE_STORAGE is s3://bucket",
         ),
     ],
 )

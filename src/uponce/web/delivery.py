@@ -1,5 +1,6 @@
 """GET and HEAD of originals."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
@@ -19,6 +20,8 @@ from uponce.web.respond import Header, send_error
 
 METHODS = ("GET", "HEAD")
 _FIRST_BLOCK = 128 * 1024
+# Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
+_LOOK_UPS = 16
 
 # Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
 _INERT = (
@@ -36,20 +39,16 @@ class DeliveryEndpoint:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._looking_up = asyncio.Semaphore(_LOOK_UPS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        presigner, front = self._services.presigner, self._services.front
         try:
             head, path = read_head(scope), parse_path(_raw_path(scope))
-            if front is not None:
-                asset = await find(self._services, path)
-                await _leave(send, head, asset, _headers(asset, path), front)
+            async with self._looking_up:
+                delivery = await self._found(scope["method"], path)
+            if isinstance(delivery, Asset):
+                await self._leave(send, head, delivery, _headers(delivery, path))
                 return
-            if presigner is not None and scope["method"] == "GET":
-                asset = await find(self._services, path)
-                await _redirect(send, head, asset, _headers(asset, path), presigner)
-                return
-            delivery = await deliver(self._services, path)
         except UponceError as error:
             await send_error(scope, receive, send, error, body_complete=True)
             return
@@ -60,6 +59,18 @@ class DeliveryEndpoint:
             await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
         finally:
             delivery.blob.close()
+
+    async def _found(self, method: str, path: DeliveryPath) -> Delivery | Asset:
+        """Return the asset alone where another server sends its bytes."""
+        if self._services.front is not None or (self._services.presigner is not None and method == "GET"):
+            return await find(self._services, path)
+        return await deliver(self._services, path)
+
+    async def _leave(self, send: Send, head: Head, asset: Asset, headers: list[Header]) -> None:
+        if self._services.front is not None:
+            await _leave(send, head, asset, headers, self._services.front)
+        elif self._services.presigner is not None:
+            await _redirect(send, head, asset, headers, self._services.presigner)
 
 
 async def _leave(send: Send, head: Head, asset: Asset, headers: list[Header], front: FrontServer) -> None:

@@ -6,10 +6,13 @@ a connection with half a head stays open for ever, and 250 KB of pipelined reque
 
 import asyncio
 import socket
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from uponce.web.discarding import DISCARD, discard
@@ -54,7 +57,9 @@ class HardenedProtocol(HttpToolsProtocol):
     MAX_PIPELINED: ClassVar[int] = 16
     WRITE_SECONDS: ClassVar[float] = 30.0
     WRITE_BUFFER_BYTES: ClassVar[int] = 16 * 1024
+    GETS_PER_TURN: ClassVar[int] = 16
 
+    _queued: ClassVar[deque[Callable[[], None]]] = deque()  # of all connections of this process
     _reading_head = True
     _repeating_head = False
     _fruitless_bytes = 0
@@ -166,6 +171,23 @@ class HardenedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         super().on_headers_complete()
         self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Start an upload at once and a few GETs in each turn of the loop, so that no upload waits behind thousands."""
+        if cycle.scope["method"] not in ("GET", "HEAD"):
+            super()._start_asgi_task(cycle, app)
+            return
+        self._queued.append(partial(super()._start_asgi_task, cycle, app))
+        if len(self._queued) == 1:
+            self.loop.call_soon(self._start_queued)
+
+    def _start_queued(self) -> None:
+        try:
+            for _ in range(min(self.GETS_PER_TURN, len(self._queued))):
+                self._queued.popleft()()
+        finally:
+            if self._queued:
+                self.loop.call_soon(self._start_queued)
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
         """Drop what is still to come of a body of `length` bytes, unseen. Nothing more is read from this connection."""
