@@ -208,9 +208,13 @@ async def _owner(server: Server, connection: Connection) -> int:
 
 
 def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:
-    attempts = str(rules.attempts)
-    opened = rules.ground.opened
-    return opened(folder, rules.workers, program=rules.program, UPONCE_ATTEMPTS_PER_GRANT=attempts)
+    settings = {
+        "UPONCE_ATTEMPTS_PER_GRANT": str(
+            rules.attempts + 1
+        ),  # all racers have one address, which has all places but one
+        "UPONCE_REFUSALS_PER_GRANT": str(rules.racers),  # a row each, to be compared with what the racers saw
+    }
+    return rules.ground.opened(folder, rules.workers, program=rules.program, **settings)
 
 
 def _judge(place: Place, rules: Rules, seen: Seen, tally: Tally) -> None:
