@@ -161,7 +161,8 @@ def _command_sections(path: str, command: Any) -> Iterator[str]:
             yield from _command_sections(f"{path} {name}", child)
             continue
         rows = [(_usage(p), getattr(p, "help", None) or "") for p in child.params if p.name != "help"]
-        yield f"## `{path} {name}`\n\n{inspect.cleandoc(child.help or '')}\n\n" + _table(("option", "meaning"), rows)
+        about = "".join(_prose(paragraph) for paragraph in (child.help or "").split("\n\n"))
+        yield f"## `{path} {name}`\n\n{about}" + _table(("option", "meaning"), rows)
 
 
 def _usage(parameter: Any) -> str:

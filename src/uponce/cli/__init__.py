@@ -1,5 +1,6 @@
 """The command line. Each command is one module, imported when it is called, so that --help answers at once."""
 
+import inspect
 import sys
 from typing import Literal
 
@@ -274,6 +275,18 @@ def demo(keep: bool = typer.Option(False, help="Keep the server's folder afterwa
     from uponce.cli.demo import run
 
     raise typer.Exit(run(Console(), keep))
+
+
+def _reflow(group: typer.Typer) -> None:
+    """Let the terminal break the lines of help texts: typer keeps the line breaks of the source in all but the first
+    paragraph."""
+    for command in group.registered_commands:
+        text = inspect.cleandoc((command.callback and command.callback.__doc__) or "")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+for _group in (app, keys.app, signatures.app):
+    _reflow(_group)
 
 
 def main() -> None:

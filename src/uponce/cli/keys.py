@@ -6,7 +6,7 @@ import typer
 
 from uponce.cli.options import Data, Json
 
-app = typer.Typer(no_args_is_help=True, help="API keys and their policies: create, list, revoke, rotate, renew.")
+app = typer.Typer(no_args_is_help=True, help="Create, import, list, revoke, rotate and renew API keys.")
 
 
 @app.command()
@@ -45,7 +45,7 @@ def create(
 def import_(
     api_key: str | None = typer.Argument(
         None,
-        metavar="[KEY]",
+        metavar="KEY",
         help="Id of one key. Its secret comes from the standard input, or is asked for on a terminal.",
     ),
     data: Data = None,
