@@ -318,3 +318,15 @@ def test_no_limit_of_uses_is_null(world: World) -> None:
     (record,) = assert_accepted(ask(world, key=world.server)).json["signatures"]
     assert record["max_uses"] is None
     assert (record["uses"], record["status"]) == (1, "unused")
+
+
+def test_a_form_on_another_site_revokes_nothing(world: World) -> None:
+    """The browser would add the credentials that it remembers."""
+    fields = world.sign()
+    page = {"origin": "https://evil.example", "authorization": basic(world.browser.api_key, world.browser.secrets[0])}
+    body = urlencode(fields).encode()
+    answer = world.request(
+        "POST", "/v1_1/demo/signatures/revoke", headers={**page, "content-type": FORM}, chunks=[body]
+    )
+    assert_refused(answer, 401, "bad_credentials")
+    assert_accepted(world.upload(fields))

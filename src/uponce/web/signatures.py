@@ -9,7 +9,7 @@ from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
 from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import BadCredentials, InvalidParameter, NotFound
 from uponce.core.parameters import collect_known
 from uponce.core.signature import Algorithm
 from uponce.core.values import UNLIMITED_USES, ApiKey, AuditRecord, GrantRecord, GrantStatus
@@ -46,6 +46,8 @@ class SignaturesEndpoint:
 
     async def _answer(self, scope: Scope, body: Body) -> dict[str, Any]:
         head = read_head(scope)
+        if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
+            raise BadCredentials("This request comes from a web page. Call this address from a server.")
         api_key, secret = basic_credentials(head.get("authorization"))
         key = await authenticate(self._services, scope["path_params"]["cloud"], api_key, secret)
         action = scope["path_params"].get("action", "")
