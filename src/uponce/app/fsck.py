@@ -1,4 +1,4 @@
-"""The check of a whole store: whether rows and bytes agree, both ways, and the ledger with itself. It changes nothing.
+"""Check a whole store: rows against bytes, bytes against rows, and the ledger with itself. Change nothing.
 
 Beside running servers nothing is reported that only was in between. Rows and blobs are compared shard by shard, the
 rows first; whoever looks suspicious is looked at again later and reported only if it still does. Since a blob is
@@ -27,7 +27,7 @@ _ABSENT = "it does not exist"
 
 
 class Severity(StrEnum):
-    """Damage needs a person; a warning does no harm yet; what is removable goes with the next sweep."""
+    """Damage needs a person. A warning does no harm yet. The next sweep deletes what is removable."""
 
     DAMAGE = "damage"
     WARNING = "warning"
@@ -43,35 +43,37 @@ class Kind:
     meaning: str
 
 
-HOLLOW = Kind("hollow", Severity.DAMAGE, "assets whose bytes are gone: restore the blobs from a backup")
-SIZE = Kind("size", Severity.DAMAGE, "blobs with another size than was uploaded: restore them from a backup")
-HASH = Kind("hash", Severity.DAMAGE, "blobs with other bytes than were uploaded: check the disk, restore a backup")
+HOLLOW = Kind("hollow", Severity.DAMAGE, "assets whose bytes are missing: restore the blobs from a backup")
+SIZE = Kind("size", Severity.DAMAGE, "blobs with another size than the upload: restore these blobs from a backup")
+HASH = Kind("hash", Severity.DAMAGE, "blobs with other bytes than the upload: check the disk, restore a backup")
 UNREADABLE = Kind(
-    "unreadable", Severity.DAMAGE, "blobs that cannot be read: check the disk, restore them from a backup"
+    "unreadable", Severity.DAMAGE, "blobs that cannot be read: check the disk, restore these blobs from a backup"
 )
-DATABASE = Kind("database", Severity.DAMAGE, "faults of the database file: stop the server, restore it from a backup")
+DATABASE = Kind(
+    "database", Severity.DAMAGE, "faults of the database file: stop the server, restore the database from a backup"
+)
 SECRET = Kind(
     "secret", Severity.DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below"
 )
 ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
-CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not come to delete")
-STAGED = Kind("staged", Severity.REMOVABLE, "unfinished uploads that were left behind")
+CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not deleted yet")
+STAGED = Kind("staged", Severity.REMOVABLE, "unfinished uploads older than the grace time")
 
 RULES = {
-    Rule.ADDRESSABLE: Kind("blob_key", Severity.DAMAGE, "assets whose blob key is none: restore the database"),
+    Rule.ADDRESSABLE: Kind("blob_key", Severity.DAMAGE, "assets with an invalid blob key: restore the database"),
     Rule.NOT_CONDEMNED: Kind(
         "condemned_asset", Severity.DAMAGE, "assets whose bytes a sweep may delete: copy the media, report a bug"
     ),
     Rule.WITHIN_USES: Kind("overused", Severity.DAMAGE, "signatures used more often than they allow: report a bug"),
     Rule.DATED: Kind("undated", Severity.DAMAGE, "signatures whose uses and time of use disagree: report a bug"),
-    Rule.AUDITED: Kind("unaudited", Severity.DAMAGE, "signatures whose uses are not those in the audit: report a bug"),
+    Rule.AUDITED: Kind("unaudited", Severity.DAMAGE, "signatures whose uses and audit rows disagree: report a bug"),
     Rule.PURGED: Kind(
-        "overdue", Severity.WARNING, "grants to be forgotten for more than an hour: run `uponce sweep`, or the server"
+        "overdue", Severity.WARNING, "grants that expired more than an hour ago: run `uponce sweep`, or the server"
     ),
     Rule.AFTER_WATERMARK: Kind(
         "watermark",
         Severity.WARNING,
-        "grants that count as purged: refused as stale. Normal after a restore, else check the clock",
+        "grants at or before the watermark, refused as stale. Normal after a restore; otherwise check the clock",
     ),
 }
 
@@ -119,7 +121,7 @@ async def fsck(
     settle_seconds: float = 1.0,
     progress: Callable[[Examined], None] = lambda examined: None,
 ) -> AsyncIterator[Finding]:
-    """Everything that is wrong, as it is found; one shard and what is suspicious are in memory at a time.
+    """Yield each fault as it is found. Only one shard and its suspects are in memory at a time.
 
     `deep` reads and hashes every blob. Suspects get `settle_seconds` before the second look.
     """
@@ -136,7 +138,7 @@ async def fsck(
         async for finding in comparison.findings():
             yield finding
     except DatabaseUnavailable:
-        if not broken:  # otherwise the reason was told
+        if not broken:  # otherwise a finding has the reason
             raise
 
 
