@@ -39,7 +39,8 @@ def test_the_alerts_ask_for_what_is_told() -> None:
     for sample in told().samples:
         labels.setdefault(sample.name, set()).update(sample.labels)
     ((group,),) = [documents()[1]["groups"]]
-    assert {rule["alert"] for rule in group["rules"]} == {"UponceFails", "UponceNotReady", "UponceDoesNotSweep"}
+    alerts = {"UponceFails", "UponceNotReady", "UponceDoesNotSweep", "UponceSweepsFail"}
+    assert {rule["alert"] for rule in group["rules"]} == alerts
     for rule in group["rules"]:
         asked = re.findall(r"\b(uponce_\w+)(?:\{([^}]*)\})?", rule["expr"])
         assert asked or rule["alert"] == "UponceNotReady"
