@@ -10,7 +10,7 @@ from uponce.core.values import MediaFacts, ResourceType
 @pytest.mark.parametrize("name", sorted(MEDIA_FORMATS))
 def test_media_are_served_as_what_they_are(name: str) -> None:
     assert media_type(MediaFacts(ResourceType.IMAGE, name)) == MEDIA_TYPES[name]
-    assert MEDIA_TYPES[name].startswith(("image/", "video/", "audio/"))
+    assert MEDIA_TYPES[name].startswith(("image/", "video/", "audio/", "application/pdf"))
 
 
 @pytest.mark.parametrize("name", ["jpg", "svg", "html", None])

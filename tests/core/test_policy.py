@@ -166,7 +166,7 @@ def test_the_size_is_judged_again_by_what_the_file_is(kind: ResourceType, limit:
     [
         (_facts(IMAGE, format="jpg"), "x.gif", {"jpg"}),
         (_facts(VIDEO, format="mp4"), None, {"jpg", "mp4"}),
-        (_facts(RAW), "x.PDF", {"pdf"}),
+        (_facts(RAW), "x.ZIP", {"zip"}),
         (_facts(RAW), "a.b.docx", {"pdf", "docx"}),
     ],
 )

@@ -229,16 +229,18 @@ ACTIVE = {
     "feed.xml": b"<?xml version='1.0'?><x/>",
     "play.m3u8": b"#EXTM3U\nfile:///etc/passwd",
 }
+AS_IMAGES = {"pic.svg": "image/svg+xml", "paper.pdf": "application/pdf"}
 
 
 @pytest.mark.parametrize("filename", ACTIVE)
 @pytest.mark.parametrize("kind", ["raw", "auto"])
-def test_active_content_is_a_download_of_bytes(shared: World, filename: str, kind: str) -> None:
+def test_active_content_is_a_download(shared: World, filename: str, kind: str) -> None:
     asset = store(shared, ACTIVE[filename], kind=kind, filename=filename, use_filename="1")
-    assert asset["resource_type"] == "raw"
+    is_image = kind == "auto" and filename in AS_IMAGES
+    assert asset["resource_type"] == ("image" if is_image else "raw")
     answer = shared.get(asset["path"])
     assert answer.body == ACTIVE[filename]
-    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-type"] == (AS_IMAGES[filename] if is_image else "application/octet-stream")
     assert answer.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
     assert_inert(answer)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.web.test_delivery import assert_inert, signed_path, store
 from tests.world import PNG, World, assert_refused
-from uponce.core.values import MediaFacts, ResourceType
+from uponce.core.values import MediaFacts, Payer, ResourceType
 
 IN_URLS = "in delivery URLs are not supported by uponce yet"
 UNSUPPORTED = {
@@ -45,7 +45,7 @@ class Stated:
     def __init__(self, format_: str) -> None:
         self._format = format_
 
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+    async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.IMAGE, self._format, 16, 16, 1)
 
     async def ping(self) -> None:

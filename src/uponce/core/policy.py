@@ -11,9 +11,12 @@ from uponce.core.values import Digest, MediaFacts, ResourceType
 # is not signed, so anybody could else post any bytes as raw and call them x.png.
 MEDIA_FORMATS = frozenset(
     """
-    jpg png gif webp avif tiff mp4 mov 3gp m4a webm mkv avi flv wmv mpg ts mp3 wav ogg flac aac aiff amr
+    jpg png gif webp avif tiff bmp ico pdf svg mp4 mov 3gp m4a webm mkv avi flv wmv mpg ts mp3 wav ogg flac aac aiff amr
     """.split()
 )
+
+# Formats that no decoder here turns into pixels, so no size is too large.
+_NEVER_DECODED = frozenset({"pdf", "svg"})
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -48,6 +51,7 @@ class Limits:
     max_image_pixels: int = _limit(100_000_000, "Most pixels (width × height) of an image.")
     max_video_pixels: int = _limit(40_000_000, "Most pixels (width × height) of a video.")
     max_frames: int = _limit(2_000, "Most frames of an animation, or pages of a TIFF.")
+    max_samples: int = _limit(5_000_000, "Most frames and sound samples that the index of an MP4 or MOV lists.")
     max_total_pixels: int = _limit(500_000_000, "Most pixels (width × height × frames) of an animation.")
     max_upload_seconds: int = _limit(3600, "Seconds that an upload may take.")
     idle_seconds: int = _limit(30, "Seconds without a byte after which uponce ends an upload.")
@@ -129,6 +133,8 @@ def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
     pixels = (facts.width or 0) * (facts.height or 0)
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")
+        return
+    if facts.format in _NEVER_DECODED:
         return
     frames = facts.pages or 1
     _refuse("image size", pixels, limits.max_image_pixels, "pixels")

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from uponce.core.values import ResourceType
 
+# Formats of which uponce reads the header itself: no library interprets them.
+HEADER = "header"
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`name` is the canonical extension; `decoder` a libvips loader for images, an FFmpeg demuxer for the rest."""
+    """`name` is the canonical extension. `decoder` is a libvips loader, an FFmpeg demuxer, or HEADER."""
 
     name: str
     kind: ResourceType
@@ -22,6 +25,10 @@ _DECODERS = {
         "webp": "webpload_source",
         "avif": "heifload_source",
         "tiff": "tiffload_source",
+        "bmp": HEADER,
+        "ico": HEADER,
+        "pdf": HEADER,
+        "svg": HEADER,
     },
     # Audio is video, as with Cloudinary.
     ResourceType.VIDEO: {

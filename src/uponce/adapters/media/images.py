@@ -4,13 +4,15 @@ Only the loaders of `formats.py` can run, each called by name: libvips' own snif
 read other files (CVE-2026-66066). A decoder gets an open file, never a name.
 """
 
-import mmap
+from dataclasses import replace
 from typing import BinaryIO
 
 import pyvips
 
-from uponce.adapters.media.formats import Format
-from uponce.core.errors import InvalidMedia, MediaTooLarge
+from uponce.adapters.media.formats import HEADER, Format
+from uponce.adapters.media.headers import read_header
+from uponce.adapters.media.screens import gif_canvas
+from uponce.core.errors import InvalidMedia
 from uponce.core.policy import Limits, judge_dimensions
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -18,7 +20,7 @@ _ALLOWED = ("Jpeg", "Png", "Nsgif", "Webp", "Heif", "Tiff")
 
 
 def block_other_loaders() -> None:
-    """From now on this process can load nothing but the allowed formats, and libvips keeps no cache."""
+    """Let this process load the allowed formats only. Turn libvips' cache off."""
     pyvips.block_untrusted_set(True)
     pyvips.operation_block_set("VipsForeignLoad", True)
     for name in _ALLOWED:
@@ -27,11 +29,12 @@ def block_other_loaders() -> None:
 
 
 def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
-    """Stored width and height (EXIF orientation is not applied) and number of frames or pages.
+    """Return stored width and height (EXIF orientation is not applied) and the number of frames or pages.
 
-    An animation's size is that of its canvas. Raises InvalidMedia or MediaTooLarge.
+    An animation's size is the size of its canvas. Raises InvalidMedia or MediaTooLarge.
     """
-    screen = _gif_screen(file, limits) if format_.name == "gif" else None
+    if format_.decoder == HEADER:
+        return _judged(read_header(file, format_), limits)
     try:
         image = _open(file, format_.decoder)
         pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
@@ -41,58 +44,20 @@ def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
             detail=str(error)[:500],
         ) from error
     if format_.name == "avif" and image.get("heif-compression") != "av1":
-        raise InvalidMedia("Invalid image file. It is marked as AVIF, but not coded in AV1.")
-    facts = MediaFacts(ResourceType.IMAGE, format_.name, image.width, image.height, pages)
+        raise InvalidMedia("Invalid image file. It is marked as AVIF, but its codec is not AV1.")
+    facts = _judged(MediaFacts(ResourceType.IMAGE, format_.name, image.width, image.height, pages), limits)
+    canvas = gif_canvas(file) if format_.name == "gif" else (0, 0)
+    if 0 in canvas:
+        return facts
+    # Browsers allocate a GIF's whole canvas, whatever the size of its frames.
+    return _judged(replace(facts, width=canvas[0], height=canvas[1]), limits)
+
+
+def _judged(facts: MediaFacts, limits: Limits) -> MediaFacts:
     judge_dimensions(facts, limits)
-    if screen is not None and screen != (image.width, image.height):
-        return _on_screen(facts, screen, limits)
     return facts
 
 
 def _open(file: BinaryIO, loader: str) -> pyvips.Image:
     source = pyvips.Source.new_from_descriptor(file.fileno())
     return pyvips.Operation.call(loader, source, access="sequential")
-
-
-def _on_screen(facts: MediaFacts, screen: tuple[int, int], limits: Limits) -> MediaFacts:
-    """A GIF whose frames do not fill its logical screen: browsers allocate the screen, so it counts."""
-    if 0 in screen:
-        return facts
-    on_screen = MediaFacts(facts.kind, facts.format, *screen, facts.pages)
-    judge_dimensions(on_screen, limits)
-    return on_screen
-
-
-def _gif_screen(file: BinaryIO, limits: Limits) -> tuple[int, int]:
-    """The logical screen's width and height. Frames are counted only as far as the limit: counting alone is work.
-
-    Source: GIF89a specification, https://www.w3.org/Graphics/GIF/spec-gif89a.txt
-    """
-    frames = 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            at = 13 + _colour_table(data[10])
-            while data[at] != 0x3B:  # trailer
-                if data[at] == 0x2C:  # image descriptor: position, size, flags, colours, LZW code size
-                    frames += 1
-                    at += 10 + _colour_table(data[at + 9]) + 1
-                else:  # extension: introducer and label
-                    at += 2
-                at = _after_blocks(data, at)
-                if frames > limits.max_frames:
-                    raise MediaTooLarge(
-                        f"Maximum number of frames is {limits.max_frames} frames. This GIF has more. Send fewer."
-                    )
-        except IndexError:
-            pass  # torn at the end: what came before counts, as in browsers
-        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
-
-
-def _colour_table(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _after_blocks(data: mmap.mmap, at: int) -> int:
-    while size := data[at]:
-        at += size + 1
-    return at + 1

@@ -1,9 +1,10 @@
-"""What the first bytes say a file is. Names, extensions and declared types are not asked.
+"""What a file is, by its first bytes. Names, extensions and declared types do not count.
 
-The `filetype` library knows the ordinary magic numbers. Containers whose type stands in a field (ISO media,
-Matroska) and text are read here, since it is silent or wrong about them.
+The `filetype` library knows the ordinary magic numbers. This module reads text, and containers whose type is in a field
+(ISO media, Matroska): the library does not know them or gets them wrong.
 """
 
+import re
 from collections.abc import Callable
 
 import filetype
@@ -16,9 +17,9 @@ HEAD_BYTES = 8192
 
 
 def admit(head: bytes, requested: ResourceType | None) -> Format | None:
-    """The format to decode; None for raw. InvalidMedia when the bytes are not what was requested.
+    """Return the format to decode, or None for raw. Raises InvalidMedia if the bytes are not what was requested.
 
-    `head` is the file's first HEAD_BYTES; `requested` None is auto, which takes as raw what cannot be decoded.
+    `head` is the file's first HEAD_BYTES. `requested` None is auto: a file of no supported format is raw.
     """
     if requested is ResourceType.RAW:
         return None
@@ -31,21 +32,29 @@ def admit(head: bytes, requested: ResourceType | None) -> Format | None:
 
 def _reason(name: str | None, format_: Format | None, requested: ResourceType) -> str:
     if name is None:
-        return "The bytes are of no known media format. Upload it as raw to store it as it is."
+        return "Its bytes are in no known media format. Upload it as raw to store it unchanged."
     if format_ is None:
-        return f"The bytes look like {name.upper()}, which is not supported here as {requested}. Upload it as raw."
-    return f"The bytes look like {name.upper()}. Upload it as {format_.kind}."
+        return f"Its bytes look like {name.upper()}, which is not supported here as {requested}. Upload it as raw."
+    return f"Its bytes look like {name.upper()}. Upload it as {format_.kind}."
 
 
 def sniff(head: bytes) -> str | None:
-    """The extension of what the bytes look like, known to FORMATS or not; None when they look like nothing."""
+    """Return the extension of the format that the bytes look like, also if FORMATS lacks it; None for no format."""
     for check in _CHECKS:
         name = check(head)
         if name is not None:
             return name
     guess = filetype.guess(head)
-    return _ALIASES.get(guess.extension, guess.extension) if guess else None
+    name = _ALIASES.get(guess.extension, guess.extension) if guess else None
+    return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 
+
+# Their magic numbers also begin other files, such as a text about a BMW: a second field has to fit.
+_BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+_SHORT_MAGIC: dict[str | None, Callable[[bytes], bool]] = {
+    "bmp": lambda head: int.from_bytes(head[14:18], "little") in _BMP_HEADERS,
+    "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] == b"\0" and len(head) >= 22,
+}
 
 _ALIASES = {"tif": "tiff", "apng": "png", "m4v": "mp4", "aif": "aiff"}
 
@@ -102,13 +111,20 @@ def _big_tiff(head: bytes) -> str | None:
     return "tiff" if head[:4] in (b"II+\0", b"MM\0+") else None
 
 
-_TEXTS = {b"<svg": "svg", b"<html": "html", b"<!doctype html": "html", b"#extm3u": "m3u8", b"ffconcat": "ffconcat"}
+_PROLOG = re.compile(rb"(?:\s+|<\?.*?\?>|<!--.*?-->|<!doctype[^>\[]*(?:\[.*?\]\s*)?>)*", re.DOTALL)
+_SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]")
+_TEXTS = {b"<html": "html", b"<!doctype html": "html", b"#extm3u": "m3u8", b"ffconcat": "ffconcat"}
 
 
 def _text(head: bytes) -> str | None:
-    start = head[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start[:1] not in (b"<", b"#", b"f"):
+        return None
+    prolog = _PROLOG.match(start)
+    if prolog and _SVG.match(start, prolog.end()):
+        return "svg"
     if start.startswith((b"<?xml", b"<!doctype svg", b"<!--")):
-        return "svg" if b"<svg" in head.lower() else "xml"
+        return "xml"
     return next((name for prefix, name in _TEXTS.items() if start.startswith(prefix)), None)
 
 

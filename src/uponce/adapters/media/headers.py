@@ -1,0 +1,116 @@
+"""Size and pages of BMP, ICO, PDF and SVG files, read from their first bytes.
+
+No library interprets these files: PDF and SVG are programs. What cannot be read cheaply is None.
+"""
+
+import mmap
+import re
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+from uponce.adapters.media.formats import Format
+from uponce.core.errors import InvalidMedia
+from uponce.core.values import MediaFacts, ResourceType
+
+_Size = tuple[int | None, int | None]
+_HEAD_BYTES = 64 * 1024
+
+
+def read_header(file: BinaryIO, format_: Format) -> MediaFacts:
+    """Return the facts of a BMP, ICO, PDF or SVG. Raises InvalidMedia if its header is broken."""
+    if format_.name == "pdf":
+        (width, height), pages = _pdf(file)
+        return MediaFacts(ResourceType.IMAGE, "pdf", width, height, pages)
+    try:
+        width, height = _SIZES[format_.name](file.read(_HEAD_BYTES))
+    except struct.error as error:
+        raise InvalidMedia(
+            f"Invalid image file. It begins like {format_.name.upper()}, but its header cannot be read.",
+            detail=str(error),
+        ) from error
+    return MediaFacts(ResourceType.IMAGE, format_.name, width, height, 1)
+
+
+def _bmp(head: bytes) -> _Size:
+    """Source: https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader"""
+    (size,) = struct.unpack_from("<I", head, 14)
+    if size == 12:  # OS/2 1.x
+        return struct.unpack_from("<HH", head, 18)
+    width, height = struct.unpack_from("<ii", head, 18)
+    return _positive(width), _positive(abs(height))  # a negative height: rows from top to bottom
+
+
+def _ico(head: bytes) -> _Size:
+    """Return the size of the largest picture. Source: https://learn.microsoft.com/previous-versions/ms997538"""
+    (count,) = struct.unpack_from("<H", head, 4)
+    entries = [struct.unpack_from("<BB", head, 6 + 16 * at) for at in range(min(count, len(head) // 16))]
+    if not entries:
+        raise InvalidMedia("Invalid image file. This ICO has no picture.")
+    return max((width or 256, height or 256) for width, height in entries)  # 0 means 256
+
+
+def _positive(value: int) -> int:
+    if value <= 0:
+        raise InvalidMedia(f"Invalid image file. A width or height of {value} is not possible.")
+    return value
+
+
+_ROOT = re.compile(rb"<(?:\w{1,20}:)?svg\b", re.IGNORECASE)
+_LENGTH = rb"\s{name}\s*=\s*[\"']\s*(\d{1,9}(?:\.\d{0,9})?)(?:px)?\s*[\"']"
+_WIDTH, _HEIGHT = (re.compile(_LENGTH.replace(b"{name}", name)) for name in (b"width", b"height"))
+_NUMBER = rb"[-+]?\d{1,9}(?:\.\d{0,9})?"
+_VIEW = re.compile(rb"\sviewBox\s*=\s*[\"']\s*%b[\s,]+%b[\s,]+(%b)[\s,]+(%b)\s*[\"']" % ((_NUMBER,) * 4))
+
+
+def _svg(head: bytes) -> _Size:
+    """Return width and height of the root element, or of its viewBox. Source: SVG 2, 5.1 and 8.6."""
+    start = _ROOT.search(head)
+    root = head[start.start() : max(head.find(b">", start.end()), 0)] if start else b""
+    if not root:
+        raise InvalidMedia("Invalid image file. It begins like SVG, but has no <svg> element at its beginning.")
+    width, height = _WIDTH.search(root), _HEIGHT.search(root)
+    if width and height:
+        return _rounded(width[1]), _rounded(height[1])
+    view = _VIEW.search(root)
+    return (_rounded(view[1]), _rounded(view[2])) if view else (None, None)
+
+
+def _rounded(text: bytes) -> int | None:
+    number = round(float(text))
+    return number if number > 0 else None
+
+
+_SIZES: dict[str, Callable[[bytes], _Size]] = {"bmp": _bmp, "ico": _ico, "svg": _svg}
+
+_PAGE = re.compile(
+    rb"/MediaBox\s{0,9}\[\s{0,9}%b\s{1,9}%b\s{1,9}%b\s{1,9}%b\s{0,9}\]" % ((rb"(" + _NUMBER + rb")",) * 4)
+)
+_PAGES = re.compile(rb"/Type\s{0,9}/Pages(?![A-Za-z])")
+_COUNT = re.compile(rb"/Count\s{1,9}(\d{1,9})(?!\d)")
+_REACH = 2048
+
+
+def _pdf(file: BinaryIO) -> tuple[_Size, int | None]:
+    """Return the first page's size in points, and the number of pages. None where the PDF packs its objects.
+
+    The root of the page tree counts all pages, so it has the largest count. Source: ISO 32000-1, 7.7.3.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        box = _PAGE.search(data)
+        counts = []
+        for pages in _PAGES.finditer(data):
+            near = data[max(pages.start() - _REACH, 0) : pages.end() + _REACH]
+            at = min(pages.start(), _REACH)
+            begin, end = near.rfind(b"obj", 0, at), near.find(b"endobj", at)
+            counts += [int(count[1]) for count in _COUNT.finditer(near, max(begin, 0), end if end >= 0 else len(near))]
+            if len(counts) > _REACH:
+                break
+        if box is None:
+            return (None, None), max(counts, default=None)
+        left, bottom, right, top = (float(data[slice(*box.span(at))]) for at in (1, 2, 3, 4))
+    return (_size(right - left), _size(top - bottom)), max(counts, default=None)
+
+
+def _size(points: float) -> int | None:
+    return round(abs(points)) or None

@@ -1,0 +1,122 @@
+"""Counts of what a file holds, taken before a library reads it, so that counting alone is never long work.
+
+Each library does work for every block, chunk or directory of a file, and some do it in quadratic time.
+"""
+
+import mmap
+import os
+from collections.abc import Callable
+from typing import BinaryIO, Literal
+
+from uponce.core.errors import MediaTooLarge
+from uponce.core.policy import Limits
+
+_MAX_CHUNKS = 10_000
+_MAX_BLOCKS = 1_000_000
+_BYTES_PER_BLOCK = 128
+_MAX_TAGS = 4_000
+_TAGS_PER_PAGE = 100
+
+
+def screen(file: BinaryIO, format_name: str, limits: Limits) -> None:
+    """Raise MediaTooLarge if the file has more parts than its format's library should be given."""
+    check = _SCREENS.get(format_name)
+    if check is None or not os.fstat(file.fileno()).st_size:
+        return
+    with _mapped(file) as data:
+        check(data, limits)
+
+
+def gif_canvas(file: BinaryIO) -> tuple[int, int]:
+    """Return width and height of the logical screen."""
+    with _mapped(file) as data:
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _refuse(what: str, limit: int) -> MediaTooLarge:
+    return MediaTooLarge(f"Maximum number of {what} is {limit}. This file has more. Send fewer.")
+
+
+def _gif(data: mmap.mmap, limits: Limits) -> None:
+    """Source: GIF89a specification, https://www.w3.org/Graphics/GIF/spec-gif89a.txt"""
+    frames, blocks, most = 0, 0, _MAX_BLOCKS + len(data) // _BYTES_PER_BLOCK
+    try:
+        at = 13 + _colour_table(data[10])
+        while data[at] != 0x3B:  # trailer
+            if data[at] == 0x2C:  # image descriptor: position, size, flags, colours, LZW code size
+                frames += 1
+                at += 10 + _colour_table(data[at + 9]) + 1
+            else:  # extension: introducer and label
+                at += 2
+            blocks += 1
+            while size := data[at]:
+                at += size + 1
+                blocks += 1
+                if blocks > most:
+                    break
+            at += 1
+            if frames > limits.max_frames:
+                raise _refuse("frames", limits.max_frames)
+            if blocks > most:
+                raise _refuse("blocks", most)
+    except IndexError:
+        pass  # torn at the end: what came before counts, as in browsers
+
+
+def _colour_table(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _tiff(data: mmap.mmap, limits: Limits) -> None:
+    """Follow the chain of directories. Sources: TIFF 6.0; https://www.awaresystems.be/imaging/tiff/bigtiff.html"""
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    count_size, entry_size, link_size = (8, 20, 8) if is_big else (2, 12, 4)
+    at = int.from_bytes(data[8:16] if is_big else data[4:8], order)
+    directories, tags = 0, 0
+    while 0 < at < len(data):
+        count = int.from_bytes(data[at : at + count_size], order)
+        directories += 1
+        tags += count
+        if directories > limits.max_frames:
+            raise _refuse("pages", limits.max_frames)
+        if tags > _MAX_TAGS + _TAGS_PER_PAGE * directories:
+            raise _refuse("tags", _MAX_TAGS + _TAGS_PER_PAGE * directories)
+        link = at + count_size + entry_size * count
+        at = int.from_bytes(data[link : link + link_size], order)
+
+
+def _riff(data: mmap.mmap, limits: Limits) -> None:
+    _chunks(data, limits, "little")
+
+
+def _aiff(data: mmap.mmap, limits: Limits) -> None:
+    _chunks(data, limits, "big")
+
+
+def _chunks(data: mmap.mmap, limits: Limits, order: Literal["little", "big"]) -> None:
+    """Chunks of RIFF (https://developers.google.com/speed/webp/docs/riff_container) or AIFF."""
+    at, chunks, frames = 12, 0, 0
+    while at + 8 <= len(data):
+        chunks += 1
+        frames += data[at : at + 4] == b"ANMF"
+        if frames > limits.max_frames:
+            raise _refuse("frames", limits.max_frames)
+        if chunks - frames > _MAX_CHUNKS:
+            raise _refuse("chunks", _MAX_CHUNKS)
+        size = int.from_bytes(data[at + 4 : at + 8], order)
+        at += 8 + size + (size & 1)
+
+
+_SCREENS: dict[str, Callable[[mmap.mmap, Limits], None]] = {
+    "gif": _gif,
+    "tiff": _tiff,
+    "webp": _riff,
+    "wav": _riff,
+    "avi": _riff,
+    "aiff": _aiff,
+}
