@@ -24,7 +24,7 @@ from uponce.app.ports import Inspector
 from uponce.app.services import Services
 from uponce.core.errors import StorageUnavailable
 from uponce.core.policy import Limits
-from uponce.core.values import ApiKey, MediaFacts, ResourceType
+from uponce.core.values import ApiKey, MediaFacts, Payer, ResourceType
 from uponce.web.app import create_app
 from uponce.web.metrics import Scrape
 
@@ -44,7 +44,7 @@ class MovableClock:
 class Sniffer:
     """Decides by the first bytes alone, as the real inspector does before it asks a decoder."""
 
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+    async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         try:
             with Path(path).open("rb") as file:
                 head = file.read(HEAD_BYTES)

@@ -63,6 +63,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
         [str(blobs.staging)],
         workers=settings.decoders,
         job_seconds=settings.decoder_seconds,
+        grant_seconds=settings.decoder_seconds_per_grant,
         memory_bytes=settings.decoder_memory,
     )
     secrets = secrets or secret_box(settings)

@@ -12,7 +12,7 @@ from uponce.core.errors import ContentMismatch, FileTooLarge, FormatNotAllowed, 
 from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
-from uponce.core.values import AssetName, DeliveryType, Digest, ResourceType
+from uponce.core.values import AssetName, DeliveryType, Digest, Payer, ResourceType
 
 DIGEST = Digest(len(PNG), "0" * 32, "1" * 64)
 
@@ -33,7 +33,7 @@ def judged(
     filename: str | None = "dir/Cat.PNG",
 ) -> Draft:
     wanted = Wanted("demo", requested, spec or UploadSpec(), filename)
-    return asyncio.run(judge(world.services, wanted, "b" * 32, path, DIGEST))
+    return asyncio.run(judge(world.services, wanted, Payer(), "b" * 32, path, DIGEST))
 
 
 def test_what_was_asked_for_is_in_the_draft(world: World, path: str) -> None:
@@ -129,7 +129,7 @@ def test_what_is_too_large_for_what_it_was_sent_as_is_not_even_looked_at(world: 
 
 
 def test_a_raw_file_is_allowed_by_its_name(world: World, path: str) -> None:
-    spec = UploadSpec(allowed_formats=frozenset({"pdf"}))
-    assert judged(world, path, spec, requested=ResourceType.RAW, filename="a.pdf").name.resource_type == "raw"
+    spec = UploadSpec(allowed_formats=frozenset({"zip"}))
+    assert judged(world, path, spec, requested=ResourceType.RAW, filename="a.zip").name.resource_type == "raw"
     with pytest.raises(FormatNotAllowed):
         judged(world, path, spec, requested=ResourceType.RAW, filename="a.exe")

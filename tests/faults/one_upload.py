@@ -26,7 +26,7 @@ from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.upload import upload
 from uponce.core.errors import UponceError
-from uponce.core.values import Caller, MediaFacts, ResourceType
+from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
 from uponce.wiring import Backend, opened
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class InlineBlobs(LocalBlobStore):
 
 
 class RawInspector:
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+    async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.RAW)
 
     async def ping(self) -> None:

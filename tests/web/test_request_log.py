@@ -11,7 +11,7 @@ from tests.asgi import END, Answer, part, parts_of
 from tests.tus import VERSION, metadata
 from tests.world import PNG, World, assert_accepted
 from uponce.core.errors import DatabaseUnavailable
-from uponce.core.values import MediaFacts, ResourceType
+from uponce.core.values import MediaFacts, Payer, ResourceType
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def form(fields: dict[str, str]) -> bytes:
 
 def test_what_the_server_cannot_do_is_an_error_with_its_detail(world: World, lines: Lines) -> None:
     class Gone:
-        async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+        async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
             raise DatabaseUnavailable("Later.", detail="no route to db-7", retry_after=1)
 
         async def ping(self) -> None: ...
@@ -115,7 +115,7 @@ def test_an_exception_nobody_expected_is_one_record_with_its_traceback(
     world: World, lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken:
-        async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+        async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
             raise ZeroDivisionError("broken")
 
         async def ping(self) -> None: ...

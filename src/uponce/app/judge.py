@@ -7,7 +7,7 @@ from uponce.app.services import Services
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import judge_content, judge_media
-from uponce.core.values import AssetName, Digest, MediaFacts, ResourceType
+from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,17 @@ class Wanted:
     filename: str | None
 
 
-async def judge(services: Services, wanted: Wanted, blob_key: str, path: str, digest: Digest) -> Draft:
-    """The asset to commit; `path` leads to the bytes. Refused when they are not allowed."""
+async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str, path: str, digest: Digest) -> Draft:
+    """Return the asset to commit; `path` leads to the bytes. Raises Refused if they are not allowed."""
     judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
-    facts = await services.inspector.inspect(path, wanted.requested)
+    facts = await services.inspector.inspect(path, wanted.requested, payer)
     judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
     return _draft(services, wanted, blob_key, digest, facts)
+
+
+def payer_of(grant: Grant, caller: Caller) -> Payer:
+    """Return the names under which the work on the caller's file is charged."""
+    return Payer(grant.key.hex(), grant.api_key, caller.address)
 
 
 def _draft(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:

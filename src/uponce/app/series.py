@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Signer, Verified, record_refusal
-from uponce.app.judge import Wanted, judge
+from uponce.app.judge import Wanted, judge, payer_of
 from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
 from uponce.app.services import Services
 from uponce.app.takeover import take_over
@@ -308,7 +308,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
     try:
         series = await status(services, series.id)
         try:
-            draft = await _judge(services, series, assembly)
+            draft = await _judge(services, series, assembly, caller)
             return await _settle(services, series, assembly, draft, caller)
         except SeriesGone:  # swept or terminated meanwhile, by somebody who sees to the bytes
             raise
@@ -361,11 +361,11 @@ async def _asking(services: Services, series: Series, span: Span | None) -> Asyn
             yield
 
 
-async def _judge(services: Services, series: Series, assembly: Assembly) -> Draft:
+async def _judge(services: Services, series: Series, assembly: Assembly, caller: Caller) -> Draft:
     spec = read_parameters(dict(series.parameters))
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
     digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
-    draft = await judge(services, wanted, assembly.key, assembly.path, digest)
+    draft = await judge(services, wanted, payer_of(series.grants[0], caller), assembly.key, assembly.path, digest)
     # Who has only the address of the upload may ask under it what became of it.
     return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
 

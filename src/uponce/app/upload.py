@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from uponce.app.authorise import Signer, Verified, record_refusal
 from uponce.app.intake import Event, Intake, UploadRequest
-from uponce.app.judge import Wanted, judge
+from uponce.app.judge import Wanted, judge, payer_of
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable
@@ -38,7 +38,8 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         if repeated is not None:
             return Uploaded(repeated, verified.signer)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
-        draft = await judge(services, wanted, intake.stage.key, intake.stage.path, digest)
+        payer = payer_of(verified.grant, request.caller)
+        draft = await judge(services, wanted, payer, intake.stage.key, intake.stage.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settle = _settle(services, verified, draft, intake.release(), request.caller)

@@ -93,8 +93,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     window: Annotated[int, "Seconds that a signature of a new key lives."] = 3600
     decoders: Annotated[int, "Number of decoder processes for each server process."] = 2
-    decoder_seconds: Annotated[int, "Seconds that a decoder may spend on one file."] = 10
-    decoder_memory: Annotated[int, "Bytes of address space of one decoder."] = 1024 * 1024 * 1024
+    decoder_seconds: Annotated[
+        int,
+        "Seconds of processor time that a decoder may use for one file. The file may take five times as long in all.",
+    ] = 2
+    decoder_seconds_per_grant: Annotated[
+        int, "Seconds of decoder time that the refused files of one signature may use. Then the signature is refused."
+    ] = 10
+    decoder_memory: Annotated[
+        int, "Bytes of memory that one decoder may use. A WebP of 100 megapixels needs 430 MiB, other files less."
+    ] = 448 * 1024 * 1024
     sweep_seconds: Annotated[int, "Seconds between two sweeps of a running server."] = 300
     grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans."] = 7200
     audit_days: Annotated[int, "Days for which uponce keeps the audit."] = 90
@@ -273,6 +281,7 @@ _POSITIVE = (
     "window",
     "decoders",
     "decoder_seconds",
+    "decoder_seconds_per_grant",
     "decoder_memory",
     "sweep_seconds",
     "database_connections",

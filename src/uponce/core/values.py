@@ -180,6 +180,15 @@ class GrantRecord:
         return GrantStatus.USED if self.uses >= self.grant.max_uses else GrantStatus.UNUSED
 
 
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """The names under which the work on a file is charged: its grant (hex), API key and address. Empty: not known."""
+
+    grant: str = ""
+    api_key: str = ""
+    address: str = ""
+
+
 class AuditEvent(StrEnum):
     """SPENT and DELETED are each one use: an asset was made, or deleted."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
+from tests.hostile.bombs import mp4
 from uponce.adapters.media import samples
 from uponce.adapters.media.formats import FORMATS
 from uponce.adapters.media.pool import DecoderPool
@@ -112,9 +113,9 @@ def test_a_phone_film_is_turned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "requested", "sentence"),
     [
-        (samples.mp4(1, 0.2), IMAGE, "Invalid image file. The bytes look like MP4. Upload it as video."),
-        (samples.mp3(1, 0.2), IMAGE, "Invalid image file. The bytes look like MP3. Upload it as video."),
-        (samples.gif(1), VIDEO, "Invalid video file. The bytes look like GIF. Upload it as image."),
+        (samples.mp4(1, 0.2), IMAGE, "Invalid image file. Its bytes look like MP4. Upload it as video."),
+        (samples.mp3(1, 0.2), IMAGE, "Invalid image file. Its bytes look like MP3. Upload it as video."),
+        (samples.gif(1), VIDEO, "Invalid video file. Its bytes look like GIF. Upload it as image."),
         (samples.jpeg(1)[:30], IMAGE, "Invalid image file. It begins like JPG, but its header cannot be read."),
         (samples.mp4(1, 0.2)[:100], None, "Invalid video file. It begins like MP4, but its header cannot be read."),
         (
@@ -183,3 +184,22 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, name: str) -> None:
     assert caught is error
     assert took < 2
     assert peak < 256 * MIB_IN_KIB
+
+
+def test_a_codec_that_is_not_listed_never_runs(tmp_path: Path) -> None:
+    """The wheel of PyAV has 539 decoders. A film in a codec that few people use is refused by its name."""
+    with pytest.raises(InvalidMedia, match=r"^Invalid video file\. The codec ffv1 is not supported here\. Convert"):
+        inspect(tmp_path, samples.film("matroska", "ffv1", "aac", 1, 0.2, 160, 120), VIDEO)
+
+
+def test_the_edits_of_an_ordinary_film_count(tmp_path: Path) -> None:
+    """Its sound begins with samples that an edit cuts off: the film is as long as it plays."""
+    facts = inspect(tmp_path, samples.mp4(1, seconds=2), VIDEO)
+    assert facts.timed is not None
+    assert facts.timed.duration == 2.0
+
+
+def test_a_film_of_many_edits_is_read_without_them(tmp_path: Path) -> None:
+    """It is stored all the same; with its edits it would take 11 seconds."""
+    facts = inspect(tmp_path, mp4(5_000_000, edits=5000, offsets=5_000_000), VIDEO)
+    assert (facts.width, facts.height) == (64, 64)

@@ -44,12 +44,12 @@ def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, jpeg: str) -> None:
     async def scenario(pool: DecoderPool) -> None:
         [stuck] = decoder_pids()
         os.kill(stuck, signal.SIGSTOP)
-        with pytest.raises(InvalidMedia, match=r"^Invalid image file\. .* longer than 0\.5 seconds"):
+        with pytest.raises(InvalidMedia, match=r"^Invalid image file\. .* longer than 0\.1 seconds"):
             await pool.inspect(jpeg, None)
         assert await pool.inspect(jpeg, None) == JPEG
         assert stuck not in decoder_pids()
 
-    run(tmp_path, scenario, workers=1, job_seconds=0.5)
+    run(tmp_path, scenario, workers=1, job_seconds=0.1)
 
 
 def test_a_decoder_that_dies_once_costs_nothing(tmp_path: Path, jpeg: str) -> None:
@@ -91,7 +91,7 @@ def test_a_file_that_kills_decoders_is_refused(
 
     async def scenario(pool: DecoderPool) -> None:
         monkeypatch.setattr(DecoderProcess, "ask", die_of_jpeg)
-        with pytest.raises(InvalidMedia, match=r"^Invalid image file\. The decoder broke on it"):
+        with pytest.raises(InvalidMedia, match=r"^Invalid image file\. The decoder ended while reading it"):
             await pool.inspect(jpeg, None)
         assert len(deaths) == 2
         assert await pool.inspect(png, None) == PNG
@@ -204,7 +204,7 @@ def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, jpeg: str) -> Non
         os.kill(pid, signal.SIGSTOP)
         job = asyncio.create_task(pool.inspect(jpeg, None))
         await asyncio.sleep(0.05)
-        with pytest.raises(ServerBusy, match=r"All 1 decoders have been busy for 0\.3 seconds") as refusal:
+        with pytest.raises(ServerBusy, match=r"No decoder became free in 0\.3 seconds") as refusal:
             await pool.inspect(jpeg, None)
         assert refusal.value.retry_after
         os.kill(pid, signal.SIGCONT)
@@ -223,7 +223,7 @@ def test_ping(tmp_path: Path) -> None:
         with pytest.raises(ServerBusy):
             await pool.ping()
 
-    run(tmp_path, scenario, workers=1, job_seconds=0.3)
+    run(tmp_path, scenario, workers=1, job_seconds=0.06)
 
 
 def test_close_during_a_job(tmp_path: Path, jpeg: str) -> None:
@@ -346,7 +346,8 @@ def test_a_decoder_starts_without_the_servers_secrets(tmp_path: Path, monkeypatc
         assert not any("secret" in os.readlink(fd) for fd in process.joinpath("fd").iterdir())
         assert os.getsid(pid) == pid
         limits = process.joinpath("limits").read_text()
-        assert f"Max address space         {512 * 1024 * 1024}" in limits
+        assert f"Max data size             {512 * 1024 * 1024}" in limits
+        assert process.joinpath("oom_score_adj").read_text() == "1000\n"
         assert status(pid, "Threads") == 1
         assert status(pid, "NoNewPrivs") == (1 if pool.sandboxed else 0)
 

@@ -1,4 +1,4 @@
-"""What the server and a decoder process say to each other: one JSON value per line."""
+"""The messages between the server and a decoder process: one JSON value per line."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,11 @@ from uponce.core.values import MediaFacts
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a decoder process is started with. `roots` are the directories it may read below."""
+    """What a decoder process needs at its start: the directories it may read below, and the limits of one file."""
 
     roots: tuple[str, ...]
     memory_bytes: int
+    cpu_seconds: float
     limits: Limits
 
 
@@ -24,7 +25,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to look at, as what; without a format only a sign of life is asked for."""
+    """A file to inspect, and its format. A job without a format only asks for an answer."""
 
     path: str = ""
     format: str | None = None
@@ -32,9 +33,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Facts, or the code, public message and private detail of an error; neither to a sign of life."""
+    """The facts, or the code, public message and private detail of an error. `seconds` of CPU time were used."""
 
     facts: MediaFacts | None = None
     code: str | None = None
     message: str = ""
     detail: str = ""
+    seconds: float = 0.0

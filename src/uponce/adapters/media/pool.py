@@ -2,32 +2,46 @@
 
 import asyncio
 import contextlib
+import time
+from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from uponce.adapters.media.formats import Format
 from uponce.adapters.media.messages import Answer, Job, Setup
-from uponce.adapters.media.process import DecoderLost, DecoderProcess
+from uponce.adapters.media.process import DecoderLost, DecoderProcess, DecoderTimeUsed
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
-from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy, StorageUnavailable, UponceError
-from uponce.core.policy import GIB, Limits
-from uponce.core.values import MediaFacts, ResourceType
+from uponce.adapters.media.turns import Turn, Turns
+from uponce.core.errors import (
+    InvalidMedia,
+    MediaTooLarge,
+    ServerBusy,
+    StorageUnavailable,
+    UponceError,
+)
+from uponce.core.policy import MIB, Limits
+from uponce.core.values import MediaFacts, Payer, ResourceType
 
-# Libraries leak; a process that has seen so many files gives way to a new one, and works on until that is ready. All
-# reach the number at about the same time: uploads would wait for new ones to start (measured: 310 ms).
+# Libraries leak: after so many files a process is replaced. It works until its successor is ready, because all
+# processes reach the number at about the same time, and a start takes 310 ms.
 _JOBS_PER_PROCESS = 10_000
 _START_SECONDS = 30.0
 _RESTART_PAUSE = 1.0
+_RESTART_SECONDS = 0.3  # what the successor of an ended process costs
+# A loaded machine gives a decoder less than a whole processor: honest files get more time on the clock.
+_CLOCK_PER_CPU = 5
+_MOST_GRANTS = 10_000
 _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
 }
+_UNKNOWN = Payer()
 
 
 class DecoderPool:
     """The Inspector port over `workers` processes. `roots` are the directories of the files, and must exist.
 
-    One file may take `job_seconds`, waiting for a free process `queue_seconds`; a process may use `memory_bytes`
-    of address space. Call `start` first and `close` at the end, in one event loop.
+    One file may use `job_seconds` of CPU time and `memory_bytes`, and wait `queue_seconds` for a process. Refused files
+    of one grant may use `grant_seconds`. Call `start` first and `close` at the end, in one event loop.
     """
 
     def __init__(
@@ -36,28 +50,30 @@ class DecoderPool:
         roots: Sequence[str],
         *,
         workers: int = 2,
-        job_seconds: float = 10,
+        job_seconds: float = 2,
+        grant_seconds: float = 10,
         queue_seconds: float = 30,
-        memory_bytes: int = GIB,
+        memory_bytes: int = 448 * MIB,
     ) -> None:
-        self._limits = limits
-        self._roots = tuple(roots)
+        self._setup = Setup(tuple(roots), memory_bytes, job_seconds, limits)
         self._size = workers
         self._job_seconds = job_seconds
+        self._clock_seconds = job_seconds * _CLOCK_PER_CPU
+        self._grant_seconds = grant_seconds
         self._queue_seconds = queue_seconds
-        self._memory_bytes = memory_bytes
         self._all: set[DecoderProcess] = set()
-        self._free: asyncio.Queue[DecoderProcess] = asyncio.Queue()
+        self._turns: Turns[DecoderProcess] = Turns(workers, time.monotonic)
+        self._wasted: OrderedDict[str, float] = OrderedDict()
         self._replacements: set[asyncio.Task[None]] = set()
         self._closing = False
 
     @property
     def sandboxed(self) -> bool:
-        """Whether the kernel confines every decoder; without Landlock only the resource limits do."""
+        """Whether the kernel confines every decoder. Without Landlock only the resource limits do."""
         return bool(self._all) and all(process.sandboxed for process in self._all)
 
     async def start(self) -> None:
-        """Return when every decoder is ready; DecoderLost when one is not, at its second try either."""
+        """Return when every decoder is ready. Raises DecoderLost if one fails to start twice."""
         started = await asyncio.gather(*(self._add_again() for _ in range(self._size)), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
@@ -65,83 +81,106 @@ class DecoderPool:
                 raise outcome
 
     async def close(self) -> None:
-        """End every decoder; files that are being inspected are answered with ServerBusy."""
+        """End every decoder. Files that are being inspected get ServerBusy."""
         self._closing = True
         await self._close_all()
         while self._replacements:
             await asyncio.gather(*self._replacements)
-        await self._close_all()  # those that were just being started
+        await self._close_all()  # those that were starting
 
     async def _close_all(self) -> None:
         processes, self._all = self._all, set()
         await asyncio.gather(*(process.close() for process in processes))
 
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
+    async def inspect(self, path: str, requested: ResourceType | None, payer: Payer = _UNKNOWN) -> MediaFacts:
         """See the Inspector port."""
         format_ = admit(_head(path), requested)
         if format_ is None:
             return MediaFacts(ResourceType.RAW)
-        answer = await self._decode(path, format_)
+        self._refuse_used_up(payer, format_)
+        answer = await self._decode(Job(path, format_.name), format_, payer)
         if answer.facts is not None:
             return answer.facts
+        self._waste(payer, answer.seconds)
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
 
     async def ping(self) -> None:
-        """See the Inspector port; ServerBusy when they do not."""
+        """See the Inspector port. Raises ServerBusy if the decoders do not answer."""
         try:
-            await self._run(Job())
-        except (TimeoutError, DecoderLost) as error:
+            await self._run(Job(), _UNKNOWN)
+        except (TimeoutError, DecoderTimeUsed, DecoderLost) as error:
             raise ServerBusy("The decoders do not answer. Send the same request again later.") from error
 
-    async def _decode(self, path: str, format_: Format) -> Answer:
-        try:
-            return await self._run_again(Job(path, format_.name))
-        except TimeoutError as error:
+    def _refuse_used_up(self, payer: Payer, format_: Format) -> None:
+        if self._wasted.get(payer.grant, 0) >= self._grant_seconds:
             raise InvalidMedia(
-                f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds."
+                f"Invalid {format_.kind} file. Files that were refused under this signature used "
+                f"{self._grant_seconds:g} seconds of decoder time, the limit. Sign again, and send another file."
+            )
+
+    def _waste(self, payer: Payer, seconds: float) -> None:
+        if payer.grant:
+            self._wasted[payer.grant] = self._wasted.pop(payer.grant, 0) + seconds
+            if len(self._wasted) > _MOST_GRANTS:
+                self._wasted.popitem(last=False)
+
+    async def _decode(self, job: Job, format_: Format, payer: Payer) -> Answer:
+        try:
+            return await self._run_again(job, payer)
+        except (TimeoutError, DecoderTimeUsed) as error:
+            raise InvalidMedia(
+                f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds of "
+                f"processor time, or {self._clock_seconds:g} seconds in all. Convert it to a simpler file."
             ) from error
         except DecoderLost as error:
             raise InvalidMedia(
-                f"Invalid {format_.kind} file. The decoder broke on it.", detail=f"decoder lost: {error}"
+                f"Invalid {format_.kind} file. The decoder ended while reading it. Convert it to another format.",
+                detail=f"decoder lost: {error}",
             ) from error
 
-    async def _run_again(self, job: Job) -> Answer:
-        """A decoder may die by chance, as of the out-of-memory killer; if a second one does, it was the file."""
+    async def _run_again(self, job: Job, payer: Payer) -> Answer:
+        """The kernel may have ended the first decoder for another reason. If a second one ends too, it was the file."""
         with contextlib.suppress(DecoderLost):
-            return await self._run(job)
-        return await self._run(job)
+            return await self._run(job, payer)
+        return await self._run(job, payer)
 
-    async def _run(self, job: Job) -> Answer:
-        """Raises TimeoutError or DecoderLost; either way, or when cancelled, the process is not used again."""
-        process = await self._take()
-        reusable = False
+    async def _run(self, job: Job, payer: Payer) -> Answer:
+        """Raises TimeoutError, DecoderTimeUsed or DecoderLost. After these, or when cancelled, the process ends."""
+        turn = await self._take(payer)
+        begun, answer = time.monotonic(), None
         try:
-            async with asyncio.timeout(self._job_seconds):
-                answer = await process.ask(job)
-            reusable = True
+            async with asyncio.timeout(self._clock_seconds):
+                answer = await turn.decoder.ask(job)
             return answer
         finally:
-            self._give_back(process, reusable=reusable)
+            if answer is None:
+                seconds = min(time.monotonic() - begun, self._job_seconds) + _RESTART_SECONDS
+                self._waste(payer, seconds)
+            else:
+                seconds = answer.seconds
+            self._turns.end(turn, seconds)
+            self._give_back(turn.decoder, reusable=answer is not None)
 
-    async def _take(self) -> DecoderProcess:
+    async def _take(self, payer: Payer) -> Turn[DecoderProcess]:
         if self._closing:
             raise ServerBusy("The server is shutting down. Send the same upload again later.")
         try:
             async with asyncio.timeout(self._queue_seconds):
-                while not (process := await self._free.get()).alive:
-                    self._give_back(process, reusable=False)
-                return process
+                while not (turn := await self._turns.take(payer)).decoder.alive:
+                    self._turns.end(turn, 0)
+                    self._give_back(turn.decoder, reusable=False)
+                return turn
         except TimeoutError:
             raise ServerBusy(
-                f"All {self._size} decoders have been busy for {self._queue_seconds:g} seconds. "
+                f"No decoder became free in {self._queue_seconds:g} seconds. This server has {self._size}. "
                 "Send the same upload again later.",
-                retry_after=round(self._job_seconds) or 1,
+                retry_after=round(self._clock_seconds) or 1,
             ) from None
 
     def _give_back(self, process: DecoderProcess, *, reusable: bool) -> None:
         if reusable and not process.worn_out:
-            self._free.put_nowait(process)
+            self._turns.put(process)
             if process.jobs == _JOBS_PER_PROCESS:
                 process.has_successor = True
                 self._in_background(self._relieve(process))
@@ -155,7 +194,7 @@ class DecoderPool:
         task.add_done_callback(self._replacements.discard)
 
     async def _relieve(self, process: DecoderProcess) -> None:
-        """It ends when it comes back from its last file."""
+        """Start a successor. The process ends after its next file."""
         await self._add_for_certain()
         process.worn_out = True
 
@@ -176,23 +215,24 @@ class DecoderPool:
                 await asyncio.sleep(_RESTART_PAUSE)
 
     async def _add_again(self) -> None:
-        """One that dies by chance while it starts must not end the server, and its sister processes with it."""
+        """A process that dies by chance while it starts must not end the server."""
         with contextlib.suppress(DecoderLost):
             await self._add()
             return
         await self._add()
 
     async def _add(self) -> None:
-        setup = Setup(self._roots, self._memory_bytes, self._limits)
-        process = await DecoderProcess.start(setup, _START_SECONDS)
+        process = await DecoderProcess.start(self._setup, _START_SECONDS)
         self._all.add(process)
-        self._free.put_nowait(process)
+        self._turns.put(process)
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a file that was written a moment ago, and so lies in memory: no thread is worth its while."""
+    """Return the first bytes of a file. It was just written, so it is in memory: no thread is needed."""
     try:
         with Path(path).open("rb", buffering=0) as file:
             return file.read(HEAD_BYTES)
     except OSError as error:
-        raise StorageUnavailable("The staged file cannot be read. Send the upload again.", detail=str(error)) from error
+        raise StorageUnavailable(
+            "The received file cannot be read. Send the upload again.", detail=str(error)
+        ) from error

@@ -1,7 +1,8 @@
-"""One decoder process as the server sees it: started without environment, files or terminal, asked line by line."""
+"""One decoder process, from the server's side: it starts without environment, files or terminal."""
 
 import asyncio
 import os
+import signal
 import sys
 from typing import Any, TypeVar
 
@@ -14,16 +15,20 @@ _WORKER = "uponce.adapters.media.worker"
 T = TypeVar("T", Ready, Answer)
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {type_: msgspec.json.Decoder(type_) for type_ in (Ready, Answer)}
 
-# One vips thread and one malloc arena: the address space is limited, and headers need no more.
+# One vips thread and one malloc arena: memory is limited, and headers need no more.
 _ENVIRONMENT = {"VIPS_CONCURRENCY": "1", "VIPS_BLOCK_UNTRUSTED": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 class DecoderLost(Exception):
-    """The process ended, or says what no decoder says."""
+    """The process ended, or its answer is not one of a decoder."""
+
+
+class DecoderTimeUsed(Exception):
+    """The process ended because one file used more CPU time than allowed."""
 
 
 class DecoderProcess:
-    """Use `start`; after any error of `ask` only `close` is left."""
+    """Begin with `start`. After any error of `ask`, only `close` is possible."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -32,13 +37,13 @@ class DecoderProcess:
         self._handle = ChildHandle(process.pid)
         self.sandboxed = False
         self.jobs = 0
-        # The pool's marks: another one was started in its place; that one is ready.
+        # The pool's marks: its successor was started; its successor is ready.
         self.has_successor = False
         self.worn_out = False
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> "DecoderProcess":
-        """A decoder that is ready for its first job. DecoderLost when it is not after so many seconds."""
+        """Return a decoder that is ready for its first job. Raises DecoderLost if it is not after so many seconds."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-m", _WORKER, msgspec.json.encode(setup).decode(), str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
@@ -64,17 +69,23 @@ class DecoderProcess:
 
     @property
     def alive(self) -> bool:
-        """False when it is known to have ended; it may have while it was idle."""
+        """False if the process is known to have ended."""
         stdout = self._process.stdout
         return self._process.returncode is None and stdout is not None and not stdout.at_eof()
 
     async def ask(self, job: Job) -> Answer:
-        """One job, one answer, never two at a time."""
+        """Return the answer to one job. Raises DecoderLost or DecoderTimeUsed. Never ask two jobs at a time."""
         self.jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
         stdin.write(msgspec.json.encode(job) + b"\n")
-        return await self._read(Answer)
+        try:
+            return await self._read(Answer)
+        except DecoderLost as lost:
+            self.kill()
+            if await self._process.wait() == -signal.SIGPROF:
+                raise DecoderTimeUsed from lost
+            raise
 
     async def _read(self, type_: type[T]) -> T:
         stdout = self._process.stdout
@@ -87,11 +98,11 @@ class DecoderProcess:
             raise DecoderLost(str(error)) from error
 
     def kill(self) -> None:
-        """At once, whatever state it is in; repeating it is fine."""
+        """End the process at once, in whatever state it is. A second call does nothing."""
         self._handle.kill()
 
     async def close(self) -> None:
-        """Killed and reaped, and its pipes closed."""
+        """End and reap the process, and close its pipes."""
         self.kill()
         self._handle.close()
         if self._process.stdin is not None:

@@ -1,7 +1,7 @@
-"""What a decoder process gives up before it meets the first stranger's byte.
+"""What a decoder process gives up before it reads a stranger's file.
 
-Resource limits always; Landlock (https://docs.kernel.org/userspace-api/landlock.html) where the kernel has it,
-through raw system calls, whose numbers are the same on x86-64 and aarch64.
+Resource limits always. Landlock (https://docs.kernel.org/userspace-api/landlock.html) where the kernel has it, through
+raw system calls: their numbers are the same on x86-64 and aarch64.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from uponce.adapters.system import LINUX
@@ -38,10 +39,19 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
+def die_first() -> None:
+    """Have the kernel's out-of-memory killer end this process before the server and its database."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def limit_resources(memory_bytes: int) -> None:
-    """A ceiling for memory; no core dumps, no file writes, no new processes or threads, few open files."""
+    """Limit memory and open files. Forbid core dumps, file writes, new processes and threads.
+
+    RLIMIT_DATA counts what the libraries allocate, and not the program, its libraries or a file that is mapped.
+    """
     for what, limit in (
-        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_DATA, memory_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -50,15 +60,15 @@ def limit_resources(memory_bytes: int) -> None:
         try:
             resource.setrlimit(what, (limit, limit))
         except (ValueError, OSError):
-            if LINUX:  # macOS refuses to limit the address space
+            if LINUX:  # macOS refuses to limit memory
                 raise
 
 
 def confine(roots: Sequence[str]) -> bool:
-    """From now on this process can read files below `roots`, and open, run, connect to or signal nothing else.
+    """Let this process read files below `roots`, and open, run, connect to or signal nothing else.
 
-    False, and nothing done, where the kernel has no Landlock. It binds the calling thread and those it starts,
-    so call it while there is one. OSError when a root does not exist or the kernel refuses.
+    Returns False, and does nothing, where the kernel has no Landlock. It binds the calling thread and the threads it
+    starts later: call it while there is one. Raises OSError if a root does not exist or the kernel refuses.
     """
     version = _landlock_version()
     if version < 1:

@@ -1,13 +1,16 @@
 """A warm decoder process: reads a Job per line from standard input, writes an Answer per line to standard output.
 
 `process.py` starts it as `python -m uponce.adapters.media.worker SETUP PARENT`. It loads all it needs, gives up every
-right it can do without, and then waits. It ends when its input does, or with its parent.
+right it can do without, and then waits. It ends when its input ends, with its parent, or when a file uses too much CPU
+time: SIGPROF then ends it in the middle of a library's work, where no Python code could.
 """
 
 import contextlib
 import os
 import signal
 import sys
+import time
+from dataclasses import replace
 from typing import IO, BinaryIO
 
 import msgspec
@@ -15,10 +18,11 @@ import msgspec
 from uponce.adapters.media.formats import FORMATS, Format
 from uponce.adapters.media.images import block_other_loaders, inspect_image
 from uponce.adapters.media.messages import Answer, Job, Ready, Setup
-from uponce.adapters.media.sandbox import confine, limit_resources
+from uponce.adapters.media.sandbox import confine, die_first, limit_resources
+from uponce.adapters.media.screens import screen
 from uponce.adapters.media.videos import inspect_video
 from uponce.adapters.system import die_with
-from uponce.core.errors import FileRefused, InvalidMedia, StorageUnavailable
+from uponce.core.errors import FileRefused, InvalidMedia, MediaTooLarge, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -31,14 +35,15 @@ def main() -> None:
     block_other_loaders()
     _warm_up(setup.limits)
     jobs, answers = _take_pipes()
+    die_first()
     limit_resources(setup.memory_bytes)
     _say(answers, Ready(sandboxed=confine(setup.roots)))
     for line in jobs:
-        _say(answers, _answer(msgspec.json.decode(line, type=Job), setup.limits))
+        _say(answers, _timed(msgspec.json.decode(line, type=Job), setup))
 
 
 def _warm_up(limits: Limits) -> None:
-    """Whatever is loaded on first use is loaded now, while files can be opened."""
+    """Load now what the libraries load on first use: later no file can be opened."""
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         for format_ in FORMATS.values():
             with contextlib.suppress(InvalidMedia):
@@ -46,7 +51,7 @@ def _warm_up(limits: Limits) -> None:
 
 
 def _take_pipes() -> tuple[BinaryIO, IO[bytes]]:
-    """The two pipes, under numbers that no library prints to or reads from."""
+    """Return the two pipes, under numbers that no library prints to or reads from."""
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -60,26 +65,38 @@ def _say(answers: IO[bytes], message: Ready | Answer) -> None:
     answers.flush()
 
 
-def _answer(job: Job, limits: Limits) -> Answer:
+def _timed(job: Job, setup: Setup) -> Answer:
+    begun = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, setup.cpu_seconds)
+    answer = _answer(job, setup)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    return replace(answer, seconds=time.process_time() - begun)
+
+
+def _answer(job: Job, setup: Setup) -> Answer:
     if job.format is None:
         return Answer()
     format_ = FORMATS[job.format]
     try:
         with open(job.path, "rb") as file:  # noqa: PTH123
-            return Answer(facts=_inspect(file, format_, limits))
+            return Answer(facts=_inspect(file, format_, setup.limits))
+    except MemoryError as error:
+        message = f"Reading this {format_.kind} needs more than {setup.memory_bytes} bytes of memory, the limit."
+        return Answer(code=MediaTooLarge.code, message=message, detail=repr(error)[:500])
     except (FileRefused, StorageUnavailable) as error:
         return Answer(code=error.code, message=error.message, detail=error.detail)
     except OSError as error:
-        return Answer(code=StorageUnavailable.code, message="The staged file cannot be read.", detail=str(error))
+        message = "The received file cannot be read. Send the upload again."
+        return Answer(code=StorageUnavailable.code, message=message, detail=str(error))
 
 
 def _inspect(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
     try:
+        screen(file, format_.name, limits)
         return _INSPECTORS[format_.kind](file, format_, limits)
-    except FileRefused:
+    except (FileRefused, MemoryError):
         raise
-    except Exception as error:
-        # Whatever a decoder trips over, out of memory included, is the file's doing.
+    except Exception as error:  # a library may fail in any way: the file is the reason
         raise InvalidMedia(f"Invalid {format_.kind} file. It cannot be read.", detail=repr(error)[:500]) from error
 
 

@@ -21,7 +21,7 @@ from uponce.app.ports.blobs import (
 from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
 from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
-from uponce.core.values import MediaFacts, ResourceType
+from uponce.core.values import MediaFacts, Payer, ResourceType
 
 __all__ = [
     "Assembly",
@@ -68,13 +68,13 @@ class Ids(Protocol):
 
 
 class Inspector(Protocol):
-    async def inspect(self, path: str, requested: ResourceType | None) -> MediaFacts:
-        """What the file at `path` is, decided by its bytes alone.
+    async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
+        """Return what the file at `path` is, by its bytes alone. The payer is charged for the decoder's time.
 
-        `requested` is what it was uploaded as; None is `auto`: image or video where a decoder exists for the
-        format, raw otherwise. `raw` takes anything. InvalidMedia when the bytes are not what was requested, or a
-        decoder failed, crashed or timed out; MediaTooLarge when the header already promises too much;
-        ServerBusy when no decoder becomes free in time.
+        `requested` is the type that it was uploaded as. None is `auto`: image or video where the format is supported,
+        raw otherwise. `raw` takes anything. Raises InvalidMedia if the bytes are not what was requested, or a decoder
+        failed, crashed or timed out, or the grant's refused files used too much time; MediaTooLarge if the header
+        claims more than a limit; ServerBusy if no decoder becomes free in time.
         """
 
     async def ping(self) -> None:

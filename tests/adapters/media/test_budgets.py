@@ -1,0 +1,71 @@
+"""What one file and one grant may cost the decoders: processor time and memory."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.media.pools import decoder_pids, run
+from tests.hostile.bombs import fragments, png, png_chunk
+from uponce.adapters.media import samples
+from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.process import DecoderTimeUsed
+from uponce.core.errors import InvalidMedia, MediaTooLarge
+from uponce.core.values import MediaFacts, Payer, ResourceType
+
+JPEG = MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1)
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path) -> str:
+    path = tmp_path / "a"
+    path.write_bytes(samples.jpeg(1))
+    return str(path)
+
+
+def test_a_file_that_uses_too_much_processor_time_is_refused(
+    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel ends the decoder in the middle of a library's work. The file is not tried again."""
+    monkeypatch.setattr("uponce.adapters.media.pool._CLOCK_PER_CPU", 1000)
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(png(extra=png_chunk(b"zzZz", b"") * 3_000_000))
+
+    async def scenario(pool: DecoderPool) -> None:
+        with pytest.raises(InvalidMedia, match=r"longer than 0\.03 seconds of processor time, or") as refusal:
+            await pool.inspect(str(bomb), None)
+        assert isinstance(refusal.value.__cause__, DecoderTimeUsed)
+        assert await pool.inspect(jpeg, None) == JPEG
+
+    run(tmp_path, scenario, workers=1, job_seconds=0.03)
+
+
+def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, jpeg: str) -> None:
+    """The grant is then refused before a decoder is asked, and another grant is not."""
+    payer, other = Payer("aa", "K", "A"), Payer("bb", "K", "A")
+
+    async def scenario(pool: DecoderPool) -> None:
+        for _ in range(2):
+            [pid] = decoder_pids()
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(InvalidMedia):
+                await pool.inspect(jpeg, None, payer)
+            assert await pool.inspect(jpeg, None, other) == JPEG
+        with pytest.raises(InvalidMedia, match=r"used 0\.7 seconds of decoder time, the limit"):
+            await pool.inspect(jpeg, None, payer)
+        assert await pool.inspect(jpeg, None, other) == JPEG
+
+    run(tmp_path, scenario, workers=1, job_seconds=0.1, grant_seconds=0.7)
+
+
+def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, jpeg: str) -> None:
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(fragments(100_000_000))
+
+    async def scenario(pool: DecoderPool) -> None:
+        with pytest.raises(MediaTooLarge, match=rf"needs more than {128 * 1024 * 1024} bytes of memory, the limit"):
+            await pool.inspect(str(bomb), None)
+        assert await pool.inspect(jpeg, None) == JPEG
+
+    run(tmp_path, scenario, workers=1, memory_bytes=128 * 1024 * 1024)

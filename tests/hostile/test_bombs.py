@@ -1,0 +1,81 @@
+"""Files made to hold a decoder: each has a budget of time and memory, and honest uploads beside them wait little."""
+
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from tests.hostile.bombs import BOMBS
+from tests.hostile.frame import MIB, Honest, decoding
+from tests.server import Server
+from uponce.adapters.media.videos import DECODERS
+
+pytestmark = pytest.mark.proof
+
+# A decoder may use 2 s for a file; its start takes the rest.
+_CPU_SECONDS = 2.5
+_MEMORY = 512 * MIB
+
+FFMPEG_ALONE = """
+import av, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]),) * 2)
+av.open(open(sys.argv[1], "rb"), "r", format="mov")
+"""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_stays_in_its_budget(tmp_path: Path, name: str) -> None:
+    cost = decoding(tmp_path, BOMBS[name]())
+    print(f"{name}: {cost.cpu:.2f} s, {cost.memory // MIB} MiB, {cost.verdict}")
+    assert cost.verdict
+    assert cost.cpu <= _CPU_SECONDS
+    assert cost.memory <= _MEMORY
+
+
+@pytest.mark.parametrize("name", ["webm of tags", "jpeg of application data"])
+def test_without_the_limit_a_bomb_takes_more_memory(tmp_path: Path, name: str) -> None:
+    """The control: the budget can be missed."""
+    assert decoding(tmp_path, BOMBS[name](), memory_bytes=8192 * MIB).memory > _MEMORY
+
+
+def test_with_the_defaults_of_ffmpeg_a_bomb_takes_more_time(tmp_path: Path) -> None:
+    """The control of the time: the kernel ends FFmpeg after its budget."""
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(BOMBS["mp4 of 5,000 edits"]())
+    ended = subprocess.run([sys.executable, "-c", FFMPEG_ALONE, str(bomb), str(int(_CPU_SECONDS))], check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("signatures", [1, 8])
+def test_honest_uploads_beside_bombs_wait_little(server: Server, honest: Honest, signatures: int) -> None:
+    """Each signature sends a bomb of 61 KB again and again, from two connections; a refusal spends nothing."""
+    bomb = BOMBS["mp4 of 5,000 edits"]().replace(b"jpeg", b"rle ")  # a codec that is refused, after all the work
+    over = threading.Event()
+
+    def besiege(fields: dict[str, str]) -> None:
+        pool = urllib3.PoolManager(retries=False, timeout=60)
+        url = f"{honest.base}/v1_1/{server.cloud}/auto/upload"
+        while not over.is_set():
+            pool.request("POST", url, fields=[*fields.items(), ("file", ("x", bomb))])
+
+    grants = [server.signed({"nonce": secrets.token_hex(8)}) for _ in range(signatures)]
+    threads = [threading.Thread(target=besiege, args=(fields,)) for fields in grants * 2]
+    for thread in threads:
+        thread.start()
+    try:
+        with honest.beside(pause=0.3, uploaders=2) as waits:
+            over.wait(15)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    waits.check(worst=2.0, p50=1.0, least=10)
+
+
+def test_the_list_of_decoders_is_a_small_part_of_all() -> None:
+    assert len(DECODERS) < 80
