@@ -39,7 +39,7 @@ proof: $(STAMP) ## the small campaigns with their controls, and what has to be t
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof and not full"
 
 full: $(STAMP) ## the long tests: two gigabytes, kills at every step
-	$(BIN)/python -m pytest -m full -s
+	$(BIN)/python -m pytest -m full -s --timeout 0
 
 campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures
 	$(BIN)/python -m tests.faults.campaign $(CAMPAIGN) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)

@@ -75,6 +75,6 @@ def test_each_test_belongs_to_one_command() -> None:
     assert chosen == {
         "test": [" -n 2 --dist loadgroup"],
         "proof": [' -n 2 --dist loadgroup -m "proof and not full"'],
-        "full": [" -m full -s"],
+        "full": [" -m full -s --timeout 0"],
     }
     assert " check" in recipe("test")
