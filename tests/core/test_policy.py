@@ -88,7 +88,15 @@ def test_a_size_is_refused_with_both_numbers() -> None:
     [
         (_digest(0), ANYTHING, EmptyFile, "Empty file. Send at least one byte."),
         (_digest(51), ANYTHING, FileTooLarge, "File size too large. Got 51. Maximum is 50."),
-        (_digest(), UploadSpec(sha256="bb"), ContentMismatch, "The file's SHA-256 is aa, signed was bb."),
+        (
+            _digest(),
+            UploadSpec(sha256="bb"),
+            ContentMismatch,
+            (
+                "The file's SHA-256 is aa, but the signature allows only bb. "
+                "Send the file that was signed, or sign this one."
+            ),
+        ),
     ],
 )
 def test_content_is_refused(digest: Digest, spec: UploadSpec, error: type[Exception], message: str) -> None:

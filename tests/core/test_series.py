@@ -76,10 +76,10 @@ def test_complete_when_the_total_is_known_and_every_byte_is_there() -> None:
 @pytest.mark.parametrize(
     ("total", "chunk", "told"),
     [
-        (None, Chunk(Span(0, 5), 5), "has 5 bytes, yet there are chunks up to byte 10"),  # below what is there
-        (None, Chunk(Span(0, 5), 9), "has 9 bytes, yet there are chunks up to byte 10"),
-        (20, Chunk(Span(0, 5), 21), "says the file has 21 bytes, an earlier one said 20"),
-        (20, Chunk(Span(15, 21), None), "has 20 bytes, yet there are chunks up to byte 21"),
+        (None, Chunk(Span(0, 5), 5), "has 5 bytes, but its chunks reach to byte 10"),  # below what is there
+        (None, Chunk(Span(0, 5), 9), "has 9 bytes, but its chunks reach to byte 10"),
+        (20, Chunk(Span(0, 5), 21), "gives the file 21 bytes, but an earlier chunk gave 20"),
+        (20, Chunk(Span(15, 21), None), "has 20 bytes, but its chunks reach to byte 21"),
     ],
 )
 def test_totals_that_contradict(total: int | None, chunk: Chunk, told: str) -> None:

@@ -71,7 +71,9 @@ class ChunkIntake(Arrival[Stage | Append]):
         """The chunk is whole: record it."""
         append, size = await self._placed(), self._part.chunk.span.size
         if append.size != size:
-            raise MalformedRequest(f"The chunk has {append.size} bytes, its Content-Range says {size}.")
+            raise MalformedRequest(
+                f"The chunk has {append.size} bytes, but its Content-Range gives {size}. Send them alike."
+            )
         try:
             return await append.keep()
         except SeriesGone:

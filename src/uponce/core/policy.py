@@ -110,7 +110,10 @@ def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
         raise EmptyFile("Empty file. Send at least one byte.")
     refuse_size(digest.size, limit)
     if spec.sha256 is not None and spec.sha256 != digest.sha256:
-        raise ContentMismatch(f"The file's SHA-256 is {digest.sha256}, signed was {spec.sha256}.")
+        raise ContentMismatch(
+            f"The file's SHA-256 is {digest.sha256}, but the signature allows only {spec.sha256}. "
+            "Send the file that was signed, or sign this one."
+        )
 
 
 def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: UploadSpec, limits: Limits) -> None:

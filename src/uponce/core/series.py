@@ -103,10 +103,15 @@ def check_chunk(series: Series, chunk: Chunk) -> None:
     """ChunkConflict unless the chunk's total fits that of the series, and both fit all bytes that are there."""
     total = series.total if chunk.total is None else chunk.total
     if series.total is not None and series.total != total:
-        raise ChunkConflict(f"The chunk says the file has {total} bytes, an earlier one said {series.total}.")
+        raise ChunkConflict(
+            f"This chunk gives the file {total} bytes, but an earlier chunk gave {series.total}. "
+            "Send the same total in every chunk."
+        )
     end = max(series.end, chunk.span.end)
     if total is not None and end > total:
-        raise ChunkConflict(f"The file has {total} bytes, yet there are chunks up to byte {end}.")
+        raise ChunkConflict(
+            f"The file has {total} bytes, but its chunks reach to byte {end}. Send the size of the whole file."
+        )
 
 
 def grown(series: Series, chunk: Chunk) -> Series:

@@ -35,7 +35,9 @@ class Snapshot:
             self._connection = _connect(path, "rw")
             is_copy = freezing.is_frozen(self._connection)
         except sqlite3.Error as error:
-            raise SettingRefused(f"{path} cannot be read as a copy of a database: {error}.") from None
+            raise SettingRefused(
+                f"{path} cannot be read as a copy of a database: {error}. Name a folder of `uponce backup`."
+            ) from None
         if not is_copy:
             self.close()
             raise SettingRefused(f"{path} is not a copy of `uponce backup`: it takes writes.")
