@@ -113,6 +113,18 @@ def test_every_setting_that_a_page_names_exists() -> None:
     assert sorted((page, name) for page, name in named if name not in settings | OF_FRONTS) == []
 
 
+def test_files_and_tasks_that_pages_name_exist() -> None:
+    """`deploy/…` is a file of this project, and `make …` a task of the Makefile, or a reader gets an error."""
+    pages = "\n".join(page.read_text() for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    tasks = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    files = set(re.findall(r"\bdeploy/[\w./-]+\w", pages))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE))
+
+    assert len(files) >= 5 and len(named) >= 8
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert named - tasks == set()
+
+
 def snippets() -> list[tuple[str, str]]:
     pages = [ROOT / "README.md", *ROOT.glob("docs/guide/*.md")]
     return [
