@@ -37,15 +37,18 @@ class Limits:
     max_unverified_bytes: int = _limit(100 * MIB, "Most bytes of a file that arrives before the fields that sign it.")
     unverified_seconds: int = _limit(120, "Seconds that an upload may take whose file comes before its fields.")
     max_unverified_uploads: int = _limit(
-        32, "Such uploads at a time in one process. When there are more, the slowest one ends."
+        32,
+        "Uploads whose file comes before the fields, at a time in one process. When there are more, the slowest ends.",
     )
     max_unverified_per_address: int = _limit(
-        16, "The same for one client address (IPv6: one /64 network). When there are more, its slowest one ends."
+        16,
+        "Uploads whose file comes before the fields, of one client address (IPv6: one /64 network). When there are "
+        "more, the slowest one of this address ends.",
     )
     least_rate: int = _limit(
         4096,
-        "Bytes per second that such an upload must keep. An unfinished upload in several requests that is slower makes "
-        "room for a new one.",
+        "Bytes per second that an upload must keep whose file comes before the fields. A slower unfinished upload in "
+        "several requests makes room for a new one.",
     )
     rate_seconds: int = _limit(10, "Seconds from the start of an upload before its rate counts.")
     max_image_pixels: int = _limit(100_000_000, "Most pixels (width × height) of an image.")
