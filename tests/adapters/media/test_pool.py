@@ -180,6 +180,31 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
     run(tmp_path, scenario, workers=1)
 
 
+@pytest.mark.parametrize("step", ["start", "close"])
+def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_size(
+    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    monkeypatch.setattr("uponce.adapters.media.pool._RESTART_PAUSE", 0.01)
+    real, calls = getattr(DecoderProcess, step), 0
+
+    async def fail_once(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("never seen before")
+        return await real(*arguments)
+
+    async def scenario(pool: DecoderPool) -> None:
+        [pid] = decoder_pids()
+        monkeypatch.setattr(DecoderProcess, step, fail_once)
+        os.kill(pid, signal.SIGKILL)
+        assert await pool.inspect(jpeg, None) == JPEG
+        assert pid not in decoder_pids()
+
+    run(tmp_path, scenario, workers=1, queue_seconds=5)
+    assert [record.exc_text for record in caplog.records if "never seen before" in (record.exc_text or "")]
+
+
 def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, jpeg: str, png: str) -> None:
     """The next caller gets the facts of its own file."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
@@ -35,6 +36,7 @@ _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
 }
 _UNKNOWN = Payer()
+log = logging.getLogger("uponce")
 
 
 class DecoderPool:
@@ -189,7 +191,7 @@ class DecoderPool:
         self._in_background(self._end(process) if process.has_successor else self._replace(process))
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_logged(work))
         self._replacements.add(task)
         task.add_done_callback(self._replacements.discard)
 
@@ -199,19 +201,23 @@ class DecoderPool:
         process.worn_out = True
 
     async def _replace(self, process: DecoderProcess) -> None:
-        await self._end(process)
-        await self._add_for_certain()
+        try:
+            await self._end(process)
+        finally:
+            await self._add_for_certain()
 
     async def _end(self, process: DecoderProcess) -> None:
         await process.close()
         self._all.discard(process)
 
     async def _add_for_certain(self) -> None:
+        """Start a decoder, after any error again: a pool that gave up would stay smaller until the next restart."""
         while not self._closing:
             try:
                 await self._add()
                 return
-            except (DecoderLost, OSError):
+            except Exception:
+                log.exception("a decoder failed to start; the next attempt is in %g seconds", _RESTART_PAUSE)
                 await asyncio.sleep(_RESTART_PAUSE)
 
     async def _add_again(self) -> None:
@@ -225,6 +231,14 @@ class DecoderPool:
         process = await DecoderProcess.start(self._setup, _START_SECONDS)
         self._all.add(process)
         self._turns.put(process)
+
+
+async def _logged(work: Coroutine[None, None, None]) -> None:
+    """Do the work. Its errors have no caller: they end in the log."""
+    try:
+        await work
+    except Exception:
+        log.exception("a decoder could not be ended")
 
 
 def _head(path: str) -> bytes:
