@@ -153,6 +153,17 @@ def test_doctor_names_the_folder_that_cannot_be_written(data: Path) -> None:
     assert "Choose a folder that the server may write." in done.stdout
 
 
+def test_a_command_that_fails_names_the_operators_cure(data: Path) -> None:
+    """A client reads to send the request again, which is no cure for an operator."""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("ALTER TABLE api_keys RENAME TO lost")
+
+    done = uponce("keys", "list", "--data", data)
+    assert done.code == 1
+    assert "no such table: api_keys" in done.stderr
+    assert "end the same" not in done.stderr
+
+
 def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:
     secret = data / "secret.key"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600

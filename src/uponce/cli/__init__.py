@@ -296,7 +296,7 @@ def main() -> None:
             help_pages.load()
         app()
     except UponceError as error:
-        typer.secho(f"uponce: {without_signature(error.message)}", fg="red", err=True)
+        typer.secho(f"uponce: {without_signature(error.for_operator)}", fg="red", err=True)
         sys.exit(1)
     except SystemExit as ended:
         sys.exit(ended.code if ended.code in (None, 0, 2) else 1)
