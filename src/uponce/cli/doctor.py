@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import typer
 
 from uponce.adapters.system import LINUX, LOCKS
-from uponce.adapters.versions import versions
+from uponce.adapters.versions import known_flaws, versions
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
 from uponce.cli.options import print_json
 from uponce.config import Settings, load
@@ -46,7 +46,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         settings = load(data=data)
         yield Finding("settings", "ok", "readable")
         yield _system()
-        yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in versions().items()))
+        yield from _versions(versions())
         with opened(settings) as backend:
             yield Finding("database", "ok", backend.database.describe())
             yield from _disk(settings)
@@ -64,6 +64,17 @@ def _system() -> Finding:
         "warning",
         f"{sys.platform}: good for development, one server process on one folder. Run uponce on Linux in production.",
     )
+
+
+def _versions(installed: dict[str, str]) -> Iterator[Finding]:
+    yield Finding("versions", "ok", ", ".join(f"{name} {version}" for name, version in installed.items()))
+    for flaw in known_flaws(installed):
+        yield Finding(
+            "decoders",
+            "warning",
+            f"{flaw.project} {installed[flaw.project]} has {flaw.cve}: {flaw.what}. Release {flaw.fixed} mends it. "
+            f"Run pip install -U {flaw.package}, and restart every server.",
+        )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
