@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -233,3 +234,21 @@ class Other:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_limits_of_a_head_are_settings_and_the_refusals_name_their_values(tmp_path: Path, workers: int) -> None:
+    """Worker processes too must have them."""
+    settings = {**LIGHT, "UPONCE_MAX_HEAD_BYTES": "5000", "UPONCE_HEAD_SECONDS": "1"}
+    with Server(tmp_path / "data", workers=workers, env=settings) as server:
+        assert b" 431 " in (large := _said(server.port, b"GET / HTTP/1.1\r\nX: " + b"a" * 6000))
+        assert b"larger than 5000 bytes" in large
+        assert b" 408 " in (slow := _said(server.port, b"GET / HTTP/1.1\r\n"))
+        assert b"within 1 seconds" in slow
+
+
+def _said(port: int, request: bytes) -> bytes:
+    """Send these bytes, and return what comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request)
+        return b"".join(iter(partial(client.recv, 65536), b""))

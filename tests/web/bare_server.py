@@ -10,6 +10,7 @@ import sys
 import uvicorn
 
 from uponce.core.errors import SignatureUsed
+from uponce.core.policy import Limits
 from uponce.web import respond
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.protocol import HardenedProtocol
@@ -74,7 +75,7 @@ async def _size(receive: Receive) -> int | None:
 
 
 def main(head_seconds: str) -> None:
-    HardenedProtocol.HEAD_SECONDS = HardenedProtocol.WRITE_SECONDS = float(head_seconds)
+    HardenedProtocol.limits = Limits(head_seconds=int(head_seconds), write_seconds=int(head_seconds))
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(

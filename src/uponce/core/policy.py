@@ -81,6 +81,13 @@ class Limits:
     record_bytes: int = _limit(
         32 * MIB, "uponce records the bytes of a tus request each time that so many have arrived."
     )
+    max_head_bytes: int = _limit(
+        64 * 1024, "Most bytes of a request's head, which is its first line and its headers. A larger head gets 431."
+    )
+    head_seconds: int = _limit(10, "Seconds in which the head of a request must arrive. A slower head gets 408.")
+    write_seconds: int = _limit(
+        30, "Seconds after which uponce closes a connection whose client reads nothing of its answer."
+    )
     max_failed_credentials: int = _limit(
         100,
         "Requests with wrong credentials from one address in `UPONCE_FAILED_CREDENTIALS_SECONDS`, after which uponce "

@@ -15,10 +15,14 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from uponce.core.policy import Limits
 from uponce.web.discarding import DISCARD, discard
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _UNSENT_BYTES = 64 * 1024
+_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes it at once, which takes milliseconds
+_MAX_PIPELINED = 16
+_WRITE_BUFFER_BYTES = 16 * 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -29,34 +33,41 @@ def _refusal(status: str, message: str) -> bytes:
 
 
 _MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
-_TOO_LARGE = _refusal(
-    "431 Request Header Fields Too Large",
-    "The request's head is larger than 65536 bytes. Send fewer or shorter headers.",
-)
-_TOO_LONG = _refusal("414 URI Too Long", "The request's path is longer than 16384 bytes. Send a shorter path.")
-_TOO_SLOW = _refusal(
-    "408 Request Timeout", "The request's head did not arrive within 10 seconds. Send the request again."
-)
+
+
+def _too_large(limits: Limits) -> bytes:
+    return _refusal(
+        "431 Request Header Fields Too Large",
+        f"The request's head is larger than {limits.max_head_bytes} bytes. Send fewer or shorter headers.",
+    )
+
+
+def _too_slow(limits: Limits) -> bytes:
+    return _refusal(
+        "408 Request Timeout",
+        f"The request's head did not arrive within {limits.head_seconds} seconds. Send the request again.",
+    )
+
+
+def _too_long(size: int) -> bytes:
+    return _refusal(
+        "414 URI Too Long", f"The request's path is {size} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
+    )
 
 
 class HardenedProtocol(HttpToolsProtocol):
     """Refuses what would cost a server memory or time before there is a request.
 
-    That is a head larger than `MAX_HEAD_BYTES`, a path longer than `MAX_PATH_BYTES`, a head that is not complete after
-    `HEAD_SECONDS`, and more than `MAX_PIPELINED` requests that wait for the answer to the one before. A reader that
-    takes nothing for `WRITE_SECONDS` is dropped.
+    That is a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete after
+    `head_seconds`, and more than 16 requests that wait for the answer to the one before. A reader that takes nothing
+    for `write_seconds` is dropped. uvicorn makes the connections, so `limits` are those of the class: set them first.
 
     What counts is the bytes since the parser last had something to show for them, so endless chunk extensions and
     trailers end in the same way. The cut-off is exact to one read of the socket. Idle keep-alive connections are the
     business of uvicorn's own timeout.
     """
 
-    MAX_HEAD_BYTES: ClassVar[int] = 64 * 1024
-    MAX_PATH_BYTES: ClassVar[int] = 16 * 1024  # uvicorn decodes it at once, which takes milliseconds
-    HEAD_SECONDS: ClassVar[float] = 10.0
-    MAX_PIPELINED: ClassVar[int] = 16
-    WRITE_SECONDS: ClassVar[float] = 30.0
-    WRITE_BUFFER_BYTES: ClassVar[int] = 16 * 1024
+    limits: ClassVar[Limits] = Limits()
     GETS_PER_TURN: ClassVar[int] = 16
 
     _queued: ClassVar[deque[Callable[[], None]]] = deque()  # of all connections of this process
@@ -69,7 +80,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=self.WRITE_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         _limit_unsent(transport.get_extra_info("socket"))
         self._arm()
 
@@ -79,13 +90,13 @@ class HardenedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The reader is behind by the transport's buffer; each `WRITE_SECONDS` it must take some of it."""
+        """The reader is behind by the transport's buffer; each `write_seconds` it must take some of it."""
         super().pause_writing()
         self._watch_reader()
 
     def _watch_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()
-        self._write_deadline = self.loop.call_later(self.WRITE_SECONDS, self._check_reader, waiting)
+        self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._check_reader, waiting)
 
     def _check_reader(self, waited: int) -> None:
         if self.transport.get_write_buffer_size() < waited:
@@ -108,8 +119,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self._fruitless_bytes += len(data)
         self._unset_keepalive_if_required()
         self._parse(data)
-        if self._fruitless_bytes > self.MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._close(_TOO_LARGE)
+        if self._fruitless_bytes > self.limits.max_head_bytes and not self.transport.is_closing():
+            self._close(_too_large(self.limits))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Upgrade is ignored, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
@@ -162,11 +173,11 @@ class HardenedProtocol(HttpToolsProtocol):
         self._reading_head = False
         self._fruitless_bytes = 0
         self._disarm()
-        if len(self.pipeline) >= self.MAX_PIPELINED:
+        if len(self.pipeline) >= _MAX_PIPELINED:
             self.transport.abort()
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser in the midst of a read
-        if len(self.url.partition(b"?")[0]) > self.MAX_PATH_BYTES:
-            self._close(_TOO_LONG)
+        if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
+            self._close(_too_long(length))
             raise ConnectionAbortedError("the path is too long")
         self._body_bytes = 0
         super().on_headers_complete()
@@ -209,7 +220,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _arm(self) -> None:
-        self._deadline = self.loop.call_later(self.HEAD_SECONDS, self._late)
+        self._deadline = self.loop.call_later(self.limits.head_seconds, self._late)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
@@ -221,7 +232,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._answering():
             self._arm()  # the head is that of a pipelined request; the answer before it comes first
         elif not self.transport.is_closing():
-            self._close(_TOO_SLOW if self._fruitless_bytes else b"")
+            self._close(_too_slow(self.limits) if self._fruitless_bytes else b"")
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
