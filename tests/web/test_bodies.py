@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.asgi import END, FORM, Answer, part, parts_of
+from tests.asgi import END, FORM, Answer, part, parts_of, raw_part
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.policy import Limits
@@ -159,7 +159,7 @@ def test_a_large_data_uri_takes_little_memory(world: World, headers: dict[str, s
 
 
 def test_json_fields_keep_order_and_repetition() -> None:
-    assert json_pairs(b'{"a":1,"b":[true,"x"],"a":1.50,"c":null,"d":false}') == (
+    assert json_pairs(b'{"a":1,"b":[true,"x"],"a":1.50,"c":null,"d":false}', Limits()) == (
         ("a", "1"),
         ("b[]", "true"),
         ("b[]", "x"),
@@ -167,7 +167,7 @@ def test_json_fields_keep_order_and_repetition() -> None:
         ("d", "false"),
     )
     with pytest.raises(UponceError):
-        json_pairs(b'{"a":[{}]}')
+        json_pairs(b'{"a":[{}]}', Limits())
 
 
 def test_a_repeated_field_of_a_json_deletion_is_refused(world: World) -> None:
@@ -307,7 +307,7 @@ def test_a_text_of_percent_signs_is_refused() -> None:
     with pytest.raises(UnicodeError):
         percent_decoded(b"%" * 1001)
     with pytest.raises(MalformedRequest):
-        parse_query(b"a=" + b"%" * 2000)
+        parse_query(b"a=" + b"%" * 2000, Limits())
 
 
 @pytest.mark.parametrize("header", [("x-requested-with", "XMLHttpRequest"), ("sec-fetch-mode", "cors")])
@@ -317,3 +317,35 @@ def test_a_script_may_send_the_callback_that_forms_need(world: World, header: tu
     for mode in ("navigate", "no-cors"):
         assert_refused(world.upload(fields, headers={"sec-fetch-mode": mode}), 400, "unsupported_parameter")
     assert_accepted(world.upload(fields, headers=dict([header])))
+
+
+LIMITS = Limits(max_fields=12, max_field_bytes=1000, max_form_bytes=4000)
+MANY = [("tags[]", "a")] * 13
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "named"),
+    [
+        (URLENCODED, urlencode(MANY).encode(), "more than 12 fields"),
+        (JSON, as_json({"tags": ["a"] * 13}), "13 fields and list items, the limit is 12"),
+        (FORM, parts_of(dict.fromkeys(map(str, range(14)), "a")) + END, "more than 12 fields"),
+        (FORM, part("context", b"x" * 1001) + END, "more than 1000 bytes"),
+        (FORM, part("a", b"x" * 900) * 5 + END, "more than 4000 bytes"),
+        (FORM, raw_part("X: " + "x" * 9000, "a") + END, "a header of more than 8192 bytes"),
+    ],
+    ids=["urlencoded", "json", "form", "field", "form's bytes", "header"],
+)
+def test_limits_of_fields_are_settings_and_refusals_name_them(
+    world: World, headers: dict[str, str], body: bytes, named: str
+) -> None:
+    world.swap(limits=LIMITS)
+    answer = world.request("POST", world.route("raw"), headers=headers, chunks=[body])
+    assert answer.status == 400
+    assert named in answer.body.decode()
+
+
+def test_the_limit_of_fields_holds_for_queries(world: World) -> None:
+    world.swap(limits=LIMITS)
+    answer = world.request("POST", f"{world.route('raw')}?{urlencode(MANY)}", headers=FORM, chunks=[END])
+    assert_refused(answer, 400, "malformed_request")
+    assert "The request has 13 fields, the limit is 12." in answer.body.decode()

@@ -12,6 +12,7 @@ from tests.asgi import BOUNDARY, END, Message, part, parts_of
 from tests.world import PNG, World
 from uponce.app.intake import Event
 from uponce.core.errors import UponceError
+from uponce.core.policy import Limits
 from uponce.web.body import Body
 from uponce.web.forms import multipart_events
 
@@ -32,7 +33,7 @@ async def outcome(pieces: Iterable[bytes], boundary: str = "b") -> Outcome:
 
     events: list[Event] = []
     try:
-        async for event in multipart_events(Body(receive, 30), f"multipart/form-data; boundary={boundary}"):
+        async for event in multipart_events(Body(receive, 30), f"multipart/form-data; boundary={boundary}", Limits()):
             if isinstance(event, bytes) and events and isinstance(events[-1], bytes):
                 event = events.pop() + event  # type: ignore[operator]  # noqa: PLW2901
             events.append(event)

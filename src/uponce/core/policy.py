@@ -81,6 +81,9 @@ class Limits:
     record_bytes: int = _limit(
         32 * MIB, "uponce records the bytes of a tus request each time that so many have arrived."
     )
+    max_fields: int = _limit(128, "Most fields in the query of a request, and most fields in its body.")
+    max_field_bytes: int = _limit(64 * 1024, "Most bytes of one field of a multipart form.")
+    max_form_bytes: int = _limit(MIB, "Most bytes of a multipart form, not counting the file.")
     max_head_bytes: int = _limit(
         64 * 1024, "Most bytes of a request's head, which is its first line and its headers. A larger head gets 431."
     )

@@ -33,7 +33,8 @@ class DestroyEndpoint:
 
     async def _destroy(self, scope: Scope, body: Body) -> bool:
         head, resource_type = read_head(scope), _resource_type(scope)
-        fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)])
+        limits = self._services.limits
+        fields = collect_known([*parse_query(scope["query_string"], limits), *await body_fields(head, body, limits)])
         note_fields(scope, fields.items())
         request = DestroyRequest(
             cloud=scope["path_params"]["cloud"],

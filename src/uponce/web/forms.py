@@ -2,29 +2,24 @@
 
 import re
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
 
 from uponce.app.intake import Event, Field, FileStart
 from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
+from uponce.core.policy import Limits
 from uponce.web.body import Body
 from uponce.web.datauri import TextFile
 
-
-@dataclass(frozen=True, slots=True)
-class FormLimits:
-    """What the fields of one request may cost. `max_overhead_bytes` counts all of the body that is not the file."""
-
-    max_fields: int = 128
-    max_field_bytes: int = 64 * 1024
-    max_overhead_bytes: int = 1024 * 1024
-    max_boundary: int = 200
-    max_part_headers: int = 8
-    max_part_header_bytes: int = 8 * 1024
-
-
-FORM_LIMITS = FormLimits()
+_MAX_BOUNDARY = 200
+_MAX_PART_HEADERS = 8
+_MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 _BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
@@ -33,11 +28,12 @@ _MOST_LONE = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def parse_query(query: bytes, limits: FormLimits = FORM_LIMITS) -> tuple[tuple[str, str], ...]:
+def parse_query(query: bytes, limits: Limits) -> tuple[tuple[str, str], ...]:
     """Return the fields of a query string or of an urlencoded body, in order."""
     pairs = query.split(b"&", limits.max_fields)
     if len(pairs) > limits.max_fields:
-        raise MalformedRequest(f"The query has more than {limits.max_fields} fields. Send fewer fields.")
+        count = query.count(b"&") + 1
+        raise MalformedRequest(f"The request has {count} fields, the limit is {limits.max_fields}. Send fewer fields.")
     try:
         query.decode("ascii")
         split = (pair.replace(b"+", b" ").partition(b"=") for pair in pairs if pair)
@@ -63,9 +59,7 @@ async def raw_events(body: Body, filename: str | None) -> AsyncGenerator[Event, 
         yield chunk
 
 
-async def multipart_events(
-    body: Body, content_type: str, limits: FormLimits = FORM_LIMITS
-) -> AsyncGenerator[Event, None]:
+async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
     """A multipart/form-data body. Everything that is torn, oversized or ambiguous is MalformedRequest."""
     try:
         with _parser(content_type, limits) as parser:
@@ -76,18 +70,23 @@ async def multipart_events(
                     for event in parts.take(item):
                         yield event
                 parts.count(len(chunk))
+    except ParserLimitReached:
+        raise MalformedRequest(
+            f"A part has more than {_MAX_PART_HEADERS} headers, or a header of more than {_MAX_PART_HEADER_BYTES} "
+            "bytes. Send Content-Disposition and Content-Type only."
+        ) from None
     except MultipartError as error:
         raise MalformedRequest(f"The multipart body is malformed: {error.args[0]}.") from None
     except UnicodeError:
         raise MalformedRequest("A header of a part is not UTF-8. Send UTF-8.") from None
 
 
-def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
+def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
     if len(_BOUNDARY.findall(content_type)) > 1:
         raise MalformedRequest("Header Content-Type has more than one boundary. Send one.")
     media_type, options = parse_options_header(content_type)
     boundary = options.get("boundary", "")
-    if media_type != "multipart/form-data" or not 0 < len(boundary) <= limits.max_boundary:
+    if media_type != "multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
         raise MalformedRequest(
             "Send the upload as multipart/form-data with a boundary, application/x-www-form-urlencoded or "
             "application/json, or PUT the bytes of the file."
@@ -95,9 +94,8 @@ def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
     # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
     return PushMultipartParser(
         boundary,
-        max_header_size=limits.max_part_header_bytes,
-        max_header_count=limits.max_part_headers,
-        max_segment_count=limits.max_fields + 1,
+        max_header_size=_MAX_PART_HEADER_BYTES,
+        max_header_count=_MAX_PART_HEADERS,
         strict=False,
     )
 
@@ -105,11 +103,11 @@ def _parser(content_type: str, limits: FormLimits) -> PushMultipartParser:
 class _Parts:
     """Parser items in, events out: collects fields, passes the file on."""
 
-    def __init__(self, limits: FormLimits, boundary: bytes) -> None:
+    def __init__(self, limits: Limits, boundary: bytes) -> None:
         self._limits = limits
         self._delimiter = b"\r\n--" + boundary
         self._start = b""
-        self._overhead = 0
+        self._overhead = self._parts = 0
         self._name = ""
         self._value: list[bytes] = []
         self._size = 0
@@ -141,12 +139,17 @@ class _Parts:
     def count(self, size: int) -> None:
         """Bytes read; what of them was not the file is overhead."""
         self._overhead += size
-        if self._overhead > self._limits.max_overhead_bytes:
+        if self._overhead > self._limits.max_form_bytes:
             raise MalformedRequest(
-                f"The form has more than {self._limits.max_overhead_bytes} bytes besides the file. Send fewer fields."
+                f"The form has more than {self._limits.max_form_bytes} bytes besides the file. Send fewer fields."
             )
 
     def _begin(self, segment: MultipartSegment) -> Iterator[Event]:
+        self._parts += 1
+        if self._parts > self._limits.max_fields + 1:  # one part is the file
+            raise MalformedRequest(
+                f"The form has more than {self._limits.max_fields} fields besides the file. Send fewer fields."
+            )
         self._name = _checked_name(segment)
         self._value, self._size = [], 0
         is_file = self._name == "file"

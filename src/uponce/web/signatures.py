@@ -50,8 +50,9 @@ class SignaturesEndpoint:
             raise BadCredentials("This request comes from a web page. Call this address from a server.")
         api_key, secret = basic_credentials(head.get("authorization"))
         key = await authenticate(self._services, scope["path_params"]["cloud"], api_key, secret)
-        action = scope["path_params"].get("action", "")
-        fields = collect_known([*parse_query(scope["query_string"]), *await body_fields(head, body)], *_NAMES)
+        action, limits = scope["path_params"].get("action", ""), self._services.limits
+        sent = [*parse_query(scope["query_string"], limits), *await body_fields(head, body, limits)]
+        fields = collect_known(sent, *_NAMES)
         if scope["method"] == "GET":
             return await (self._one(key, action) if action else self._page(key, fields))
         if action == "status":

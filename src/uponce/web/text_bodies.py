@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 from uponce.app.intake import Event, Field, FileStart
 from uponce.core.errors import InvalidParameter, MalformedRequest
+from uponce.core.policy import Limits
 from uponce.web.body import Body
 from uponce.web.datauri import TextFile
 from uponce.web.forms import percent_decoded
 
-MAX_TEXT_BYTES = 256 * 1024  # of a body without the value of `file`
-_MAX_PAIRS = 128
+# Of a body without the value of `file`. It bounds the time that such a body holds the event loop, so it is no setting.
+MAX_TEXT_BYTES = 256 * 1024
 # Bounds the time of the parser, which counts the pairs only afterwards: 256 KiB of pairs took 40 ms, with this limit 5.
 _MAX_COMMAS = 4096
 
@@ -28,15 +29,15 @@ class _Decoder(Protocol):
     def finish(self) -> Iterator[Event]: ...
 
 
-async def urlencoded_events(body: Body) -> AsyncGenerator[Event, None]:
+async def urlencoded_events(body: Body, limits: Limits) -> AsyncGenerator[Event, None]:
     """Yield the events of an upload as application/x-www-form-urlencoded."""
-    async for event in _events(body, _Urlencoded()):
+    async for event in _events(body, _Urlencoded(limits)):
         yield event
 
 
-async def json_events(body: Body) -> AsyncGenerator[Event, None]:
+async def json_events(body: Body, limits: Limits) -> AsyncGenerator[Event, None]:
     """Yield the events of an upload as application/json."""
-    async for event in _events(body, _Json()):
+    async for event in _events(body, _Json(limits)):
         yield event
 
 
@@ -72,7 +73,8 @@ def _field(name: str, value: str) -> Field:
 class _Urlencoded:
     _half_an_escape = re.compile(rb"%[0-9A-Fa-f]?\Z")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.max_fields
         self._rest = b""
         self._pairs = self._size = 0
         self._file: TextFile | None = None
@@ -120,8 +122,8 @@ class _Urlencoded:
         self._pairs += 1
         self._size += len(text)
         _check_size(self._size)
-        if self._pairs > _MAX_PAIRS:
-            raise MalformedRequest(f"The body has more than {_MAX_PAIRS} fields. Send fewer fields.")
+        if self._pairs > self._most:
+            raise MalformedRequest(f"The body has more than {self._most} fields, the limit. Send fewer fields.")
 
 
 def _decoded(text: bytes) -> str:
@@ -151,7 +153,8 @@ class _Json:
     _text = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
     _longest_escape = 6
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._head = b""
         self._file: TextFile | None = None
         self._tail: bytearray | None = None
@@ -167,13 +170,13 @@ class _Json:
 
     def finish(self) -> Iterator[Event]:
         if self._file is None:
-            yield from _json_fields(self._head)
+            yield from self._fields(self._head)
             return
         tail = bytes(self._tail or b"").lstrip()
         if tail[:1] == b"}":
-            yield from _json_fields(b"{" + tail)
+            yield from self._fields(b"{" + tail)
         elif tail[:1] == b",":
-            yield from _json_fields(b"{" + tail[1:])
+            yield from self._fields(b"{" + tail[1:])
         else:
             raise _not_flat()
 
@@ -186,7 +189,7 @@ class _Json:
         if match is None:
             return
         before, behind = self._head[: match.start()], self._head[match.end() :]
-        yield from _json_fields(before + (b"{}" if match[1] == b"{" else b"}"))
+        yield from self._fields(before + (b"{}" if match[1] == b"{" else b"}"))
         yield FileStart(None)
         self._head, self._file = b"", TextFile()
         yield from self._take_text(self._file, behind)
@@ -206,6 +209,13 @@ class _Json:
             self._tail = bytearray(data[end + 1 :])
             _check_size(len(self._tail))
 
+    def _fields(self, data: bytes) -> Iterator[Event]:
+        for name, value in json_pairs(data, self._limits):
+            if name == "file":
+                yield from _text_file(value.encode())
+            else:
+                yield _field(name, value)
+
 
 def _unescaped(text: bytes) -> bytes:
     if b"\\" not in text:
@@ -216,19 +226,11 @@ def _unescaped(text: bytes) -> bytes:
         raise _not_flat() from None
 
 
-def _json_fields(data: bytes) -> Iterator[Event]:
-    for name, value in json_pairs(data):
-        if name == "file":
-            yield from _text_file(value.encode())
-        else:
-            yield _field(name, value)
-
-
 class _Object(tuple[tuple[str, Any], ...]):
     """The pairs of a JSON object, in order and with repeated names."""
 
 
-def json_pairs(data: bytes) -> Pairs:
+def json_pairs(data: bytes, limits: Limits) -> Pairs:
     """Return the fields of one flat JSON object, as SDKs sign them: true and false as these words, numbers as written.
 
     A null counts as not sent. An array becomes repeated fields `name[]`. MalformedRequest for anything else.
@@ -245,9 +247,9 @@ def json_pairs(data: bytes) -> Pairs:
     if not isinstance(parsed, _Object):
         raise _not_flat()
     pairs = tuple(pair for name, value in parsed for pair in _texts(name, value))
-    if len(pairs) > _MAX_PAIRS:
+    if len(pairs) > limits.max_fields:
         raise MalformedRequest(
-            f"The body has {len(pairs)} fields and list items, the limit is {_MAX_PAIRS}. Send fewer of them."
+            f"The body has {len(pairs)} fields and list items, the limit is {limits.max_fields}. Send fewer of them."
         )
     return pairs
 

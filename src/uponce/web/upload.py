@@ -9,6 +9,7 @@ from uponce.app.services import Services
 from uponce.app.upload import upload
 from uponce.app.upload_chunk import upload_chunk
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest
+from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.calls import missing
@@ -45,7 +46,7 @@ class UploadEndpoint:
                 "A body with Content-Encoding is not accepted. Send the bytes without that encoding."
             )
         bases = Bases.of(base_url(scope, head, self._public_url), scope["scheme"])
-        fields = parse_query(scope["query_string"])
+        fields = parse_query(scope["query_string"], self._services.limits)
         if any(name == "file" for name, _ in fields):
             raise InvalidParameter("Parameter file must be in the body, not in the query.")
         request = UploadRequest(
@@ -59,7 +60,7 @@ class UploadEndpoint:
             scripted=_is_scripted(head),
         )
         note_fields(scope, fields)
-        async with aclosing(noting(scope, _events(scope["method"], head, body))) as events:
+        async with aclosing(noting(scope, _events(scope["method"], head, body, self._services.limits))) as events:
             if part is not None:
                 outcome = await upload_chunk(self._services, request, part, events)
                 note_outcome(scope, outcome)
@@ -69,16 +70,16 @@ class UploadEndpoint:
         return Answer(upload_answer(uploaded, bases), (_REPLAYED,) if uploaded.committed.replayed else ())
 
 
-def _events(method: str, head: Head, body: Body) -> AsyncGenerator[Event, None]:
+def _events(method: str, head: Head, body: Body, limits: Limits) -> AsyncGenerator[Event, None]:
     if method == "PUT":
         return raw_events(body, None)
     content_type = head.get("content-type")
     match media_type_of(content_type):
         case "application/x-www-form-urlencoded":
-            return urlencoded_events(body)
+            return urlencoded_events(body, limits)
         case "application/json":
-            return json_events(body)
-    return multipart_events(body, content_type)
+            return json_events(body, limits)
+    return multipart_events(body, content_type, limits)
 
 
 def _credentials(head: Head) -> tuple[str, str] | None:

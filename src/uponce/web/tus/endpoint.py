@@ -86,7 +86,7 @@ class TusEndpoint:
     async def _create(self, scope: Scope, head: Head, body: Body, bases: Bases) -> Reply:
         headers.check_concat(head)
         fields, filename = headers.read_metadata(head)
-        fields = parse_query(scope["query_string"]) + fields
+        fields = parse_query(scope["query_string"], self._services.limits) + fields
         note_fields(scope, fields)
         request = UploadRequest(
             cloud=scope["path_params"]["cloud"],
