@@ -104,7 +104,7 @@ def test_odd_characters_name_one_asset_each_and_come_back(database: Database, od
     assert run(database.find_asset(filled.name)) == asset
     assert (asset.name.public_id, asset.tags, asset.original_filename) == (odd, (odd,), odd)
     line = run(database.history(grant("a").key, 1))[0]
-    assert (line.public_id, line.caller) == (odd, Caller(odd, odd))
+    assert (line.public_id, line.caller) == (odd, Caller(odd[:45], odd)), "no address is longer than IPv6's"
     for other in {odd + " ", odd.lower() + "_", odd.swapcase(), odd[:1]} - {odd}:
         assert run(database.find_asset(replace(filled.name, public_id=other))) is None
 
@@ -134,7 +134,7 @@ def test_equal_public_ids_of_other_kinds_types_and_clouds_are_other_assets(datab
 
 def test_a_condemned_blob_can_never_be_committed(database: Database) -> None:
     assert run(database.condemn(["blob-a", "blob-x"])) == ["blob-a", "blob-x"]
-    with pytest.raises(BlobCondemned, match="The signature is not spent: upload again"):
+    with pytest.raises(BlobCondemned, match=r"The signature is not spent\. Upload the file again"):
         run(publish(database, "a"))
     assert run(database.find_grant(grant("a").key)) is None
     assert run(attempt(database, grant("a"), draft(blob="fresh bytes"))) == "ok"

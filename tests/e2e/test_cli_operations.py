@@ -136,7 +136,7 @@ def test_a_clock_that_was_set_back_is_told(data: Path) -> None:
     done = uponce("doctor", "--data", data)
     assert done.code == 0
     assert re.search(
-        r"warning +clock +The clock is 8\d{4} seconds behind .*, 300 are allowed\. Set it right", done.stdout
+        r"warning +clock +The clock is 8\d{4} seconds behind .* The limit is 300 seconds\. Set the clock", done.stdout
     )
     with Server(data) as server:
         assert "uponce: The clock is 8" in server.output

@@ -34,7 +34,7 @@ def test_what_a_restored_backup_has_forgotten_is_refused(server: Server) -> None
     assert before <= watermark <= time.time()
     told = server.post(forgotten[1], b"other bytes").json()["error"]
     assert told["code"] == "stale_request"
-    assert told["message"].endswith("Ask for a new one.")
+    assert told["message"].endswith("Ask for a new signature.")
     assert code_of(server, server.signed(timestamp=watermark + 1)) == ""
 
 

@@ -75,6 +75,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _repeating_head = False
     _fruitless_bytes = 0
     _body_bytes = 0
+    _running: RequestResponseCycle | None = None  # `cycle` is the newest request, which may wait for this one
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
 
@@ -87,6 +88,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._stop_write_deadline()
+        self._silence()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -102,7 +104,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < waited:
             self._watch_reader()
         else:
-            self.transport.abort()
+            self._abort()
 
     def resume_writing(self) -> None:
         self._stop_write_deadline()
@@ -174,7 +176,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
-            self.transport.abort()
+            self._abort()
             raise ConnectionAbortedError("too many pipelined requests")  # stops the parser in the midst of a read
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             self._close(_too_long(length))
@@ -185,6 +187,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Start an upload at once and a few GETs in each turn of the loop, so that no upload waits behind thousands."""
+        self._running = cycle
         if cycle.scope["method"] not in ("GET", "HEAD"):
             super()._start_asgi_task(cycle, app)
             return
@@ -236,6 +239,16 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _abort(self) -> None:
+        self._silence()
+        self.transport.abort()
+
+    def _silence(self) -> None:
+        """Have the running request write no answer to a connection that is gone: that would raise."""
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def _close(self, answer: bytes) -> None:
         if not self._answering():

@@ -14,18 +14,18 @@ from uponce.adapters.media.process import DecoderTimeUsed
 from uponce.core.errors import InvalidMedia, MediaTooLarge
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
-JPEG = MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1)
+WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
 
 
 @pytest.fixture
-def jpeg(tmp_path: Path) -> str:
+def webp(tmp_path: Path) -> str:
     path = tmp_path / "a"
-    path.write_bytes(samples.jpeg(1))
+    path.write_bytes(samples.webp(1))
     return str(path)
 
 
 def test_a_file_that_uses_too_much_processor_time_is_refused(
-    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel ends the decoder in the middle of a library's work. The file is not tried again."""
     monkeypatch.setattr("uponce.adapters.media.pool._CLOCK_PER_CPU", 1000)
@@ -36,12 +36,12 @@ def test_a_file_that_uses_too_much_processor_time_is_refused(
         with pytest.raises(InvalidMedia, match=r"longer than 0\.03 seconds of processor time, or") as refusal:
             await pool.inspect(str(bomb), None)
         assert isinstance(refusal.value.__cause__, DecoderTimeUsed)
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
 
     run(tmp_path, scenario, workers=1, job_seconds=0.03)
 
 
-def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, jpeg: str) -> None:
+def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, webp: str) -> None:
     """The grant is then refused before a decoder is asked, and another grant is not."""
     payer, other = Payer("aa", "K", "A"), Payer("bb", "K", "A")
 
@@ -50,22 +50,22 @@ def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, jpeg: str) -> N
             [pid] = decoder_pids()
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(InvalidMedia):
-                await pool.inspect(jpeg, None, payer)
-            assert await pool.inspect(jpeg, None, other) == JPEG
+                await pool.inspect(webp, None, payer)
+            assert await pool.inspect(webp, None, other) == WEBP
         with pytest.raises(InvalidMedia, match=r"used 0\.7 seconds of decoder time, the limit"):
-            await pool.inspect(jpeg, None, payer)
-        assert await pool.inspect(jpeg, None, other) == JPEG
+            await pool.inspect(webp, None, payer)
+        assert await pool.inspect(webp, None, other) == WEBP
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1, grant_seconds=0.7)
 
 
-def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, jpeg: str) -> None:
+def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, webp: str) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(fragments(100_000_000))
 
     async def scenario(pool: DecoderPool) -> None:
         with pytest.raises(MediaTooLarge, match=rf"needs more than {128 * 1024 * 1024} bytes of memory, the limit"):
             await pool.inspect(str(bomb), None)
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
 
     run(tmp_path, scenario, workers=1, memory_bytes=128 * 1024 * 1024)

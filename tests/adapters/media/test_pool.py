@@ -20,114 +20,114 @@ from uponce.adapters.media.process import DecoderLost, DecoderProcess
 from uponce.core.errors import InvalidMedia, Refused, ServerBusy
 from uponce.core.values import MediaFacts, ResourceType
 
-JPEG = MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1)
-PNG = MediaFacts(ResourceType.IMAGE, "png", 320, 240, 1)
+WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
+GIF = MediaFacts(ResourceType.IMAGE, "gif", 160, 120, 12)
 
 
 @pytest.fixture
-def jpeg(tmp_path: Path) -> str:
+def webp(tmp_path: Path) -> str:
     path = tmp_path / "a"
-    path.write_bytes(samples.jpeg(1))
+    path.write_bytes(samples.webp(1))
     return str(path)
 
 
 @pytest.fixture
-def png(tmp_path: Path) -> str:
+def gif(tmp_path: Path) -> str:
     path = tmp_path / "b"
-    path.write_bytes(samples.png(1))
+    path.write_bytes(samples.gif(1))
     return str(path)
 
 
-def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, jpeg: str) -> None:
+def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, webp: str) -> None:
     """After the time for one job it is killed and replaced."""
 
     async def scenario(pool: DecoderPool) -> None:
         [stuck] = decoder_pids()
         os.kill(stuck, signal.SIGSTOP)
         with pytest.raises(InvalidMedia, match=r"^Invalid image file\. .* longer than 0\.1 seconds"):
-            await pool.inspect(jpeg, None)
-        assert await pool.inspect(jpeg, None) == JPEG
+            await pool.inspect(webp, None)
+        assert await pool.inspect(webp, None) == WEBP
         assert stuck not in decoder_pids()
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1)
 
 
-def test_a_decoder_that_dies_once_costs_nothing(tmp_path: Path, jpeg: str) -> None:
+def test_a_decoder_that_dies_once_costs_nothing(tmp_path: Path, webp: str) -> None:
     """The kernel's out-of-memory killer is not the file's fault: another decoder looks at it."""
 
     async def scenario(pool: DecoderPool) -> None:
         [victim] = decoder_pids()
         os.kill(victim, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(jpeg, None))
+        job = asyncio.create_task(pool.inspect(webp, None))
         await asyncio.sleep(0.05)
         os.kill(victim, signal.SIGKILL)
-        assert await job == JPEG
+        assert await job == WEBP
         assert len(decoder_pids()) == 1
 
     run(tmp_path, scenario, workers=1)
 
 
-def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, jpeg: str) -> None:
+def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, webp: str) -> None:
     async def scenario(pool: DecoderPool) -> None:
         for victim in decoder_pids():
             os.kill(victim, signal.SIGKILL)
         await asyncio.sleep(0.2)
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
 
     run(tmp_path, scenario, workers=3)
 
 
 def test_a_file_that_kills_decoders_is_refused(
-    tmp_path: Path, jpeg: str, png: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, webp: str, gif: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the second; the next file is read as if nothing had been."""
     ask, deaths = DecoderProcess.ask, []
 
-    async def die_of_jpeg(process: DecoderProcess, job: Job) -> Answer:
-        if job.format == "jpg":
+    async def die_of_webp(process: DecoderProcess, job: Job) -> Answer:
+        if job.format == "webp":
             deaths.append(job)
             process.kill()
         return await ask(process, job)
 
     async def scenario(pool: DecoderPool) -> None:
-        monkeypatch.setattr(DecoderProcess, "ask", die_of_jpeg)
+        monkeypatch.setattr(DecoderProcess, "ask", die_of_webp)
         with pytest.raises(InvalidMedia, match=r"^Invalid image file\. The decoder ended while reading it"):
-            await pool.inspect(jpeg, None)
+            await pool.inspect(webp, None)
         assert len(deaths) == 2
-        assert await pool.inspect(png, None) == PNG
+        assert await pool.inspect(gif, None) == GIF
 
     run(tmp_path, scenario, workers=2)
 
 
-def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, jpeg: str, png: str) -> None:
+def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, webp: str, gif: str) -> None:
     """The next caller gets the facts of its own file."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(jpeg, None))
+        job = asyncio.create_task(pool.inspect(webp, None))
         await asyncio.sleep(0.05)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
-        assert await pool.inspect(png, None) == PNG
+        assert await pool.inspect(gif, None) == GIF
 
     run(tmp_path, scenario, workers=1)
 
 
-def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, jpeg: str) -> None:
+def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, webp: str) -> None:
     """Then the server is busy, which says nothing about the file."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(jpeg, None))
+        job = asyncio.create_task(pool.inspect(webp, None))
         await asyncio.sleep(0.05)
         with pytest.raises(ServerBusy, match=r"No decoder became free in 0\.3 seconds") as refusal:
-            await pool.inspect(jpeg, None)
+            await pool.inspect(webp, None)
         assert refusal.value.retry_after
         os.kill(pid, signal.SIGCONT)
-        assert await job == JPEG
+        assert await job == WEBP
 
     run(tmp_path, scenario, workers=1, queue_seconds=0.3)
 
@@ -145,13 +145,13 @@ def test_ping(tmp_path: Path) -> None:
     run(tmp_path, scenario, workers=1, job_seconds=0.06)
 
 
-def test_close_during_a_job(tmp_path: Path, jpeg: str) -> None:
+def test_close_during_a_job(tmp_path: Path, webp: str) -> None:
     """A file that was being read when the server stops is not called invalid."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(jpeg, None))
+        job = asyncio.create_task(pool.inspect(webp, None))
         await asyncio.sleep(0.05)
         await pool.close()
         with pytest.raises(ServerBusy):
@@ -161,7 +161,7 @@ def test_close_during_a_job(tmp_path: Path, jpeg: str) -> None:
 
 
 def test_a_decoder_that_dies_once_while_it_starts_does_not_fail_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jpeg: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, webp: str
 ) -> None:
     """Else one process fewer in memory, at the wrong moment, would end the whole server."""
     starts, start = 0, DecoderProcess.start
@@ -176,7 +176,7 @@ def test_a_decoder_that_dies_once_while_it_starts_does_not_fail_the_start(
         return process
 
     async def use(pool: DecoderPool) -> None:
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
 
     monkeypatch.setattr(DecoderProcess, "start", die_first)
     run(tmp_path, use, workers=1)
@@ -193,12 +193,12 @@ def test_a_root_that_does_not_exist_fails_the_start(tmp_path: Path) -> None:
     assert decoder_pids() == []
 
 
-def test_many_files_at_once(tmp_path: Path, jpeg: str, png: str) -> None:
+def test_many_files_at_once(tmp_path: Path, webp: str, gif: str) -> None:
     """Answers do not get mixed up."""
 
     async def scenario(pool: DecoderPool) -> None:
-        facts = await asyncio.gather(*(pool.inspect(path, None) for path in (jpeg, png) * 50))
-        assert facts == [JPEG, PNG] * 50
+        facts = await asyncio.gather(*(pool.inspect(path, None) for path in (webp, gif) * 50))
+        assert facts == [WEBP, GIF] * 50
 
     run(tmp_path, scenario, workers=2)
 

@@ -14,18 +14,18 @@ from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderProcess
 from uponce.core.values import MediaFacts, ResourceType
 
-JPEG = MediaFacts(ResourceType.IMAGE, "jpg", 640, 480, 1)
+WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
 
 
 @pytest.fixture
-def jpeg(tmp_path: Path) -> str:
+def webp(tmp_path: Path) -> str:
     path = tmp_path / "a"
-    path.write_bytes(samples.jpeg(1))
+    path.write_bytes(samples.webp(1))
     return str(path)
 
 
 def test_a_decoder_gives_way_after_its_share_of_work(
-    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its libraries leak cannot add up to a failure."""
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
@@ -34,16 +34,16 @@ def test_a_decoder_gives_way_after_its_share_of_work(
         seen = set[int]()
         async with asyncio.timeout(60):
             while len(seen) < 3:
-                assert await pool.inspect(jpeg, None) == JPEG
+                assert await pool.inspect(webp, None) == WEBP
                 seen.update(decoder_pids())
             while len(decoder_pids()) > 1:
-                assert await pool.inspect(jpeg, None) == JPEG
+                assert await pool.inspect(webp, None) == WEBP
 
     run(tmp_path, scenario, workers=1)
 
 
 def test_decoders_work_on_until_their_successors_are_ready(
-    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All come to the end of their share together; nobody waits for new ones to start."""
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
@@ -60,20 +60,20 @@ def test_decoders_work_on_until_their_successors_are_ready(
         before = set(decoder_pids())
         try:
             for _ in range(20):
-                assert await pool.inspect(jpeg, None) == JPEG
+                assert await pool.inspect(webp, None) == WEBP
             assert set(decoder_pids()) == before
         finally:
             may_start.set()
         async with asyncio.timeout(60):
             while before & set(decoder_pids()):
-                assert await pool.inspect(jpeg, None) == JPEG
+                assert await pool.inspect(webp, None) == WEBP
 
     run(tmp_path, scenario, workers=2, queue_seconds=5)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
-    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     start = DecoderProcess.start
 
@@ -88,7 +88,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
 
         monkeypatch.setattr(DecoderProcess, "start", held_up)
         [pid] = decoder_pids()
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
         monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 1000)
         try:
             if when == "after":
@@ -97,7 +97,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
             os.kill(pid, signal.SIGKILL)
         finally:
             may_start.set()
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
         await asyncio.gather(*pool._replacements)
         assert len(decoder_pids()) == len(starts) == 1
         assert pid not in decoder_pids()
@@ -107,7 +107,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
 
 @pytest.mark.parametrize("step", ["start", "close"])
 def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_size(
-    tmp_path: Path, jpeg: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
     monkeypatch.setattr("uponce.adapters.media.pool._RESTART_PAUSE", 0.01)
     real, calls = getattr(DecoderProcess, step), 0
@@ -123,7 +123,7 @@ def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_s
         [pid] = decoder_pids()
         monkeypatch.setattr(DecoderProcess, step, fail_once)
         os.kill(pid, signal.SIGKILL)
-        assert await pool.inspect(jpeg, None) == JPEG
+        assert await pool.inspect(webp, None) == WEBP
         assert pid not in decoder_pids()
 
     run(tmp_path, scenario, workers=1, queue_seconds=5)

@@ -1,9 +1,16 @@
 """The header scan: what it answers, what it leaves to the decoder, and that libvips agrees with every answer."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.adapters.media import scanning
+from tests.adapters.media.hostile import png
+from tests.adapters.media.pools import inspect, run
 from uponce.adapters.media import samples, scan
+from uponce.adapters.media.pool import DecoderPool
+from uponce.core.errors import MediaTooLarge
+from uponce.core.values import MediaFacts
 
 JPEG, PNG = samples.jpeg(1, 123, 45), scanning.seeds()[6][1]
 
@@ -38,6 +45,26 @@ def test_a_header_that_is_not_whole_is_left_to_the_decoder(picture: bytes) -> No
 def test_unusual_jpegs_are_left_to_the_decoder(what: str, picture: bytes) -> None:
     assert picture != JPEG, what
     assert scan.scan(picture, "jpg") is None, what
+
+
+@pytest.mark.parametrize("picture", [JPEG, PNG])
+def test_an_ordinary_picture_asks_no_decoder(tmp_path: Path, picture: bytes) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(picture)
+
+    async def scenario(pool: DecoderPool) -> tuple[MediaFacts, int]:
+        facts = await pool.inspect(str(path), None)
+        return facts, sum(process.jobs for process in pool._all)
+
+    facts, jobs = run(tmp_path, scenario, workers=1)
+    assert (facts.width, facts.height, facts.pages) in ((123, 45, 1), (20, 20, 1))
+    assert jobs == 0
+
+
+def test_a_picture_that_is_too_large_is_refused_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "staged").write_bytes(png(60_000, 60_000))
+    with pytest.raises(MediaTooLarge, match=r"100000000 pixels\. Requested 3600000000"):
+        inspect(tmp_path, (tmp_path / "staged").read_bytes())
 
 
 @pytest.mark.proof

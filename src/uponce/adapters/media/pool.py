@@ -11,6 +11,7 @@ from pathlib import Path
 from uponce.adapters.media.formats import Format
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.process import DecoderLost, DecoderProcess, DecoderTimeUsed
+from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.media.turns import Turn, Turns
 from uponce.core.errors import (
@@ -20,7 +21,7 @@ from uponce.core.errors import (
     StorageUnavailable,
     UponceError,
 )
-from uponce.core.policy import MIB, Limits
+from uponce.core.policy import MIB, Limits, judge_dimensions
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 # Libraries leak: after so many files a process is replaced. It works until its successor is ready, because all
@@ -96,9 +97,15 @@ class DecoderPool:
 
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer = _UNKNOWN) -> MediaFacts:
         """See the Inspector port."""
-        format_ = admit(_head(path), requested)
+        head = _head(path)
+        format_ = admit(head[:HEAD_BYTES], requested)
         if format_ is None:
             return MediaFacts(ResourceType.RAW)
+        size = scan(head, format_.name)
+        if size is not None:
+            facts = MediaFacts(format_.kind, format_.name, *size, 1)
+            judge_dimensions(facts, self._setup.limits)
+            return facts
         self._refuse_used_up(payer, format_)
         answer = await self._decode(Job(path, format_.name), format_, payer)
         if answer.facts is not None:
@@ -245,7 +252,7 @@ def _head(path: str) -> bytes:
     """Return the first bytes of a file. It was just written, so it is in memory: no thread is needed."""
     try:
         with Path(path).open("rb", buffering=0) as file:
-            return file.read(HEAD_BYTES)
+            return file.read(SCAN_BYTES)
     except OSError as error:
         raise StorageUnavailable(
             "The received file cannot be read. Send the upload again.", detail=str(error)
