@@ -32,7 +32,7 @@ def create_app() -> App:
     backend = build(settings, metrics)
     scrape = None if metrics is None else Scrape(settings.metrics_token, metrics.text)
     proxies = TrustedProxies(settings.proxy_networks)
-    HardenedProtocol.limits = settings.limits
+    HardenedProtocol.limits, HardenedProtocol.proxies = settings.limits, proxies
     app = create_web_app(backend.services, lifespan(backend), settings.public_url, scrape, proxies)
     _freeze_heap()
     return app

@@ -119,3 +119,14 @@ def test_several_workers_need_locks_between_processes(monkeypatch: pytest.Monkey
     monkeypatch.setattr("uponce.wiring.LOCKS", ProcessLocks())
     with pytest.raises(SettingRefused, match="UPONCE_WORKERS is 2"):
         build(Settings(data=str(tmp_path), workers=2))
+
+
+def test_more_files_may_be_open_than_the_system_allows_at_first() -> None:
+    code = (
+        "import resource; from uponce.adapters.system import allow_files\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard)); allow_files(200)\n"
+        "allow_files(50); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "200\n"

@@ -27,6 +27,7 @@ ALLOWED_TO_A_BUCKET = 32 * MIB
 CHUNK = 20 * MIB
 
 STALLED = 2_000
+MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
 IDLE_SECONDS = 15
 SLOW, ALMOST = 500, 900_000
 
@@ -35,7 +36,7 @@ BLOCK = random.Random(1).randbytes(MIB)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)}) as started:
+    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)} | MANY_CONNECTIONS) as started:
         yield started
 
 

@@ -7,6 +7,7 @@ decoders, and file locks within one process only. `uponce doctor` shows what is 
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import struct
 import sys
@@ -69,6 +70,14 @@ def keep_heap(pad_bytes: int, arenas: int) -> None:
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_TOP_PAD, pad_bytes)
         _LIBC.mallopt(_M_ARENA_MAX, arenas)
+
+
+def allow_files(most: int) -> None:
+    """Let this process and its children open so many files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def die_with(parent: int, signal_: signal.Signals) -> None:

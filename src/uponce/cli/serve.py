@@ -16,6 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from uponce.adapters.logs import configure
+from uponce.adapters.system import allow_files
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
 from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_keys import set_up
@@ -27,6 +28,7 @@ from uponce.wiring import Backend, metrics_of_workers, opened
 
 BACKLOG = 2048
 _GRACEFUL_SECONDS = 30
+_OPEN_FILES = 65_536  # each connection is one; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,6 +38,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
     for number in _ENDING:
         signal.signal(number, _end)
     settings = load(data=data, host=host, port=port, workers=workers)
+    allow_files(_OPEN_FILES)
     listener = _listen(settings)
     bound = listener.getsockname()[1]
     with opened(settings, create=True) as backend:

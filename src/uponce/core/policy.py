@@ -87,6 +87,9 @@ class Limits:
     max_head_bytes: int = _limit(
         64 * 1024, "Most bytes of a request's head, which is its first line and its headers. A larger head gets 431."
     )
+    max_connections_per_address: int = _limit(
+        1_000, "Connections of one address to one process. A new one ends the oldest without a request."
+    )
     head_seconds: int = _limit(10, "Seconds in which the head of a request must arrive. A slower head gets 408.")
     write_seconds: int = _limit(
         30, "Seconds after which uponce closes a connection whose client reads nothing of its answer."

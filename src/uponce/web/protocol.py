@@ -15,8 +15,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.discarding import DISCARD, discard
+from uponce.web.request import TrustedProxies
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _UNSENT_BYTES = 64 * 1024
@@ -26,8 +28,8 @@ _WRITE_BUFFER_BYTES = 16 * 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _refusal(status: str, message: str) -> bytes:
-    body = b'{"error":{"message":"%b","code":"malformed_request"}}' % message.encode()
+def _refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
+    body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
@@ -49,6 +51,14 @@ def _too_slow(limits: Limits) -> bytes:
     )
 
 
+def _too_many(limit: int) -> bytes:
+    return _refusal(
+        "503 Service Unavailable\r\nretry-after: 5",
+        f"{limit} connections of this address are in use, the limit. Close some, and send the request again.",
+        "server_busy",
+    )
+
+
 def _too_long(size: int) -> bytes:
     return _refusal(
         "414 URI Too Long", f"The request's path is {size} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
@@ -60,7 +70,11 @@ class HardenedProtocol(HttpToolsProtocol):
 
     That is a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete after
     `head_seconds`, and more than 16 requests that wait for the answer to the one before. A reader that takes nothing
-    for `write_seconds` is dropped. uvicorn makes the connections, so `limits` are those of the class: set them first.
+    for `write_seconds` is dropped. uvicorn makes the connections, so `limits` and `proxies` are those of the class: set
+    them first.
+
+    One address has `max_connections_per_address` connections. A new connection then ends the oldest one that has no
+    request under way, and is refused when all are busy. The connections of trusted proxies have no bound.
 
     What counts is the bytes since the parser last had something to show for them, so endless chunk extensions and
     trailers end in the same way. The cut-off is exact to one read of the socket. Idle keep-alive connections are the
@@ -68,9 +82,12 @@ class HardenedProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[Limits] = Limits()
+    proxies: ClassVar[TrustedProxies] = TrustedProxies()
     GETS_PER_TURN: ClassVar[int] = 16
 
     _queued: ClassVar[deque[Callable[[], None]]] = deque()  # of all connections of this process
+    _open: ClassVar[dict[str, dict["HardenedProtocol", None]]] = {}  # by network; the oldest connection first
+    _network = ""
     _reading_head = True
     _repeating_head = False
     _fruitless_bytes = 0
@@ -84,12 +101,36 @@ class HardenedProtocol(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         _limit_unsent(transport.get_extra_info("socket"))
         self._arm()
+        self._take_place()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._stop_write_deadline()
         self._silence()
+        self._leave_place()
         super().connection_lost(exc)
+
+    def _take_place(self) -> None:
+        address = self.client[0] if self.client else ""
+        if self.proxies.name(address):
+            return
+        self._network = network_of(address)
+        neighbours = self._open.get(self._network, {})
+        limit = self.limits.max_connections_per_address
+        if self._network and len(neighbours) >= limit:
+            idle = next((other for other in neighbours if not other._answering()), None)
+            if idle is None:
+                self._close(_too_many(limit))
+                return
+            idle._leave_place()
+            idle._abort()
+        self._open.setdefault(self._network, {})[self] = None
+
+    def _leave_place(self) -> None:
+        neighbours = self._open.get(self._network, {})
+        neighbours.pop(self, None)
+        if not neighbours:
+            self._open.pop(self._network, None)
 
     def pause_writing(self) -> None:
         """The reader is behind by the transport's buffer; each `write_seconds` it must take some of it."""

@@ -103,6 +103,11 @@ class TrustedProxies:
             self._warn(peer)
         scope["client"] = None if peer is None else (str(peer), 0)
 
+    def name(self, text: str) -> bool:
+        """Return whether the text is the address of a trusted proxy."""
+        address = _parsed(text)
+        return address is not None and self._trusts(address)
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 

@@ -26,6 +26,7 @@ from tests.server import Server
 
 MANY, FEW = 2_000, 200
 MANY_FROM_SECONDS = 60.0
+ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * MANY)}
 UPLOADS, SIEGE_SECONDS = 100, 5.0
 SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
 TIDY_SECONDS = 10.0
@@ -192,7 +193,7 @@ def run(seconds: float, seed: int) -> Report:
     with TemporaryDirectory(prefix="uponce-clients-") as folder, open_file_limit(3 * stalled + 200):
         with Server(Path(folder) / "control", program=(MUTANT,)) as server:
             control(server, chance, tally)
-        with Server(Path(folder) / "data") as server:
+        with Server(Path(folder) / "data", env=ROOM) as server:
             campaign = Campaign(server, chance, tally)
             asyncio.run(play(campaign, stalled, begun + seconds))
     return tally.report("clients", seed)
