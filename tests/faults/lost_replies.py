@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 from tests.app.uploads import form, send
 from tests.faults.audit import Receipt, count
+from tests.faults.operator import give_key
 from tests.faults.tally import Tally
 from tests.faults.unknown_as_failure import settle_or_discard
 from tests.world import World
@@ -25,6 +26,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app import upload
+from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
@@ -188,9 +190,11 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
     receipts: list[Receipt] = []
     with broken_line(folder, line) as world:
         for number in range(rounds):
+            world.swap(attempts=Attempts())  # its locks belong to one event loop
             one = Round(world, folder, line, number, tally)
             asyncio.run(one.play())
             receipts += one.receipts.values()
+        give_key(folder)
         with line.quiet():
             asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=DAY))
     tally.audit(folder, receipts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.app.uploads import CALLER
+from tests.faults.operator import give_key
 from tests.world import MovableClock, Sniffer
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
@@ -106,6 +107,7 @@ class Process:
 
     def __init__(self, root: Path, clock: MovableClock, database: type[SqliteDatabase] = SqliteDatabase) -> None:
         self.life = Life()
+        give_key(root)
         self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
         self.blobs = MortalBlobs(root / "media", ids=OneShardIds(), workers=2)
         self.blobs.life = self.life

@@ -19,6 +19,13 @@ from uponce.core.values import KeyScope
 from uponce.wiring import DAY, Backend, opened
 
 
+def give_key(data_dir: Path) -> None:
+    """Put the secret key of the suite's own databases where the commands look for it."""
+    path = data_dir / "secret.key"
+    path.write_bytes(bytes(32))
+    path.chmod(0o600)
+
+
 def settings(where: Path | Place) -> Settings:
     return place_of(where).settings
 

@@ -13,6 +13,7 @@ import pytest
 from tests.app.planted import PLANTERS, plant_healthy
 from tests.e2e.commands import Done, uponce
 from tests.faults.clients import connected, form
+from tests.faults.operator import give_key
 from tests.server import Server
 from tests.world import World
 
@@ -27,8 +28,7 @@ def fsck(folder: Path, *words: str) -> Done:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[World]:
     """In the default layout, with nobody at work on it."""
-    (tmp_path / "secret.key").write_bytes(bytes(32))  # the world's, which the command reads
-    (tmp_path / "secret.key").chmod(0o600)
+    give_key(tmp_path)
     with closing(World(tmp_path)) as world:
         world.clock.time = os.stat(tmp_path).st_mtime
         plant_healthy(world, 10)

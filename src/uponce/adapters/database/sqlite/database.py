@@ -308,11 +308,10 @@ def _revoke(connection: sqlite3.Connection, grant: Grant, caller: Caller, *, now
 
 
 def _try_write(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.Error if the file cannot be written, as on a read-only disk. A server says so when it starts."""
+    """Raise sqlite3.Error if the file cannot be written, as on a read-only disk. Nothing is written."""
     try:
         connection.execute("BEGIN IMMEDIATE")
-        _touch(connection)
-        connection.execute("COMMIT")
+        connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         if not is_for_later(error):
             raise
