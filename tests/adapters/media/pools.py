@@ -12,6 +12,9 @@ from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
 T = TypeVar("T")
+# Of the fixtures `webp` and `gif`: ordinary pictures that need a decoder, unlike JPEG and PNG.
+WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
+GIF = MediaFacts(ResourceType.IMAGE, "gif", 160, 120, 12)
 
 
 def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:

@@ -6,22 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.media.pools import decoder_pids, run
+from tests.adapters.media.pools import WEBP, decoder_pids, run
 from tests.hostile.bombs import fragments, png, png_chunk
-from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderTimeUsed
 from uponce.core.errors import InvalidMedia, MediaTooLarge
-from uponce.core.values import MediaFacts, Payer, ResourceType
-
-WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
-
-
-@pytest.fixture
-def webp(tmp_path: Path) -> str:
-    path = tmp_path / "a"
-    path.write_bytes(samples.webp(1))
-    return str(path)
+from uponce.core.values import Payer
 
 
 def test_a_file_that_uses_too_much_processor_time_is_refused(

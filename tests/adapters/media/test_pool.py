@@ -12,30 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
-from tests.adapters.media.pools import decoder_pids, run, status
+from tests.adapters.media.pools import GIF, WEBP, decoder_pids, run, status
 from uponce.adapters.media import samples
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderLost, DecoderProcess
 from uponce.core.errors import InvalidMedia, Refused, ServerBusy
 from uponce.core.values import MediaFacts, ResourceType
-
-WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
-GIF = MediaFacts(ResourceType.IMAGE, "gif", 160, 120, 12)
-
-
-@pytest.fixture
-def webp(tmp_path: Path) -> str:
-    path = tmp_path / "a"
-    path.write_bytes(samples.webp(1))
-    return str(path)
-
-
-@pytest.fixture
-def gif(tmp_path: Path) -> str:
-    path = tmp_path / "b"
-    path.write_bytes(samples.gif(1))
-    return str(path)
 
 
 def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, webp: str) -> None:

@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.media.pools import decoder_pids, run
-from uponce.adapters.media import samples
+from tests.adapters.media.pools import WEBP, decoder_pids, run
 from uponce.adapters.media.messages import Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderProcess
-from uponce.core.values import MediaFacts, ResourceType
-
-WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
-
-
-@pytest.fixture
-def webp(tmp_path: Path) -> str:
-    path = tmp_path / "a"
-    path.write_bytes(samples.webp(1))
-    return str(path)
 
 
 def test_a_decoder_gives_way_after_its_share_of_work(
