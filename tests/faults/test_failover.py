@@ -8,7 +8,7 @@ from tests.faults.campaigns import failover
 pytestmark = pytest.mark.proof
 
 
-def test_a_standby_that_takes_over_lets_nobody_use_a_signature_again() -> None:
+def test_no_signature_works_again_after_a_standby_takes_over() -> None:
     report = failover.run(1, 20251125)
     print(report)
     assert report.holds, report
