@@ -22,7 +22,8 @@ from tests.stores.service import Service
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CADDYFILE = DEPLOY / "Caddyfile"
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-DRAIN_SECONDS = 3
+# More than Caddy needs to see it: the interval between two of its looks, and what one may take on a busy machine.
+DRAIN_SECONDS = 7
 
 
 class Caddy(Service):
