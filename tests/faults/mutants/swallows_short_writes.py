@@ -2,12 +2,13 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from tests.faults import failing_upload
 from uponce.adapters.blobs import stages
 
 
-def write_once(descriptor: int, blocks: list[bytes]) -> None:
+def write_once(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
     if blocks:
         os.writev(descriptor, blocks)
 

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -102,7 +102,7 @@ def swept(error: FileNotFoundError) -> StorageUnavailable:
     )
 
 
-def write_all(descriptor: int, blocks: list[bytes]) -> None:
+def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
     """`writev` may write less than it was given."""
     left: list[memoryview] = [memoryview(block) for block in blocks]
     while left:

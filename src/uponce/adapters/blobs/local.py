@@ -7,9 +7,10 @@ Keys are 32 random hex digits; nothing that a client sends ever becomes part of 
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from uponce.adapters.blobs.files import (
     PRIVATE,
@@ -18,8 +19,10 @@ from uponce.adapters.blobs.files import (
     blobs_in,
     blocks_of,
     checked,
+    guarded,
     make_folder,
     swept,
+    write_all,
 )
 from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
@@ -27,6 +30,9 @@ from uponce.adapters.system import sync_file, sync_folder
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Digest
+
+Data: TypeAlias = bytes | bytearray | memoryview
+Body: TypeAlias = tuple[Data, Digest, str]  # with its media type
 
 
 class LocalBlobStore(StagingStore):
@@ -104,6 +110,27 @@ class LocalBlobStore(StagingStore):
             raise swept(error) from error
         sync_folder(target.parent)
 
+    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        """Return the keys of new blobs, in order. All their bytes are durable then. Blocks.
+
+        Raise StorageFull or StorageUnavailable if one of them could not be stored. None of the group counts then.
+        """
+        return guarded(lambda: self._put_files([data for data, _, _ in bodies]))
+
+    def _put_files(self, bodies: Sequence[Data]) -> list[str]:
+        shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
+        keys = [shard + self._ids.hex(30) for _ in bodies]
+        try:
+            for key, data in zip(keys, bodies, strict=True):
+                _write_new(self.path_of(key), data)
+            sync_folder(self._blobs / shard)
+        except OSError:
+            for key in keys:
+                with suppress(OSError):  # the sweeper finds what stays behind
+                    self.path_of(key).unlink(missing_ok=True)
+            raise
+        return keys
+
     async def withdraw(self, key: str) -> None:
         await self.in_thread(lambda: self.path_of(key).unlink(missing_ok=True))
 
@@ -132,6 +159,15 @@ class InternalLocation:
 
     def location_of(self, key: str) -> str:
         return self._prefix + _place(key)
+
+
+def _write_new(path: Path, data: Data) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
+    try:
+        write_all(descriptor, [data])
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _place(key: str) -> str:

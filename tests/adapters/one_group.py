@@ -1,0 +1,105 @@
+"""Store three groups of small blobs in a separate process, for strace to watch and to break.
+
+    python -m tests.adapters.one_group ROOT [MUTANT]
+
+Prints an Outcome as JSON.
+"""
+
+import asyncio
+import gc
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from uponce.adapters.blobs.local import Body, LocalBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.core.errors import UponceError
+from uponce.core.media_types import BINARY
+from uponce.core.values import Digest
+
+SIZES = (0, 5_000, 70_000)
+GROUPS = 3
+
+MUTANTS: dict[str, Callable[[], object]] = {
+    "no fsync of the bytes": lambda: patch("uponce.adapters.blobs.local.sync_file", lambda _: None).start(),
+    "no fsync of the folder": lambda: patch("uponce.adapters.blobs.local.sync_folder", lambda _: None).start(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`codes` of the groups: ok, or that of the error. `wrong` are keys of stored groups that show other bytes.
+
+    `listed` counts the blobs that are there at the end; `descriptors` is by how many the open ones have grown.
+    """
+
+    codes: list[str]
+    wrong: list[str]
+    listed: int
+    descriptors: int
+
+
+class SeededIds(RandomIds):
+    """The same keys in each run."""
+
+    def __init__(self) -> None:
+        self._chance = random.Random(1)
+
+    def hex(self, length: int) -> str:
+        return f"{self._chance.getrandbits(4 * length):0{length}x}"
+
+
+def body(data: bytes) -> Body:
+    digest = Digest(len(data), hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
+    return data, digest, BINARY
+
+
+def group(number: int) -> list[Body]:
+    chance = random.Random(number)
+    return [body(chance.randbytes(size)) for size in SIZES]
+
+
+async def different(store: LocalBlobStore, keys: Sequence[str], bodies: Sequence[Body]) -> list[str]:
+    """The keys that do not show the bytes of their body."""
+    return [key for key, (_, digest, _) in zip(keys, bodies, strict=True) if await store.digest(key) != digest]
+
+
+def _descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def main(root: str, mutant: str = "") -> None:
+    store = LocalBlobStore(Path(root), ids=SeededIds())
+    store.open_store()
+    if mutant:
+        MUTANTS[mutant]()
+    asyncio.run(store.ping())  # the threads and a loop exist
+    before, codes, wrong = _descriptors(), [], []
+    for number in range(GROUPS):
+        bodies = group(number)
+        try:
+            keys = store.put_group(bodies)
+        except UponceError as error:
+            codes.append(error.code)
+        else:
+            codes.append("ok")
+            wrong += asyncio.run(different(store, keys, bodies))
+    asyncio.run(store.ping())
+    after = _descriptors()
+
+    async def count() -> int:
+        return len([blob async for blob in store.published()])
+
+    listed = asyncio.run(count())
+    store.close()
+    print(json.dumps(asdict(Outcome(codes, wrong, listed, after - before))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
