@@ -6,11 +6,12 @@ from uponce.app.authenticate import authenticate
 from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
-from uponce.core.canonical import UNSIGNED, collect, refuse_ambiguous_escapes, string_to_sign
+from uponce.core.canonical import UNSIGNED, string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
+from uponce.core.minting import mint_fields
 from uponce.core.parameters import read_parameters
-from uponce.core.signature import Algorithm, grant_key, sign
+from uponce.core.signature import Algorithm, grant_key
 from uponce.core.values import ApiKey, KeyUses
 
 NONCE_LENGTH = 20
@@ -31,19 +32,18 @@ def mint(
     signatures of one second differ. Wrong parameters are refused here rather than at the upload.
     `names` are those that the call knows; by default an upload's.
     """
-    for name in params:
-        if name in UNSIGNED:
-            raise InvalidParameter(f"Parameter {name} is never signed. Omit it.")
-    fields = collect(params.items())
-    fields.setdefault("timestamp", str(int(clock.now())))
-    if key.uses is KeyUses.ONCE:
-        fields.setdefault("nonce", ids.base36(NONCE_LENGTH))
+    nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
+    fields = mint_fields(
+        params,
+        api_key=key.api_key,
+        secret=key.secrets[0],
+        now=clock.now(),
+        nonce=nonce,
+        algorithm=algorithm if algorithm in key.algorithms else key.algorithms[0],
+        names=names,
+    )
     check_lifetime(read_parameters(fields, names), key)
-    refuse_ambiguous_escapes(fields)
-    parse_timestamp(fields["timestamp"])
-    permitted = algorithm if algorithm in key.algorithms else key.algorithms[0]
-    signature = sign(string_to_sign(fields), key.secrets[0], permitted)
-    return {**fields, "signature": signature, "api_key": key.api_key}
+    return fields
 
 
 async def sign_for(

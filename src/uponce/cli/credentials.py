@@ -2,13 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from uponce.app.ports import Database
 from uponce.cli.address import checked_url, find_base_url
 from uponce.config import cloudinary_url, load
-from uponce.core.errors import NotFound, SettingRefused
+from uponce.core.errors import NotFound
 from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.signing import account_of
 from uponce.wiring import opened
 
 
@@ -42,20 +42,13 @@ async def _keys(database: Database) -> tuple[ApiKey, ...]:
 
 def credentials_of(url: str) -> Credentials:
     """Return what a CLOUDINARY_URL says. SettingRefused if it lacks a part; the error shows no secret."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    prefix = parse_qs(parts.query).get("upload_prefix", [""])[0]
-    if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname and prefix):
-        raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
-    cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
+    account = account_of(url)
     key = ApiKey(
-        api_key=unquote(parts.username),
-        cloud=cloud,
-        secrets=(unquote(parts.password),),
+        api_key=account.api_key,
+        cloud=account.cloud,
+        secrets=(account.secret,),
         uses=KeyUses.ONCE,
         scope=KeyScope.UPLOAD,
         window=0,
     )
-    return Credentials(key, prefix.rstrip("/"))
+    return Credentials(key, account.base)

@@ -1,0 +1,115 @@
+"""Sign endpoints to paste into a back end: `uponce.contrib.starlette` (also FastAPI), `.django` and `.flask`.
+
+They have one contract. A page posts `{"params": {…}}` as JSON and receives `{"url": …, "fields": {…}}`, or an error as
+`{"error": {"code": …, "message": …}}`. Only JSON is accepted: a form of another site could otherwise use the cookies
+of a user.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from uponce.core.errors import (
+    FileTooLarge,
+    InvalidParameter,
+    MalformedRequest,
+    ScopeDenied,
+    UnknownParameter,
+    UponceError,
+)
+from uponce.core.parameters import shown
+from uponce.signing import Params, ResourceType, Signed, account_of, sign
+
+MAX_BODY = 16 * 1024
+HEADERS = {"Cache-Control": "no-store"}
+Granted = bool | Mapping[str, Any]
+Allow = Mapping[str, Collection[str]]
+
+
+class Reply(NamedTuple):
+    """A status and a body for JSON."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SignRules:
+    """What an endpoint signs: `fixed` for every upload, and what of `allow` a page asks for.
+
+    `allow` has a list of values for each parameter that a page may choose. A value that ends with `*` allows every
+    value with that beginning. A page may always send a `nonce`.
+    """
+
+    cloudinary_url: str | None
+    resource_type: ResourceType
+    allow: Allow
+    fixed: Params
+
+    def __post_init__(self) -> None:
+        """Let a wrong setting or parameter raise when the program starts, not at the first upload."""
+        account_of(self.cloudinary_url)
+        sign(self.cloudinary_url, resource_type=self.resource_type, **self.fixed)
+
+    def reply(self, granted: Granted, content_type: str, body: bytes) -> Reply:
+        """Return what the page receives. `granted` is what `authorise` returned."""
+        try:
+            return Reply(200, self._signed(granted, content_type, body))
+        except UponceError as error:
+            status = 403 if isinstance(error, ScopeDenied) else 400
+            return Reply(status, {"error": {"code": error.code, "message": error.message}})
+
+    def _signed(self, granted: Granted, content_type: str, body: bytes) -> Signed:
+        if granted is False or not (granted is True or isinstance(granted, Mapping)):
+            raise ScopeDenied("You are not allowed to upload here. Sign in, or ask the owner of this site.")
+        asked, size = _read(content_type, body)
+        chosen = {**self.fixed, **({} if granted is True else granted)}
+        for name, value in asked.items():
+            self._check(name, value, chosen)
+        limit = chosen.get("max_bytes")
+        if isinstance(limit, int) and size > limit:
+            raise FileTooLarge(f"File size too large. Got {size}. Maximum is {limit}.")
+        params = cast(Params, {**asked, **chosen})
+        return sign(self.cloudinary_url, resource_type=self.resource_type, **params)
+
+    def _check(self, name: str, value: str, chosen: Mapping[str, Any]) -> None:
+        if name in chosen:
+            raise InvalidParameter(f"This site sets parameter {shown(name)}. Ask without it.")
+        if name == "nonce":
+            return
+        values = self.allow.get(name)
+        if values is None:
+            allowed = ", ".join(["nonce", *self.allow])
+            raise UnknownParameter(f"Parameter {shown(name)} cannot be chosen here. Ask only for: {allowed}.")
+        if not any(_fits(value, pattern) for pattern in values):
+            raise InvalidParameter(
+                f"Parameter {name} cannot be '{shown(value)}' here. Choose one of: {', '.join(values)}."
+            )
+
+
+def _fits(value: str, pattern: str) -> bool:
+    if pattern.endswith("*"):
+        return len(value) >= len(pattern) and value.startswith(pattern[:-1])
+    return value == pattern
+
+
+def _read(content_type: str, body: bytes) -> tuple[dict[str, str], int]:
+    """Return the parameters that a page asks for, and the size of its file if it says so."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise MalformedRequest("Send JSON with the header Content-Type: application/json.")
+    if len(body) > MAX_BODY:
+        raise MalformedRequest(f"The request is larger than {MAX_BODY} bytes. Send fewer or shorter parameters.")
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError):
+        read = None
+    params = read.get("params", {}) if isinstance(read, dict) else None
+    if not isinstance(params, dict):
+        raise MalformedRequest('The request is not JSON like {"params": {"folder": "cats"}}.')
+    for name, value in params.items():
+        if not isinstance(value, str):
+            raise InvalidParameter(f"Parameter {shown(name)} must be text.")
+    file = read.get("file")
+    size = file.get("size") if isinstance(file, dict) else None
+    return params, size if isinstance(size, int) else 0

@@ -1,0 +1,36 @@
+"""A sign endpoint for Flask."""
+
+from collections.abc import Callable
+from typing import Unpack
+
+from flask import Request, Response, jsonify, request
+
+from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
+from uponce.signing import Params, ResourceType
+
+
+def sign_endpoint(
+    authorise: Callable[[Request], Granted],
+    cloudinary_url: str | None = None,
+    *,
+    resource_type: ResourceType = "auto",
+    allow: Allow | None = None,
+    **fixed: Unpack[Params],
+) -> Callable[[], Response]:
+    """Return a view for `app.post("/sign")(…)`.
+
+    `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
+    are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
+    for a CLOUDINARY_URL or a fixed parameter that is wrong.
+    """
+    rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
+
+    def sign() -> Response:
+        granted = authorise(request)
+        status, answer = rules.reply(granted, request.content_type or "", request.stream.read(MAX_BODY + 1))
+        response = jsonify(answer)
+        response.status_code = status
+        response.headers.update(HEADERS)
+        return response
+
+    return sign

@@ -1,0 +1,47 @@
+"""A sign endpoint for Starlette and FastAPI."""
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Unpack
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
+from uponce.signing import Params, ResourceType
+
+
+def sign_endpoint(
+    authorise: Callable[[Request], Granted | Awaitable[Granted]],
+    cloudinary_url: str | None = None,
+    *,
+    resource_type: ResourceType = "auto",
+    allow: Allow | None = None,
+    **fixed: Unpack[Params],
+) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """Return an endpoint for `Route("/sign", …, methods=["POST"])`, or for FastAPI's `app.post("/sign")`.
+
+    `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
+    are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
+    for a CLOUDINARY_URL or a fixed parameter that is wrong.
+    """
+    rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
+
+    async def sign(request: Request) -> JSONResponse:
+        granted = authorise(request)
+        if isawaitable(granted):
+            granted = await granted
+        status, body = rules.reply(granted, request.headers.get("content-type", ""), await _body(request))
+        return JSONResponse(body, status, HEADERS)
+
+    return sign
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body, or its beginning if it is too long: enough for the rules to refuse it."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            break
+    return body

@@ -1,0 +1,106 @@
+"""`uponce.sign`: sign one upload in any Python program, without a request to the server."""
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypedDict, Unpack
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from uponce.core.errors import SettingRefused
+from uponce.core.minting import mint_fields
+
+Texts = str | Sequence[str]
+ResourceType = Literal["auto", "image", "video", "raw"]
+_NONCE_BYTES = 12
+
+
+class Params(TypedDict, total=False):
+    """The parameters of an upload. Sizes in bytes, times in seconds; lists are joined with commas."""
+
+    public_id: str
+    public_id_prefix: str
+    folder: str
+    use_filename: bool
+    unique_filename: bool
+    filename_override: str
+    discard_original_filename: bool
+    overwrite: bool
+    type: Literal["upload", "private", "authenticated"]
+    tags: Texts
+    context: str | Mapping[str, str]
+    allowed_formats: Texts
+    max_bytes: int
+    valid_for: int
+    max_uses: int
+    origin: Texts
+    sha256: str
+    nonce: str
+    timestamp: int
+    callback: str
+
+
+class Signed(TypedDict):
+    """Where to post an upload, and the fields to send before the file. As JSON it is what a page needs."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class Account(NamedTuple):
+    """What a CLOUDINARY_URL says. `base` is the server's address without a slash at its end."""
+
+    api_key: str
+    secret: str
+    cloud: str
+    base: str
+
+
+def sign(
+    cloudinary_url: str | None = None, /, *, resource_type: ResourceType = "auto", **params: Unpack[Params]
+) -> Signed:
+    """Return the address and the signed fields of one upload.
+
+    `cloudinary_url` is the line that the server printed on its first start; by default the environment variable
+    CLOUDINARY_URL. Each call signs a new nonce, so each signature is another one and works once.
+    Raise SettingRefused if that line lacks a part, and a ParameterRefused for what the server would refuse. Both are
+    an `uponce.UponceError`.
+    """
+    account = account_of(cloudinary_url)
+    fields = mint_fields(
+        {name: _text(value) for name, value in params.items() if value is not None},
+        api_key=account.api_key,
+        secret=account.secret,
+        now=time.time(),
+        nonce=secrets.token_hex(_NONCE_BYTES),
+    )
+    return {"url": f"{account.base}/v1_1/{account.cloud}/{resource_type}/upload", "fields": fields}
+
+
+def account_of(cloudinary_url: str | None = None) -> Account:
+    """Return the parts of a CLOUDINARY_URL. SettingRefused if it lacks one; the error shows no secret."""
+    text = os.environ.get("CLOUDINARY_URL", "") if cloudinary_url is None else cloudinary_url
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    base = parse_qs(parts.query).get("upload_prefix", [""])[0].rstrip("/")
+    cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
+    if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud and base):
+        raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
+    return Account(unquote(parts.username), unquote(parts.password), cloud, base)
+
+
+def _text(value: object) -> str:
+    """As the SDKs write it: booleans as 1 and 0, lists with commas, a context as `k=v|k2=v2` with escapes."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, Mapping):
+        return "|".join(f"{_escaped(name)}={_escaped(text)}" for name, text in value.items())
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value)
+    return ",".join(str(item) for item in value)
+
+
+def _escaped(text: object) -> str:
+    return str(text).replace("=", r"\=").replace("|", r"\|")

@@ -1,0 +1,98 @@
+"""The rules of a sign endpoint: who is signed for, what a page may choose, and what a refusal says."""
+
+import json
+from typing import Any
+
+import pytest
+
+from uponce import UponceError
+from uponce.contrib import MAX_BODY, Reply, SignRules
+
+URL = "cloudinary://123:secret@media?upload_prefix=https://media.example"
+JSON = "application/json; charset=utf-8"
+ALLOW = {"folder": ["cats", "dogs"], "public_id": ["avatars/*"]}
+
+
+def ask(params: dict[str, Any], granted: Any = True, **more: Any) -> Reply:
+    rules = SignRules(URL, "auto", ALLOW, {"max_bytes": 1000, "valid_for": 60})
+    return rules.reply(granted, JSON, json.dumps({"params": params, **more}).encode())
+
+
+def refusal(reply: Reply) -> tuple[int, str, str]:
+    error = reply.body["error"]
+    return reply.status, error["code"], error["message"]
+
+
+def test_a_page_gets_what_the_server_fixed_and_what_it_chose() -> None:
+    status, body = ask({"nonce": "n1", "folder": "cats", "public_id": "avatars/7"})
+    assert (status, body["url"]) == (200, "https://media.example/v1_1/media/auto/upload")
+    fields = body["fields"]
+    assert (fields["nonce"], fields["folder"], fields["public_id"]) == ("n1", "cats", "avatars/7")
+    assert (fields["max_bytes"], fields["valid_for"]) == ("1000", "60")
+
+
+def test_without_a_nonce_each_answer_has_another_one() -> None:
+    assert ask({}).body["fields"]["nonce"] != ask({}).body["fields"]["nonce"]
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "says"),
+    [
+        ({"tags": "x"}, "unknown_parameter", "Parameter tags cannot be chosen here. Ask only for: nonce, folder"),
+        ({"timestamp": "1"}, "unknown_parameter", "Parameter timestamp cannot be chosen here"),
+        ({"max_uses": "9"}, "unknown_parameter", "Parameter max_uses cannot be chosen here"),
+        ({"max_bytes": "9"}, "invalid_parameter", "This site sets parameter max_bytes"),
+        ({"valid_for": "9"}, "invalid_parameter", "This site sets parameter valid_for"),
+        ({"folder": "cat"}, "invalid_parameter", "Parameter folder cannot be 'cat' here. Choose one of: cats, dogs"),
+        ({"folder": "cats/"}, "invalid_parameter", "Parameter folder cannot be 'cats/' here"),
+        ({"public_id": "avatars/"}, "invalid_parameter", "Parameter public_id cannot be 'avatars/' here"),
+        ({"public_id": "avatars/../x"}, "invalid_parameter", "'.' or '..' segment"),
+        ({"nonce": 7}, "invalid_parameter", "Parameter nonce must be text"),
+        ({"folder": ["cats"]}, "invalid_parameter", "Parameter folder must be text"),
+        ({"file": "x"}, "unknown_parameter", "Parameter file cannot be chosen here"),
+    ],
+)
+def test_anything_else_is_refused_by_its_name(params: dict[str, Any], code: str, says: str) -> None:
+    status, seen, message = refusal(ask(params))
+    assert (status, seen) == (400, code)
+    assert says in message
+
+
+@pytest.mark.parametrize("granted", [False, None, 0, "", "yes", object()])
+def test_only_true_or_parameters_let_a_page_in(granted: Any) -> None:
+    assert refusal(ask({}, granted))[:2] == (403, "scope_denied")
+
+
+def test_parameters_of_the_user_win_and_are_not_for_the_page_to_choose() -> None:
+    fields = ask({}, {"folder": "users/7", "max_bytes": 5}).body["fields"]
+    assert (fields["folder"], fields["max_bytes"]) == ("users/7", "5")
+    assert "This site sets parameter folder" in refusal(ask({"folder": "cats"}, {"folder": "users/7"}))[2]
+    assert ask({}, {}).status == 200
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent() -> None:
+    assert ask({}, file={"name": "x", "size": 1000}).status == 200
+    status, code, message = refusal(ask({}, file={"name": "x", "size": 1001}))
+    assert (status, code, message) == (400, "file_too_large", "File size too large. Got 1001. Maximum is 1000.")
+    assert ask({}, file={"size": "big"}).status == 200
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_what_a_form_of_another_site_can_send_is_refused(content_type: str) -> None:
+    """Browsers send these types with the user's cookies and without asking first."""
+    rules = SignRules(URL, "auto", {}, {})
+    assert refusal(rules.reply(True, content_type, b'{"params":{}}'))[:2] == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"7", b'{"params":[]}', b"{", b"\xff", b"[" * 10_000, b'{"params":{}}' + b" " * MAX_BODY]
+)
+def test_a_body_that_is_no_question_is_refused(body: bytes) -> None:
+    assert refusal(SignRules(URL, "auto", {}, {}).reply(True, JSON, body))[:2] == (400, "malformed_request")
+
+
+def test_a_mistake_raises_when_the_program_starts() -> None:
+    with pytest.raises(UponceError, match="CLOUDINARY_URL must read"):
+        SignRules("cloudinary://media", "auto", {}, {})
+    with pytest.raises(UponceError, match="valid_for must be a whole number"):
+        SignRules(URL, "auto", {}, {"valid_for": 0})

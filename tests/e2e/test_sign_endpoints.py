@@ -1,0 +1,166 @@
+"""The endpoints of the guide, each in its framework: what they answer uploads to a real server, once."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from tests.asgi import call
+from tests.e2e.conftest import NODE
+from tests.e2e.test_readme import block
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("node sdk")
+
+GUIDE = "docs/guide/sign-endpoints.md"
+Reply = tuple[int, dict[str, Any]]
+Ask = Callable[[dict[str, str], str], Reply]
+
+
+@pytest.fixture(autouse=True)
+def account(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDINARY_URL", server.urls[0])
+
+
+def code_of(containing: str) -> dict[str, Any]:
+    """Run a block of the guide; the names that it defines."""
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(block(GUIDE, "python", containing), names)
+    return names
+
+
+def by_asgi(app: Any, user: str, params: dict[str, str]) -> Reply:
+    headers = {"content-type": "application/json"} | ({"x-user": user} if user else {})
+    answer = asyncio.run(call(app, "POST", "/sign", headers=headers, chunks=[json.dumps({"params": params}).encode()]))
+    return answer.status, answer.json
+
+
+def fastapi() -> Ask:
+    app = code_of("fastapi")["app"]
+    return lambda params, user: by_asgi(app, user, params)
+
+
+def starlette() -> Ask:
+    sign = code_of("fastapi")["sign"]
+    app = Starlette(routes=[Route("/sign", sign, methods=["POST"])])
+    return lambda params, user: by_asgi(app, user, params)
+
+
+def flask() -> Ask:
+    client = code_of("flask")["app"].test_client()
+
+    def ask(params: dict[str, str], user: str) -> Reply:
+        answer = client.post("/sign", json={"params": params}, headers={"X-User": user} if user else {})
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer.status_code, answer.json
+
+    return ask
+
+
+def logged_in(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A middleware in place of a project's login."""
+
+    def respond(request: Any) -> Any:
+        user = request.headers.get("X-User", "")
+        request.user = SimpleNamespace(pk=user, is_authenticated=bool(user))
+        return get_response(request)
+
+    return respond
+
+
+def django() -> Ask:
+    """With the middleware that refuses forms without a token, as projects have it."""
+    from django.conf import settings
+    from django.test import Client
+
+    middleware = ["django.middleware.csrf.CsrfViewMiddleware", f"{__name__}.logged_in"]
+    if not settings.configured:
+        settings.configure(ROOT_URLCONF="guide_urls", MIDDLEWARE=middleware, ALLOWED_HOSTS=["*"])
+    sys.modules["guide_urls"] = SimpleNamespace(**code_of("django"))  # type: ignore[assignment]
+    client = Client(enforce_csrf_checks=True)
+    assert client.get("/sign").status_code == 405
+
+    def ask(params: dict[str, str], user: str) -> Reply:
+        headers = {"X-User": user} if user else {}
+        answer = client.post("/sign", {"params": params}, content_type="application/json", headers=headers)
+        assert answer["Cache-Control"] == "no-store"
+        return answer.status_code, answer.json()
+
+    return ask
+
+
+@pytest.mark.parametrize("framework", [fastapi, starlette, flask, django])
+def test_what_the_endpoint_answers_uploads_once(server: Server, media: Path, framework: Callable[[], Ask]) -> None:
+    ask = framework()
+    status, signed = ask({"nonce": f"{framework.__name__}-nonce"}, "7")
+    assert (status, signed["url"]) == (200, server.upload_url()), signed
+    assert signed["fields"]["nonce"] == f"{framework.__name__}-nonce"
+
+    stored = server.post(signed["fields"], (media / "cat.jpg").read_bytes(), filename="cat.jpg")
+    assert (stored.status, stored.json()["folder"]) == (200, "users/7"), stored.data
+    again = server.post(signed["fields"], (media / "dance.gif").read_bytes(), filename="dance.gif")
+    assert again.json()["error"]["code"] == "signature_used"
+
+
+@pytest.mark.parametrize("framework", [fastapi, starlette, flask, django])
+def test_strangers_and_other_parameters_are_refused(framework: Callable[[], Ask]) -> None:
+    ask = framework()
+    status, answer = ask({}, "")
+    assert (status, answer["error"]["code"]) == (403, "scope_denied")
+    status, answer = ask({"folder": "users/8"}, "7")
+    assert (status, answer["error"]["message"]) == (400, "This site sets parameter folder. Ask without it.")
+
+
+@pytest.mark.parametrize("framework", [starlette, flask, django])
+def test_a_body_without_an_end_is_refused(framework: Callable[[], Ask]) -> None:
+    status, answer = framework()({"nonce": "n" * 100_000}, "7")
+    assert (status, answer["error"]["code"]) == (400, "malformed_request")
+
+
+@pytest.fixture
+def express(node: str, tmp_path: Path) -> Iterator[str]:
+    """The address of the guide's Express program."""
+    code = block(GUIDE, "js", "express").replace('require("cloudinary")', 'require("cloudinary-2-1-0")')
+    program = NODE / f"express-{tmp_path.name}.cjs"
+    program.write_text(code + '\nconst on = app.listen(0, "127.0.0.1", () => console.log(on.address().port));\n')
+    try:
+        with subprocess.Popen([node, program], stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            yield f"http://127.0.0.1:{running.stdout.readline().strip()}/sign"
+            running.kill()
+    finally:
+        program.unlink()
+
+
+def test_express_signs_what_uploads_once(server: Server, media: Path, express: str) -> None:
+    import urllib3
+
+    def ask(user: str) -> Any:
+        headers = {"X-User": user} if user else {}
+        return urllib3.request("POST", express, json={"params": {"nonce": "express"}}, headers=headers)
+
+    assert ask("").status == 403
+    signed = ask("7").json()
+    assert signed["url"] == server.upload_url()
+    fields = {name: str(value) for name, value in signed["fields"].items()}
+    assert (fields["nonce"], fields["max_bytes"]) == ("express", "20000000")
+    stored, again = (server.post(fields, (media / name).read_bytes()) for name in ("cat.jpg", "dance.gif"))
+    assert (stored.status, stored.json()["folder"]) == (200, "users/7"), stored.data
+    assert again.json()["error"]["code"] == "signature_used"
+
+
+def test_the_function_without_an_endpoint(server: Server, media: Path) -> None:
+    code = re.sub(r"^signed\[.*$", "", block(GUIDE, "python", "uponce.sign("), flags=re.MULTILINE)
+    program = code + "\nimport json; print(json.dumps(signed))"
+    signed = json.loads(subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60))
+    stored = server.post(signed["fields"], (media / "cat.jpg").read_bytes())
+    assert (stored.status, stored.json()["tags"]) == (200, ["tabby", "indoor"])

@@ -1,0 +1,76 @@
+"""`uponce.sign`: the fields are what the server accepts, wrong calls raise, and importing it is cheap."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from cloudinary.utils import api_sign_request
+
+import uponce
+from uponce.core.errors import InvalidParameter, SettingRefused
+
+URL = "cloudinary://123:s%2Fecret@Media?upload_prefix=https://media.example/"
+
+
+def test_the_fields_are_signed_as_the_sdk_signs_them() -> None:
+    signed = uponce.sign(
+        URL,
+        resource_type="image",
+        folder="cats",
+        tags=["tabby", "indoor"],
+        context={"alt": "a=b|c"},
+        overwrite=False,
+        max_bytes=5,
+    )
+
+    assert signed["url"] == "https://media.example/v1_1/Media/image/upload"
+    fields = dict(signed["fields"])
+    signature, api_key = fields.pop("signature"), fields.pop("api_key")
+    assert api_key == "123"
+    assert api_sign_request(fields, "s/ecret", algorithm="sha256") == signature
+    assert fields.pop("timestamp").isdigit()
+    assert len(fields.pop("nonce")) == 24
+    assert fields == {
+        "folder": "cats",
+        "tags": "tabby,indoor",
+        "context": r"alt=a\=b\|c",
+        "overwrite": "0",
+        "max_bytes": "5",
+    }
+
+
+def test_two_signatures_of_one_second_differ() -> None:
+    assert uponce.sign(URL, timestamp=1)["fields"] != uponce.sign(URL, timestamp=1)["fields"]
+
+
+def test_the_environment_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDINARY_URL", URL)
+    assert uponce.sign(nonce="n")["fields"]["api_key"] == "123"
+    assert uponce.sign(nonce="n")["fields"]["nonce"] == "n"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "https://a:b@c?upload_prefix=x", "cloudinary://123:secret@media", "cloudinary://@m?upload_prefix=x"]
+)
+def test_a_line_that_lacks_a_part_is_refused_without_its_secret(url: str) -> None:
+    with pytest.raises(SettingRefused, match="CLOUDINARY_URL must read") as caught:
+        uponce.sign(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
+    with pytest.raises(InvalidParameter, match="max_bytes must be a whole number"):
+        uponce.sign(URL, max_bytes=0)
+    with pytest.raises(uponce.UponceError, match="Unknown parameter foldr"):
+        uponce.sign(URL, foldr="x")  # type: ignore[call-arg]
+    with pytest.raises(uponce.UponceError, match="file is never signed"):
+        uponce.sign(URL, file="x")  # type: ignore[call-arg]
+
+
+def test_importing_it_loads_no_framework_and_no_driver() -> None:
+    """The whole of its cost: a back end that only signs pays for nothing else."""
+    program = "import sys, json, uponce; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60)))
+    heavy = {"starlette", "uvicorn", "msgspec", "av", "pyvips", "psycopg", "obstore", "typer", "django", "flask"}
+    assert not loaded & (heavy | {"asyncio", "cryptography", "urllib3", "sqlite3"})
