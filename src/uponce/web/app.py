@@ -19,6 +19,7 @@ from uponce.web.calls import missing
 from uponce.web.failures import FAILURES, FailedCredentials
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
+from uponce.web.pages.assets import AssetEndpoint
 from uponce.web.request import TrustedProxies
 from uponce.web.request_log import log_request
 from uponce.web.respond import send_error, send_json
@@ -105,6 +106,7 @@ def _places(services: Services, public_url: str | None, scrape: Scrape | None) -
         *watching,
         Place(("/",), read, "This address shows a page for people.", home.HomeEndpoint(services, public_url)),
         Place(("/guide",), read, "This address shows a page for people.", home.GuideEndpoint(public_url)),
+        Place(("/widget.js",), read, "This address is the upload widget.", AssetEndpoint("widget/widget.js")),
         Place(("/robots.txt",), read, "This address is for crawlers.", home.ROBOTS),
         Place(("/favicon.ico",), read, "This address is for browsers.", home.FAVICON),
         Place(

@@ -1,0 +1,107 @@
+"""A web site that has the upload widget on its pages, with a back end that signs for it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from cloudinary.utils import api_sign_request
+
+from tests.server import Server
+
+Json = dict[str, Any]
+Answer = tuple[int, Json, dict[str, str]]
+"""Status, body and headers."""
+
+
+class Site(ThreadingHTTPServer):
+    """Serves `body` on every path, with the widget of `uponce`. `via` is the address that uploads go to.
+
+    `asked` has the body of each request to `/sign`. `before` may answer in place of the signature; `signs` may change
+    the parameters. `policy` is the Content-Security-Policy of the page.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, uponce: Server) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.uponce = uponce
+        self.via = uponce.base
+        self.asked: list[Json] = []
+        self.submitted: list[str] = []
+        self.before: Callable[[int], Answer | None] = lambda _: None
+        self.signs: Callable[[Json], Json] = lambda params: params
+        self.body = ""
+        self.policy = ""
+
+    @property
+    def url(self) -> str:
+        """At `localhost`: another origin and another site than the server's 127.0.0.1."""
+        return f"http://localhost:{self.server_port}/"
+
+    def sign(self, asked: Json) -> Answer:
+        self.asked.append(asked)
+        instead = self.before(len(self.asked))
+        if instead is not None:
+            return instead
+        params = self.signs({"timestamp": int(time.time()), **asked["params"]})
+        signature = api_sign_request(dict(params), self.uponce.browser.secret)
+        fields = params | {"signature": signature, "api_key": self.uponce.browser.key}
+        url = self.uponce.upload_url().replace(self.uponce.base, self.via)
+        return 200, {"url": url, "fields": fields}, {}
+
+    def page(self) -> bytes:
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Upload</title>'
+            f'<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css">'
+            f'<script type="module" src="{self.uponce.base}/widget.js"></script><body>{self.body}</body></html>'
+        ).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        if self.path == "/style.css":
+            self._send(200, "text/css", b":root { color-scheme: light dark } body { margin: 1rem }")
+        elif self.path == "/favicon.ico":
+            self._send(204, "image/x-icon", b"")
+        else:
+            policy = {"Content-Security-Policy": self.server.policy} if self.server.policy else {}
+            self._send(200, "text/html", self.server.page(), policy)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path != "/sign":
+            self.server.submitted.append(body.decode())
+            self._send(200, "text/html", b"<p>Thank you</p>")
+            return
+        status, answer, headers = self.server.sign(json.loads(body))
+        self._send(status, "application/json", json.dumps(answer).encode(), headers)
+
+    def _send(self, status: int, content_type: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        # The strictest page there is: it shows nothing of other origins that does not allow it.
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def serving(uponce: Server) -> Iterator[Site]:
+    with Site(uponce) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield site
+        site.shutdown()
+        thread.join()
