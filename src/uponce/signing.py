@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypedDict, Unpack
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, UponceError
 from uponce.core.minting import mint_fields
+
+__all__ = ["Params", "ResourceType", "Signed", "UponceError", "account_of", "sign"]
 
 Texts = str | Sequence[str]
 ResourceType = Literal["auto", "image", "video", "raw"]
