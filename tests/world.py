@@ -22,7 +22,7 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.ports import Inspector
 from uponce.app.services import Services
-from uponce.core.errors import StorageUnavailable
+from uponce.core.errors import InvalidMedia, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, Payer, ResourceType
 from uponce.web.app import create_app
@@ -54,6 +54,13 @@ class Sniffer:
         if format_ is None:
             return MediaFacts(ResourceType.RAW)
         return MediaFacts(format_.kind, format_.name, 16, 16, 1)
+
+    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+        try:
+            format_ = admit(head[:HEAD_BYTES], requested)
+        except InvalidMedia:
+            return None
+        return MediaFacts(format_.kind, format_.name, 16, 16, 1) if format_ else MediaFacts(ResourceType.RAW)
 
     async def ping(self) -> None:
         return
@@ -95,6 +102,7 @@ class World:
             inspector=inspector or Sniffer(),
             clock=self.clock,
             ids=RandomIds(),
+            group_store=self.blobs if isinstance(self.blobs, LocalBlobStore) else None,
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
         keys = asyncio.run(self._keys())

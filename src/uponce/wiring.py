@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uponce.adapters.media.pool import DecoderPool
     from uponce.adapters.metrics.counts import PrometheusMetrics
     from uponce.adapters.secretbox import AesSecretBox
-    from uponce.app.ports import FrontServer, Presigner
+    from uponce.app.ports import FrontServer, GroupStore, Presigner
 
 log = logging.getLogger("uponce")
 
@@ -75,6 +75,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
         clock=clock,
         ids=ids,
         limits=settings.limits,
+        group_store=_group_store(blobs),
         presigner=_presigner(settings, blobs),
         front=_front(settings, blobs),
         metrics=metrics or NoMetrics(),
@@ -185,6 +186,12 @@ def _check_locks(settings: Settings) -> None:
             f"UPONCE_WORKERS is {settings.workers}, and this system ({sys.platform}) has no file locks that several "
             "processes could share. Set UPONCE_WORKERS=1, or run uponce on Linux."
         )
+
+
+def _group_store(blobs: "LocalBlobStore | ObjectBlobStore") -> "GroupStore | None":
+    from uponce.adapters.blobs.local import LocalBlobStore
+
+    return blobs if isinstance(blobs, LocalBlobStore) else None
 
 
 def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "Presigner | None":

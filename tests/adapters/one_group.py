@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from uponce.adapters.blobs.local import Body, LocalBlobStore
+from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
+from uponce.app.ports import Body
 from uponce.core.errors import UponceError
 from uponce.core.media_types import BINARY
 from uponce.core.values import Digest

@@ -12,7 +12,7 @@ import pytest
 
 from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, different, group
 from tests.adapters.test_local_blobs import ROOT, needs_strace, opened
-from uponce.adapters.blobs.local import Body
+from uponce.app.ports import Body
 
 CALLS = "trace=write,writev,pwrite64,pwritev,fsync,fdatasync"
 

@@ -64,6 +64,9 @@ class RawInspector:
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.RAW)
 
+    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+        return MediaFacts(ResourceType.RAW)
+
     async def ping(self) -> None:
         return None
 

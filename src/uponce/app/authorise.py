@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
+from uponce.app.ports import Records
 from uponce.app.services import Services
 from uponce.core.canonical import refuse_ambiguous_escapes
 from uponce.core.errors import (
@@ -16,6 +18,7 @@ from uponce.core.errors import (
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
 from uponce.core.parameters import UploadSpec, check_route, read_parameters
+from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_SECRET, Algorithm, grant_key, verify
 from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
@@ -53,23 +56,41 @@ async def verify_signed(
     `names` are the parameters that the call knows; by default an upload's.
     """
     _require_credentials(params)
-    key = await _find_key(services, cloud, params)
+    key = await services.database.find_key(params["api_key"])
+    if not _is_of(key, cloud):
+        raise _unknown(cloud, params, has_keys=bool(await services.database.list_keys(cloud)))
+    return verified_by(services.limits, key, params, names)
+
+
+def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:
+    """The key that the parameters name; errors as for `verify_signed`. Blocks."""
+    _require_credentials(params)
+    key = records.find_key(params["api_key"])
+    if not _is_of(key, cloud):
+        raise _unknown(cloud, params, has_keys=bool(records.list_keys(cloud)))
+    return key
+
+
+def verified_by(
+    limits: Limits, key: ApiKey, params: Mapping[str, str], names: Collection[str] | None = None
+) -> Verified:
+    """`verify_signed` of parameters that name this key."""
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
     spec = read_parameters(params, names)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
-        key=grant_key(cloud, key.api_key, timestamp, verified.string),
-        cloud=cloud,
+        key=grant_key(key.cloud, key.api_key, timestamp, verified.string),
+        cloud=key.cloud,
         api_key=key.api_key,
         timestamp=timestamp,
         max_uses=spec.max_uses or (1 if key.uses is KeyUses.ONCE else UNLIMITED_USES),
         keep_until=keep_until(
             timestamp,
             window=key.window,
-            skew=services.limits.skew,
-            max_upload_seconds=services.limits.max_upload_seconds,
+            skew=limits.skew,
+            max_upload_seconds=limits.max_upload_seconds,
         ),
     )
     return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret))
@@ -97,10 +118,10 @@ async def authorise(
     record = await database.find_grant(key)
     if record is not None and idempotency_key is not None and await database.find_reply(key, idempotency_key):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
-        _check_origin(verified.spec, origin)
+        check_origin(verified.spec, origin)
         return verified
     check_grant_fresh(services, verified)
-    _check_origin(verified.spec, origin)
+    check_origin(verified.spec, origin)
     await _refuse_spent(services, verified.grant, record, caller)
     return verified
 
@@ -118,7 +139,7 @@ def check_grant_fresh(services: Services, verified: Verified) -> None:
 
 async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
     """The grant is unspent, as far as is known by now, and used from where it was signed for."""
-    _check_origin(verified.spec, origin)
+    check_origin(verified.spec, origin)
     await refuse_spent(services, verified.grant, caller)
 
 
@@ -145,14 +166,15 @@ def require_credentials(params: Mapping[str, str]) -> None:
             raise MissingParameter(f"Missing required parameter - {name}")
 
 
-async def _find_key(services: Services, cloud: str, params: Mapping[str, str]) -> ApiKey:
-    key = await services.database.find_key(params["api_key"])
-    if key is not None and key.cloud == cloud and key.revoked_at is None:
-        return key
+def _is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+    return key is not None and key.cloud == cloud and key.revoked_at is None
+
+
+def _unknown(cloud: str, params: Mapping[str, str], *, has_keys: bool) -> UnknownApiKey | UnknownCloud:
     _spend_as_long_as_a_known_key(params)
-    if not await services.database.list_keys(cloud):
-        raise UnknownCloud(f"Invalid cloud_name {cloud}")
-    raise UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
+    if not has_keys:
+        return UnknownCloud(f"Invalid cloud_name {cloud}")
+    return UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
 
 
 def _spend_as_long_as_a_known_key(params: Mapping[str, str]) -> None:
@@ -162,7 +184,7 @@ def _spend_as_long_as_a_known_key(params: Mapping[str, str]) -> None:
         return
 
 
-def _check_origin(spec: UploadSpec, origin: str | None) -> None:
+def check_origin(spec: UploadSpec, origin: str | None) -> None:
     if spec.origin is not None and origin not in spec.origin:
         raise OriginMismatch(
             f"This signature is for uploads from {', '.join(spec.origin)}. The request came from "

@@ -25,7 +25,7 @@ async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str,
     judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
     facts = await services.inspector.inspect(path, wanted.requested, payer)
     judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
-    return _draft(services, wanted, blob_key, digest, facts)
+    return draft_of(services, wanted, blob_key, digest, facts)
 
 
 def payer_of(grant: Grant, caller: Caller) -> Payer:
@@ -33,7 +33,8 @@ def payer_of(grant: Grant, caller: Caller) -> Payer:
     return Payer(grant.key.hex(), grant.api_key, caller.address)
 
 
-def _draft(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
+def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
+    """Return the asset that bytes become which were judged to be good."""
     spec, filename, ids = wanted.spec, wanted.filename, services.ids
     public_id = spec.naming.name(facts.kind, filename, ids.base36(RANDOM_LENGTH), ids.base36(UNIQUE_SUFFIX_LENGTH))
     original = split_filename(spec.naming.filename_override or filename or "")[0]

@@ -3,13 +3,25 @@
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
-from uponce.app.ports import BlobStore, Clock, Database, FrontServer, Ids, Inspector, Metrics, NoMetrics, Presigner
+from uponce.app.ports import (
+    BlobStore,
+    Clock,
+    Database,
+    FrontServer,
+    GroupStore,
+    Ids,
+    Inspector,
+    Metrics,
+    NoMetrics,
+    Presigner,
+)
 from uponce.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`presigner` is there when delivery redirects to the store, `front` when a server in front sends the bytes."""
+    """`group_store` is there when the blob store takes small blobs in groups. `presigner` is there when delivery
+    redirects to the store, and `front` when a server in front sends the bytes."""
 
     database: Database
     blobs: BlobStore
@@ -18,6 +30,7 @@ class Services:
     ids: Ids
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
+    group_store: GroupStore | None = None
     presigner: Presigner | None = None
     front: FrontServer | None = None
     metrics: Metrics = field(default_factory=NoMetrics)

@@ -81,6 +81,10 @@ class Limits:
     record_bytes: int = _limit(
         32 * MIB, "uponce records the bytes of a tus request each time that so many have arrived."
     )
+    small_body_bytes: int = _limit(
+        256 * 1024,
+        "Largest body of a form that is gathered in memory and stored together with others. 0 turns this off.",
+    )
     max_fields: int = _limit(128, "Most fields in the query of a request, and most fields in its body.")
     max_field_bytes: int = _limit(64 * 1024, "Most bytes of one field of a multipart form.")
     max_form_bytes: int = _limit(MIB, "Most bytes of a multipart form, not counting the file.")

@@ -21,9 +21,18 @@ class Body:
     def __init__(self, receive: Receive, idle_seconds: float) -> None:
         self._receive = receive
         self._idle_seconds = idle_seconds
+        self._first = b""
         self.complete = False
 
+    async def first(self) -> bytes:
+        """The first chunk, which `chunks` yields again. `complete` says whether it is the whole body."""
+        self._first = await anext(self.chunks(), b"")
+        return self._first
+
     async def chunks(self) -> AsyncIterator[bytes]:
+        first, self._first = self._first, b""
+        if first:
+            yield first
         while not self.complete:
             message = await self._next()
             if message["type"] == "http.disconnect":

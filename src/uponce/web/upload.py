@@ -5,9 +5,12 @@ from contextlib import aclosing
 from functools import partial
 
 from uponce.app.intake import Event, UploadRequest
+from uponce.app.ports import HEADER_BYTES
 from uponce.app.services import Services
 from uponce.app.upload import upload
 from uponce.app.upload_chunk import upload_chunk
+from uponce.app.uploading.arrival import Arrival
+from uponce.app.uploading.pipeline import Pipeline
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
@@ -15,7 +18,7 @@ from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.calls import missing
 from uponce.web.chunks import read_chunk
 from uponce.web.dialect import Bases, chunk_answer, upload_answer
-from uponce.web.forms import multipart_events, parse_query, raw_events
+from uponce.web.forms import multipart_events, parse_query, raw_events, read_whole_form
 from uponce.web.idempotency import read_idempotency_key
 from uponce.web.request import Head, base_url, read_head
 from uponce.web.request_log import note_fields, note_outcome, noting
@@ -33,6 +36,8 @@ class UploadEndpoint:
     def __init__(self, services: Services, public_url: str | None) -> None:
         self._services = services
         self._public_url = public_url
+        store = services.group_store
+        self._pipeline = None if store is None else Pipeline(services, store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = partial(self._upload, scope)
@@ -60,6 +65,11 @@ class UploadEndpoint:
             scripted=_is_scripted(head),
         )
         note_fields(scope, fields)
+        arrival = await self._arrival(scope, head, body, request) if part is None else None
+        if arrival is not None and self._pipeline is not None:
+            uploaded = await self._pipeline.upload(arrival)
+            note_outcome(scope, uploaded)
+            return Answer(upload_answer(uploaded, bases))
         async with aclosing(noting(scope, _events(scope["method"], head, body, self._services.limits))) as events:
             if part is not None:
                 outcome = await upload_chunk(self._services, request, part, events)
@@ -68,6 +78,27 @@ class UploadEndpoint:
             uploaded = await upload(self._services, request, events)
         note_outcome(scope, uploaded)
         return Answer(upload_answer(uploaded, bases), (_REPLAYED,) if uploaded.committed.replayed else ())
+
+    async def _arrival(self, scope: Scope, head: Head, body: Body, request: UploadRequest) -> Arrival | None:
+        """An ordinary small upload that has arrived whole. None for any other, which the streaming way takes."""
+        if self._pipeline is None or scope["method"] != "POST" or not _is_ordinary(request):
+            return None
+        limits, first = self._services.limits, await body.first()
+        if not body.complete or len(first) > limits.small_body_bytes:
+            return None
+        form = read_whole_form(first, head.get("content-type"), limits)
+        if form is None or any(name == "callback" for name, _ in form.fields):
+            return None
+        facts = self._services.inspector.read_header(bytes(form.file[:HEADER_BYTES]), request.requested)
+        if facts is None:
+            return None
+        note_fields(scope, form.fields)
+        return Arrival(request, request.fields + form.fields, form.filename, form.file, facts)
+
+
+def _is_ordinary(request: UploadRequest) -> bool:
+    """Whether it needs neither a look at stored replies nor credentials."""
+    return request.idempotency_key is None and request.credentials is None
 
 
 def _events(method: str, head: Head, body: Body, limits: Limits) -> AsyncGenerator[Event, None]:

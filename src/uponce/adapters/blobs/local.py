@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
 
 from uponce.adapters.blobs.files import (
     PRIVATE,
@@ -27,12 +26,10 @@ from uponce.adapters.blobs.files import (
 from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
 from uponce.adapters.system import sync_file, sync_folder
-from uponce.app.ports import Ids, StoredBlob
+from uponce.app.ports import Body, Ids, StoredBlob
+from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Digest
-
-Data: TypeAlias = bytes | bytearray | memoryview
-Body: TypeAlias = tuple[Data, Digest, str]  # with its media type
 
 
 class LocalBlobStore(StagingStore):
@@ -111,10 +108,6 @@ class LocalBlobStore(StagingStore):
         sync_folder(target.parent)
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        """Return the keys of new blobs, in order. All their bytes are durable then. Blocks.
-
-        Raise StorageFull or StorageUnavailable if one of them could not be stored. None of the group counts then.
-        """
         return guarded(lambda: self._put_files([data for data, _, _ in bodies]))
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:

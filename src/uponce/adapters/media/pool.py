@@ -99,13 +99,11 @@ class DecoderPool:
         """See the Inspector port."""
         head = _head(path)
         format_ = admit(head[:HEAD_BYTES], requested)
-        if format_ is None:
-            return MediaFacts(ResourceType.RAW)
-        size = scan(head, format_.name)
-        if size is not None:
-            facts = MediaFacts(format_.kind, format_.name, *size, 1)
+        facts = _ordinary(head, format_)
+        if facts is not None:
             judge_dimensions(facts, self._setup.limits)
             return facts
+        assert format_ is not None
         self._refuse_used_up(payer, format_)
         answer = await self._decode(Job(path, format_.name), format_, payer)
         if answer.facts is not None:
@@ -113,6 +111,13 @@ class DecoderPool:
         self._waste(payer, answer.seconds)
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
+
+    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+        """See the Inspector port."""
+        try:
+            return _ordinary(head, admit(head[:HEAD_BYTES], requested))
+        except InvalidMedia:
+            return None
 
     async def ping(self) -> None:
         """See the Inspector port. Raises ServerBusy if the decoders do not answer."""
@@ -246,6 +251,14 @@ async def _logged(work: Coroutine[None, None, None]) -> None:
         await work
     except Exception:
         log.exception("a decoder could not be ended")
+
+
+def _ordinary(head: bytes, format_: Format | None) -> MediaFacts | None:
+    """What the file is, if its first bytes are enough to say it."""
+    if format_ is None:
+        return MediaFacts(ResourceType.RAW)
+    size = scan(head, format_.name)
+    return None if size is None else MediaFacts(format_.kind, format_.name, *size, 1)
 
 
 def _head(path: str) -> bytes:

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from itertools import islice
 from zlib import crc32
 
+from uponce.app.ports import HEADER_BYTES
+
 # A header that is longer, by a large preview or colour profile, goes to the decoder.
-SCAN_BYTES = 64 * 1024
+SCAN_BYTES = HEADER_BYTES
 
 _MOST_SEGMENTS = 256
 _LARGEST_JPEG_SIDE = 65_500  # of libjpeg

@@ -9,7 +9,9 @@ from typing import Protocol
 from uponce.app.ports.blobs import (
     Assembly,
     BlobStore,
+    Body,
     FrontServer,
+    GroupStore,
     OpenBlob,
     Piece,
     Pieces,
@@ -18,19 +20,36 @@ from uponce.app.ports.blobs import (
     Stage,
     StoredBlob,
 )
-from uponce.app.ports.database import Committed, Database, Draft, Page, Reply, Rule
+from uponce.app.ports.database import (
+    Candidate,
+    Committed,
+    Database,
+    Draft,
+    Page,
+    Records,
+    Refusal,
+    Reply,
+    Rule,
+    Steps,
+)
 from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
+HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
+
 __all__ = [
+    "HEADER_BYTES",
     "Assembly",
     "BlobStore",
+    "Body",
+    "Candidate",
     "Clock",
     "Committed",
     "Database",
     "Draft",
     "FrontServer",
+    "GroupStore",
     "Ids",
     "Inspector",
     "Metrics",
@@ -41,11 +60,14 @@ __all__ = [
     "Piece",
     "Pieces",
     "Presigner",
+    "Records",
+    "Refusal",
     "Reply",
     "Row",
     "Rule",
     "SharedPieces",
     "Stage",
+    "Steps",
     "StoredBlob",
     "Table",
 ]
@@ -75,6 +97,12 @@ class Inspector(Protocol):
         raw otherwise. `raw` takes anything. Raises InvalidMedia if the bytes are not what was requested, or a decoder
         failed, crashed or timed out, or the grant's refused files used too much time; MediaTooLarge if the header
         claims more than a limit; ServerBusy if no decoder becomes free in time.
+        """
+
+    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+        """Return what `inspect` would, if the file is ordinary and its first bytes are enough; else None.
+
+        It asks no decoder and refuses nothing. `head` has the first HEADER_BYTES.
         """
 
     async def ping(self) -> None:

@@ -203,6 +203,20 @@ class BlobStore(Pieces, Protocol):
         """Return when the store can be written."""
 
 
+Data = bytes | bytearray | memoryview
+Body = tuple[Data, Digest, str]  # with its digest and media type
+
+
+class GroupStore(Protocol):
+    """The power of some blob stores to make many small blobs durable at once."""
+
+    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        """The keys, in order; the bytes of all are durable when this returns. It blocks, and one thread calls it.
+
+        StorageFull or StorageUnavailable: none of the group counts.
+        """
+
+
 class FrontServer(Protocol):
     """A web server in front of this one that reads published blobs by itself."""
 

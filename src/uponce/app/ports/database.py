@@ -1,11 +1,11 @@
 """The Database port, and what goes through it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from uponce.core.errors import IdempotencyKeyReused
+from uponce.core.errors import GrantRefused, IdempotencyKeyReused, UponceError
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -100,6 +100,51 @@ class Rule(StrEnum):
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An upload whose bytes are durable and that only has to be committed."""
+
+    grant: Grant
+    draft: Draft
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused use of a genuine signature, which the audit has to note."""
+
+    grant: Grant
+    caller: Caller
+    error: GrantRefused
+
+
+class Records(Protocol):
+    """What the steps before a commit may read. All of it is durable. Each call blocks."""
+
+    def find_key(self, api_key: str) -> ApiKey | None:
+        """As Database.find_key."""
+
+    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
+        """As Database.list_keys."""
+
+    def find_grant(self, key: bytes) -> GrantRecord | None:
+        """As Database.find_grant. A database may know nothing here: the commit decides in any case."""
+
+
+class Arrived(Protocol):
+    """An upload as the database sees it before the steps: whose key it names."""
+
+    @property
+    def cloud(self) -> str: ...
+
+    @property
+    def api_key(self) -> str: ...
+
+
+A = TypeVar("A", bound=Arrived)
+Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | UponceError]]
+
+
 class Database(Protocol):
     """Ledger, catalog, keys and audit in one transactional database.
 
@@ -151,6 +196,14 @@ class Database(Protocol):
         With an Idempotency-Key the answer is stored in the same transaction. Where one is stored for this grant and
         key already, nothing is spent and nothing published: the same bytes get it again, and other bytes are
         IdempotencyKeyReused.
+        """
+
+    async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
+        """Take an upload through `steps` and `commit`, together with all others that wait for the same steps.
+
+        `steps` block and run outside of the event loop, once for a group, before its transaction. They return for each
+        upload what to commit, or a refusal that is written to the audit in the same transaction (as `record_refusal`
+        does), or an error that ends this upload. Errors are those of the steps and of `commit`.
         """
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:

@@ -23,6 +23,7 @@ from uponce.adapters.database.postgres import (
     replies,
     series,
 )
+from uponce.adapters.database.postgres.arrivals import Arrivals
 from uponce.adapters.database.postgres.clock import Moment
 from uponce.adapters.database.postgres.commits import Committer
 from uponce.adapters.database.postgres.connection import Address, Connection, connected
@@ -33,7 +34,8 @@ from uponce.adapters.database.postgres.pool import BEGIN, Pool, Work, commit
 from uponce.adapters.database.postgres.schema import migrate, version_of
 from uponce.adapters.database.purging import BATCH, in_batches
 from uponce.adapters.database.rows import SecretBox
-from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
+from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Steps, Table
+from uponce.app.ports.database import A
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.freshness import utc
 from uponce.core.series import Series, StoredPart
@@ -86,6 +88,7 @@ class PostgresDatabase:
         self._history: str | None = None
         self._pool = Pool(self._address, connections, self._admit)
         self._committer = Committer(self._pool, self._moment)
+        self._arrivals = Arrivals(self, self._committer.run)
 
     def open(self) -> None:
         """Create or migrate the tables. SettingRefused when they cannot keep the guarantees, with the cure."""
@@ -104,6 +107,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Later calls raise DatabaseUnavailable."""
+        self._arrivals.close()
         self._pool.close()
 
     async def _admit(self, connection: Connection) -> None:
@@ -160,6 +164,9 @@ class PostgresDatabase:
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         return await self._committer.run(grant, draft, caller)
+
+    async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
+        return await self._arrivals.run(arrival, steps, most_refusals)
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
         delete = partial(deleting.delete, grant=grant, name=name, caller=caller, moment=self._moment)

@@ -39,13 +39,14 @@ def find_by_blob(connection: sqlite3.Connection, blob_key: str) -> Asset | None:
     return _one(connection, "blob_key = ?", blob_key)
 
 
-def put(connection: sqlite3.Connection, draft: Draft, now: float) -> Committed:
-    """Insert the asset, replace the one of that name, or leave that one alone, as the draft says.
-
-    BlobCondemned when the sweeper was first.
-    """
-    if _is_condemned(connection, draft.blob_key):
+def refuse_condemned_blob(connection: sqlite3.Connection, blob_key: str) -> None:
+    """BlobCondemned when the sweeper was first. Ask it in the transaction that names the blob, before it writes."""
+    if _is_condemned(connection, blob_key):
         raise refuse_condemned()
+
+
+def put(connection: sqlite3.Connection, draft: Draft, now: float) -> Committed:
+    """Insert the asset, replace the one of that name, or leave that one alone, as the draft says."""
     committed = publication(draft, find(connection, draft.name), now)
     if not committed.existing:
         connection.execute(_PUT, asset_row(committed.asset))

@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from uponce.adapters.database.decisions import repetition, spending
 from uponce.adapters.database.listing import parse_cursor
 from uponce.adapters.database.purging import BATCH, in_batches
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite import audit, catalog, checks, deleting, freezing, ledger, moving, replies, series
+from uponce.adapters.database.sqlite.arrivals import Group, KeyMemory
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.failures import cannot_open, is_for_later
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
@@ -21,7 +23,8 @@ from uponce.adapters.database.sqlite.keys import KeyRing
 from uponce.adapters.database.sqlite.readers import Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Writer
-from uponce.app.ports import Clock, Committed, Draft, Page, Reply, Row, Rule, Table
+from uponce.app.ports import Candidate, Clock, Committed, Draft, Page, Reply, Row, Rule, Steps, Table
+from uponce.app.ports.database import A
 from uponce.core.errors import SettingRefused
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
@@ -37,6 +40,8 @@ from uponce.core.values import (
     GrantRecord,
     GrantStatus,
 )
+
+T = TypeVar("T")
 
 
 class SqliteDatabase:
@@ -56,6 +61,7 @@ class SqliteDatabase:
         self._connect = partial(connect, self._path)
         identify = partial(identity, self._path)
         self._writer = Writer(self._connect, identify)
+        self._memory = KeyMemory(clock, secrets)
         self._readers = Readers(self._connect, identify)
 
     def open(self) -> None:
@@ -98,13 +104,20 @@ class SqliteDatabase:
         return await self._readers.run(self._keys.unreadable)
 
     async def add_key(self, key: ApiKey) -> None:
-        await self._writer.run(lambda connection: self._keys.add(connection, key))
+        await self._change_keys(lambda connection: self._keys.add(connection, key))
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
-        return await self._writer.run(lambda connection: self._keys.revoke(connection, api_key))
+        return await self._change_keys(lambda connection: self._keys.revoke(connection, api_key))
 
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
-        return await self._writer.run(lambda connection: self._keys.rotate(connection, api_key, secret, overlap))
+        return await self._change_keys(lambda connection: self._keys.rotate(connection, api_key, secret, overlap))
+
+    async def _change_keys(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        def change(connection: sqlite3.Connection) -> T:
+            self._memory.forget()
+            return job(connection)
+
+        return await self._writer.run(change)
 
     async def find_grant(self, key: bytes) -> GrantRecord | None:
         return await self._readers.run(lambda connection: ledger.find(connection, key))
@@ -123,6 +136,14 @@ class SqliteDatabase:
         return await self._writer.run(
             lambda connection: _commit(connection, grant, draft, caller, now=self._clock.now())
         )
+
+    async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
+        group = Group(self._memory, steps, most_refusals, self._commit_candidate)
+        committed: Committed = await self._writer.run_prepared(arrival, group)
+        return committed
+
+    def _commit_candidate(self, connection: sqlite3.Connection, candidate: Candidate) -> Committed:
+        return _commit(connection, candidate.grant, candidate.draft, candidate.caller, now=self._clock.now())
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
         return await self._writer.run(
@@ -293,6 +314,7 @@ def _commit(connection: sqlite3.Connection, grant: Grant, draft: Draft, caller: 
     reply = replies.find(connection, grant.key, draft.idempotency_key)
     if reply is not None:
         return repetition(reply, draft)
+    catalog.refuse_condemned_blob(connection, draft.blob_key)
     ledger.spend(connection, grant, now)
     committed = catalog.put(connection, draft, now)
     audit.write(connection, grant, spending(committed, caller, now))

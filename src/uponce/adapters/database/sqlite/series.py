@@ -92,6 +92,7 @@ def commit(connection: sqlite3.Connection, series_id: str, draft: Draft, caller:
     Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
     """
     series = get(connection, series_id)
+    catalog.refuse_condemned_blob(connection, draft.blob_key)
     _spend(connection, series, now)
     committed = catalog.put(connection, draft, now)
     for grant in series.grants:

@@ -18,23 +18,26 @@ from typing import Any, TypeVar
 
 from uponce.adapters.database.sqlite.connection import discard
 from uponce.adapters.database.sqlite.failures import outcome_unknown, translated, unavailable
-from uponce.core.errors import DatabaseUnavailable
+from uponce.core.errors import DatabaseUnavailable, UponceError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
+Prepare = Callable[[sqlite3.Connection, Sequence[Any]], Sequence["Job[Any] | Exception"]]
 
 MAX_BATCH = 256
 
 log = logging.getLogger("uponce")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Waiting:
-    """A caller and its job."""
+    """A caller and its job. Of an upload that is to be prepared, `prepare` makes the job."""
 
-    job: Job[Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    job: Job[Any] | None = None
+    arrival: Any = None
+    prepare: Prepare | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,24 @@ class Writer:
         caller changes nothing: its job runs with its batch.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(job, loop, loop.create_future())
+        result: T = await self._answer_to(Waiting(loop, loop.create_future(), job))
+        return result
+
+    async def run_prepared(self, arrival: Any, prepare: Prepare) -> Any:
+        """As `run`, of a job that `prepare` makes of this arrival, together with those of the same batch.
+
+        `prepare` runs before the transaction of the batch, with a connection that only reads. Its jobs must raise
+        UponceError before they write, and return, instead of raising, an error that comes with a write.
+        """
+        loop = asyncio.get_running_loop()
+        return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, prepare))
+
+    async def _answer_to(self, waiting: Waiting) -> Any:
         with self._gate:
             if not self._open:
                 raise DatabaseUnavailable("The server is closing its database. Send the same request again.")
             self._queue.put(waiting)
-        result: T = await waiting.future
-        return result
+        return await waiting.future
 
     def _serve(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -104,9 +118,11 @@ class Writer:
         failed = unavailable
         try:
             self._fill(batch)
+            self._prepare(batch)
+            if not batch:
+                return
             connection = self._begin()
-            self._fill(batch)  # who came while another process held the lock
-            outcomes = [_attempt(connection, waiting.job) for waiting in batch]
+            outcomes = self._attempt_all(connection, batch)
             failed = outcome_unknown  # from here on nobody can tell without reading back
             connection.execute("COMMIT")
             self._refuse_moved()
@@ -118,6 +134,45 @@ class Writer:
             outcomes = [Outcome(error=failed(error)) for _ in batch]
         self._answer(batch, outcomes)
 
+    def _prepare(self, batch: list[Waiting]) -> None:
+        """Make the jobs of those that have none. Those that fail already are answered, and leave the batch."""
+        groups: dict[Prepare, list[Waiting]] = {}
+        for each in batch:
+            if each.prepare is not None:
+                groups.setdefault(each.prepare, []).append(each)
+        failed: list[tuple[Waiting, Outcome]] = []
+        for prepare, group in groups.items():
+            for each, made in zip(group, self._prepared(prepare, group), strict=True):
+                if isinstance(made, Exception):
+                    failed.append((each, Outcome(error=made)))
+                else:
+                    each.job = made
+        if failed:
+            batch[:] = [each for each in batch if each.job is not None]
+            self._answer([each for each, _ in failed], [outcome for _, outcome in failed])
+
+    def _prepared(self, prepare: Prepare, group: Sequence[Waiting]) -> Sequence[Job[Any] | Exception]:
+        try:
+            connection = self._connected()
+            self._refuse_moved()
+            return prepare(connection, [each.arrival for each in group])
+        except Exception as error:
+            self._disconnect()
+            return [unavailable(error)] * len(group)
+
+    def _attempt_all(self, connection: sqlite3.Connection, batch: Sequence[Waiting]) -> list[Outcome]:
+        """Prepared jobs need no savepoints, because they refuse before they write. If one fails in another way, all
+        that was done is undone and done again, each job by itself."""
+        try:
+            return [
+                _attempt(connection, each.job) if each.prepare is None else _attempt_plain(connection, each.job)
+                for each in batch
+            ]
+        except _Torn:
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            return [_attempt(connection, each.job) for each in batch]
+
     def _fill(self, batch: list[Waiting]) -> None:
         with suppress(Empty):
             while len(batch) < MAX_BATCH:
@@ -128,11 +183,15 @@ class Writer:
                 batch.append(waiting)
 
     def _begin(self) -> sqlite3.Connection:
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        self._refuse_moved()
+        return connection
+
+    def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._file = self._identify()  # before connecting: should it change in between, the check finds it
             self._connection = self._connect()
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._refuse_moved()
         return self._connection
 
     def _refuse_moved(self) -> None:
@@ -156,14 +215,35 @@ class Writer:
                 loop.call_soon_threadsafe(_resolve, group)
 
 
-def _attempt(connection: sqlite3.Connection, job: Job[Any]) -> Outcome:
+class _Torn(Exception):
+    """A job failed after it may have written."""
+
+
+def _attempt_plain(connection: sqlite3.Connection, job: Job[Any] | None) -> Outcome:
+    assert job is not None
+    try:
+        return _outcome_of(job(connection))
+    except UponceError as refusal:
+        return Outcome(error=refusal)
+    except Exception as error:
+        if not connection.in_transaction:
+            raise
+        raise _Torn from error
+
+
+def _outcome_of(value: Any) -> Outcome:
+    return Outcome(error=value) if isinstance(value, UponceError) else Outcome(value)
+
+
+def _attempt(connection: sqlite3.Connection, job: Job[Any] | None) -> Outcome:
     """Run a job so that its failure undoes its own work only.
 
     Some errors (full disk, I/O) make SQLite roll back the whole transaction: those are raised, for all.
     """
+    assert job is not None
     connection.execute("SAVEPOINT job")
     try:
-        outcome = Outcome(job(connection))
+        outcome = _outcome_of(job(connection))
     except Exception as error:
         if not connection.in_transaction:
             raise

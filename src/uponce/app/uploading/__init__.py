@@ -1,0 +1,1 @@
+"""Uploads that have arrived in memory, from the request to the answer."""
