@@ -25,6 +25,9 @@ _UNSENT_BYTES = 64 * 1024
 _MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes it at once, which takes milliseconds
 _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
+# A body that takes longer is read as it arrives, under all limits of a slow upload.
+_GATHER_SECONDS = 1.0
+_MOST_GATHERED_BYTES = 64 * 1024 * 1024
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -87,6 +90,9 @@ class HardenedProtocol(HttpToolsProtocol):
 
     _queued: ClassVar[deque[Callable[[], None]]] = deque()  # of all connections of this process
     _open: ClassVar[dict[str, dict["HardenedProtocol", None]]] = {}  # by network; the oldest connection first
+    _gathered_bytes: ClassVar[int] = 0  # of all requests of this process that wait for their body
+    _gathered = 0
+    _gathering: tuple[RequestResponseCycle, ASGI3Application, asyncio.TimerHandle] | None = None
     _network = ""
     _reading_head = True
     _repeating_head = False
@@ -109,6 +115,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._silence()
         self._leave_place()
         super().connection_lost(exc)
+        self._stop_gathering()
 
     def _take_place(self) -> None:
         address = self.client[0] if self.client else ""
@@ -230,11 +237,38 @@ class HardenedProtocol(HttpToolsProtocol):
         """Start an upload at once and a few GETs in each turn of the loop, so that no upload waits behind thousands."""
         self._running = cycle
         if cycle.scope["method"] not in ("GET", "HEAD"):
-            super()._start_asgi_task(cycle, app)
+            if cycle.more_body and self._gather(cycle):
+                self._gathering = cycle, app, self.loop.call_later(_GATHER_SECONDS, self._stop_gathering)
+            else:
+                super()._start_asgi_task(cycle, app)
             return
         self._queued.append(partial(super()._start_asgi_task, cycle, app))
         if len(self._queued) == 1:
             self.loop.call_soon(self._start_queued)
+
+    def _gather(self, cycle: RequestResponseCycle) -> bool:
+        """Whether the request waits for its whole body, which is small: so it is read in one step."""
+        if cycle.waiting_for_100_continue:
+            return False
+        length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
+        if not length.isdigit() or not 0 < int(length) <= self.limits.small_body_bytes:
+            return False
+        size = HardenedProtocol._gathered_bytes + int(length)
+        if size > _MOST_GATHERED_BYTES:
+            return False
+        HardenedProtocol._gathered_bytes = size
+        self._gathered = int(length)
+        return True
+
+    def _stop_gathering(self) -> None:
+        """Start the request: its body is there, or it is too slow to be waited for in memory."""
+        if self._gathering is None:
+            return
+        (cycle, app, timer), self._gathering = self._gathering, None
+        timer.cancel()
+        HardenedProtocol._gathered_bytes -= self._gathered
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)
 
     def _start_queued(self) -> None:
         try:
@@ -254,7 +288,10 @@ class HardenedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
         self._body_bytes += len(body)
-        super().on_body(body)
+        if self._gathering is not None and self._gathering[0] is self.cycle:
+            self.cycle.body += body  # without uvicorn's pause after 64 KiB
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
@@ -262,6 +299,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self._reading_head = True
         self._fruitless_bytes = 0
         super().on_message_complete()
+        if self._gathering is not None and self._gathering[0] is self.cycle:
+            self._stop_gathering()
 
     def _arm(self) -> None:
         self._deadline = self.loop.call_later(self.limits.head_seconds, self._late)
