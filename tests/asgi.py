@@ -50,9 +50,13 @@ async def call(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     chunks: Chunks = (),
     torn: bool = False,
+    whole: bool = False,
 ) -> Answer:
-    """One request. `target` is the escaped path with its query; a torn request ends in a lost connection."""
-    messages = _messages(chunks, torn)
+    """One request. `target` is the escaped path with its query; a torn request ends in a lost connection.
+
+    A `whole` body comes in one message, as a small one comes from the server.
+    """
+    messages = _whole(chunks) if whole else _messages(chunks, torn)
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -96,6 +100,11 @@ async def _messages(chunks: Chunks, torn: bool) -> AsyncIterator[Message]:
         yield {"type": "http.request", "body": chunk, "more_body": True}
     if not torn:
         yield {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _whole(chunks: Chunks) -> AsyncIterator[Message]:
+    body = b"".join([chunk async for chunk in _stream(chunks)])
+    yield {"type": "http.request", "body": body, "more_body": False}
 
 
 async def _stream(chunks: Chunks) -> AsyncIterator[bytes]:

@@ -78,7 +78,10 @@ class Traces:
 
 
 class World:
-    """`browser` signs for one use each, `server` is unlimited with scope all; `foreign` is of another cloud."""
+    """`browser` signs for one use each, `server` is unlimited with scope all; `foreign` is of another cloud.
+
+    With `whole_bodies` every body comes in one message, so small uploads go through the pipeline.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class World:
         blobs: StagingStore | None = None,
     ) -> None:
         self.clock = MovableClock()
+        self.whole_bodies = False
         self._signed = 0
         self.path = root / "uponce.db"
         self.media = root / "media"
@@ -148,7 +152,8 @@ class World:
         chunks: Chunks = (),
         torn: bool = False,
     ) -> Answer:
-        return asyncio.run(call(self.app, method, target, headers=headers, chunks=chunks, torn=torn))
+        work = call(self.app, method, target, headers=headers, chunks=chunks, torn=torn, whole=self.whole_bodies)
+        return asyncio.run(work)
 
     def get(self, target: str, **headers: str) -> Answer:
         return self.request("GET", target, headers={n.replace("_", "-"): value for n, value in headers.items()})

@@ -14,7 +14,7 @@ from uponce.app.ports import Body, Candidate, Committed, GroupStore, Records, Re
 from uponce.app.services import Services
 from uponce.app.upload import Uploaded, drop_unneeded, read_back
 from uponce.app.uploading.arrival import Arrival
-from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
+from uponce.core.errors import OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.media_types import stored_type
 from uponce.core.parameters import check_route, collect_known
 from uponce.core.policy import judge_content, judge_media
@@ -67,12 +67,11 @@ class Pipeline:
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | UponceError | None:
         try:
             self._verify(arrival, records)
-            self._refuse_spent(arrival, records)
+            refusal = self._spent(arrival, records)
+            if refusal is not None:
+                return refusal
             arrival.digest = _digest_of(arrival.data)
             self._judge(arrival)
-        except GrantRefused as refusal:
-            assert arrival.verified is not None
-            return Refusal(arrival.verified.grant, arrival.request.caller, refusal)
         except UponceError as error:
             return error
         return None
@@ -86,14 +85,13 @@ class Pipeline:
         check_origin(verified.spec, request.origin)
         arrival.verified = verified
 
-    def _refuse_spent(self, arrival: Arrival, records: Records) -> None:
-        """Refuse what is known to be spent before its bytes are hashed and stored. The commit decides again."""
+    def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
+        """The refusal of a spent signature, before its bytes are hashed and stored. The commit decides again."""
         assert arrival.verified is not None
         grant = arrival.verified.grant
         record = records.find_grant(grant.key)
-        refusal = record and refusal_of(record, grant.max_uses)
-        if refusal:
-            raise refusal
+        error = record and refusal_of(record, grant.max_uses)
+        return Refusal(grant, arrival.request.caller, error) if error else None
 
     def _judge(self, arrival: Arrival) -> None:
         assert arrival.verified is not None and arrival.digest is not None

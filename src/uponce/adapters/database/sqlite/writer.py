@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,6 +61,7 @@ class Writer:
         self._file: Hashable = None
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._later: deque[Waiting] = deque()  # taken from the queue, for the next batch
         self._gate = threading.Lock()
         self._open = False
         self._thread = threading.Thread(target=self._serve, name="uponce-database-writer", daemon=True)
@@ -105,7 +106,7 @@ class Writer:
         return await waiting.future
 
     def _serve(self) -> None:
-        while (first := self._queue.get()) is not None:
+        while (first := self._later.popleft() if self._later else self._queue.get()) is not None:
             batch = [first]
             try:
                 self._transact(batch)
@@ -122,6 +123,7 @@ class Writer:
             if not batch:
                 return
             connection = self._begin()
+            self._fill(batch, prepared=True)  # what came while another process held the lock
             outcomes = self._attempt_all(connection, batch)
             failed = outcome_unknown  # from here on nobody can tell without reading back
             connection.execute("COMMIT")
@@ -173,14 +175,17 @@ class Writer:
             connection.execute("BEGIN IMMEDIATE")
             return [_attempt(connection, each.job) for each in batch]
 
-    def _fill(self, batch: list[Waiting]) -> None:
+    def _fill(self, batch: list[Waiting], *, prepared: bool = False) -> None:
+        """Add what waits; when the batch is `prepared` already, only what needs no preparation."""
+        while self._later and not prepared and len(batch) < MAX_BATCH:
+            batch.append(self._later.popleft())
         with suppress(Empty):
             while len(batch) < MAX_BATCH:
                 waiting = self._queue.get_nowait()
                 if waiting is None:  # closing: what precedes it is in the batch, nothing follows
                     self._queue.put(None)
                     return
-                batch.append(waiting)
+                (self._later if prepared and waiting.prepare is not None else batch).append(waiting)
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._connected()

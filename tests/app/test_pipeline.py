@@ -1,0 +1,311 @@
+"""Small uploads that take their steps in groups: what they answer and leave is what streamed uploads do."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.failing import Failing
+from tests.asgi import END, FORM, Answer, call, part, parts_of
+from tests.world import OTHER_PNG, PNG, World
+from uponce.adapters.media import samples
+from uponce.app.ports import Body, Committed
+from uponce.core.errors import OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
+from uponce.core.policy import Limits
+
+# An answer that comes before the body has been read ends the connection.
+NOT_COMPARED = frozenset({"x-request-id", "x-cld-error", "connection"})
+RANDOM = frozenset({"asset_id", "version_id", "public_id", "url", "secure_url", "signature", "api_key"})
+Case = Callable[[World], Answer]
+
+
+def upload(file: bytes = PNG, kind: str = "auto", filename: str = "cat.png", **params: Any) -> Case:
+    return lambda world: world.upload(world.sign(params), file, kind=kind, filename=filename)
+
+
+def spent(world: World) -> Answer:
+    fields = world.sign()
+    assert world.upload(fields).status == 200
+    return world.upload(fields, OTHER_PNG)
+
+
+def revoked(world: World) -> Answer:
+    fields = world.sign()
+    grant = asyncio.run(_grant_of(world, fields))
+    asyncio.run(world.database.revoke_grant(grant, grant_caller()))
+    return world.upload(fields)
+
+
+async def _grant_of(world: World, fields: dict[str, str]) -> Any:
+    from uponce.app.authorise import verify_signed
+
+    return (await verify_signed(world.services, "demo", fields)).grant
+
+
+def grant_caller() -> Any:
+    from uponce.core.values import Caller
+
+    return Caller("192.0.2.9", "operator")
+
+
+def forged(world: World) -> Answer:
+    return world.upload({**world.sign(), "public_id": "another"})
+
+
+def stale(world: World) -> Answer:
+    fields = world.sign()
+    world.clock.time += 4000
+    return world.upload(fields)
+
+
+def overwritten(world: World) -> Answer:
+    assert world.upload(world.sign({"public_id": "cat"})).status == 200
+    return world.upload(world.sign({"public_id": "cat"}), OTHER_PNG)
+
+
+def existing(world: World) -> Answer:
+    assert world.upload(world.sign({"public_id": "cat"})).status == 200
+    return world.upload(world.sign({"public_id": "cat", "overwrite": "false"}), OTHER_PNG)
+
+
+CASES: dict[str, Case] = {
+    "a picture": upload(),
+    "named": upload(public_id="cat", tags="a,b", context="k=v", folder="f"),
+    "as image": upload(kind="image"),
+    "raw": upload(b"text", "raw", "a.txt"),
+    "auto of no format": upload(b"text", "auto", "a.txt"),
+    "by its file name": upload(use_filename="true", unique_filename="false", filename="Łódź é.png"),
+    "spent": spent,
+    "revoked": revoked,
+    "forged": forged,
+    "stale": stale,
+    "overwritten": overwritten,
+    "existing": existing,
+    "from another origin": upload(origin="https://a.example"),
+    "a wrong sha256": upload(sha256="0" * 64),
+    "too large for max_bytes": upload(max_bytes="5"),
+    "a format that is not allowed": upload(allowed_formats="jpg"),
+    "not a video": upload(kind="video"),
+    "empty": upload(b""),
+    "an unknown parameter": upload(colour="red"),
+    "an unsupported one": upload(eager="w_100"),
+    "a bad value": upload(max_bytes="many"),
+    "an unknown key": lambda world: world.upload({**world.sign(), "api_key": "999"}),
+    "a key of another cloud": lambda world: world.upload(world.sign(key=world.foreign)),
+    "an unknown cloud": lambda world: world.request(
+        "POST",
+        "/v1_1/nowhere/auto/upload",
+        headers=FORM,
+        chunks=[parts_of(world.sign()), part("file", PNG, "cat.png"), END],
+    ),
+    "no signature": lambda world: world.upload({"timestamp": "1", "api_key": world.browser.api_key}),
+    "no fields": lambda world: world.upload({}),
+    "a field twice": lambda world: world.post(
+        parts_of(world.sign({"tags": "a"})), part("tags", "b"), part("file", PNG, "c.png"), END
+    ),
+    "a wrong resource type": lambda world: world.upload({**world.sign(), "resource_type": "raw"}),
+    "fields after the file": lambda world: world.post(part("file", PNG, "c.png"), parts_of(world.sign()), END),
+    "fields in the query": lambda world: world.post(part("file", PNG, "cat.png"), END, query=world.sign()),
+    "fields on both sides": lambda world: world.post(
+        part("file", PNG, "cat.png"), END, query={**world.sign(), "nonce": "x"}
+    ),
+    "uses left": lambda world: world.upload(world.sign(key=world.server)),
+}
+
+
+@pytest.fixture
+def worlds(tmp_path: Path) -> Iterator[tuple[World, World]]:
+    """By streams, and through the pipeline."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    streamed, grouped = World(tmp_path / "a"), World(tmp_path / "b")
+    grouped.whole_bodies = True
+    yield streamed, grouped
+    streamed.close()
+    grouped.close()
+
+
+def seen(world: World, answer: Answer) -> Any:
+    """All that may be compared of an answer, and of what it left."""
+    shown = {name: value for name, value in answer.json.items() if name not in RANDOM}
+    text = str(shown)
+    for key in (world.browser, world.server, world.foreign):
+        text = text.replace(key.api_key, "KEY")
+    headers = {name: value for name, value in answer.headers.items() if name not in NOT_COMPARED}
+    traces = world.traces()
+    events = [world.sql(f"SELECT count(*) FROM audit WHERE event = '{event}'") for event in ("spent", "refused")]
+    counts = (len(traces.staged), len(traces.blobs), traces.assets, traces.grants, events)
+    return answer.status, _without_hex(text), {**headers, "content-length": ""}, counts
+
+
+def _without_hex(text: str) -> str:
+    import re
+
+    return re.sub(r"[0-9a-f]{32,}", "HEX", re.sub(r"String to sign - '.*?'", "STRING", text))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_both_ways_answer_alike_and_leave_the_same(worlds: tuple[World, World], name: str) -> None:
+    streamed, grouped = (seen(world, CASES[name](world)) for world in worlds)
+    assert grouped == streamed
+
+
+def commits(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ways in which uploads were committed."""
+    ways: list[str] = []
+    for name in ("commit", "commit_arrival"):
+        real = getattr(world.database, name)
+
+        async def call(*args: Any, _real: Any = real, _name: str = name) -> Any:
+            ways.append(_name)
+            return await _real(*args)
+
+        monkeypatch.setattr(world.database, name, call)
+    return ways
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.whole_bodies = True
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        (upload(), "commit_arrival"),
+        (upload(b"text", "raw", "a.txt"), "commit_arrival"),
+        (CASES["fields in the query"], "commit_arrival"),
+        (CASES["fields after the file"], "commit"),
+        (lambda world: world.upload(world.sign(), headers={"idempotency-key": "k"}), "commit"),
+        (lambda world: world.put(PNG, world.sign()), "commit"),
+    ],
+)
+def test_what_goes_which_way(world: World, monkeypatch: pytest.MonkeyPatch, case: Case, way: str) -> None:
+    ways = commits(world, monkeypatch)
+    assert case(world).status == 200
+    assert ways == [way]
+
+
+def test_a_larger_body_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, limits=Limits(small_body_bytes=2000))
+    world.whole_bodies = True
+    ways = commits(world, monkeypatch)
+    assert world.upload(world.sign(), b"x" * 2000, kind="raw").status == 200
+    assert world.upload(world.sign(), b"x", kind="raw").status == 200
+    assert ways == ["commit", "commit_arrival"]
+    world.close()
+
+
+class BrokenStore:
+    """Fails instead of storing, or after it."""
+
+    def __init__(self, world: World, error: UponceError) -> None:
+        self.error = error
+
+    def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [StorageFull("full"), StorageUnavailable("gone")])
+def test_a_store_that_fails_spends_nothing(world: World, error: UponceError) -> None:
+    fields = world.sign()
+    store = world.services.group_store
+    world.swap(group_store=BrokenStore(world, error))
+    with world.untouched():
+        assert world.upload(fields).code == error.code
+    world.swap(group_store=store)
+    assert world.upload(fields).status == 200
+
+
+class CommitFails:
+    """The database, whose `commit_arrival` lets the steps run and then raises; `happened` it committed before."""
+
+    def __init__(self, world: World, error: UponceError, *, happened: bool) -> None:
+        self._real, self._error, self._happened = world.database, error, happened
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def commit_arrival(self, arrival: Any, steps: Any, most: int) -> Committed:
+        if self._happened:
+            await self._real.commit_arrival(arrival, steps, most)
+        else:
+            await self._real.commit_arrival(arrival, lambda group, records: self._stop(steps(group, records)), most)
+        raise self._error
+
+    def _stop(self, made: Sequence[Any]) -> Sequence[Any]:
+        return [self._error] * len(made)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_an_unknown_outcome_is_read_back_and_deletes_nothing(world: World, happened: bool) -> None:
+    database: Any = CommitFails(world, OutcomeUnknown("unknown"), happened=happened)
+    world.swap(database=database)
+    answer = world.upload(world.sign())
+    assert (answer.status, len(world.traces().blobs)) == (200 if happened else 503, 1)
+
+
+def test_a_commit_that_fails_leaves_no_bytes(world: World) -> None:
+    database: Any = CommitFails(world, StorageFull("full"), happened=False)
+    world.swap(database=database)
+    with world.untouched():
+        assert world.upload(world.sign()).code == "storage_full"
+
+
+def test_no_trace_of_bytes_that_cannot_be_deleted_is_an_error(world: World) -> None:
+    """What stays behind is the sweeper's."""
+    fields = world.sign()
+    assert world.upload(fields).status == 200
+    world.swap(blobs=Failing(world.blobs, before={"delete": StorageUnavailable("gone")}))
+    world.database.find_grant = None  # type: ignore[assignment, method-assign]
+    assert world.upload(fields).code == "signature_used"
+
+
+@pytest.mark.parametrize("max_uses", [1, 3])
+def test_of_many_at_once_as_many_win_as_may(world: World, max_uses: int) -> None:
+    fields = world.sign({"max_uses": max_uses} if max_uses > 1 else {}, key=world.browser)
+    body = [parts_of(fields), part("file", samples.png(3, 16, 16), "c.png"), END]
+
+    async def race() -> list[Answer]:
+        work = (call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=True) for _ in range(20))
+        return await asyncio.gather(*work)
+
+    codes = sorted(answer.code for answer in asyncio.run(race()))
+    assert codes == ["ok"] * max_uses + ["signature_used"] * (20 - max_uses)
+    traces = world.traces()
+    assert (len(traces.blobs), traces.grants) == (max_uses, 1)
+    refused = world.sql("SELECT sum(count) FROM audit WHERE event = 'refused'")
+    assert refused == 20 - max_uses
+
+
+def test_a_signature_that_signs_a_callback_is_streamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = commits(world, monkeypatch)
+    world.upload(world.sign({"callback": "https://a.example"}), headers={"x-requested-with": "XMLHttpRequest"})
+    assert ways == ["commit"]
+
+
+def test_the_group_store_is_asked_once_for_a_group(world: World) -> None:
+    groups: list[int] = []
+    store: Any = world.services.group_store
+
+    class Counting:
+        def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+            groups.append(len(bodies))
+            keys: Sequence[str] = store.put_group(bodies)
+            return keys
+
+    world.use(replace(world.services, group_store=Counting()))
+    bodies = [[parts_of(world.sign()), part("file", PNG, "c.png"), END] for _ in range(8)]
+
+    async def all_at_once() -> list[Answer]:
+        work = (call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=True) for body in bodies)
+        return await asyncio.gather(*work)
+
+    assert [answer.status for answer in asyncio.run(all_at_once())] == [200] * 8
+    assert sum(groups) == 8
