@@ -261,14 +261,13 @@ class HardenedProtocol(HttpToolsProtocol):
         return True
 
     def _stop_gathering(self) -> None:
-        """Start the request: its body is there, or it is too slow to be waited for in memory."""
+        """Start the request: its body is there, or too slow to be waited for in memory, or its client has gone."""
         if self._gathering is None:
             return
         (cycle, app, timer), self._gathering = self._gathering, None
         timer.cancel()
         HardenedProtocol._gathered_bytes -= self._gathered
-        if not cycle.disconnected:
-            super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, app)
 
     def _start_queued(self) -> None:
         try:
