@@ -37,7 +37,7 @@ def test_an_upload_starts_at_once_and_gets_a_few_in_each_turn(monkeypatch: pytes
     protocol.loop = turns = Turns()
 
     def request(method: str, path: str) -> None:
-        protocol._start_asgi_task(SimpleNamespace(scope={"method": method, "path": path}), None)
+        protocol._start_asgi_task(SimpleNamespace(scope={"method": method, "path": path}, more_body=False), None)
 
     for number in range(MANY):
         request("GET", f"/{number}")
