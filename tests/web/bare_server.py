@@ -4,6 +4,7 @@ python -m tests.web.bare_server HEAD_SECONDS
 """
 
 import asyncio
+import hashlib
 import socket
 import sys
 
@@ -26,9 +27,15 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
+    `/sum` answers with the SHA-256 of the body, `/half` before it has all of it. `/stall` takes two messages of it and
+    waits 2 seconds, `/drop` refuses after two.
+
     The rest answers with its method, its path and the size of the body.
     """
     path = scope["path"]
+    if path in ("/sum", "/half", "/stall", "/drop"):
+        await _large(scope, receive, send)
+        return
     if path == "/download":
         await _download(send)
         return
@@ -54,6 +61,23 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = b" ".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _large(scope: Scope, receive: Receive, send: Send) -> None:
+    path, hash_, number, more = scope["path"], hashlib.sha256(), 0, True
+    while more and not (path != "/sum" and number == 2):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            seen.append(f"disconnected from {path}")
+            return
+        hash_.update(message["body"])
+        number, more = number + 1, message["more_body"]
+    await asyncio.sleep(2 if path == "/stall" else 0)
+    if path == "/drop":
+        await send_error(scope, receive, send, SignatureUsed("Already used."), body_complete=False)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"64")]})
+    await send({"type": "http.response.body", "body": hash_.hexdigest().encode()})
 
 
 async def _download(send: Send) -> None:

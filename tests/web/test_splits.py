@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.asgi import BOUNDARY, END, Message, part, parts_of
 from tests.world import PNG, World
-from uponce.app.intake import Event
+from uponce.app.intake import Event, Field, FileStart
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.web.body import Body
 from uponce.web.forms import multipart_events
+from uponce.web.receiving import Block
 
 Outcome = list[Event] | str
 
@@ -34,12 +35,23 @@ async def outcome(pieces: Iterable[bytes], boundary: str = "b") -> Outcome:
     events: list[Event] = []
     try:
         async for event in multipart_events(Body(receive, 30), f"multipart/form-data; boundary={boundary}", Limits()):
-            if isinstance(event, bytes) and events and isinstance(events[-1], bytes):
-                event = events.pop() + event  # type: ignore[operator]  # noqa: PLW2901
+            if not isinstance(event, Field | FileStart):
+                event = bytes(event)  # noqa: PLW2901
+                if events and isinstance(events[-1], bytes):
+                    event = events.pop() + event  # type: ignore[operator]  # noqa: PLW2901
             events.append(event)
     except UponceError as error:
         return error.code
     return events
+
+
+async def outcome_of_blocks(pieces: Iterable[bytes]) -> Outcome:
+    """The same of blocks of a large body, none of which may change while it is read."""
+    pieces = list(pieces)
+    blocks = [Block(piece) for piece in pieces]
+    found = await outcome(blocks)  # type: ignore[arg-type]
+    assert [bytes(block) for block in blocks] == pieces
+    return found
 
 
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
@@ -75,7 +87,9 @@ def test_every_way_to_cut_a_body_in_three_gives_one_outcome(name: str) -> None:
         assert await outcome(bytes([byte]) for byte in body) == whole
         for first in range(len(body)):
             for second in range(first, len(body)):
-                assert await outcome(split(body, (first, second))) == whole, (first, second)
+                pieces = split(body, (first, second))
+                assert await outcome(pieces) == whole, (first, second)
+                assert await outcome_of_blocks(pieces) == whole, (first, second)
 
     asyncio.run(play())
 
@@ -103,6 +117,28 @@ _SPICE = [
     END,
     END[:-4] + b"\r\n",
 ]
+
+
+_LOOK_ALIKES = [b"\r", b"\n", b"-", b"\r\n", b"\r\n--", b"\r\n--boundar", b"\r\n--boundary", b"\r\n--boundary--", b"x"]
+
+
+@settings(max_examples=300, database=None, derandomize=True)
+@given(
+    file=st.lists(st.sampled_from(_LOOK_ALIKES), max_size=12).map(b"".join),
+    cuts=st.lists(st.floats(0, 1), max_size=6),
+    blocks=st.lists(st.booleans(), min_size=7, max_size=7),
+)
+def test_blocks_of_a_large_body_may_end_anywhere_in_a_boundary(
+    file: bytes, cuts: list[float], blocks: list[bool]
+) -> None:
+    body = b'--boundary\r\n%bfile"; filename="f"\r\n\r\n%b\r\n--boundary--\r\n' % (_D, file)
+    pieces = split(body, [int(cut * len(body)) for cut in cuts])
+    mixed = [Block(piece) if is_block else piece for piece, is_block in zip(pieces, blocks, strict=False)]
+
+    async def play() -> None:
+        assert await outcome(mixed, "boundary") == await outcome([body], "boundary")  # type: ignore[arg-type]
+
+    asyncio.run(play())
 
 
 @st.composite

@@ -64,7 +64,7 @@ class FileStart:
     filename: str | None
 
 
-Event = Field | FileStart | bytes
+Event = Field | FileStart | bytes | bytearray
 
 
 class Sink(Protocol):
@@ -73,7 +73,7 @@ class Sink(Protocol):
     @property
     def size(self) -> int: ...
 
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, data: bytes | bytearray) -> None: ...
 
     async def discard(self) -> None: ...
 
@@ -114,7 +114,7 @@ class Arrival(ABC, Generic[S]):
                         await self.take(event)
                         if attempt.refusal is not None:
                             raise attempt.refusal
-                        if self.verified is None or not isinstance(event, bytes):
+                        if self.verified is None or isinstance(event, Field | FileStart):
                             deadline.reschedule(self._deadline())
         except TimeoutError:
             raise attempt.refusal or self._too_slow() from None
@@ -149,12 +149,12 @@ class Arrival(ABC, Generic[S]):
 
     async def take(self, event: Event) -> None:
         match event:
-            case bytes():
-                await self._take_bytes(event)
             case Field(name, value):
                 self._take_field(name, value)
             case FileStart(filename):
                 await self._begin_file(filename)
+            case _:
+                await self._take_bytes(event)
 
     async def complete(self) -> Verified:
         """Return the verified parameters, now that all has arrived; they may have come after the file."""
@@ -215,7 +215,7 @@ class Arrival(ABC, Generic[S]):
         self._limit = self._enter(verified)
         self.verified = verified
 
-    async def _take_bytes(self, data: bytes) -> None:
+    async def _take_bytes(self, data: bytes | bytearray) -> None:
         if self.stage is None:
             raise MissingParameter("Missing required parameter - file")
         if self._doubt is not None and self.stage.size + len(data) > self._limit:

@@ -187,7 +187,7 @@ class Append:
         """Whether a newer request asks for these bytes."""
         return await self._piece.wanted()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """The next bytes; those that are there already are compared and not written. ChunkConflict spoils it all."""
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(

@@ -188,7 +188,7 @@ class _Parts:
             yield from self._take_text(self._text, bytes(item))
         elif self._in_file:
             self._overhead -= len(item)
-            yield bytes(item)
+            yield item
         else:
             self._collect(bytes(item))
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.discarding import DISCARD, discard
+from uponce.web.receiving import BLOCK_BYTES, LargeBody
 from uponce.web.request import TrustedProxies
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -97,7 +98,8 @@ class HardenedProtocol(HttpToolsProtocol):
     _reading_head = True
     _repeating_head = False
     _fruitless_bytes = 0
-    _body_bytes = 0
+    body_bytes = 0
+    _large: LargeBody | None = None
     _running: RequestResponseCycle | None = None  # `cycle` is the newest request, which may wait for this one
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
@@ -185,17 +187,19 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
 
     def _rest_of_upgrade(self) -> bytes:
-        """Go on with a new parser, since the present one takes all that follows for another protocol, also the body.
+        """Go on with a new parser, since the present one takes all that follows for another protocol, also the body."""
+        framing = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
+        return self._begin_parser(b"" if self._reading_head else framing)
 
-        Returns the head by which the new parser learns how long the body is; its other callbacks are ignored.
+    def _begin_parser(self, framing: bytes) -> bytes:
+        """Return the head by which a new parser learns how long the body is; its other callbacks are ignored.
+
+        Without framing there is no body, and the next request follows.
         """
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        if self._reading_head:
-            return b""  # there is no body: the next request follows
-        self._repeating_head = True
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
-        return b"POST / HTTP/1.1\r\n" + lines + b"\r\n"
+        self._repeating_head = bool(framing)
+        return framing and b"POST / HTTP/1.1\r\n" + framing + b"\r\n"
 
     def _refuse_malformed(self) -> None:
         if self.transport.is_closing():
@@ -229,8 +233,12 @@ class HardenedProtocol(HttpToolsProtocol):
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             self._close(_too_long(length))
             raise ConnectionAbortedError("the path is too long")
-        self._body_bytes = 0
+        self.body_bytes = 0
         super().on_headers_complete()
+        self._large = None
+        if (length := self._plain_length()) > BLOCK_BYTES:
+            self._large = LargeBody(self, self.cycle, length)
+            self.cycle.receive = self._large.receive  # type: ignore[method-assign, assignment]
         self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -277,16 +285,33 @@ class HardenedProtocol(HttpToolsProtocol):
             if self._queued:
                 self.loop.call_soon(self._start_queued)
 
+    def _plain_length(self) -> int:
+        """Return the Content-Length of a body that is on the socket as it is; 0 for any other body."""
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        coded = any(name == b"transfer-encoding" for name, _ in self.headers)
+        return int(lengths[0]) if lengths and not coded and self.scheme == "http" else 0
+
+    def go_on_parsing(self, body_bytes: int) -> None:
+        head = self._begin_parser(b"content-length: %d\r\n" % body_bytes)
+        self.parser.feed_data(head)
+
+    def on_response_complete(self) -> None:
+        if self._large is not None and not self.transport.is_closing():
+            self._large.end()
+        super().on_response_complete()
+
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
         """Drop what is still to come of a body of `length` bytes, unseen. Nothing more is read from this connection."""
         if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
+            if self._large is not None:
+                self._large.close()
             descriptor = self.transport.get_extra_info("socket").fileno()
-            await discard(descriptor, length - self._body_bytes, idle_seconds)
+            await discard(descriptor, length - self.body_bytes, idle_seconds)
 
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
-        self._body_bytes += len(body)
+        self.body_bytes += len(body)
         if self._gathering is not None and self._gathering[0] is self.cycle:
             self.cycle.body += body  # without uvicorn's pause after 64 KiB
         else:

@@ -43,7 +43,7 @@ async def json_events(body: Body, limits: Limits) -> AsyncGenerator[Event, None]
 
 async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
     async for chunk in body.chunks():
-        for event in decoder.feed(chunk):
+        for event in decoder.feed(bytes(chunk)):
             yield event
     for event in decoder.finish():
         yield event

@@ -7,7 +7,7 @@ failed stays in `_flushing`: whatever is tried afterwards fails in the same way.
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class Gathering(ABC):
         self._store = store
         self._lock = threading.Lock()
         self._size = 0
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | bytearray] = []
         self._pending_size = 0
         self._hashes: Hashes | None = None
         self._flushing: asyncio.Future[None] | None = None
@@ -71,7 +71,7 @@ class Gathering(ABC):
     def size(self) -> int:
         return self._size
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         self._pending.append(data)
         self._pending_size += len(data)
         self._size += len(data)
@@ -84,7 +84,7 @@ class Gathering(ABC):
         self._pending, self._pending_size = [], 0
         self._flushing = asyncio.ensure_future(self._take(blocks, size))
 
-    async def _take(self, blocks: list[bytes], size: int) -> None:
+    async def _take(self, blocks: Sequence[bytes | bytearray], size: int) -> None:
         if size < _LARGE:
             await self._store.in_thread(lambda: self._write_and_hash(blocks))
         else:
@@ -94,18 +94,18 @@ class Gathering(ABC):
         if self._hashes is not None:
             self._hashes.end += size
 
-    def _write_and_hash(self, blocks: list[bytes]) -> None:
+    def _write_and_hash(self, blocks: Sequence[bytes | bytearray]) -> None:
         # As one block: each call on one lets go of the interpreter, and has to get it back from other threads.
         whole = [b"".join(blocks)]
         self._write(whole)
         self._hash(whole)
 
-    def _write(self, blocks: list[bytes]) -> None:
+    def _write(self, blocks: Sequence[bytes | bytearray]) -> None:
         self._flush(blocks)
         if self._hashes is not None:
             self._hashes.feed_sha256(blocks)
 
-    def _hash(self, blocks: list[bytes]) -> None:
+    def _hash(self, blocks: Sequence[bytes | bytearray]) -> None:
         if self._hashes is not None:
             self._hashes.feed_md5(blocks)
 
@@ -119,7 +119,7 @@ class Gathering(ABC):
         """Close the file; under the lock."""
 
     @abstractmethod
-    def _flush(self, blocks: list[bytes]) -> None:
+    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
         """Write these bytes, which follow those before; in a thread."""
 
 

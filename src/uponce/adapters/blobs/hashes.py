@@ -26,16 +26,16 @@ class Hashes:
     def digest(self) -> Digest:
         return Digest(self.end, self.md5.hexdigest(), self.sha256.hexdigest())
 
-    def feed_md5(self, blocks: Iterable[bytes]) -> None:
+    def feed_md5(self, blocks: Iterable[bytes | bytearray]) -> None:
         for block in blocks:
             self.md5.update(block)
 
-    def feed_sha256(self, blocks: Iterable[bytes]) -> None:
+    def feed_sha256(self, blocks: Iterable[bytes | bytearray]) -> None:
         for block in blocks:
             self.sha256.update(block)
 
 
-def digest_of(blocks: Iterable[bytes]) -> Digest:
+def digest_of(blocks: Iterable[bytes | bytearray]) -> Digest:
     hashes = Hashes()
     for block in blocks:
         hashes.md5.update(block)

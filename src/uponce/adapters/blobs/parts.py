@@ -141,7 +141,7 @@ class ObjectPiece(GatheringPiece):
         if descriptor is not None:
             os.close(descriptor)
 
-    def _flush(self, blocks: list[bytes]) -> None:
+    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
         with self._lock:
             if self._ended:
                 raise _ended()

@@ -96,14 +96,14 @@ class FilePiece(GatheringPiece):
         with self._lock:
             sync_data(self._hold.number())
 
-    def _flush(self, blocks: list[bytes]) -> None:
+    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
         with self._lock:
             descriptor = self._hold.number()
             for block in blocks:
                 self._put(descriptor, block)
             start_writeback(descriptor)
 
-    def _put(self, descriptor: int, block: bytes) -> None:
+    def _put(self, descriptor: int, block: bytes | bytearray) -> None:
         start = self._position
         for span, present in split(Span(start, start + len(block)), self._present):
             data = memoryview(block)[span.start - start : span.end - start]

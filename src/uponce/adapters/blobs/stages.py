@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class FileStage(Gathering):
             self._close()
             self._path.unlink(missing_ok=True)
 
-    def _flush(self, blocks: list[bytes]) -> None:
+    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
         with self._lock:
             descriptor = self._writable()
             write_all(descriptor, blocks)

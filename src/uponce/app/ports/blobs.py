@@ -24,7 +24,7 @@ class Stage(Protocol):
     def path(self) -> str:
         """A local file with the sealed bytes, readable until `publish` or `discard`."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Append. StorageFull or StorageUnavailable spoil the stage; discard it."""
 
     async def seal(self) -> Digest:
@@ -54,7 +54,7 @@ class Piece(Protocol):
     def expect(self, present: Sequence[Span]) -> None:
         """Before the first write: which bytes are in the blob already. Those are compared and not written again."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
         the piece; release it."""
 

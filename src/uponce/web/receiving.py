@@ -1,0 +1,189 @@
+"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte thrice.
+
+All connections of a process share 32 blocks. A connection takes a block only when bytes are there, so 500 slow uploads
+need few. Without a free block it reads in smaller pieces. It reads one block ahead of its request, and then waits.
+"""
+
+import asyncio
+import sys
+from collections import deque
+from typing import Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from uponce.web.body import Message
+
+BLOCK_BYTES = 1024 * 1024
+_MOST_BLOCKS = 32
+_SMALL = memoryview(bytearray(256 * 1024))  # bytes are copied out of it before anything else can be read
+
+
+class Block(bytearray):
+    """Bytes of a body, handed from one owner to the next without a copy. Never change it."""
+
+    def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
+        """Return itself behind no bytes, where `bytes` would copy it: multipart parsers add what they kept."""
+        return bytes(before) + bytes(self) if before else self
+
+
+class _Pool:
+    """The blocks of all connections. A block is free again as soon as nothing else refers to it."""
+
+    _FREE = 3  # references to a block: the list, the loop's variable, the argument of getrefcount
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._blocks: list[Block] = []
+        self._users: set[LargeBody] = set()
+
+    def take(self) -> Block | None:
+        for block in self._blocks:
+            if sys.getrefcount(block) == self._FREE:
+                return block
+        if len(self._blocks) == self._most:
+            return None
+        self._blocks.append(Block(BLOCK_BYTES))
+        return self._blocks[-1]
+
+    def enter(self, user: "LargeBody") -> None:
+        self._users.add(user)
+
+    def leave(self, user: "LargeBody") -> None:
+        """Give the memory back when the last large body has arrived."""
+        self._users.discard(user)
+        if not self._users:
+            self._blocks.clear()
+
+
+POOL = _Pool(_MOST_BLOCKS)
+
+
+class Connection(Protocol):
+    """What a large body needs of the protocol that parses its connection."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    body_bytes: int
+
+    def go_on_parsing(self, body_bytes: int) -> None:
+        """Parse again what comes, of which so many bytes belong to the present body."""
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def eof_received(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class LargeBody(asyncio.BufferedProtocol):
+    """The body of one request, of `length` bytes. It reads them from the connection in place of the parser.
+
+    The parser sees the end of each body, and whatever follows it. `receive` is the request's in ASGI. The first bytes
+    come the usual way: they may suffice to refuse the request.
+    """
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self._length = length
+        self._receive_parsed = cycle.receive
+        self._is_begun = self._is_reading = False
+        self._ready: deque[bytes | Block] = deque()
+        self._block: Block | None = None
+        self._filled = 0
+
+    @property
+    def _left(self) -> int:
+        return self._length - self._connection.body_bytes
+
+    async def receive(self) -> Message:
+        cycle = self._cycle
+        if self._is_begun and not self._is_reading and self._left >= BLOCK_BYTES:
+            self._begin()
+        self._is_begun = True
+        while self._is_reading and not cycle.disconnected and not cycle.response_complete:
+            if data := self._take():
+                return {"type": "http.request", "body": data, "more_body": True}
+            if not self._left:
+                self.end()
+                break
+            cycle.message_event.clear()
+            await cycle.message_event.wait()
+        return await self._receive_parsed()  # type: ignore[return-value]
+
+    def _begin(self) -> None:
+        connection, cycle = self._connection, self._cycle
+        if cycle.disconnected or cycle.response_complete or connection.transport.is_closing():
+            return
+        if cycle.body:
+            self._ready.append(bytes(cycle.body))
+            cycle.body = bytearray()
+        self._is_reading = True
+        POOL.enter(self)
+        connection.flow.pause_reading()
+        connection.transport.set_protocol(self)
+        connection.flow.resume_reading()
+
+    def end(self) -> None:
+        """Let the connection's own protocol read again. What was not taken is dropped."""
+        if not self._is_reading:
+            return
+        self.close()
+        connection = self._connection
+        connection.flow.pause_reading()
+        connection.transport.set_protocol(connection)  # type: ignore[arg-type]
+        connection.go_on_parsing(self._left)
+
+    def close(self) -> None:
+        """Free the memory. The connection reads no more."""
+        self._is_reading = False
+        self._ready.clear()
+        self._block, self._filled = None, 0
+        POOL.leave(self)
+
+    def _take(self) -> bytes | Block:
+        """Return the next bytes, empty when there are none yet."""
+        if self._ready:
+            data = self._ready.popleft()
+        else:
+            data = b"" if self._block is None else bytes(memoryview(self._block)[: self._filled])
+            self._block, self._filled = None, 0
+        if self._left:
+            self._connection.flow.resume_reading()
+        return data
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._block is None:
+            self._block = POOL.take()
+        if self._block is None:
+            return _SMALL[: self._left]
+        return memoryview(self._block)[self._filled : self._filled + self._left]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.body_bytes += nbytes
+        if self._block is None:
+            self._ready.append(bytes(_SMALL[:nbytes]))
+        else:
+            self._filled += nbytes
+            if self._filled == BLOCK_BYTES:
+                self._ready.append(self._block)
+                self._block, self._filled = None, 0
+        if self._ready or not self._left:
+            self._connection.flow.pause_reading()
+        self._cycle.message_event.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+        self._connection.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
