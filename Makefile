@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
+.PHONY: help setup demo play test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP) ## the whole story on real media, in about half a minute
 	$(BIN)/uponce demo
+
+play: $(STAMP) ## the playground: see a signature work once, in your browser
+	$(BIN)/uponce serve --playground
 
 serve: $(STAMP) ## run a server on ./uponce-data
 	$(BIN)/uponce serve

@@ -13,6 +13,7 @@ from uponce.config import load
 from uponce.web.app import App
 from uponce.web.app import create_app as create_web_app
 from uponce.web.metrics import Scrape
+from uponce.web.playground import Playground
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.request import TrustedProxies
 from uponce.wiring import build, build_metrics, lifespan
@@ -33,7 +34,15 @@ def create_app() -> App:
     scrape = None if metrics is None else Scrape(settings.metrics_token, metrics.text)
     proxies = TrustedProxies(settings.proxy_networks)
     HardenedProtocol.limits, HardenedProtocol.proxies = settings.limits, proxies
-    app = create_web_app(backend.services, lifespan(backend), settings.public_url, scrape, proxies)
+    playground = Playground(settings.playground == "local", settings.playground_bytes)
+    app = create_web_app(
+        backend.services,
+        lifespan(backend),
+        settings.public_url,
+        scrape,
+        proxies,
+        None if settings.playground == "off" else playground,
+    )
     _freeze_heap()
     return app
 

@@ -50,6 +50,9 @@ def serve(
     workers: int | None = typer.Option(
         None, help="Number of server processes. [UPONCE_WORKERS, 1]", show_default=False
     ),
+    playground: bool = typer.Option(
+        False, "--playground", help="Serve the page /playground to browsers on this machine. [UPONCE_PLAYGROUND=local]"
+    ),
 ) -> None:
     """Run the server.
 
@@ -59,7 +62,8 @@ def serve(
     """
     from uponce.cli.serve import run
 
-    run(data=data, host=host, port=port, workers=workers)
+    shown = "local" if playground else None
+    run(data=data, host=host, port=port, workers=workers, playground=shown)
 
 
 @app.command()

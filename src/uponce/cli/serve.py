@@ -33,11 +33,13 @@ _KEEP_ALIVE_SECONDS = 30
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(*, data: str | None, host: str | None, port: int | None, workers: int | None) -> None:
+def run(
+    *, data: str | None, host: str | None, port: int | None, workers: int | None, playground: str | None = None
+) -> None:
     """Exit code 0 after SIGTERM or SIGINT, once all that was under way has ended; 1 if the server fails."""
     for number in _ENDING:
         signal.signal(number, _end)
-    settings = load(data=data, host=host, port=port, workers=workers)
+    settings = load(data=data, host=host, port=port, workers=workers, playground=playground)
     allow_files(_OPEN_FILES)
     listener = _listen(settings)
     bound = listener.getsockname()[1]
@@ -47,6 +49,7 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         typer.echo(f"every address of this machine; from other machines use {outside}")
     if settings.public_url is not None:
         typer.echo(f"clients use {settings.public_url}")
+    _announce_playground(settings, bound)
     typer.echo(f"listening on {local_url(settings, bound)}")
     os.environ.update(as_environment(settings))
     configure(settings.log_level, settings.log_format, settings.server_name)
@@ -69,6 +72,17 @@ def run(*, data: str | None, host: str | None, port: int | None, workers: int | 
         served = _serve_by_workers(config, listener) if settings.workers > 1 else _serve(config, listener)
     if not served:
         raise typer.Exit(1)
+
+
+def _announce_playground(settings: Settings, port: int) -> None:
+    """Say where the playground is, and what it opens."""
+    if settings.playground == "off":
+        return
+    page, reach = f"{local_url(settings, port)}/playground", "everyone on this machine"
+    if settings.playground == "public":
+        page, reach = f"{base_url(settings, port)}/playground", "every client that reaches this server"
+    _warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
+    typer.echo(f"playground at {page}")
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -91,6 +91,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
         "address and scheme from `X-Forwarded-For` and `X-Forwarded-Proto` of these proxies only. Empty: of none.",
     ] = ""
+    playground: Annotated[
+        str,
+        "The page `/playground`, on which people without a key upload to the cloud `playground`. `off`; `local` for "
+        "browsers on this machine only; or `public` for every client that reaches this server.",
+    ] = "off"
+    playground_bytes: Annotated[int, "Most bytes of a file that the playground signs for."] = 100 * 1024 * 1024
     window: Annotated[int, "Seconds that a signature of a new key lives."] = 3600
     decoders: Annotated[int, "Number of decoder processes for each server process."] = 2
     decoder_seconds: Annotated[
@@ -279,6 +285,7 @@ def _refused(name: str, given: Given, expected: str) -> SettingRefused:
 _POSITIVE = (
     "workers",
     "window",
+    "playground_bytes",
     "decoders",
     "decoder_seconds",
     "decoder_seconds_per_grant",
@@ -293,6 +300,7 @@ _CHOICES = {
     "database_failover": ("fence", "trust"),
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("text", "json"),
+    "playground": ("off", "local", "public"),
 }
 
 
@@ -309,6 +317,9 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     yield "port", 0 <= settings.port <= 65535, "0 to 65535"
     yield "host", settings.host != "", "an address of this machine, such as 127.0.0.1"
     yield "public_url", settings.public_url is None or _is_url(settings.public_url), "a URL like https://media.example"
+    # Behind a server in front, every client seems to be on this machine.
+    hidden = settings.playground == "local" and settings.public_url is not None
+    yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"
     yield "trusted_proxies", _are_networks(settings), "IP addresses or networks, separated by commas"
     yield "metrics_token", re.fullmatch(r"[!-~]*", settings.metrics_token) is not None, "visible ASCII without spaces"
 

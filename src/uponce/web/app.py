@@ -1,6 +1,6 @@
 """All routes in one table, and the wrapper of every request: a request id, and an answer whatever happens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,6 +14,7 @@ from uponce.app.services import Services
 from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.values import ResourceType
 from uponce.web import delivery, destroy, home, signatures, upload
+from uponce.web import playground as playing
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.calls import missing
 from uponce.web.failures import FAILURES, FailedCredentials
@@ -60,9 +61,12 @@ def create_app(
     public_url: str | None,
     scrape: Scrape | None = None,
     proxies: TrustedProxies | None = None,
+    playground: playing.Playground | None = None,
 ) -> "App":
-    """Return the ASGI application. `scrape` opens the metrics."""
+    """Return the ASGI application. `scrape` opens the metrics, `playground` the playground."""
     places = _places(services, public_url, scrape)
+    if playground is not None:
+        places[:0] = _places_of_playground(services, public_url, playground)
     routes = [Route(path, _app_of(place)) for place in places for path in place.paths]
     return App(
         Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan),
@@ -117,6 +121,14 @@ def _places(services: Services, public_url: str | None, scrape: Scrape | None) -
             open=True,
         ),
     ]
+
+
+def _places_of_playground(
+    services: Services, public_url: str | None, playground: playing.Playground
+) -> Iterator[Place]:
+    for path, endpoint in playing.endpoints(services, public_url, playground).items():
+        methods = ("POST",) if path.rpartition("/")[2] in playing.ACTIONS else ("GET", "HEAD")
+        yield Place((path,), methods, "This address belongs to the playground.", endpoint)
 
 
 _UPLOADS = (

@@ -72,7 +72,9 @@ class Board:
             self._print(Text("Run it with --keep to look at the server's folder and log."))
         if folder is not None:
             # In one line, whatever the width, so that it can be copied.
-            self._console.print(Text(f"Serve it again: uponce serve --data {folder / 'data'}"), soft_wrap=True)
+            command = f"uponce serve --playground --data {folder / 'data'}"
+            self._console.print(Text(f"Serve it again: {command}"), soft_wrap=True)
+            self._print(Text("The playground is then at http://127.0.0.1:8000/playground"))
 
     def fail(self, message: str) -> None:
         # In one line, whatever the width, so that a command in it can be copied.

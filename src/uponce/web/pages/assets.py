@@ -12,7 +12,10 @@ _SMALL = 1000  # bytes; compression saves nothing below
 
 _TYPES = {
     "css": b"text/css; charset=utf-8",
+    "gif": b"image/gif",
+    "jpg": b"image/jpeg",
     "js": b"text/javascript; charset=utf-8",
+    "mp4": b"video/mp4",
     "svg": b"image/svg+xml",
 }
 

@@ -1,0 +1,356 @@
+"""`uponce serve --playground`: what it prints and opens, and its page in Chromium, where every button is pressed."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+
+from tests.e2e.commands import in_a_process
+from tests.e2e.test_browser import FLAGS
+from tests.server import Server
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+SAMPLES = Path(__file__).parents[2] / "src/uponce/web/pages/samples"
+SHOTS = Path(__file__).parents[2] / "screenshots"
+TRIES = ("again", "twenty", "expire", "cut", "lose", "revoke")
+ON = {"UPONCE_PLAYGROUND": "local"}
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("playground") / "data", env=ON) as server:
+        yield server
+
+
+# --- the command
+
+
+def test_it_is_off_by_default(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server:
+        answer = server.get("/playground")
+        assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
+        assert "playground" not in server.output
+
+
+def test_it_warns_and_says_where_it_is(playground: Server) -> None:
+    assert "uponce: The playground is on: everyone on this machine can upload to the cloud playground." in (
+        playground.output
+    )
+    assert f"\nplayground at {playground.base}/playground\n" in playground.output
+    page = playground.get("/playground")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_behind_a_public_url_it_must_be_public(tmp_path: Path) -> None:
+    """Every client of a proxy on this machine would pass for this machine."""
+    settings = {"UPONCE_PUBLIC_URL": "https://media.example"}
+    done = in_a_process("serve", "--playground", "--data", tmp_path / "data", "--port", "0", env=settings)
+    assert done.code == 1
+    assert "--playground=local (command line) is not valid: it must be off or public" in done.stderr
+
+
+# --- the page
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page whose complaints and whose requests to other hosts are kept."""
+
+    def __init__(self, browser: Browser, base: str, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        self.page = self.context.new_page()
+        self.base = base
+        self.complaints: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._request)
+        self.page.goto(f"{base}/playground")
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Chromium itself reports every answer with status 400 here: the refusals that the page asks for.
+        if message.type in ("error", "warning") and "status of 400" not in message.text:
+            self.complaints.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.base, "blob:")):
+            self.complaints.append(f"request to {request.url}")
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.complaints == []
+
+
+@pytest.fixture
+def page(browser: Browser, playground: Server) -> Iterator[Page]:
+    watched = Watched(browser, playground.base)
+    watched.page.wait_for_selector("#fields dd")
+    yield watched.page
+    watched.close()
+
+
+def until(page: Page, condition: str) -> None:
+    """Wait until it holds. Playwright's own way to wait needs `eval`, which the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
+def upload(page: Page) -> str:
+    """Press the button; the address of what was stored."""
+    page.click("#upload")
+    return str(page.locator("#result .facts a").get_attribute("href"))
+
+
+def press(page: Page, trial: str) -> Locator:
+    """Try one thing; the place of its outcome, once it is there."""
+    page.click(f"#try-{trial} button")
+    page.wait_for_selector(f"#try-{trial} .verdict[data-kept]", timeout=30_000)
+    return page.locator(f"#try-{trial} .verdict")
+
+
+def newest(page: Page) -> list[str]:
+    """The titles of the attempts under the newest signature, and its state."""
+    first = page.locator("#log > li").first
+    return [*first.locator(".attempts strong").all_inner_texts(), first.locator(".pill").inner_text()]
+
+
+@pytest.mark.proof
+def test_upload_and_see_it(page: Page, playground: Server) -> None:
+    assert page.inner_text("#state") == "Unused"
+    assert re.fullmatch(r"(10:00|9:5\d) left", page.inner_text("#left"))
+    url = upload(page)
+    assert playground.get(url).data == (SAMPLES / "dusk.jpg").read_bytes()
+    assert page.inner_text("#state") == "Used"
+    assert "1600 × 1067" in page.inner_text("#result")
+    assert page.evaluate("document.querySelector('#result img').naturalWidth") == 1600
+    assert page.evaluate("document.querySelector('#bar').value") == 1
+    assert newest(page) == ["Stored", "used"]
+
+
+@pytest.mark.proof
+def test_the_same_signature_again(page: Page) -> None:
+    upload(page)
+    seen = press(page, "again")
+    assert seen.get_attribute("data-kept") == "true"
+    assert "This signature was already used by an upload that completed at" in seen.inner_text()
+    assert "Refused: signature_used" in page.inner_text("#result .refused")
+    assert page.locator("#result .stored img").count() == 1
+    assert newest(page) == ["Stored", "Refused: signature_used", "used"]
+    page.click("#upload")
+    until(page, "document.querySelectorAll('#log .attempts > li').length === 3")
+    assert newest(page)[-2:] == ["Refused: signature_used", "used"]
+
+
+@pytest.mark.proof
+def test_twenty_at_once(page: Page) -> None:
+    seen = press(page, "twenty")
+    assert seen.get_attribute("data-kept") == "true"
+    assert "1 stored, 19 refused" in seen.inner_text()
+    assert (seen.locator(".dots .good").count(), seen.locator(".dots .bad").count()) == (1, 19)
+    assert newest(page) == ["1 stored, 19 refused", "used"]
+
+
+@pytest.mark.proof
+def test_let_it_expire(page: Page) -> None:
+    seen = press(page, "expire")
+    assert seen.get_attribute("data-kept") == "true"
+    assert "Stale request" in seen.inner_text()
+    assert newest(page) == ["Refused: stale_request", "expired"]
+    assert page.inner_text("#state") == "Expired"
+
+
+@pytest.mark.proof
+def test_cut_the_connection(page: Page, playground: Server) -> None:
+    seen = press(page, "cut")
+    assert seen.get_attribute("data-kept") == "true"
+    cut, status, retry, state = newest(page)
+    assert re.fullmatch(r"Connection cut after [\d.]+ [kM]B", cut)
+    assert (status, retry, state) == ("The server says: unused", "Stored", "used")
+    url = str(page.locator("#result .facts a").get_attribute("href"))
+    assert playground.get(url).data == (SAMPLES / "dusk.jpg").read_bytes()
+
+
+@pytest.mark.proof
+def test_lose_the_reply(page: Page) -> None:
+    seen = press(page, "lose")
+    assert seen.get_attribute("data-kept") == "true"
+    assert newest(page) == ["The reply was lost", "The same answer again", "Refused: signature_used", "used"]
+
+
+@pytest.mark.proof
+def test_revoke_it(page: Page) -> None:
+    seen = press(page, "revoke")
+    assert seen.get_attribute("data-kept") == "true"
+    assert newest(page) == ["Revoked by its owner", "Refused: signature_revoked", "revoked"]
+    assert page.inner_text("#state") == "Revoked"
+
+
+@pytest.mark.proof
+def test_a_server_that_breaks_the_promise_is_shown_as_such(page: Page) -> None:
+    """The control: every answer of an upload is a 200 here, so no trial can end well."""
+    stored = json.dumps({"public_id": "x", "secure_url": "", "resource_type": "image", "bytes": 1})
+    page.route("**/v1_1/**", lambda route: route.fulfill(status=200, content_type="application/json", body=stored))
+    for trial in ("again", "twenty", "expire", "cut", "revoke"):
+        seen = press(page, trial)
+        assert seen.get_attribute("data-kept") == "false", trial
+        assert "✗" in seen.inner_text()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("index", "name", "tag"), [(2, "moon.gif", "img"), (3, "sunrise.mp4", "video")])
+def test_gif_and_video_are_stored_and_shown(page: Page, playground: Server, index: int, name: str, tag: str) -> None:
+    page.locator("#samples input").nth(index).check(force=True)
+    until(page, f"document.getElementById('file-name').textContent === '{name}'")
+    assert playground.get(upload(page)).data == (SAMPLES / name).read_bytes()
+    assert page.locator(f"#result .stored {tag}").count() == 1
+    if tag == "video":
+        until(page, "document.querySelector('#result video').currentTime > 0.1")
+    else:
+        assert "20 frames" in page.inner_text("#result")
+
+
+@pytest.mark.proof
+def test_a_file_of_the_user_and_a_name_that_is_html(page: Page, playground: Server) -> None:
+    name = "<img src=x onerror=alert(1)>.jpg"
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    data = (SAMPLES / "morning.jpg").read_bytes()
+    page.set_input_files("#picked", {"name": name, "mimeType": "image/jpeg", "buffer": data})
+    assert page.inner_text("#file-name") == name
+    assert playground.get(upload(page)).data == data
+    press(page, "again")
+    page.click("text=curl")
+    assert name in page.inner_text("#code")
+    assert page.locator("[onerror]").count() == 0
+
+
+@pytest.mark.proof
+def test_a_file_can_be_dropped(page: Page) -> None:
+    page.evaluate(
+        """async () => {
+          const bytes = await (await fetch("/playground/samples/moon.gif")).blob();
+          const data = new DataTransfer();
+          data.items.add(new File([bytes], "dropped.gif", { type: "image/gif" }));
+          document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+        }"""
+    )
+    assert page.inner_text("#file-name") == "dropped.gif"
+    upload(page)
+
+
+@pytest.mark.proof
+def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) -> None:
+    page.set_input_files("#picked", {"name": "empty.png", "mimeType": "image/png", "buffer": b""})
+    page.click("#upload")
+    page.wait_for_selector("#result .refused")
+    assert page.inner_text("#state") == "Unused"
+
+
+@pytest.mark.proof
+def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Path) -> None:
+    """As copied, in a folder with the file. Each one stores with a signature that no other has used."""
+    (tmp_path / "dusk.jpg").write_bytes((SAMPLES / "dusk.jpg").read_bytes())
+    program = tmp_path / "upload"
+    for tab, words in (("curl", ["bash"]), ("Node", [node, "--input-type=module", "-"]), ("Python", [sys.executable])):
+        page.click("#sign")
+        page.get_by_role("tab", name=tab, exact=True).click()
+        signature = page.locator("#fields dt", has_text="signature").locator("+ dd code").inner_text()
+        code = page.inner_text("#code")
+        assert signature in code
+        if tab == "Python":  # without the package requests
+            assert code.startswith("import requests") and compile(code, tab, "exec")
+            continue
+        program.write_text(code)
+        with program.open() as source:
+            done = subprocess.run(
+                words, stdin=source, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            )
+        assert "secure_url" in done.stdout, done
+
+
+@pytest.mark.proof
+def test_every_tab_has_the_values_on_the_screen_and_keys_move_between_them(page: Page) -> None:
+    nonce = page.locator("#fields dd code").first.inner_text()
+    tabs = page.locator("#tabs button")
+    assert tabs.all_inner_texts() == ["fetch", "XHR", "Widget", "Uppy", "Node", "Python", "curl"]
+    tabs.first.focus()
+    for name in tabs.all_inner_texts():
+        assert page.evaluate("document.activeElement.textContent") == name
+        assert page.locator("#tabs [aria-selected=true]").inner_text() == name
+        assert name in ("Widget", "Uppy") or nonce in page.inner_text("#code")
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#tabs [aria-selected=true]").inner_text() == "fetch"
+
+
+@pytest.mark.proof
+def test_the_widget_uploads_and_the_time_line_shows_it(page: Page) -> None:
+    page.get_by_role("tab", name="Widget").click()
+    until(page, "!!customElements.get('uponce-upload')")
+    page.evaluate(
+        """async () => {
+          const bytes = await (await fetch("/playground/samples/morning.jpg")).blob();
+          document.querySelector("uponce-upload").add([new File([bytes], "by-widget.jpg", { type: "image/jpeg" })]);
+        }"""
+    )
+    page.wait_for_selector("text=Stored by the widget")
+    assert newest(page) == ["Stored by the widget", "used"]
+
+
+@pytest.mark.proof
+def test_by_keyboard_alone(page: Page) -> None:
+    """From the top: choose the next sample by an arrow key, upload, and use the signature again."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.name === 'sample'"):
+            break
+    page.keyboard.press("ArrowRight")
+    until(page, "document.getElementById('file-name').textContent === 'morning.jpg'")
+    for target in ("upload", "again"):
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('#upload, #try-again') !== null") and page.evaluate(
+                "(name) => document.activeElement.matches(`#${name}, #try-${name} button`)", target
+            ):
+                break
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#result .stored" if target == "upload" else "#try-again [data-kept=true]")
+    assert "Refused: signature_used" in page.inner_text("#said")
+
+
+@pytest.mark.proof
+def test_without_javascript_it_says_what_to_do(browser: Browser, playground: Server) -> None:
+    watched = Watched(browser, playground.base, java_script_enabled=False)
+    assert watched.page.locator("noscript .notice").is_visible()
+    watched.close()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str, width: int) -> None:
+    """Screenshots go to the folder screenshots/, for people to look at."""
+    watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = watched.page
+    page.wait_for_selector("#fields dd")
+    upload(page)
+    for trial in ("again", "twenty", "revoke"):
+        press(page, trial)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), trial
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / f"playground-{scheme}-{width}.png", full_page=True)
+    watched.close()
