@@ -48,3 +48,7 @@ def test_head_says_what_get_would_send(shared: World) -> None:
 
 def test_nothing_can_be_posted_to_it(shared: World) -> None:
     assert shared.request("POST", "/widget.js").status == 405
+
+
+def test_the_widget_has_less_than_12_kib_on_the_wire(shared: World) -> None:
+    assert int(shared.get("/widget.js", **{"accept-encoding": "gzip"}).headers["content-length"]) < 12 * 1024

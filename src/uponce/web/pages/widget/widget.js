@@ -5,23 +5,24 @@ const TUS = { "Tus-Resumable": "1.0.0" };
 const DAY = 86_400_000; // how long uponce keeps an unfinished upload
 const LIVE = ["signing", "uploading", "retrying"];
 const UNFINISHED = ["queued", ...LIVE, "paused"];
-const FINAL = ["file_too_large", "empty_file", "format_not_allowed", "invalid_media", "media_too_large", "too_many_files"];
+const FINAL = ["unreadable", "file_too_large", "empty_file", "format_not_allowed", "invalid_media", "media_too_large", "too_many_files"];
 
-/** All texts. The property `messages` overrides them; a key may also be any error code of uponce or of your server. */
+/** All texts. A key may also be any error code of uponce or of your sign endpoint. */
 const MESSAGES = {
   choose: "Choose a file",
   chooseMany: "Choose files",
   drop: "or drop it here",
   dropMany: "or drop them here",
   camera: "Use the camera",
-  files: "Files",
   queued: "Waiting",
   signing: "Preparing",
-  uploading: "{loaded} of {size}",
-  pace: "{speed}/s · {left} left",
+  uploading: "{percent} of {size}",
+  pace: "{percent} of {size} · {left} left · {speed}/s",
   checking: "Checking the file",
   paused: "Paused at {percent}",
   retrying: "Connection lost. Trying again in {left}",
+  busy: "The server is busy. Trying again in {left}",
+  offline: "No connection. Continues when you are online",
   found: "Choose this file again to continue",
   done: "{size} · Uploaded",
   pause: "Pause {name}",
@@ -55,53 +56,49 @@ const STYLE = `
   --radius: var(--uponce-radius, .75rem); color: var(--text) }
 :host([hidden]), [hidden] { display: none !important }
 * { box-sizing: border-box }
-button { font: inherit; color: inherit; border: 0; cursor: pointer; touch-action: manipulation }
+button { font: inherit; border: 0; cursor: pointer }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
-.drop { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: .5rem .75rem; padding: 1.75rem 1rem;
-  text-align: center; background: var(--surface); border: 2px dashed color-mix(in srgb, var(--muted) 70%, var(--surface));
+.drop { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: .5rem .75rem; padding: 1.5rem 1rem;
+  color: var(--muted); background: var(--surface); border: 2px dashed color-mix(in srgb, var(--muted) 70%, var(--surface));
   border-radius: var(--radius); cursor: pointer; transition: background .15s, border-color .15s }
-.drop:hover { border-color: var(--accent) }
-.drop.over { border-style: solid; border-color: var(--accent); background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
-.drop > svg { flex: 0 0 100%; height: 1.75rem; color: var(--accent); transition: transform .15s }
-.drop.over > svg { transform: translateY(-3px) }
-.drop button { display: inline-flex; align-items: center; gap: .5rem; min-height: 2.75rem; padding: .5rem 1.125rem; font-weight: 600;
+.drop:hover, .over { border-color: var(--accent) }
+.over { border-style: solid; background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
+.drop > svg { flex: 0 0 100%; height: 1.75rem; color: var(--accent) }
+.drop button { display: inline-flex; align-items: center; gap: .5rem; min-height: 2.75rem; padding: .5rem 1rem; font-weight: 600;
   color: var(--on-accent); background: var(--accent); border-radius: calc(var(--radius) * .75) }
-.drop .camera { color: var(--accent); background: none; box-shadow: inset 0 0 0 1.5px var(--accent) }
-.drop span, .status { color: var(--muted) }
+.drop .camera { color: var(--accent); background: none; box-shadow: inset 0 0 0 2px }
 @media not (pointer: coarse) { .camera { display: none !important } }
 :host(:disabled) .drop { opacity: .55; pointer-events: none }
 ul { display: grid; gap: .5rem; margin: .75rem 0 0; padding: 0; list-style: none }
 ul:empty { display: none }
 li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items: center; gap: .75rem; padding: .625rem;
   background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius); animation: in .2s }
-@keyframes in { from { opacity: 0; transform: translateY(4px) } }
+@keyframes in { from { opacity: 0 } }
 .thumb { position: relative; display: grid; place-items: center; width: 3rem; height: 3rem; color: var(--muted);
-  font-size: .6875rem; font-weight: 700; letter-spacing: .03em; background: color-mix(in srgb, var(--muted) 14%, var(--surface));
-  border-radius: calc(var(--radius) * .66) }
-.thumb > :is(canvas, img, video) { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; border-radius: inherit }
-.thumb > svg { position: absolute; inset-inline-end: -.375rem; bottom: -.375rem; width: 1.25rem; height: 1.25rem; padding: .2rem;
-  color: var(--surface); stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
-.name { overflow: hidden; font-weight: 600; line-height: 1.3; text-overflow: ellipsis; white-space: nowrap }
-.status { min-height: 1.4em; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
-.bar { height: .25rem; margin-top: .25rem; overflow: hidden; background: var(--line); border-radius: 1rem; transition: opacity .3s }
-.fill { height: 100%; background: var(--accent); transform: scaleX(0); transform-origin: left; transition: transform .2s linear }
+  font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .67) }
+.thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; border-radius: inherit }
+.thumb > svg { inset: auto -.375rem -.375rem auto; width: 1.25rem; height: 1.25rem; padding: .2rem; color: var(--surface);
+  stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
+.name, .status { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.name { font-weight: 600 }
+.status { color: var(--muted); font-size: .875rem; font-variant-numeric: tabular-nums }
+.bar { height: .25rem; margin-top: .25rem; overflow: hidden; background: var(--line); border-radius: 1rem }
+.fill { height: 100%; background: var(--accent); transform-origin: left; transition: transform .2s linear }
 :host(:dir(rtl)) .fill { transform-origin: right }
-.busy .fill { animation: busy 1.2s infinite alternate ease-in-out }
-@keyframes busy { to { opacity: .35 } }
-[data-state=paused] .fill, [data-state=queued] .fill { background: var(--muted) }
-[data-state=retrying] .fill { background: color-mix(in srgb, var(--bad) 60%, var(--line)) }
-:is([data-state=done], [data-state=refused]) .bar { opacity: 0 }
-[data-state=refused] { border-color: color-mix(in srgb, var(--bad) 50%, var(--line)) }
-[data-state=refused] .status { color: var(--bad) }
+.busy .fill { animation: busy 1s infinite alternate }
+@keyframes busy { to { opacity: .4 } }
+:is(.item-paused, .item-queued, .item-retrying) .fill { background: var(--muted) }
+:is(.item-done, .item-refused) .bar { visibility: hidden }
+.item-refused { border-color: color-mix(in srgb, var(--bad) 50%, var(--line)) }
+.item-refused .status { color: var(--bad); white-space: normal }
 .actions { display: flex }
-.actions button { display: grid; place-items: center; width: 2.25rem; height: 2.25rem; color: var(--muted); background: none; border-radius: 50% }
-.actions button:hover { color: var(--text); background: color-mix(in srgb, var(--muted) 16%, transparent) }
+.actions button { display: grid; place-items: center; width: 2.25rem; height: 2.25rem; padding: 0; color: var(--muted); background: none; border-radius: 50% }
+.actions button:hover { color: var(--text); background: color-mix(in srgb, var(--muted) 14%, var(--surface)) }
 @media (pointer: coarse) { .actions button { width: 2.75rem; height: 2.75rem } }
-.live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
-@container (max-width: 26rem) { .drop { padding: 1.25rem .75rem } .drop span { flex: 0 0 100% } li { gap: .5rem .625rem; padding: .5rem } }
+.live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+@container (max-width: 26rem) { .drop span { flex: 0 0 100%; text-align: center } li { gap: .5rem; padding: .5rem } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
-@media (forced-colors: active) { .fill { background: Highlight } }
 `;
 
 const ICONS = {
@@ -114,11 +111,18 @@ const ICONS = {
   done: "M5 13l4 4L19 7",
 };
 
+// What was uploaded before a reload. A new visit begins empty, as a form of the browser does.
+const SAVED = {};
+try {
+  if (performance.getEntriesByType("navigation")[0].type === "reload") Object.assign(SAVED, sessionStorage);
+} catch {} // the page may use no storage
+
 // --- small helpers
 
-/** Build an element. Texts become text nodes, so no file name is ever read as HTML. */
+/** Build an element, whose part is its class too. Texts are never read as HTML. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  element.className = attributes.part ?? "";
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value);
@@ -136,7 +140,7 @@ function icon(name) {
   return svg;
 }
 
-const random = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
+const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
   new Promise((resolve, reject) => {
@@ -144,30 +148,29 @@ const promised = (request) =>
     request.onerror = () => reject(request.error);
   });
 
+/** Wait; while the browser is offline, until it is online. */
 function pause(ms, signal) {
-  return new Promise((resolve, reject) => {
-    const end = () => (clearTimeout(timer), reject(signal.reason));
-    const timer = setTimeout(() => (signal.removeEventListener("abort", end), resolve()), ms);
+  return new Promise((resolve) => {
+    const end = () => (clearTimeout(timer), resolve());
+    const timer = setTimeout(end, navigator.onLine ? ms : DAY);
+    addEventListener("online", end, { once: true });
     signal.addEventListener("abort", end, { once: true });
   });
 }
 
 function isAccepted(accept, { name, type }) {
-  const rules = (accept ?? "").toLowerCase().split(",").map((rule) => rule.trim()).filter(Boolean);
-  const fits = (rule) =>
-    rule[0] === "." ? name.toLowerCase().endsWith(rule) : rule.endsWith("/*") ? type.startsWith(rule.slice(0, -1)) : type === rule;
-  return !rules.length || rules.some(fits);
+  const fits = (rule) => rule === type || (rule.endsWith("/*") ? type.startsWith(rule.slice(0, -1)) : name.toLowerCase().endsWith(rule));
+  return !accept || accept.toLowerCase().split(/[\s,]+/).some(fits);
 }
 
-/** All files of a drop, also those inside folders. `handle` lets a file be read again after a reload. */
-async function dropped(transfer) {
-  // The transfer is empty as soon as this event is over: ask for everything first.
-  const items = [...transfer.items].filter((item) => item.kind === "file");
-  const asked = items.map((item) => [item.getAsFile(), item.webkitGetAsEntry?.(), item.getAsFileSystemHandle?.().catch(() => null)]);
+/** The files of a drop, also inside folders. */
+async function dropped({ items }) {
+  // They are gone when the event is over: ask for everything first.
+  const asked = [...items].map((item) => [item.getAsFile(), item.webkitGetAsEntry?.()]);
   const found = [];
-  for (const [file, entry, handle] of asked) {
-    if (entry?.isDirectory) for await (const inside of filesOf(entry)) found.push([inside]);
-    else if (file) found.push([file, await handle]);
+  for (const [file, entry] of asked) {
+    if (entry?.isDirectory) for await (const inside of filesOf(entry)) found.push(inside);
+    else if (file) found.push(file);
   }
   return found;
 }
@@ -182,44 +185,46 @@ async function* filesOf(entry) {
   }
 }
 
-// --- what survives a reload: IndexedDB has the signed fields, and the file or a handle to it where the browser allows
+// --- what survives a reload
 
-const store = {
-  async open() {
-    const request = indexedDB.open("uponce", 1);
-    request.onupgradeneeded = () => ["uploads", "files"].forEach((name) => request.result.createObjectStore(name));
-    return promised(request);
-  },
-  /** Do one thing, or nothing: in a private window there may be no storage, and uploads work without it. */
-  async try(name, method, ...values) {
-    try {
-      const database = await (this.opened ??= this.open());
-      return await promised(database.transaction(name, method.startsWith("get") ? "readonly" : "readwrite").objectStore(name)[method](...values));
-    } catch {
-      return undefined;
-    }
-  },
-};
+let opened;
+
+function open() {
+  const request = indexedDB.open("uponce", 1);
+  request.onupgradeneeded = () => ["uploads", "files"].forEach((name) => request.result.createObjectStore(name));
+  return promised(request);
+}
+
+/** Use the browser's database. Uploads also work without it. */
+async function store(name, method, ...values) {
+  try {
+    const database = await (opened ??= open());
+    return await promised(database.transaction(name, "readwrite").objectStore(name)[method](...values));
+  } catch {}
+}
 
 // --- the wire
 
 class Refusal extends Error {
-  /** `again`: the same request may succeed later. `seconds`: when. A status of 0 is a broken line. */
+  /** `again`: the same request may succeed later. Status 0 is a broken line. */
   constructor(code, message = "", status = 0, retryAfter = null) {
     super(message);
     this.code = code;
     this.status = status;
     this.again = retryAfter !== null || [0, 408, 409, 423, 429].includes(status) || status >= 500 || code === "chunk_superseded";
-    this.seconds = Number(retryAfter) || (Date.parse(retryAfter) - Date.now()) / 1000 || 0;
+    this.seconds = Number(retryAfter) || 0;
   }
 }
 
 const local = (code, message) => new Refusal(code, message, 400);
+const fail = () => {
+  throw new Refusal("unreachable"); // not an answer of uponce: some proxy's
+};
 
-/** One request. Return { json, header }, or throw a Refusal. When nothing moves for `stall` ms, the line counts as broken. */
-function send(method, url, { headers = {}, body = null, signal, stall = 30_000, moved = () => {} } = {}) {
+/** One request. A line on which nothing moves for `stall` ms is broken. */
+function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }) {
   return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason);
+    signal.throwIfAborted();
     const xhr = new XMLHttpRequest();
     const abort = () => xhr.abort();
     const header = (name) => xhr.getResponseHeader(name);
@@ -227,22 +232,24 @@ function send(method, url, { headers = {}, body = null, signal, stall = 30_000, 
     const alive = (ms) => (clearTimeout(timer), (timer = setTimeout(abort, ms)));
     xhr.open(method, url);
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
-    if (body) xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved(loaded));
-    xhr.upload.onload = () => alive(stall * 4); // the server now checks and stores the file
+    if (body) {
+      xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
+      xhr.upload.onload = () => alive(stall * 4); // the server checks and stores the file
+    }
     xhr.onloadend = () => {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-      if (signal?.aborted) return reject(signal.reason);
+      signal.removeEventListener("abort", abort);
+      if (signal.aborted) return reject(signal.reason);
       let json;
       try {
         json = JSON.parse(xhr.responseText);
       } catch {} // HEAD, 204, or a proxy's page
       if (xhr.status >= 200 && xhr.status < 300) return resolve({ json, header });
       if (!xhr.status) return reject(new Refusal("unreachable"));
-      const { code, message = header("X-Cld-Error") } = json?.error ?? {};
-      reject(new Refusal(code, message ?? "", xhr.status, header("Retry-After")));
+      const { code, message } = json?.error ?? {};
+      reject(new Refusal(code, message, xhr.status, header("Retry-After")));
     };
-    signal?.addEventListener("abort", abort);
+    signal.addEventListener("abort", abort);
     alive(stall);
     xhr.send(body);
   });
@@ -251,17 +258,17 @@ function send(method, url, { headers = {}, body = null, signal, stall = 30_000, 
 // --- one file
 
 class Upload {
-  constructor(host, { file = null, handle = null, ...known }) {
-    const { name = "file", size = 0, type = "", lastModified = 0 } = file ?? {};
-    Object.assign(this, { id: random(), name, size, type, lastModified, state: "queued", loaded: 0, offset: 0, renewed: 0 }, known);
-    Object.assign(this, { host, file, handle });
+  constructor(host, file, known) {
+    const { name, size, type, lastModified } = file ?? known;
+    Object.assign(this, { id: random(), state: "queued", loaded: 0, offset: 0, renewed: 0, name, size, type, lastModified });
+    Object.assign(this, known, { host, file });
   }
 
-  /** Do all that is left to do, with as many tries as it takes. Every try continues where the last one ended. */
+  /** Every try continues where the one before ended. */
   async run() {
     const { signal } = (this.control = new AbortController());
     const { delay, tries } = this.host.timing;
-    for (let failed = 0; ; ) {
+    for (let failed = 0; !signal.aborted; ) {
       const before = this.offset;
       try {
         this.error = null;
@@ -270,42 +277,40 @@ class Upload {
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof Refusal)) return this.refuse(local("sign_failed", error.message));
-        if (await this.renew(error)) continue;
+        if (this.renew(error)) continue;
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
         if (!error.status && !(await this.isReadable())) return this.refuse(local("unreadable"));
-        this.error = error;
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
-        this.show("retrying", { left: Math.max(1, Math.round(wait / 1000)) });
-        await pause(wait, signal).catch(() => {});
-        if (signal.aborted) return;
+        this.error = error;
+        this.mark = this.speed = null;
+        this.wait = Math.ceil(wait / 1000);
+        this.show("retrying");
+        await pause(wait, signal);
       }
     }
   }
 
-  /** Whether to begin again with a new signature: this one expired, or its unfinished upload is gone. */
-  async renew({ code, status }) {
-    const gone = this.place && (status === 404 || status === 410);
+  /** Whether a new signature helps: this one expired, or its unfinished upload is gone. */
+  renew({ code, status }) {
+    const gone = this.place && [404, 410].includes(status);
     if (!(gone || code === "stale_request") || ++this.renewed > 3) return false;
-    this.forgetGrant();
+    this.grant = this.place = null;
+    this.offset = this.loaded = 0;
     return true;
   }
 
-  forgetGrant() {
-    this.grant = this.place = null;
-    this.offset = this.loaded = 0;
-  }
-
-  async isReadable() {
+  isReadable() {
     return this.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
   }
 
-  /** One signature for each file. It is kept until its outcome is known: asking for another one could store the file twice. */
+  /** One signature for each file, kept until its outcome is known: with another one the file could be stored twice. */
   async signed(signal) {
     if (!this.grant) {
       this.show("signing");
       const key = random();
       const answer = await this.host.ask({ ...this.host.params, nonce: key }, this, signal);
+      signal.throwIfAborted();
       if (!answer?.fields) throw local("sign_failed");
       this.grant = { url: new URL(answer.url ?? this.host.target, location.href).href, fields: answer.fields, key };
       await this.save();
@@ -314,43 +319,42 @@ class Upload {
     return this.grant;
   }
 
-  /** A small file: one POST. If its reply is lost, the same key asks for the same answer. */
+  /** A small file: one POST. If the reply is lost, the same key asks for the same answer. */
   async plain(signal) {
     const { url, fields, key } = await this.signed(signal);
     const body = new FormData();
     for (const [name, value] of Object.entries(fields)) body.append(name, value);
     body.append("file", this.file, this.name);
     const { json } = await this.send("POST", url, { headers: { "Idempotency-Key": key }, body, signal });
-    if (!json) throw new Refusal("unreachable"); // not uponce's answer: some proxy's
-    return json;
+    return json ?? fail();
   }
 
-  /** A large file: an upload by tus in parts. Its address says how much has arrived, and after the end which asset it is. */
+  /** A large file: parts, by tus. Its address says how much has arrived, and after the end which asset it became. */
   async resumable(signal) {
     if (this.place) this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
     else await this.begin(signal);
-    this.show("uploading");
     while (this.offset < this.size) {
+      this.show("uploading");
       const end = Math.min(this.offset + this.host.partSize, this.size);
       const headers = { ...TUS, "Upload-Offset": this.offset, "Content-Type": "application/offset+octet-stream" };
       if (end === this.size) headers.Prefer = "return=representation";
       const reply = await this.send("PATCH", this.place, { headers, body: this.file.slice(this.offset, end), signal });
       this.arrived(reply);
-      if (reply.json?.public_id) return reply.json;
+      if (reply.json) return reply.json;
     }
-    return (await this.send("GET", this.place, { signal })).json;
+    return (await this.send("GET", this.place, { signal })).json ?? fail();
   }
 
   async begin(signal) {
     const { url, fields } = await this.signed(signal);
     const [, base, cloud, type = "auto"] = /^(.*)\/v1_1\/([^/]+)\/(?:(\w+)\/)?upload/.exec(url) ?? [];
-    const metadata = { ...fields, resource_type: type, filename: this.name };
-    const encoded = Object.entries(metadata).map(([name, value]) => `${name} ${base64(String(value))}`);
-    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded.join() };
+    const metadata = Object.entries({ ...fields, resource_type: type, filename: this.name });
+    const encoded = metadata.map(([name, value]) => `${name} ${base64(String(value))}`).join();
+    const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
     try {
-      this.place = (await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal })).header("Location");
+      this.place = (await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal })).header("Location") ?? fail();
     } catch (error) {
-      if (!error.status) this.grant = null; // the address may be lost with the reply; nothing was sent yet
+      if (!error.status) this.grant = null; // the address is lost with the reply; no byte was sent
       throw error;
     }
     await this.save();
@@ -363,20 +367,15 @@ class Upload {
   }
 
   arrived({ header }) {
-    this.offset = this.loaded = Number(header("Upload-Offset"));
+    this.offset = this.loaded = Number(header("Upload-Offset") ?? fail());
   }
 
   moved(loaded) {
-    const now = performance.now();
-    const { at, was } = (this.mark ??= { at: now, was: loaded });
-    if (now - at > 400) {
-      const speed = ((loaded - was) / (now - at)) * 1000;
-      this.speed = this.speed > 0 ? this.speed * 0.7 + speed * 0.3 : speed;
-      this.mark = { at: now, was: loaded };
-    }
+    this.mark ??= { at: performance.now(), loaded };
+    const seconds = (performance.now() - this.mark.at) / 1000;
+    if (seconds > 0.5) this.speed = (loaded - this.mark.loaded) / seconds;
     this.loaded = loaded;
     this.show("uploading");
-    this.host.tell("progress", this);
   }
 
   stop() {
@@ -391,21 +390,11 @@ class Upload {
     this.host.next();
   }
 
-  async resume() {
-    if (!this.file && !(await this.reopen())) return this.host.pick();
+  resume() {
+    if (!this.file) return this.host.pick();
+    if (this.state === "refused") this.keep();
     this.show("queued");
     this.host.next();
-  }
-
-  /** After a reload: read the file through its handle, for which the browser may ask the user. */
-  async reopen() {
-    try {
-      if ((await this.handle.requestPermission()) !== "granted") return false;
-      const file = await this.handle.getFile();
-      return this.isSame(file) && Boolean((this.file = file));
-    } catch {
-      return false;
-    }
   }
 
   isSame({ name, size, lastModified }) {
@@ -414,53 +403,54 @@ class Upload {
 
   refuse(error) {
     this.error = error;
-    if (!error.again) this.forgetGrant();
+    if (!error.again) this.grant = this.place = null; // a definite end: the next try needs a new signature
     this.end("refused");
   }
 
   end(state) {
     this.stop();
-    if (state === "done" || !this.error.again) this.forget();
+    if (!this.error?.again) this.forget();
     this.show(state);
     this.host.ended(this);
   }
 
   remove() {
     this.stop();
-    if (this.place && this.state !== "done") send("DELETE", this.place, { headers: TUS }).catch(() => {});
+    if (this.place && this.state !== "done") this.send("DELETE", this.place, { headers: TUS, signal: new AbortController().signal }).catch(() => {});
     this.forget();
     this.host.drop(this);
   }
 
-  // What a reload needs to go on.
-
-  async save(withFile = false) {
+  keep() {
     if (!this.host.keeps) return;
+    this.hold();
+    this.save();
+    if (this.size <= this.host.timing.keep) store("files", "put", this.file, this.id);
+  }
+
+  async save() {
     const { id, name, size, type, lastModified, grant, place, host } = this;
-    await store.try("uploads", "put", { id, name, size, type, lastModified, grant, place, owner: host.owner, at: Date.now() }, id);
-    const kept = this.handle ?? (this.size <= host.timing.keep && this.file);
-    if (withFile && kept) await store.try("files", "put", kept, id);
+    if (!host.keeps) return;
+    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, owner: host.owner, at: Date.now() }, id);
   }
 
   forget() {
     this.release?.();
-    if (this.host.keeps) for (const name of ["uploads", "files"]) store.try(name, "delete", this.id);
+    if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
   }
 
-  /** Of all pages and tabs, one has this upload. The browser ends the lock with the page, also after a crash. */
+  /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
   hold() {
-    const signal = AbortSignal.timeout(2000); // the page before a reload may not be gone yet
     return new Promise((resolve) => {
-      const held = () => (resolve(true), new Promise((release) => (this.release = release)));
-      navigator.locks.request(`uponce-${this.id}`, { signal }, held).catch(() => resolve(false));
+      const over = new Promise((release) => (this.release = release));
+      const signal = AbortSignal.timeout(2000); // the page before a reload may not be gone yet
+      navigator.locks.request(`uponce-${this.id}`, { signal }, () => (resolve(true), over)).catch(() => resolve(false));
     });
   }
 
-  // What the user sees.
-
-  show(state, values = {}) {
+  show(state) {
     this.state = state;
-    this.host.draw(this, values);
+    this.host.draw(this);
   }
 }
 
@@ -476,42 +466,55 @@ export class UponceUpload extends HTMLElement {
   #leave = (event) => event.preventDefault(); // the browser asks whether to leave
   #paste = (event) => this.#pasted(event);
 
-  /** Texts by key, in the language of the page. */
-  messages = {};
-  /** Your own way to get a signature: async (params, file, signal) => ({ url, fields }). */
-  signer = null;
-  /** Milliseconds: pause before the first repeat, and how long a line may stall. How many tries; which bytes to keep for a reload. */
-  timing = { delay: 1000, tries: 8, stall: 30_000, keep: 100_000_000 };
+  #messages = {};
+
+  // See widget.d.ts. A page may have set them before this script had loaded.
+  signer = this.signer;
+  headers = this.headers;
+  timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...this.timing };
 
   constructor() {
     super();
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
-    const sheet = new CSSStyleSheet(); // a strict Content-Security-Policy allows it
+    const sheet = new CSSStyleSheet(); // allowed by a strict Content-Security-Policy
     sheet.replaceSync(STYLE);
     root.adoptedStyleSheets = [sheet];
     const picked = ({ target }) => (this.add(target.files), (target.value = ""));
     this.input = h("input", { type: "file", hidden: "", onchange: picked });
-    this.shot = h("input", { type: "file", hidden: "", onchange: picked });
     this.button = h("button", { type: "button", part: "button" });
-    this.camera = h("button", { type: "button", part: "camera", class: "camera", onclick: (e) => (e.stopPropagation(), this.shot.click()) });
+    this.camera = h("button", { type: "button", part: "camera" });
     this.hint = h("span", { part: "hint" });
     const arrow = icon("upload");
     arrow.setAttribute("part", "icon");
-    this.zone = h("div", { part: "drop", class: "drop", onclick: () => this.input.click() }, arrow, this.button, this.camera, this.hint);
+    this.zone = h("div", { part: "drop", onclick: (event) => this.pick(this.camera.contains(event.target)) }, arrow, this.button, this.camera, this.hint);
     this.list = h("ul", { part: "list", role: "list" });
     this.live = h("div", { class: "live", role: "status" });
-    root.append(this.input, this.shot, this.zone, this.list, this.live);
-    for (const type of ["dragenter", "dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
+    root.append(this.input, this.zone, this.list, this.live);
+    for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
+    const { messages } = this;
+    delete this.messages;
+    this.#messages = messages;
+  }
+
+  get messages() {
+    return this.#messages;
+  }
+
+  set messages(messages) {
+    this.#messages = messages;
+    this.attributeChangedCallback();
+    this.#uploads.forEach((upload) => this.draw(upload));
   }
 
   connectedCallback() {
-    for (const name of ["messages", "signer", "timing", "headers"]) this.#upgrade(name);
+    if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
+    delete SAVED[this.owner];
     this.attributeChangedCallback();
     document.addEventListener("paste", this.#paste);
-    if (!this.restored) this.restored = this.#restore();
+    this.restored ??= this.#restore();
   }
 
-  /** Removed from the page for good, not moved: stop. What is unfinished goes on when the element is there again. */
+  /** Stop, unless it was moved. What is unfinished continues when the element is there again. */
   disconnectedCallback() {
     document.removeEventListener("paste", this.#paste);
     queueMicrotask(() => {
@@ -525,28 +528,15 @@ export class UponceUpload extends HTMLElement {
     });
   }
 
-  /** A property that was set before this script had loaded hides the one of the class. */
-  #upgrade(name) {
-    if (!Object.hasOwn(this, name) || name in { messages: 1, signer: 1, timing: 1 }) return;
-    const value = this[name];
-    delete this[name];
-    this[name] = value;
-  }
-
   attributeChangedCallback() {
     const many = this.hasAttribute("multiple");
-    for (const input of [this.input, this.shot]) {
-      input.multiple = many && input === this.input;
-      input.accept = this.getAttribute("accept") ?? "";
-    }
-    const capture = this.getAttribute("capture");
-    this.shot.setAttribute("capture", capture || "environment");
-    this.camera.hidden = capture === null;
-    this.input.disabled = this.shot.disabled = this.button.disabled = this.camera.disabled = this.matches(":disabled");
+    this.input.multiple = many;
+    this.input.accept = this.getAttribute("accept") ?? "";
+    this.camera.hidden = !this.hasAttribute("capture");
+    this.button.disabled = this.camera.disabled = this.matches(":disabled");
     this.button.textContent = this.text(many ? "chooseMany" : "choose");
     this.hint.textContent = this.text(many ? "dropMany" : "drop");
     this.camera.replaceChildren(icon("camera"), this.text("camera"));
-    this.list.setAttribute("aria-label", this.text("files"));
     this.#sync();
   }
 
@@ -557,25 +547,16 @@ export class UponceUpload extends HTMLElement {
   }
 
   get params() {
-    const wanted = ["public_id", "folder", "tags"].filter((name) => this.hasAttribute(name));
-    return Object.fromEntries(wanted.map((name) => [name, this.getAttribute(name)]));
-  }
-
-  get headers() {
-    return JSON.parse(this.getAttribute("headers") ?? "{}");
-  }
-
-  set headers(headers) {
-    this.setAttribute("headers", JSON.stringify(headers));
+    return Object.fromEntries(["public_id", "folder", "tags"].flatMap((name) => (this.hasAttribute(name) ? [[name, this.getAttribute(name)]] : [])));
   }
 
   get target() {
     return `${this.getAttribute("server") ?? HOME}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
   }
 
-  /** Uploads of a page find their element by this name after a reload. */
+  /** By this name uploads find the element after a reload. */
   get owner() {
-    return `${location.pathname}#${this.id || this.getAttribute("name") || this.getAttribute("sign") || ""}`;
+    return `uponce ${location.pathname}#${this.id || this.getAttribute("name") || this.getAttribute("sign") || ""}`;
   }
 
   get keeps() {
@@ -584,12 +565,12 @@ export class UponceUpload extends HTMLElement {
 
   async ask(params, { file, name, size, type }, signal) {
     if (this.signer) return this.signer(params, file, signal);
-    const headers = { "Content-Type": "application/json", Accept: "application/json", ...this.headers };
+    const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
     const body = JSON.stringify({ params, file: { name, size, type } });
     try {
       return (await send("POST", this.getAttribute("sign"), { headers, body, signal, stall: this.timing.stall })).json;
     } catch (error) {
-      if (error instanceof Refusal) error.code ??= "sign_failed";
+      if (!error.message) error.code ??= "sign_failed";
       throw error;
     }
   }
@@ -597,7 +578,7 @@ export class UponceUpload extends HTMLElement {
   // --- what a page may call
 
   get uploads() {
-    return this.#uploads.map(({ id, name, size, state, loaded, answer, error, file }) => ({ id, name, size, state, loaded, answer, error, file }));
+    return this.#uploads.map(({ id, name, size, state, loaded, answer, error }) => ({ id, name, size, state, loaded, answer, error }));
   }
 
   get answers() {
@@ -617,20 +598,12 @@ export class UponceUpload extends HTMLElement {
     return this.#internals.validity;
   }
 
-  get validationMessage() {
-    return this.#internals.validationMessage;
-  }
-
   checkValidity() {
     return this.#internals.checkValidity();
   }
 
   reportValidity() {
     return this.#internals.reportValidity();
-  }
-
-  add(files) {
-    this.#take([...files].map((file) => [file]));
   }
 
   pause() {
@@ -645,31 +618,37 @@ export class UponceUpload extends HTMLElement {
     [...this.#uploads].forEach((upload) => upload.remove());
   }
 
-  pick() {
+  pick(camera) {
+    this.input.toggleAttribute("capture", false);
+    if (camera) this.input.setAttribute("capture", this.getAttribute("capture") || "environment");
     this.input.click();
   }
 
   // --- taking files in
 
-  #take(found) {
+  add(files) {
     if (this.matches(":disabled")) return;
     const many = this.hasAttribute("multiple");
     const max = Number(this.getAttribute("max-files")) || Infinity;
-    for (const [file, handle] of many ? found : found.slice(0, 1)) {
+    for (const file of many ? files : [...files].slice(0, 1)) {
       const known = this.#uploads.find((upload) => !upload.file && upload.state === "paused" && upload.isSame(file));
       if (known) {
-        Object.assign(known, { file, handle });
+        known.file = file;
         this.#thumb(known);
         known.resume();
         continue;
       }
       if (!many) this.clear();
-      const upload = new Upload(this, { file, handle });
+      const upload = new Upload(this, file);
       const count = this.#uploads.filter(({ state }) => state !== "refused").length;
       this.#show(upload);
       const problem = count >= max ? "too_many_files" : this.#problem(file);
-      if (problem) upload.refuse(local(problem));
-      else this.#start(upload);
+      if (problem) {
+        upload.refuse(local(problem));
+        continue;
+      }
+      if (this.hasAttribute("paused")) upload.show("paused");
+      upload.keep();
     }
     this.next();
   }
@@ -680,23 +659,15 @@ export class UponceUpload extends HTMLElement {
     return isAccepted(this.getAttribute("accept"), file) ? null : "format_not_allowed";
   }
 
-  #start(upload) {
-    if (this.hasAttribute("paused")) upload.show("paused");
-    if (this.keeps) {
-      upload.hold();
-      upload.save(true);
-    }
-  }
-
   #drag(event) {
     if (!event.dataTransfer?.types.includes("Files") || this.matches(":disabled")) return;
     event.preventDefault();
     const left = event.type === "dragleave" && this.contains(event.relatedTarget);
     this.zone.classList.toggle("over", event.type !== "drop" && (event.type !== "dragleave" || left));
-    if (event.type === "drop") dropped(event.dataTransfer).then((found) => this.#take(found));
+    if (event.type === "drop") dropped(event.dataTransfer).then((files) => this.add(files));
   }
 
-  /** A paste goes to the element that has the focus, else to the first one of the page, but never away from a text field. */
+  /** A paste goes to the element with the focus, or to the first one if nothing has it. */
   #pasted(event) {
     const files = [...(event.clipboardData?.files ?? [])];
     const focused = document.activeElement;
@@ -706,25 +677,19 @@ export class UponceUpload extends HTMLElement {
   }
 
   async #restore() {
-    if (!this.keeps) return;
-    const { owner } = this;
-    for (const record of (await store.try("uploads", "getAll")) ?? []) {
-      const upload = new Upload(this, record);
+    const { keeps, owner } = this;
+    for (const record of (keeps && (await store("uploads", "getAll"))) || []) {
+      const upload = new Upload(this, null, record);
       if (record.at < Date.now() - DAY) upload.forget();
-      else if (record.owner === owner && (await upload.hold())) await this.#continue(upload);
+      else if (record.owner === owner && (await upload.hold())) {
+        upload.file = await store("files", "get", upload.id);
+        if (!upload.file) upload.state = "paused";
+        // Another tab may have finished it.
+        if ((await store("uploads", "get", upload.id)) && this.isConnected) this.#show(upload);
+        else upload.release();
+      }
     }
     this.next();
-  }
-
-  async #continue(upload) {
-    // Another page may have finished it while this one waited for the lock.
-    if (!(await store.try("uploads", "get", upload.id))) return upload.release();
-    const kept = await store.try("files", "get", upload.id);
-    if (kept instanceof Blob) upload.file = kept;
-    else upload.handle = kept;
-    if (!this.isConnected) return upload.release();
-    this.#show(upload);
-    if (!upload.file) upload.show("paused");
   }
 
   // --- the queue
@@ -778,7 +743,7 @@ export class UponceUpload extends HTMLElement {
     const form = this.getAttribute("value-as");
     if (form === "json") return JSON.stringify(answer);
     if (form !== "signed") return secure_url;
-    // What Cloudinary's SDKs verify on the server ("preloaded"): nobody can name an asset of others.
+    // Cloudinary's SDKs verify this form ("preloaded") on the server.
     return `${resource_type}/${type}/v${version}/${public_id}${format ? `.${format}` : ""}#${signature}`;
   }
 
@@ -788,11 +753,18 @@ export class UponceUpload extends HTMLElement {
     const data = new FormData();
     for (const { answer } of done) data.append(this.getAttribute("name"), this.#valueOf(answer));
     const state = JSON.stringify(done.map(({ name, size, type, answer }) => ({ name, size, type, answer })));
+    this.#remember(state);
     this.#internals.setFormValue(done.length && this.hasAttribute("name") ? data : null, state);
     const missing = this.hasAttribute("required") && !done.length;
     const problem = busy ? { customError: true } : missing ? { valueMissing: true } : {};
     this.#internals.setValidity(problem, busy ? this.text("wait") : missing ? this.text("required") : "", this.button);
     globalThis[busy ? "addEventListener" : "removeEventListener"]("beforeunload", this.#leave);
+  }
+
+  #remember(state) {
+    try {
+      sessionStorage[this.owner] = state;
+    } catch {}
   }
 
   formResetCallback() {
@@ -803,16 +775,16 @@ export class UponceUpload extends HTMLElement {
     this.attributeChangedCallback();
   }
 
-  /** Back in the history, or after a reload: what was uploaded is still in the form. */
   formStateRestoreCallback(state) {
-    for (const known of JSON.parse(state)) this.#show(new Upload(this, { ...known, state: "done" }));
+    if (this.answers.length) return;
+    for (const known of JSON.parse(state)) this.#show(new Upload(this, null, { ...known, state: "done" }));
     this.#sync();
   }
 
   // --- what the user sees
 
   text(key, values = {}) {
-    const text = this.messages[key] ?? MESSAGES[key] ?? "";
+    const text = this.#messages[key] ?? MESSAGES[key] ?? "";
     return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
   }
 
@@ -822,29 +794,28 @@ export class UponceUpload extends HTMLElement {
   }
 
   #bytes(bytes) {
-    const step = Math.min(3, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
-    const unit = ["byte", "kilobyte", "megabyte", "gigabyte"][step];
+    const step = bytes < 1e6 ? 1 : bytes < 1e9 ? 2 : 3;
     const value = bytes / 1000 ** step;
-    return this.#number(value, { style: "unit", unit, unitDisplay: step ? "short" : "long", maximumFractionDigits: step > 1 && value < 100 ? 1 : 0 });
+    const unit = [, "kilobyte", "megabyte", "gigabyte"][step];
+    return this.#number(value, { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 });
   }
 
-  #time(seconds) {
+  #time(seconds = 0) {
     const minutes = seconds >= 90;
     return this.#number(Math.ceil(minutes ? seconds / 60 : seconds), { style: "unit", unit: minutes ? "minute" : "second" });
   }
 
-  #statusOf({ state, error, loaded, size, speed, file, handle, name }, { left } = {}) {
+  #statusOf({ state, error, loaded, size, speed, file, name, wait }) {
     if (state === "refused") {
       const key = error.again && !error.status ? "unreachable" : error.code;
       return this.text(key, { name, max: this.getAttribute("max-files") }) || error.message || this.text("refused");
     }
-    if (state === "paused" && !file && !handle) return this.text("found");
+    if (state === "paused" && !file) return this.text("found");
     if (state === "uploading" && loaded >= size) return this.text("checking");
-    if (state === "retrying" && error.status && this.messages[error.code]) return this.text(error.code);
-    const percent = this.#number(loaded / size, { style: "percent" });
-    const status = this.text(state, { loaded: this.#bytes(loaded), size: this.#bytes(size), percent, left: left && this.#time(left) });
-    if (state !== "uploading" || !(speed > 0)) return status;
-    return `${status} · ${this.text("pace", { speed: this.#bytes(speed), left: this.#time((size - loaded) / speed) })}`;
+    const values = { percent: this.#number(loaded / size, { style: "percent" }), size: this.#bytes(size), left: this.#time(wait) };
+    if (state === "retrying") return this.text(navigator.onLine ? (error.status ? "busy" : state) : "offline", values);
+    if (state !== "uploading" || !(speed > 0)) return this.text(state, values);
+    return this.text("pace", { ...values, speed: this.#bytes(speed), left: this.#time((size - loaded) / speed) });
   }
 
   #show(upload) {
@@ -852,15 +823,15 @@ export class UponceUpload extends HTMLElement {
     const { name } = upload;
     const act = () => (this.#actionOf(upload) === "pause" ? upload.pause() : upload.resume());
     const view = {
-      thumb: h("div", { part: "thumb", class: "thumb", "aria-hidden": "true" }, name.includes(".") ? name.split(".").pop().slice(0, 4).toUpperCase() : ""),
-      status: h("div", { part: "status", class: "status" }),
-      bar: h("div", { part: "bar", class: "bar", role: "progressbar", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 }),
-      fill: h("div", { part: "fill", class: "fill" }),
+      thumb: h("div", { part: "thumb", "aria-hidden": "true" }, /\.(\w{1,4})$/.exec(name)?.[1].toUpperCase() ?? ""),
+      status: h("div", { part: "status" }),
+      bar: h("div", { part: "bar", role: "progressbar", "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100 }),
+      fill: h("div", { part: "fill" }),
       act: h("button", { type: "button", part: "action", onclick: act }),
       remove: h("button", { type: "button", part: "action", onclick: () => upload.remove() }, icon("remove")),
     };
     view.bar.append(view.fill);
-    const title = h("div", { part: "name", class: "name", title: name }, name);
+    const title = h("div", { part: "name", title: name }, name);
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
     this.#views.set(upload, view);
     this.list.append(view.row);
@@ -869,9 +840,9 @@ export class UponceUpload extends HTMLElement {
     this.#thumb(upload);
   }
 
-  #actionOf({ state, error, file, handle }) {
-    if (state === "refused") return FINAL.includes(error.code) || error.code === "unreadable" ? null : "retry";
-    if (state === "paused") return file || handle ? "resume" : "again";
+  #actionOf({ state, error, file }) {
+    if (state === "refused") return FINAL.includes(error.code) ? null : "retry";
+    if (state === "paused") return file ? "resume" : "again";
     return state === "done" ? null : "pause";
   }
 
@@ -881,16 +852,15 @@ export class UponceUpload extends HTMLElement {
     button.title = label;
   }
 
-  draw(upload, values) {
+  draw(upload) {
     const view = this.#views.get(upload);
     if (!view) return;
     const { state, loaded, size } = upload;
     const share = state === "done" ? 1 : size ? loaded / size : 0;
     const action = this.#actionOf(upload);
-    view.row.part = `item item-${state}`;
-    view.row.dataset.state = state;
-    view.row.classList.toggle("busy", state === "signing" || state === "retrying" || (state === "uploading" && share >= 1));
-    view.status.textContent = this.#statusOf(upload, values);
+    view.row.className = view.row.part = `item item-${state}`;
+    view.row.classList.toggle("busy", state === "signing" || (state === "uploading" && share >= 1));
+    view.status.textContent = this.#statusOf(upload);
     view.bar.setAttribute("aria-valuenow", Math.floor(share * 100));
     view.fill.style.transform = `scaleX(${share})`;
     if (view.action !== action) {
@@ -901,9 +871,10 @@ export class UponceUpload extends HTMLElement {
       view.action = action;
     }
     if (state === "done" && !view.thumb.querySelector("svg")) view.thumb.append(icon("done"));
+    this.tell("progress", upload);
   }
 
-  /** A picture of the file. It is drawn on a canvas, for which no Content-Security-Policy has to allow `blob:`. */
+  /** A picture, on a canvas: a Content-Security-Policy may forbid `blob:`. */
   async #thumb(upload) {
     const { file, type, answer, state } = upload;
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -920,7 +891,7 @@ export class UponceUpload extends HTMLElement {
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       bitmap.close();
       if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
-    } catch {} // not a picture that this browser can show: its extension is shown
+    } catch {} // the extension is shown
   }
 
   #place(upload, picture) {

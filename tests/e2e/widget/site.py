@@ -10,6 +10,7 @@ from typing import Any
 
 from cloudinary.utils import api_sign_request
 
+from tests.e2e.lossy import LossyHandler, LossyProxy
 from tests.server import Server
 
 Json = dict[str, Any]
@@ -69,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, "text/css", b":root { color-scheme: light dark } body { margin: 1rem }")
         elif self.path == "/favicon.ico":
             self._send(204, "image/x-icon", b"")
+        elif self.path.startswith("/nowhere"):
+            self._send(200, "text/html", b"<p>Elsewhere</p>")
         else:
             policy = {"Content-Security-Policy": self.server.policy} if self.server.policy else {}
             self._send(200, "text/html", self.server.page(), policy)
@@ -105,3 +108,43 @@ def serving(uponce: Server) -> Iterator[Site]:
         yield site
         site.shutdown()
         thread.join()
+
+
+class Line(LossyProxy):
+    """A line to uponce on which `strike` decides what becomes of each request, by its number and its method.
+
+    None lets it pass, LOSE eats the reply of a request that arrived whole, and a number of seconds is how long uponce
+    asks to wait.
+    """
+
+    LOSE = "lose"
+
+    def __init__(self, uponce: Server) -> None:
+        super().__init__(uponce)
+        self.RequestHandlerClass = LineHandler
+        self.strike: Callable[[int, str], str | int | None] = lambda _number, _method: None
+        self.requests: list[tuple[str, str, float]] = []
+        """Method, `Upload-Offset` and time of each request that is not a preflight."""
+
+
+class LineHandler(LossyHandler):
+    server: Line
+
+    def do_POST(self) -> None:
+        self.server.requests.append((self.command, self.headers.get("Upload-Offset", ""), time.monotonic()))
+        strike = self.server.strike(len(self.server.requests), self.command)
+        self.close_connection = True
+        if isinstance(strike, int):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(503)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.send_header("Access-Control-Expose-Headers", "Retry-After")
+            self.send_header("Retry-After", str(strike))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        reply = self._pass_on()
+        if strike is None:
+            self._answer(reply)
+
+    do_PATCH = do_HEAD = do_GET = do_DELETE = do_PUT = do_POST

@@ -1,0 +1,104 @@
+"""A page with upload widgets, as its user and its scripts see them."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page
+
+from tests.e2e.widget.site import Site
+from tests.faults.proxy import Fault, FaultProxy
+from tests.server import Server
+
+MB = 1_000_000
+SECONDS = 30
+# Bad lines are repaired at once.
+QUICK = """customElements.whenDefined("uponce-upload").then(() => {
+  for (const el of document.querySelectorAll("uponce-upload")) Object.assign(el.timing, { delay: 20 });
+});"""
+
+
+def form(attributes: str = "multiple", name: str = "media") -> str:
+    return (
+        f'<form action="/done" method="post"><uponce-upload sign="/sign" cloud="media" name="{name}" {attributes}>'
+        "</uponce-upload><button>Send</button></form>"
+    )
+
+
+def bytes_of(server: Server, answer: dict[str, Any]) -> bytes:
+    """The stored file, also if its upload came by another address, which the answer names."""
+    return server.get(urlsplit(answer["secure_url"]).path).data
+
+
+def in_parts(extra: str = "") -> str:
+    return form(f'multiple part-size="{MB}" {extra}')
+
+
+def crawling(server: Server, rate: float = 3 * MB) -> FaultProxy:
+    """A line with time to look at an upload while it runs."""
+    return FaultProxy(server.port, lambda _: Fault(rate=rate))
+
+
+def transfer(kind: str) -> str:
+    events = {"paste": "ClipboardEvent", "drop": "DragEvent"}
+    field = {"paste": "clipboardData", "drop": "dataTransfer"}[kind]
+    return f"""([target, name, text]) => {{
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([text], name, {{ type: "text/plain" }}));
+      const options = {{ {field}: transfer, bubbles: true, cancelable: true }};
+      return !document.querySelector(target).dispatchEvent(new {events[kind]}("{kind}", options));
+    }}"""
+
+
+class Widget:
+    """A page with widgets, as its user and its scripts see them. It logs nothing and throws nothing."""
+
+    def __init__(self, page: Page, site: Site) -> None:
+        self.page = page
+        self.site = site
+        self.problems: list[str] = []
+        page.on("console", lambda message: self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def open(self, body: str | None = None) -> None:
+        self.site.body = form() if body is None else body
+        self.page.goto(self.site.url)
+        self.ready()
+
+    def ready(self) -> None:
+        self.page.wait_for_function("!!customElements.get('uponce-upload')")
+
+    def js(self, expression: str, argument: Any = None, *, of: str = "uponce-upload") -> Any:
+        """The value of an expression over the element `el`."""
+        return self.page.evaluate(
+            f"(argument) => {{ const el = document.querySelector('{of}'); return ({expression}) }}", argument
+        )
+
+    def until(self, condition: str, *, of: str = "uponce-upload") -> None:
+        self.page.wait_for_function(
+            f"() => {{ const el = document.querySelector('{of}'); return !!({condition}) }}", timeout=SECONDS * 1000
+        )
+
+    def pick(self, *files: Path | dict[str, Any], of: str = "uponce-upload") -> None:
+        self.page.locator(f"{of} input").set_input_files(list(files))  # type: ignore[arg-type]
+
+    def stored(self, count: int = 1, *, of: str = "uponce-upload") -> list[dict[str, Any]]:
+        """The answers, as soon as this many files are stored."""
+        self.until(f"el.answers.length === {count}", of=of)
+        answers: list[dict[str, Any]] = self.js("el.answers", of=of)
+        return answers
+
+    def states(self) -> list[str]:
+        states: list[str] = self.js("el.uploads.map((upload) => upload.state)")
+        return states
+
+    def status(self) -> str:
+        return str(self.page.locator("uponce-upload [part=status]").first.inner_text())
+
+    def click(self, label: str) -> None:
+        self.page.locator(f'uponce-upload button[aria-label="{label}"]').click()
+
+    def values(self, number: int = 0, name: str = "media") -> list[str]:
+        """What the form would send."""
+        values: list[str] = self.page.evaluate(f"new FormData(document.forms[{number}]).getAll('{name}')")
+        return values

@@ -1,0 +1,155 @@
+"""The upload widget over bad lines: under one signature everything arrives once."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts
+from tests.e2e.widget.site import Line
+from tests.faults.proxy import Fault, FaultProxy, Kind
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def test_a_broken_line_is_repaired_under_the_same_signature(server: Server, widget: Widget, film: Path) -> None:
+    with FaultProxy(server.port, lambda n: Fault(Kind.CUT, after=2 * MB) if n <= 3 else Fault()) as proxy:
+        widget.site.via = proxy.base
+        widget.open()
+        widget.pick(film)
+        (answer,) = widget.stored()
+        assert proxy.struck[Kind.CUT] >= 1
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_large_file_continues_where_the_line_broke(server: Server, widget: Widget, film: Path) -> None:
+    patches: list[int] = []
+    widget.page.on(
+        "request", lambda each: patches.append(int(each.headers["upload-offset"])) if each.method == "PATCH" else None
+    )
+    with FaultProxy(server.port, lambda n: Fault(Kind.CUT, after=2_500_000) if n <= 4 else Fault()) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        (answer,) = widget.stored()
+        assert proxy.struck[Kind.CUT] >= 1
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+    assert patches.count(0) == 1
+    assert patches == sorted(patches)
+    assert len(patches) > 6
+
+
+def test_a_line_that_falls_silent_counts_as_broken(server: Server, widget: Widget, film: Path) -> None:
+    with FaultProxy(server.port, lambda n: Fault(Kind.SILENCE, after=MB) if n <= 2 else Fault()) as proxy:
+        widget.site.via = proxy.base
+        widget.open()
+        widget.js("(el.timing.stall = 500)")
+        widget.pick(film)
+        widget.stored()
+        assert proxy.struck[Kind.SILENCE] >= 1
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_lost_reply_is_asked_for_again(server: Server, line: Line, widget: Widget, media: Path, lost: int) -> None:
+    line.strike = lambda number, _: Line.LOSE if number <= lost else None
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    assert [method for method, *_ in line.requests] == ["POST"] * (lost + 1)
+    assert bytes_of(server, answer) == (media / "cat.jpg").read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_any_reply_of_a_large_upload_may_be_lost(
+    server: Server, line: Line, widget: Widget, film: Path, lost: int
+) -> None:
+    """The creation's, that of any part, the last one's, and that of the question what became of it."""
+    also = {8: {7, 8}}.get(lost, {lost})
+    line.strike = lambda number, _: Line.LOSE if number in also else None
+    widget.open(in_parts())
+    widget.pick(film)
+    (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == (2 if lost == 1 else 1)  # without its address an upload cannot be continued
+    assert widget.states() == ["done"]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_server_says_when_to_try_again(line: Line, widget: Widget, film: Path, parts: bool) -> None:
+    line.strike = lambda number, _: 1 if number == 1 else None
+    widget.open(in_parts() if parts else form())
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'retrying'")
+    assert widget.status() == "The server is busy. Trying again in 1 sec"
+    widget.stored()
+    (_, _, first), (_, _, second), *_ = line.requests
+    assert second - first >= 1
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_an_expired_signature_is_replaced(widget: Widget, film: Path, parts: bool) -> None:
+    def stale_at_first(params: dict[str, Any]) -> dict[str, Any]:
+        return params | {"timestamp": int(time.time()) - 4000} if len(widget.site.asked) == 1 else params
+
+    widget.site.signs = stale_at_first
+    widget.open(in_parts() if parts else form())
+    widget.pick(film)
+    widget.stored()
+    first, second = widget.site.asked
+    assert first["params"]["nonce"] != second["params"]["nonce"]
+
+
+def test_a_back_end_whose_signatures_are_always_expired_is_asked_a_few_times(widget: Widget, media: Path) -> None:
+    widget.site.signs = lambda params: params | {"timestamp": int(time.time()) - 4000}
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "This permission to upload has expired."
+    assert len(widget.site.asked) == 4
+
+
+def test_a_back_end_that_is_away_is_asked_again(widget: Widget, media: Path) -> None:
+    widget.site.before = lambda number: (503, {}, {"Retry-After": "0"}) if number < 3 else None
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    assert len(widget.site.asked) == 3
+
+
+def test_offline_means_waiting_and_online_means_going_on(
+    context: BrowserContext, server: Server, widget: Widget, film: Path
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        context.set_offline(True)
+        widget.until("el.uploads[0].state === 'retrying'")
+        assert widget.status() == "No connection. Continues when you are online"
+        context.set_offline(False)
+        widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+def test_it_gives_up_after_some_tries_and_the_user_may_go_on(line: Line, widget: Widget, media: Path) -> None:
+    """With the same signature: the outcome of the tries before is unknown."""
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.js("(el.timing.tries = 2)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "No connection. Try again when you are online."
+    assert len(line.requests) == 3
+    line.strike = lambda *_: None
+    widget.click("Try cat.jpg again")
+    widget.stored()
+    assert len(widget.site.asked) == 1

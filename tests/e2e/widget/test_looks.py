@@ -1,0 +1,132 @@
+"""The upload widget on the page: policy, sizes, contrast, style, motion."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.e2e.widget.page import MB, Widget, crawling, form
+from tests.e2e.widget.site import Site
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def test_a_strict_policy_is_enough(server: Server, widget: Widget, media: Path) -> None:
+    """No inline script, no inline style, no blob: and no string that becomes HTML."""
+    widget.site.policy = (
+        f"default-src 'none'; script-src {server.base}; style-src 'self'; connect-src 'self' {server.base}; "
+        f"img-src {server.base}; media-src {server.base}; form-action 'self'; base-uri 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    widget.open()
+    widget.pick(media / "cat.jpg", media / "dance.gif", media / "walk.mp4", media / "note.txt")
+    widget.stored(4)
+    thumbs = "[...el.shadowRoot.querySelectorAll('[part=thumb]')]"
+    shown = f"{thumbs}.map(({{ firstChild }}) => firstChild.localName ?? firstChild.data)"
+    widget.until(f"String({shown}) === 'canvas,img,video,TXT'")
+    widget.until("el.shadowRoot.querySelector('video').readyState >= 2")
+    assert widget.page.evaluate("getComputedStyle(document.querySelector('uponce-upload')).display") == "block"
+
+
+@pytest.mark.parametrize("width", [320, 360, 1280])
+def test_it_fits_and_does_not_jump(browser: Browser, server: Server, site: Site, film: Path, width: int) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, has_touch=width < 500, is_mobile=width < 500
+    )
+    widget = Widget(context.new_page(), site)
+    long = {"name": f"{'a long name ' * 12}.txt", "mimeType": "text/plain", "buffer": b"x" * 2 * MB}
+    heights = "[...el.shadowRoot.querySelectorAll('li')].map((row) => row.getBoundingClientRect().height)"
+    with crawling(server, rate=4 * MB) as proxy:
+        site.via = proxy.base
+        widget.open(form('multiple capture part-size="1000000"'))
+        widget.js(
+            f"""(window.heights = new Set(), el.addEventListener("progress", () => {{
+              for (const height of {heights}) window.heights.add(Math.round(height));
+            }}))"""
+        )
+        widget.pick(long)
+        widget.until("el.uploads[0]?.loaded > 100000")
+        widget.js("el.pause()")
+        widget.js("el.resume()")
+        widget.stored()
+    assert len(widget.page.evaluate("[...window.heights]")) == 1
+    assert widget.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert widget.page.locator("uponce-upload [part=camera]").is_visible() == (width < 500)
+    buttons = "[...el.shadowRoot.querySelectorAll('button')].filter((each) => each.checkVisibility())"
+    smallest = widget.js(f"Math.min(...{buttons}.map((each) => each.offsetHeight))")
+    assert smallest >= (44 if width < 500 else 36)
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(browser: Browser, site: Site, media: Path, scheme: Any) -> None:
+    """At least 4.5 to 1 against what is behind it, as WCAG 2.2 AA asks."""
+    context = browser.new_context(color_scheme=scheme)
+    widget = Widget(context.new_page(), site)
+    site.signs = lambda params: params | ({"allowed_formats": "jpg"})
+    widget.open()
+    widget.pick(media / "cat.jpg", media / "dance.gif")
+    widget.until("String(el.uploads.map(({ state }) => state)) === 'done,refused'")
+    ratios = widget.page.evaluate(_CONTRAST)
+    assert len(ratios) >= 7
+    assert {name: ratio for name, ratio in ratios if ratio < 4.5} == {}
+    context.close()
+
+
+_CONTRAST = """() => {
+  const pixel = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgb = (color) => {
+    pixel.clearRect(0, 0, 1, 1);
+    pixel.fillStyle = color;
+    pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = (color) => {
+    const [r, g, b] = color.slice(0, 3).map((c) => linear(c / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement ?? at.getRootNode().host) {
+      const color = rgb(getComputedStyle(at).backgroundColor);
+      if (color[3] === 255) return color;
+    }
+    return rgb("Canvas");
+  };
+  const root = document.querySelector("uponce-upload").shadowRoot;
+  const isSeen = (node) => node.localName === "svg" || (node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const seen = [...root.querySelectorAll("[part]")].filter((each) => [...each.childNodes].some(isSeen));
+  return seen.map((each) => {
+    const [a, b] = [light(rgb(getComputedStyle(each).color)), light(behind(each))].sort((x, y) => y - x);
+    return [each.part.value + " " + each.textContent, (a + 0.05) / (b + 0.05)];
+  });
+}"""
+
+
+def test_any_piece_can_be_styled(widget: Widget, media: Path) -> None:
+    widget.open(form())
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.page.evaluate(
+        """document.adoptedStyleSheets = [Object.assign(new CSSStyleSheet(), {})];
+        document.adoptedStyleSheets[0].replaceSync(`uponce-upload { --uponce-accent: rgb(1, 2, 3) }
+          ::part(name) { color: rgb(4, 5, 6) } ::part(item-done) { border-color: rgb(7, 8, 9) }`)"""
+    )
+    style = "getComputedStyle(el.shadowRoot.querySelector(argument[0]))[argument[1]]"
+    assert widget.js(style, ["[part=button]", "backgroundColor"]) == "rgb(1, 2, 3)"
+    assert widget.js(style, ["[part=name]", "color"]) == "rgb(4, 5, 6)"
+    assert widget.js(style, ["li", "borderTopColor"]) == "rgb(7, 8, 9)"
+
+
+def test_motion_stops_for_those_who_ask(browser: Browser, site: Site, media: Path) -> None:
+    context = browser.new_context(reduced_motion="reduce")
+    widget = Widget(context.new_page(), site)
+    widget.open()
+    widget.pick(media / "dance.gif")
+    widget.stored()
+    widget.until("el.shadowRoot.querySelector('[part=thumb] canvas')")
+    assert widget.js("el.shadowRoot.querySelector('[part=thumb] img')") is None
+    assert widget.js("el.shadowRoot.getAnimations().length") == 0
+    context.close()

@@ -1,0 +1,110 @@
+"""What is refused is said in plain words, and nothing of it is read as HTML."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.widget.page import Widget, form
+from tests.e2e.widget.site import Line
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def refusals(widget: Widget) -> list[dict[str, Any]]:
+    got: list[dict[str, Any]] = widget.page.evaluate("window.refusals")
+    return got
+
+
+def listen(widget: Widget) -> None:
+    widget.page.evaluate(
+        """window.refusals = []; document.addEventListener("refused", ({ detail }) => {
+          const { name, error } = detail; window.refusals.push({ name, ...error });
+        })"""
+    )
+
+
+def test_a_refusal_is_said_in_plain_words_and_in_the_users_language(widget: Widget, media: Path) -> None:
+    widget.site.signs = lambda params: params | {"allowed_formats": "png"}
+    widget.open()
+    listen(widget)
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "Files of this type are not accepted."
+    assert widget.page.locator("uponce-upload [role=status]").inner_text() == f"cat.jpg: {widget.status()}"
+    widget.js("(el.messages = { format_not_allowed: 'Bitte nur PNG.', choose: 'x', chooseMany: 'Dateien wählen' })")
+    assert widget.status() == "Bitte nur PNG."
+    assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Dateien wählen"
+    (refusal,) = refusals(widget)
+    assert (refusal["name"], refusal["code"], refusal["status"]) == ("cat.jpg", "format_not_allowed", 400)
+    assert widget.values() == []
+    assert not widget.page.locator('uponce-upload button[aria-label^="Try"]').is_visible()
+
+
+def test_a_file_that_cannot_be_accepted_asks_for_no_signature(widget: Widget, media: Path) -> None:
+    widget.open(form('multiple accept="image/*,.txt" max-bytes="20000" max-files="2"'))
+    listen(widget)
+    empty = {"name": "empty.txt", "mimeType": "text/plain", "buffer": b""}
+    large = {"name": "large.png", "mimeType": "image/png", "buffer": b"x" * 20_001}
+    small = [{"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"x"} for n in range(3)]
+    film = {"name": "walk.mp4", "mimeType": "video/mp4", "buffer": b"x"}
+    widget.pick(empty, large, film, *small)
+    widget.stored(2)
+    got = [(each["name"], each["code"], each["message"]) for each in refusals(widget)]
+    assert got == [
+        ("empty.txt", "empty_file", "This file is empty."),
+        ("large.png", "file_too_large", "This file is too large."),
+        ("walk.mp4", "format_not_allowed", "Files of this type are not accepted."),
+        ("2.txt", "too_many_files", "Only 2 files are allowed."),
+    ]
+    assert len(widget.site.asked) == 2
+
+
+def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
+    refusal = {"error": {"code": "quota", "message": "You have used all of your space."}}
+    widget.site.before = lambda number: (403, refusal if number == 1 else {}, {})
+    widget.open()
+    listen(widget)
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "You have used all of your space."
+    widget.click("Try cat.jpg again")
+    widget.until("window.refusals.length === 2")
+    assert [each["code"] for each in refusals(widget)] == ["quota", "sign_failed"]
+    assert widget.status() == "This site did not allow the upload."
+
+
+def test_a_used_signature_is_refused_and_a_retry_asks_for_another(server: Server, widget: Widget, media: Path) -> None:
+    spent = server.signed({"nonce": "spent"})
+    assert server.post(spent, b"first").status == 200
+    widget.site.before = lambda n: (200, {"url": server.upload_url(), "fields": spent}, {}) if n == 1 else None
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "This permission to upload was already used."
+    widget.click("Try cat.jpg again")
+    widget.stored()
+
+
+def test_a_file_that_was_deleted_from_the_disk_is_named(line: Line, widget: Widget, film: Path) -> None:
+    line.strike = lambda *_: Line.LOSE
+    widget.open(form("multiple paused"))
+    widget.pick(film)
+    widget.until("el.uploads[0]?.state === 'paused'")
+    film.unlink()
+    widget.click("Continue film.bin")
+    widget.until("el.uploads[0].state === 'refused'")
+    assert widget.status() == "This file was moved or changed. Remove it and choose it again."
+
+
+def test_no_file_name_is_read_as_html(widget: Widget) -> None:
+    name = '<img src=x onerror="window.hacked=1">.jpg'
+    widget.site.before = lambda _: (403, {"error": {"message": "<img src=x onerror='window.hacked=1'>"}}, {})
+    widget.open()
+    widget.pick({"name": name, "mimeType": "image/jpeg", "buffer": b"no picture"})
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.page.locator("uponce-upload [part=name]").inner_text() == name
+    assert widget.status().startswith("<img src=x")
+    assert widget.js("el.shadowRoot.querySelectorAll('img').length") == 0
+    assert not widget.page.evaluate("window.hacked")

@@ -1,0 +1,149 @@
+"""Uploads continue after a reload and a crash, and when their element is back."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import BrowserContext, Error, Page, Request
+
+from tests.e2e.widget.page import MB, QUICK, Widget, bytes_of, crawling, form, in_parts
+from tests.e2e.widget.site import Site
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+def crash(page: Page) -> None:
+    """The browser's process of this page dies."""
+    with page.expect_event("crash"), suppress(Error):
+        page.goto("chrome://crash")
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("end", [Page.reload, crash], ids=["reload", "crash"])
+def test_an_upload_continues_after_the_page_has_ended(
+    context: BrowserContext, server: Server, site: Site, film: Path, end: Callable[[Page], None], parts: bool
+) -> None:
+    """Of a large file only the rest is sent. A small one is sent again, under the same signature."""
+    first = Widget(context.new_page(), site)
+    offsets: list[int] = []
+
+    def note(request: Request) -> None:
+        offsets.append(int(request.headers.get("upload-offset", -1)))
+
+    context.on("request", note)
+    with crawling(server) as proxy:
+        site.via = proxy.base
+        first.open(in_parts() if parts else form())
+        first.pick(film)
+        first.until(f"el.uploads[0]?.loaded > {2 * MB}")
+        end(first.page)
+        offsets.clear()
+        again = Widget(context.new_page(), site) if end is crash else first
+        again.page.goto(site.url)
+        (answer,) = again.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(site.asked) == 1
+    assert again.values() == [answer["secure_url"]]
+    if parts:
+        assert min(offset for offset in offsets if offset >= 0) > MB
+    again.page.reload()
+    again.ready()
+    assert [each["state"] for each in again.js("el.restored.then(() => el.uploads)")] == ["done"]
+    assert len(site.asked) == 1
+
+
+def test_a_file_too_large_to_keep_continues_when_it_is_chosen_again(
+    context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
+) -> None:
+    context.add_init_script(QUICK.replace("delay: 20", "keep: 1000"))
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {2 * MB}")
+        widget.page.reload()
+        widget.until("el.uploads[0]?.state === 'paused'")
+        assert widget.status() == "Choose this file again to continue"
+        with widget.page.expect_file_chooser():
+            widget.click("Choose film.bin again")
+        widget.pick(media / "cat.jpg")
+        widget.stored()
+        assert widget.states() == ["paused", "done"]
+        widget.pick(film)
+        answer = widget.stored(2)[0]
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 2
+
+
+def test_what_was_uploaded_is_in_the_form_after_a_reload_but_not_on_a_new_visit(widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    widget.page.reload()
+    widget.stored()
+    assert widget.values() == [answer["secure_url"]]
+    widget.open()
+    widget.js("el.restored")
+    assert widget.values() == []
+    assert len(widget.site.asked) == 1
+
+
+def test_going_back_to_a_form_finds_it_as_it_was(widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    widget.page.click("text=Send")
+    widget.page.wait_for_url("**/done")
+    assert widget.site.submitted == [urlencode({"media": answer["secure_url"]})]
+    widget.page.go_back()
+    widget.stored()
+    assert widget.values() == [answer["secure_url"]]
+
+
+def test_another_tab_leaves_a_live_upload_alone(
+    context: BrowserContext, server: Server, widget: Widget, film: Path
+) -> None:
+    with crawling(server, rate=1.5 * MB) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB / 2}")
+        other = Widget(context.new_page(), widget.site)
+        other.page.goto(widget.site.url)
+        other.ready()
+        other.js("el.restored")
+        assert other.js("el.uploads") == []
+        widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_page_may_forbid_to_keep_anything(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts("forget"))
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        assert widget.page.evaluate("indexedDB.databases()") == []
+        widget.page.reload()
+        widget.ready()
+        assert widget.js("el.uploads") == []
+
+
+def test_an_element_that_leaves_the_page_stops_and_continues_when_it_is_back(
+    server: Server, widget: Widget, film: Path
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.js("document.forms[0].prepend(el)")  # moved: goes on
+        assert widget.states() == ["uploading"]
+        assert widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => kept.uploads)") == []
+        widget.page.evaluate("document.forms[0].append(window.kept)")
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1

@@ -1,0 +1,168 @@
+"""The upload widget stores what a user gives it, and obeys its attributes and its user."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Dialog
+
+from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
+from tests.server import Server
+
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
+
+
+# --- what is uploaded
+
+
+def test_files_of_all_kinds_are_stored_and_in_the_form(server: Server, widget: Widget, media: Path) -> None:
+    names = ["cat.jpg", "dance.gif", "walk.mp4", "note.txt"]
+    widget.open()
+    widget.pick(*(media / name for name in names))
+    answers = widget.stored(4)
+    assert [bytes_of(server, each) for each in answers] == [(media / name).read_bytes() for name in names]
+    assert len({each["params"]["nonce"] for each in widget.site.asked}) == len(widget.site.asked) == 4
+    assert widget.values() == [each["secure_url"] for each in answers]
+
+
+def test_ten_files_take_turns_with_one_signature_each(widget: Widget, media: Path) -> None:
+    widget.open(form('multiple parallel="2"'))
+    widget.js(
+        """(window.most = 0, el.addEventListener("progress", () => {
+          const live = el.uploads.filter(({ state }) => ["signing", "uploading"].includes(state));
+          window.most = Math.max(window.most, live.length);
+        }))"""
+    )
+    cat = (media / "cat.jpg").read_bytes()
+    widget.pick(*({"name": f"cat {n}.jpg", "mimeType": "image/jpeg", "buffer": cat} for n in range(10)))
+    answers = widget.stored(10)
+    assert len({each["public_id"] for each in answers}) == 10
+    assert len(widget.site.asked) == 10
+    assert widget.page.evaluate("window.most") == 2
+
+
+def test_the_back_end_is_asked_for_what_the_attributes_say(widget: Widget, media: Path) -> None:
+    widget.open(form('folder="cats" tags="a,b" headers=\'{"X-CSRFToken": "t"}\''))
+    with widget.page.expect_request("**/sign") as asking:
+        widget.pick(media / "cat.jpg")
+    assert asking.value.headers["x-csrftoken"] == "t"
+    (answer,) = widget.stored()
+    assert (answer["folder"], answer["tags"]) == ("cats", ["a", "b"])
+    (asked,) = widget.site.asked
+    assert asked["file"] == {"name": "cat.jpg", "size": (media / "cat.jpg").stat().st_size, "type": "image/jpeg"}
+    assert set(asked["params"]) == {"nonce", "folder", "tags"}
+
+
+def test_a_page_may_sign_in_its_own_way(server: Server, widget: Widget, media: Path) -> None:
+    widget.open('<uponce-upload cloud="media"></uponce-upload>')
+    fields = server.signed({"public_id": "own-way"})
+    widget.js("(el.signer = async (params, file) => ({ fields: argument, asked: [params, file.name] }), 0)", fields)
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    assert answer["public_id"] == "own-way"
+    assert widget.site.asked == []
+
+
+# --- what the user does
+
+
+def test_pause_and_continue(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.click("Pause film.bin")
+        assert widget.states() == ["paused"]
+        assert widget.status().startswith("Paused at ")
+        widget.click("Continue film.bin")
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_removed_upload_ends_and_spends_nothing(server: Server, widget: Widget, film: Path) -> None:
+    places: list[str] = []
+    widget.page.on("request", lambda each: places.append(each.url) if each.method == "DELETE" else None)
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        with widget.page.expect_response(lambda each: each.request.method == "DELETE") as ended:
+            widget.click("Remove film.bin")
+        assert ended.value.status == 204
+    assert widget.js("el.uploads") == []
+    (place,) = places
+    assert server.get(place.replace(proxy.base, server.base)).status == 404
+    assert widget.values() == []
+
+
+def test_dropping_works_like_picking(server: Server, widget: Widget) -> None:
+    widget.open(form('multiple accept=".txt"'))
+    assert widget.page.evaluate(transfer("drop"), ["uponce-upload", "note.txt", "dropped"])
+    assert widget.page.evaluate(transfer("drop"), ["uponce-upload", "note.exe", "dropped"])
+    (answer,) = widget.stored()
+    assert bytes_of(server, answer) == b"dropped"
+    assert sorted(widget.states()) == ["done", "refused"]
+
+
+def test_a_paste_goes_to_one_widget_and_leaves_text_fields_alone(server: Server, widget: Widget) -> None:
+    widget.open(f"<input id=field>{form()}{form()}".replace("<uponce-upload", "<uponce-upload id=first", 1))
+    second = "form:nth-of-type(2) uponce-upload"
+    assert widget.page.evaluate(transfer("paste"), ["body", "one.txt", "pasted"])
+    (answer,) = widget.stored(of="#first")
+    assert bytes_of(server, answer) == b"pasted"
+    widget.js("el.focus()", of=second)
+    assert widget.page.evaluate(transfer("paste"), [second, "two.txt", "pasted"])
+    widget.stored(of=second)
+    widget.page.focus("#field")
+    assert not widget.page.evaluate(transfer("paste"), ["#field", "three.txt", "pasted"])
+    assert len(widget.site.asked) == 2
+
+
+def test_without_multiple_the_newer_file_replaces_the_older(widget: Widget, media: Path) -> None:
+    widget.open(form(""))
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.pick(media / "dance.gif")
+    widget.until("el.answers[0]?.original_filename === 'dance'")
+    assert widget.values() == [widget.js("el.value")]
+
+
+def test_the_keyboard_is_enough(widget: Widget, media: Path) -> None:
+    widget.open()
+    # Chromium drops keys before the first frame of a page.
+    widget.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    widget.page.keyboard.press("Tab")
+    widget.until("el.shadowRoot.activeElement?.part.contains('button')")
+    with widget.page.expect_file_chooser() as choosing:
+        widget.page.keyboard.press("Enter")
+    choosing.value.set_files([media / "cat.jpg", media / "dance.gif"])
+    widget.stored(2)
+    widget.page.keyboard.press("Tab")
+    widget.page.keyboard.press("Enter")
+    assert [each["name"] for each in widget.js("el.uploads")] == ["dance.gif"]
+    # The focus goes to what is nearest, and is not lost.
+    assert widget.js("el.shadowRoot.activeElement.getAttribute('aria-label')") == "Remove dance.gif"
+
+
+def test_leaving_the_page_amid_an_upload_needs_a_yes(server: Server, widget: Widget, film: Path) -> None:
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    widget.page.on("dialog", stay)
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open()
+        widget.page.mouse.click(5, 5)  # browsers ask only on pages that were used
+        widget.pick(film)
+        widget.until("el.uploads[0]?.loaded > 0")
+        widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")
+        widget.stored()
+    assert asked == ["beforeunload"]
+    widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")
+    widget.page.wait_for_url("**/nowhere")
+    assert asked == ["beforeunload"]
