@@ -71,7 +71,38 @@ def existing(world: World) -> Answer:
     return world.upload(world.sign({"public_id": "cat", "overwrite": "false"}), OTHER_PNG)
 
 
+def _later(world: World, fields: dict[str, str]) -> Answer:
+    world.clock.time += 4000
+    return world.upload(fields, headers=KEYED)
+
+
+KEYED = {"idempotency-key": "k"}
+
+
+def keyed(world: World, *, other: bytes = PNG, later: float = 0, revoke: bool = False) -> Answer:
+    """Upload under a key, then the same again."""
+    fields = world.sign()
+    assert world.upload(fields, headers=KEYED).status == 200
+    world.clock.time += later
+    if revoke:
+        asyncio.run(world.database.revoke_grant(asyncio.run(_grant_of(world, fields)), grant_caller()))
+    return world.upload(fields, other, headers=KEYED)
+
+
+def another_key(world: World) -> Answer:
+    fields = world.sign()
+    assert world.upload(fields, headers=KEYED).status == 200
+    return world.upload(fields, headers={"idempotency-key": "other"})
+
+
 CASES: dict[str, Case] = {
+    "repeated": keyed,
+    "repeated with other bytes": lambda world: keyed(world, other=OTHER_PNG),
+    "repeated when the time is over": lambda world: keyed(world, later=4000),
+    "repeated with other bytes when the time is over": lambda world: keyed(world, other=OTHER_PNG, later=4000),
+    "repeated after a revocation": lambda world: keyed(world, revoke=True),
+    "repeated under another key": another_key,
+    "keyed and stale": lambda world: _later(world, world.sign()),
     "a picture": upload(),
     "named": upload(public_id="cat", tags="a,b", context="k=v", folder="f"),
     "as image": upload(kind="image"),
@@ -182,7 +213,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         (upload(b"text", "raw", "a.txt"), "commit_arrival"),
         (CASES["fields in the query"], "commit_arrival"),
         (CASES["fields after the file"], "commit"),
-        (lambda world: world.upload(world.sign(), headers={"idempotency-key": "k"}), "commit"),
+        (lambda world: world.upload(world.sign(), headers=KEYED), "commit_arrival"),
         (lambda world: world.put(PNG, world.sign()), "commit"),
     ],
 )

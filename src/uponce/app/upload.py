@@ -76,7 +76,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
         with services.metrics.committing():
             committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
-        return await _read_back(services, verified.grant, draft, unknown)
+        return await read_back_upload(services, verified.grant, draft, unknown)
     except (Refused, Unavailable) as error:
         await stage.discard()
         if isinstance(error, GrantRefused):
@@ -86,7 +86,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, stage: S
     return committed
 
 
-async def _read_back(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
     """As `read_back`; a repeat may have been answered by another upload's commit."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:

@@ -7,11 +7,11 @@ from functools import partial
 from uponce.app.intake import Event, UploadRequest
 from uponce.app.ports import HEADER_BYTES
 from uponce.app.services import Services
-from uponce.app.upload import upload
+from uponce.app.upload import Uploaded, upload
 from uponce.app.upload_chunk import upload_chunk
 from uponce.app.uploading.arrival import Arrival
 from uponce.app.uploading.pipeline import Pipeline
-from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
@@ -66,22 +66,30 @@ class UploadEndpoint:
         )
         note_fields(scope, fields)
         arrival = await self._arrival(scope, head, body, request) if part is None else None
-        if arrival is not None and self._pipeline is not None:
-            uploaded = await self._pipeline.upload(arrival)
-            note_outcome(scope, uploaded)
-            return Answer(upload_answer(uploaded, bases))
+        uploaded = None if arrival is None else await self._upload_arrival(arrival)
+        if uploaded is not None:
+            return _answer(scope, uploaded, bases)
         async with aclosing(noting(scope, _events(scope["method"], head, body, self._services.limits))) as events:
             if part is not None:
                 outcome = await upload_chunk(self._services, request, part, events)
                 note_outcome(scope, outcome)
                 return Answer(chunk_answer(outcome, bases))
             uploaded = await upload(self._services, request, events)
-        note_outcome(scope, uploaded)
-        return Answer(upload_answer(uploaded, bases), (_REPLAYED,) if uploaded.committed.replayed else ())
+        return _answer(scope, uploaded, bases)
+
+    async def _upload_arrival(self, arrival: Arrival) -> Uploaded | None:
+        """None when the streaming way has to look: a stale signature may have a stored answer for a repeat."""
+        assert self._pipeline is not None
+        try:
+            return await self._pipeline.upload(arrival)
+        except StaleRequest:
+            if arrival.request.idempotency_key is None:
+                raise
+            return None
 
     async def _arrival(self, scope: Scope, head: Head, body: Body, request: UploadRequest) -> Arrival | None:
         """An ordinary small upload that has arrived whole. None for any other, which the streaming way takes."""
-        if self._pipeline is None or scope["method"] != "POST" or not _is_ordinary(request):
+        if self._pipeline is None or scope["method"] != "POST" or request.credentials is not None:
             return None
         limits, first = self._services.limits, await body.first()
         if not body.complete or len(first) > limits.small_body_bytes:
@@ -96,9 +104,9 @@ class UploadEndpoint:
         return Arrival(request, request.fields + form.fields, form.filename, form.file, facts)
 
 
-def _is_ordinary(request: UploadRequest) -> bool:
-    """Whether it needs neither a look at stored replies nor credentials."""
-    return request.idempotency_key is None and request.credentials is None
+def _answer(scope: Scope, uploaded: Uploaded, bases: Bases) -> Answer:
+    note_outcome(scope, uploaded)
+    return Answer(upload_answer(uploaded, bases), (_REPLAYED,) if uploaded.committed.replayed else ())
 
 
 def _events(method: str, head: Head, body: Body, limits: Limits) -> AsyncGenerator[Event, None]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from uponce.app.authorise import Verified
 from uponce.app.intake import UploadRequest
+from uponce.app.ports import Candidate
 from uponce.core.values import Digest, MediaFacts
 
 
@@ -22,6 +23,7 @@ class Arrival:
     verified: Verified | None = None
     digest: Digest | None = None
     blob_key: str | None = None
+    candidate: Candidate | None = None
 
     @property
     def cloud(self) -> str:

@@ -7,12 +7,13 @@ transaction commits all. Each upload succeeds or fails on its own, and none is a
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from uponce.app.authorise import check_grant_fresh, check_origin, find_key_in, verified_by
 from uponce.app.judge import Wanted, draft_of
 from uponce.app.ports import Body, Candidate, Committed, GroupStore, Records, Refusal
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded, drop_unneeded, read_back
+from uponce.app.upload import Uploaded, drop_unneeded, read_back_upload
 from uponce.app.uploading.arrival import Arrival
 from uponce.core.errors import OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.media_types import stored_type
@@ -37,7 +38,8 @@ class Pipeline:
         """
         with self._services.metrics.committing():
             committed = await self._committed(arrival)
-        self._services.metrics.stored()
+        if not committed.replayed:
+            self._services.metrics.stored()
         await drop_unneeded(self._services, committed)
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
@@ -47,8 +49,8 @@ class Pipeline:
         try:
             return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
         except OutcomeUnknown as unknown:
-            assert arrival.blob_key is not None
-            return await read_back(services, arrival.blob_key, unknown)
+            assert arrival.candidate is not None
+            return await read_back_upload(services, arrival.candidate.grant, arrival.candidate.draft, unknown)
         except (Refused, Unavailable):
             if arrival.blob_key is not None:
                 with suppress(Unavailable):
@@ -86,8 +88,13 @@ class Pipeline:
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
-        """The refusal of a spent signature, before its bytes are hashed and stored. The commit decides again."""
+        """The refusal of a spent signature, before its bytes are hashed and stored. The commit decides again.
+
+        With an Idempotency-Key only the commit decides: it may have an answer for a repeat.
+        """
         assert arrival.verified is not None
+        if arrival.request.idempotency_key is not None:
+            return None
         grant = arrival.verified.grant
         record = records.find_grant(grant.key)
         error = record and refusal_of(record, grant.max_uses)
@@ -114,7 +121,10 @@ class Pipeline:
         request, verified = arrival.request, arrival.verified
         wanted = Wanted(request.cloud, request.requested, verified.spec, arrival.filename)
         draft = draft_of(self._services, wanted, arrival.blob_key, arrival.digest, arrival.facts)
-        return Candidate(verified.grant, draft, request.caller)
+        if request.idempotency_key is not None:
+            draft = replace(draft, idempotency_key=request.idempotency_key)
+        arrival.candidate = Candidate(verified.grant, draft, request.caller)
+        return arrival.candidate
 
 
 def _body_of(arrival: Arrival) -> Body:
