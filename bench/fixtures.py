@@ -37,9 +37,9 @@ def film(folder: Path, megabytes: int) -> Path:
     return path
 
 
-def block(folder: Path) -> Path:
-    """One megabyte of noise."""
-    path = folder / "block.bin"
+def noise(folder: Path, size: int) -> Path:
+    """So many bytes of noise."""
+    path = folder / f"noise-{size}.bin"
     if not path.exists():
-        path.write_bytes(os.urandom(_BLOCK))
+        path.write_bytes(os.urandom(size))
     return path

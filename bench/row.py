@@ -38,9 +38,8 @@ class Setup:
     def picture(self) -> Path:
         return fixtures.picture(self.cache)
 
-    @property
-    def block(self) -> Path:
-        return fixtures.block(self.cache)
+    def noise(self, size: int) -> Path:
+        return fixtures.noise(self.cache, size)
 
     def film(self, megabytes: int) -> Path:
         return fixtures.film(self.cache, megabytes)
