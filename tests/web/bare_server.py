@@ -25,6 +25,7 @@ seen: list[str] = []
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, `/refuse` refuses unread, `/late` after a while,
     `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
+    `/messages` answers with the number of messages that its body came in.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
     `/sum` answers with the SHA-256 of the body, `/half` before it has all of it. `/stall` takes two messages of it and
@@ -50,12 +51,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send_error(scope, counted, send, SignatureUsed("Already used."), body_complete=False)
         seen.append(f"refused {path}")
         return
-    size = await _size(receive)
-    if size is None:
+    sizes = await _sizes(receive)
+    if sizes is None:
         return
+    size = sum(sizes)
     if path == "/slow":
         await asyncio.sleep(2)
-    seen.append(f"{scope['method']} {path} {size}")
+    seen.append(f"{scope['method']} {path} {len(sizes) if path == '/messages' else size}")
     body = "\n".join(seen if path == "/seen" else seen[-1:]).encode()
     if path == "/headers":
         body = b" ".join(name for name, _ in scope["headers"])
@@ -87,15 +89,17 @@ async def _download(send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _size(receive: Receive) -> int | None:
-    """None when the client is gone."""
-    size, more = 0, True
+async def _sizes(receive: Receive) -> list[int] | None:
+    """Of each message of the body. None when the client is gone."""
+    sizes, more = list[int](), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
+            seen.append("gone")
             return None
-        size, more = size + len(message["body"]), message["more_body"]
-    return size
+        sizes.append(len(message["body"]))
+        more = message["more_body"]
+    return sizes
 
 
 def main(head_seconds: str) -> None:

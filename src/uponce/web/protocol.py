@@ -93,6 +93,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _open: ClassVar[dict[str, dict["HardenedProtocol", None]]] = {}  # by network; the oldest connection first
     _gathered_bytes: ClassVar[int] = 0  # of all requests of this process that wait for their body
     _gathered = 0
+    _chunks: list[bytes]
     _gathering: tuple[RequestResponseCycle, ASGI3Application, asyncio.TimerHandle] | None = None
     _network = ""
     _reading_head = True
@@ -265,7 +266,7 @@ class HardenedProtocol(HttpToolsProtocol):
         if size > _MOST_GATHERED_BYTES:
             return False
         HardenedProtocol._gathered_bytes = size
-        self._gathered = int(length)
+        self._gathered, self._chunks = int(length), []
         return True
 
     def _stop_gathering(self) -> None:
@@ -275,6 +276,7 @@ class HardenedProtocol(HttpToolsProtocol):
         (cycle, app, timer), self._gathering = self._gathering, None
         timer.cancel()
         HardenedProtocol._gathered_bytes -= self._gathered
+        cycle.body, self._chunks = b"".join(self._chunks), []  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def _start_queued(self) -> None:
@@ -313,7 +315,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         self.body_bytes += len(body)
         if self._gathering is not None and self._gathering[0] is self.cycle:
-            self.cycle.body += body  # without uvicorn's pause after 64 KiB
+            self._chunks.append(body)  # without uvicorn's pause after 64 KiB, and copied once
         else:
             super().on_body(body)
 
