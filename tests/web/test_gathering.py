@@ -53,10 +53,10 @@ def up_to_digits(client: object) -> bytes:
 def test_a_slow_small_body_is_read_as_it_arrives(bare: Bare) -> None:
     """After a second the request starts, under all limits of slow uploads; nothing of the body is lost."""
     with bare.connect() as client:
-        client.sendall(head(10, "/sum") + b"hello")
+        client.sendall(head(10, "/total") + b"hello")
         time.sleep(protocol._GATHER_SECONDS + 0.3)
         client.sendall(b"world")
-        assert up_to(client, b"POST /sum 10")
+        assert up_to(client, b"POST /total 10")
 
 
 def test_what_is_pipelined_behind_a_small_body_is_answered_after_it(bare: Bare) -> None:
