@@ -186,6 +186,26 @@ def test_ranges_are_read_exactly(store: BlobStore) -> None:
     run(scenario())
 
 
+def test_what_is_had_at_once_is_the_same_or_nothing(store: BlobStore) -> None:
+    data = random.Random(1).randbytes(300_000)
+
+    async def scenario() -> None:
+        key, block = await put(store, data), bytearray(200_000)
+        assert store.open_now("0" * 32) is None
+        if (blob := store.open_now(key)) is not None:
+            assert blob.size == len(data)
+            for start in (0, 123_456, 299_999, 300_000):
+                taken = blob.read_now(start, memoryview(block))
+                assert taken in (0, min(len(block), len(data) - start))
+                assert block[:taken] == data[start : start + taken]
+            assert await blob.read(0, 10) == data[:10]
+            blob.close()
+        await store.delete(key)
+        assert store.open_now(key) is None
+
+    run(scenario())
+
+
 def test_an_open_blob_outlives_its_deletion_or_says_that_it_is_gone(kind: Kind, store: BlobStore) -> None:
     async def scenario() -> None:
         key = await put(store, b"abc")

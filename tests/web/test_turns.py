@@ -37,7 +37,7 @@ def test_an_upload_starts_at_once_and_gets_a_few_in_each_turn(monkeypatch: pytes
     protocol.loop = turns = Turns()
 
     def request(method: str, path: str) -> None:
-        protocol._start_asgi_task(SimpleNamespace(scope={"method": method, "path": path}, more_body=False), None)
+        protocol._start_asgi_task(SimpleNamespace(scope={"method": method, "path": path}, more_body=False), object())
 
     for number in range(MANY):
         request("GET", f"/{number}")
@@ -59,6 +59,8 @@ def test_few_deliveries_ask_the_catalog_at_a_time(world: World) -> None:
     path, running, most = asset["url"].removeprefix("https://media.example"), 0, 0
 
     class Slow:
+        glance = None
+
         def __getattr__(self, name: str) -> Any:
             return getattr(world.database, name)
 

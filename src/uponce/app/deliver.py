@@ -1,14 +1,15 @@
 """Find the asset behind a delivery URL and open its bytes."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath
-from uponce.core.errors import DeliveryDenied, NotFound, StorageUnavailable, UnsupportedCall
+from uponce.core.errors import DatabaseUnavailable, DeliveryDenied, NotFound, StorageUnavailable, UnsupportedCall
 from uponce.core.parameters import canonical_format, shown
 from uponce.core.signature import verify_delivery
-from uponce.core.values import Asset, DeliveryType
+from uponce.core.values import Asset, AssetName, DeliveryType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,23 @@ async def deliver(services: Services, path: DeliveryPath) -> Delivery:
     asset = await find(services, path)
     # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
     for _ in range(2):
-        blob = await services.blobs.open(asset.blob_key)
+        blob = services.blobs.open_now(asset.blob_key) or await services.blobs.open(asset.blob_key)
         if blob is not None:
             return Delivery(asset, blob)
         asset = await _find(services, path)
     raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
+
+
+def find_now(services: Services, path: DeliveryPath) -> Asset | None:
+    """Return the asset of a URL that needs no signature, if it can be found without waiting."""
+    glance = services.database.glance
+    if glance is None or path.signature is not None or path.candidates[0][0].type is not DeliveryType.UPLOAD:
+        return None
+    for name, extension in path.candidates:
+        asset = glance.find_asset(name)
+        if asset is not None and _is_wanted(asset, extension):
+            return asset
+    return None
 
 
 async def _check_signature(services: Services, path: DeliveryPath, cloud: str, type_: DeliveryType) -> None:
@@ -50,11 +63,22 @@ async def _check_signature(services: Services, path: DeliveryPath, cloud: str, t
         raise DeliveryDenied("deny or ACL failure")
 
 
+def _is_wanted(asset: Asset, extension: str | None) -> bool:
+    return extension is None or canonical_format(extension) == asset.facts.format
+
+
+async def _look_up(services: Services, name: AssetName) -> Asset | None:
+    if services.database.glance is not None:
+        with suppress(DatabaseUnavailable):
+            return services.database.glance.find_asset(name)
+    return await services.database.find_asset(name)
+
+
 async def _find(services: Services, path: DeliveryPath) -> Asset:
     stored_as: str | None = None
     for name, extension in path.candidates:
-        asset = await services.database.find_asset(name)
-        if asset is not None and (extension is None or canonical_format(extension) == asset.facts.format):
+        asset = await _look_up(services, name)
+        if asset is not None and _is_wanted(asset, extension):
             return asset
         if asset is not None:
             stored_as = asset.facts.format

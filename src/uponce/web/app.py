@@ -12,23 +12,22 @@ from starlette.types import ASGIApp
 
 from uponce.app.services import Services
 from uponce.core.errors import MalformedRequest, UponceError
-from uponce.core.values import ResourceType
 from uponce.web import delivery, destroy, home, signatures, upload
 from uponce.web import playground as playing
 from uponce.web.body import Message, Receive, Scope, Send
 from uponce.web.calls import missing
+from uponce.web.express import Express
 from uponce.web.failures import FAILURES, FailedCredentials
 from uponce.web.health import HealthEndpoint, ReadyEndpoint
 from uponce.web.metrics import INTERNAL_ERROR, CountedUploads, MetricsEndpoint, Scrape, note
 from uponce.web.pages.assets import AssetEndpoint
-from uponce.web.request import TrustedProxies
+from uponce.web.request import REQUEST_ID_LENGTH, TrustedProxies
 from uponce.web.request_log import log_request
 from uponce.web.respond import send_error, send_json
 from uponce.web.tus import endpoint as tus
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
-_REQUEST_ID_LENGTH = 32
 _EXPOSED = "ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split()
 
 
@@ -68,11 +67,11 @@ def create_app(
     if playground is not None:
         places[:0] = _places_of_playground(services, public_url, playground)
     routes = [Route(path, _app_of(place)) for place in places for path in place.paths]
-    return App(
-        Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan),
-        services,
-        proxies or TrustedProxies(),
-    )
+    router = Router(routes, redirect_slashes=False, default=not_found, lifespan=lifespan)
+    proxies = proxies or TrustedProxies()
+    app = App(router, services, proxies)
+    app.express = Express(app, routes, services, proxies)
+    return app
 
 
 def _places(services: Services, public_url: str | None, scrape: Scrape | None) -> list[Place]:
@@ -114,7 +113,7 @@ def _places(services: Services, public_url: str | None, scrape: Scrape | None) -
         Place(("/robots.txt",), read, "This address is for crawlers.", home.ROBOTS),
         Place(("/favicon.ico",), read, "This address is for browsers.", home.FAVICON),
         Place(
-            tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType),
+            delivery.PATHS,
             delivery.METHODS,
             "This address delivers a stored file.",
             delivery.DeliveryEndpoint(services),
@@ -174,7 +173,12 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class App:
-    """Gives each request its id, and turns every exception into an answer. It counts and logs each request once."""
+    """Gives each request its id, and turns every exception into an answer. It counts and logs each request once.
+
+    Our protocol asks `express` first.
+    """
+
+    express: Express
 
     def __init__(self, router: ASGIApp, services: Services, proxies: TrustedProxies) -> None:
         self._router = router
@@ -187,7 +191,7 @@ class App:
             await self._router(scope, receive, send)
             return
         self._proxies.apply(scope)
-        request_id = self._services.ids.hex(_REQUEST_ID_LENGTH)
+        request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, FAILURES: self._failures}
         status, begun, failure = 0, perf_counter(), None
 

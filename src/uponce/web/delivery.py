@@ -13,12 +13,13 @@ from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
 from uponce.core.media_types import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
-from uponce.core.values import Asset, DeliveryType
+from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.body import Receive, Scope, Send
 from uponce.web.request import Head, read_head
 from uponce.web.respond import Header, send_error
 
 METHODS = ("GET", "HEAD")
+PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 _FIRST_BLOCK = 128 * 1024
 # Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
 _LOOK_UPS = 16
@@ -43,17 +44,17 @@ class DeliveryEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            head, path = read_head(scope), parse_path(_raw_path(scope))
+            head, path = read_head(scope), parse_path(raw_path(scope))
             async with self._looking_up:
                 delivery = await self._found(scope["method"], path)
             if isinstance(delivery, Asset):
-                await self._leave(send, head, delivery, _headers(delivery, path))
+                await self._leave(send, head, delivery, headers_of(delivery, path))
                 return
         except UponceError as error:
             await send_error(scope, receive, send, error, body_complete=True)
             return
         try:
-            await _answer(scope, send, head, delivery, _headers(delivery.asset, path))
+            await _answer(scope, send, head, delivery, headers_of(delivery.asset, path))
         except RangeNotSatisfiable as error:
             size = (b"content-range", f"bytes */{delivery.blob.size}".encode())
             await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
@@ -95,7 +96,7 @@ async def _redirect(send: Send, head: Head, asset: Asset, headers: list[Header],
     await send({"type": "http.response.body", "body": b""})
 
 
-def _raw_path(scope: Scope) -> str:
+def raw_path(scope: Scope) -> str:
     try:
         return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
     except UnicodeDecodeError:
@@ -116,11 +117,11 @@ async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery, head
         await _send_pieces(scope, send, headers, asset, blob, ranges)
         return
     piece = ranges[0] if ranges else ByteRange(0, blob.size)
-    headers += [(b"content-type", _content_type(asset)), (b"content-length", str(piece.length).encode())]
+    headers += content_headers(asset, piece.length)
     if ranges:
         headers.append((b"content-range", _content_range(piece, blob.size)))
     await _start(send, 206 if ranges else 200, headers)
-    await _stream(send, _pieces_of(blob, piece), with_body=scope["method"] != "HEAD")
+    await stream(send, blocks_of(blob, piece), with_body=scope["method"] != "HEAD")
 
 
 async def _send_pieces(
@@ -149,18 +150,18 @@ async def _send_pieces(
     async def body() -> AsyncIterator[bytes]:
         for part_head, piece in zip(heads, ranges, strict=True):
             yield part_head
-            async for block in _pieces_of(blob, piece):
+            async for block in blocks_of(blob, piece):
                 yield block
         yield tail
 
-    await _stream(send, body(), with_body=scope["method"] != "HEAD")
+    await stream(send, body(), with_body=scope["method"] != "HEAD")
 
 
 async def _start(send: Send, status: int, headers: list[Header]) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def _stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) -> None:
+async def stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) -> None:
     if with_body:
         async for block in blocks:
             await send({"type": "http.response.body", "body": block, "more_body": True})
@@ -169,7 +170,7 @@ async def _stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) 
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _pieces_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
+async def blocks_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
     """The bytes in blocks, none larger than all before it: a client that reads little holds little memory."""
     offset, left = piece.start, piece.length
     while left:
@@ -181,7 +182,7 @@ async def _pieces_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
         yield block
 
 
-def _headers(asset: Asset, path: DeliveryPath) -> list[Header]:
+def headers_of(asset: Asset, path: DeliveryPath) -> list[Header]:
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
         (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
@@ -192,6 +193,10 @@ def _headers(asset: Asset, path: DeliveryPath) -> list[Header]:
     if is_download(asset.facts):
         headers.append((b"content-disposition", _attachment(asset)))
     return headers
+
+
+def content_headers(asset: Asset, length: int) -> list[Header]:
+    return [(b"content-type", _content_type(asset)), (b"content-length", str(length).encode())]
 
 
 def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:

@@ -167,11 +167,11 @@ class HardenedProtocol(HttpToolsProtocol):
             self._write_deadline = None
 
     def data_received(self, data: bytes) -> None:
-        if self._reading_head and self._deadline is None:
-            self._arm()
         self._fruitless_bytes += len(data)
         self._unset_keepalive_if_required()
         self._parse(data)
+        if self._reading_head and self._fruitless_bytes and self._deadline is None:
+            self._arm()
         if self._fruitless_bytes > self.limits.max_head_bytes and not self.transport.is_closing():
             self._close(_too_large(self.limits))
 
@@ -237,6 +237,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self.body_bytes = 0
         super().on_headers_complete()
         self._large = None
+        if not any(name in _FRAMING for name, _ in self.headers):
+            return
         if (length := self._plain_length()) > BLOCK_BYTES:
             self._large = LargeBody(self, self.cycle, length)
             self.cycle.receive = self._large.receive  # type: ignore[method-assign, assignment]
@@ -251,7 +253,7 @@ class HardenedProtocol(HttpToolsProtocol):
             else:
                 super()._start_asgi_task(cycle, app)
             return
-        self._queued.append(partial(super()._start_asgi_task, cycle, app))
+        self._queued.append(partial(self._start_get, cycle, app))
         if len(self._queued) == 1:
             self.loop.call_soon(self._start_queued)
 
@@ -278,6 +280,13 @@ class HardenedProtocol(HttpToolsProtocol):
         HardenedProtocol._gathered_bytes -= self._gathered
         cycle.body, self._chunks = b"".join(self._chunks), []  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+
+    def _start_get(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Start a task for what the application does not answer at once, see express.py."""
+        express = getattr(app, "express", None)
+        rest = app if express is None else express(cycle)
+        if rest is not None:
+            super()._start_asgi_task(cycle, rest)
 
     def _start_queued(self) -> None:
         try:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from uponce.core.errors import MalformedRequest
@@ -20,6 +21,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 _MAX_ADDRESS = 45  # the longest text of an IPv6 address
 _MAX_HOPS = 20
+_MAX_REMEMBERED = 1024
+REQUEST_ID_LENGTH = 32
 _SCHEMES = ("http", "https")
 
 
@@ -145,6 +148,7 @@ def _scheme(scope: Scope) -> str:
     return scheme if scheme in _SCHEMES else str(scope["scheme"])
 
 
+@lru_cache(_MAX_REMEMBERED)
 def _parsed(text: str) -> Address | None:
     """Return the IP address, also of `address:port`; None for any other text. IPv4 inside IPv6 becomes IPv4."""
     if match := _WITH_PORT.fullmatch(text[: _MAX_ADDRESS + 8]):

@@ -50,6 +50,15 @@ class OpenFile:
         cached = _read_cached(descriptor, offset, length)
         return cached or await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))
 
+    def read_now(self, offset: int, into: memoryview) -> int:
+        assert self._descriptor is not None
+        if _NOWAIT is None:
+            return 0
+        try:
+            return os.preadv(self._descriptor, [into], offset, _NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot tell
+            return 0
+
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -66,7 +75,7 @@ def _read_cached(descriptor: int, offset: int, length: int) -> bytes:
     block = bytearray(length)
     try:
         size = os.preadv(descriptor, [block], offset, _NOWAIT)
-    except OSError:  # not in memory, or a file system that cannot tell
+    except OSError:
         return b""
     return bytes(block) if size == length else bytes(block[:size])
 

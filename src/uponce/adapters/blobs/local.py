@@ -25,7 +25,7 @@ from uponce.adapters.blobs.files import (
 )
 from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
-from uponce.adapters.system import sync_file, sync_folder
+from uponce.adapters.system import open_cached, sync_file, sync_folder
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused
@@ -38,6 +38,7 @@ class LocalBlobStore(StagingStore):
     def __init__(self, root: Path, *, ids: Ids, workers: int = WORKERS) -> None:
         super().__init__(root / "staging", ids=ids, workers=workers)
         self._blobs = root / "blobs"
+        self._prefix = os.fsencode(self._blobs) + b"/"
 
     def open_store(self) -> None:
         """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
@@ -61,6 +62,10 @@ class LocalBlobStore(StagingStore):
 
     def _shards(self) -> Iterator[Path]:
         return (self._blobs / f"{number:02x}" for number in range(256))
+
+    def open_now(self, key: str) -> OpenFile | None:
+        descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
+        return None if descriptor is None else OpenFile(self, descriptor, os.fstat(descriptor).st_size)
 
     async def open(self, key: str) -> OpenFile | None:
         return await self.in_thread(lambda: self._open(key))

@@ -144,6 +144,9 @@ class StagingStore(ABC):
     async def open(self, key: str) -> OpenBlob | None: ...
 
     @abstractmethod
+    def open_now(self, key: str) -> OpenBlob | None: ...
+
+    @abstractmethod
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]: ...
 
     @abstractmethod

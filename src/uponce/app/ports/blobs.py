@@ -120,6 +120,9 @@ class OpenBlob(Protocol):
     async def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes from `offset`; fewer only at the end of the blob."""
 
+    def read_now(self, offset: int, into: memoryview) -> int:
+        """Fill `into` with the bytes from `offset` on that can be had without waiting; how many these are."""
+
     def close(self) -> None: ...
 
 
@@ -183,6 +186,9 @@ class BlobStore(Pieces, Protocol):
         """A new blob; `key` is for a copy of one that has its key in another store."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
+
+    def open_now(self, key: str) -> OpenBlob | None:
+        """The same if it takes no waiting: None does not say that there is no such blob."""
 
     async def delete(self, key: str) -> None:
         """Gone when this returns, published or staged; deleting what is not there is fine."""

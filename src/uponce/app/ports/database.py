@@ -1,6 +1,6 @@
 """The Database port, and what goes through it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -145,12 +145,27 @@ A = TypeVar("A", bound=Arrived)
 Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | UponceError]]
 
 
+class Glance(Protocol):
+    """Look-ups that wait for no disk, lock or thread, so the event loop may do them itself.
+
+    DatabaseUnavailable says that such a look-up is not possible now: ask the database.
+    """
+
+    def version(self) -> Hashable:
+        """A value that differs after each commit of any process. What was found after it stands while it is equal."""
+
+    def find_asset(self, name: AssetName) -> Asset | None: ...
+
+
 class Database(Protocol):
     """Ledger, catalog, keys and audit in one transactional database.
 
     Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes
-    returns only after the write is durable.
+    returns only after the write is durable. `glance` is there when the engine can look without waiting.
     """
+
+    @property
+    def glance(self) -> Glance | None: ...
 
     async def find_key(self, api_key: str) -> ApiKey | None:
         """A key, also a revoked one; secrets that were rotated out and have run out are left away."""

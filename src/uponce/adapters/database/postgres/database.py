@@ -69,6 +69,8 @@ class PostgresDatabase:
     fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
     """
 
+    glance = None
+
     def __init__(
         self,
         url: str,

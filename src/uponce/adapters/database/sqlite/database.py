@@ -20,7 +20,7 @@ from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.failures import cannot_open, is_for_later
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.keys import KeyRing
-from uponce.adapters.database.sqlite.readers import Readers
+from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.sqlite.writer import Writer
 from uponce.app.ports import Candidate, Clock, Committed, Draft, Page, Reply, Row, Rule, Steps, Table
@@ -63,6 +63,7 @@ class SqliteDatabase:
         self._writer = Writer(self._connect, identify)
         self._memory = KeyMemory(clock, secrets)
         self._readers = Readers(self._connect, identify)
+        self.glance = Glances(self._connect, identify)
 
     def open(self) -> None:
         """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
@@ -76,6 +77,7 @@ class SqliteDatabase:
             refuse_network(folder)
             with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
                 self._migrate()
+            self.glance.prepare()
         except (OSError, sqlite3.Error) as error:
             raise cannot_open(self._path, error) from None
         self._writer.start()
@@ -93,6 +95,7 @@ class SqliteDatabase:
         """Finish what was begun; later calls raise DatabaseUnavailable."""
         self._writer.close()
         self._readers.close()
+        self.glance.close()
 
     async def find_key(self, api_key: str) -> ApiKey | None:
         return await self._readers.run(lambda connection: self._keys.find(connection, api_key))
@@ -167,7 +170,11 @@ class SqliteDatabase:
         await self._writer.run(job)
 
     async def find_asset(self, name: AssetName) -> Asset | None:
-        return await self._readers.run(lambda connection: catalog.find(connection, name))
+        def look(connection: sqlite3.Connection) -> Asset | None:
+            self.glance.prepare()
+            return catalog.find(connection, name)
+
+        return await self._readers.run(look)
 
     async def purge(self, audit_seconds: int) -> int:
         def grants(connection: sqlite3.Connection) -> int:

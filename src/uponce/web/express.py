@@ -1,0 +1,190 @@
+"""Ordinary GETs of small originals, answered by the event loop itself: no task, no thread, no route to look for.
+
+All that it cannot answer at once, or does not know about, goes the long way, which gives the same answer to the byte.
+"""
+
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from uponce.app.deliver import find_now
+from uponce.app.ports import OpenBlob
+from uponce.app.services import Services
+from uponce.core.delivery import DeliveryPath, parse_path
+from uponce.core.errors import UponceError
+from uponce.core.ranges import ByteRange
+from uponce.core.values import Asset
+from uponce.web import delivery
+from uponce.web.body import Receive, Scope, Send
+from uponce.web.metrics import note
+from uponce.web.request import REQUEST_ID_LENGTH, TrustedProxies
+from uponce.web.request_log import log_request
+
+_MOST_BYTES = 256 * 1024
+_MOST_KNOWN = 2048
+# A reader that takes nothing holds a block, so it is little; what does not fill the transport's buffer is sent later.
+_BLOCK_BYTES = 96 * 1024
+_SMALL_BYTES = 16 * 1024
+# With these a GET may have another answer, or a body.
+_DECIDING = frozenset(
+    b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
+    b"range transfer-encoding upgrade".split()
+)
+_VARY = (b"vary", b"Origin")  # as the CORS middleware adds it
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a URL shows, as of a version of the database."""
+
+    version: Hashable
+    route: Route
+    path: DeliveryPath
+    asset: Asset
+    head: bytes
+
+
+class Express:
+    """Call it with a request whose turn has come. It returns what is to be run for it: `app` for all others."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route], services: Services, proxies: TrustedProxies) -> None:
+        self._app = app
+        self._routes = routes
+        self._services = services
+        self._proxies = proxies
+        self._known: dict[bytes, _Known] = {}
+        self._block = memoryview(bytearray(_BLOCK_BYTES))
+
+    def __call__(self, cycle: RequestResponseCycle) -> ASGIApp | None:
+        """Write the answer: None if that is all of it."""
+        begun = perf_counter()
+        if not _is_ordinary(cycle):
+            return self._app
+        try:
+            known = self._find(cycle.scope)  # type: ignore[arg-type]
+            blob = None if known is None else self._services.blobs.open_now(known.asset.blob_key)
+        except UponceError:
+            return self._app
+        if known is None or blob is None:
+            return self._app
+        return self._answer(cycle, known, blob, begun)
+
+    def _find(self, scope: Scope) -> _Known | None:
+        glance = self._services.database.glance
+        if glance is None or self._services.front or self._services.presigner:
+            return None
+        version, url = glance.version(), scope["raw_path"]
+        known = self._known.get(url)
+        if known is not None and known.version == version:
+            return known
+        found = self._look_up(scope, known, version)
+        if found is None:
+            self._known.pop(url, None)
+        elif found is not known:
+            if len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[url] = found
+        return found
+
+    def _look_up(self, scope: Scope, known: _Known | None, version: Hashable) -> _Known | None:
+        path = parse_path(delivery.raw_path(scope)) if known is None else known.path
+        route = self._route(scope) if known is None else known.route
+        asset = find_now(self._services, path)
+        if route is None or asset is None or asset.digest.size > _MOST_BYTES:
+            return None
+        if known is not None and known.asset == asset:
+            known.version = version
+            return known
+        headers = [*delivery.headers_of(asset, path), *delivery.content_headers(asset, asset.digest.size), _VARY]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return _Known(version, route, path, asset, lines)
+
+    def _route(self, scope: Scope) -> Route | None:
+        first = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
+        return first if first is not None and first.path in delivery.PATHS else None
+
+    def _answer(self, cycle: RequestResponseCycle, known: _Known, blob: OpenBlob, begun: float) -> ASGIApp | None:
+        scope: Scope = cycle.scope  # type: ignore[assignment]
+        size = 0 if scope["method"] == "HEAD" else blob.size
+        block = self._block[:size]
+        if blob.size != known.asset.digest.size or blob.read_now(0, block) != len(block):
+            blob.close()
+            return self._app
+        self._proxies.apply(scope)
+        scope["route"] = known.route
+        scope["state"]["request_id"] = request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
+        cycle.response_started = True
+        self._write(cycle, _head(cycle, known.head, request_id), block)
+        sent = len(block) + self._write_more(cycle, blob, len(block), size)
+        if sent < size:
+            cycle.chunked_encoding, cycle.expected_content_length = False, size - sent
+            return self._rest(blob, ByteRange(sent, size - sent), begun)
+        blob.close()
+        _complete(cycle)
+        self._note(scope, begun)
+        return None
+
+    def _write_more(self, cycle: RequestResponseCycle, blob: OpenBlob, offset: int, size: int) -> int:
+        """Go on as long as the reader takes all at once; return how many bytes that were."""
+        sent = 0
+        while offset + sent < size and not cycle.transport.get_write_buffer_size():
+            taken = blob.read_now(offset + sent, self._block[: size - offset - sent])
+            if not taken:
+                break
+            self._write(cycle, self._block[:taken])
+            sent += taken
+        return sent
+
+    def _write(self, cycle: RequestResponseCycle, *parts: bytes | memoryview) -> None:
+        """The transport keeps what it cannot send. Then the block belongs to it, and the next answer gets another."""
+        if sum(map(len, parts)) <= _SMALL_BYTES:
+            cycle.transport.write(b"".join(parts))
+            return
+        cycle.transport.writelines(parts)
+        if cycle.transport.get_write_buffer_size():
+            self._block = memoryview(bytearray(_BLOCK_BYTES))
+
+    def _rest(self, blob: OpenBlob, piece: ByteRange, begun: float) -> ASGIApp:
+        async def send_rest(scope: Scope, _: Receive, send: Send) -> None:
+            try:
+                with suppress(UponceError):
+                    await delivery.stream(send, delivery.blocks_of(blob, piece), with_body=True)
+            finally:
+                blob.close()
+                self._note(scope, begun)
+
+        return send_rest
+
+    def _note(self, scope: Scope, begun: float) -> None:
+        seconds = perf_counter() - begun
+        note(self._services.metrics, scope, 200, seconds)
+        log_request(scope, 200, seconds)
+
+
+def _is_ordinary(cycle: RequestResponseCycle) -> bool:
+    """Whether the headers are those of a plain GET, none of them twice, and the reader has taken all before it."""
+    headers = cycle.scope["headers"]
+    names = {name for name, _ in headers}
+    if len(names) != len(headers) or not _DECIDING.isdisjoint(names):  # type: ignore[arg-type]
+        return False
+    return not (cycle.disconnected or cycle.transport.is_closing() or cycle.transport.get_write_buffer_size())
+
+
+def _head(cycle: RequestResponseCycle, lines: bytes, request_id: str) -> bytes:
+    first = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+    last = b"" if cycle.keep_alive else b"connection: close\r\n"
+    return b"%b%b%bx-request-id: %b\r\n%b\r\n" % (STATUS_LINE[200], first, lines, request_id.encode(), last)
+
+
+def _complete(cycle: RequestResponseCycle) -> None:
+    """As the cycle itself does after the last byte."""
+    cycle.response_complete = True
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()

@@ -1,0 +1,56 @@
+"""Several processes on one folder: what one of them commits, the others show in their very next answer."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from tests.server import Server
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    with Server(tmp_path / "data") as one, Server(tmp_path / "data") as two:
+        two.cloud, two.server = one.cloud, one.server
+        yield one, two
+
+
+def store(server: Server, public_id: str) -> bytes:
+    body = secrets.token_bytes(500)
+    fields = server.signed({"public_id": public_id, "nonce": secrets.token_hex(8)}, server.server)
+    assert server.post(fields, body, resource_type="raw").status == 200
+    return body
+
+
+def test_the_first_get_after_an_answer_shows_what_it_did(pair: tuple[Server, Server]) -> None:
+    one, two = pair
+    path = f"/{one.cloud}/raw/upload/note"
+    for number in range(8):
+        body = store(pair[number % 2], "note")
+        for _ in range(2):
+            assert one.get(path).data == two.get(path).data == body
+    url = f"{two.base}/v1_1/{two.cloud}/raw/destroy"
+    answer = urllib3.request("POST", url, fields=two.signed({"public_id": "note"}, one.server))
+    assert answer.json() == {"result": "ok"}
+    assert one.get(path).status == two.get(path).status == 404
+
+
+def test_it_shows_any_commit_also_while_the_old_bytes_are_there(pair: tuple[Server, Server]) -> None:
+    """The commit is this process's own: two assets change their names."""
+    one, two = pair
+    bodies = {"a": store(one, "a"), "b": store(two, "b")}
+    with closing(sqlite3.connect(one.data_dir / "uponce.db", isolation_level=None)) as connection:
+        for _ in range(8):
+            for server in pair:
+                found = {name: server.get(f"/{one.cloud}/raw/upload/{name}").data for name in bodies}
+                assert found == bodies
+            connection.executescript(
+                "BEGIN IMMEDIATE; UPDATE assets SET public_id = 'c' WHERE public_id = 'a';"
+                "UPDATE assets SET public_id = 'a' WHERE public_id = 'b';"
+                "UPDATE assets SET public_id = 'b' WHERE public_id = 'c'; COMMIT"
+            )
+            bodies = {"a": bodies["b"], "b": bodies["a"]}

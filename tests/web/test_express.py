@@ -1,0 +1,332 @@
+"""What the event loop answers at once is what the long way answers, to the byte, and never an old state."""
+
+import asyncio
+import logging
+import os
+import random
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from tests.web.test_destroy import ask, signed
+from tests.world import OTHER_PNG, PNG, World, assert_accepted
+from uponce.app.ports import NoMetrics
+from uponce.web import express
+from uponce.web.app import create_app
+from uponce.web.protocol import HardenedProtocol
+from uponce.web.request import TrustedProxies
+
+BLOCK = express._BLOCK_BYTES
+MOST = express._MOST_BYTES
+HIGH = 16 * 1024
+SIZES = (1, 20_000, BLOCK, BLOCK + 1, MOST, MOST + 1)
+
+
+class Reader(asyncio.Transport):
+    """The end of a connection that takes all at once, or that takes nothing. It copies nothing before it is asked."""
+
+    def __init__(self, *, stuck: bool = False) -> None:
+        super().__init__()
+        self.stuck = stuck
+        self.ended = self.paused = False
+        self.protocol: Any = None
+        self._blocks: list[Any] = []
+
+    def write(self, data: Any) -> None:
+        self._blocks.append(data if self.stuck else bytes(data))
+        if not self.paused and self.get_write_buffer_size() > HIGH:
+            self.paused = True
+            self.protocol.pause_writing()
+
+    def writelines(self, list_of_data: Any) -> None:
+        for data in list_of_data:
+            self.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._blocks)) if self.stuck else 0
+
+    def received(self) -> bytes:
+        return b"".join(self._blocks)
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def close(self) -> None:
+        self.ended = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("192.0.2.7", 50000), "sockname": ("192.0.2.1", 80)}.get(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def pause_reading(self) -> None:
+        return
+
+    def resume_reading(self) -> None:
+        return
+
+
+class Wire:
+    """Connections to the server inside this process; `long_way` leaves the express out. It counts the tasks."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = world
+        self.long_way = False
+        self.tasks = 0
+        monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
+
+    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 20) -> bytes:
+        """Send these bytes at once, and wait until every request is answered."""
+        return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader()), seconds))
+
+    async def _say(self, data: bytes, reader: Reader) -> bytes:
+        app: Any = self.world.app
+        config = Config(app if not self.long_way else app.__call__, log_config=None, access_log=False)
+        config.load()
+        config.loaded_app = app if not self.long_way else app.__call__
+        state = ServerState()
+        state.default_headers = [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT")]
+        protocol = HardenedProtocol(config, state, {})
+        reader.protocol = protocol
+        protocol.connection_made(reader)
+        protocol.data_received(data)
+        try:
+            while protocol._answering() or protocol.pipeline:
+                self.tasks += len(running := set(state.tasks))
+                await (asyncio.wait(running) if running else asyncio.sleep(0))
+        finally:
+            reader.ended = True
+            protocol.connection_lost(None)
+        return reader.received()
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """On a disk: of a file system in memory the kernel does not say whether a read would wait."""
+    world = World(tmp_path_factory.mktemp("disk"))
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def wire(world: World, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return Wire(world, monkeypatch)
+
+
+def get(path: str, *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/{version}", "Host: media.example", *lines, "", "")).encode()
+
+
+def store(world: World, file: bytes = PNG, *, kind: str = "auto", filename: str = "cat.png", **params: object) -> str:
+    answer = assert_accepted(world.upload(world.sign(params), file, kind=kind, filename=filename)).json
+    return urlsplit(str(answer["url"])).path
+
+
+def without_id(answer: bytes) -> bytes:
+    found = re.findall(rb"x-request-id: [0-9a-f]{32}\r\n", answer)
+    assert found
+    return answer.replace(found[0], b"")
+
+
+class Counted(NoMetrics):
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str, int]] = []
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.noted.append((route, method, status))
+
+
+AT_ONCE = {
+    "plain": get("/demo/image/upload/v1767225600/cat.png"),
+    "head": get("/demo/image/upload/v1767225600/cat.png", method="HEAD"),
+    "the last request": get("/demo/image/upload/v1767225600/cat.png", "Connection: close"),
+    "HTTP/1.0": get("/demo/image/upload/v1767225600/cat.png", version="1.0"),
+    "no version": get("/demo/image/upload/cat.png"),
+    "another version": get("/demo/image/upload/v1/cat.png"),
+    "no extension": get("/demo/image/upload/cat"),
+    "escaped": get("/demo/image/upload/c%61t.png"),
+    "a query": get("/demo/image/upload/cat.png?x=y"),
+    "a download": get("/demo/raw/upload/script.html"),
+    "a cookie": get("/demo/image/upload/cat.png", "Cookie: a=b"),
+    "through a proxy": get("/demo/image/upload/cat.png", "X-Forwarded-For: 198.51.100.1", "X-Forwarded-Proto: https"),
+    **{f"{size} bytes": get(f"/demo/raw/upload/{size}") for size in SIZES if size <= MOST},
+    **{f"head of {size} bytes": get(f"/demo/raw/upload/{size}", method="HEAD") for size in SIZES if size <= MOST},
+}
+LONG_WAY = {
+    "origin": get("/demo/image/upload/cat.png", "Origin: https://a.example"),
+    "range": get("/demo/image/upload/cat.png", "Range: bytes=1-3"),
+    "no such range": get("/demo/image/upload/cat.png", "Range: bytes=100000-"),
+    "a list of tags": get("/demo/image/upload/cat.png", 'If-None-Match: "a"', 'If-None-Match: "b"'),
+    "any tag": get("/demo/image/upload/cat.png", "If-None-Match: *"),
+    "modified since": get("/demo/image/upload/cat.png", "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT"),
+    "two hosts": get("/demo/image/upload/cat.png", "Host: b"),
+    "a body": get("/demo/image/upload/cat.png", "Content-Length: 1") + b"x",
+    "another format": get("/demo/image/upload/cat.jpg"),
+    "a transformation": get("/demo/image/upload/w_10/cat.png"),
+    "nothing there": get("/demo/image/upload/dog.png"),
+    "no cloud": get("/image/upload/cat.png"),
+    "private": get("/demo/image/private/secret.png"),
+    "a wrong signature": get("/demo/image/upload/s--AAAAAAAA--/cat.png"),
+    "an API address": get("/v1_1/image/upload/upload"),
+    "a page": get("/robots.txt"),
+    **{f"{size} bytes": get(f"/demo/raw/upload/{size}") for size in SIZES if size > MOST},
+}
+
+
+def furnish(world: World) -> None:
+    store(world, public_id="cat")
+    store(world, public_id="secret", type="private")
+    store(world, b"<script>", kind="raw", filename="script.html", public_id="script.html")
+    store(world, public_id="planted")
+    world.sql("UPDATE assets SET cloud = 'v1_1', public_id = 'upload' WHERE public_id = 'planted'")
+    for size in SIZES:
+        store(world, random.Random(size).randbytes(size), kind="raw", filename="a", public_id=str(size))
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_both_ways_answer_note_and_log_the_same_to_the_byte(
+    wire: Wire, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, cold: bool
+) -> None:
+    furnish(wire.world)
+    wire.world.swap(metrics=(metrics := Counted()))
+    proxies = TrustedProxies([ip_network("192.0.2.0/24")])
+    wire.world.app = create_app(wire.world.services, lambda _: nullcontext(), None, None, proxies)
+    if cold:
+        monkeypatch.setattr(os, "preadv", _not_in_memory)
+
+    def answered(request: bytes) -> tuple[bytes, Any, Any]:
+        answer = without_id(wire.say(request))
+        facts = [{**record.__dict__["facts"], "ms": 0} for record in caplog.records if hasattr(record, "facts")]
+        noted = list(metrics.noted)
+        caplog.clear()
+        metrics.noted.clear()
+        return answer, noted, facts
+
+    with caplog.at_level(logging.DEBUG, "uponce"):
+        for name, request in {**AT_ONCE, **LONG_WAY}.items():
+            wire.tasks, wire.long_way = 0, False
+            first, again = answered(request), answered(request)
+            tasks, wire.long_way = wire.tasks, True
+            assert first == again == answered(request), name
+            assert first[1], name
+            assert tasks == (2 if name in LONG_WAY or (cold and not request.startswith(b"HEAD")) else 0), name
+
+
+def _not_in_memory(*_: object) -> int:
+    raise BlockingIOError
+
+
+def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
+    furnish(wire.world)
+    requests = [
+        get("/demo/raw/upload/1"),
+        get("/demo/image/upload/dog.png"),
+        get("/demo/raw/upload/20000"),
+        get("/demo/image/upload/cat.png", "Range: bytes=0-0"),
+        get("/demo/image/upload/cat.png", method="HEAD"),
+        get("/demo/image/upload/cat.png", "Connection: close"),
+    ]
+    answers = wire.say(*requests)
+    assert wire.tasks == 2
+    found = re.findall(rb"HTTP/1.1 (\d{3}) .*?content-length: (\d+)", answers, re.DOTALL)
+    assert [(int(status), int(length)) for status, length in found if status != b"404"] == [
+        (200, 1),
+        (200, 20_000),
+        (206, 1),
+        (200, len(PNG)),
+        (200, len(PNG)),
+    ]
+    assert [status for status, _ in found][1] == b"404"
+    assert answers.endswith(PNG)
+
+
+# What was found stands until the database changes, and not longer.
+
+
+@pytest.fixture
+def elsewhere(world: World) -> Iterator[World]:
+    """Another server on the same folder."""
+    other = World(world.path.parent)
+    yield other
+    other.close()
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_the_first_get_after_a_commit_shows_it(wire: Wire, elsewhere: World, where: str) -> None:
+    writer, path = (wire.world if where == "here" else elsewhere), "/demo/image/upload/cat.png"
+    for number in range(5):
+        file = (PNG, OTHER_PNG)[number % 2]
+        store(writer, file, public_id="cat")
+        for _ in range(3):
+            assert wire.say(get(path)).endswith(file)
+    assert ask(writer, signed(writer)).json == {"result": "ok"}
+    assert wire.say(get(path)).startswith(b"HTTP/1.1 404 ")
+    store(writer, PNG, public_id="cat")
+    assert wire.say(get(path)).endswith(PNG)
+    assert wire.tasks == 1
+
+
+def test_other_commits_change_nothing(wire: Wire, elsewhere: World) -> None:
+    path = store(wire.world)
+    first = wire.say(get(path))
+    for number in range(3):
+        store(elsewhere, OTHER_PNG, nonce=f"elsewhere-{number}")
+        assert without_id(wire.say(get(path))) == without_id(first)
+    assert wire.tasks == 0
+
+
+def test_a_database_that_is_gone_or_another_one_is_not_served_from_memory(wire: Wire) -> None:
+    path, file = store(wire.world), wire.world.path
+    wire.world.sql(f"VACUUM INTO '{file.with_name('other.db')}'")
+    assert wire.say(get(path)).endswith(PNG)
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        file.with_name(name).rename(file.with_name(f"old-{name}"))
+    assert wire.say(get(path)).startswith(b"HTTP/1.1 503 ")
+    file.with_name("other.db").rename(file)
+    wire.world.sql("DELETE FROM assets")
+    assert wire.say(get(path)).startswith(b"HTTP/1.1 404 ")
+    assert wire.world.upload(wire.world.sign()).status == 503  # the writer finds the new file
+    store(wire.world, OTHER_PNG, public_id="new")
+    wire.tasks = 0
+    assert wire.say(get("/demo/image/upload/new.png")).endswith(OTHER_PNG)
+    assert wire.tasks == 0
+
+
+def test_only_so_many_urls_are_remembered(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(express, "_MOST_KNOWN", 3)
+    store(wire.world, public_id="cat")
+    for number in range(9):
+        assert wire.say(get(f"/demo/image/upload/v{number}/cat.png")).endswith(PNG)
+    assert len(wire.world.app.express._known) == 3
+
+
+# A reader that takes nothing.
+
+
+def test_a_block_that_a_reader_has_not_taken_stays_as_it_is(wire: Wire) -> None:
+    """The next answer is written into another block."""
+    furnish(wire.world)
+    slow = Reader(stuck=True)
+    with pytest.raises(TimeoutError):
+        wire.say(get(f"/demo/raw/upload/{BLOCK}"), get("/demo/raw/upload/20000"), reader=slow, seconds=1)
+    for size in SIZES:
+        assert wire.say(get(f"/demo/raw/upload/{size}")).endswith(random.Random(size).randbytes(size))
+    assert slow.received().partition(b"\r\n\r\n")[2] == random.Random(BLOCK).randbytes(BLOCK)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_reader_that_takes_nothing_holds_one_block(wire: Wire, size: int) -> None:
+    furnish(wire.world)
+    slow = Reader(stuck=True)
+    with suppress(TimeoutError):
+        wire.say(*[get(f"/demo/raw/upload/{size}")] * 5, reader=slow, seconds=0.1)
+    assert slow.get_write_buffer_size() <= BLOCK + 1024
