@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.world import PNG, World
-from uponce.app.judge import Wanted, judge
 from uponce.app.ports import Draft
+from uponce.app.uploading.pipeline import Wanted, judge
 from uponce.core.errors import ContentMismatch, FileTooLarge, FormatNotAllowed, InvalidMedia
 from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec

@@ -14,10 +14,10 @@ from tests.app.failing import Failing
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
-from uponce.app import series as use_case
 from uponce.app.authorise import authorise
-from uponce.app.series import append, begin, finish, terminate
 from uponce.app.sweep import Swept, sweep
+from uponce.app.uploading import series as use_case
+from uponce.app.uploading.series import append, begin, finish, terminate
 from uponce.core.errors import (
     DatabaseUnavailable,
     InvalidMedia,

@@ -18,9 +18,9 @@ from tests.tus import assert_state, play
 from tests.world import World, assert_refused
 from uponce.adapters.blobs.bucket import Found
 from uponce.adapters.blobs.parts import ObjectParts
-from uponce.app import series as use_case
-from uponce.app.series import Append
 from uponce.app.services import Services
+from uponce.app.uploading import series as use_case
+from uponce.app.uploading.series import Append
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.series import Series, StoredPart

@@ -14,8 +14,8 @@ from tests.chunks import CHUNK, NO_ROWS, form, noise, rows, stored
 from tests.chunks import Client as Chunks
 from tests.tus import Client as Tus
 from tests.world import World, assert_refused
-from uponce.app import series as module
 from uponce.app.sweep import sweep
+from uponce.app.uploading import series as module
 from uponce.core.policy import Limits
 
 LIMITS = Limits(

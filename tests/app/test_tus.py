@@ -16,7 +16,7 @@ from tests.tus import Client, assert_refused, assert_state, play, stored
 from tests.world import World
 from tests.world import assert_refused as assert_plain_refused
 from uponce.adapters.database.sqlite import ledger
-from uponce.app import resumable
+from uponce.app.uploading import resumable
 from uponce.core.errors import InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
 

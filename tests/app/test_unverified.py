@@ -11,7 +11,7 @@ from tests.app.failing import Failing
 from tests.app.uploads import THIEF, Crowd, attempt, drip, elsewhere, form, live_attempts, outcome, send, stream
 from tests.asgi import END, FORM, call, part, parts_of
 from tests.world import PNG, World, assert_refused
-from uponce.app.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import RequestTooSlow, ServerBusy
 from uponce.core.policy import Limits
 from uponce.core.values import Caller

@@ -9,10 +9,11 @@ from unittest.mock import patch
 from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
 from tests.faults.bytes_first import bytes_first
 from uponce.adapters.database.sqlite import SqliteDatabase, ledger
-from uponce.app import authorise, destroy, upload
+from uponce.app import authorise, destroy
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload
 from uponce.core.signature import verify
 from uponce.core.values import Caller, Grant
 

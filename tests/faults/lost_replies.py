@@ -25,9 +25,9 @@ from tests.world import World
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.app import upload
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
+from uponce.app.uploading import pipeline as upload
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 from uponce.wiring import DAY

@@ -14,9 +14,9 @@ from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.app import upload as upload_module
-from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload_module
+from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType

@@ -17,12 +17,12 @@ import msgspec
 
 from tests.faults.one_upload import NumberedIds, acknowledge, services_of
 from tests.faults.operator import settings
-from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.ports import Ids
-from uponce.app.resumable import Address, Part, address_of, begin, resume
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded
-from uponce.app.upload_chunk import NamedChunk, upload_chunk
+from uponce.app.uploading.chunks import NamedChunk, upload_chunk
+from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.resumable import Address, Part, address_of, begin, resume
 from uponce.core.series import Chunk, Series
 from uponce.core.spans import Span
 from uponce.core.values import Caller, ResourceType

@@ -19,12 +19,12 @@ from tests.faults.operator import recover, settings
 from uponce.adapters.blobs.files import guarded
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
-from uponce.app.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.manage_keys import set_up
 from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
-from uponce.app.upload import upload
+from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.pipeline import upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
 from uponce.wiring import Backend, opened

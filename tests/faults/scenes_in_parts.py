@@ -30,9 +30,9 @@ from tests.faults.one_upload import NumberedIds
 from tests.faults.operator import settings
 from tests.faults.scenes import Scene, digest, origin_in, signed_by
 from uponce.adapters.clock import RandomIds
-from uponce.app.resumable import look, tell
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.resumable import look, tell
 from uponce.core.errors import UponceError
 from uponce.core.series import Series
 from uponce.wiring import opened

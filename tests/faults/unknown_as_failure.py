@@ -1,9 +1,9 @@
 """An upload with the mistake that everybody makes: an error is a failure, so clean up."""
 
-from uponce.app import upload
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload
 from uponce.core.errors import OutcomeUnknown
 from uponce.core.values import Caller
 
@@ -13,7 +13,7 @@ _settle = upload._settle
 async def settle_or_discard(
     services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
 ) -> Committed:
-    """In place of `uponce.app.upload._settle`."""
+    """In place of `uponce.app.uploading.pipeline._settle`."""
     try:
         return await _settle(services, verified, draft, stage, caller)
     except OutcomeUnknown:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.asgi import BOUNDARY, END, Message, part, parts_of
 from tests.world import PNG, World
-from uponce.app.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.web.body import Body

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.web.test_splits import BODIES, outcome
-from uponce.app.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.policy import Limits
 from uponce.web.forms import WholeForm, read_whole_form
 

@@ -6,7 +6,7 @@ the bytes of this chunk. While the client does not know the total, the total is 
 
 import re
 
-from uponce.app.upload_chunk import NamedChunk
+from uponce.app.uploading.chunks import NamedChunk
 from uponce.core.errors import EmptyFile, InvalidParameter, MalformedRequest
 from uponce.core.parameters import shown
 from uponce.core.series import Chunk

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.delivery import path_of, source_of
 from uponce.core.naming import folder_of
 from uponce.core.series import Series

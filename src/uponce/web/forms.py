@@ -12,7 +12,7 @@ from multipart import (
     parse_options_header,
 )
 
-from uponce.app.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
 from uponce.core.policy import Limits
 from uponce.web.body import Body

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
-from uponce.app.intake import Event, Field
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.intake import Event, Field
+from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.errors import Unavailable, UponceError
 from uponce.core.series import Series
 from uponce.web.body import Scope

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from contextlib import aclosing
 
-from uponce.app.intake import Field
+from uponce.app.uploading.intake import Field
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, RequestTooSlow
 from uponce.core.policy import Limits
 from uponce.web.body import Body

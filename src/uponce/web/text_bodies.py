@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, Protocol
 
-from uponce.app.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
 from uponce.web.body import Body

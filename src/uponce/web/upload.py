@@ -4,13 +4,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
-from uponce.app.intake import Event, UploadRequest
 from uponce.app.ports import HEADER_BYTES
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded, upload
-from uponce.app.upload_chunk import upload_chunk
-from uponce.app.uploading.arrival import Arrival
-from uponce.app.uploading.pipeline import Pipeline
+from uponce.app.uploading.chunks import upload_chunk
+from uponce.app.uploading.intake import Event, UploadRequest
+from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded, upload
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType

@@ -3,10 +3,10 @@
 import sys
 
 from tests.faults import one_upload
-from uponce.app import upload
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Stage
 from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload
 from uponce.core.values import Caller
 
 

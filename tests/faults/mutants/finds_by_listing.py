@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from uponce.adapters.blobs.parts import ObjectParts
-from uponce.app import series as use_case
-from uponce.app.series import Append
 from uponce.app.services import Services
+from uponce.app.uploading import series as use_case
+from uponce.app.uploading.series import Append
 from uponce.cli import main
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span

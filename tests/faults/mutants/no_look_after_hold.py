@@ -1,9 +1,10 @@
 """A launcher of `uponce` that writes a part as soon as nobody else does, without a look whether the upload still is."""
 
-from uponce.app import resumable, upload_chunk
-from uponce.app import series as use_case
-from uponce.app.series import Append
 from uponce.app.services import Services
+from uponce.app.uploading import chunks as upload_chunk
+from uponce.app.uploading import resumable
+from uponce.app.uploading import series as use_case
+from uponce.app.uploading.series import Append
 from uponce.cli import main
 from uponce.core.series import Chunk, Series
 

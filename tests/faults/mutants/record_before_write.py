@@ -3,7 +3,7 @@
 import sys
 
 from tests.faults import one_part
-from uponce.app.series import Append
+from uponce.app.uploading.series import Append
 from uponce.core.series import Series
 from uponce.core.spans import Span
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 
 from uponce.adapters.blobs.parts import ObjectParts
-from uponce.app.series import Append
+from uponce.app.uploading.series import Append
 from uponce.cli import main
 from uponce.core.media_types import BINARY
 from uponce.core.series import Series, StoredPart

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from uponce.app.series import Append
+from uponce.app.uploading.series import Append
 from uponce.cli import main
 from uponce.core.series import Series
 from uponce.core.spans import Span

@@ -1,26 +1,206 @@
-"""The steps of an upload that has arrived in memory: verify → refuse a spent one → hash → judge → store → commit.
+"""The steps of an upload: verify → receive → hash → inspect → judge → store → commit. The commit is the only arbiter.
 
-A group of uploads takes the steps together, in the thread of the database: one sync makes the bytes of all durable, one
-transaction commits all. Each upload succeeds or fails on its own, and none is answered before its group is durable.
+`upload` takes an upload whose bytes stream in: verified first, received into a stage, inspected, stored, committed.
+`Pipeline` takes uploads that arrived whole, in memory. A group of them takes the steps together, in the thread of the
+database: one sync makes the bytes of all durable, one transaction commits all. Each succeeds or fails on its own, and
+none is answered before its group is durable.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from uponce.app.authorise import check_grant_fresh, check_origin, find_key_in, verified_by
-from uponce.app.judge import Wanted, draft_of
-from uponce.app.ports import Body, Candidate, Committed, GroupStore, Records, Refusal
+from uponce.app.authorise import (
+    Signer,
+    Verified,
+    check_grant_fresh,
+    check_origin,
+    find_key_in,
+    record_refusal,
+    verified_by,
+)
+from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Stage
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded, drop_unneeded, read_back_upload
-from uponce.app.uploading.arrival import Arrival
-from uponce.core.errors import OutcomeUnknown, Refused, Unavailable, UponceError
+from uponce.app.uploading.intake import Event, Intake, UploadRequest
+from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.media_types import stored_type
-from uponce.core.parameters import check_route, collect_known
+from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
+from uponce.core.parameters import UploadSpec, check_route, collect_known
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
-from uponce.core.values import Digest
+from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What to answer with: the asset, how it came about, and who signs the answer."""
+
+    committed: Committed
+    signer: Signer
+
+
+async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
+    """One attempt. Whatever goes wrong before the commit spends nothing and leaves nothing behind."""
+    async with Intake(services, request) as intake:
+        await intake.receive(events)
+        verified = await intake.complete()
+        assert intake.stage is not None
+        digest = await intake.stage.seal()
+        repeated = await _answer_again(services, request, verified, digest)
+        if repeated is not None:
+            return Uploaded(repeated, verified.signer)
+        wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
+        payer = payer_of(verified.grant, request.caller)
+        draft = await judge(services, wanted, payer, intake.stage.key, intake.stage.path, digest)
+        draft = replace(draft, idempotency_key=request.idempotency_key)
+        # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
+        settle = _settle(services, verified, draft, intake.release(), request.caller)
+        settling = asyncio.ensure_future(counted(services, settle))
+        return Uploaded(await asyncio.shield(settling), verified.signer)
+
+
+async def _answer_again(
+    services: Services, request: UploadRequest, verified: Verified, digest: Digest
+) -> Committed | None:
+    """The stored answer, or None when there is none; a refusal for other bytes is audited."""
+    grant, spec = verified.grant, verified.spec
+    if request.idempotency_key is None:
+        return None
+    judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
+    reply = await services.database.find_reply(grant.key, request.idempotency_key)
+    if reply is None:
+        return None
+    try:
+        return reply.repeat(digest.sha256)
+    except GrantRefused as refusal:
+        await record_refusal(services, grant, refusal.code, request.caller)
+        raise
+
+
+async def _settle(services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller) -> Committed:
+    """Make the bytes durable, then commit.
+
+    A definite refusal deletes the bytes. An unknown outcome deletes nothing: reading back may tell that the
+    commit happened; else the sweeper finds out later.
+    """
+    try:
+        await stage.publish(stored_type(draft.facts))
+        with services.metrics.committing():
+            committed = await services.database.commit(verified.grant, draft, caller)
+    except OutcomeUnknown as unknown:
+        return await read_back_upload(services, verified.grant, draft, unknown)
+    except (Refused, Unavailable) as error:
+        await stage.discard()
+        if isinstance(error, GrantRefused):
+            await record_refusal(services, verified.grant, error.code, caller)
+        raise
+    await drop_unneeded(services, committed)
+    return committed
+
+
+async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
+    """As `read_back`; a repeat may have been answered by another upload's commit."""
+    with suppress(Unavailable):
+        if draft.idempotency_key is not None:
+            reply = await services.database.find_reply(grant.key, draft.idempotency_key)
+            if reply is not None and reply.sha256 == draft.digest.sha256:
+                return replace(reply.committed, replayed=reply.committed.asset.blob_key != draft.blob_key)
+    return await read_back(services, draft.blob_key, unknown)
+
+
+async def counted(services: Services, settle: Awaitable[Committed]) -> Committed:
+    """What was committed, also when nobody waits for the answer any more."""
+    committed = await settle
+    if not committed.replayed:
+        services.metrics.stored()
+    return committed
+
+
+async def drop_unneeded(services: Services, committed: Committed) -> None:
+    """Delete the blob that no row names any more; should this fail, the sweeper finds it."""
+    if committed.unneeded_blob is not None:
+        with suppress(Unavailable):
+            await services.blobs.delete(committed.unneeded_blob)
+
+
+async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
+    """What a commit without an answer came to; while that cannot be read, it stays unknown."""
+    with suppress(Unavailable):
+        asset = await services.database.find_commit(blob_key)
+        if asset is not None:
+            return Committed(asset)
+    raise unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the file was sent as. `requested` None is auto."""
+
+    cloud: str
+    requested: ResourceType | None
+    spec: UploadSpec
+    filename: str | None
+
+
+async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str, path: str, digest: Digest) -> Draft:
+    """Return the asset to commit; `path` leads to the bytes. Raises Refused if they are not allowed."""
+    judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
+    facts = await services.inspector.inspect(path, wanted.requested, payer)
+    judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
+    return draft_of(services, wanted, blob_key, digest, facts)
+
+
+def payer_of(grant: Grant, caller: Caller) -> Payer:
+    """Return the names under which the work on the caller's file is charged."""
+    return Payer(grant.key.hex(), grant.api_key, caller.address)
+
+
+def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
+    """Return the asset that bytes become which were judged to be good."""
+    spec, filename, ids = wanted.spec, wanted.filename, services.ids
+    public_id = spec.naming.name(facts.kind, filename, ids.base36(RANDOM_LENGTH), ids.base36(UNIQUE_SUFFIX_LENGTH))
+    original = split_filename(spec.naming.filename_override or filename or "")[0]
+    return Draft(
+        name=AssetName(wanted.cloud, facts.kind, spec.type, public_id),
+        asset_id=ids.dated_hex(),
+        version_id=ids.hex(32),
+        blob_key=blob_key,
+        digest=digest,
+        facts=facts,
+        tags=spec.tags,
+        context=spec.context,
+        original_filename=None if spec.discard_original_filename else original or None,
+        overwrite=spec.overwrite,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """What arrived, and what each step of the pipeline found out about it.
+
+    `fields` are in the order of their arrival, those of the query first. `facts` were read from the header of the file.
+    """
+
+    request: UploadRequest
+    fields: tuple[tuple[str, str], ...]
+    filename: str | None
+    data: bytes | memoryview
+    facts: MediaFacts
+    verified: Verified | None = None
+    digest: Digest | None = None
+    blob_key: str | None = None
+    candidate: Candidate | None = None
+
+    @property
+    def cloud(self) -> str:
+        return self.request.cloud
+
+    @property
+    def api_key(self) -> str:
+        """The API key that the fields name, verified or not."""
+        return next((value for name, value in self.fields if name == "api_key"), "")
 
 
 class Pipeline:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from uponce.app.intake import UploadRequest
-from uponce.app.resumable import Address, address_of, begin, begin_with, give_up, look, resume, tell
 from uponce.app.services import Services
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.intake import UploadRequest
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.resumable import Address, address_of, begin, begin_with, give_up, look, resume, tell
 from uponce.core.errors import InvalidParameter, MalformedRequest, SeriesGone, Unavailable, UponceError
 from uponce.core.parameters import shown
 from uponce.core.series import Series

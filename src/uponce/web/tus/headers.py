@@ -5,7 +5,7 @@ import binascii
 import re
 from email.utils import formatdate
 
-from uponce.app.resumable import Part
+from uponce.app.uploading.resumable import Part
 from uponce.core.checksum import ALGORITHMS, Checksum
 from uponce.core.errors import (
     DuplicateParameter,

@@ -81,8 +81,8 @@ class Sink(Protocol):
 S = TypeVar("S", bound=Sink)
 
 
-class Arrival(ABC, Generic[S]):
-    """Takes events one by one. A stage that is still inside when the arrival is left is discarded."""
+class Receiver(ABC, Generic[S]):
+    """Takes events one by one. A stage that is still inside when the receiver is left is discarded."""
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
         self._services = services
@@ -250,7 +250,7 @@ class Arrival(ABC, Generic[S]):
         """Begin the file; return where its bytes go."""
 
 
-class Intake(Arrival[Stage]):
+class Intake(Receiver[Stage]):
     """A whole file in one request."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
-from uponce.app.intake import Arrival, Event, UploadRequest
 from uponce.app.ports import Stage
-from uponce.app.series import Append, append, begin, drop_if_empty, finish
 from uponce.app.services import Services
-from uponce.app.takeover import giving_way
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.intake import Event, Receiver, UploadRequest
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.series import Append, append, begin, drop_if_empty, finish
+from uponce.app.uploading.takeover import giving_way
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
@@ -50,7 +50,7 @@ async def upload_chunk(
         raise
 
 
-class ChunkIntake(Arrival[Stage | Append]):
+class ChunkIntake(Receiver[Stage | Append]):
     """One chunk. It is written to its place in the file, unless it precedes its signature: then it is staged first."""
 
     def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:

@@ -13,11 +13,10 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Signer, Verified, record_refusal
-from uponce.app.judge import Wanted, judge, payer_of
 from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
 from uponce.app.services import Services
-from uponce.app.takeover import take_over
-from uponce.app.upload import Uploaded, counted, drop_unneeded, read_back
+from uponce.app.uploading.pipeline import Uploaded, Wanted, counted, drop_unneeded, judge, payer_of, read_back
+from uponce.app.uploading.takeover import take_over
 from uponce.core.errors import (
     BlobCondemned,
     ChunkInProgress,

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from uponce.app.authorise import Signer, authorise, refuse_spent
-from uponce.app.intake import UploadRequest
-from uponce.app.series import Append, append, finish, settled, status, terminate
-from uponce.app.series import begin as begin_series
 from uponce.app.services import Services
-from uponce.app.takeover import giving_way
-from uponce.app.upload import Uploaded
+from uponce.app.uploading.intake import UploadRequest
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.series import Append, append, finish, settled, status, terminate
+from uponce.app.uploading.series import begin as begin_series
+from uponce.app.uploading.takeover import giving_way
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
