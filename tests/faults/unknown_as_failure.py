@@ -19,3 +19,16 @@ async def settle_or_discard(
     except OutcomeUnknown:
         await stage.discard()
         raise
+
+
+_committed = upload.Pipeline._committed
+
+
+async def commit_or_discard(self: upload.Pipeline, arrival: upload.Arrival) -> Committed:
+    """In place of `uponce.app.uploading.pipeline.Pipeline._committed`."""
+    try:
+        return await _committed(self, arrival)
+    except OutcomeUnknown:
+        assert arrival.blob_key is not None
+        await self._services.blobs.delete(arrival.blob_key)
+        raise

@@ -13,8 +13,8 @@ _WINDOW_SECONDS = 0.1
 
 
 def answer_then_commit(self: Writer, batch: list[Waiting]) -> None:
+    self._prepare(batch)
     connection = self._begin()
-    self._fill(batch)
     self._answer(batch, [_attempt(connection, waiting.job) for waiting in batch])
     time.sleep(_WINDOW_SECONDS)
     connection.execute("COMMIT")

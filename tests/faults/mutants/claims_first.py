@@ -1,5 +1,6 @@
 """A launcher of `uponce` that claims a signature when its upload begins: whoever hangs up has burned it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,8 @@ def claim(self: Attempts, attempt: Attempt, grant: Grant, limits: Limits) -> Ite
 
 
 # At import, not under the guard: worker processes import this file and never run it.
+# A small body is gathered before its upload begins, and then nobody can hang up any more: so all are streamed.
+os.environ["UPONCE_SMALL_BODY_BYTES"] = "0"
 Attempts.of_grant = claim  # type: ignore[method-assign]
 
 if __name__ == "__main__":
