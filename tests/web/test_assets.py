@@ -1,8 +1,16 @@
 """Files that browsers load: typed, compressed, cacheable, and usable by pages of any origin."""
 
 import gzip
+import json
+import re
+from importlib.resources import files
 
 from tests.world import World
+from uponce import __version__
+from uponce.core.errors import UponceError
+
+WIDGET = files("uponce.web.pages").joinpath("widget")
+OWN_CODES = {"refused", "sign_failed", "unreachable", "unreadable", "too_many_files"}
 
 
 def test_the_widget_is_a_script_that_pages_of_any_origin_may_run(shared: World) -> None:
@@ -52,3 +60,41 @@ def test_nothing_can_be_posted_to_it(shared: World) -> None:
 
 def test_the_widget_has_less_than_12_kib_on_the_wire(shared: World) -> None:
     assert int(shared.get("/widget.js", **{"accept-encoding": "gzip"}).headers["content-length"]) < 12 * 1024
+
+
+def _all(error: type[UponceError]) -> set[str]:
+    own = {error.code} if "code" in vars(error) else set()
+    return own.union(*(_all(each) for each in error.__subclasses__()))
+
+
+def _texts() -> set[str]:
+    messages = WIDGET.joinpath("widget.js").read_text().partition("const MESSAGES = {")[2].partition("};")[0]
+    return set(re.findall(r"^  (\w+): ", messages, re.MULTILINE))
+
+
+def test_the_types_name_every_text_and_member_of_the_widget() -> None:
+    types, script = WIDGET.joinpath("widget.d.ts").read_text(), WIDGET.joinpath("widget.js").read_text()
+    keys = types.partition("export type MessageKey =")[2].partition(";")[0]
+    assert set(re.findall(r'"(\w+)"', keys)) == _texts()
+    declared = types.partition("class UponceUpload")[2].partition("declare global")[0]
+    element = script.partition("class UponceUpload")[2]
+    for name in set(re.findall(r"^  (?:readonly |get |set )?(\w+)\??[:(]", declared, re.MULTILINE)) - {
+        "addEventListener"
+    }:
+        assert re.search(rf"^  (?:(?:get|set) )?{name}\b", element, re.MULTILINE), name
+
+
+def test_the_widget_has_words_for_errors_that_exist() -> None:
+    words = WIDGET.joinpath("widget.js").read_text().partition("const FINAL = ")[2].partition(";")[0]
+    final = set(re.findall(r'"(\w+)"', words))
+    assert final <= _all(UponceError) | OWN_CODES
+    assert final <= _texts()
+    assert {"file_too_large", "signature_used", "signature_revoked", "stale_request"} <= _texts() & _all(UponceError)
+
+
+def test_the_npm_package_is_of_this_version_and_complete() -> None:
+    package = json.loads(WIDGET.joinpath("package.json").read_text())
+    assert package["version"] == __version__
+    assert "dependencies" not in package
+    named = {*package["files"], package["types"], *package["exports"]["."].values()}
+    assert all(WIDGET.joinpath(name).is_file() for name in named)

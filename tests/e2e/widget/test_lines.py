@@ -87,7 +87,7 @@ def test_the_server_says_when_to_try_again(line: Line, widget: Widget, film: Pat
     widget.open(in_parts() if parts else form())
     widget.pick(film)
     widget.until("el.uploads[0]?.state === 'retrying'")
-    assert widget.status() == "The server is busy. Trying again in 1 sec"
+    assert widget.status() == "Retrying in 1 sec · server busy"
     widget.stored()
     (_, _, first), (_, _, second), *_ = line.requests
     assert second - first >= 1
@@ -134,7 +134,7 @@ def test_offline_means_waiting_and_online_means_going_on(
         widget.until(f"el.uploads[0]?.loaded > {MB}")
         context.set_offline(True)
         widget.until("el.uploads[0].state === 'retrying'")
-        assert widget.status() == "No connection. Continues when you are online"
+        assert widget.status() == "No connection · continues when you are online"
         context.set_offline(False)
         widget.stored()
     assert len(widget.site.asked) == 1

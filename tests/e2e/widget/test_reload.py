@@ -66,7 +66,7 @@ def test_a_file_too_large_to_keep_continues_when_it_is_chosen_again(
         widget.until(f"el.uploads[0]?.loaded > {2 * MB}")
         widget.page.reload()
         widget.until("el.uploads[0]?.state === 'paused'")
-        assert widget.status() == "Choose this file again to continue"
+        assert widget.status() == "Choose it again to continue"
         with widget.page.expect_file_chooser():
             widget.click("Choose film.bin again")
         widget.pick(media / "cat.jpg")

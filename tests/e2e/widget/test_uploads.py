@@ -1,10 +1,12 @@
 """The upload widget stores what a user gives it, and obeys its attributes and its user."""
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Dialog
 
+from tests.e2e.test_readme import block
 from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
 from tests.server import Server
 
@@ -166,3 +168,22 @@ def test_leaving_the_page_amid_an_upload_needs_a_yes(server: Server, widget: Wid
     widget.page.evaluate("setTimeout(() => { location.href = '/nowhere' })")
     widget.page.wait_for_url("**/nowhere")
     assert asked == ["beforeunload"]
+
+
+def test_the_code_of_the_guide(server: Server, widget: Widget, media: Path) -> None:
+    guide = "docs/guide/widget.md"
+    page = block(guide, "html", "<form").replace("https://media.example", server.base)
+    widget.open(page)
+    widget.page.evaluate("console.log = (...words) => { (window.lines ??= []).push(words.join(' ')) }")
+    widget.page.evaluate(f"(() => {{ {block(guide, 'js', 'addEventListener')}; window.widget = widget }})()")
+    widget.page.evaluate(block(guide, "js", "widget.messages"))
+    assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Dateien wählen"
+    widget.pick(media / "cat.jpg")
+    (answer,) = widget.stored()
+    lines = widget.page.evaluate("window.lines")
+    size = (media / "cat.jpg").stat().st_size
+    assert f"cat.jpg {answer['secure_url']}" in lines
+    assert f"cat.jpg queued 0 {size}" in lines
+    with widget.page.expect_request("**/albums") as sent:
+        widget.page.click("text=Save")
+    assert sent.value.post_data == urlencode({"photos": answer["secure_url"]})

@@ -17,13 +17,13 @@ const MESSAGES = {
   queued: "Waiting",
   signing: "Preparing",
   uploading: "{percent} of {size}",
-  pace: "{percent} of {size} · {left} left · {speed}/s",
+  pace: "{percent} · {left} left · {speed}/s",
   checking: "Checking the file",
   paused: "Paused at {percent}",
-  retrying: "Connection lost. Trying again in {left}",
-  busy: "The server is busy. Trying again in {left}",
-  offline: "No connection. Continues when you are online",
-  found: "Choose this file again to continue",
+  retrying: "Retrying in {left} · connection lost",
+  busy: "Retrying in {left} · server busy",
+  offline: "No connection · continues when you are online",
+  found: "Choose it again to continue",
   done: "{size} · Uploaded",
   pause: "Pause {name}",
   resume: "Continue {name}",
@@ -61,14 +61,13 @@ button { font: inherit; border: 0; cursor: pointer }
 svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round }
 .drop { display: flex; flex-wrap: wrap; align-items: center; justify-content: center; gap: .5rem .75rem; padding: 1.5rem 1rem;
   color: var(--muted); background: var(--surface); border: 2px dashed color-mix(in srgb, var(--muted) 70%, var(--surface));
-  border-radius: var(--radius); cursor: pointer; transition: background .15s, border-color .15s }
+  border-radius: var(--radius); text-align: center; cursor: pointer; transition: background .15s, border-color .15s }
 .drop:hover, .over { border-color: var(--accent) }
 .over { border-style: solid; background: color-mix(in srgb, var(--accent) 10%, var(--surface)) }
 .drop > svg { flex: 0 0 100%; height: 1.75rem; color: var(--accent) }
 .drop button { display: inline-flex; align-items: center; gap: .5rem; min-height: 2.75rem; padding: .5rem 1rem; font-weight: 600;
   color: var(--on-accent); background: var(--accent); border-radius: calc(var(--radius) * .75) }
 .drop .camera { color: var(--accent); background: none; box-shadow: inset 0 0 0 2px }
-@media not (pointer: coarse) { .camera { display: none !important } }
 :host(:disabled) .drop { opacity: .55; pointer-events: none }
 ul { display: grid; gap: .5rem; margin: .75rem 0 0; padding: 0; list-style: none }
 ul:empty { display: none }
@@ -90,14 +89,16 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 @keyframes busy { to { opacity: .4 } }
 :is(.item-paused, .item-queued, .item-retrying) .fill { background: var(--muted) }
 :is(.item-done, .item-refused) .bar { visibility: hidden }
+:is(.item-done, .item-refused) > :nth-child(2) { transform: translateY(.25rem) }
 .item-refused { border-color: color-mix(in srgb, var(--bad) 50%, var(--line)) }
 .item-refused .status { color: var(--bad); white-space: normal }
 .actions { display: flex }
 .actions button { display: grid; place-items: center; width: 2.25rem; height: 2.25rem; padding: 0; color: var(--muted); background: none; border-radius: 50% }
 .actions button:hover { color: var(--text); background: color-mix(in srgb, var(--muted) 14%, var(--surface)) }
-@media (pointer: coarse) { .actions button { width: 2.75rem; height: 2.75rem } }
+@media (pointer: coarse) { .actions button { width: 2.75rem; height: 2.75rem } .drop span { display: none } }
+@media not (pointer: coarse) { .camera { display: none !important } }
 .live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
-@container (max-width: 26rem) { .drop span { flex: 0 0 100%; text-align: center } li { gap: .5rem; padding: .5rem } }
+@container (max-width: 26rem) { li { gap: .5rem; padding: .5rem } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
 `;
 
@@ -763,7 +764,7 @@ export class UponceUpload extends HTMLElement {
 
   #remember(state) {
     try {
-      sessionStorage[this.owner] = state;
+      if (!this.hasAttribute("forget")) sessionStorage[this.owner] = state;
     } catch {}
   }
 
