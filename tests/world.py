@@ -13,6 +13,7 @@ from cloudinary.utils import api_sign_request
 
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
 from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.packs import Packs
 from uponce.adapters.blobs.staging import StagingStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -194,6 +195,8 @@ class World:
             frozenset(path.name for path in folder.rglob("*") if path.is_file())
             for folder in (self.media / "staging", self.media / "blobs")
         )
+        if (self.media / "packs").is_dir():
+            blobs |= {blob.key for blob in Packs(self.media / "packs", RandomIds()).records()}
         return Traces(staged, blobs, *(self.sql(f"SELECT count(*) FROM {t}") for t in ("assets", "grants", "audit")))
 
     def sql(self, statement: str) -> int:

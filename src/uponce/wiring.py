@@ -165,7 +165,7 @@ def blob_store(settings: Settings) -> "LocalBlobStore | ObjectBlobStore":
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.blobs.local import LocalBlobStore
 
-            return LocalBlobStore(Path(path), ids=ids)
+            return LocalBlobStore(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.blobs.bucket import Bucket
             from uponce.adapters.blobs.objects import ObjectBlobStore

@@ -1,8 +1,8 @@
 """Store three groups of small blobs in a separate process, for strace to watch and to break.
 
-    python -m tests.adapters.one_group ROOT [MUTANT]
+    python -m tests.adapters.one_group ROOT PACK_BYTES [MUTANT]
 
-Prints an Outcome as JSON.
+Prints a line of JSON for each stored group, its keys, and at last an Outcome.
 """
 
 import asyncio
@@ -27,9 +27,14 @@ SIZES = (0, 5_000, 70_000)
 GROUPS = 3
 
 MUTANTS: dict[str, Callable[[], object]] = {
-    "no fsync of the bytes": lambda: patch("uponce.adapters.blobs.local.sync_file", lambda _: None).start(),
-    "no fsync of the folder": lambda: patch("uponce.adapters.blobs.local.sync_folder", lambda _: None).start(),
+    "no fsync of the bytes": lambda: _ignore("local.sync_file", "packs.sync_data"),
+    "no fsync of the folder": lambda: _ignore("local.sync_folder", "packs.sync_folder"),
 }
+
+
+def _ignore(*names: str) -> None:
+    for name in names:
+        patch(f"uponce.adapters.blobs.{name}", lambda _: None).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,8 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def main(root: str, mutant: str = "") -> None:
-    store = LocalBlobStore(Path(root), ids=SeededIds())
+def main(root: str, pack_bytes: str, mutant: str = "") -> None:
+    store = LocalBlobStore(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
     store.open_store()
     if mutant:
         MUTANTS[mutant]()
@@ -89,6 +94,7 @@ def main(root: str, mutant: str = "") -> None:
         except UponceError as error:
             codes.append(error.code)
         else:
+            print(json.dumps(keys), flush=True)
             codes.append("ok")
             wrong += asyncio.run(different(store, keys, bodies))
     asyncio.run(store.ping())

@@ -1,4 +1,4 @@
-"""Groups of small blobs on a real disk: the order of the system calls, and what a failed one does to its group."""
+"""Groups of small blobs on a real disk, as files and in packs: the order of the system calls, and their failures."""
 
 import asyncio
 import json
@@ -11,102 +11,128 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, different, group
-from tests.adapters.test_local_blobs import ROOT, needs_strace, opened
+from tests.adapters.test_local_blobs import ROOT, needs_strace
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.clock import RandomIds
 from uponce.app.ports import Body
 
-CALLS = "trace=write,writev,pwrite64,pwritev,fsync,fdatasync"
+CALLS = "trace=openat,write,writev,pwrite64,pwritev,fsync,fdatasync"
+KINDS = {"files": 0, "packs": 100_000}
 
 
-def one_group(root: Path, *arguments: str, strace: Sequence[str] = ()) -> Outcome:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def store_of(root: Path, kind: str) -> LocalBlobStore:
+    store = LocalBlobStore(root, ids=RandomIds(), pack_bytes=KINDS[kind])
+    store.open_store()
+    return store
+
+
+def one_group(root: Path, kind: str, *arguments: str, strace: Sequence[str] = ()) -> Outcome:
     traced = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none", *strace) if strace else ()
     done = subprocess.run(
-        [*traced, sys.executable, "-m", "tests.adapters.one_group", str(root), *arguments],
+        [*traced, sys.executable, "-m", "tests.adapters.one_group", str(root), str(KINDS[kind]), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    return Outcome(**json.loads(done.stdout))
+    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_group_comes_back_in_its_order(tmp_path: Path, kind: type) -> None:
-    bodies: list[Body] = [(kind(data), digest, type_) for data, digest, type_ in group(1)]
-    with opened(tmp_path / "media") as store:
-        keys = store.put_group(bodies)
-        assert len(set(keys)) == len(SIZES)
-        assert asyncio.run(different(store, keys, bodies)) == []
-        assert store.put_group([]) == []
+@pytest.mark.parametrize("type_", [bytes, bytearray, memoryview])
+def test_a_group_comes_back_in_its_order(tmp_path: Path, kind: str, type_: type) -> None:
+    bodies: list[Body] = [(type_(data), digest, media_type) for data, digest, media_type in group(1)]
+    store = store_of(tmp_path / "media", kind)
+    keys = store.put_group(bodies)
+    assert len(set(keys)) == len(SIZES)
+    assert asyncio.run(different(store, keys, bodies)) == []
+    assert store.put_group([]) == []
+    store.close()
 
 
-def test_blobs_of_a_group_are_deleted_one_by_one(tmp_path: Path) -> None:
+def test_blobs_of_a_group_are_deleted_one_by_one(tmp_path: Path, kind: str) -> None:
     bodies = [body(b"abc"), body(b"def")]
-    with opened(tmp_path / "media") as store:
+    store = store_of(tmp_path / "media", kind)
 
-        async def scenario() -> None:
-            gone, kept = store.put_group(bodies)
-            await store.delete(gone)
-            assert await store.open(gone) is None
-            assert [blob.key async for blob in store.published()] == [kept]
-            assert await different(store, [kept], bodies[1:]) == []
+    async def scenario() -> None:
+        gone, kept = store.put_group(bodies)
+        await store.delete(gone)
+        assert await store.open(gone) is None
+        assert [blob.key async for blob in store.published()] == [kept]
+        assert await different(store, [kept], bodies[1:]) == []
 
-        asyncio.run(scenario())
+    asyncio.run(scenario())
+    store.close()
 
 
 # What a power cut would find.
 
 
-def disorder(tmp_path: Path, *arguments: str) -> str:
+def disorder(tmp_path: Path, kind: str, *arguments: str) -> str:
     """How a power cut could lose a group that was stored; empty when it could not."""
     log = tmp_path / "calls.strace"
-    outcome = one_group(tmp_path / "media", *arguments, strace=("-y", "-e", CALLS, "-o", str(log)))
-    assert outcome == Outcome(["ok"] * GROUPS, [], GROUPS * len(SIZES), 0)
+    outcome = one_group(tmp_path / "media", kind, *arguments, strace=("-y", "-e", CALLS, "-o", str(log)))
+    assert (outcome.codes, outcome.wrong, outcome.listed) == (["ok"] * GROUPS, [], GROUPS * len(SIZES))
     dirty: set[str] = set()
     for line in log.read_text().splitlines():
-        found = re.match(r"\d+ +(\w+)\(\d+<([^>]+)>.* = \d+$", line)
-        if found is None or "/blobs/" not in found[2]:
-            continue
-        call, path = found.groups()
-        if "sync" in call:
-            dirty.discard(path)
-        else:
-            dirty |= {path, str(Path(path).parent)}
-    return f"not durable: {sorted(dirty)}" if dirty else ""
+        made = re.match(r'\d+ +openat\([^"]*"[^"]*".*O_CREAT.*= \d+<([^>]+)>', line)
+        done = re.match(r"\d+ +(\w+)\(\d+<([^>]+)>.* = \d+$", line)
+        if made and f"/{_FOLDERS[kind]}/" in made[1]:
+            dirty |= {made[1], str(Path(made[1]).parent)}
+        elif done and f"/{_FOLDERS[kind]}" in done[2]:
+            dirty = dirty - {done[2]} if "sync" in done[1] else dirty | {done[2]}
+    lost = {path for path in dirty if "probe" not in path}
+    return f"not durable: {sorted(lost)}" if lost else ""
+
+
+_FOLDERS = {"files": "blobs", "packs": "packs"}
 
 
 @needs_strace
-def test_bytes_and_names_of_a_group_are_durable_when_it_is_stored(tmp_path: Path) -> None:
-    assert disorder(tmp_path) == ""
+def test_bytes_and_names_of_a_group_are_durable_when_it_is_stored(tmp_path: Path, kind: str) -> None:
+    assert disorder(tmp_path, kind) == ""
 
 
 @needs_strace
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_the_check_of_the_order_sees_each_mutant(tmp_path: Path, mutant: str) -> None:
-    assert disorder(tmp_path, mutant) != ""
+def test_the_check_of_the_order_sees_each_mutant(tmp_path: Path, kind: str, mutant: str) -> None:
+    assert disorder(tmp_path, kind, mutant) != ""
 
 
 # What the operating system refuses.
 
 
 FAILURES = {
-    "the disk is full": ("writev:error=ENOSPC:when=2", "storage_full"),
-    "a write fails": ("writev:error=EIO:when=2", "storage_unavailable"),
-    "the bytes cannot be synced": ("fsync:error=EIO:when=2", "storage_unavailable"),
-    "the folder cannot be synced": ("fsync:error=EIO:when=4", "storage_unavailable"),
+    "files": {
+        # The first file of the first group has no bytes, so the second write is that of the third file.
+        "the disk is full": ("writev:error=ENOSPC:when=2", "storage_full"),
+        "a write fails": ("writev:error=EIO:when=2", "storage_unavailable"),
+        "the bytes cannot be synced": ("fsync:error=EIO:when=2", "storage_unavailable"),
+        "the folder cannot be synced": ("fsync:error=EIO:when=4", "storage_unavailable"),
+    },
+    "packs": {
+        "the pack cannot be made": ("openat:error=EMFILE:when=1", "storage_unavailable"),
+        "the disk is full": ("writev:error=ENOSPC:when=1", "storage_full"),
+        "a write fails": ("writev:error=EIO:when=1", "storage_unavailable"),
+        "the bytes cannot be synced": ("fdatasync:error=EIO:when=1", "storage_unavailable"),
+    },
 }
 
 
 @needs_strace
-@pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_spoils_its_group_and_no_other(tmp_path: Path, failure: str) -> None:
-    """The first group has no bytes in its first file, so its second write is that of the third."""
-    inject, code = FAILURES[failure]
-    one_group(tmp_path / "same")
-    names = [path.relative_to(tmp_path / "same") for path in (tmp_path / "same").glob("blobs/*/*")]
+@pytest.mark.parametrize(("kind", "failure"), [(kind, failure) for kind in KINDS for failure in FAILURES[kind]])
+def test_a_failure_spoils_its_group_and_no_other(tmp_path: Path, kind: str, failure: str) -> None:
+    inject, code = FAILURES[kind][failure]
+    one_group(tmp_path / "same", kind)
+    names = [path.relative_to(tmp_path / "same") for path in (tmp_path / "same").rglob("*") if path.is_file()]
     root = tmp_path / "media"
-    paths = {root / path for name in names for path in (name, name.parent)}
+    paths = {root / path for name in names for path in (name, name.parent) if path.name != "packs"}
     watched = [argument for path in paths for argument in ("-P", str(path))]
-    outcome = one_group(root, strace=(*watched, "-e", f"inject={inject}", "-o", "/dev/null"))
+    outcome = one_group(root, kind, strace=(*watched, "-e", f"inject={inject}", "-o", "/dev/null"))
     assert (outcome.codes, outcome.wrong) == ([code, "ok", "ok"], [])
-    assert (outcome.listed, outcome.descriptors) == (len(SIZES) * (GROUPS - 1), 0)
+    assert outcome.listed == len(SIZES) * (GROUPS - 1)

@@ -6,7 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
+from tests.adapters.one_group import body
 from tests.world import World
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.packs import PAGE
+from uponce.adapters.clock import RandomIds
 from uponce.core import signature
 
 OLD = 1_000_000_000  # a file's last change: older than any grace time
@@ -50,6 +54,23 @@ def put_blobs(world: World, blob_keys: Iterable[str], data: bytes = b"whole") ->
         path.write_bytes(data)
         os.utime(path, (OLD, OLD))
     return set(blob_keys)
+
+
+def put_packed(world: World, *bodies: bytes) -> list[str]:
+    """Blobs in a pack, which is over; the keys."""
+    store = LocalBlobStore(world.media, ids=RandomIds())
+    with closing(store):
+        return list(store.put_group([body(data) for data in bodies]))
+
+
+def spoil_packed(world: World, blob_key: str, offset: int) -> None:
+    """Flip a bit of the header, or behind it of the bytes."""
+    with (world.media / "packs" / blob_key[1:11]).open("r+b") as pack:
+        start = int(blob_key[11:16], 16) * PAGE + offset
+        pack.seek(start)
+        (byte,) = pack.read(1)
+        pack.seek(start)
+        pack.write(bytes([byte ^ 1]))
 
 
 def put_condemned(world: World, blob_keys: Iterable[str]) -> None:

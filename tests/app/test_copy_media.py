@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.planted import put_assets, put_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
-from uponce.app.copy_media import Copying, copy_media
+from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.destroy import DestroyRequest, destroy
+from uponce.app.ports import PLACES
 from uponce.core.values import ResourceType
 
 
@@ -101,5 +103,30 @@ def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: Lo
     seen: list[Copying] = []
     second = run(copy_media(world.database, world.blobs, target, progress=seen.append))
     assert (first.copied, first.bytes) == (2, 6)
-    assert (second.present, second.copied, second.bytes, second.places) == (2, 1, 5, 256)
-    assert len(seen) >= 256
+    assert (second.present, second.copied, second.bytes, second.places) == (2, 1, 5, len(PLACES))
+    assert len(seen) >= len(PLACES)
+
+
+def test_copies_of_packed_blobs_are_files_under_the_same_keys(
+    world: World, tmp_path: Path, target: LocalBlobStore
+) -> None:
+    """There and back, as by a backup and a restore; what is deleted in between leaves the backup."""
+    data = [b"one", b"two" * 50_000, b""]
+    keys = put_packed(world, *data)
+    for key, each in zip(keys, data, strict=True):
+        put_assets(world, [key], each)
+    for copied_now in (3, 0):
+        assert run(copy_media(world.database, world.blobs, target)).copied == copied_now
+    assert copied(target) == sorted(data)
+    assert sorted(path.name for path in (tmp_path / "copy" / "blobs").rglob("p*") if path.is_file()) == sorted(keys)
+    world.sql(f"DELETE FROM assets WHERE blob_key = '{keys[0]}'")
+    assert run(forget_unnamed(world.database, target)) == 1
+    restored = LocalBlobStore(tmp_path / "restored", ids=RandomIds())
+    restored.open_store()
+    with closing(restored):
+        assert run(copy_media(world.database, target, restored, deep=True)).copied == 2
+        assert copied(restored) == sorted(data[1:])
+        assert run(restored.digest(keys[1])) == run(world.blobs.digest(keys[1]))
+        assert restored.open_now(keys[1]) is None
+        run(restored.delete(keys[1]))
+        assert copied(restored) == [b""]

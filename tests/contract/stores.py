@@ -30,6 +30,20 @@ def local(folder: Path) -> Iterator[LocalBlobStore]:
         store.close()
 
 
+class PackedStore(LocalBlobStore):
+    """The suites put whole blobs into its packs, of any size."""
+
+
+@contextmanager
+def packed(folder: Path) -> Iterator[PackedStore]:
+    store = PackedStore(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
+    store.open_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 def s3(folder: Path) -> AbstractContextManager[BlobStore]:
     server = seaweedfs.shared()
     return objects(server.fresh_url(), server.environment, folder)

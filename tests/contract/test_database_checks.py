@@ -10,6 +10,7 @@ from uponce.core.values import Digest
 
 AUDIT_SECONDS = 90 * 86400
 KEYS = [f"{number:032x}" for number in (0, 1, 0xAB << 120, (0xAB << 120) + 5, 16**32 - 1)]
+KEYS += [f"p{number:031x}" for number in (0, 0xAB << 116, 16**31 - 1)]
 
 
 def commit(database: Database, blob: str) -> None:
@@ -19,17 +20,17 @@ def commit(database: Database, blob: str) -> None:
 def test_digests_are_those_of_the_catalog_narrowed_to_a_prefix(database: Database) -> None:
     for key in KEYS:
         commit(database, key)
-    for prefix in ("", "0", "00", "ab", "a", "ff", "f" * 32, "cd"):
+    for prefix in ("", "0", "00", "ab", "a", "ff", "f" * 32, "cd", "p", "p0", "pab", "pf"):
         expected = {key: Digest(3, "0" * 32, "1" * 64) for key in KEYS if key.startswith(prefix)}
         assert run(database.digests(prefix)) == expected
 
 
 def test_a_key_that_is_none_has_no_digest_but_breaks_a_rule(database: Database) -> None:
-    for key in ("ab", "ab" * 16 + "a", "ab" + "G" * 30, "AB" * 16):
+    for key in ("ab", "ab" * 16 + "a", "ab" + "G" * 30, "AB" * 16, "pp" + "a" * 30, "q" + "a" * 31, "P" + "a" * 31):
         commit(database, key)
     commit(database, KEYS[0])
     assert list(run(database.digests(""))) == [KEYS[0]]
-    assert len(run(database.violations(Rule.ADDRESSABLE, AUDIT_SECONDS))) == 4
+    assert len(run(database.violations(Rule.ADDRESSABLE, AUDIT_SECONDS))) == 7
 
 
 def test_the_replaced_blob_has_no_digest_any_more(database: Database) -> None:

@@ -20,6 +20,7 @@ from tests.e2e.traffic import Traffic
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET
+from uponce.adapters.blobs.packs import HEADER_BYTES
 
 pytestmark = pytest.mark.xdist_group("object-storage")
 
@@ -211,19 +212,27 @@ def test_a_move_that_is_given_up(box: Server, elsewhere: Elsewhere) -> None:
     assert (again.code, "has other API keys already" in again.stderr) == (1, True)
 
 
+def flip(pack: Path) -> None:
+    """A bit of its first blob."""
+    with pack.open("r+b") as file:
+        file.seek(HEADER_BYTES)
+        (byte,) = file.read(1)
+        file.seek(HEADER_BYTES)
+        file.write(bytes([byte ^ 1]))
+
+
 @pytest.mark.proof
 def test_media_that_are_lost_stop_the_move(box: Server, elsewhere: Elsewhere) -> None:
     """Before any row is written."""
     fill(box)
-    blob = next(path for path in (box.data_dir / "media" / "blobs").rglob("*") if path.is_file())
-    rotten = blob.read_bytes()
-    blob.write_bytes(bytes(len(rotten)))
+    pack = next((box.data_dir / "media" / "packs").iterdir())
+    flip(pack)
     settings = {"UPONCE_DATA": str(box.data_dir), **elsewhere.credentials}
     to = ["--to-database", elsewhere.database, "--to-storage", elsewhere.storage]
     done = uponce("migrate-store", *to, env=settings)
     assert (done.code, "1 assets have lost their bytes" in done.stderr) == (1, True)
     assert "only media have moved" in done.stderr
-    blob.write_bytes(rotten)
+    flip(pack)
     assert "moved and compared" in printed(uponce("migrate-store", *to, env=settings))
 
 

@@ -6,8 +6,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 from cloudinary.utils import cloudinary_url
 
+from tests.app.planted import put_assets, put_packed
 from tests.asgi import Answer
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
+from uponce.adapters.blobs.local import InternalLocation
 
 RAW = b"0123456789abcdefghij"
 
@@ -121,6 +123,16 @@ def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports
         path = f"/demo/image/upload/{other}cat.png"
         assert cached(world, path) == ASK
         assert cached(world, path, if_none_match=f'"{asset["etag"]}"') == ASK
+
+
+def test_nginx_sends_files_and_uponce_what_is_in_packs(world: World) -> None:
+    (packed,) = put_packed(world, PNG)
+    put_assets(world, [packed], PNG)
+    filed = store(world, bytes(300_000), kind="raw", public_id="cat")
+    world.swap(front=InternalLocation("/blobs/"))
+    assert world.get(filed["path"]).headers["x-accel-redirect"].startswith("/blobs/")
+    answer = world.get(f"/demo/raw/upload/{packed}")
+    assert (answer.status, answer.body, "x-accel-redirect" in answer.headers) == (200, PNG, False)
 
 
 @pytest.mark.parametrize(

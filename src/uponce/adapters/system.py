@@ -5,6 +5,7 @@ decoders, and file locks within one process only. `uponce doctor` shows what is 
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -25,6 +26,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _M_TOP_PAD, _M_ARENA_MAX = -2, -8
 _SYNC_FILE_RANGE_WRITE = 2
+_PUNCH_HOLE_KEEP_SIZE = 2 | 1
+_ZEROS_AT_ONCE = 1024 * 1024
 _WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
 _PARENT_LOOK_SECONDS = 1.0
 # Of openat2(2), which has this number on every machine. Without the interpreter's lock given up: it never waits.
@@ -77,6 +80,19 @@ def open_cached(path: bytes, flags: int) -> int | None:
     how = _HOW.pack(flags, 0, _RESOLVE_CACHED)
     descriptor: int = _SYSCALL(_OPENAT2, _AT_FDCWD, path, how, len(how))
     return descriptor if descriptor >= 0 else None
+
+
+def erase(descriptor: int, start: int, length: int) -> None:
+    """Have these bytes of the file read as zeros, and give their space back where the file system can."""
+    if LINUX and hasattr(_LIBC, "fallocate"):
+        if _LIBC.fallocate(descriptor, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(length)) == 0:
+            return
+        error = ctypes.get_errno()
+        if error not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(error, os.strerror(error))
+    while length:
+        written = os.pwrite(descriptor, bytes(min(length, _ZEROS_AT_ONCE)), start)
+        start, length = start + written, length - written
 
 
 def keep_heap(pad_bytes: int, arenas: int) -> None:

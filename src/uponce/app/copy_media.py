@@ -11,12 +11,10 @@ from enum import Enum, auto
 from itertools import islice
 from typing import Protocol
 
-from uponce.app.ports import BlobStore
+from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import StorageUnavailable
 from uponce.core.media_types import stored_type
 from uponce.core.values import Asset, Digest
-
-PLACES = tuple(f"{number:02x}" for number in range(256))
 
 _AT_ONCE = 8
 

@@ -30,9 +30,8 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
     return await _find(services, path)
 
 
-async def deliver(services: Services, path: DeliveryPath) -> Delivery:
-    """The original; errors as for `find`."""
-    asset = await find(services, path)
+async def open_original(services: Services, path: DeliveryPath, asset: Asset) -> Delivery:
+    """Open the bytes of the asset that `find` found there; errors as for `find`."""
     # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
     for _ in range(2):
         blob = services.blobs.open_now(asset.blob_key) or await services.blobs.open(asset.blob_key)

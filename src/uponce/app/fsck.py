@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from uponce.app.copy_media import PLACES as SHARDS
+from uponce.app.ports import PLACES as SHARDS
 from uponce.app.ports import Rule, StoredBlob
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
@@ -270,6 +270,9 @@ def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict
         expected, found = rows[key].size, blobs[key].size
         if found != expected:
             suspects[key] = Suspect(SIZE, f"it has {found} bytes instead of {expected}")
+        elif blobs[key].sha256 not in (None, rows[key].sha256):
+            detail = f"the store has noted the SHA-256 {blobs[key].sha256} instead of {rows[key].sha256}"
+            suspects[key] = Suspect(HASH, detail)
     return suspects
 
 

@@ -8,8 +8,8 @@ before them the new store takes no upload. Unfinished uploads stay behind; their
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from uponce.app.copy_media import PLACES, Copying, copy_media
-from uponce.app.ports import BlobStore, MovableDatabase, Table
+from uponce.app.copy_media import Copying, copy_media
+from uponce.app.ports import PLACES, BlobStore, MovableDatabase, Table
 from uponce.core.errors import SettingRefused
 
 _BATCH = 500

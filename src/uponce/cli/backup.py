@@ -14,7 +14,8 @@ from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.database.sqlite.snapshot import Snapshot, refuse_present, restore, take
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.app.copy_media import PLACES, Copying, copy_media, forget_unnamed
+from uponce.app.copy_media import Copying, copy_media, forget_unnamed
+from uponce.app.ports import PLACES
 from uponce.cli.fence import told
 from uponce.cli.options import print_json
 from uponce.cli.progress import Show, shown

@@ -43,6 +43,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. The default "
         "is `media` in the data folder.",
     ] = None
+    pack_bytes: Annotated[
+        int,
+        "The largest blob, in bytes, that goes into a pack: a file of many blobs in the folder `packs` of the storage, "
+        "which stores a group of uploads with one fsync. Each larger blob is a file. With 0, every blob is a file. "
+        "Buckets have no packs.",
+    ] = 256 * 1024
     storage_seconds: Annotated[int, "Seconds that one request to the bucket may take, retries included."] = 30
     storage_redirect: Annotated[
         int,
@@ -295,7 +301,7 @@ _POSITIVE = (
     "database_seconds",
     "storage_seconds",
 )
-_NOT_NEGATIVE = ("storage_redirect", "drain_seconds", "grace_seconds", "audit_days", "skew")
+_NOT_NEGATIVE = ("storage_redirect", "pack_bytes", "drain_seconds", "grace_seconds", "audit_days", "skew")
 _CHOICES = {
     "database_failover": ("fence", "trust"),
     "log_level": ("debug", "info", "warning", "error"),

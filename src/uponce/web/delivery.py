@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
-from uponce.app.deliver import Delivery, deliver, find
+from uponce.app.deliver import Delivery, find, open_original
 from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
@@ -63,9 +63,12 @@ class DeliveryEndpoint:
 
     async def _found(self, method: str, path: DeliveryPath) -> Delivery | Asset:
         """Return the asset alone where another server sends its bytes."""
-        if self._services.front is not None or (self._services.presigner is not None and method == "GET"):
-            return await find(self._services, path)
-        return await deliver(self._services, path)
+        asset, front = await find(self._services, path), self._services.front
+        if front is not None and front.location_of(asset.blob_key) is not None:
+            return asset
+        if front is None and self._services.presigner is not None and method == "GET":
+            return asset
+        return await open_original(self._services, path, asset)
 
     async def _leave(self, send: Send, head: Head, asset: Asset, headers: list[Header]) -> None:
         if self._services.front is not None:
@@ -79,7 +82,7 @@ async def _leave(send: Send, head: Head, asset: Asset, headers: list[Header], fr
     if _not_modified(head, asset):
         await _start(send, 304, headers)
     else:
-        location = front.location_of(asset.blob_key).encode()
+        location = (front.location_of(asset.blob_key) or "").encode()
         headers += [(b"content-type", _content_type(asset)), (b"content-length", b"0"), (b"x-accel-redirect", location)]
         await _start(send, 200, headers)
     await send({"type": "http.response.body", "body": b""})

@@ -15,12 +15,12 @@ from uponce.core.errors import StorageFull, StorageUnavailable
 
 T = TypeVar("T")
 
-KEY = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 _MAX_VECTOR = 1024  # IOV_MAX on Linux
 
 
@@ -29,33 +29,73 @@ class Threads(Protocol):
 
 
 class OpenFile:
-    """The OpenBlob port. Closes itself when the last reference goes: a cancelled `open` has nobody who could do it.
+    """The OpenBlob port: a file, or the `size` bytes of a pack from `start`, behind a header.
 
-    `whole` are all its bytes, when they were read already.
+    Closes itself when the last reference goes, since a cancelled `open` has no caller that could close the file.
+    `whole` is all bytes of a small blob, if they have been read.
     """
 
     block_bytes = _READ_BYTES
 
-    def __init__(self, threads: Threads, descriptor: int, size: int) -> None:
+    def __init__(self, threads: Threads, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
         self.whole = b""
         self._threads = threads
         self._descriptor: int | None = descriptor
         self.size = size
+        self._start = start
+        self._header = header
+
+    def take_whole(self) -> None:
+        """Read a small blob now. Blocks."""
+        if self.size <= self.block_bytes:
+            self.whole = self._read(0, self.size)
 
     async def read(self, offset: int, length: int) -> bytes:
-        if self.whole:
+        if self.whole or offset >= self.size:
             return self.whole[offset : offset + length]
-        descriptor = self._descriptor
-        assert descriptor is not None
-        cached = _read_cached(descriptor, offset, length)
-        return cached or await self._threads.in_thread(lambda: os.pread(descriptor, length, offset))
+        if NOWAIT:
+            with suppress(OSError):  # not in memory, or a file system that cannot tell
+                if cached := self._read(offset, length, NOWAIT):
+                    return cached
+        return await self._threads.in_thread(lambda: self._read(offset, length))
+
+    def _read(self, offset: int, length: int, flags: int = 0) -> bytes:
+        descriptor = self._number()
+        block = read_at(descriptor, self._start + offset, max(0, min(length, self.size - offset)), flags)
+        if not self._is_there(descriptor, flags):
+            raise StorageUnavailable(
+                "The stored bytes cannot be read.", detail="the blob was deleted while it was read"
+            )
+        return block
+
+    def _number(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the blob is closed")
+        return self._descriptor
+
+    def _is_there(self, descriptor: int, flags: int) -> bool:
+        """To be asked after a read. A deletion erases the header first: if it is there, the bytes were those of the
+        blob."""
+        length = len(self._header)
+        return not length or read_at(descriptor, self._start - length, length, flags) == self._header
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes, in order. Blocks. OSError when the file has less."""
+        offset = 0
+        while offset < self.size:
+            block = self._read(offset, BLOCK_BYTES)
+            if not block:
+                raise OSError(errno.EIO, f"the blob ends at {offset}, before {self.size}")
+            yield block
+            offset += len(block)
 
     def read_now(self, offset: int, into: memoryview) -> int:
-        assert self._descriptor is not None
-        if _NOWAIT is None:
+        if not NOWAIT:
             return 0
+        descriptor = self._number()
         try:
-            return os.preadv(self._descriptor, [into], offset, _NOWAIT)
+            size = os.preadv(descriptor, [into[: max(0, self.size - offset)]], self._start + offset, NOWAIT)
+            return size if self._is_there(descriptor, NOWAIT) else 0
         except OSError:  # not in memory, or a file system that cannot tell
             return 0
 
@@ -68,16 +108,23 @@ class OpenFile:
         self.close()
 
 
-def _read_cached(descriptor: int, offset: int, length: int) -> bytes:
-    """Return bytes that the system has in memory, without waiting for a disk; none where it cannot say."""
-    if _NOWAIT is None:
-        return b""
+def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
+    """The bytes there, fewer at the end. With RWF_NOWAIT, OSError or fewer where the system has them not in memory."""
+    if not flags:
+        return os.pread(descriptor, length, offset)
     block = bytearray(length)
-    try:
-        size = os.preadv(descriptor, [block], offset, _NOWAIT)
-    except OSError:
-        return b""
+    size = os.preadv(descriptor, [block], offset, flags)
     return bytes(block) if size == length else bytes(block[:size])
+
+
+def is_packed(key: str) -> bool:
+    """Whether it is the key of a blob in a pack, or of a copy of one, which is a file."""
+    return key.startswith("p")
+
+
+def shard_of(key: str) -> str:
+    """The folder of a blob that is a file; of the beginning of a key, the beginning of the folder's name."""
+    return key[: 3 if is_packed(key) else 2]
 
 
 def checked(key: str) -> str:

@@ -2,50 +2,61 @@
 
     <root>/staging/<key>         bytes that are arriving
     <root>/blobs/<kk>/<key>      published, immutable
+    <root>/packs/<pack>          many small blobs, see packs.py
 
-Keys are 32 random hex digits; nothing that a client sends ever becomes part of a path.
+Keys are 32 random hex digits, or for a blob in a pack `p` and 31. Nothing that a client sends ever becomes part of a
+path. A copy of a blob from a pack, in a backup or another store, is a file under the same key.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import chain, compress
 from pathlib import Path
 
 from uponce.adapters.blobs.files import (
+    NOWAIT,
     PRIVATE,
     SAFE,
     OpenFile,
     blobs_in,
-    blocks_of,
     checked,
     guarded,
+    is_packed,
     make_folder,
+    shard_of,
     swept,
     write_all,
 )
 from uponce.adapters.blobs.hashes import digest_of
+from uponce.adapters.blobs.packs import Packs
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
 from uponce.adapters.system import open_cached, sync_file, sync_folder
-from uponce.app.ports import Body, Ids, StoredBlob
+from uponce.app.ports import PLACES, Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
+
+PACK_BYTES = 256 * 1024
 
 
 class LocalBlobStore(StagingStore):
-    """Call `open_store` before use and `close` after."""
+    """Call `open_store` before use and `close` after. Blobs of at most `pack_bytes` go into packs, where they can."""
 
-    def __init__(self, root: Path, *, ids: Ids, workers: int = WORKERS) -> None:
+    def __init__(self, root: Path, *, ids: Ids, workers: int = WORKERS, pack_bytes: int = PACK_BYTES) -> None:
         super().__init__(root / "staging", ids=ids, workers=workers)
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
+        self._packs = Packs(root / "packs", ids)
+        self._pack_bytes = pack_bytes
+        self._has_holes: bool | None = None
 
     def open_store(self) -> None:
         """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
         root = self._blobs.parent
         try:
             make_folder(root)
-            for folder in (self.staging, self._blobs, *self._shards()):
+            for folder in (self.staging, root / "packs", self._blobs, *self._shards()):
                 folder.mkdir(exist_ok=True, mode=PRIVATE)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
@@ -60,10 +71,27 @@ class LocalBlobStore(StagingStore):
                 f"UPONCE_STORAGE: all of {root} must be on one file system. Mount the disk at {root}, not inside it."
             )
 
+    def describe(self) -> str:
+        if not self._pack_bytes:
+            return "each blob is a file, by UPONCE_PACK_BYTES=0"
+        if not guarded(self._holes):
+            return "each blob is a file: this file system cannot free a part of a file, as packs need"
+        return f"blobs of at most {self._pack_bytes} bytes go into packs, each larger blob is a file"
+
     def _shards(self) -> Iterator[Path]:
-        return (self._blobs / f"{number:02x}" for number in range(256))
+        return (self._blobs / place for place in PLACES)
+
+    def close(self) -> None:
+        super().close()
+        self._packs.close()
 
     def open_now(self, key: str) -> OpenFile | None:
+        if is_packed(key):
+            try:
+                if (blob := self._packed(key, NOWAIT)) is not None:
+                    return blob
+            except OSError:  # only a disk can tell
+                return None
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
         return None if descriptor is None else OpenFile(self, descriptor, os.fstat(descriptor).st_size)
 
@@ -71,33 +99,45 @@ class LocalBlobStore(StagingStore):
         return await self.in_thread(lambda: self._open(key))
 
     def _open(self, key: str) -> OpenFile | None:
+        blob = self._found(checked(key))
+        if blob is not None:
+            try:
+                blob.take_whole()  # in the same trip to the thread
+            except StorageUnavailable:
+                return None  # deleted in between
+        return blob
+
+    def _found(self, key: str) -> OpenFile | None:
+        if is_packed(key) and (packed := self._packed(key)) is not None:
+            return packed
         try:
             descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
         except FileNotFoundError:
             return None
-        blob = OpenFile(self, descriptor, os.fstat(descriptor).st_size)
-        if blob.size <= blob.block_bytes:  # in the same trip to the thread
-            blob.whole = os.pread(descriptor, blob.size, 0)
-        return blob
+        return OpenFile(self, descriptor, os.fstat(descriptor).st_size)
+
+    def _packed(self, key: str, flags: int = 0) -> OpenFile | None:
+        found = self._packs.find(checked(key), flags)
+        return found and OpenFile(self, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        folders = (folder for folder in self._shards() if folder.name.startswith(prefix[:2]))
-        # In the folder of another shard, a key could neither be opened nor deleted.
-        found = (blob for folder in folders for blob in blobs_in(folder) if blob.key.startswith(folder.name))
-        return in_batches(self.in_thread, (blob for blob in found if blob.key.startswith(prefix)))
+        return in_batches(self.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
+
+    def _files(self, prefix: str) -> Iterator[StoredBlob]:
+        for folder in self._shards():
+            if folder.name.startswith(shard_of(prefix)):
+                # In the folder of another shard, a key could neither be opened nor deleted.
+                yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
 
     async def digest(self, key: str) -> Digest | None:
         return await self.in_thread(lambda: self._digest(key))
 
     def _digest(self, key: str) -> Digest | None:
-        try:
-            descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
-        except FileNotFoundError:
+        blob = self._found(checked(key))
+        if blob is None:
             return None
-        try:
-            return digest_of(blocks_of(descriptor, 0, os.fstat(descriptor).st_size))
-        finally:
-            os.close(descriptor)
+        with closing(blob):
+            return digest_of(blob.blocks())
 
     def path_of(self, key: str) -> Path:
         return self._blobs / _place(key)
@@ -113,7 +153,22 @@ class LocalBlobStore(StagingStore):
         sync_folder(target.parent)
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        return guarded(lambda: self._put_files([data for data, _, _ in bodies]))
+        return guarded(lambda: self._put_group(bodies))
+
+    def _put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
+        packing = self._pack_bytes > 0 and self._holes()
+        small = [packing and len(data) <= self._pack_bytes for data, _, _ in bodies]
+        packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
+        filed = iter(
+            self._put_files([data for (data, _, _), in_pack in zip(bodies, small, strict=True) if not in_pack])
+        )
+        return [next(packed if in_pack else filed) for in_pack in small]
+
+    def _holes(self) -> bool:
+        """Whether small blobs go into packs. Tried once, when the first one comes."""
+        if self._has_holes is None:
+            self._has_holes = self._packs.holes()
+        return self._has_holes
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
         shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
@@ -130,7 +185,16 @@ class LocalBlobStore(StagingStore):
         return keys
 
     async def withdraw(self, key: str) -> None:
-        await self.in_thread(lambda: self.path_of(key).unlink(missing_ok=True))
+        def unlink() -> None:
+            self.path_of(key).unlink(missing_ok=True)
+            if is_packed(key):
+                self._packs.delete(key)
+
+        await self.in_thread(unlink)
+
+    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
+        await self.in_thread(self._packs.drop_empty)
+        return await super().sweep_stages(older_than, spare)
 
     async def take_back(self, key: str) -> None:
         def move() -> None:
@@ -155,8 +219,8 @@ class InternalLocation:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
-    def location_of(self, key: str) -> str:
-        return self._prefix + _place(key)
+    def location_of(self, key: str) -> str | None:
+        return None if is_packed(key) else self._prefix + _place(key)
 
 
 def _write_new(path: Path, data: Data) -> None:
@@ -169,4 +233,4 @@ def _write_new(path: Path, data: Data) -> None:
 
 
 def _place(key: str) -> str:
-    return f"{checked(key)[:2]}/{key}"
+    return f"{shard_of(checked(key))}/{key}"

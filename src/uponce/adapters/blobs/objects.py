@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.files import PRIVATE, SAFE, checked, guarded, make_folder, swept
+from uponce.adapters.blobs.files import KEY, PRIVATE, SAFE, checked, guarded, make_folder, shard_of, swept
 from uponce.adapters.blobs.hashes import digest_of
 from uponce.adapters.blobs.parts import ObjectParts
 from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
-from uponce.app.ports import Ids, StoredBlob
+from uponce.app.ports import PLACES, Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
 from uponce.core.values import Digest
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
+_NAME = re.compile(rf"blobs/(p?[0-9a-f]{{2}})/({KEY.pattern})")
 _FOLDER = "blobs"
 _MOVERS = 16
 _ASKERS = 32
@@ -60,6 +60,9 @@ class ObjectBlobStore(StagingStore):
                 f"UPONCE_DATA: {self.staging} cannot be used: {error}. Uploads are staged there, whatever the storage."
             ) from error
 
+    def describe(self) -> str:
+        return "each blob is an object in the bucket"
+
     def close(self) -> None:
         for pool in (self._movers, self._askers):
             pool.shutdown()
@@ -77,10 +80,10 @@ class ObjectBlobStore(StagingStore):
         return in_batches(self._ask, self._published(prefix))
 
     def _published(self, prefix: str) -> Iterator[StoredBlob]:
-        folder = _FOLDER if len(prefix) < 2 else f"{_FOLDER}/{prefix[:2]}"
+        folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER
         for found in self._bucket.listing(folder):
             match = _NAME.fullmatch(found.name)  # what else lies there is none of the sweeper's business
-            if match and match[2].startswith(prefix):
+            if match and match[1] == shard_of(match[2]) and match[2].startswith(prefix):
                 yield StoredBlob(match[2], found.size, found.age)
 
     async def digest(self, key: str) -> Digest | None:
@@ -161,7 +164,7 @@ class ObjectBlob:
 
 
 def _name(key: str) -> str:
-    return f"{_FOLDER}/{checked(key)[:2]}/{key}"
+    return f"{_FOLDER}/{shard_of(checked(key))}/{key}"
 
 
 class Presigned:

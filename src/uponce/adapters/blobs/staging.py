@@ -141,6 +141,10 @@ class StagingStore(ABC):
     # The rest is as BlobStore and Yard say.
 
     @abstractmethod
+    def describe(self) -> str:
+        """How blobs are stored, in words for an operator. Blocks."""
+
+    @abstractmethod
     async def open(self, key: str) -> OpenBlob | None: ...
 
     @abstractmethod

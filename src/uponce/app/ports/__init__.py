@@ -7,6 +7,7 @@ crosses a port: what goes wrong arrives as an error of core/errors.py.
 from typing import Protocol
 
 from uponce.app.ports.blobs import (
+    PLACES,
     Assembly,
     BlobStore,
     Body,
@@ -41,6 +42,7 @@ HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
 
 __all__ = [
     "HEADER_BYTES",
+    "PLACES",
     "Assembly",
     "BlobStore",
     "Body",

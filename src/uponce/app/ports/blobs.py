@@ -128,11 +128,16 @@ class OpenBlob(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A published or staged blob as the sweeper and fsck see it. `age` in seconds."""
+    """A published or staged blob as the sweeper and fsck see it. `age` in seconds; `sha256` if the store keeps it."""
 
     key: str
     size: int
     age: float
+    sha256: str | None = None
+
+
+PLACES = tuple(f"{start}{number:02x}" for start in ("", "p") for number in range(256))
+"""Each blob key begins with one of these: `p` is for the keys of blobs that came into packs."""
 
 
 class Pieces(Protocol):
@@ -226,8 +231,8 @@ class GroupStore(Protocol):
 class FrontServer(Protocol):
     """A web server in front of this one that reads published blobs by itself."""
 
-    def location_of(self, key: str) -> str:
-        """Where it finds the blob, in its own words; also of a blob that is not there."""
+    def location_of(self, key: str) -> str | None:
+        """Where it finds the blob, in its own words, also of a blob that is not there. None if it cannot read it."""
 
 
 class Presigner(Protocol):

@@ -7,7 +7,7 @@ from uponce.adapters.database.rows import ASSET_COLUMNS, REPLACED_COLUMNS, asset
 from uponce.core.values import Asset, AssetName, Digest
 
 # What the blob store can make a path of.
-ADDRESSABLE = "blob_key ~ '^[0-9a-f]{32}$'"
+ADDRESSABLE = "blob_key ~ '^[0-9a-fp][0-9a-f]{31}$'"
 
 _SELECT = f"SELECT {ASSET_COLUMNS} FROM assets"
 _PUT = (
@@ -87,9 +87,9 @@ async def condemned(connection: Connection, blob_keys: Sequence[str]) -> Sequenc
 
 
 async def digests(connection: Connection, prefix: str) -> Mapping[str, Digest]:
-    """Of the blobs whose keys begin so. Since keys are lower-case hex, `g` comes after all that may follow."""
+    """Of the blobs whose keys begin so. Keys are lower-case hex, perhaps behind a `p`: `q` comes after all of them."""
     rows = await connection.execute(
         f"SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= %s AND blob_key < %s AND {ADDRESSABLE}",
-        (prefix, prefix + "g"),
+        (prefix, prefix + "q"),
     )
     return {key: Digest(size, md5, sha256) async for key, size, md5, sha256 in rows}

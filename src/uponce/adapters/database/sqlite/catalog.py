@@ -10,7 +10,7 @@ from uponce.app.ports import Committed, Draft
 from uponce.core.values import Asset, AssetName, Digest
 
 # What the blob store can make a path of.
-ADDRESSABLE = "(length(blob_key) = 32 AND blob_key NOT GLOB '*[^0-9a-f]*')"
+ADDRESSABLE = "(length(blob_key) = 32 AND blob_key GLOB '[0-9a-fp]*' AND substr(blob_key, 2) NOT GLOB '*[^0-9a-f]*')"
 
 _PUT = (
     f"INSERT INTO assets ({ASSET_COLUMNS}) VALUES ({', '.join('?' * len(ASSET_COLUMNS.split(', ')))}) "
@@ -77,10 +77,10 @@ def condemned(connection: sqlite3.Connection, blob_keys: Sequence[str]) -> Seque
 
 
 def digests(connection: sqlite3.Connection, prefix: str) -> Mapping[str, Digest]:
-    """Of the blobs whose keys begin so. Since keys are lower-case hex, `g` comes after all that may follow."""
+    """Of the blobs whose keys begin so. Keys are lower-case hex, perhaps behind a `p`: `q` comes after all of them."""
     rows = connection.execute(
         f"SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= ? AND blob_key < ? AND {ADDRESSABLE}",
-        (prefix, prefix + "g"),
+        (prefix, prefix + "q"),
     )
     return {key: Digest(size, md5, sha256) for key, size, md5, sha256 in rows}
 

@@ -1,0 +1,276 @@
+"""Packs: append-only files of small blobs, so that one fdatasync makes a whole group of blobs durable.
+
+    <root>/packs/<10 hex digits>     records, each on a page boundary: a header, the bytes, zeros
+
+A blob key names the place of its record: `p`, the pack, the page, chance. So no table and no index is needed.
+
+Each process makes its own packs. It appends to one at a time, and to none again after a write or a sync failed. So no
+place in a pack is ever written twice, and a deletion can only erase its own blob. A deletion punches a hole; nothing
+is ever moved. A hole reads as zeros, so a reader looks at the header once more after it has read the bytes.
+
+A pack's name is chance, and no answer shows it. So uploaded bytes cannot imitate a header.
+"""
+
+import errno
+import os
+import re
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from uponce.adapters.blobs.files import SAFE, is_packed, read_at, write_all
+from uponce.adapters.system import LOCKS, erase, open_cached, sync_data, sync_folder
+from uponce.app.ports import Body, Ids, StoredBlob
+from uponce.app.ports.blobs import Data
+from uponce.core.spans import Span
+
+PAGE = 4096
+PACK_BYTES = 256 * 1024 * 1024  # a pack that has so many takes no other group
+_NAME = re.compile(r"[0-9a-f]{10}")
+_APPENDING = Span(0, 1)  # the bytes of a pack that its writer locks
+_MOST_OPEN = 128
+_ZEROS = memoryview(bytes(PAGE))
+
+# magic, blob key, Unix seconds, size, SHA-256; CRC-32 of these
+_FACTS = struct.Struct(">8s32sQQ32s")
+_CRC = struct.Struct(">I")
+_MAGIC = b"uponce1\n"
+HEADER_BYTES = _FACTS.size + _CRC.size
+
+
+class Record(NamedTuple):
+    """A blob in a pack. Its bytes are `size` from `start`; `header` is what is before them."""
+
+    key: str
+    start: int
+    size: int
+    stored_at: int
+    sha256: str
+    header: bytes
+
+
+class Packs:
+    """All that touches the folder. `append` and `close` are for one thread, the rest for any. All of it blocks."""
+
+    def __init__(self, folder: Path, ids: Ids) -> None:
+        self._folder = folder
+        self._ids = ids
+        self._writer: int | None = None  # a descriptor
+        self._name, self._end = "", 0
+        self._gate = threading.Lock()
+        self._open: dict[str, int] = {}  # descriptors to read from, the last used at the end
+
+    def append(self, bodies: Sequence[Body]) -> list[str]:
+        """Return the keys of new blobs, whose bytes are durable. OSError: none of them counts."""
+        if self._writer is None or self._end >= PACK_BYTES:
+            self._end_pack()
+            self._writer = self._new_pack()
+        keys: list[str] = []
+        blocks: list[Data] = []
+        end, now = self._end, int(time.time())
+        for data, digest, _ in bodies:
+            key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
+            header = _header(key, now, len(data), digest.sha256)
+            room = _room(len(data))
+            keys.append(key)
+            blocks += header, data, _ZEROS[: room - len(header) - len(data)]
+            end += room
+        try:
+            write_all(self._writer, blocks)
+            sync_data(self._writer)
+            if self._end == 0:
+                sync_folder(self._folder)
+        except BaseException:
+            self._end_pack(failed=True)
+            raise
+        self._end = end
+        return keys
+
+    def _new_pack(self) -> int:
+        """A descriptor of an empty pack that no other process appends to, and no sweep deletes."""
+        while True:
+            self._name, self._end = self._ids.hex(10), 0
+            with suppress(FileExistsError):
+                path = self._folder / self._name
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+                # A sweep may have come between.
+                if LOCKS.lock(descriptor, _APPENDING) and os.fstat(descriptor).st_nlink:
+                    return descriptor
+                os.close(descriptor)
+
+    def _end_pack(self, *, failed: bool = False) -> None:
+        """Append to it no more. Of a group that failed, give back the space: no commit can name it."""
+        descriptor, self._writer = self._writer, None
+        if descriptor is None:
+            return
+        if failed:
+            with suppress(OSError):
+                if self._end:
+                    os.ftruncate(descriptor, self._end)
+                else:
+                    (self._folder / self._name).unlink()
+        LOCKS.release(descriptor)
+        os.close(descriptor)
+
+    def close(self) -> None:
+        self._end_pack()
+        with self._gate:
+            while self._open:
+                os.close(self._open.popitem()[1])
+
+    def find(self, key: str, flags: int = 0) -> tuple[int, Record] | None:
+        """Return a descriptor, which the caller closes, and the record; None if there is no such blob.
+
+        With RWF_NOWAIT as `flags`, BlockingIOError where the answer needs a disk.
+        """
+        for _ in range(2):  # the second time with a pack opened again: another may have got the name
+            descriptor = self._reader(key[1:11], wait=not flags)
+            if descriptor is None:
+                return None
+            try:
+                record = _record_at(descriptor, key[1:11], _page(key) * PAGE, flags)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if record is not None and record.key == key:
+                return descriptor, record
+            os.close(descriptor)
+            self._forget(key[1:11])
+        return None
+
+    def _reader(self, name: str, *, wait: bool) -> int | None:
+        with self._gate:
+            if (known := self._open.pop(name, None)) is not None:
+                self._open[name] = known
+                return os.dup(known)
+        path, flags = self._folder / name, os.O_RDONLY | SAFE
+        try:
+            opened = os.open(path, flags) if wait else open_cached(os.fsencode(path), flags)
+        except FileNotFoundError:
+            return None
+        if opened is None:
+            raise BlockingIOError(errno.EAGAIN, "only a disk can tell")
+        self._forget(name)  # what another thread opened in between
+        with self._gate:
+            self._open[name] = opened
+            if len(self._open) > _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            return os.dup(opened)
+
+    def _forget(self, name: str) -> None:
+        with self._gate:
+            if name in self._open:
+                os.close(self._open.pop(name))
+
+    def delete(self, key: str) -> None:
+        """Gone when this returns; deleting what is not there is fine."""
+        name, start = key[1:11], _page(key) * PAGE
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDWR | SAFE)
+        except FileNotFoundError:
+            return
+        try:
+            record = _record_at(descriptor, name, start)
+            if record is not None and record.key == key:
+                # The header first: a reader that still finds the header has read all bytes before it.
+                erase(descriptor, start, PAGE)
+                if (rest := _room(record.size) - PAGE) > 0:
+                    erase(descriptor, start + PAGE, rest)
+        finally:
+            os.close(descriptor)
+
+    def records(self, prefix: str = "") -> Iterator[StoredBlob]:
+        """Every blob whose key begins with the prefix."""
+        now = time.time()
+        for path in self._packs():
+            if not f"p{path.name}".startswith(prefix[:11]):
+                continue
+            with suppress(FileNotFoundError), closing(_walk(path)) as records:
+                for record in records:
+                    if record.key.startswith(prefix):
+                        yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
+
+    def _packs(self) -> list[Path]:
+        return [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+
+    def drop_empty(self) -> None:
+        """Delete the packs that have no blob and that no process appends to."""
+        for path in self._packs():
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDWR | SAFE)
+                try:
+                    if LOCKS.lock(descriptor, _APPENDING) and next(_walk(path), None) is None:
+                        path.unlink()
+                finally:
+                    LOCKS.release(descriptor)
+                    os.close(descriptor)
+
+    def holes(self) -> bool:
+        """Whether a hole gives space back to this file system. OSError when it cannot be tried."""
+        path = self._folder / f"probe-{self._ids.hex(10)}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+        try:
+            path.unlink()
+            write_all(descriptor, [b"\1" * PAGE] * 3)
+            os.fsync(descriptor)
+            before = os.fstat(descriptor).st_blocks
+            erase(descriptor, PAGE, PAGE)
+            os.fsync(descriptor)
+            return os.fstat(descriptor).st_blocks < before
+        finally:
+            os.close(descriptor)
+
+
+def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
+    facts = _FACTS.pack(_MAGIC, key.encode(), stored_at, size, bytes.fromhex(sha256))
+    return facts + _CRC.pack(zlib.crc32(facts))
+
+
+def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | None:
+    """The record that begins there in the pack of that name, if one does."""
+    header = read_at(descriptor, at, HEADER_BYTES, flags)
+    if len(header) < HEADER_BYTES:
+        return None
+    magic, key, stored_at, size, sha256 = _FACTS.unpack_from(header)
+    if magic != _MAGIC or _CRC.unpack_from(header, _FACTS.size)[0] != zlib.crc32(header[: _FACTS.size]):
+        return None
+    record = Record(key.decode("ascii", "replace"), at + HEADER_BYTES, size, stored_at, sha256.hex(), header)
+    return record if is_packed(record.key) and record.key.startswith(f"p{name}{at // PAGE:05x}") else None
+
+
+def _walk(path: Path) -> Generator[Record, None, None]:
+    """The records of a pack, in order. What is none is skipped: holes, and the torn end of a group that failed."""
+    descriptor = os.open(path, os.O_RDONLY | SAFE)
+    try:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
+        at = 0
+        while True:
+            record = _record_at(descriptor, path.name, at)
+            if record is not None:
+                yield record
+                at += _room(record.size)
+                continue
+            try:
+                data = os.lseek(descriptor, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data from here to the end
+                    return
+                raise
+            at = data - data % PAGE if data >= at + PAGE else at + PAGE
+    finally:
+        os.close(descriptor)
+
+
+def _page(key: str) -> int:
+    return int(key[11:16], 16)
+
+
+def _room(size: int) -> int:
+    """How many bytes of a pack a blob of this size takes."""
+    return -(-(HEADER_BYTES + size) // PAGE) * PAGE

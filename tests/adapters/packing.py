@@ -1,0 +1,51 @@
+"""What the tests of packs are written with."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.adapters.one_group import body
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.packs import PAGE
+from uponce.adapters.clock import RandomIds
+
+LARGE = 200_000  # more than what is read when a blob is opened
+
+
+def opened(root: Path) -> LocalBlobStore:
+    store = LocalBlobStore(root, ids=RandomIds())
+    store.open_store()
+    return store
+
+
+def put(store: LocalBlobStore, *bodies: bytes) -> Sequence[str]:
+    return store.put_group([body(data) for data in bodies])
+
+
+def chance(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+async def get(store: LocalBlobStore, key: str) -> bytes | None:
+    blob = await store.open(key)
+    return None if blob is None else b"".join(blob.blocks())
+
+
+def listed(store: LocalBlobStore) -> set[str]:
+    async def keys() -> set[str]:
+        return {blob.key async for blob in store.published()}
+
+    return asyncio.run(keys())
+
+
+def packs(root: Path) -> list[Path]:
+    return sorted((root / "packs").iterdir())
+
+
+def allocated(root: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in packs(root))
+
+
+def place(root: Path, key: str) -> tuple[Path, int]:
+    return root / "packs" / key[1:11], int(key[11:16], 16) * PAGE

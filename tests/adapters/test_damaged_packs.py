@@ -1,0 +1,108 @@
+"""What a crash, a broken disk or a stranger leaves in a pack."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.one_group import body, different
+from tests.adapters.packing import LARGE, chance, get, listed, opened, packs, place, put
+from uponce.adapters.blobs import packs as packs_module
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "media"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[LocalBlobStore]:
+    store = opened(root)
+    yield store
+    store.close()
+
+
+def spoil(root: Path, key: str, offset: int, data: bytes) -> None:
+    pack, start = place(root, key)
+    with pack.open("r+b") as file:
+        file.seek(start + offset)
+        file.write(data)
+
+
+@pytest.mark.parametrize("offset", range(0, HEADER_BYTES, 9))
+def test_a_header_with_a_flipped_bit_names_no_blob_and_deletes_none(
+    store: LocalBlobStore, root: Path, offset: int
+) -> None:
+    bodies = [body(chance(size, size)) for size in (5000, 6000, 7000)]
+    first, broken, last = store.put_group(bodies)
+    pack, start = place(root, broken)
+    spoil(root, broken, offset, bytes([pack.read_bytes()[start + offset] ^ 1]))
+    assert asyncio.run(get(store, broken)) is None
+    assert listed(store) == {first, last}
+    asyncio.run(store.delete(broken))
+    assert asyncio.run(different(store, [first, last], [bodies[0], bodies[2]])) == []
+
+
+def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(
+    store: LocalBlobStore, root: Path
+) -> None:
+    kept, torn = put(store, chance(5000), chance(LARGE))
+    store._packs._end_pack()  # the process died
+    pack, start = place(root, torn)
+    spoil(root, torn, 0, bytes(PAGE))
+    os.truncate(pack, start + 10 * PAGE + 17)
+    assert listed(store) == {kept}
+    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert packs(root) == [pack]
+    asyncio.run(store.delete(kept))
+    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert packs(root) == []
+
+
+def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: LocalBlobStore) -> None:
+    """Even if a client knew the name of the pack: neither while the outer one is there, nor afterwards."""
+    (first,) = put(store, b"abc")
+    inner = f"{first[:11]}{2:05x}{'0' * 16}"
+    header = packs_module._header(inner, 0, 3 * PAGE, "0" * 64)
+    bodies = [body(bytes(PAGE - HEADER_BYTES) + header + chance(PAGE)), body(chance(3 * PAGE))]
+    outer, last = store.put_group(bodies)
+    assert outer[:16] == f"{first[:11]}{1:05x}"
+    assert listed(store) == {first, outer, last}
+    asyncio.run(store.delete(outer))
+    assert listed(store) == {first, last}
+    assert asyncio.run(different(store, [last], bodies[1:])) == []
+
+
+def test_what_others_left_among_the_packs_is_left_alone(store: LocalBlobStore, root: Path) -> None:
+    (key,) = put(store, b"abc")
+    strangers = [root / "packs" / name for name in ("README", "0" * 11, "lost+found")]
+    for path in strangers:
+        path.write_bytes(b"")
+    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert listed(store) == {key}
+    assert all(path.exists() for path in strangers)
+
+
+def test_a_pack_of_the_same_name_takes_the_place_of_one_that_was_open(store: LocalBlobStore, root: Path) -> None:
+    """As after a restore beside a running server."""
+    (key,) = put(store, b"abc")
+    assert asyncio.run(get(store, key)) == b"abc"
+    pack = packs(root)[0]
+    data = pack.read_bytes()
+    asyncio.run(store.delete(key))
+    pack.unlink()
+    pack.write_bytes(data)
+    assert asyncio.run(get(store, key)) == b"abc"
+
+
+def test_a_pack_that_was_copied_under_another_name_has_no_blobs(store: LocalBlobStore, root: Path) -> None:
+    """Nor would a record at another place. Listed twice, a blob could be deleted at the wrong one."""
+    keys = put(store, chance(100), b"abc", chance(LARGE))
+    pack = packs(root)[0]
+    (root / "packs" / ("0" * 10)).write_bytes(pack.read_bytes())
+    (root / "packs" / ("1" * 10)).write_bytes(pack.read_bytes()[PAGE:])
+    assert sorted(blob.key for blob in store._packs.records()) == sorted(keys)

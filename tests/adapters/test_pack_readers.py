@@ -1,0 +1,144 @@
+"""Readers of packs: beside a deletion, and without waiting for a disk."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.packing import LARGE, chance, get, listed, opened, put
+from uponce.adapters.blobs.files import OpenFile
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.blobs.packs import Packs
+from uponce.adapters.clock import RandomIds
+from uponce.core.errors import StorageUnavailable
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "media"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[LocalBlobStore]:
+    store = opened(root)
+    yield store
+    store.close()
+
+
+def test_a_reader_beside_a_deletion_gets_the_bytes_or_an_error(store: LocalBlobStore) -> None:
+    """Never the zeros of the hole."""
+    assert asyncio.run(_read_after_deletion(store)) == "unavailable"
+
+
+def test_without_a_second_look_at_the_header_a_reader_would_get_zeros(
+    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    make = OpenFile.__init__
+
+    def without_header(self: OpenFile, threads: object, descriptor: int, size: int, start: int, _: bytes) -> None:
+        make(self, threads, descriptor, size, start)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OpenFile, "__init__", without_header)
+    assert asyncio.run(_read_after_deletion(store)) == "zeros"
+
+
+async def _read_after_deletion(store: LocalBlobStore) -> str:
+    (key,) = put(store, chance(LARGE))
+    blob = await store.open(key)
+    assert blob is not None
+    assert await blob.read(0, 1000) == chance(LARGE)[:1000]
+    await store.delete(key)
+    try:
+        data = await blob.read(100_000, 1000)
+    except StorageUnavailable:
+        return "unavailable"
+    return "zeros" if data == bytes(1000) else "bytes"
+
+
+@pytest.mark.parametrize("moment", [2, 3])
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_deletion_between_two_reads_of_an_opening_or_a_digest(
+    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, size: int, moment: int
+) -> None:
+    """A small blob is then as if it had never been there. A digest says that the bytes cannot be read."""
+    read, reads = os.pread, 0
+    keys = put(store, chance(size), chance(size))
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == moment:
+            store._packs.delete(key)
+        return read(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    key = keys[0]
+    blob = asyncio.run(store.open(key))
+    assert blob is None if size == 100 else blob is not None and not blob.whole
+    key, reads = keys[1], 0
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(store.digest(key))
+
+
+# Reading without waiting.
+
+
+@pytest.mark.parametrize("size", [0, 100, LARGE])
+def test_a_blob_in_memory_is_opened_without_waiting(
+    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Neither what follows it in its pack nor what takes its place is ever read as a part of it."""
+    key, _ = put(store, chance(size), chance(LARGE, 2))
+    assert asyncio.run(get(store, key)) == chance(size)
+
+    def waits(*arguments: object) -> bytes:
+        raise AssertionError("this may wait for a disk")
+
+    monkeypatch.setattr(os, "pread", waits)
+    monkeypatch.setattr(os, "open", waits)
+    blob = store.open_now(key)
+    if blob is None:
+        pytest.skip("NOT TESTED: this file system cannot say what is in memory")
+    block = memoryview(bytearray(100))
+    for offset in (0, 7, 50, size, size + 1):
+        taken = blob.read_now(offset, block)
+        assert bytes(block[:taken]) == chance(size)[offset : offset + 100] == asyncio.run(blob.read(offset, 100))
+    monkeypatch.undo()
+    store._packs.delete(key)
+    assert blob.read_now(0, block) == 0
+    if size:
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(blob.read(0, 100))
+
+
+def test_what_is_not_there_is_never_opened_without_waiting(store: LocalBlobStore) -> None:
+    (key,) = put(store, b"abc")
+    assert asyncio.run(get(store, key)) == b"abc"
+    asyncio.run(store.delete(key))
+    for other in (key, "a" * 32, "p" + "0" * 31):
+        assert store.open_now(other) is None
+
+
+def test_no_descriptor_leaks(store: LocalBlobStore) -> None:
+    (key,) = put(store, b"abc")
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def use() -> None:
+        asyncio.run(store.ping())
+        for other in (key, key[:-1] + "x", f"p{'0' * 31}"):
+            store._packs.find(other) if other != key else store.open_now(other)
+        listed(store)
+        asyncio.run(get(store, key))
+        asyncio.run(store.sweep_stages(0))
+
+    use()
+    before = descriptors()
+    for _ in range(5):
+        use()
+    assert descriptors() == before
+    assert Packs(Path("/nowhere"), RandomIds()).close() is None  # type: ignore[func-returns-value]
