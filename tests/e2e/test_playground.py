@@ -4,14 +4,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, sync_playwright
 
 from tests.e2e.commands import in_a_process
+from tests.e2e.conftest import NODE
 from tests.e2e.test_browser import FLAGS
 from tests.server import Server
 
@@ -330,6 +331,69 @@ def test_by_keyboard_alone(page: Page) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector("#result .stored" if target == "upload" else "#try-again [data-kept=true]")
     assert "Refused: signature_used" in page.inner_text("#said")
+
+
+def answering(status: int, body: Any) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=status, json=body)
+
+
+@pytest.mark.proof
+def test_answers_and_messages_are_text(page: Page, playground: Server) -> None:
+    """What a server or a proxy between says is shown, and never run."""
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    evil = "<img src=x onerror=alert(1)>"
+    picture = f"{playground.base}/playground/samples/dusk.jpg"
+    stored = {"public_id": evil, "secure_url": picture, "resource_type": evil, "format": evil, "bytes": 1}
+    refused = {"error": {"code": evil, "message": evil}}
+    for status, body in ((400, refused), (200, stored)):
+        page.unroute_all()
+        page.route("**/v1_1/**", answering(status, body))
+        page.click("#upload")
+        until(page, f"document.querySelectorAll('#log .attempts > li').length === {1 if status == 400 else 2}")
+    assert page.locator("#log", has_text=evil).count() == 1
+    assert page.locator("[onerror]").count() == 0
+
+
+@pytest.mark.proof
+def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, playground: Server) -> None:
+    """A page of `localhost`, which is another origin than 127.0.0.1. The first frame is the control."""
+    page = browser.new_page()
+    page.goto(f"http://localhost:{playground.port}/robots.txt")
+    page.evaluate(
+        """(urls) => Promise.all(urls.map((url) => new Promise((resolve) => {
+          const frame = document.createElement("iframe");
+          Object.assign(frame, { src: url, onload: resolve });
+          document.body.append(frame);
+        })))""",
+        [f"{playground.base}/robots.txt", f"{playground.base}/playground"],
+    )
+    assert [frame.url for frame in page.frames[1:]] == [
+        f"{playground.base}/robots.txt",
+        "chrome-error://chromewebdata/",
+    ]
+    ask = "(url) => fetch(url, { method: 'POST', body: '{}' }).then(() => 'read', () => 'blocked')"
+    assert page.evaluate(ask, f"{playground.base}/playground/sign") == "blocked"
+    page.close()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, scheme: str, width: int) -> None:
+    """Contrast, names, roles: with stored and refused uploads on the page, and with the widget."""
+    watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = watched.page
+    page.wait_for_selector("#fields dd")
+    upload(page)
+    for trial in ("again", "twenty", "revoke"):
+        press(page, trial)
+    page.get_by_role("tab", name="Widget").click()
+    page.wait_for_selector("uponce-upload")
+    page.evaluate((NODE / "node_modules/axe-core/axe.min.js").read_text() + "; true")
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 20 and node
+    assert [(one["id"], [each["target"] for each in one["nodes"]]) for one in found["violations"]] == []
+    watched.close()
 
 
 @pytest.mark.proof
