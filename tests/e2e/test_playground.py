@@ -1,4 +1,4 @@
-"""`uponce serve --playground`: what it prints and opens, and its page in Chromium, where every button is pressed."""
+"""The playground in Chromium: every button is pressed, by mouse and by keyboard, and hostile sites try to use it."""
 
 import json
 import re
@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, sync_playwright
 
-from tests.e2e.commands import in_a_process
 from tests.e2e.conftest import NODE
 from tests.e2e.test_browser import FLAGS
 from tests.server import Server
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
 SAMPLES = Path(__file__).parents[2] / "src/uponce/web/pages/samples"
 SHOTS = Path(__file__).parents[2] / "screenshots"
@@ -28,36 +27,6 @@ ON = {"UPONCE_PLAYGROUND": "local"}
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("playground") / "data", env=ON) as server:
         yield server
-
-
-# --- the command
-
-
-def test_it_is_off_by_default(tmp_path: Path) -> None:
-    with Server(tmp_path / "data") as server:
-        answer = server.get("/playground")
-        assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
-        assert "playground" not in server.output
-
-
-def test_it_warns_and_says_where_it_is(playground: Server) -> None:
-    assert "uponce: The playground is on: everyone on this machine can upload to the cloud playground." in (
-        playground.output
-    )
-    assert f"\nplayground at {playground.base}/playground\n" in playground.output
-    page = playground.get("/playground")
-    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-
-
-def test_behind_a_public_url_it_must_be_public(tmp_path: Path) -> None:
-    """Every client of a proxy on this machine would pass for this machine."""
-    settings = {"UPONCE_PUBLIC_URL": "https://media.example"}
-    done = in_a_process("serve", "--playground", "--data", tmp_path / "data", "--port", "0", env=settings)
-    assert done.code == 1
-    assert "--playground=local (command line) is not valid: it must be off or public" in done.stderr
-
-
-# --- the page
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +100,6 @@ def newest(page: Page) -> list[str]:
     return [*first.locator(".attempts strong").all_inner_texts(), first.locator(".pill").inner_text()]
 
 
-@pytest.mark.proof
 def test_upload_and_see_it(page: Page, playground: Server) -> None:
     assert page.inner_text("#state") == "Unused"
     assert re.fullmatch(r"(10:00|9:5\d) left", page.inner_text("#left"))
@@ -144,7 +112,6 @@ def test_upload_and_see_it(page: Page, playground: Server) -> None:
     assert newest(page) == ["Stored", "used"]
 
 
-@pytest.mark.proof
 def test_the_same_signature_again(page: Page) -> None:
     upload(page)
     seen = press(page, "again")
@@ -158,7 +125,6 @@ def test_the_same_signature_again(page: Page) -> None:
     assert newest(page)[-2:] == ["Refused: signature_used", "used"]
 
 
-@pytest.mark.proof
 def test_twenty_at_once(page: Page) -> None:
     seen = press(page, "twenty")
     assert seen.get_attribute("data-kept") == "true"
@@ -167,7 +133,6 @@ def test_twenty_at_once(page: Page) -> None:
     assert newest(page) == ["1 stored, 19 refused", "used"]
 
 
-@pytest.mark.proof
 def test_let_it_expire(page: Page) -> None:
     seen = press(page, "expire")
     assert seen.get_attribute("data-kept") == "true"
@@ -176,7 +141,6 @@ def test_let_it_expire(page: Page) -> None:
     assert page.inner_text("#state") == "Expired"
 
 
-@pytest.mark.proof
 def test_cut_the_connection(page: Page, playground: Server) -> None:
     seen = press(page, "cut")
     assert seen.get_attribute("data-kept") == "true"
@@ -187,14 +151,12 @@ def test_cut_the_connection(page: Page, playground: Server) -> None:
     assert playground.get(url).data == (SAMPLES / "dusk.jpg").read_bytes()
 
 
-@pytest.mark.proof
 def test_lose_the_reply(page: Page) -> None:
     seen = press(page, "lose")
     assert seen.get_attribute("data-kept") == "true"
     assert newest(page) == ["The reply was lost", "The same answer again", "Refused: signature_used", "used"]
 
 
-@pytest.mark.proof
 def test_revoke_it(page: Page) -> None:
     seen = press(page, "revoke")
     assert seen.get_attribute("data-kept") == "true"
@@ -202,7 +164,6 @@ def test_revoke_it(page: Page) -> None:
     assert page.inner_text("#state") == "Revoked"
 
 
-@pytest.mark.proof
 def test_a_server_that_breaks_the_promise_is_shown_as_such(page: Page) -> None:
     """The control: every answer of an upload is a 200 here, so no trial can end well."""
     stored = json.dumps({"public_id": "x", "secure_url": "", "resource_type": "image", "bytes": 1})
@@ -213,7 +174,6 @@ def test_a_server_that_breaks_the_promise_is_shown_as_such(page: Page) -> None:
         assert "✗" in seen.inner_text()
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize(("index", "name", "tag"), [(2, "moon.gif", "img"), (3, "sunrise.mp4", "video")])
 def test_gif_and_video_are_stored_and_shown(page: Page, playground: Server, index: int, name: str, tag: str) -> None:
     page.locator("#samples input").nth(index).check(force=True)
@@ -226,7 +186,6 @@ def test_gif_and_video_are_stored_and_shown(page: Page, playground: Server, inde
         assert "20 frames" in page.inner_text("#result")
 
 
-@pytest.mark.proof
 def test_a_file_of_the_user_and_a_name_that_is_html(page: Page, playground: Server) -> None:
     name = "<img src=x onerror=alert(1)>.jpg"
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
@@ -240,7 +199,6 @@ def test_a_file_of_the_user_and_a_name_that_is_html(page: Page, playground: Serv
     assert page.locator("[onerror]").count() == 0
 
 
-@pytest.mark.proof
 def test_a_file_can_be_dropped(page: Page) -> None:
     page.evaluate(
         """async () => {
@@ -254,7 +212,6 @@ def test_a_file_can_be_dropped(page: Page) -> None:
     upload(page)
 
 
-@pytest.mark.proof
 def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) -> None:
     page.set_input_files("#picked", {"name": "empty.png", "mimeType": "image/png", "buffer": b""})
     page.click("#upload")
@@ -262,7 +219,6 @@ def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) 
     assert page.inner_text("#state") == "Unused"
 
 
-@pytest.mark.proof
 def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Path) -> None:
     """As copied, in a folder with the file. Each one stores with a signature that no other has used."""
     (tmp_path / "dusk.jpg").write_bytes((SAMPLES / "dusk.jpg").read_bytes())
@@ -284,7 +240,6 @@ def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Pat
         assert "secure_url" in done.stdout, done
 
 
-@pytest.mark.proof
 def test_every_tab_has_the_values_on_the_screen_and_keys_move_between_them(page: Page) -> None:
     nonce = page.locator("#fields dd code").first.inner_text()
     tabs = page.locator("#tabs button")
@@ -298,7 +253,6 @@ def test_every_tab_has_the_values_on_the_screen_and_keys_move_between_them(page:
     assert page.locator("#tabs [aria-selected=true]").inner_text() == "fetch"
 
 
-@pytest.mark.proof
 def test_the_widget_uploads_and_the_time_line_shows_it(page: Page) -> None:
     page.get_by_role("tab", name="Widget").click()
     until(page, "!!customElements.get('uponce-upload')")
@@ -312,7 +266,6 @@ def test_the_widget_uploads_and_the_time_line_shows_it(page: Page) -> None:
     assert newest(page) == ["Stored by the widget", "used"]
 
 
-@pytest.mark.proof
 def test_by_keyboard_alone(page: Page) -> None:
     """From the top: choose the next sample by an arrow key, upload, and use the signature again."""
     for _ in range(40):
@@ -337,7 +290,6 @@ def answering(status: int, body: Any) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status, json=body)
 
 
-@pytest.mark.proof
 def test_answers_and_messages_are_text(page: Page, playground: Server) -> None:
     """What a server or a proxy between says is shown, and never run."""
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
@@ -354,7 +306,6 @@ def test_answers_and_messages_are_text(page: Page, playground: Server) -> None:
     assert page.locator("[onerror]").count() == 0
 
 
-@pytest.mark.proof
 def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, playground: Server) -> None:
     """A page of `localhost`, which is another origin than 127.0.0.1. The first frame is the control."""
     page = browser.new_page()
@@ -376,7 +327,6 @@ def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, play
     page.close()
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, scheme: str, width: int) -> None:
@@ -396,14 +346,12 @@ def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, sche
     watched.close()
 
 
-@pytest.mark.proof
 def test_without_javascript_it_says_what_to_do(browser: Browser, playground: Server) -> None:
     watched = Watched(browser, playground.base, java_script_enabled=False)
     assert watched.page.locator("noscript .notice").is_visible()
     watched.close()
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str, width: int) -> None:

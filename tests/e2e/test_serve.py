@@ -252,3 +252,29 @@ def _said(port: int, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(request)
         return b"".join(iter(partial(client.recv, 65536), b""))
+
+
+# --- the playground
+
+
+def test_the_playground_is_off_by_default(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env=LIGHT) as server:
+        answer = server.get("/playground")
+        assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
+        assert "playground" not in server.output
+
+
+def test_the_playground_warns_and_says_where_it_is(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env=LIGHT | {"UPONCE_PLAYGROUND": "local"}) as server:
+        assert "uponce: The playground is on: everyone on this machine can upload" in server.output
+        assert f"\nplayground at {server.base}/playground\n" in server.output
+        page = server.get("/playground")
+        assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+def test_behind_a_public_url_the_playground_must_be_public(tmp_path: Path) -> None:
+    """Every client of a proxy on this machine would pass for this machine."""
+    settings = {"UPONCE_PUBLIC_URL": "https://media.example"}
+    done = in_a_process("serve", "--playground", "--data", tmp_path / "data", "--port", "0", env=settings)
+    assert done.code == 1
+    assert "--playground=local (command line) is not valid: it must be off or public" in done.stderr
