@@ -4,7 +4,6 @@ All that it cannot answer at once, or does not know about, goes the long way, wh
 """
 
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -17,19 +16,16 @@ from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import UponceError
-from uponce.core.ranges import ByteRange
 from uponce.core.values import Asset
 from uponce.web import delivery
-from uponce.web.body import Receive, Scope, Send
+from uponce.web.body import Scope
 from uponce.web.metrics import note
 from uponce.web.request import REQUEST_ID_LENGTH, TrustedProxies
 from uponce.web.request_log import log_request
 
-_MOST_BYTES = 256 * 1024
+_MOST_BYTES = 104 * 1024  # a reader that takes nothing holds so much
 _MOST_KNOWN = 2048
-# A reader that takes nothing holds a block, so it is little; what does not fill the transport's buffer is sent later.
-_BLOCK_BYTES = 96 * 1024
-_SMALL_BYTES = 16 * 1024
+_SMALL_BYTES = 16 * 1024  # the transport's buffer: it collects what is less, and tries to send more at once
 # With these a GET may have another answer, or a body.
 _DECIDING = frozenset(
     b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
@@ -58,7 +54,7 @@ class Express:
         self._services = services
         self._proxies = proxies
         self._known: dict[bytes, _Known] = {}
-        self._block = memoryview(bytearray(_BLOCK_BYTES))
+        self._block = memoryview(bytearray(_MOST_BYTES))
 
     def __call__(self, cycle: RequestResponseCycle) -> ASGIApp | None:
         """Write the answer: None if that is all of it."""
@@ -110,60 +106,30 @@ class Express:
 
     def _answer(self, cycle: RequestResponseCycle, known: _Known, blob: OpenBlob, begun: float) -> ASGIApp | None:
         scope: Scope = cycle.scope  # type: ignore[assignment]
-        size = 0 if scope["method"] == "HEAD" else blob.size
-        block = self._block[:size]
-        if blob.size != known.asset.digest.size or blob.read_now(0, block) != len(block):
+        body = self._block[: 0 if scope["method"] == "HEAD" else blob.size]
+        try:
+            if blob.size != known.asset.digest.size or blob.read_now(0, body) != len(body):
+                return self._app
+        finally:
             blob.close()
-            return self._app
         self._proxies.apply(scope)
         scope["route"] = known.route
         scope["state"]["request_id"] = request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
-        cycle.response_started = True
-        self._write(cycle, _head(cycle, known.head, request_id), block)
-        sent = len(block) + self._write_more(cycle, blob, len(block), size)
-        if sent < size:
-            cycle.chunked_encoding, cycle.expected_content_length = False, size - sent
-            return self._rest(blob, ByteRange(sent, size - sent), begun)
-        blob.close()
+        self._write(cycle, _head(cycle, known.head, request_id), body)
         _complete(cycle)
-        self._note(scope, begun)
-        return None
-
-    def _write_more(self, cycle: RequestResponseCycle, blob: OpenBlob, offset: int, size: int) -> int:
-        """Go on as long as the reader takes all at once; return how many bytes that were."""
-        sent = 0
-        while offset + sent < size and not cycle.transport.get_write_buffer_size():
-            taken = blob.read_now(offset + sent, self._block[: size - offset - sent])
-            if not taken:
-                break
-            self._write(cycle, self._block[:taken])
-            sent += taken
-        return sent
-
-    def _write(self, cycle: RequestResponseCycle, *parts: bytes | memoryview) -> None:
-        """The transport keeps what it cannot send. Then the block belongs to it, and the next answer gets another."""
-        if sum(map(len, parts)) <= _SMALL_BYTES:
-            cycle.transport.write(b"".join(parts))
-            return
-        cycle.transport.writelines(parts)
-        if cycle.transport.get_write_buffer_size():
-            self._block = memoryview(bytearray(_BLOCK_BYTES))
-
-    def _rest(self, blob: OpenBlob, piece: ByteRange, begun: float) -> ASGIApp:
-        async def send_rest(scope: Scope, _: Receive, send: Send) -> None:
-            try:
-                with suppress(UponceError):
-                    await delivery.stream(send, delivery.blocks_of(blob, piece), with_body=True)
-            finally:
-                blob.close()
-                self._note(scope, begun)
-
-        return send_rest
-
-    def _note(self, scope: Scope, begun: float) -> None:
         seconds = perf_counter() - begun
         note(self._services.metrics, scope, 200, seconds)
         log_request(scope, 200, seconds)
+        return None
+
+    def _write(self, cycle: RequestResponseCycle, head: bytes, body: memoryview) -> None:
+        """The transport keeps what it cannot send. Then the block belongs to it, and the next answer gets another."""
+        if len(head) + len(body) <= _SMALL_BYTES:
+            cycle.transport.write(head + body)
+            return
+        cycle.transport.writelines((head, body))
+        if cycle.transport.get_write_buffer_size():
+            self._block = memoryview(bytearray(_MOST_BYTES))
 
 
 def _is_ordinary(cycle: RequestResponseCycle) -> bool:
@@ -183,7 +149,7 @@ def _head(cycle: RequestResponseCycle, lines: bytes, request_id: str) -> bytes:
 
 def _complete(cycle: RequestResponseCycle) -> None:
     """As the cycle itself does after the last byte."""
-    cycle.response_complete = True
+    cycle.response_started = cycle.response_complete = True
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
