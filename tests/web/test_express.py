@@ -329,3 +329,25 @@ def test_a_reader_that_takes_nothing_holds_little(wire: Wire, size: int) -> None
     with suppress(TimeoutError):
         wire.say(*[get(f"/demo/raw/upload/{size}")] * 5, reader=slow, seconds=0.1)
     assert slow.get_write_buffer_size() <= 105 * 1024
+
+
+# A server in front, or the store itself, sends some of the bytes.
+
+
+class Front:
+    def __init__(self, place: str | None) -> None:
+        self._place = place
+
+    def location_of(self, _: str) -> str | None:
+        return self._place
+
+
+@pytest.mark.parametrize(("place", "tasks"), [(None, 0), ("/blobs/x", 2)])
+def test_what_a_server_in_front_sends_is_left_to_it(wire: Wire, place: str | None, tasks: int) -> None:
+    path = store(wire.world)
+    wire.world.swap(front=Front(place))
+    for _ in range(2):
+        answer = wire.say(get(path))
+        assert answer.endswith(PNG) == (place is None)
+        assert (b"x-accel-redirect: /blobs/x" in answer) == (place is not None)
+    assert wire.tasks == tasks

@@ -72,7 +72,7 @@ class Express:
 
     def _find(self, scope: Scope) -> _Known | None:
         glance = self._services.database.glance
-        if glance is None or self._services.front or self._services.presigner:
+        if glance is None or self._services.presigner is not None:
             return None
         version, url = glance.version(), scope["raw_path"]
         known = self._known.get(url)
@@ -91,7 +91,7 @@ class Express:
         path = parse_path(delivery.raw_path(scope)) if known is None else known.path
         route = self._route(scope) if known is None else known.route
         asset = find_now(self._services, path)
-        if route is None or asset is None or asset.digest.size > _MOST_BYTES:
+        if route is None or asset is None or asset.digest.size > _MOST_BYTES or self._is_for_front(asset):
             return None
         if known is not None and known.asset == asset:
             known.version = version
@@ -99,6 +99,10 @@ class Express:
         headers = [*delivery.headers_of(asset, path), *delivery.content_headers(asset, asset.digest.size), _VARY]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return _Known(version, route, path, asset, lines)
+
+    def _is_for_front(self, asset: Asset) -> bool:
+        front = self._services.front
+        return front is not None and front.location_of(asset.blob_key) is not None
 
     def _route(self, scope: Scope) -> Route | None:
         first = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
