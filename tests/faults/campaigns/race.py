@@ -209,10 +209,13 @@ async def _owner(server: Server, connection: Connection) -> int:
 
 def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:
     settings = {
-        "UPONCE_ATTEMPTS_PER_GRANT": str(
-            rules.attempts + 1
-        ),  # all racers have one address, which has all places but one
-        "UPONCE_REFUSALS_PER_GRANT": str(rules.racers),  # a row each, to be compared with what the racers saw
+        # All racers have one address, which has all places but one.
+        "UPONCE_ATTEMPTS_PER_GRANT": str(rules.attempts + 1),
+        # A row each, to be compared with what the racers saw.
+        "UPONCE_REFUSALS_PER_GRANT": str(rules.racers),
+        # They connect one by one and then wait for one another, which takes long on a busy machine.
+        "UPONCE_HEAD_SECONDS": "300",
+        "UPONCE_IDLE_SECONDS": "300",
     }
     return rules.ground.opened(folder, rules.workers, program=rules.program, **settings)
 
