@@ -73,7 +73,7 @@ class RawInspector:
 
 def services_of(backend: Backend, ids: Ids) -> Services:
     blobs = InlineBlobs(backend.blobs.staging.parent, ids=ids)
-    return replace(backend.services, blobs=blobs, inspector=RawInspector(), ids=ids)
+    return replace(backend.services, blobs=blobs, group_store=blobs, inspector=RawInspector(), ids=ids)
 
 
 async def send(

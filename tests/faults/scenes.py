@@ -8,29 +8,32 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tests.faults import one_arrival, one_upload
 from tests.faults.audit import Receipt, count
 from tests.faults.one_step import delete
-from tests.faults.one_upload import FIRST, SECOND, THIRD, ask_again, send, services_of, try_again
+from tests.faults.one_upload import FIRST, SECOND, THIRD, ask_again, services_of, try_again
 from tests.faults.operator import settings
 from tests.faults.strace import STRACE
 from uponce.adapters.clock import RandomIds
 from uponce.app.manage_keys import set_up
+from uponce.app.ports import Committed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.core.values import ApiKey
 from uponce.wiring import opened
 
 ROOT = Path(__file__).parents[2]
-UPLOAD, STEP = "tests.faults.one_upload", "tests.faults.one_step"
+UPLOAD, ARRIVAL, STEP = "tests.faults.one_upload", "tests.faults.one_arrival", "tests.faults.one_step"
 KEY = "an-idempotency-key"
 
 Fields = dict[str, str]
+Send = Callable[..., Coroutine[Any, Any, Committed]]
 Judge = Callable[["Scene", Path, str], Iterator[str]]
 """(scene, folder after recovery, what was acknowledged) → one sentence for each broken promise."""
 
@@ -104,6 +107,12 @@ def overwriting(folder: Path, module: str = UPLOAD) -> Scene:
     return Scene("an overwrite", folder, fields, (module, json.dumps(fields)), _judge_upload, digest(SECOND))
 
 
+def grouping(folder: Path, module: str = ARRIVAL) -> Scene:
+    """An overwrite in memory, of a blob in a pack."""
+    fields, _ = origin_in(folder, "cat", one_arrival.send)
+    return Scene("an overwrite in a group", folder, fields, (module, json.dumps(fields)), _judge_upload, digest(SECOND))
+
+
 def sweeping(folder: Path) -> Scene:
     """After a kill between the commit of an overwrite and the deletion of the replaced bytes."""
     crashed = folder.with_name(f"{folder.name}-crashed")
@@ -137,10 +146,10 @@ def deleting(folder: Path, module: str = STEP) -> Scene:
     return Scene("a delete", folder, spent, (module, "delete", "cat"), _judge_delete, assets=0)
 
 
-IN_ONE_REQUEST = (uploading, repeating, overwriting, sweeping, revoking, purging, rotating, deleting)
+IN_ONE_REQUEST = (uploading, repeating, overwriting, grouping, sweeping, revoking, purging, rotating, deleting)
 
 
-def origin_in(data_dir: Path, public_id: str) -> tuple[Fields, Fields]:
+def origin_in(data_dir: Path, public_id: str, send: Send = one_upload.send) -> tuple[Fields, Fields]:
     """A folder with keys and the asset `cat`; the fields of the upload to come, and those of the one that was."""
     with opened(settings(data_dir), create=True) as backend:
         services = services_of(backend, RandomIds())

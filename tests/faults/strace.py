@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.faults.one_upload import BLOB_KEY, SECOND_KEY
 
+# The first two names that NumberedIds gives where a blob goes into a pack: for the probe, and for the pack.
+NEW_PACK = tuple(f"media/packs/{name}" for name in (f"probe-{1:010x}", f"{2:010x}"))
 STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
 ABSENT = "NOT TESTED: strace is missing or forbidden; allow it"
 
@@ -28,9 +30,10 @@ def touched_paths(origin: Path) -> list[str]:
     staged = sorted(str(path.relative_to(origin)) for path in origin.glob("media/staging/*"))
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm", "uponce.db-journal")
-    folders = (".", "media", "media/blobs", "media/staging", shard)
+    folders = (".", "media", "media/blobs", "media/staging", "media/packs", shard)
+    packs = sorted(str(path.relative_to(origin)) for path in origin.glob("media/packs/*"))
     to_come = [path for key in keys for path in (f"media/staging/{key}", f"{shard}/{key}")]
-    return list(dict.fromkeys([*folders, *database, *to_come, *staged, *present]))
+    return list(dict.fromkeys([*folders, *database, *to_come, *NEW_PACK, *packs, *staged, *present]))
 
 
 def highest_counts(log: str, data_dir: Path) -> dict[tuple[str, str], int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.campaigns.points import is_staged, points, run, sampled, strike_all
-from tests.faults.scenes import Scene, deleting, overwriting
+from tests.faults.scenes import Scene, deleting, grouping, overwriting
 from tests.faults.scenes_in_parts import last_chunk, last_patch
 from tests.faults.strace import ABSENT, can_trace
 from tests.faults.tally import Tally
@@ -29,6 +29,13 @@ def test_a_sample_of_all_points() -> None:
 def test_an_overwrite_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
     calls = strike(tmp_path, overwriting(tmp_path / "origin"), most)
     assert {"writev", "fsync", "rename", "pwrite64", "fdatasync", "unlink"} <= calls
+
+
+@pytest.mark.parametrize("most", SAMPLES)
+def test_an_overwrite_in_a_group_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
+    """The bytes go into a pack, and those that were replaced are punched out of another one."""
+    calls = strike(tmp_path, grouping(tmp_path / "origin"), most)
+    assert {"writev", "fdatasync", "pwrite64", "fallocate"} <= calls
 
 
 @pytest.mark.parametrize("most", SAMPLES)

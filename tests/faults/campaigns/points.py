@@ -21,7 +21,7 @@ from tests.faults.control import Attempt, until_red
 from tests.faults.one_upload import BLOB_KEY
 from tests.faults.operator import check, recover
 from tests.faults.report import Report
-from tests.faults.scenes import IN_ONE_REQUEST, Point, Scene, deleting, overwriting, repeating
+from tests.faults.scenes import IN_ONE_REQUEST, Point, Scene, deleting, grouping, overwriting, repeating
 from tests.faults.scenes_in_parts import IN_PARTS, middle_chunk
 from tests.faults.strace import ABSENT, can_trace, highest_counts, touched_paths
 from tests.faults.tally import Tally
@@ -46,6 +46,7 @@ def run(seconds: float, seed: int) -> Report:
         folder = Path(name)
         for mutant in MUTANTS:
             control(folder, mutant, chance, tally)
+        control_groups(folder, chance, tally)
         control_repeats(folder, tally)
         control_parts(folder, chance, tally)
         for mutant in DELETING_MUTANTS:
@@ -64,6 +65,14 @@ def control(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> N
     at_blob = [point for point in points(scene, folder / "watched") if BLOB_KEY in point.path]
     chance.shuffle(at_blob)
     until_red(tally, mutant.replace("_", " "), each(scene, folder, at_blob))
+
+
+def control_groups(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """An upload of a group that is answered before the commit: a kill before a write of the commit has to show it."""
+    scene = grouping(folder / "arrival_answered_first", "tests.faults.mutants.arrival_answered_first")
+    of_commit = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db-wal")]
+    chance.shuffle(of_commit)
+    until_red(tally, "arrival answered first", each(scene, folder, of_commit))
 
 
 def control_repeats(folder: Path, tally: Tally) -> None:
