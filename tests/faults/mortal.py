@@ -69,7 +69,7 @@ class MortalBlobs(LocalBlobStore):
 
     async def drain(self) -> None:
         for stage in self._stages:
-            await stage._settle_flush()
+            await stage._settle()
 
     def drop(self) -> None:
         """Close the descriptors of all that was arriving, as the kernel does."""

@@ -6,6 +6,7 @@ Not concurrent.futures: with an executor's own future, its locks and its link to
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -30,7 +31,7 @@ class Threads:
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | Lane | None] = SimpleQueue()
         self._members: list[threading.Thread] = []
         self._gate = threading.Lock()
         self._unfinished = 0
@@ -41,17 +42,22 @@ class Threads:
 
         Of a caller that is cancelled the work goes on if it has begun, and is not begun otherwise.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
+        job = _job(work)
+        if not self.put(job):
+            raise ThreadsEnded
+        result: T = await job.future
+        return result
+
+    def put(self, item: "_Job | Lane") -> bool:
+        """Have a thread do it. False after `close`."""
         with self._gate:
             if self._closed:
-                raise ThreadsEnded
+                return False
             self._unfinished += 1
             if len(self._members) < min(self._unfinished, self._most):
                 self._begin_thread()
-            self._queue.put(job)
-        result: T = await job.future
-        return result
+            self._queue.put(item)
+        return True
 
     def close(self) -> None:
         """Do what was asked for before, then end."""
@@ -68,18 +74,60 @@ class Threads:
         self._members[-1].start()
 
     def _serve(self) -> None:
-        while self._do(self._queue.get()):
+        while self.do(self._queue.get()):
             pass  # nothing is held on to between two jobs: a result may close itself when nobody has it
 
-    def _do(self, job: _Job | None) -> bool:
+    def do(self, item: "_Job | Lane | None") -> bool:
         """Whether there was one."""
-        if job is None:
+        if item is None:
             return False
+        job = item.first() if isinstance(item, Lane) else item
         result, error = (None, None) if job.future.cancelled() else _outcome(job.work)
         with self._gate:
             self._unfinished -= 1
+        if isinstance(item, Lane):
+            item.go_on()
         _tell(job, result, error)
         return True
+
+
+class Lane:
+    """Work that is done in order, one piece at a time, by whichever thread is free.
+
+    The next piece is begun without a way over the event loop, but behind what other work waits.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._jobs: deque[_Job] = deque()  # the first one is in a thread, or on its way to one
+        self._gate = threading.Lock()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """As `Threads.run`."""
+        job = _job(work)
+        with self._gate:
+            self._jobs.append(job)
+            is_idle = len(self._jobs) == 1
+        if is_idle and not self._threads.put(self):
+            raise ThreadsEnded
+        result: T = await job.future
+        return result
+
+    def first(self) -> _Job:
+        return self._jobs[0]
+
+    def go_on(self) -> None:
+        """The first one is done."""
+        with self._gate:
+            self._jobs.popleft()
+            has_more = bool(self._jobs)
+        if has_more and not self._threads.put(self):  # what was asked for before the end is done
+            self._threads.do(self)
+
+
+def _job(work: Callable[[], Any]) -> _Job:
+    loop = asyncio.get_running_loop()
+    return _Job(work, loop, loop.create_future())
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

@@ -1,24 +1,28 @@
-"""Writes gathered to at most a mebibyte and flushed by a thread, at most one flush at a time.
+"""Writes gathered to at most a mebibyte and flushed by threads, at most two flushes at a time.
 
-So a writer holds about two mebibytes whatever its file's size, and a small file costs one thread hop. A flush that
+So a writer holds about three mebibytes whatever its file's size, and a small file costs one thread hop. A flush that
 failed stays in `_flushing`: whatever is tried afterwards fails in the same way.
 """
 
 import asyncio
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from uponce.adapters.blobs.files import guarded
 from uponce.adapters.blobs.hashes import Hashes
+from uponce.adapters.threads import Lane
 from uponce.core.errors import UponceError
 
 T = TypeVar("T")
 
 _LARGE = 512 * 1024
+_MOST_FLUSHES = 2
 
 
 class Yard(Protocol):
@@ -32,8 +36,11 @@ class Yard(Protocol):
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run what touches the local disk."""
 
-    async def in_publisher(self, work: Callable[[], T]) -> T:
-        """Run `put`."""
+    def lane(self) -> Lane:
+        """Return a lane on the threads for large files."""
+
+    async def in_publisher(self, work: Callable[[], T], size: int = 0) -> T:
+        """Run `put`, of so many bytes."""
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         """The open file at `path` becomes durable under `key`; it may be gone from its path then. Blocks."""
@@ -65,7 +72,8 @@ class Gathering(ABC):
         self._pending: list[bytes | bytearray] = []
         self._pending_size = 0
         self._hashes: Hashes | None = None
-        self._flushing: asyncio.Future[None] | None = None
+        self._flushing: deque[asyncio.Future[None]] = deque()
+        self._lanes: tuple[Lane, Lane] | None = None
 
     @property
     def size(self) -> int:
@@ -76,21 +84,33 @@ class Gathering(ABC):
         self._pending_size += len(data)
         self._size += len(data)
         if self._pending_size >= self._store.buffer_bytes:
-            await self._settle_flush()
-            self._start_flush()
+            await self._flush_pending()
 
-    def _start_flush(self) -> None:
+    async def _flush_pending(self) -> None:
+        """Begin a flush. Large ones may follow one another closely; a small one is the last one, or that of a slow
+        upload."""
+        is_large = self._pending_size >= _LARGE
+        await self._settle(_MOST_FLUSHES - 1 if is_large else 0)
         blocks, size = self._pending, self._pending_size
         self._pending, self._pending_size = [], 0
-        self._flushing = asyncio.ensure_future(self._take(blocks, size))
+        flush = self._flush_in_lanes if is_large else self._flush_in_thread
+        self._flushing.append(asyncio.ensure_future(flush(blocks, size)))
 
-    async def _take(self, blocks: Sequence[bytes | bytearray], size: int) -> None:
-        if size < _LARGE:
-            await self._store.in_thread(lambda: self._write_and_hash(blocks))
-        else:
-            # MD5 takes as long as all the rest, so beside it large files take half the time.
-            jobs = partial(self._write, blocks), partial(self._hash, blocks)
-            await asyncio.gather(*(self._store.in_thread(job) for job in jobs))
+    async def _flush_in_thread(self, blocks: Sequence[bytes | bytearray], size: int) -> None:
+        await self._store.in_thread(lambda: self._write_and_hash(blocks))
+        self._count(size)
+
+    async def _flush_in_lanes(self, blocks: Sequence[bytes | bytearray], size: int) -> None:
+        """MD5 takes as long as all the rest, so beside it large files take half the time."""
+        if self._lanes is None:
+            self._lanes = self._store.lane(), self._store.lane()
+        writing, hashing = self._lanes
+        await asyncio.gather(
+            writing.run(lambda: guarded(partial(self._write, blocks))), hashing.run(lambda: self._hash(blocks))
+        )
+        self._count(size)
+
+    def _count(self, size: int) -> None:
         if self._hashes is not None:
             self._hashes.end += size
 
@@ -109,10 +129,18 @@ class Gathering(ABC):
         if self._hashes is not None:
             self._hashes.feed_md5(blocks)
 
-    async def _settle_flush(self) -> None:
-        if self._flushing is not None:
-            await asyncio.shield(self._flushing)
-            self._flushing = None
+    async def _settle(self, most: int = 0) -> None:
+        """Return when at most so many flushes are under way."""
+        while len(self._flushing) > most:
+            await asyncio.shield(self._flushing[0])
+            self._flushing.popleft()
+
+    async def _flush_all(self) -> None:
+        await self._flush_pending()
+        await self._settle()
+
+    async def _give_up_flushes(self) -> None:
+        await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
 
     @abstractmethod
     def _close(self) -> None:
@@ -131,8 +159,7 @@ class GatheringPiece(Gathering):
         # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
         with suppress(UponceError):
             await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._release)))
-        with suppress(UponceError):
-            await self._settle_flush()
+        await self._give_up_flushes()
 
     def _release(self) -> None:
         with self._lock:

@@ -107,7 +107,7 @@ class ObjectBlobStore(StagingStore):
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._ask(lambda: self._bucket.read(name, offset, length))
 
-    async def in_publisher(self, work: Callable[[], T]) -> T:
+    async def in_publisher(self, work: Callable[[], T], size: int = 0) -> T:
         return await self._run(self._movers, work)
 
     async def _ask(self, work: Callable[[], T]) -> T:

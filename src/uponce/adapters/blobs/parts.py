@@ -117,9 +117,7 @@ class ObjectPiece(GatheringPiece):
         """They may be more by the time these bytes are kept, and are compared then."""
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        await self._settle_flush()
-        self._start_flush()
-        await self._settle_flush()
+        await self._flush_all()
         span, blob = Span(self._base, self._start + self._size), self._key if key is None else checked(key)
         if not span.size:
             return ()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of
+from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, guarded
 from uponce.adapters.blobs.gathering import GatheringPiece, Yard
 from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
@@ -72,9 +72,7 @@ class FilePiece(GatheringPiece):
         self._present = present
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        await self._settle_flush()
-        self._start_flush()
-        await self._settle_flush()
+        await self._flush_all()
         await self._store.in_thread(self._sync)
         return ()
 
@@ -123,6 +121,7 @@ class FileAssembly:
         self._hold = hold
         self._prefixes = prefixes
         self._staged = store.staging / key
+        self._size = 0
 
     @property
     def path(self) -> str:
@@ -131,6 +130,7 @@ class FileAssembly:
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
         await self._store.take_back(self.key)  # decoders read staged files
         await self._store.in_thread(lambda: self._cut(size))
+        self._size = size
         prefix = self._prefixes.get(self.key)
         hashes = prefix.md5, prefix.sha256
         # Each in its own thread: together they take as long as the slower one.
@@ -139,7 +139,9 @@ class FileAssembly:
 
     async def publish(self, media_type: str = BINARY) -> None:
         number = self._hold.number
-        await self._store.in_publisher(lambda: self._store.put(self.key, self._staged, number(), media_type))
+        await self._store.in_publisher(
+            lambda: self._store.put(self.key, self._staged, number(), media_type), self._size
+        )
 
     async def retract(self) -> None:
         """It is published under the same key when it is tried again."""
@@ -160,7 +162,7 @@ class FileAssembly:
             for block in _blocks(self._hold, start, end):
                 hash_.update(block)
 
-        await self._store.in_thread(work)
+        await self._store.lane().run(lambda: guarded(work))
 
     def _cut(self, size: int) -> None:
         """Chunks that were broken off may have left bytes behind the end."""

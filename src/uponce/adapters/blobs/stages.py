@@ -42,14 +42,12 @@ class FileStage(Gathering):
             blob.close()
 
     async def seal(self) -> Digest:
-        await self._settle_flush()
-        self._start_flush()  # also of nothing: the file of an empty blob has to exist
-        await self._settle_flush()
+        await self._flush_all()  # also of nothing: the file of an empty blob has to exist
         return self._hashes.digest()
 
     async def publish(self, media_type: str = BINARY) -> None:
-        await self._settle_flush()
-        await self._store.in_publisher(lambda: self._publish(media_type))
+        await self._settle()
+        await self._store.in_publisher(lambda: self._publish(media_type), self._size)
 
     def _publish(self, media_type: str) -> None:
         with self._lock:
@@ -68,8 +66,7 @@ class FileStage(Gathering):
         ending = asyncio.ensure_future(self._discard())
         with suppress(UponceError):  # what stays behind is the sweeper's
             await asyncio.shield(ending)
-        with suppress(UponceError):
-            await self._settle_flush()
+        await self._give_up_flushes()
 
     async def _discard(self) -> None:
         await self._store.in_thread(self._unlink)

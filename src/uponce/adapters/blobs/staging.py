@@ -19,7 +19,7 @@ from uponce.adapters.blobs.gathering import Gathering
 from uponce.adapters.blobs.locks import WHOLE, ask_for, hold
 from uponce.adapters.blobs.pieces import FileAssembly, FilePiece, Prefixes, make_empty
 from uponce.adapters.blobs.stages import FileStage
-from uponce.adapters.threads import Threads
+from uponce.adapters.threads import Lane, Threads
 from uponce.app.ports import Ids, OpenBlob, SharedPieces, StoredBlob
 from uponce.core.spans import Span
 from uponce.core.values import Digest
@@ -30,16 +30,22 @@ _MOST_BUFFERED = 1024 * 1024
 _LEAST_BUFFERED = 64 * 1024
 _ALL_BUFFERED = 32 * 1024 * 1024
 WORKERS = 8
+LARGE_WORKERS = 4
 _LIST_BATCH = 500
 
 
 class StagingStore(ABC):
-    """The half of the BlobStore port before publication. `workers` threads do all that touches the local disk."""
+    """The half of the BlobStore port before publication. `workers` threads do what touches the local disk.
+
+    Large files have threads of their own, so that a small upload waits for no gigabytes.
+    """
 
     def __init__(self, staging: Path, *, ids: Ids, workers: int = WORKERS) -> None:
         self.staging = staging
         self._ids = ids
         self._threads = Threads(workers, "uponce-disk")
+        self._large = Threads(LARGE_WORKERS, "uponce-large")
+        self._syncing = Threads(LARGE_WORKERS, "uponce-sync")
         self._stages: WeakSet[Gathering] = WeakSet()
         self._prefixes = Prefixes()
 
@@ -48,7 +54,8 @@ class StagingStore(ABC):
         return None
 
     def close(self) -> None:
-        self._threads.close()
+        for threads in (self._threads, self._large, self._syncing):
+            threads.close()
 
     async def stage(self, key: str | None = None) -> FileStage:
         stage = FileStage(self, self._ids.hex(32) if key is None else checked(key))
@@ -125,8 +132,14 @@ class StagingStore(ABC):
         """Run blocking work; what the operating system refuses becomes one of our errors."""
         return await self._threads.run(lambda: guarded(work))
 
-    async def in_publisher(self, work: Callable[[], T]) -> T:
-        return await self.in_thread(work)
+    def lane(self) -> Lane:
+        return Lane(self._large)
+
+    async def in_publisher(self, work: Callable[[], T], size: int = 0) -> T:
+        """An fsync of a large file may take seconds, for which no small one waits."""
+        if size <= _MOST_BUFFERED:
+            return await self.in_thread(work)
+        return await self._syncing.run(lambda: guarded(work))
 
     def open_unfinished(self, key: str) -> int | None:
         try:
