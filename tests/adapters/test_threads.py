@@ -1,13 +1,18 @@
 """Work on threads: its outcome comes back, whatever it is; who does not wait any more is not waited for."""
 
 import asyncio
+import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
-from uponce.adapters.threads import Threads, ThreadsEnded
+from uponce.adapters.system import LINUX
+from uponce.adapters.threads import Lane, Threads, ThreadsEnded
 
 
 @pytest.fixture
@@ -117,3 +122,94 @@ def test_nothing_holds_a_result_that_nobody_has(threads: Threads) -> None:
         return False
 
     assert asyncio.run(play())
+
+
+# Lanes.
+
+
+def test_a_lane_works_in_order_and_one_piece_at_a_time() -> None:
+    threads, done, running, most = Threads(4, "test"), list[int](), 0, 0
+    lane = Lane(threads)
+
+    def work(number: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.001 * (5 - number % 5))
+        done.append(number)
+        running -= 1
+
+    async def play() -> None:
+        await asyncio.gather(*(lane.run(partial(work, number)) for number in range(20)))
+
+    asyncio.run(play())
+    threads.close()
+    assert done == list(range(20))
+    assert most == 1
+
+
+def test_two_lanes_take_turns_on_one_thread() -> None:
+    """The lane with more to do does not keep the other one from its thread."""
+    threads, go, done = Threads(1, "test"), threading.Event(), list[str]()
+    lanes = {name: Lane(threads) for name in "ab"}
+
+    async def play() -> None:
+        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(threads.run(lambda: go.wait(10)))]
+        await asyncio.sleep(0)
+        for name in "aaabbb":
+            callers.append(asyncio.ensure_future(lanes[name].run(partial(done.append, name))))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*callers)
+
+    asyncio.run(play())
+    threads.close()
+    assert "".join(done) == "ababab"
+
+
+def test_work_behind_a_failure_is_done_all_the_same(threads: Threads) -> None:
+    lane = Lane(threads)
+
+    async def play() -> list[object]:
+        return list(await asyncio.gather(lane.run(fail), lane.run(lambda: 2), return_exceptions=True))
+
+    error, result = asyncio.run(play())
+    assert isinstance(error, KeyError)
+    assert result == 2
+
+
+def test_a_lane_ends_what_was_asked_for_before_the_end() -> None:
+    threads, go, done = Threads(1, "test"), threading.Event(), list[int]()
+    lane = Lane(threads)
+
+    async def play() -> None:
+        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(lane.run(lambda: go.wait(10)))]
+        callers += [asyncio.ensure_future(lane.run(partial(done.append, number))) for number in range(3)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(threads.close))
+        while not threads._closed:
+            await asyncio.sleep(0.001)
+        go.set()
+        await asyncio.gather(*callers)
+        await closing
+        with pytest.raises(ThreadsEnded):
+            await lane.run(lambda: 1)
+
+    asyncio.run(asyncio.wait_for(play(), 10))
+    assert done == [0, 1, 2]
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux has a priority for each thread")
+def test_modest_threads_leave_the_processor_to_others() -> None:
+    modest, other = Threads(1, "modest", modest=True), Threads(1, "other")
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def play() -> tuple[int, int]:
+        return await modest.run(priority), await other.run(priority)
+
+    lower, usual = asyncio.run(play())
+    for threads in (modest, other):
+        threads.close()
+    assert lower > usual == os.getpriority(os.PRIO_PROCESS, 0)

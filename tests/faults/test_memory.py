@@ -29,7 +29,7 @@ CHUNK = 20 * MIB
 STALLED = 2_000
 MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
 IDLE_SECONDS = 15
-SLOW, ALMOST = 500, 900_000
+SLOW, ALMOST, LARGE_ALMOST = 500, 900_000, 1_900_000
 
 BLOCK = random.Random(1).randbytes(MIB)
 
@@ -166,30 +166,31 @@ def test_two_thousand_stalled_connections(many_files: None, server: Server) -> N
     asyncio.run(besiege(server))
 
 
-async def drag(server: Server) -> None:
+async def drag(server: Server, almost: int) -> None:
     """Many uploads at once, each of which stops when most of it has arrived, and then ends."""
     idle = peak_memory(server.pid)
     async with AsyncExitStack() as stack:
         connections = []
         for number in range(SLOW):
             connection = await stack.enter_async_context(connected(server))
-            request = form(server, server.signed({"nonce": f"slow-{number}"}), BLOCK[:ALMOST])
+            request = form(server, server.signed({"nonce": f"slow-{number}"}), (BLOCK + BLOCK)[:almost])
             await connection.send(request[:-100])
             connections.append((connection, request[-100:]))
         async with asyncio.timeout(20):
-            while staged_bytes(server) < SLOW * ALMOST / 2:
+            while staged_bytes(server) < SLOW * almost / 2:
                 await asyncio.sleep(0.05)
         replies = await asyncio.gather(*(connection.ask(rest) for connection, rest in connections))
     grown = peak_memory(server.pid) - idle
-    print(f"{SLOW} uploads that stop after {ALMOST // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
+    print(f"{SLOW} uploads that stop after {almost // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
     assert {reply.verdict for reply in replies} == {"ok"}
-    assert grown < SLOW * ALMOST / 2
+    assert grown < SLOW * almost / 2
 
 
 def staged_bytes(server: Server) -> int:
     return sum(file.stat().st_size for file in (server.data_dir / "media" / "staging").iterdir())
 
 
-def test_slow_uploads_share_their_buffers(server: Server) -> None:
-    """Five hundred that stop after 900 kB cost far less than their bytes."""
-    asyncio.run(drag(server))
+@pytest.mark.parametrize("almost", [ALMOST, LARGE_ALMOST])
+def test_slow_uploads_share_their_buffers(server: Server, almost: int) -> None:
+    """Five hundred that stop cost far less than their bytes, also when each has the size of a large body."""
+    asyncio.run(drag(server, almost))

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from tests.faults.clients import form
 from tests.hostile.frame import PICTURE, Honest, dial
 from tests.server import Server
 from uponce.core.policy import Limits
@@ -131,3 +133,20 @@ def test_a_flood_of_reuses_leaves_few_lines_and_all_are_counted(server: Server, 
             "SELECT count(*), sum(count) FROM audit WHERE event = 'refused' AND code = 'signature_used'"
         ).fetchone()
     assert rows == (Limits().refusals_per_grant + 1, 60)
+
+
+@pytest.mark.proof
+def test_sixteen_large_uploads_hold_up_no_small_one(server: Server, honest: Honest) -> None:
+    content = bytes(56 * 1024 * 1024)
+
+    def upload(number: int) -> int:
+        request = form(server, server.signed({"nonce": f"large-{number}"}), content)
+        with dial(server.base) as client:
+            client.settimeout(60)
+            client.sendall(request)
+            return int(client.recv(65_536)[9:12])
+
+    with honest.beside() as waits, ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(upload, range(16)))
+    assert statuses == [200] * 16
+    waits.check(worst=1)

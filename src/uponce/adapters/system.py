@@ -35,6 +35,7 @@ _OPENAT2, _AT_FDCWD = 437, -100
 _HOW = struct.Struct("QQQ")  # flags, mode, resolve
 _RESOLVE_CACHED = 0x20
 _SYSCALL = ctypes.PyDLL(None).syscall if LINUX else None
+_MODEST = 10  # nice(2)
 _FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
 
 
@@ -100,6 +101,12 @@ def keep_heap(pad_bytes: int, arenas: int) -> None:
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_TOP_PAD, pad_bytes)
         _LIBC.mallopt(_M_ARENA_MAX, arenas)
+
+
+def lower_priority() -> None:
+    """Let the other threads of this process go first. Only Linux has a priority for each thread."""
+    if LINUX:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MODEST)
 
 
 def allow_files(most: int) -> None:

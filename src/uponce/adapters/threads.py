@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
+from uponce.adapters.system import lower_priority
+
 T = TypeVar("T")
 
 
@@ -26,10 +28,14 @@ class ThreadsEnded(Exception):
 
 
 class Threads:
-    """At most `most` threads, one more when there is more work than threads. Event loops may share them."""
+    """At most `most` threads, one more when there is more work than threads. Event loops may share them.
 
-    def __init__(self, most: int, name: str) -> None:
+    `modest` threads leave the processor to other ones of this process that have work.
+    """
+
+    def __init__(self, most: int, name: str, *, modest: bool = False) -> None:
         self._most = most
+        self._modest = modest
         self._name = name
         self._queue: SimpleQueue[_Job | Lane | None] = SimpleQueue()
         self._members: list[threading.Thread] = []
@@ -74,6 +80,8 @@ class Threads:
         self._members[-1].start()
 
     def _serve(self) -> None:
+        if self._modest:
+            lower_priority()
         while self.do(self._queue.get()):
             pass  # nothing is held on to between two jobs: a result may close itself when nobody has it
 

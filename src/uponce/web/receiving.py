@@ -16,7 +16,7 @@ from uponce.web.body import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
-_SMALL = memoryview(bytearray(256 * 1024))  # bytes are copied out of it before anything else can be read
+_SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
 
 
 class Block(bytearray):

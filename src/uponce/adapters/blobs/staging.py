@@ -44,7 +44,7 @@ class StagingStore(ABC):
         self.staging = staging
         self._ids = ids
         self._threads = Threads(workers, "uponce-disk")
-        self._large = Threads(LARGE_WORKERS, "uponce-large")
+        self._large = Threads(LARGE_WORKERS, "uponce-large", modest=True)
         self._syncing = Threads(LARGE_WORKERS, "uponce-sync")
         self._stages: WeakSet[Gathering] = WeakSet()
         self._prefixes = Prefixes()
