@@ -1,7 +1,7 @@
-"""Writes gathered to at most a mebibyte and flushed by threads, at most two flushes at a time.
+"""Writes gathered to half a mebibyte and flushed by threads, at most two flushes at a time.
 
-So a writer holds about three mebibytes whatever its file's size, and a small file costs one thread hop. A flush that
-failed stays in `_flushing`: whatever is tried afterwards fails in the same way.
+So a writer holds a mebibyte and a half whatever its file's size, or three blocks of a large body, and a small file
+costs one thread hop. A flush that failed stays in `_flushing`: whatever is tried afterwards fails in the same way.
 """
 
 import asyncio

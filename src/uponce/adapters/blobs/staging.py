@@ -26,9 +26,10 @@ from uponce.core.values import Digest
 
 T = TypeVar("T")
 
-_MOST_BUFFERED = 1024 * 1024
+_MOST_BUFFERED = 512 * 1024  # large enough for the lanes
 _LEAST_BUFFERED = 64 * 1024
 _ALL_BUFFERED = 32 * 1024 * 1024
+_QUICKLY_SYNCED = 1024 * 1024
 WORKERS = 8
 LARGE_WORKERS = 4
 _LIST_BATCH = 500
@@ -137,7 +138,7 @@ class StagingStore(ABC):
 
     async def in_publisher(self, work: Callable[[], T], size: int = 0) -> T:
         """An fsync of a large file may take seconds, for which no small one waits."""
-        if size <= _MOST_BUFFERED:
+        if size <= _QUICKLY_SYNCED:
             return await self.in_thread(work)
         return await self._syncing.run(lambda: guarded(work))
 
