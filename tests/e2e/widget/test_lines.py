@@ -66,12 +66,12 @@ def test_a_lost_reply_is_asked_for_again(server: Server, line: Line, widget: Wid
     assert len(widget.site.asked) == 1
 
 
-@pytest.mark.parametrize("lost", range(1, 9))
+@pytest.mark.parametrize("lost", range(1, 10))
 def test_any_reply_of_a_large_upload_may_be_lost(
     server: Server, line: Line, widget: Widget, film: Path, lost: int
 ) -> None:
     """The creation's, that of any part, the last one's, and that of the question what became of it."""
-    also = {8: {7, 8}}.get(lost, {lost})
+    also = {8: {7, 8}, 9: {7, 9}}.get(lost, {lost})
     line.strike = lambda number, _: Line.LOSE if number in also else None
     widget.open(in_parts())
     widget.pick(film)

@@ -75,6 +75,20 @@ def test_the_back_end_may_refuse(widget: Widget, media: Path) -> None:
     assert widget.status() == "This site did not allow the upload."
 
 
+def test_a_signer_of_the_page_may_refuse(widget: Widget, media: Path) -> None:
+    widget.open()
+    listen(widget)
+    widget.js(
+        """(el.messages = { quota: "No space left." }, el.signer = async () => {
+          throw Object.assign(new Error("for developers"), { code: "quota" });
+        }, 0)"""
+    )
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "No space left."
+    assert refusals(widget)[0]["code"] == "quota"
+
+
 def test_a_used_signature_is_refused_and_a_retry_asks_for_another(server: Server, widget: Widget, media: Path) -> None:
     spent = server.signed({"nonce": "spent"})
     assert server.post(spent, b"first").status == 200

@@ -91,6 +91,25 @@ def test_what_was_uploaded_is_in_the_form_after_a_reload_but_not_on_a_new_visit(
     assert len(widget.site.asked) == 1
 
 
+def test_each_of_several_elements_gets_back_what_was_its_own(
+    context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
+) -> None:
+    """Also when nothing tells them apart but their place on the page."""
+    first, second = (f"form:nth-of-type({n}) uponce-upload" for n in (1, 2))
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts() + in_parts())
+        widget.pick(media / "cat.jpg", of=first)
+        (cat,) = widget.stored(of=first)
+        widget.pick(media / "dance.gif", film, of=second)
+        widget.until(f"el.answers.length && el.uploads.at(-1).loaded > {MB}", of=second)
+        widget.page.reload()
+        widget.stored(2, of=second)
+    assert widget.values(0) == [cat["secure_url"]]
+    assert sorted(each["name"] for each in widget.js("el.uploads", of=second)) == ["dance.gif", "film.bin"]
+    assert len(widget.site.asked) == 3
+
+
 def test_going_back_to_a_form_finds_it_as_it_was(widget: Widget, media: Path) -> None:
     widget.open()
     widget.pick(media / "cat.jpg")

@@ -277,11 +277,11 @@ class Upload {
         return this.end("done");
       } catch (error) {
         if (signal.aborted) return;
-        if (!(error instanceof Refusal)) return this.refuse(local("sign_failed", error.message));
+        if (!(error instanceof Refusal)) return this.refuse(local(error.code ?? "sign_failed", error.message));
         if (this.renew(error)) continue;
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
-        if (!error.status && !(await this.isReadable())) return this.refuse(local("unreadable"));
+        if (!(await this.file.slice(0, 1).arrayBuffer().catch(() => null))) return this.refuse(local("unreadable"));
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
@@ -299,10 +299,6 @@ class Upload {
     this.grant = this.place = null;
     this.offset = this.loaded = 0;
     return true;
-  }
-
-  isReadable() {
-    return this.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
   }
 
   /** One signature for each file, kept until its outcome is known: with another one the file could be stored twice. */
@@ -353,7 +349,8 @@ class Upload {
     const encoded = metadata.map(([name, value]) => `${name} ${base64(String(value))}`).join();
     const headers = { ...TUS, "Upload-Length": this.size, "Upload-Metadata": encoded };
     try {
-      this.place = (await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal })).header("Location") ?? fail();
+      const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
+      this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail()); // a proxy may have hidden https
     } catch (error) {
       if (!error.status) this.grant = null; // the address is lost with the reply; no byte was sent
       throw error;
@@ -508,6 +505,9 @@ export class UponceUpload extends HTMLElement {
   }
 
   connectedCallback() {
+    // By this name, uploads find the element after a reload.
+    const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
+    this.owner ??= `uponce ${location.pathname}#${this.id || this.getAttribute("name") + place}`;
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -553,11 +553,6 @@ export class UponceUpload extends HTMLElement {
 
   get target() {
     return `${this.getAttribute("server") ?? HOME}/v1_1/${this.getAttribute("cloud")}/auto/upload`;
-  }
-
-  /** By this name uploads find the element after a reload. */
-  get owner() {
-    return `uponce ${location.pathname}#${this.id || this.getAttribute("name") || this.getAttribute("sign") || ""}`;
   }
 
   get keeps() {
@@ -764,7 +759,7 @@ export class UponceUpload extends HTMLElement {
 
   #remember(state) {
     try {
-      if (!this.hasAttribute("forget")) sessionStorage[this.owner] = state;
+      if (this.owner && this.keeps) sessionStorage[this.owner] = state;
     } catch {}
   }
 
