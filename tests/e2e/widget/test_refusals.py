@@ -109,7 +109,7 @@ def test_a_file_that_was_deleted_from_the_disk_is_named(line: Line, widget: Widg
     film.unlink()
     widget.click("Continue film.bin")
     widget.until("el.uploads[0].state === 'refused'")
-    assert widget.status() == "This file was moved or changed. Remove it and choose it again."
+    assert widget.status() == "This file was changed. Choose it again."
 
 
 def test_no_file_name_is_read_as_html(widget: Widget) -> None:

@@ -35,12 +35,12 @@ const MESSAGES = {
   refused: "This file was refused.",
   sign_failed: "This site did not allow the upload.",
   unreachable: "No connection. Try again when you are online.",
-  unreadable: "This file was moved or changed. Remove it and choose it again.",
+  unreadable: "This file was changed. Choose it again.",
   too_many_files: "Only {max} files are allowed.",
   file_too_large: "This file is too large.",
   empty_file: "This file is empty.",
   format_not_allowed: "Files of this type are not accepted.",
-  invalid_media: "This file is damaged, or not of the type that its name says.",
+  invalid_media: "This file is damaged, or of another type.",
   media_too_large: "This picture or video is too large.",
   signature_used: "This permission to upload was already used.",
   signature_revoked: "This permission to upload was withdrawn.",
@@ -72,8 +72,7 @@ svg { width: 1.25rem; height: 1.25rem; fill: none; stroke: currentColor; stroke-
 ul { display: grid; gap: .5rem; margin: .75rem 0 0; padding: 0; list-style: none }
 ul:empty { display: none }
 li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items: center; gap: .75rem; padding: .625rem;
-  background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius); animation: in .2s }
-@keyframes in { from { opacity: 0 } }
+  background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius) }
 .thumb { position: relative; display: grid; place-items: center; width: 3rem; height: 3rem; color: var(--muted);
   font-size: .6875rem; font-weight: 600; background: color-mix(in srgb, var(--muted) 14%, var(--surface)); border-radius: calc(var(--radius) * .67) }
 .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; border-radius: inherit }
@@ -112,7 +111,7 @@ const ICONS = {
   done: "M5 13l4 4L19 7",
 };
 
-// What was uploaded before a reload. A new visit begins empty, as a form of the browser does.
+// What was uploaded before a reload. A new visit begins empty.
 const SAVED = {};
 try {
   if (performance.getEntriesByType("navigation")[0].type === "reload") Object.assign(SAVED, sessionStorage);
@@ -265,7 +264,6 @@ class Upload {
     Object.assign(this, known, { host, file });
   }
 
-  /** Every try continues where the one before ended. */
   async run() {
     const { signal } = (this.control = new AbortController());
     const { delay, tries } = this.host.timing;
@@ -292,7 +290,7 @@ class Upload {
     }
   }
 
-  /** Whether a new signature helps: this one expired, or its unfinished upload is gone. */
+  /** A new signature helps if this one expired, or its upload is gone. */
   renew({ code, status }) {
     const gone = this.place && [404, 410].includes(status);
     if (!(gone || code === "stale_request") || ++this.renewed > 3) return false;
@@ -301,7 +299,7 @@ class Upload {
     return true;
   }
 
-  /** One signature for each file, kept until its outcome is known: with another one the file could be stored twice. */
+  /** It is kept until its outcome is known: with another signature the file could be stored twice. */
   async signed(signal) {
     if (!this.grant) {
       this.show("signing");
@@ -326,7 +324,7 @@ class Upload {
     return json ?? fail();
   }
 
-  /** A large file: parts, by tus. Its address says how much has arrived, and after the end which asset it became. */
+  /** A large file: parts, by tus. Its address says how much has arrived, and which asset it became. */
   async resumable(signal) {
     if (this.place) this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
     else await this.begin(signal);
@@ -439,11 +437,8 @@ class Upload {
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
   hold() {
-    return new Promise((resolve) => {
-      const over = new Promise((release) => (this.release = release));
-      const signal = AbortSignal.timeout(2000); // the page before a reload may not be gone yet
-      navigator.locks.request(`uponce-${this.id}`, { signal }, () => (resolve(true), over)).catch(() => resolve(false));
-    });
+    const over = new Promise((release) => (this.release = release));
+    return new Promise((resolve) => navigator.locks.request(`uponce-${this.id}`, () => (resolve(), over)).catch(() => {}));
   }
 
   show(state) {
@@ -464,8 +459,7 @@ export class UponceUpload extends HTMLElement {
   #leave = (event) => event.preventDefault(); // the browser asks whether to leave
   #paste = (event) => this.#pasted(event);
 
-  #messages = {};
-
+  #messages;
   // See widget.d.ts. A page may have set them before this script had loaded.
   signer = this.signer;
   headers = this.headers;
@@ -491,7 +485,7 @@ export class UponceUpload extends HTMLElement {
     for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
     const { messages } = this;
     delete this.messages;
-    this.#messages = messages;
+    this.#messages = messages ?? {};
   }
 
   get messages() {
@@ -673,18 +667,19 @@ export class UponceUpload extends HTMLElement {
   }
 
   async #restore() {
-    const { keeps, owner } = this;
-    for (const record of (keeps && (await store("uploads", "getAll"))) || []) {
+    for (const record of (this.keeps && (await store("uploads", "getAll"))) || []) {
       const upload = new Upload(this, null, record);
       if (record.at < Date.now() - DAY) upload.forget();
-      else if (record.owner === owner && (await upload.hold())) {
-        upload.file = await store("files", "get", upload.id);
-        if (!upload.file) upload.state = "paused";
-        // Another tab may have finished it.
-        if ((await store("uploads", "get", upload.id)) && this.isConnected) this.#show(upload);
-        else upload.release();
-      }
+      else if (record.owner === this.owner) upload.hold().then(() => this.#continue(upload));
     }
+  }
+
+  async #continue(upload) {
+    upload.file = await store("files", "get", upload.id);
+    if (!upload.file) upload.state = "paused";
+    // Another tab may have finished it.
+    if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
+    this.#show(upload);
     this.next();
   }
 
