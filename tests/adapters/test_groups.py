@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +34,10 @@ def store_of(root: Path, kind: str) -> LocalBlobStore:
 
 
 def one_group(root: Path, kind: str, *arguments: str, strace: Sequence[str] = ()) -> Outcome:
+    return Outcome(**json.loads(lines_of(root, kind, *arguments, strace=strace)[-1]))
+
+
+def lines_of(root: Path, kind: str, *arguments: str, strace: Sequence[str] = (), killed: bool = False) -> list[str]:
     traced = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none", *strace) if strace else ()
     done = subprocess.run(
         [*traced, sys.executable, "-m", "tests.adapters.one_group", str(root), str(KINDS[kind]), *arguments],
@@ -39,9 +45,10 @@ def one_group(root: Path, kind: str, *arguments: str, strace: Sequence[str] = ()
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=not killed,
     )
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    assert done.returncode == (-signal.SIGKILL if killed else 0)
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("type_", [bytes, bytearray, memoryview])
@@ -132,7 +139,46 @@ def test_a_failure_spoils_its_group_and_no_other(tmp_path: Path, kind: str, fail
     names = [path.relative_to(tmp_path / "same") for path in (tmp_path / "same").rglob("*") if path.is_file()]
     root = tmp_path / "media"
     paths = {root / path for name in names for path in (name, name.parent) if path.name != "packs"}
-    watched = [argument for path in paths for argument in ("-P", str(path))]
-    outcome = one_group(root, kind, strace=(*watched, "-e", f"inject={inject}", "-o", "/dev/null"))
+    only = [argument for path in paths for argument in ("-P", str(path))]
+    outcome = one_group(root, kind, strace=(*only, "-e", f"inject={inject}", "-o", "/dev/null"))
     assert (outcome.codes, outcome.wrong) == ([code, "ok", "ok"], [])
     assert outcome.listed == len(SIZES) * (GROUPS - 1)
+
+
+# What a kill leaves.
+
+
+def watched(root: Path, names: Sequence[Path]) -> list[str]:
+    return [
+        word for path in {root / path for name in names for path in (name, name.parent)} for word in ("-P", str(path))
+    ]
+
+
+@pytest.mark.proof
+@needs_strace
+def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> None:
+    """Before each system call that touches what is stored; the store that comes next spoils nothing either."""
+    log = tmp_path / "calls.strace"
+    one_group(tmp_path / "same", kind)
+    names = [path.relative_to(tmp_path / "same") for path in (tmp_path / "same").rglob("*") if path.is_file()]
+    traced = watched(tmp_path / "traced", names)
+    one_group(tmp_path / "traced", kind, strace=(*traced, "-e", f"{CALLS},unlink,fallocate", "-o", str(log)))
+    calls = Counter(line.split()[1].partition("(")[0] for line in log.read_text().splitlines())
+    del calls["openat"]  # of the folders, also by the start
+    points = [(call, number) for call, times in calls.items() for number in range(1, times + 1)]
+    assert {"writev", "fsync"} <= calls.keys()
+    stored = 0
+    for call, number in points:
+        root = tmp_path / f"{call}-{number}"
+        inject = f"inject={call}:signal=KILL:when={number}"
+        lines = lines_of(root, kind, strace=(*watched(root, names), "-e", inject, "-o", "/dev/null"), killed=True)
+        groups = [(json.loads(line), group(which)) for which, line in enumerate(lines)]
+        for _ in range(2):
+            store = store_of(root, kind)
+            for keys, bodies in groups:
+                assert asyncio.run(different(store, keys, bodies)) == [], (call, number)
+            groups.append((store.put_group(group(7)), group(7)))
+            asyncio.run(store.sweep_stages(0))
+            store.close()
+        stored += len(lines)
+    assert stored > 0

@@ -14,7 +14,7 @@ from tests.adapters.packing import LARGE, allocated, chance, get, listed, opened
 from uponce.adapters import system
 from uponce.adapters.blobs import packs as packs_module
 from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE
+from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE, Packs
 from uponce.adapters.clock import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
 
@@ -142,6 +142,59 @@ def test_each_store_makes_its_own_packs(root: Path) -> None:
         for store in stores:
             store.close()
     assert len(set(names)) == 6
+
+
+def resume(self: Packs) -> int:
+    """The broken way: go on with the newest pack, behind its last record."""
+    path = max(self._folder.iterdir(), key=lambda pack: pack.stat().st_mtime)
+    descriptor, last = os.open(path, os.O_RDWR), list(packs_module._walk(path))[-1]
+    self._name, self._end = path.name, last.start - HEADER_BYTES + packs_module._room(last.size)
+    os.lseek(descriptor, self._end, os.SEEK_SET)
+    return descriptor
+
+
+@pytest.mark.parametrize("way", ["as it is", "resuming"])
+def test_servers_that_went_on_with_an_old_pack_after_a_crash_would_lose_blobs(
+    root: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Two workers that died and start again. The broken way is the control."""
+    crashed = opened(root)
+    put(crashed, b"before")
+    crashed._packs._end_pack()
+    if way == "resuming":
+        monkeypatch.setattr(Packs, "_new_pack", resume)
+    workers, bodies = [opened(root) for _ in range(2)], [body(b"one"), body(b"two")]
+    for worker in workers:
+        worker._packs._writer = worker._packs._new_pack()
+    keys = [worker.put_group([each])[0] for worker, each in zip(workers, bodies, strict=True)]
+    lost = asyncio.run(different(workers[0], keys, bodies))
+    assert len(lost) == (1 if way == "resuming" else 0)
+
+
+@pytest.mark.parametrize("way", ["as it is", "resuming"])
+def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A sweep that has looked at an orphan, and makes the hole when a server has started again."""
+    crashed, sweeper = opened(root), opened(root)
+    _, orphan = put(crashed, b"before", chance(LARGE))
+    crashed._packs._end_pack()
+    bodies, keys, erase = [body(chance(LARGE, 2))], list[str](), system.erase
+    restarted = opened(root)
+    assert restarted.describe()  # it has made its hole to try
+
+    def paused(descriptor: int, start: int, length: int) -> None:
+        if not keys:
+            if way == "resuming":
+                os.truncate(*place(root, orphan))  # what no row names is taken off the end
+                monkeypatch.setattr(Packs, "_new_pack", resume)
+            keys.extend(restarted.put_group(bodies))
+        erase(descriptor, start, length)
+
+    monkeypatch.setattr(packs_module, "erase", paused)
+    asyncio.run(sweeper.delete(orphan))
+    lost = asyncio.run(different(sweeper, keys, bodies))
+    assert len(lost) == (1 if way == "resuming" else 0)
 
 
 def test_a_name_that_is_taken_is_left_alone(root: Path) -> None:

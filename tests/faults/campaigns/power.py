@@ -33,7 +33,7 @@ CLIENTS = 8
 CUTS_ON_ONE_DISK = 12
 EARLIEST, LATEST = 0.0, 0.25  # seconds from the first upload to the cut
 DRAIN = 0.003  # seconds for the replies that were on the wire
-OVERWRITES, PICTURES, LARGE = 0.25, 0.1, 0.05
+OVERWRITES, PICTURES, LARGE, PACKS = 0.25, 0.1, 0.05, 0.75
 SMALL, LARGEST = 30_000, 2_500_000
 
 PROGRAM = ("-m", "uponce")
@@ -42,13 +42,17 @@ MUTANTS = Path(__file__).parents[1] / "mutants"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of the load: by which program, how many clients, for how long at least and at most, how long each one rests."""
+    """Of the load: by which program, how many clients, for how long at least and at most, how long each one rests.
+
+    `packs`: whether small blobs go into packs, or None for either, by chance.
+    """
 
     program: tuple[str, ...] = PROGRAM
     clients: int = CLIENTS
     earliest: float = EARLIEST
     latest: float = LATEST
     rest: float = 0.0
+    packs: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,12 @@ class Control:
 
 
 CONTROLS = (
-    Control("without fsync of the file", Rules((str(MUTANTS / "no_file_fsync.py"),), earliest=0.1)),
+    Control("without fsync of the file", Rules((str(MUTANTS / "no_file_fsync.py"),), earliest=0.1, packs=False)),
+    Control("without fdatasync of the pack", Rules((str(MUTANTS / "no_pack_sync.py"),), earliest=0.1, packs=True)),
     # The fsync of the next upload carries the rename of this one along.
-    Control("without fsync of the folder", Rules((str(MUTANTS / "no_folder_fsync.py"),), 1, 0.4, 0.5, rest=0.03)),
+    Control(
+        "without fsync of the folder", Rules((str(MUTANTS / "no_folder_fsync.py"),), 1, 0.4, 0.5, 0.03, packs=False)
+    ),
     Control("with synchronous=NORMAL", Rules((str(MUTANTS / "synchronous_normal.py"),), earliest=0.1)),
 )
 
@@ -175,7 +182,10 @@ def cuts(disk: Disk, rules: Rules, chance: random.Random, tally: Tally, deadline
     """Cuts on one new disk until the deadline, at least one; how many acknowledged assets were lost."""
     receipts: dict[str, Receipt] = {}
     lost = 0
-    with disk.fresh(), Server(disk.path, env={"UPONCE_DECODERS": "1"}, program=rules.program) as server:
+    packs = chance.random() < PACKS if rules.packs is None else rules.packs
+    env = {"UPONCE_DECODERS": "1"} | ({} if packs else {"UPONCE_PACK_BYTES": "0"})
+    tally.counts[f"disks of {disk.kind} with {'packs' if packs else 'files only'}"] += 1
+    with disk.fresh(), Server(disk.path, env=env, program=rules.program) as server:
         for number in range(CUTS_ON_ONE_DISK):
             load = Round(server, chance, rules, receipts, number)
             asyncio.run(load.until_cut(disk))
