@@ -34,10 +34,19 @@ from uponce.core.values import UNLIMITED_USES, Asset, AssetName, Caller, Grant
 
 
 class LookFirst:
-    """Looks first, then writes without a condition: right for one at a time, wrong for two."""
+    """Looks first, then writes without a condition: right for one at a time, wrong for two.
+
+    Nothing is written as long as a look is under way, so the order in which threads wake up does not matter.
+    """
+
+    looking = 0
 
     async def commit(self: Any, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        self.looking += 1
         record = await self.find_grant(grant.key)
+        self.looking -= 1
+        while self.looking:
+            await asyncio.sleep(0)
         refusal = record and refusal_of(record, 1)
         if refusal:
             raise refusal

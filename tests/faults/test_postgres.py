@@ -15,6 +15,7 @@ from tests.faults.audit import Receipt
 from tests.faults.campaigns.race import MUTANT
 from tests.faults.clients import Reply, ask, connected, form, hold_back, release
 from tests.faults.fleet import on_postgres
+from tests.faults.media import Folder
 from tests.postgres import Postgres, shared
 from tests.server import Server
 
@@ -57,7 +58,7 @@ def books(url: str) -> tuple[int, int, int]:
 
 
 def blobs(folder: Path) -> int:
-    return sum(path.is_file() for path in (folder / "media" / "blobs").glob("*/*"))
+    return len(Folder(folder / "media").keys())
 
 
 def test_of_racers_over_two_servers_exactly_one_wins(tmp_path: Path) -> None:

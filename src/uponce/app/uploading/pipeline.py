@@ -8,9 +8,10 @@ none is answered before its group is durable.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from uponce.app.authorise import (
     Signer,
@@ -56,7 +57,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         draft = await judge(services, wanted, payer, intake.stage.key, intake.stage.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
-        settle = _settle(services, verified, draft, intake.release(), request.caller)
+        settle = partial(_settle, services, verified, draft, intake.release(), request.caller)
         settling = asyncio.ensure_future(counted(services, settle))
         return Uploaded(await asyncio.shield(settling), verified.signer)
 
@@ -110,9 +111,9 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     return await read_back(services, draft.blob_key, unknown)
 
 
-async def counted(services: Services, settle: Awaitable[Committed]) -> Committed:
-    """What was committed, also when nobody waits for the answer any more."""
-    committed = await settle
+async def counted(services: Services, settle: Callable[[], Awaitable[Committed]]) -> Committed:
+    """Settle, and count what was committed, also when nobody waits for the answer any more."""
+    committed = await settle()
     if not committed.replayed:
         services.metrics.stored()
     return committed

@@ -298,7 +298,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     now, the series stays complete, and whoever asks again may. A refusal of its content or its signatures ends it.
     """
     # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    finishing = asyncio.ensure_future(counted(services, _finish(services, series, caller)))
+    finishing = asyncio.ensure_future(counted(services, partial(_finish, services, series, caller)))
     return Uploaded(await asyncio.shield(finishing), signer)
 
 
