@@ -523,7 +523,9 @@ $("sign").addEventListener("click", () => act(() => sign()));
 $("upload").addEventListener("click", () => act(() => upload()));
 $("copy").addEventListener("click", copy);
 $("picked").addEventListener("change", ({ target }) => chooseOwn(target.files));
-document.addEventListener("paste", ({ clipboardData }) => chooseOwn(clipboardData?.files ?? []));
+document.addEventListener("paste", (event) => {
+  if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
+});
 for (const type of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(type, (event) => {
     if (event.target.closest?.("uponce-upload")) return; // the widget takes its own files
