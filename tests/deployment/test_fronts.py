@@ -144,6 +144,9 @@ def test_a_dead_server_is_left_out_within_seconds(front: Front) -> None:
     assert max(waits) < 1
 
 
+# The other server has other keys and refuses. The front chooses by chance, so that many in a row happen never.
+TRIES = 40
+
 SPOOFED = ["6.6.6.6", "6.6.6.6, 7.7.7.7", "evil<script>", "a" * 7000, "127.0.0.1", "", ",", "::1", "unix:"]
 
 
@@ -154,9 +157,11 @@ def test_the_audit_names_the_address_that_called_the_front(front: Front, value: 
     assert server.post(fields, b"bytes").status == 200
     head = f"PUT /v1_1/{server.cloud}/raw/upload?{urlencode(fields)} HTTP/1.1\r\nHost: {host_of(front)}"
     forwarded = f"X-Forwarded-For: {value}\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6"
-    for _ in range(4):  # the other server, which has other keys, refuses some of them
+    seen, tries = {"127.0.0.1"}, 0
+    while seen == {"127.0.0.1"} and tries < TRIES:
         front.raw(f"{head}\r\n{forwarded}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode(), "127.0.0.2")
-    assert addresses(server, fields) == {"127.0.0.1", "127.0.0.2"}
+        seen, tries = addresses(server, fields), tries + 1
+    assert seen == {"127.0.0.1", "127.0.0.2"}
 
 
 def addresses(server: Server, fields: dict[str, str]) -> set[str]:
@@ -172,6 +177,7 @@ def test_no_client_chooses_the_scheme(front: Front, scheme: str) -> None:
     fields = server.signed({"nonce": f"scheme {scheme}"})
     sent = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
     url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
-    answers = [urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, headers=sent) for _ in range(4)]
-    (stored,) = (answer for answer in answers if answer.status == 200)
+    form = {**fields, "file": ("a", b"bytes")}
+    answers = (urllib3.request("POST", url, fields=form, headers=sent) for _ in range(TRIES))
+    stored = next(answer for answer in answers if answer.status == 200)
     assert stored.json()["url"].startswith(f"{front.url}/")
