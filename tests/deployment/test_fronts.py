@@ -177,7 +177,8 @@ def test_no_client_chooses_the_scheme(front: Front, scheme: str) -> None:
     fields = server.signed({"nonce": f"scheme {scheme}"})
     sent = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
     url = f"{front.url}/v1_1/{server.cloud}/raw/upload"
-    form = {**fields, "file": ("a", b"bytes")}
-    answers = (urllib3.request("POST", url, fields=form, headers=sent) for _ in range(TRIES))
+    answers = (
+        urllib3.request("POST", url, fields={**fields, "file": ("a", b"bytes")}, headers=sent) for _ in range(TRIES)
+    )
     stored = next(answer for answer in answers if answer.status == 200)
     assert stored.json()["url"].startswith(f"{front.url}/")

@@ -301,7 +301,15 @@ _POSITIVE = (
     "database_seconds",
     "storage_seconds",
 )
-_NOT_NEGATIVE = ("storage_redirect", "pack_bytes", "drain_seconds", "grace_seconds", "audit_days", "skew")
+_NOT_NEGATIVE = (
+    "storage_redirect",
+    "pack_bytes",
+    "drain_seconds",
+    "grace_seconds",
+    "audit_days",
+    "skew",
+    "small_body_bytes",
+)
 _CHOICES = {
     "database_failover": ("fence", "trust"),
     "log_level": ("debug", "info", "warning", "error"),

@@ -4,11 +4,15 @@ A journal carries the rename along with any other change of metadata that is syn
 log; so the log starts over early here, as it does in every server after a while.
 """
 
+import os
+
 from uponce.adapters.blobs import local
 from uponce.adapters.database.sqlite import connection
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.
+# A file of a group is made where it stays, and its own fsync carries its name along on XFS: so all are renamed.
+os.environ["UPONCE_SMALL_BODY_BYTES"] = "0"
 local.sync_folder = lambda folder: None  # type: ignore[attr-defined]
 connection._SETTINGS = (*connection._SETTINGS, "PRAGMA wal_autocheckpoint = 20")  # type: ignore[assignment]
 
