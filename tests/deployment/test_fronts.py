@@ -144,7 +144,7 @@ def test_a_dead_server_is_left_out_within_seconds(front: Front) -> None:
     assert max(waits) < 1
 
 
-# The other server has other keys and refuses. The front chooses by chance, so that many in a row happen never.
+# The other server has other keys and refuses. The front chooses by chance: so many misses in a row do not happen.
 TRIES = 40
 
 SPOOFED = ["6.6.6.6", "6.6.6.6, 7.7.7.7", "evil<script>", "a" * 7000, "127.0.0.1", "", ",", "::1", "unix:"]

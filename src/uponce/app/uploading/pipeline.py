@@ -112,7 +112,7 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
 
 
 async def counted(services: Services, settle: Callable[[], Awaitable[Committed]]) -> Committed:
-    """Settle, and count what was committed, also when nobody waits for the answer any more."""
+    """Settle, and count what was committed, also when the request was cancelled."""
     committed = await settle()
     if not committed.replayed:
         services.metrics.stored()
