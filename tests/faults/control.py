@@ -10,7 +10,7 @@ from tests.faults.tally import Tally
 FALSE_ALARM = 1e-4
 """How likely a control may miss a broken server that it can find."""
 
-EVEN = 0.5
+EVEN = 0.3
 """The chance of one try where no run has missed yet: far below what was measured."""
 
 Attempt = Callable[[], int]
