@@ -65,6 +65,15 @@ def test_what_is_pipelined_behind_a_small_body_is_answered_after_it(bare: Bare) 
     assert places == sorted(places)
 
 
+def test_a_small_body_that_begins_behind_a_running_request_is_whole(bare: Bare) -> None:
+    """Its first bytes arrive while the request before it is answered, and the rest comes later."""
+    with bare.connect() as client:
+        client.sendall(get("/slow") + head(10, "/total") + b"hello")
+        assert up_to(client, b"GET /slow 0")
+        client.sendall(b"world")
+        assert up_to(client, b"POST /total 10")
+
+
 def test_a_body_that_the_server_has_to_ask_for_is_asked_for(bare: Bare) -> None:
     with bare.connect() as client:
         client.sendall(head(5, "/asked", "Expect: 100-continue\r\n"))
@@ -97,6 +106,7 @@ class Cycle:
     """What the protocol asks of a request."""
 
     waiting_for_100_continue = False
+    body = bytearray()
 
     def __init__(self, *headers: tuple[bytes, bytes]) -> None:
         self.scope = {"headers": list(headers)}

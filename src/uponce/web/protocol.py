@@ -268,7 +268,8 @@ class HardenedProtocol(HttpToolsProtocol):
         if size > _MOST_GATHERED_BYTES:
             return False
         HardenedProtocol._gathered_bytes = size
-        self._gathered, self._chunks = int(length), []
+        # What came while the request before this one was answered is in `cycle.body` already.
+        self._gathered, self._chunks = int(length), [bytes(cycle.body)]
         return True
 
     def _stop_gathering(self) -> None:
