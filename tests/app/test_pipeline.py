@@ -282,6 +282,16 @@ def test_an_unknown_outcome_is_read_back_and_deletes_nothing(world: World, happe
     assert (answer.status, len(world.traces().blobs)) == (200 if happened else 503, 1)
 
 
+def test_a_refusal_whose_outcome_is_unknown_is_no_defect(world: World) -> None:
+    """A replay has nothing to read back: its client is asked to come again."""
+    fields = world.sign()
+    assert world.upload(fields).status == 200
+    database: Any = CommitFails(world, OutcomeUnknown("unknown"), happened=False)
+    world.swap(database=database)
+    answer = world.upload(fields, OTHER_PNG)
+    assert (answer.status, answer.code, len(world.traces().blobs)) == (503, "outcome_unknown", 1)
+
+
 def test_a_commit_that_fails_leaves_no_bytes(world: World) -> None:
     database: Any = CommitFails(world, StorageFull("full"), happened=False)
     world.swap(database=database)

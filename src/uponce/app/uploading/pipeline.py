@@ -230,7 +230,8 @@ class Pipeline:
         try:
             return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
         except OutcomeUnknown as unknown:
-            assert arrival.candidate is not None
+            if arrival.candidate is None:  # a refusal: only its row in the audit is unknown
+                raise
             return await read_back_upload(services, arrival.candidate.grant, arrival.candidate.draft, unknown)
         except (Refused, Unavailable):
             if arrival.blob_key is not None:
