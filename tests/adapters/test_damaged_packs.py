@@ -2,28 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.one_group import body, different
-from tests.adapters.packing import LARGE, chance, get, listed, opened, packs, place, put
+from tests.adapters.packing import LARGE, chance, get, listed, packs, place, put
 from uponce.adapters.blobs import packs as packs_module
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "media"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalBlobStore]:
-    store = opened(root)
-    yield store
-    store.close()
 
 
 def spoil(root: Path, key: str, offset: int, data: bytes) -> None:

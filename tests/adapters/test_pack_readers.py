@@ -2,29 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.adapters.packing import LARGE, chance, get, listed, opened, put
+from tests.adapters.packing import LARGE, chance, get, listed, put
 from uponce.adapters.blobs.files import OpenFile
 from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.blobs.packs import Packs
 from uponce.adapters.clock import RandomIds
 from uponce.core.errors import StorageUnavailable
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "media"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalBlobStore]:
-    store = opened(root)
-    yield store
-    store.close()
 
 
 def test_a_reader_beside_a_deletion_gets_the_bytes_or_an_error(store: LocalBlobStore) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,6 @@ from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE, Packs
 from uponce.adapters.clock import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "media"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[LocalBlobStore]:
-    store = opened(root)
-    yield store
-    store.close()
-
 
 # Where a blob goes.
 

@@ -101,6 +101,7 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
         ("port", "", "a whole number"),
         ("window", "0", "at least 1"),
         ("skew", "-1", "0 or more"),
+        ("small_body_bytes", "-1", "0 or more"),
         ("max_raw_bytes", "0", "at least 1"),
         ("audit_days", "-1", "0 or more"),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
@@ -116,6 +117,11 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
     variable = f"UPONCE_{name.upper()}"
     said = refusal({variable: value})
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
+
+
+@pytest.mark.parametrize("name", ["small_body_bytes", "pack_bytes"])
+def test_zero_turns_off_what_its_meaning_says(name: str) -> None:
+    assert as_environment(load({f"UPONCE_{name.upper()}": "0"}))[f"UPONCE_{name.upper()}"] == "0"
 
 
 def test_an_error_of_the_command_line_names_the_option() -> None:

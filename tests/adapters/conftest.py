@@ -1,0 +1,21 @@
+"""Fixtures of the tests of packs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.packing import opened
+from uponce.adapters.blobs.local import LocalBlobStore
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "media"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[LocalBlobStore]:
+    store = opened(root)
+    yield store
+    store.close()
