@@ -1,6 +1,7 @@
 """What holds for every test: property tests draw the same examples each time, controls say how many tries they took."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ _ROOM = 1024**3
 # No deadline for one example, since machines that share a core stall. The campaigns explore: they set their own seeds.
 settings.register_profile("uponce", deadline=None, derandomize=True)
 settings.load_profile("uponce")
+
+# A shell ignores SIGINT for what it starts in the background, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

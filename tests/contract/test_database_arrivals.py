@@ -1,7 +1,8 @@
 """What any Database must do with uploads that take their steps in groups: the same guarantees as for single commits."""
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,31 @@ def test_repeats_under_one_idempotency_key_agree(grouped: Any) -> None:
 
 def test_a_purge_forgets_nothing_usable(grouped: Any, backend: Backend) -> None:
     run(check_purge_forgets_nothing_usable(grouped, backend.clock))
+
+
+@pytest.mark.parametrize(("careless", "told"), [(False, ["ok", "signature_used"]), (True, ["ok", "ok"])])
+def test_what_two_servers_saw_before_the_commit_decides_nothing(
+    backend: Backend, database: Database, careless: bool, told: list[str]
+) -> None:
+    """Both look before either commits. Servers that trust what they saw, and insert, spend it twice."""
+    both_looked = threading.Barrier(2)
+
+    def looking(arrivals: Sequence[Sent], records: Records) -> Sequence[Any]:
+        made = ready(arrivals, records)
+        both_looked.wait(20)
+        return [replace(each, grant=unlimited(each.grant)) for each in made] if careless else made  # type: ignore[union-attr, type-var]
+
+    async def one(server: Database, blob: str) -> str:
+        try:
+            await server.commit_arrival(Sent(grant("a"), draft(blob, blob=blob), CALLER), looking, MOST_REFUSALS)
+        except UponceError as error:
+            return error.code
+        return "ok"
+
+    async def both() -> tuple[str, str]:
+        return await asyncio.gather(one(database, "one"), one(backend.server(), "two"))
+
+    assert sorted(run(both())) == told
 
 
 def test_each_upload_of_a_group_succeeds_or_fails_by_itself(grouped: Any, database: Database) -> None:

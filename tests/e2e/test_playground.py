@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,9 @@ def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, play
         })))""",
         [f"{playground.base}/robots.txt", f"{playground.base}/playground"],
     )
+    until = time.monotonic() + 20
+    while not all(frame.url for frame in page.frames) and time.monotonic() < until:
+        page.wait_for_timeout(50)  # a refused frame is told of after its load event
     assert [frame.url for frame in page.frames[1:]] == [
         f"{playground.base}/robots.txt",
         "chrome-error://chromewebdata/",
