@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SECONDS ?= 60
-BENCH = $(BIN)/python -m bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) \
+BENCH = $(BIN)/python -m proof.bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(AGAINST),--against $(AGAINST)) \
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
@@ -45,7 +45,7 @@ full: $(STAMP) ## the long tests: two gigabytes, kills at every step
 	$(BIN)/python -m pytest -m full -s --timeout 0
 
 campaign: $(STAMP) ## one fault campaign: CAMPAIGN=race SECONDS=60 SEED=1; RECORD=1 adds it to the published figures
-	$(BIN)/python -m tests.faults.campaign $(CAMPAIGN) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
+	$(BIN)/python -m proof.faults.campaign $(CAMPAIGN) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 campaigns: CAMPAIGN :=
@@ -53,7 +53,7 @@ campaigns: SECONDS := 20
 campaigns: campaign ## every fault campaign once, short
 
 mutants: $(STAMP) ## change the code that signs and spends and see whether a test notices: FILES=core/ranges.py; RECORD=1 publishes it
-	nice $(BIN)/python -m tests.mutation $(FILES) $(if $(RECORD),--record)
+	nice $(BIN)/python -m proof.mutation $(FILES) $(if $(RECORD),--record)
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 bench bench-peers: $(STAMP)
@@ -70,12 +70,12 @@ bench-peers: ## the same beside busboy, express, nginx and Caddy, in most of an 
 
 scale: FILL := 100000
 scale: $(STAMP) ## full databases against empty ones, SQLite and PostgreSQL: FILL=10000000; RECORD=1 adds it to the published figures
-	$(BIN)/python -m bench.scale --fill $(FILL) $(if $(RECORD),--record)
+	$(BIN)/python -m proof.bench.scale --fill $(FILL) $(if $(RECORD),--record)
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 check: $(STAMP) ## formatting, lint, types and the import contract
-	$(BIN)/ruff format --check src tests docs bench
-	$(BIN)/ruff check src tests docs bench
+	$(BIN)/ruff format --check src tests docs proof
+	$(BIN)/ruff check src tests docs proof
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -83,8 +83,8 @@ docs: $(STAMP) ## write the reference pages that come from the code
 	$(BIN)/python -m docs.generate
 
 fmt: $(STAMP) ## format and fix what can be fixed
-	$(BIN)/ruff format src tests docs bench
-	$(BIN)/ruff check --fix src tests docs bench
+	$(BIN)/ruff format src tests docs proof
+	$(BIN)/ruff check --fix src tests docs proof
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header
@@ -93,4 +93,4 @@ lock: ## resolve the dependencies again, for development and for the image (need
 	$(COMPILE) --constraint requirements.lock -o requirements-runtime.lock --upgrade
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules bench/.cache mutants
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules proof/bench/.cache mutants

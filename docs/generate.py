@@ -11,10 +11,10 @@ from typing import Any, get_args
 import msgspec
 import typer
 
-from bench import page as benchmarks
-from bench.picture import picture
-from bench.scale.__main__ import RECORDS as SCALE
-from tests.mutation import page as mutation
+from proof.bench import page as benchmarks
+from proof.bench.picture import picture
+from proof.bench.scale.__main__ import RECORDS as SCALE
+from proof.mutation import page as mutation
 from uponce.adapters.media.formats import FORMATS, Format
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route, Router
 
-from tests.faults.small_disk import can_mount, mounted
+from proof.faults.small_disk import can_mount, mounted
 from tests.scrape import Scraped
 from uponce.adapters.metrics import shared
 from uponce.adapters.metrics.counts import PrometheusMetrics

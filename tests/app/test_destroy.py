@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from proof.faults.bytes_first import bytes_first
 from tests.app.failing import Failing, Tripwire
 from tests.app.uploads import CALLER, attempt
-from tests.faults.bytes_first import bytes_first
 from tests.world import OTHER_PNG, World
 from uponce.app import destroy as module
 from uponce.app.browse import show_signed

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from proof.faults.mortal import Attempt, Process
 from tests.app.failing import Failing, Held
 from tests.app.uploads import CALLER, attempt, form, live_attempts, outcome, send, stream
-from tests.faults.mortal import Attempt, Process
 from tests.world import OTHER_PNG, PNG, MovableClock, World
 from uponce.app.fence import fence
 from uponce.app.manage_keys import revoke_key, set_up

@@ -17,14 +17,14 @@ import urllib3
 from cloudinary import uploader
 from cloudinary.exceptions import Error
 
+from proof.faults.audit import count
+from proof.faults.proxy import Fault, FaultProxy, Kind
 from tests.chunks import headers, spans
 from tests.e2e import test_large_files
 from tests.e2e.conftest import NODE
 from tests.e2e.test_large_files import CHUNK, GUIDE, MB, Json, by_curl, data, folder
 from tests.e2e.test_python_sdk import options
 from tests.e2e.test_readme import block
-from tests.faults.audit import count
-from tests.faults.proxy import Fault, FaultProxy, Kind
 from tests.server import Server
 
 __all__ = ["data", "folder"]  # the fixtures of the neighbour

@@ -18,10 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from proof.faults.audit import count
+from proof.faults.media import Folder
 from tests.e2e.commands import Done, beside, printed, uponce
 from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
-from tests.faults.audit import count
-from tests.faults.media import Folder
 from tests.server import Server
 from uponce.cli.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
 from uponce.cli.prove.exchange import NO_REPLY, Reply

@@ -13,10 +13,10 @@ import pytest
 from tusclient import client as tuspy
 from tusclient.exceptions import TusCommunicationError
 
+from proof.faults.proxy import Fault, FaultProxy, Kind
 from tests.e2e.conftest import NODE
 from tests.e2e.test_large_files import MB, data, folder
 from tests.e2e.test_readme import block
-from tests.faults.proxy import Fault, FaultProxy, Kind
 from tests.server import Server
 
 __all__ = ["data", "folder"]  # the fixtures of the neighbour

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page
 
+from proof.faults.proxy import Fault, FaultProxy, Kind
 from tests.e2e.conftest import NODE
 from tests.e2e.test_browser import Site, browser
 from tests.e2e.test_large_files import MB, data, folder
 from tests.e2e.test_readme import block
-from tests.faults.proxy import Fault, FaultProxy, Kind
 from tests.server import Server
 
 __all__ = ["browser", "data", "folder"]  # the fixtures of the neighbours

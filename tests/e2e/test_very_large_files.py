@@ -13,12 +13,12 @@ from urllib.parse import urlencode
 import pytest
 from cloudinary import uploader
 
+from proof.faults.processes import peak_memory
 from tests.chunks import headers, noise, spans
 from tests.e2e.conftest import NODE
 from tests.e2e.test_large_files import MB, Json
 from tests.e2e.test_python_sdk import options
 from tests.e2e.test_tus import Node
-from tests.faults.processes import peak_memory
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("very large files")]

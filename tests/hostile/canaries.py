@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.faults.processes import commands
+from proof.faults.processes import commands
 from tests.server import Server
 
 ALLOWED = {"secret.key": {"secret key"}}

@@ -20,8 +20,8 @@ import psutil
 import pytest
 import urllib3
 
+from proof.faults.processes import peak_memory
 from tests.adapters.media.pools import decoder_pids, run
-from tests.faults.processes import peak_memory
 from tests.server import Server
 from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool

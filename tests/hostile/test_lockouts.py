@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from tests.faults.clients import form
+from proof.faults.clients import form
 from tests.hostile.frame import PICTURE, Honest, dial
 from tests.server import Server
 from uponce.core.policy import Limits

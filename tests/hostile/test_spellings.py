@@ -10,10 +10,10 @@ from threading import Barrier
 
 import pytest
 
+from proof.faults.audit import count
+from proof.faults.control import seeded, until_red
+from proof.faults.tally import Tally
 from tests.e2e.commands import beside, printed
-from tests.faults.audit import count
-from tests.faults.control import seeded, until_red
-from tests.faults.tally import Tally
 from tests.hostile.frame import PICTURE
 from tests.hostile.spellings import WAYS, Grant, Reply, Spelling, fresh, spellings
 from tests.server import Key, Server

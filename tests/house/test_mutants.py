@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.mutation import survivors
-from tests.mutation.__main__ import complaints
-from tests.mutation.by_hand import BY_HAND, HandMade
-from tests.mutation.tool import ROOT, Mutant
+from proof.mutation import survivors
+from proof.mutation.__main__ import complaints
+from proof.mutation.by_hand import BY_HAND, HandMade
+from proof.mutation.tool import ROOT, Mutant
 
 KILLED = Mutant("m", "core/spans.py", "merged", "if a < b:", "if a <= b:", "killed")
 SURVIVED = replace(KILLED, status="survived")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.clients import FORM_TAIL, form_head
+from proof.faults.clients import FORM_TAIL, form_head
 from tests.server import Server
 from tests.web.test_protocol import Bare, bare, everything, get, statuses, up_to
 from uponce.web.receiving import BLOCK_BYTES, Block, _Pool

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
 
+from proof.faults.proxy import Fault, FaultProxy
 from tests.e2e.widget.site import Site
-from tests.faults.proxy import Fault, FaultProxy
 from tests.server import Server
 
 MB = 1_000_000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext
 
+from proof.faults.proxy import Fault, FaultProxy, Kind
 from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts
 from tests.e2e.widget.site import Line
-from tests.faults.proxy import Fault, FaultProxy, Kind
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]

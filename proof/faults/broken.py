@@ -1,0 +1,74 @@
+"""Servers of one process that are broken on purpose, for the state machine to find out."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from proof.faults.bytes_first import bytes_first
+from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
+from uponce.adapters.database.sqlite import SqliteDatabase, ledger
+from uponce.app import authorise, destroy
+from uponce.app.authorise import Verified
+from uponce.app.ports import Committed, Draft, Stage
+from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload
+from uponce.core.signature import verify
+from uponce.core.values import Caller, Grant
+
+
+class FreeWhenItExists(SqliteDatabase):
+    """Nothing is written when the asset exists and is to stay, so nothing is spent, is it?"""
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        old = await self.find_asset(draft.name)
+        if old is not None and not draft.overwrite:
+            return Committed(old, existing=True, unneeded_blob=draft.blob_key)
+        return await super().commit(grant, draft, caller)
+
+
+def verify_by_hex(params: Mapping[str, str], signature: str, *args: Any, **named: Any) -> Any:
+    """What the grant key is made of afterwards is the digest as it was received."""
+    return replace(verify(params, signature, *args, **named), string=signature)
+
+
+async def commit_then_publish(
+    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+) -> Committed:
+    committed = await services.database.commit(verified.grant, draft, caller)
+    await stage.publish()
+    return committed
+
+
+_settle = upload._settle
+
+
+async def settle_and_tidy(
+    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+) -> Committed:
+    """The stage is discarded whatever became of it."""
+    committed = await _settle(services, verified, draft, stage, caller)
+    await stage.discard()
+    return committed
+
+
+class Broken(NamedTuple):
+    patched: AbstractContextManager[Any]
+    database: type[SqliteDatabase] = SqliteDatabase
+
+
+def variants() -> dict[str, Broken]:
+    """By what is wrong with them; each to be used once."""
+    careless = ledger._SPEND.replace("AND revoked_at IS NULL", "")
+    return {
+        "purge by time of use": Broken(nullcontext(), PurgeByTimeOfUse),
+        "purge without watermark": Broken(nullcontext(), PurgeWithoutWatermark),
+        "not spent when the asset exists": Broken(nullcontext(), FreeWhenItExists),
+        "select-then-insert": Broken(nullcontext(), SelectThenInsert),
+        "revocation ignored at the commit": Broken(patch.object(ledger, "_SPEND", careless)),
+        "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
+        "blob discarded on success": Broken(patch.object(upload, "_settle", settle_and_tidy)),
+        "commit before publish": Broken(patch.object(upload, "_settle", commit_then_publish)),
+        "bytes deleted before the row": Broken(patch.object(destroy, "_settle", bytes_first)),
+    }

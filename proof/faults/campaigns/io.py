@@ -1,0 +1,74 @@
+"""What an upload asks of the operating system, refused: system calls, writes cut short, full disks, no descriptors.
+
+Needs strace; the full disks need root and are left out, and counted as that, without it.
+"""
+
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from proof.faults import few_descriptors, small_disk, system_calls
+from proof.faults.control import seeded, until_red
+from proof.faults.report import Report
+from proof.faults.system_calls import IGNORES_FSYNC, SWALLOWS_SHORT_WRITES, SYNCS, Fault, Scene
+from proof.faults.tally import Tally
+
+LEFT_OUT = "left out: full disks, which need root"
+
+_FAULTS_A_ROUND = 10
+_ROUNDS_A_SERVER = 6
+
+
+def run(seconds: float, seed: int) -> Report:
+    deadline = time.monotonic() + seconds
+    if not system_calls.can_trace():
+        pytest.skip("NOT TESTED: strace is missing or forbidden; install or allow it")
+    chance, tally = random.Random(seed), Tally()
+    with tempfile.TemporaryDirectory(prefix="uponce-io-") as name:
+        folder = Path(name)
+        scene = system_calls.overwriting(folder)
+        faults = system_calls.faults(scene)
+        _controls(scene, faults, chance, tally)
+        _servers(folder / "first", chance, tally)
+        rounds, left = 0, system_calls.in_turns(faults, chance)
+        while time.monotonic() < deadline or not rounds:
+            for fault in left[:_FAULTS_A_ROUND]:
+                system_calls.suffer(scene, fault, tally)
+            system_calls.cut_short(scene, chance, tally)
+            system_calls.write_little(scene, chance, tally)
+            left = left[_FAULTS_A_ROUND:] or system_calls.in_turns(faults, chance)
+            rounds += 1
+            if rounds % _ROUNDS_A_SERVER == 0:
+                _servers(folder / f"round-{rounds}", chance, tally)
+    return tally.report("io", seed)
+
+
+def _servers(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """A life of a server for each way in which a disk can be full, and one without descriptors."""
+    few_descriptors.exhaust(folder / "descriptors", chance, tally)
+    if not small_disk.can_mount(folder / "probe"):
+        tally.counts[LEFT_OUT] += 1
+        return
+    for number, disk in enumerate(small_disk.DISKS):
+        small_disk.fill_and_free(folder / f"disk-{number}", disk, chance, tally)
+
+
+def _controls(scene: Scene, faults: list[Fault], chance: random.Random, tally: Tally) -> None:
+    """Two stores that do not look at what they are told."""
+    syncs = [fault for fault in faults if fault.call in SYNCS and "staging" in fault.path]
+
+    def ignore(chance: random.Random) -> int:
+        found = Tally()
+        system_calls.suffer(scene, chance.choice(syncs), found, IGNORES_FSYNC)
+        return found.violations
+
+    def swallow(chance: random.Random) -> int:
+        found = Tally()
+        system_calls.cut_short(scene, chance, found, SWALLOWS_SHORT_WRITES)
+        return found.violations
+
+    until_red(tally, "a store that ignores a failed fsync", seeded(chance, ignore))
+    until_red(tally, "a store that takes a short write for a whole one", seeded(chance, swallow))

@@ -1,0 +1,57 @@
+"""The campaign of uploads in several requests on two servers, PostgreSQL and S3: each request comes to either of them.
+
+A server that dies takes its disk's part of no upload with it, and what one has put into the bucket and not recorded is
+never taken for what the other one has.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from proof.faults.campaigns.series import (
+    PARALLEL,
+    PATIENCE,
+    SETTINGS,
+    Sitting,
+    amid_a_kill,
+    control,
+    mutant,
+    sittings,
+)
+from proof.faults.fleet import UPONCE, Fleet, fresh_bucket, on_postgres
+from proof.faults.report import Report
+from proof.faults.tally import Tally
+from tests import postgres
+
+SERVERS = 2
+
+
+def run(seconds: float, seed: int, parallel: int = PARALLEL) -> Report:
+    return sittings("series_s3", seconds, seed, parallel, _fleet, (control_kills, control_races))
+
+
+def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """Servers that record what they have not put yet: some kill has to show that what they promised is not there."""
+
+    async def play(sitting: Sitting) -> None:
+        with suppress(TimeoutError):  # clients wait for what will never be complete
+            async with asyncio.timeout(PATIENCE):
+                await amid_a_kill(sitting)
+        sitting.tally.audit(sitting.fleet.place, only=("hollow",))
+
+    broken = _fleet(folder, program=mutant("records_before_put.py"))
+    control("uploads torn by a record before the object", chance, tally, broken, play)
+
+
+def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """Servers that look into the bucket for the bytes of an upload: other ones lie there as well."""
+    broken = _fleet(folder, program=mutant("finds_by_listing.py"))
+    control("uploads mixed with what nobody recorded", chance, tally, broken, Sitting.race)
+
+
+def _fleet(folder: Path, *, program: Sequence[str] = UPONCE) -> AbstractContextManager[Fleet]:
+    folder.mkdir(exist_ok=True)
+    url = postgres.shared().fresh_schema()
+    return on_postgres(folder, url, SERVERS, fresh_bucket(), program=program, **SETTINGS)

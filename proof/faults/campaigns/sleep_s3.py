@@ -1,0 +1,67 @@
+"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete: SIGSTOP to
+one of them, past every time-out or for a moment, while everything that is not committed is swept; then SIGCONT.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from pathlib import Path
+
+from proof.faults.campaigns.kill import MUTANTS, Control, sittings
+from proof.faults.campaigns.kill_s3 import DAWDLING, SERVERS
+from proof.faults.fleet import DATABASE_SECONDS, STORAGE_SECONDS, Fleet, fresh_bucket, on_postgres
+from proof.faults.operator import recover
+from proof.faults.report import Report
+from proof.faults.sitting import RECOVERY_SECONDS, Fault, Sitting
+from tests import postgres
+from tests.server import Server
+from uponce.core.errors import Unavailable
+
+HELD_UP = "sweeps that a sleeping server held up"
+# PostgreSQL ends a transaction in which nothing happens after four times the time of a statement.
+SLEEP_SECONDS = 4 * DATABASE_SECONDS + 1
+IDLE_SECONDS = STORAGE_SECONDS
+
+
+async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
+    """Meanwhile an operator sweeps with no grace: whatever is not committed by then must never be."""
+    os.killpg(server.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+        swept = await asyncio.to_thread(insist, sitting)
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+    sitting.tally.counts["blobs swept meanwhile"] += swept["blobs"]
+    return True
+
+
+def insist(sitting: Sitting) -> Counter[str]:
+    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(Unavailable):
+            swept = recover(sitting.fleet.place)
+            sitting.tally.expect(True, HELD_UP, swept)
+            return swept
+    sitting.tally.expect(False, HELD_UP, f"for {RECOVERY_SECONDS} seconds")
+    return Counter()
+
+
+SWEPT = frozenset({"database_unavailable", "attempt_expired", "storage_unavailable", "request_too_slow"})
+SLEEPS = Fault("sleeps of a server", partial(sleep, SLEEP_SECONDS), refusals=SWEPT, pace=0.5, sweeps=True)
+NAPS = Fault("naps of a server", partial(sleep, 0), refusals=SWEPT, pace=0.1, sweeps=True, times=4)
+IGNORES_CONDEMNED = Control("untrue answers for bytes that were swept", ("-m", f"{MUTANTS}.ignores_condemned"), NAPS)
+
+
+def run(seconds: float, seed: int) -> Report:
+    return sittings("sleep_s3", seconds, seed, opened, (SLEEPS, NAPS), (IGNORES_CONDEMNED,))
+
+
+def opened(folder: Path, *, program: Sequence[str] = DAWDLING) -> AbstractContextManager[Fleet]:
+    url, idle = postgres.shared().fresh_schema(), str(IDLE_SECONDS)
+    return on_postgres(folder, url, SERVERS, fresh_bucket(), program=program, UPONCE_IDLE_SECONDS=idle)

@@ -1,0 +1,127 @@
+"""The connection to PostgreSQL cut at every message of its protocol: a request is lost, or a reply, once or for good.
+
+Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, an upload in
+chunks, a revocation, a sweep. Whatever was told must be true; while it is not known what happened, no byte may be
+deleted; and what is sent again over a sound line comes to exactly one asset.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from proof.faults.broken_line import STORIES, DatabaseStage, Stage, Upload
+from proof.faults.control import Attempt, until_red
+from proof.faults.report import Report
+from proof.faults.tally import Tally
+from proof.faults.wire import SIDES, Cut
+from tests.postgres import shared
+from uponce.adapters.database.postgres import commits, failures
+
+Staged = Callable[[Path], AbstractContextManager[Stage]]
+
+CONTROL = 12  # of the last messages of an upload, about its COMMIT
+AUDIT_EVERY = 100
+STRIDE = 1700
+FEWEST = 20  # points, however late it is
+
+
+def run(seconds: float, seed: int) -> Report:
+    return strikes("wire", seconds, seed, on_database, STORIES, control)
+
+
+def strikes(
+    name: str,
+    seconds: float,
+    seed: int,
+    staged: Staged,
+    stories: Sequence[type[Upload]],
+    control: Callable[[Path, Tally], None],
+) -> Report:
+    """Points of all stories, mixed, until the time or the points are used up; each seed begins elsewhere.
+
+    So runs with seeds in a row come to all of them, if each is long enough for STRIDE.
+    """
+    tally, deadline = Tally(), time.monotonic() + seconds
+    with TemporaryDirectory(prefix=f"uponce-{name}-") as folder, ExitStack() as stack:
+        control(Path(folder) / "control", tally)
+        stage = stack.enter_context(staged(Path(folder) / "stage"))
+        jobs = [(story, cut) for story in stories for cut in cuts(stage, story)]
+        tally.counts["known points"] += len(jobs)
+        random.Random(name).shuffle(jobs)
+        begin = seed * STRIDE % len(jobs)
+        for number, (story, cut) in enumerate(jobs[begin:] + jobs[:begin]):
+            if number >= FEWEST and time.monotonic() > deadline:
+                break
+            strike(stage, story, cut, tally)
+            if number % AUDIT_EVERY == AUDIT_EVERY - 1:
+                stage.audit(tally)
+        stage.audit(tally)
+    return tally.report(name, seed)
+
+
+def control(folder: Path, tally: Tally) -> None:
+    """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
+    with on_database(folder) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
+        last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
+        until_red(tally, "untrue answers when an unknown outcome counts as failed", each(stage, last))
+
+
+def each(stage: Stage, some: Sequence[Cut]) -> Iterator[Attempt]:
+    """A try for every cut of an upload: the fault is at one of them, so that no chance is left."""
+
+    def attempt(cut: Cut) -> int:
+        found = Tally()
+        strike(stage, Upload, cut, found)
+        return found.violations
+
+    return (partial(attempt, cut) for cut in some)
+
+
+@contextmanager
+def on_database(folder: Path) -> Iterator[Stage]:
+    folder.mkdir(parents=True)
+    with quiet(DatabaseStage(folder, shared())) as stage:
+        yield stage
+
+
+@contextmanager
+def quiet(stage: Stage) -> Iterator[Stage]:
+    """Each cut is told of in the log, by us and by drivers: that is left out. Closed at the end."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield stage
+    finally:
+        logging.disable(logging.NOTSET)
+        stage.close()
+
+
+def cuts(stage: Stage, story: type[Upload]) -> list[Cut]:
+    """All that there are, by one undisturbed run."""
+    with stage.line(None) as wire:
+        story(stage).act()
+        passed = dict(wire.passed)
+    return [
+        Cut(side, number, lasting)
+        for side in SIDES
+        for number in range(1, passed[side] + 1)
+        for lasting in (False, True)
+    ]
+
+
+def strike(stage: Stage, story: type[Upload], cut: Cut, tally: Tally) -> None:
+    told = story(stage)
+    with stage.line(cut) as wire:
+        told.act()
+        broke = wire.broke
+    tally.inside += broke
+    tally.counts[f"cuts in {story.__doc__}"] += broke
+    violations = tally.violations
+    told.judge(tally)
+    if tally.violations > violations:
+        tally.notes.append(f"that was {cut} in {story.__doc__}, told {told.told}")

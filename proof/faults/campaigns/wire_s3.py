@@ -1,0 +1,44 @@
+"""The connection to an S3 store cut at every request of it, as `wire` does to PostgreSQL's: the request is lost, or the
+reply, once or for good. Whatever was told is true, and what is refused for it spends nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from proof.faults.broken_line import Stage, Upload
+from proof.faults.broken_store import STORIES, StoreStage
+from proof.faults.campaigns.wire import cuts, each, quiet, strikes
+from proof.faults.control import until_red
+from proof.faults.report import Report
+from proof.faults.tally import Tally
+from tests import postgres
+from tests.stores import seaweedfs
+from uponce.adapters.blobs.bucket import Bucket
+from uponce.core.errors import StorageUnavailable
+
+_upload = Bucket.upload
+
+
+def run(seconds: float, seed: int) -> Report:
+    return strikes("wire_s3", seconds, seed, on_store, STORIES, control)
+
+
+def control(folder: Path, tally: Tally) -> None:
+    """A server that does not look whether the store took the bytes: what it says is untrue, and a row has none."""
+    with on_store(folder) as stage, patch.object(Bucket, "upload", careless):
+        until_red(tally, "untrue answers when a failed upload counts as done", each(stage, cuts(stage, Upload)))
+
+
+def careless(*arguments: Any) -> None:
+    with suppress(StorageUnavailable):
+        _upload(*arguments)
+
+
+@contextmanager
+def on_store(folder: Path) -> Iterator[Stage]:
+    folder.mkdir(parents=True)
+    with quiet(StoreStage(folder, postgres.shared(), seaweedfs.shared())) as stage:
+        yield stage

@@ -1,0 +1,180 @@
+"""A server process without its sockets, which can die at any moment and leaves on the disk what a SIGKILL leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proof.faults.operator import give_key
+from tests.app.uploads import CALLER
+from tests.world import MovableClock, Sniffer
+from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.app.services import Services
+from uponce.app.uploading import pipeline as upload_module
+from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
+from uponce.core.policy import Limits
+from uponce.core.values import ResourceType
+
+T = TypeVar("T")
+CLOUD = "demo"
+_LIMITS = Limits(attempts_per_grant=1000)  # none is displaced: the model does not know which one is slow
+SHARD = "00"
+LOST = frozenset({"database_unavailable", "outcome_unknown"})
+"""What an upload comes to whose process dies: nobody is there to say it."""
+
+
+@dataclass
+class Life:
+    """What must not go on once the process is dead asks here first. `before_commit` and `after_commit` run once."""
+
+    alive: bool = True
+    before_commit: Callable[[], Awaitable[None]] | None = None
+    after_commit: Callable[[], Awaitable[None]] | None = None
+
+    def check(self) -> None:
+        if not self.alive:
+            raise DatabaseUnavailable("This process is dead.")
+
+    async def die(self) -> None:
+        self.alive = False
+        raise OutcomeUnknown("This process is dead.")
+
+
+class OneShardIds(RandomIds):
+    def hex(self, length: int) -> str:
+        return SHARD + super().hex(length)[len(SHARD) :]
+
+
+class MortalBlobs(LocalBlobStore):
+    """Flushes at once, so that the bytes of an upload that stops are on the disk. Has one folder, to be quick."""
+
+    life: Life
+
+    def _shards(self) -> Iterator[Path]:
+        yield self._blobs / SHARD
+
+    @property
+    def buffer_bytes(self) -> int:
+        return 1
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        self.life.check()
+        return await super().in_thread(work)
+
+    async def drain(self) -> None:
+        for stage in self._stages:
+            await stage._settle()
+
+    def drop(self) -> None:
+        """Close the descriptors of all that was arriving, as the kernel does."""
+        for stage in self._stages:
+            stage._close()
+
+
+class MortalDatabase:
+    def __init__(self, real: Any, life: Life) -> None:
+        self._real = real
+        self._life = life
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **named: Any) -> Any:
+            self._life.check()
+            real = getattr(self._real, name)
+            if name not in ("commit", "delete"):
+                return await real(*args, **named)
+            await self._pass("before_commit")
+            done = await real(*args, **named)
+            await self._pass("after_commit")
+            return done
+
+        return call
+
+    async def _pass(self, moment: str) -> None:
+        work = getattr(self._life, moment)
+        setattr(self._life, moment, None)
+        if work is not None:
+            await work()
+
+
+class Process:
+    """From `__init__` to `end`."""
+
+    def __init__(self, root: Path, clock: MovableClock, database: type[SqliteDatabase] = SqliteDatabase) -> None:
+        self.life = Life()
+        give_key(root)
+        self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
+        self.blobs = MortalBlobs(root / "media", ids=OneShardIds(), workers=2)
+        self.blobs.life = self.life
+        self._database.open()
+        self.blobs.open_store()
+        mortal: Any = MortalDatabase(self._database, self.life)
+        self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds(), _LIMITS)
+
+    def end(self) -> None:
+        self.blobs.drop()
+        self.blobs.close()
+        self._database.close()
+
+
+class Attempt:
+    """One upload that goes on as the test feeds it. Made inside the event loop."""
+
+    def __init__(self, process: Process, data: bytes, idempotency_key: str | None = None) -> None:
+        self._process = process
+        self._key = idempotency_key
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._task = asyncio.ensure_future(self._upload())
+        self._sent = 0
+        self.data = data
+
+    async def begin(self, fields: Mapping[str, str]) -> str:
+        """The fields and the first bytes; the code of the refusal, or nothing."""
+        return await self._feed(*(Field(*field) for field in fields.items()), FileStart("cat.bin"), self._slice(1))
+
+    async def send(self) -> str:
+        return await self._feed(self._slice(len(self.data) // 4))
+
+    async def finish(self) -> str:
+        """All the rest; `ok`, `replayed`, or the code of the refusal."""
+        self._events.put_nowait(self._slice(len(self.data)))
+        self._events.put_nowait(None)
+        return await self._task
+
+    async def abort(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    def _slice(self, length: int) -> bytes:
+        begin, self._sent = self._sent, self._sent + length
+        return self.data[begin : self._sent]
+
+    async def _feed(self, *events: Event) -> str:
+        for event in events:
+            self._events.put_nowait(event)
+        taken = asyncio.ensure_future(self._events.join())
+        await asyncio.wait({self._task, taken}, return_when=asyncio.FIRST_COMPLETED)
+        taken.cancel()
+        if self._task.done():
+            return self._task.result()
+        await self._process.blobs.drain()
+        return ""
+
+    async def _upload(self) -> str:
+        request = UploadRequest(CLOUD, ResourceType.RAW, (), None, CALLER, self._key)
+        try:
+            uploaded = await upload_module.upload(self._process.services, request, self._arrivals())
+        except UponceError as error:
+            return error.code
+        return "replayed" if uploaded.committed.replayed else "ok"
+
+    async def _arrivals(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+            self._events.task_done()

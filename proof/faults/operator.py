@@ -1,0 +1,67 @@
+"""What an operator would run after an accident, in this process: a sweep, then the check of the whole store."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from unittest.mock import patch
+
+from proof.faults.place import Place, place_of
+from tests.server import Key
+from uponce.app.fsck import Severity, fsck
+from uponce.app.manage_keys import create_key
+from uponce.app.sweep import sweep
+from uponce.config import Settings
+from uponce.core.values import KeyScope
+from uponce.wiring import DAY, Backend, opened
+
+
+def give_key(data_dir: Path) -> None:
+    """Put the secret key of the suite's own databases where the commands look for it."""
+    path = data_dir / "secret.key"
+    path.write_bytes(bytes(32))
+    path.chmod(0o600)
+
+
+def settings(where: Path | Place) -> Settings:
+    return place_of(where).settings
+
+
+def recover(where: Path | Place) -> Counter[str]:
+    """What `uponce sweep --grace 0` does, on each server that stages uploads; what it has removed."""
+    swept: Counter[str] = Counter()
+    for part in place_of(where).parts:
+        with _backend(part) as backend:
+            swept.update(asdict(asyncio.run(sweep(backend.services, grace_seconds=0, audit_seconds=DAY))))
+    return swept
+
+
+def check(where: Path | Place) -> list[str]:
+    """What `uponce fsck --deep --grace 0` finds after that; warnings are normal where clocks are stepped."""
+
+    async def examine() -> list[str]:
+        findings = fsck(backend.services, grace_seconds=0, audit_seconds=DAY, deep=True, progress=lambda _: None)
+        return [
+            f"{finding.kind.name} {finding.subject} {finding.detail}"
+            async for finding in findings
+            if finding.kind.severity is not Severity.WARNING
+        ]
+
+    with _backend(place_of(where).parts[0]) as backend:
+        return asyncio.run(examine())
+
+
+def add_deleting_key(where: Path | Place, cloud: str) -> Key:
+    """What `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
+    with _backend(place_of(where).parts[0]) as backend:
+        key = asyncio.run(create_key(backend.services, cloud, scope=KeyScope.ALL))
+        return Key(key.api_key, key.secrets[0])
+
+
+@contextmanager
+def _backend(place: Place) -> Iterator[Backend]:
+    with patch.dict(os.environ, place.environment), opened(place.settings) as backend:  # credentials are read there
+        yield backend

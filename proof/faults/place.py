@@ -1,0 +1,77 @@
+"""Where a store lies: one data folder, or a database and media that several servers share."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from proof.faults.media import Bucket, Folder, Media
+from uponce.config import Settings, load
+
+_UNFINISHED = (
+    "SELECT blob_key, coalesce(max(stop), 0) FROM series LEFT JOIN series_spans ON series_id = id GROUP BY blob_key",
+    "SELECT blob_key, coalesce(upper(spans), 0) FROM series",
+)
+"""On SQLite, on PostgreSQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`environment` is what its servers are set to besides the data folder: nothing, or database and storage.
+
+    `data_dirs` are the folders of several servers, when those stage their uploads there.
+    """
+
+    data_dir: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    data_dirs: Sequence[Path] = ()
+
+    @property
+    def media(self) -> Media:
+        url = self._storage
+        return Folder(Path(url.removeprefix("file://"))) if url.startswith("file:") else Bucket(url, self.environment)
+
+    @property
+    def parts(self) -> Sequence["Place"]:
+        """One for each folder in which uploads are staged: whatever sweeps such folders has to be run for each."""
+        return [replace(self, data_dir=data_dir, data_dirs=()) for data_dir in self.data_dirs] or [self]
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.environment, data=str(self.data_dir))
+
+    def staged(self) -> Iterator[Path]:
+        """The files of uploads that are not published."""
+        if self._storage.startswith("file:"):
+            return Path(self._storage.removeprefix("file://"), "staging").iterdir()
+        return (path for part in self.parts for path in (part.data_dir / "staging").iterdir())
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a statement finds that both engines understand, past all code of the server."""
+        url = self.environment.get("UPONCE_DATABASE")
+        if url is None:
+            with closing(sqlite3.connect(f"file:{self.data_dir}/uponce.db?mode=ro", uri=True)) as database:
+                return database.execute(sql).fetchall()
+        with psycopg.connect(url) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def unfinished(self) -> dict[str, int]:
+        """Of each upload in several requests that is not complete: the key of its bytes, and up to where they are
+        recorded."""
+        return dict(self.rows(_UNFINISHED["UPONCE_DATABASE" in self.environment]))
+
+    def recorded_parts(self) -> list[tuple[str, int, int, str, str]]:
+        """Of such uploads on a bucket: key, from where to where, the object's name and its SHA-256."""
+        return self.rows("SELECT blob_key, start, stop, name, sha256 FROM series_parts JOIN series ON series_id = id")
+
+    @property
+    def _storage(self) -> str:
+        return self.environment.get("UPONCE_STORAGE", f"file://{self.data_dir}/media")
+
+
+def place_of(where: Path | Place) -> Place:
+    return where if isinstance(where, Place) else Place(where)

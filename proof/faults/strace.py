@@ -1,0 +1,51 @@
+"""strace as the campaigns use it: whether it may be used, and which calls touch which of a data folder's paths.
+
+strace counts a call per thread and per path it is told of (`-P`), and so does what is made of its logs here.
+"""
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from proof.faults.one_upload import BLOB_KEY, SECOND_KEY
+
+# The first two names that NumberedIds gives where a blob goes into a pack: for the probe, and for the pack.
+NEW_PACK = tuple(f"media/packs/{name}" for name in (f"probe-{1:010x}", f"{2:010x}"))
+STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
+ABSENT = "NOT TESTED: strace is missing or forbidden; allow it"
+
+
+def can_trace() -> bool:
+    """Containers may forbid it."""
+    command = ("strace", "-qq", "-o", "/dev/null", "true")
+    return shutil.which("strace") is not None and subprocess.run(command, check=False).returncode == 0
+
+
+def touched_paths(origin: Path) -> list[str]:
+    """All that an upload touches: folders, the database's files, the blobs that are there and the one to come."""
+    shard = f"media/blobs/{BLOB_KEY[:2]}"
+    keys = (BLOB_KEY, SECOND_KEY)
+    staged = sorted(str(path.relative_to(origin)) for path in origin.glob("media/staging/*"))
+    present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
+    database = ("uponce.db", "uponce.db-wal", "uponce.db-shm", "uponce.db-journal")
+    folders = (".", "media", "media/blobs", "media/staging", "media/packs", shard)
+    packs = sorted(str(path.relative_to(origin)) for path in origin.glob("media/packs/*"))
+    to_come = [path for key in keys for path in (f"media/staging/{key}", f"{shard}/{key}")]
+    return list(dict.fromkeys([*folders, *database, *to_come, *NEW_PACK, *packs, *staged, *present]))
+
+
+def highest_counts(log: str, data_dir: Path) -> dict[tuple[str, str], int]:
+    """(path, call) → how often the thread that makes it most often makes it, by a log with `-y`. Of a rename the old
+    path counts. Two threads that make one call on one path share their numbers."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for line in log.splitlines():
+        call = re.match(r"(\d+) +(\w+)\(", line)
+        path = re.search(rf"[\"<]{re.escape(str(data_dir))}/?([^\">]*)[\">]", line)
+        if call and path and not line.endswith("= ?"):
+            seen[call[1], path[1] or ".", call[2]] += 1
+    highest: dict[tuple[str, str], int] = {}
+    for (_, path_, call_), times in seen.items():
+        highest[path_, call_] = max(highest.get((path_, call_), 0), times)
+    return highest

@@ -1,0 +1,140 @@
+"""`uponce fsck` as an operator runs it: exit codes, JSON, and no false alarm beside a server at work."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proof.faults.clients import connected, form
+from proof.faults.operator import give_key
+from tests.app.planted import PLANTERS, plant_healthy
+from tests.e2e.commands import Done, uponce
+from tests.server import Server
+from tests.world import World
+
+CLIENTS = 8
+CHECKS = 4
+
+
+def fsck(folder: Path, *words: str) -> Done:
+    return uponce("fsck", "--data", folder, *words)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[World]:
+    """In the default layout, with nobody at work on it."""
+    give_key(tmp_path)
+    with closing(World(tmp_path)) as world:
+        world.clock.time = os.stat(tmp_path).st_mtime
+        plant_healthy(world, 10)
+        yield world
+
+
+def test_a_clean_store_is_told_in_one_glance(store: World) -> None:
+    done = fsck(store.path.parent)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == (
+        "10 assets, 10 blobs of 50 bytes, 0 of them read; 0 uploads in flight\ndamage: 0, warning: 0, removable: 0\n"
+    )
+    assert "10 of them read" in fsck(store.path.parent, "--deep").stdout
+
+
+def test_json_has_every_finding_with_its_kind_and_severity(store: World) -> None:
+    hollow, orphans = PLANTERS["hollow"](store, 3), PLANTERS["orphan"](store, 12)
+    done = fsck(store.path.parent, "--json")
+    assert (done.code, done.stderr) == (1, "")
+    told: dict[str, Any] = json.loads(done.stdout)
+    findings = told.pop("findings")
+    assert told == {
+        "deep": False,
+        "examined": {"assets": 13, "blobs": 22, "bytes": 110, "hashed": 0, "in_flight": 0},
+        "damage": 3,
+        "warning": 0,
+        "removable": 12,
+        "counts": {"hollow": 3, "orphan": 12},
+    }
+    assert {f["subject"] for f in findings if (f["kind"], f["severity"]) == ("hollow", "damage")} == hollow
+    assert {f["subject"] for f in findings if (f["kind"], f["severity"]) == ("orphan", "removable")} == orphans
+    assert all(set(finding) == {"kind", "severity", "subject", "detail"} for finding in findings)
+
+
+def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> None:
+    PLANTERS["hollow"](store, 13)
+    done = fsck(store.path.parent)
+    assert done.code == 1
+    heading, *subjects, more, _, summary = done.stdout.splitlines()
+    assert heading == "damage    13 hollow: assets whose bytes are missing: restore the blobs from a backup"
+    assert len(subjects) == 10
+    assert all("demo/raw/upload/" in line and "it does not exist" in line for line in subjects)
+    assert more.strip() == "and 3 more (--json lists them)"
+    assert summary == "damage: 13, warning: 0, removable: 0"
+
+
+@pytest.mark.parametrize("kind", sorted(PLANTERS))
+def test_the_exit_code_is_1_for_damage_alone(store: World, kind: str) -> None:
+    """And a sweep puts right what is only removable."""
+    PLANTERS[kind](store, 1)
+    harmless = kind in ("orphan", "condemned", "staged", "overdue", "watermark")
+    assert fsck(store.path.parent, "--deep").code == (0 if harmless else 1)
+    if kind in ("orphan", "condemned", "staged"):
+        assert uponce("sweep", "--data", store.path.parent).code == 0
+        assert json.loads(fsck(store.path.parent, "--json").stdout)["removable"] == 0
+
+
+def test_the_grace_time_can_be_given(store: World) -> None:
+    (store.media / "staging" / ("a" * 32)).write_bytes(b"half")
+    assert json.loads(fsck(store.path.parent, "--json").stdout)["examined"]["in_flight"] == 1
+    assert json.loads(fsck(store.path.parent, "--json", "--grace", "0").stdout)["counts"] == {"staged": 1}
+
+
+def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
+    done = fsck(tmp_path / "nowhere")
+    assert done.code == 1
+    assert "There is no uponce in" in done.stderr
+
+
+@pytest.mark.proof
+def test_no_false_alarm_beside_a_busy_server(tmp_path: Path) -> None:
+    """Uploads and overwrites all the while, in two processes; the last check, in silence, reads every byte."""
+    with Server(tmp_path / "data", workers=2) as server:
+        uploads, checks = asyncio.run(_under_load(server))
+        last = json.loads(fsck(server.data_dir, "--json", "--deep", "--grace", "0").stdout)
+    print(f"fsck: {uploads} uploads beside {len(checks)} checks")
+    assert uploads > 50
+    assert [check["findings"] for check in checks] == [[]] * CHECKS
+    assert all(check["examined"]["assets"] > 0 for check in checks[1:])
+    assert (last["findings"], last["examined"]["in_flight"]) == ([], 0)
+    assert last["examined"]["hashed"] == last["examined"]["assets"] == last["examined"]["blobs"]
+
+
+async def _under_load(server: Server) -> tuple[int, list[dict[str, Any]]]:
+    is_over = False
+    uploads = 0
+
+    async def client(lane: int) -> None:
+        nonlocal uploads
+        async with connected(server) as connection:
+            while not is_over:
+                # Every other upload of a lane overwrites one of the lane's assets.
+                public_id = f"{lane}-{uploads if uploads % 2 else 0}"
+                fields = server.signed({"public_id": public_id, "nonce": f"{lane}-{uploads}"})
+                reply = await connection.ask(form(server, fields, os.urandom(20_000)))
+                assert reply.verdict == "ok", reply
+                uploads += 1
+
+    clients = [asyncio.create_task(client(lane)) for lane in range(CLIENTS)]
+    checks = []
+    for number in range(CHECKS):
+        words = ("--json", "--deep") if number == CHECKS - 1 else ("--json",)
+        # A grace time below the age of what was overwritten: each old blob on its way out is a suspect.
+        done = await asyncio.to_thread(fsck, server.data_dir, *words, "--grace", "1")
+        checks.append(json.loads(done.stdout))
+        assert done.code == 0, done.stdout
+    is_over = True
+    await asyncio.gather(*clients)
+    return uploads, checks

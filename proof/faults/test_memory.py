@@ -1,0 +1,196 @@
+"""What uploads cost in memory: of the server, its workers and its decoders together, by their peaks (VmHWM)."""
+
+import asyncio
+import random
+import struct
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proof.faults.audit import count
+from proof.faults.campaigns.clients import healthy, open_file_limit
+from proof.faults.clients import FORM_TAIL, LOST, Connection, Reply, connected, form, form_head
+from proof.faults.fleet import fresh_bucket
+from proof.faults.processes import open_files, peak_memory
+from tests.server import Server
+from uponce.adapters.media import samples
+
+pytestmark = pytest.mark.proof
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+ALLOWED = 64 * MIB
+ALLOWED_TO_A_BUCKET = 32 * MIB
+CHUNK = 20 * MIB
+
+STALLED = 2_000
+MANY_CONNECTIONS = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * STALLED)}
+IDLE_SECONDS = 15
+SLOW, ALMOST, LARGE_ALMOST = 500, 900_000, 1_900_000
+
+BLOCK = random.Random(1).randbytes(MIB)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", env={"UPONCE_IDLE_SECONDS": str(IDLE_SECONDS)} | MANY_CONNECTIONS) as started:
+        yield started
+
+
+def film(size: int) -> tuple[bytes, int]:
+    """A whole MP4 and the length of the `free` box (with a 64-bit size) that makes it so large; its body follows."""
+    start = samples.mp4(1)
+    filling = size - len(start) - 16
+    return start + struct.pack(">I4sQ", 1, b"free", 16 + filling), filling
+
+
+async def upload(server: Server, kind: str, start: bytes, filling: int) -> Reply:
+    """A multipart upload that is never whole in our memory either."""
+    head = form_head(server, server.signed({"nonce": kind}), len(start) + filling, kind)
+    async with connected(server) as connection:
+        return await send(connection, head + start, filling)
+
+
+async def upload_in_chunks(server: Server, size: int) -> Reply:
+    """The same in several requests; the last reply."""
+    fields, reply = server.signed({"nonce": "chunks"}), Reply(LOST)
+    async with connected(server) as connection:
+        for start in range(0, size, CHUNK):
+            end = min(start + CHUNK, size)
+            headers = {"X-Unique-Upload-Id": "large", "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+            head = form_head(server, fields, end - start, "raw", headers=headers)
+            reply = await send(connection, head, end - start)
+    return reply
+
+
+async def send(connection: Connection, opening: bytes, filling: int) -> Reply:
+    await connection.send(opening)
+    for at in range(0, filling, MIB):
+        await connection.send(BLOCK[: min(MIB, filling - at)])
+    return await connection.ask(FORM_TAIL)
+
+
+def check_large(server: Server, kind: str, size: int) -> None:
+    start, filling = film(size) if kind == "video" else (b"", size)
+    check(server, kind, upload(server, kind, start, filling), size, ALLOWED)
+
+
+def check(server: Server, kind: str, uploading: Coroutine[None, None, Reply], size: int, allowed: int) -> None:
+    idle = peak_memory(server.pid)
+    begun = time.monotonic()
+    reply = asyncio.run(uploading)
+    seconds = time.monotonic() - begun
+    grown = peak_memory(server.pid) - idle
+    print(
+        f"{kind}, {size / MIB:.0f} MiB: idle peak {idle / MIB:.0f} MiB, grown by {grown / MIB:.1f} MiB, "
+        f"{size / MIB / seconds:.0f} MiB/s"
+    )
+    assert reply.verdict == "ok", reply.body
+    assert reply.body["bytes"] == size
+    assert grown < allowed
+
+
+@pytest.mark.parametrize("kind", ["raw", "video"])
+@pytest.mark.parametrize("size", [512 * MIB, pytest.param(2 * GIB, marks=pytest.mark.full)])
+def test_a_large_upload_is_never_in_memory(server: Server, kind: str, size: int) -> None:
+    check_large(server, kind, size)
+
+
+@pytest.fixture
+def on_bucket(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path / "data", env=fresh_bucket()) as started:
+        yield started
+
+
+@pytest.mark.parametrize("is_in_chunks", [False, True])
+def test_nor_is_one_on_its_way_to_a_bucket(on_bucket: Server, is_in_chunks: bool) -> None:
+    size = 256 * MIB
+    uploading = upload_in_chunks(on_bucket, size) if is_in_chunks else upload(on_bucket, "raw", b"", size)
+    check(on_bucket, "in chunks" if is_in_chunks else "in one request", uploading, size, ALLOWED_TO_A_BUCKET)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    with open_file_limit(3 * STALLED):
+        yield
+
+
+@asynccontextmanager
+async def stalled(server: Server) -> AsyncIterator[list[Connection]]:
+    """Half of them stop inside the head, half of them, each with a good signature, inside the file."""
+    async with AsyncExitStack() as stack:
+        connections = []
+        for number in range(STALLED):
+            connection = await stack.enter_async_context(connected(server))
+            fields = server.signed({"nonce": f"stalled-{number}"})
+            request = form(server, fields, BLOCK[:4096])
+            await connection.send(request[: 40 if number % 2 else len(request) // 2])
+            connections.append(connection)
+        yield connections
+
+
+def milliseconds(times: list[float]) -> str:
+    return f"{times[len(times) // 2] * 1000:.0f} ms (at most {times[-1] * 1000:.0f})"
+
+
+async def besiege(server: Server) -> None:
+    idle, files = peak_memory(server.pid), open_files(server.pid)
+    before = await healthy(server, 50, "before")
+    async with stalled(server) as connections:
+        during = await healthy(server, 50, "during")
+        held = open_files(server.pid) - files
+        begun = time.monotonic()
+        replies = await asyncio.gather(*(connection.reply() for connection in connections))
+        seconds = time.monotonic() - begun
+    grown = peak_memory(server.pid) - idle
+    print(
+        f"{STALLED} stalled: {held} more descriptors, memory grown by {grown / MIB:.1f} MiB, all hung up "
+        f"{seconds:.0f} s later; healthy uploads take {milliseconds(before)} before, {milliseconds(during)} amid them"
+    )
+    assert held >= STALLED, "they must all be held at one time"
+    assert {reply.status for reply in replies} == {400, 408}
+    assert {reply.verdict for reply in replies if reply.status == 400} == {"request_too_slow"}
+    assert grown < ALLOWED
+    assert seconds < IDLE_SECONDS + 10
+    await asyncio.sleep(0.5)
+    assert open_files(server.pid) - files < 50
+    assert not list((server.data_dir / "media" / "staging").iterdir())
+    assert count(server.data_dir, "assets") == count(server.data_dir, "grants") == 100
+
+
+def test_two_thousand_stalled_connections(many_files: None, server: Server) -> None:
+    """They cost little, a healthy client hardly notices, and all are hung up in time with nothing left or spent."""
+    asyncio.run(besiege(server))
+
+
+async def drag(server: Server, almost: int) -> None:
+    """Many uploads at once, each of which stops when most of it has arrived, and then ends."""
+    idle = peak_memory(server.pid)
+    async with AsyncExitStack() as stack:
+        connections = []
+        for number in range(SLOW):
+            connection = await stack.enter_async_context(connected(server))
+            request = form(server, server.signed({"nonce": f"slow-{number}"}), (BLOCK + BLOCK)[:almost])
+            await connection.send(request[:-100])
+            connections.append((connection, request[-100:]))
+        async with asyncio.timeout(20):
+            while staged_bytes(server) < SLOW * almost / 2:
+                await asyncio.sleep(0.05)
+        replies = await asyncio.gather(*(connection.ask(rest) for connection, rest in connections))
+    grown = peak_memory(server.pid) - idle
+    print(f"{SLOW} uploads that stop after {almost // 1000} kB: memory grown by {grown / MIB:.1f} MiB")
+    assert {reply.verdict for reply in replies} == {"ok"}
+    assert grown < SLOW * almost / 2
+
+
+def staged_bytes(server: Server) -> int:
+    return sum(file.stat().st_size for file in (server.data_dir / "media" / "staging").iterdir())
+
+
+@pytest.mark.parametrize("almost", [ALMOST, LARGE_ALMOST])
+def test_slow_uploads_share_their_buffers(server: Server, almost: int) -> None:
+    """Five hundred that stop cost far less than their bytes, also when each has the size of a large body."""
+    asyncio.run(drag(server, almost))

@@ -1,0 +1,154 @@
+"""Two servers on one PostgreSQL and one media folder: races over both, and a database that is killed under load."""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from proof.faults.audit import Receipt
+from proof.faults.campaigns.race import MUTANT
+from proof.faults.clients import Reply, ask, connected, form, hold_back, release
+from proof.faults.fleet import on_postgres
+from proof.faults.media import Folder
+from tests.postgres import Postgres, shared
+from tests.server import Server
+
+SIGNATURES = 25
+RACERS = 12
+LOAD_CLIENTS = 6
+KILLS = 3
+
+
+@contextmanager
+def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> Iterator[Sequence[Server]]:
+    with on_postgres(folder, url, program=program, UPONCE_ATTEMPTS_PER_GRANT=str(RACERS + 1)) as both:
+        yield both.servers
+
+
+async def contest(servers: Sequence[Server], signature: int) -> list[Reply]:
+    """Racers with one signature, dealt out to the servers, who all complete in the same moment."""
+    fields = servers[0].signed({"nonce": f"signature-{signature}"})
+    dealt = [servers[racer % len(servers)] for racer in range(RACERS)]
+    requests = [form(server, fields, f"{signature}/{racer}".encode() * 100) for racer, server in enumerate(dealt)]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(server)) for server in dealt]
+        await hold_back(connections, requests)
+        return await release(connections, requests)
+
+
+async def contests(servers: Sequence[Server], signatures: int) -> list[Counter[str]]:
+    return [Counter(reply.verdict for reply in await contest(servers, number)) for number in range(signatures)]
+
+
+def books(url: str) -> tuple[int, int, int]:
+    """Assets, uses that the ledger counts, uses that the audit tells of."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM assets), (SELECT sum(uses) FROM grants)::bigint, "
+            "(SELECT count(*) FROM audit WHERE event = 'spent')"
+        ).fetchone()
+    assert row is not None
+    return row
+
+
+def blobs(folder: Path) -> int:
+    return len(Folder(folder / "media").keys())
+
+
+def test_of_racers_over_two_servers_exactly_one_wins(tmp_path: Path) -> None:
+    url = shared().fresh_schema()
+    with pair(tmp_path, url) as servers:
+        told = asyncio.run(contests(servers, SIGNATURES))
+    assert told == [Counter(ok=1, signature_used=RACERS - 1)] * SIGNATURES
+    assert books(url) == (SIGNATURES,) * 3
+    assert blobs(tmp_path) == SIGNATURES
+
+
+@pytest.mark.proof
+def test_the_race_goes_red_on_servers_that_look_before_they_insert(tmp_path: Path) -> None:
+    url = shared().fresh_schema()
+    with pair(tmp_path, url, (MUTANT,)) as servers:
+        told = asyncio.run(contests(servers, 5))
+    assert any(verdicts["ok"] > 1 for verdicts in told)
+    assert books(url)[0] > 5
+
+
+@pytest.fixture
+def own() -> Iterator[Postgres]:
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.proof
+def test_a_database_killed_under_load_loses_nothing_acknowledged(tmp_path: Path, own: Postgres) -> None:
+    """SIGKILL of every process of PostgreSQL, and a restart: refused meanwhile, served again, nothing forgotten."""
+    url = own.fresh_schema()
+    with pair(tmp_path, url) as servers:
+        receipts, verdicts = asyncio.run(_under_load(servers, own))
+        again = asyncio.run(_replay(servers[0], [fields for fields, _ in receipts]))
+        with psycopg.connect(url) as connection:
+            kept: dict[str, str] = dict(connection.execute("SELECT asset_id, sha256 FROM assets").fetchall())
+        for _, receipt in receipts:
+            assert kept[receipt.asset_id] == receipt.sha256
+    print(verdicts)
+    assert set(again) == {"signature_used"}
+    assert set(verdicts) <= {"ok", "database_unavailable", "outcome_unknown"}
+    assert verdicts["ok"] > 0
+    assert verdicts["database_unavailable"] > 0
+    assets, uses, told = books(url)
+    assert assets == uses == told >= verdicts["ok"]
+    assert assets - verdicts["ok"] <= verdicts["outcome_unknown"]
+
+
+Signed = dict[str, str]
+
+
+async def _under_load(servers: Sequence[Server], own: Postgres) -> tuple[list[tuple[Signed, Receipt]], Counter[str]]:
+    receipts: list[tuple[Signed, Receipt]] = []
+    verdicts: Counter[str] = Counter()
+    numbers = itertools.count()
+    done = asyncio.Event()
+
+    async def client(server: Server) -> None:
+        while not done.is_set():
+            number = next(numbers)
+            fields, body = server.signed({"nonce": f"load-{number}"}), f"upload {number}".encode() * 50
+            reply = await ask(server, form(server, fields, body))
+            verdicts[reply.verdict] += 1
+            if reply.status == 200:
+                receipts.append((fields, reply.receipt(body)))
+            elif reply.status == 503:
+                await asyncio.sleep(0.05)
+
+    async def ten_more() -> None:
+        """Acknowledged on each side of every kill."""
+        goal, deadline = len(receipts) + 10, time.monotonic() + 60
+        while len(receipts) < goal:
+            assert time.monotonic() < deadline, f"the servers did not recover: {verdicts}"
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(LOAD_CLIENTS):
+            group.create_task(client(servers[number % len(servers)]))
+        for _ in range(KILLS):
+            await ten_more()
+            await asyncio.to_thread(own.kill)
+            refused = verdicts["database_unavailable"]
+            while verdicts["database_unavailable"] == refused:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(own.start)
+        await ten_more()
+        done.set()
+    return receipts, verdicts
+
+
+async def _replay(server: Server, signed: Sequence[Signed]) -> list[str]:
+    return [(await ask(server, form(server, fields, b"again"))).verdict for fields in signed]

@@ -1,0 +1,18 @@
+"""A few power cuts on XFS and on ext4, and the servers that must lose something in them."""
+
+import pytest
+
+from proof.faults.campaigns import power
+from proof.faults.disks import KINDS
+
+pytestmark = pytest.mark.proof
+
+
+def test_power_cuts_lose_nothing() -> None:
+    """All zeros hold, every broken server is found out, and cuts have hit uploads on both file systems."""
+    report = power.run(8, seed=2)
+    print(report)
+    assert report.holds, report
+    assert report.inside > 0
+    for kind in KINDS:
+        assert report.counts[f"cuts on {kind} with uploads in flight"] > 0

@@ -1,0 +1,84 @@
+"""Mutation check: is every change of the signing and ledger code noticed by a test? `make mutants`.
+
+    python -m proof.mutation [FILE…] [--processes 2] [--record]
+
+Files are named from `src/uponce`, as `core/ranges.py`; without any all run, and the mutants made by hand too. Exit code
+0 when at least nine of ten are killed, all those made by hand, and every survivor has a reason.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proof.mutation import by_hand, page, tool
+from proof.mutation.by_hand import HandMade
+from proof.mutation.survivors import reason, stale
+from proof.mutation.tool import ROOT, Mutant
+
+_LEAST = 90.0
+_MEMORY = Path("/dev/shm")  # where nothing waits for a disk
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make mutants", description="Change the code and see whether tests notice.")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="from src/uponce; all that pyproject.toml names")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
+        tool.run(options.files, options.processes, Path(scratch))
+        made = {} if options.files else by_hand.run(options.processes, Path(scratch))
+    mutants = [mutant for mutant in tool.results() if not options.files or mutant.file in options.files]
+    report = described(mutants, made)
+    problems = complaints(mutants, made, partly=bool(options.files))
+    if options.record:
+        page.RECORD.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    print(page.tables(report), *problems, sep="\n")
+    return 1 if problems else 0
+
+
+def described(mutants: Sequence[Mutant], made: Mapping[HandMade, bool]) -> Mapping[str, object]:
+    """What is recorded of a run."""
+    files = {mutant.file for mutant in mutants}
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", "src", "tests", "proof/mutation", "pyproject.toml")),
+        "tool": tool.tool(),
+        "files": {file: Counter(mutant.status for mutant in mutants if mutant.file == file) for file in sorted(files)},
+        "survivors": [
+            {"file": one.file, "function": one.function, "change": one.change, "reason": reason(one) or "NOT EXPLAINED"}
+            for one in survivors(mutants)
+        ],
+        "by hand": [{"file": one.file, "name": one.name, "killed": killed} for one, killed in made.items()],
+    }
+
+
+def survivors(mutants: Sequence[Mutant]) -> list[Mutant]:
+    return [mutant for mutant in mutants if not mutant.is_killed]
+
+
+def complaints(mutants: Sequence[Mutant], made: Mapping[HandMade, bool], *, partly: bool) -> list[str]:
+    """Why the run does not hold; of a part of the files not whether the table names more than survived in it."""
+    left = survivors(mutants)
+    share = page.share([Counter(mutant.status for mutant in mutants)])
+    return [
+        *([f"{share:.1f} % are killed, {_LEAST:.0f} % are asked for"] if share < _LEAST else []),
+        *(f"survived: {one.file}: {one.name}" for one, killed in made.items() if not killed),
+        *(f"no reason: {one.file} {one.function}: {one.change}" for one in left if reason(one) is None),
+        *([] if partly else [f"killed, yet it has a reason: {place}" for place in stale(left)]),
+    ]
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Why mutants survive: this table is kept by hand, and a run fails when it lacks one or names one that is killed."""
+
+import re
+from collections.abc import Mapping
+
+from proof.mutation.tool import Mutant
+from uponce.core import errors
+
+_AT_IMPORT = (
+    "runs as the module is imported, before the tool switches a mutant on; made by hand: limits have no defaults"
+)
+_SAME = "equivalent: "
+_FIPS = _SAME + "it counts in FIPS builds only"
+_SHOWN = "how much of a long name is shown; names so long are refused before"
+
+# By "file function", then by what was changed (`Mutant.change`).
+SURVIVORS: Mapping[str, Mapping[str, str]] = {
+    "adapters/database/decisions.py refuse_spent": {
+        "ant: Grant, *, by: str='an upload') -> GrantRefused: → ant: Grant, *, by: str='AN UPLOAD') -> GrantRefused:": (
+            "PostgreSQL alone uses this default, and the tool runs SQLite's tests"
+        ),
+    },
+    "adapters/database/sqlite/ledger.py page": {
+        "after, 'limit': limit + 1}) → after, 'limit': limit + 2})": _SAME + "one row more is read, and cut off",
+    },
+    "adapters/database/sqlite/series.py _spend": {
+        "ction, grant, watermark=False) → ction, grant, watermark=None)": _SAME + "it is only asked whether it is true",
+    },
+    "core/checksum.py Checksum.begin": {
+        "orithm, usedforsecurity=False) → orithm, usedforsecurity=None)": _FIPS,
+        "shlib.new(self.algorithm, usedforsecurity=False) → shlib.new(self.algorithm)": _FIPS,
+        "orithm, usedforsecurity=False) → orithm, usedforsecurity=True)": _FIPS,
+    },
+    "core/delivery.py path_of": {
+        "quote(name.cloud, safe='')}/{name.resource_type} → quote(name.cloud, safe='XXXX')}/{name.resource_type}": (
+            _SAME + "an X is never escaped"
+        ),
+    },
+    "core/delivery.py source_of": {
+        "eturn quote(text, safe='/:-_.').replace('~', '%7E') → eturn quote(text, safe='XX/:-_.XX').replace('~', '%7E')": (
+            _SAME + "an X is never escaped"
+        ),
+    },
+    "core/media_types.py media_type": {
+        "ES.get(facts.format or '', BINARY) → ES.get(facts.format or 'XXXX', BINARY)": _SAME + "no format is called so",
+    },
+    "core/naming.py _extension": {
+        "t_filename(filename or '')[1], _MAX_EXTENSION) → t_filename(filename or 'XXXX')[1], _MAX_EXTENSION)": (
+            _SAME + "XXXX has no extension either"
+        ),
+    },
+    "core/parameters.py _public_id": {
+        "rn check_public_id(value, parameter=name) → rn check_public_id(value)": _SAME + "that is its default",
+    },
+    "core/parameters.py _tags": {
+        "r tag in tags), default=0) → r tag in tags), default=1)": _SAME + "both are below the limit",
+    },
+    "core/policy.py judge_media": {
+        "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",
+    },
+    "core/policy.py _limit": {
+        "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": (
+            _AT_IMPORT
+        ),
+        "ult=default, metadata={'meaning': meaning}) → ult=default, metadata={'XXmeaningXX': meaning})": _AT_IMPORT,
+        "ult=default, metadata={'meaning': meaning}) → ult=default, metadata={'MEANING': meaning})": _AT_IMPORT,
+        "fault=default, metadata={'meaning': meaning}) → fault=default, metadata=None)": _AT_IMPORT,
+        "return field(default=default, metadata={'meaning': mea → return field(metadata={'meaning': mea": _AT_IMPORT,
+        "rn field(default=default, metadata={'meaning': meaning}) → rn field(default=default)": _AT_IMPORT,
+    },
+    "core/ranges.py parse_ranges": {
+        "ge_set = (header or '').partition('=') → ge_set = (header or '').rpartition('=')": _SAME
+        + "with a second = either the unit or the ranges are malformed, and the whole file is sent",
+        "range_set = (header or '').partition('=') → range_set = (header or 'XXXX').partition('=')": _SAME
+        + "XXXX is no known unit either",
+        "c in range_set.split(',', MAX_RANGES)] → c in range_set.split(',')]": _SAME
+        + "more than MAX_RANGES pieces are too many, however many; the bound only saves work",
+        ") for spec in range_set.split(',', MAX_RANGES)] → ) for spec in range_set.rsplit(',', MAX_RANGES)]": _SAME
+        + "more than MAX_RANGES pieces are too many, whichever is left whole",
+    },
+    "core/series.py check_parameters": {
+        "arameter {changed[0][:100]} differs from that of → arameter {changed[0][:101]} differs from that of": _SHOWN,
+    },
+    "core/series.py check_size": {
+        "pan.end, chunk.total or 0), limit) → pan.end, chunk.total or 1), limit)": _SAME + "no limit is below one byte",
+    },
+    "core/signature.py grant_key": {
+        "ate(len(data).to_bytes(8, 'big') + data) → ate(len(data).to_bytes(8) + data)": _SAME + "that is its default",
+    },
+    "core/signature.py timestamp_of": {
+        "(key[:_TIMESTAMP_OCTETS], 'big') → (key[:_TIMESTAMP_OCTETS])": _SAME + "that is its default",
+    },
+    "core/signature.py sign": {
+        "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=None).hexdigest()": _FIPS,
+        "tring + secret).encode(), usedforsecurity=False).hexdigest() → tring + secret).encode()).hexdigest()": _FIPS,
+        "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=True).hexdigest()": _FIPS,
+    },
+    "core/signature.py verify": {
+        "to_sign(params, version=1)] if allow_v1 else [v2] → to_sign(params, version=None)] if allow_v1 else [v2]": _SAME
+        + "only version 2 is told apart",
+    },
+    "core/signature.py sign_delivery": {
+        "code(), usedforsecurity=False) → code(), usedforsecurity=None)": _FIPS,
+        "ource + secret).encode(), usedforsecurity=False) → ource + secret).encode())": _FIPS,
+        "code(), usedforsecurity=False) → code(), usedforsecurity=True)": _FIPS,
+    },
+    "core/signature.py sign_response": {
+        "to_sign(params, version=1), secret, algorithm) → to_sign(params, version=None), secret, algorithm)": _SAME
+        + "only version 2 is told apart",
+    },
+}
+
+
+def reason(mutant: Mutant) -> str | None:
+    """Why it is no gap, or None when nobody has said so yet."""
+    if _is_refusal(mutant.was) and mutant.is_respelling:
+        return "wording of a refusal; tests hold its kind, its numbers and what to do next"
+    if mutant.file.startswith("adapters/database/sqlite/") and mutant.was.casefold() == mutant.became.casefold():
+        return _SAME + "SQL reads its words in any letter case"
+    return SURVIVORS.get(f"{mutant.file} {mutant.function}", {}).get(mutant.change)
+
+
+def _is_refusal(line: str) -> bool:
+    made = re.match(r"(?:raise|return) (\w+)\(", line)
+    return made is not None and hasattr(errors, made[1])
+
+
+def stale(survived: list[Mutant]) -> list[str]:
+    """What the table names although it does not survive (any more)."""
+    seen = {(f"{mutant.file} {mutant.function}", mutant.change) for mutant in survived}
+    return [
+        f"{place}: {change}"
+        for place, changes in SURVIVORS.items()
+        for change in changes
+        if (place, change) not in seen
+    ]
