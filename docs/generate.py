@@ -15,14 +15,12 @@ from proof.bench import page as benchmarks
 from proof.bench.picture import picture
 from proof.bench.scale.__main__ import RECORDS as SCALE
 from proof.mutation import page as mutation
-from uponce.adapters.media.formats import FORMATS, Format
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
 from uponce.core.canonical import SDK_OPTIONS
-from uponce.core.media_types import MEDIA_TYPES, is_download
+from uponce.core.formats import FORMATS, Format
 from uponce.core.parameters import HARMLESS, OF_DESTROY, SUPPORTED, SWITCHES, UNSUPPORTED
 from uponce.core.policy import Limits
-from uponce.core.values import MediaFacts
 from uponce.web.errors import STATUS
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +111,10 @@ def parameters_page() -> str:
 
 
 def formats_page() -> str:
-    rows = ((f"`{name}`", f"`{form.kind}`", _delivered(form)) for name, form in FORMATS.items())
+    rows = (
+        (f"`{format_.name}`", _listed(format_.aliases), f"`{format_.kind}`", _delivered(format_))
+        for format_ in FORMATS.values()
+    )
     return (
         "# Accepted formats\n\n"
         + NOTICE
@@ -128,16 +129,15 @@ def formats_page() -> str:
         + _prose(
             """
             Sound files have the resource type `video`, as with Cloudinary. `allowed_formats` takes names of the first
-            column, separated by commas. The maximum sizes are [settings](settings.md).
+            two columns, separated by commas. The maximum sizes are [settings](settings.md).
             """
         )
-        + _table(("format", "resource type", "delivered as"), rows)
+        + _table(("format", "also", "resource type", "delivered as"), rows)
     )
 
 
-def _delivered(form: Format) -> str:
-    download = is_download(MediaFacts(form.kind, form.name))
-    return f"`{MEDIA_TYPES[form.name]}`{', as a download' if download else ''}"
+def _delivered(format_: Format) -> str:
+    return f"`{format_.media_type}`{', as a download' if format_.is_document else ''}"
 
 
 def _prose(text: str) -> str:
@@ -146,7 +146,11 @@ def _prose(text: str) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    return _prose(", ".join(f"`{name}`" for name in names) + ".")
+    return _prose(_listed(names) + ".")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def commands_page() -> str:

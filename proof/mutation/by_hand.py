@@ -215,7 +215,7 @@ _ON_CORE: Sequence[_Row] = [
     ("a public_id may hold an ampersand", "core/naming.py", "frozenset('?&#", "frozenset('?#"),
     ("a public_id may hold invisible characters", "core/naming.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"'),
     ("a first folder may pose as a version", "core/naming.py", "v[0-9]+|s--", "s--"),
-    ("the name of a raw file proves a format", "core/policy.py", "jpg png gif", "png gif"),
+    ("the name of a raw file proves a format", "core/policy.py", "named not in FORMATS", "named"),
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "self.start + self.length - 1", "self.start + self.length"),
     ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),

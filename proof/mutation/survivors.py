@@ -41,9 +41,6 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             _SAME + "an X is never escaped"
         ),
     },
-    "core/media_types.py media_type": {
-        "ES.get(facts.format or '', BINARY) → ES.get(facts.format or 'XXXX', BINARY)": _SAME + "no format is called so",
-    },
     "core/naming.py _extension": {
         "t_filename(filename or '')[1], _MAX_EXTENSION) → t_filename(filename or 'XXXX')[1], _MAX_EXTENSION)": (
             _SAME + "XXXX has no extension either"

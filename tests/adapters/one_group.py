@@ -20,7 +20,7 @@ from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.values import Digest
 
 SIZES = (0, 5_000, 70_000)

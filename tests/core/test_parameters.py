@@ -18,7 +18,6 @@ from uponce.core.parameters import (
     SWITCHES,
     UNSUPPORTED,
     UploadSpec,
-    canonical_format,
     check_route,
     collect_known,
     read_parameters,
@@ -249,13 +248,6 @@ def test_context_as_the_sdk_writes_it_is_read_back(context: dict[str, str]) -> N
     text = cloudinary.utils.encode_context(context)
     params = {"context": text} if text else {}
     assert dict(read_parameters(params).context) == context
-
-
-@pytest.mark.parametrize(
-    ("name", "canonical"), [("JPEG", "jpg"), ("jpe", "jpg"), ("jpg", "jpg"), ("TIF", "tiff"), ("PNG", "png"), ("", "")]
-)
-def test_canonical_format(name: str, canonical: str) -> None:
-    assert canonical_format(name) == canonical
 
 
 @pytest.mark.parametrize("requested", [*ResourceType, None])

@@ -13,7 +13,7 @@ from tests.deployment import Caddy, Nginx
 from tests.hostile.frame import needed
 from tests.server import Server
 from uponce.adapters.media import samples
-from uponce.core.media_types import BINARY, MEDIA_TYPES
+from uponce.core.formats import BINARY, FORMATS
 
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="alert(1)"><script>alert(2)</script></svg>'
@@ -123,5 +123,5 @@ def test_what_is_stored_is_delivered_inert(site: tuple[Server, str], kind: str) 
 
 
 def test_each_type_that_a_browser_opens_is_a_picture_a_film_or_a_sound() -> None:
-    for name, media_type in MEDIA_TYPES.items():
-        assert media_type.partition("/")[0] in ("image", "video", "audio") or name == "pdf"
+    for name, format_ in FORMATS.items():
+        assert format_.media_type.partition("/")[0] in ("image", "video", "audio") or name == "pdf"

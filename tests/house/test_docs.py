@@ -8,9 +8,8 @@ from types import ModuleType
 import pytest
 from starlette.routing import Route, Router
 
-from uponce.adapters.media.formats import FORMATS
 from uponce.app.services import Services
-from uponce.core.media_types import MEDIA_TYPES
+from uponce.core.formats import FORMATS
 from uponce.web.app import create_app
 from uponce.web.metrics import Scrape
 
@@ -195,8 +194,3 @@ def test_every_readable_format_is_documented() -> None:
     page = (ROOT / "docs/reference/formats.md").read_text()
 
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(FORMATS)
-
-
-def test_every_readable_format_is_served_as_what_it_is() -> None:
-    """A format that is inspected but has no content type would only be a download."""
-    assert set(FORMATS) == set(MEDIA_TYPES)

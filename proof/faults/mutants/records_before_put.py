@@ -7,7 +7,7 @@ import os
 from uponce.adapters.blobs.parts import ObjectParts
 from uponce.app.uploading.series import Append
 from uponce.cli import main
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 

@@ -19,7 +19,7 @@ class Flaw:
     package: str
 
 
-# Memory errors in the loaders, demuxers and decoders that may run here: see media/formats.py and media/videos.py. The
+# Memory errors in the loaders, demuxers and decoders that may run here: see core/formats.py and media/videos.py. The
 # table omits flaws of other code, such as the decoder of MagicYUV (CVE-2026-8461), which no file reaches here.
 # libheif, libtiff, libwebp and libpng are inside the wheel's libvips and name no version at run time.
 # Sources: the record of each number in the CVE List (CVEProject/cvelistV5); advisory GHSA-9rwc-f68v-4482 of libvips.

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import StorageUnavailable
-from uponce.core.media_types import stored_type
+from uponce.core.formats import stored_type
 from uponce.core.values import Asset, Digest
 
 _AT_ONCE = 8

@@ -13,6 +13,7 @@ from typing import Any
 
 from uponce.core.canonical import UNSIGNED, collect
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
+from uponce.core.formats import canonical_format
 from uponce.core.naming import Naming, check_public_id
 from uponce.core.values import DeliveryType, ResourceType
 
@@ -192,15 +193,6 @@ def _context(name: str, value: str) -> tuple[tuple[str, str], ...]:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([=|])", r"\1", text)
-
-
-_FORMAT_ALIASES = {"jpeg": "jpg", "jpe": "jpg", "tif": "tiff"}
-
-
-def canonical_format(name: str) -> str:
-    """`JPEG` → `jpg`: the one name a format has in answers and in allowed_formats."""
-    lower = name.lower()
-    return _FORMAT_ALIASES.get(lower, lower)
 
 
 def _formats(name: str, value: str) -> frozenset[str]:

@@ -3,20 +3,10 @@
 from dataclasses import dataclass, field
 
 from uponce.core.errors import ContentMismatch, EmptyFile, FileTooLarge, FormatNotAllowed, MediaTooLarge
+from uponce.core.formats import FORMATS, canonical_format, format_of
 from uponce.core.naming import split_filename
-from uponce.core.parameters import UploadSpec, canonical_format
+from uponce.core.parameters import UploadSpec
 from uponce.core.values import Digest, MediaFacts, ResourceType
-
-# Formats that are told by a file's bytes. The name of a raw file proves none of them: the resource type in the URL
-# is not signed, so anybody could else post any bytes as raw and call them x.png.
-MEDIA_FORMATS = frozenset(
-    """
-    jpg png gif webp avif tiff bmp ico pdf svg mp4 mov 3gp m4a webm mkv avi flv wmv mpg ts mp3 wav ogg flac aac aiff amr
-    """.split()
-)
-
-# Formats that no decoder here turns into pixels, so no size is too large.
-_NEVER_DECODED = frozenset({"pdf", "svg"})
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -142,8 +132,10 @@ def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: U
     judge_dimensions(facts, limits)
     if spec.allowed_formats is None:
         return
+    # The name of a raw file proves no format that its bytes could prove: the resource type in the URL is not signed, so
+    # a client could otherwise send any bytes as raw and call them x.png.
     named = canonical_format(split_filename(filename or "")[1])
-    actual = facts.format or (named if named not in MEDIA_FORMATS else None)
+    actual = facts.format or (named if named not in FORMATS else None)
     if actual not in spec.allowed_formats:
         allowed = ", ".join(sorted(spec.allowed_formats))
         raise FormatNotAllowed(
@@ -157,7 +149,8 @@ def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")
         return
-    if facts.format in _NEVER_DECODED:
+    format_ = format_of(facts)
+    if format_ is not None and format_.is_document:
         return
     frames = facts.pages or 1
     _refuse("image size", pixels, limits.max_image_pixels, "pixels")

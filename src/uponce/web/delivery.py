@@ -11,7 +11,7 @@ from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
-from uponce.core.media_types import is_download, media_type
+from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.body import Receive, Scope, Send

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import pyvips
 
 from uponce.adapters.media import samples
-from uponce.adapters.media.formats import FORMATS
 from uponce.adapters.media.scan import SCAN_BYTES, scan
+from uponce.core.formats import FORMATS
 
 _ODD_BYTES = bytes((0, 1, 2, 3, 4, 8, 16, 0x7F, 0x80, 0xFF, 0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xE1, 0xFE))
 _MUTABLE_BYTES = 900  # of the beginning, where the headers are

@@ -11,9 +11,9 @@ from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
 from tests.hostile.bombs import mp4
 from uponce.adapters.media import samples
-from uponce.adapters.media.formats import FORMATS
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.errors import InvalidMedia, MediaTooLarge, Refused, StorageUnavailable
+from uponce.core.formats import FORMATS
 from uponce.core.values import AudioFacts, MediaFacts, ResourceType, TimedFacts, VideoFacts
 
 IMAGE, VIDEO = ResourceType.IMAGE, ResourceType.VIDEO

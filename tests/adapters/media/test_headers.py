@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.media.hostile import SVG
-from uponce.adapters.media.formats import FORMATS
 from uponce.adapters.media.headers import read_header
 from uponce.adapters.media.sniff import admit, sniff
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import FORMATS
 from uponce.core.values import MediaFacts, ResourceType
 
 IMAGE = ResourceType.IMAGE

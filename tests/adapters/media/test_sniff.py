@@ -5,9 +5,9 @@ import random
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
-from uponce.adapters.media.formats import FORMATS
 from uponce.adapters.media.sniff import admit, sniff
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import FORMATS
 from uponce.core.values import ResourceType
 
 IMAGE, VIDEO, RAW = ResourceType.IMAGE, ResourceType.VIDEO, ResourceType.RAW

@@ -19,7 +19,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from uponce.adapters.blobs.files import blocks_of
 from uponce.adapters.blobs.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused, StorageUnavailable
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.spans import Span
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from uponce.adapters.blobs.stages import FileStage
 from uponce.adapters.blobs.staging import StagingStore, in_batches
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import StorageUnavailable
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest

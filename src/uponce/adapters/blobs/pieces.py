@@ -16,7 +16,7 @@ from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.blobs.locks import Hold, is_wanted
 from uponce.adapters.system import start_writeback, sync_data, sync_folder
 from uponce.core.errors import ChunkConflict, UponceError
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest

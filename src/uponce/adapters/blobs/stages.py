@@ -12,7 +12,7 @@ from uponce.adapters.blobs.gathering import Gathering, Yard
 from uponce.adapters.blobs.hashes import Hashes
 from uponce.adapters.system import start_writeback
 from uponce.core.errors import UponceError
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.values import Digest
 
 

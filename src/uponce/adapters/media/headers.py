@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
-from uponce.adapters.media.formats import Format
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import Format
 from uponce.core.values import MediaFacts, ResourceType
 
 _Size = tuple[int | None, int | None]

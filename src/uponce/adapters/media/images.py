@@ -1,6 +1,6 @@
 """Facts of still and animated images, from their headers, by libvips.
 
-Only the loaders of `formats.py` can run, each called by name: libvips' own sniffing could be led to loaders that
+Only the loaders of `core/formats.py` can run, each called by name: libvips' own sniffing could be led to loaders that
 read other files (CVE-2026-66066). A decoder gets an open file, never a name.
 """
 
@@ -9,22 +9,22 @@ from typing import BinaryIO
 
 import pyvips
 
-from uponce.adapters.media.formats import HEADER, Format
 from uponce.adapters.media.headers import read_header
 from uponce.adapters.media.screens import gif_canvas
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import FORMATS, HEADER, Format
 from uponce.core.policy import Limits, judge_dimensions
 from uponce.core.values import MediaFacts, ResourceType
 
-_ALLOWED = ("Jpeg", "Png", "Nsgif", "Webp", "Heif", "Tiff")
+_LOADERS = {format_.decoder for format_ in FORMATS.values() if format_.kind is ResourceType.IMAGE} - {HEADER}
 
 
 def block_other_loaders() -> None:
     """Let this process load the allowed formats only. Turn libvips' cache off."""
     pyvips.block_untrusted_set(True)
     pyvips.operation_block_set("VipsForeignLoad", True)
-    for name in _ALLOWED:
-        pyvips.operation_block_set(f"VipsForeignLoad{name}Source", False)
+    for loader in _LOADERS:
+        pyvips.operation_block_set(pyvips.type_name(pyvips.type_find("VipsForeignLoad", loader)), False)
     pyvips.cache_set_max(0)
 
 

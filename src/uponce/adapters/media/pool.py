@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
-from uponce.adapters.media.formats import Format
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.process import DecoderLost, DecoderProcess, DecoderTimeUsed
 from uponce.adapters.media.scan import SCAN_BYTES, scan
@@ -21,6 +20,7 @@ from uponce.core.errors import (
     StorageUnavailable,
     UponceError,
 )
+from uponce.core.formats import Format
 from uponce.core.policy import MIB, Limits, judge_dimensions
 from uponce.core.values import MediaFacts, Payer, ResourceType
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import filetype
 
-from uponce.adapters.media.formats import FORMATS, Format
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import FORMATS, Format, canonical_format
 from uponce.core.values import ResourceType
 
 HEAD_BYTES = 8192
@@ -45,7 +45,7 @@ def sniff(head: bytes) -> str | None:
         if name is not None:
             return name
     guess = filetype.guess(head)
-    name = _ALIASES.get(guess.extension, guess.extension) if guess else None
+    name = canonical_format(_RENAMED.get(guess.extension, guess.extension)) if guess else None
     return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 
 
@@ -56,28 +56,21 @@ _SHORT_MAGIC: dict[str | None, Callable[[bytes], bool]] = {
     "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] == b"\0" and len(head) >= 22,
 }
 
-_ALIASES = {"tif": "tiff", "apng": "png", "m4v": "mp4", "aif": "aiff"}
+_RENAMED = {"apng": "png"}  # an animated PNG is a PNG
 
-# By brand, the major one first (https://mp4ra.org/registered-types/brands). HEIC opens, but no decoder of its
-# pixels comes with libvips' wheels.
+# The names that the formats have in the type fields of containers. HEIC opens, but no decoder of its pixels comes with
+# libvips' wheels; a refusal still names the format.
 _BRANDS = {
-    b"avif": "avif",
-    b"avis": "avif",
-    b"qt  ": "mov",
-    b"M4A ": "m4a",
-    b"M4B ": "m4a",
-    b"M4P ": "m4a",
-    b"crx ": "cr3",
+    **{brand: format_.name for format_ in FORMATS.values() for brand in format_.brands},
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"), "heic"),
-    **dict.fromkeys((b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gg6", b"3g2a", b"3g2b", b"3g2c"), "3gp"),
-    **dict.fromkeys((b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V "), "mp4"),
-    **dict.fromkeys((b"mmp4", b"MSNV", b"dash", b"msdh", b"f4v ", b"F4V ", b"M4VP", b"M4VH", b"cmfc"), "mp4"),
+    b"crx ": "cr3",
 }
 # QuickTime files from before `ftyp` begin with one of these.
 _OLD_MOV = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip"})
 
 
 def _iso_media(head: bytes) -> str | None:
+    """Return the format of the first known brand. The major brand comes first."""
     box = head[4:8]
     if box in _OLD_MOV and head[0] < 9:  # a size; printable text would be larger
         return "mov"
@@ -95,20 +88,22 @@ def _matroska(head: bytes) -> str | None:
     if at < 0:
         return None
     doctype = head[at + 3 : at + 3 + (head[at + 2] & 0x7F)].rstrip(b"\0")
-    return {b"webm": "webm", b"matroska": "mkv"}.get(doctype)
+    return _BRANDS.get(doctype)
 
 
-def _mpeg(head: bytes) -> str | None:
-    if head[:4] == b"\0\0\1\xba":
-        return "mpg"
-    if any(head[at::packet][:3] == b"\x47\x47\x47" for at, packet in ((0, 188), (4, 192))):
-        return "ts"
-    # MPEG audio, layer III: `filetype` misses the frames with a CRC and those of MPEG 2.5.
-    return "mp3" if head[:1] == b"\xff" and head[1:2] in b"\xe2\xe3\xf2\xf3\xfa\xfb" and len(head) > 1 else None
+def _transport_stream(head: bytes) -> str | None:
+    """Packets of 188 bytes, or of 192 with a time in front. Each begins with the same byte."""
+    return "ts" if any(head[at::packet][:3] == b"\x47\x47\x47" for at, packet in ((0, 188), (4, 192))) else None
 
 
-def _big_tiff(head: bytes) -> str | None:
-    return "tiff" if head[:4] in (b"II+\0", b"MM\0+") else None
+_MAGIC = {magic: format_.name for format_ in FORMATS.values() for magic in format_.magic}
+_ANY_MAGIC = tuple(_MAGIC)
+
+
+def _magic(head: bytes) -> str | None:
+    if not head.startswith(_ANY_MAGIC):
+        return None
+    return next(name for magic, name in _MAGIC.items() if head.startswith(magic))
 
 
 _PROLOG = re.compile(rb"(?:\s+|<\?.*?\?>|<!--.*?-->|<!doctype[^>\[]*(?:\[.*?\]\s*)?>)*", re.DOTALL)
@@ -117,9 +112,10 @@ _TEXTS = {b"<html": "html", b"<!doctype html": "html", b"#extm3u": "m3u8", b"ffc
 
 
 def _text(head: bytes) -> str | None:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start[:1] not in (b"<", b"#", b"f"):
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith((b"<", b"#", b"f", b"F")):
         return None
+    start = start.lower()
     prolog = _PROLOG.match(start)
     if prolog and _SVG.match(start, prolog.end()):
         return "svg"
@@ -128,4 +124,4 @@ def _text(head: bytes) -> str | None:
     return next((name for prefix, name in _TEXTS.items() if start.startswith(prefix)), None)
 
 
-_CHECKS: tuple[Callable[[bytes], str | None], ...] = (_iso_media, _matroska, _mpeg, _big_tiff, _text)
+_CHECKS: tuple[Callable[[bytes], str | None], ...] = (_iso_media, _matroska, _transport_stream, _magic, _text)

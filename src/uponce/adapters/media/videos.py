@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, NoReturn
 import av
 from av.stream import Disposition
 
-from uponce.adapters.media.formats import Format
 from uponce.adapters.media.mp4 import Claims, scan_mp4
 from uponce.core.errors import InvalidMedia
+from uponce.core.formats import Format
 from uponce.core.policy import Limits, judge_dimensions
 from uponce.core.values import AudioFacts, MediaFacts, ResourceType, TimedFacts, VideoFacts
 

@@ -15,7 +15,6 @@ from typing import IO, BinaryIO
 
 import msgspec
 
-from uponce.adapters.media.formats import FORMATS, Format
 from uponce.adapters.media.images import block_other_loaders, inspect_image
 from uponce.adapters.media.messages import Answer, Job, Ready, Setup
 from uponce.adapters.media.sandbox import confine, die_first, limit_resources
@@ -23,6 +22,7 @@ from uponce.adapters.media.screens import screen
 from uponce.adapters.media.videos import inspect_video
 from uponce.adapters.system import die_with
 from uponce.core.errors import FileRefused, InvalidMedia, MediaTooLarge, StorageUnavailable
+from uponce.core.formats import FORMATS, Format
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 

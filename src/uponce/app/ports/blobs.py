@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from uponce.core.media_types import BINARY
+from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import Digest

@@ -26,7 +26,7 @@ from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Reco
 from uponce.app.services import Services
 from uponce.app.uploading.intake import Event, Intake, UploadRequest
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
-from uponce.core.media_types import stored_type
+from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
 from uponce.core.parameters import UploadSpec, check_route, collect_known
 from uponce.core.policy import judge_content, judge_media

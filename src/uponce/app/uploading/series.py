@@ -30,7 +30,7 @@ from uponce.core.errors import (
     TooManySeries,
     Unavailable,
 )
-from uponce.core.media_types import stored_type
+from uponce.core.formats import stored_type
 from uponce.core.parameters import read_parameters
 from uponce.core.refusals import refusal_of
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow

@@ -1,16 +1,35 @@
-"""What a file is served as: nothing that a browser would run."""
+"""The table of formats: one name for each, and what a file is served as, which is nothing that a browser would run."""
 
 import pytest
 
-from uponce.core.media_types import BINARY, MEDIA_TYPES, is_download, media_type, stored_type
-from uponce.core.policy import MEDIA_FORMATS
+from uponce.core.formats import BINARY, FORMATS, canonical_format, is_download, media_type, stored_type
 from uponce.core.values import MediaFacts, ResourceType
 
 
-@pytest.mark.parametrize("name", sorted(MEDIA_FORMATS))
+@pytest.mark.parametrize("name", FORMATS)
 def test_media_are_served_as_what_they_are(name: str) -> None:
-    assert media_type(MediaFacts(ResourceType.IMAGE, name)) == MEDIA_TYPES[name]
-    assert MEDIA_TYPES[name].startswith(("image/", "video/", "audio/", "application/pdf"))
+    type_ = media_type(MediaFacts(FORMATS[name].kind, name))
+    assert type_ == FORMATS[name].media_type
+    assert type_.startswith(("image/", "video/", "audio/", "application/pdf"))
+
+
+@pytest.mark.parametrize(
+    ("extension", "name"),
+    [("JPEG", "jpg"), ("jpe", "jpg"), ("jpg", "jpg"), ("TIF", "tiff"), ("m4v", "mp4"), ("PNG", "png"), ("", "")],
+)
+def test_canonical_format(extension: str, name: str) -> None:
+    assert canonical_format(extension) == name
+
+
+def test_every_name_means_one_format() -> None:
+    """No extension, brand or first bytes stand in two rows: the second row would win or lose in silence."""
+    rows = FORMATS.values()
+    for names in (
+        [name for row in rows for name in (row.name, *row.aliases)],
+        [brand for row in rows for brand in row.brands],
+        [magic for row in rows for magic in row.magic],
+    ):
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("name", ["jpg", "svg", "html", None])
