@@ -74,8 +74,8 @@ scale: $(STAMP) ## full databases against empty ones, SQLite and PostgreSQL: FIL
 	$(if $(RECORD),$(BIN)/python -m docs.generate)
 
 check: $(STAMP) ## formatting, lint, types and the import contract
-	$(BIN)/ruff format --check src tests docs proof
-	$(BIN)/ruff check src tests docs proof
+	$(BIN)/ruff format --check src tests docs proof examples
+	$(BIN)/ruff check src tests docs proof examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -83,8 +83,8 @@ docs: $(STAMP) ## write the reference pages that come from the code
 	$(BIN)/python -m docs.generate
 
 fmt: $(STAMP) ## format and fix what can be fixed
-	$(BIN)/ruff format src tests docs proof
-	$(BIN)/ruff check --fix src tests docs proof
+	$(BIN)/ruff format src tests docs proof examples
+	$(BIN)/ruff check --fix src tests docs proof examples
 
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header
@@ -93,4 +93,4 @@ lock: ## resolve the dependencies again, for development and for the image (need
 	$(COMPILE) --constraint requirements.lock -o requirements-runtime.lock --upgrade
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules proof/bench/.cache mutants
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache tests/e2e/node/node_modules examples/*/node_modules proof/bench/.cache mutants
