@@ -12,14 +12,14 @@ from urllib.parse import urlencode
 from cloudinary.utils import api_sign_request
 
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import Packs
-from uponce.adapters.blobs.staging import StagingStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.media import samples
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import Packs
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.ports import Inspector
 from uponce.app.services import Services
@@ -90,7 +90,7 @@ class World:
         *,
         limits: Limits | None = None,
         inspector: Inspector | None = None,
-        blobs: StagingStore | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
         self.clock = MovableClock()
         self.whole_bodies = False
@@ -98,7 +98,7 @@ class World:
         self.path = root / "uponce.db"
         self.media = root / "media"
         self.database = SqliteDatabase(self.path, clock=self.clock, secrets=AesSecretBox(bytes(32)))
-        self.blobs = blobs or LocalBlobStore(self.media, ids=RandomIds())
+        self.blobs = blobs or local_blobs(self.media, ids=RandomIds())
         self.database.open()
         self.blobs.open_store()
         self.services = Services(
@@ -107,7 +107,7 @@ class World:
             inspector=inspector or Sniffer(),
             clock=self.clock,
             ids=RandomIds(),
-            group_store=self.blobs if isinstance(self.blobs, LocalBlobStore) else None,
+            group_store=self.blobs.group_store,
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
         keys = asyncio.run(self._keys())

@@ -21,9 +21,9 @@ from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.chunks import CHUNK, Client, noise
 from tests.postgres import Postgres
 from tests.world import World
-from uponce.adapters.blobs.staging import StagingStore
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.blobs import Blobs
 from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
@@ -60,7 +60,7 @@ class Stage(ABC):
     honest: frozenset[str]
     wire: Line
 
-    def __init__(self, folder: Path, postgres: Postgres, media: Mapping[str, str], blobs: StagingStore | None) -> None:
+    def __init__(self, folder: Path, postgres: Postgres, media: Mapping[str, str], blobs: Blobs | None) -> None:
         url = postgres.fresh_schema()
         self.world = World(folder, limits=Limits(min_chunk_bytes=CHUNK), blobs=blobs)
         self._secrets = AesSecretBox(bytes(32))

@@ -11,8 +11,9 @@ from tests.chunks import noise
 from tests.contract.stores import opened_objects
 from tests.postgres import Postgres
 from tests.stores.seaweedfs import SeaweedFS
-from uponce.adapters.blobs import bucket
-from uponce.adapters.blobs.objects import ObjectBlob, ObjectBlobStore
+from uponce.adapters.store import bucket
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.objects import ObjectBlob
 
 _SECONDS = 5
 _BLOCK_BYTES = 1000
@@ -44,7 +45,7 @@ class StoreStage(Stage):
         self.wire.close()
         super().close()
 
-    def _blobs_at(self, endpoint: str) -> ObjectBlobStore:
+    def _blobs_at(self, endpoint: str) -> Blobs:
         environment = self._store.environment | {"AWS_ENDPOINT_URL": endpoint}
         return opened_objects(self._url, environment, self._folder, seconds=_SECONDS)
 

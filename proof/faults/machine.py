@@ -26,6 +26,7 @@ from proof.faults.audit import examine
 from proof.faults.mortal import CLOUD, LOST, Attempt, Process
 from proof.faults.reference import KEPT, SKEW, WINDOW, Reference, Signature
 from tests.app.uploads import CALLER
+from tests.contract.stores import local_of
 from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.browse import show_signed
@@ -394,5 +395,5 @@ class Machine(RuleBasedStateMachine):
                 path.unlink()
 
     def bytes_of(self, blob_key: str) -> bytes | None:
-        path = self.process.blobs.path_of(blob_key)
+        path = local_of(self.process.blobs).path_of(blob_key)
         return path.read_bytes() if path.exists() else None

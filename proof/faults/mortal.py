@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from proof.faults.operator import give_key
 from tests.app.uploads import CALLER
 from tests.world import MovableClock, Sniffer
-from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.spool import Spool
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import LocalStore
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload_module
 from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
@@ -51,13 +54,19 @@ class OneShardIds(RandomIds):
         return SHARD + super().hex(length)[len(SHARD) :]
 
 
-class MortalBlobs(LocalBlobStore):
-    """Flushes at once, so that the bytes of an upload that stops are on the disk. Has one folder, to be quick."""
-
-    life: Life
+class OneShardStore(LocalStore):
+    """Has one folder, to be quick."""
 
     def _shards(self) -> Iterator[Path]:
         yield self._blobs / SHARD
+
+
+class MortalDisk(Disk):
+    """Flushes at once, so that the bytes of an upload that stops are on the disk."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__(workers=2)
+        self.life = life
 
     @property
     def buffer_bytes(self) -> int:
@@ -68,13 +77,13 @@ class MortalBlobs(LocalBlobStore):
         return await super().in_thread(work)
 
     async def drain(self) -> None:
-        for stage in self._stages:
-            await stage._settle()
+        for writer in self._writers:
+            await writer.settle()
 
     def drop(self) -> None:
         """Close the descriptors of all that was arriving, as the kernel does."""
-        for stage in self._stages:
-            stage._close()
+        for writer in self._writers:
+            writer._put.__self__.close()
 
 
 class MortalDatabase:
@@ -109,15 +118,16 @@ class Process:
         self.life = Life()
         give_key(root)
         self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
-        self.blobs = MortalBlobs(root / "media", ids=OneShardIds(), workers=2)
-        self.blobs.life = self.life
+        self.disk, ids = MortalDisk(self.life), OneShardIds()
+        store = OneShardStore(root / "media", self.disk, ids=ids)
+        self.blobs = Blobs(Spool(root / "media" / "staging", self.disk, store, ids), store)
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)
         self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds(), _LIMITS)
 
     def end(self) -> None:
-        self.blobs.drop()
+        self.disk.drop()
         self.blobs.close()
         self._database.close()
 
@@ -163,7 +173,7 @@ class Attempt:
         taken.cancel()
         if self._task.done():
             return self._task.result()
-        await self._process.blobs.drain()
+        await self._process.disk.drain()
         return ""
 
     async def _upload(self) -> str:

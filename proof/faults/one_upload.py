@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from proof.faults.operator import recover, settings
-from uponce.adapters.blobs.files import guarded
-from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.files import guarded
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.store.local import local_blobs
 from uponce.app.manage_keys import set_up
 from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
@@ -53,7 +54,7 @@ class NumberedIds:
         return self.hex(32)
 
 
-class InlineBlobs(LocalBlobStore):
+class InlineDisk(Disk):
     """Works in the thread of its caller: system calls are counted per thread, and must be the same in every run."""
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -72,8 +73,8 @@ class RawInspector:
 
 
 def services_of(backend: Backend, ids: Ids) -> Services:
-    blobs = InlineBlobs(backend.blobs.staging.parent, ids=ids)
-    return replace(backend.services, blobs=blobs, group_store=blobs, inspector=RawInspector(), ids=ids)
+    blobs = local_blobs(backend.blobs.spool.folder.parent, ids=ids, disk=InlineDisk())
+    return replace(backend.services, blobs=blobs, group_store=blobs.group_store, inspector=RawInspector(), ids=ids)
 
 
 async def send(

@@ -25,14 +25,13 @@ from uponce.core.errors import NotFound, SettingRefused, UponceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from uponce.adapters.blobs.local import LocalBlobStore
-    from uponce.adapters.blobs.objects import ObjectBlobStore
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
     from uponce.adapters.metrics.counts import PrometheusMetrics
     from uponce.adapters.secretbox import AesSecretBox
-    from uponce.app.ports import FrontServer, GroupStore, Presigner
+    from uponce.adapters.store.blobs import Blobs
+    from uponce.app.ports import FrontServer, Presigner
 
 log = logging.getLogger("uponce")
 
@@ -45,7 +44,7 @@ class Backend:
 
     settings: Settings
     database: "SqliteDatabase | PostgresDatabase"
-    blobs: "LocalBlobStore | ObjectBlobStore"
+    blobs: "Blobs"
     decoders: "DecoderPool"
     secrets: "AesSecretBox"
     services: Services
@@ -60,7 +59,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
     _check_locks(settings)
     decoders = DecoderPool(
         settings.limits,
-        [str(blobs.staging)],
+        [str(blobs.spool.folder)],
         workers=settings.decoders,
         job_seconds=settings.decoder_seconds,
         grant_seconds=settings.decoder_seconds_per_grant,
@@ -75,7 +74,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
         clock=clock,
         ids=ids,
         limits=settings.limits,
-        group_store=_group_store(blobs),
+        group_store=blobs.group_store,
         presigner=_presigner(settings, blobs),
         front=_front(settings, blobs),
         metrics=metrics or NoMetrics(),
@@ -158,20 +157,20 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def blob_store(settings: Settings) -> "LocalBlobStore | ObjectBlobStore":
+def blob_store(settings: Settings) -> "Blobs":
     """Return the store, not open yet. Raise SettingRefused for a URL that names no store."""
     url, ids = settings.storage_url, RandomIds()
     match urlsplit(url):
         case ("file", "", path, _, _) if path.startswith("/"):
-            from uponce.adapters.blobs.local import LocalBlobStore
+            from uponce.adapters.store.local import local_blobs
 
-            return LocalBlobStore(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
+            return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
-            from uponce.adapters.blobs.bucket import Bucket
-            from uponce.adapters.blobs.objects import ObjectBlobStore
+            from uponce.adapters.store.bucket import Bucket
+            from uponce.adapters.store.objects import bucket_blobs
 
             seconds = settings.storage_seconds
-            return ObjectBlobStore(Bucket(url, seconds), settings.data_dir / "staging", ids=ids, seconds=seconds)
+            return bucket_blobs(Bucket(url, seconds), settings.data_dir / "staging", ids=ids, seconds=seconds)
         case _:
             raise SettingRefused(
                 f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
@@ -188,38 +187,30 @@ def _check_locks(settings: Settings) -> None:
         )
 
 
-def _group_store(blobs: "LocalBlobStore | ObjectBlobStore") -> "GroupStore | None":
-    from uponce.adapters.blobs.local import LocalBlobStore
-
-    return blobs if isinstance(blobs, LocalBlobStore) else None
-
-
-def _presigner(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "Presigner | None":
+def _presigner(settings: Settings, blobs: "Blobs") -> "Presigner | None":
     """Raise SettingRefused if delivery should redirect to a store that has no URLs."""
     if not settings.storage_redirect:
         return None
-    from uponce.adapters.blobs.objects import ObjectBlobStore, Presigned
-
-    if not isinstance(blobs, ObjectBlobStore):
+    presigner = blobs.store.presigner(settings.storage_redirect)
+    if presigner is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, but UPONCE_STORAGE is "
             f"{settings.storage_url}. Remove this setting; uponce then sends the bytes itself."
         )
-    return Presigned(blobs, settings.storage_redirect)
+    return presigner
 
 
-def _front(settings: Settings, blobs: "LocalBlobStore | ObjectBlobStore") -> "FrontServer | None":
+def _front(settings: Settings, blobs: "Blobs") -> "FrontServer | None":
     """Raise SettingRefused if there is no folder that a web server could read."""
     if not settings.storage_accel:
         return None
-    from uponce.adapters.blobs.local import InternalLocation, LocalBlobStore
-
-    if not isinstance(blobs, LocalBlobStore):
+    front = blobs.store.front(settings.storage_accel)
+    if front is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "
             f"{settings.storage_url}. Use UPONCE_STORAGE_REDIRECT, or remove both; uponce then sends the bytes itself."
         )
-    return InternalLocation(settings.storage_accel)
+    return front
 
 
 def secret_key_path(settings: Settings) -> Path:

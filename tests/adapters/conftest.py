@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.packing import opened
-from uponce.adapters.blobs.local import LocalBlobStore
+from uponce.adapters.store.blobs import Blobs
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(root: Path) -> Iterator[LocalBlobStore]:
+def store(root: Path) -> Iterator[Blobs]:
     store = opened(root)
     yield store
     store.close()

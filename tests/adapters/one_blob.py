@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from uponce.adapters.blobs import local
+from uponce.adapters.store import local
+from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Stage
 from uponce.core.errors import UponceError
@@ -26,8 +27,8 @@ BLOCK = bytes(65_536)
 
 MUTANTS: dict[str, Callable[[], object]] = {
     "no fsync at all": lambda: patch("os.fsync", lambda _: None).start(),
-    "no folder fsync": lambda: patch("uponce.adapters.blobs.local.sync_folder", lambda _: None).start(),
-    "fsync after rename": lambda: patch.object(local.LocalBlobStore, "put", _rename_first).start(),
+    "no folder fsync": lambda: patch("uponce.adapters.store.local.sync_folder", lambda _: None).start(),
+    "fsync after rename": lambda: patch.object(local.LocalStore, "put", _rename_first).start(),
 }
 
 
@@ -56,7 +57,7 @@ class FixedIds:
         return self.hex(32)
 
 
-def _rename_first(self: local.LocalBlobStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
+def _rename_first(self: local.LocalStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
     target = self.path_of(key)
     path.rename(target)
     os.fsync(descriptor)
@@ -78,7 +79,7 @@ async def _send(stage: Stage, mebibytes: int) -> None:
     await stage.publish()
 
 
-async def _play(store: local.LocalBlobStore, mebibytes: int) -> tuple[str, str]:
+async def _play(store: Blobs, mebibytes: int) -> tuple[str, str]:
     stage = await store.stage()
     code = await code_of(_send(stage, mebibytes))
     again = await code_of(stage.publish())
@@ -101,7 +102,7 @@ def _descriptors() -> int:
 def main(root: str, mebibytes: str, mutant: str = "") -> None:
     if mutant:
         MUTANTS[mutant]()
-    store = local.LocalBlobStore(Path(root), ids=FixedIds())
+    store = local.local_blobs(Path(root), ids=FixedIds())
     store.open_store()
     asyncio.run(store.ping())  # a thread and a loop have been there once
     before, peak = _descriptors(), _peak_kib()

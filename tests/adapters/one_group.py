@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from uponce.adapters.blobs.local import LocalBlobStore
+from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
 from uponce.core.formats import BINARY
@@ -34,7 +36,7 @@ MUTANTS: dict[str, Callable[[], object]] = {
 
 def _ignore(*names: str) -> None:
     for name in names:
-        patch(f"uponce.adapters.blobs.{name}", lambda _: None).start()
+        patch(f"uponce.adapters.store.{name}", lambda _: None).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def group(number: int) -> list[Body]:
     return [body(chance.randbytes(size)) for size in SIZES]
 
 
-async def different(store: LocalBlobStore, keys: Sequence[str], bodies: Sequence[Body]) -> list[str]:
+async def different(store: Blobs, keys: Sequence[str], bodies: Sequence[Body]) -> list[str]:
     """The keys that do not show the bytes of their body."""
     return [key for key, (_, digest, _) in zip(keys, bodies, strict=True) if await store.digest(key) != digest]
 
@@ -81,7 +83,7 @@ def _descriptors() -> int:
 
 
 def main(root: str, pack_bytes: str, mutant: str = "") -> None:
-    store = LocalBlobStore(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
+    store = local_blobs(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
     store.open_store()
     if mutant:
         MUTANTS[mutant]()
@@ -90,7 +92,7 @@ def main(root: str, pack_bytes: str, mutant: str = "") -> None:
     for number in range(GROUPS):
         bodies = group(number)
         try:
-            keys = store.put_group(bodies)
+            keys = local_of(store).put_group(bodies)
         except UponceError as error:
             codes.append(error.code)
         else:

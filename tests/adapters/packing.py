@@ -6,33 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.adapters.one_group import body
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import PAGE
+from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import PAGE
 
 LARGE = 200_000  # more than what is read when a blob is opened
 
 
-def opened(root: Path) -> LocalBlobStore:
-    store = LocalBlobStore(root, ids=RandomIds())
+def opened(root: Path) -> Blobs:
+    store = local_blobs(root, ids=RandomIds())
     store.open_store()
     return store
 
 
-def put(store: LocalBlobStore, *bodies: bytes) -> Sequence[str]:
-    return store.put_group([body(data) for data in bodies])
+def put(store: Blobs, *bodies: bytes) -> Sequence[str]:
+    return local_of(store).put_group([body(data) for data in bodies])
 
 
 def chance(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def get(store: LocalBlobStore, key: str) -> bytes | None:
-    blob = await store.open(key)
+async def get(store: Blobs, key: str) -> bytes | None:
+    blob = await local_of(store).open(key)
     return None if blob is None else b"".join(blob.blocks())
 
 
-def listed(store: LocalBlobStore) -> set[str]:
+def listed(store: Blobs) -> set[str]:
     async def keys() -> set[str]:
         return {blob.key async for blob in store.published()}
 

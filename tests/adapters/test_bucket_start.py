@@ -78,8 +78,8 @@ def test_a_missing_bucket_is_not_ready(server: SeaweedFS, tmp_path: Path) -> Non
 UPLOAD = """
 import asyncio, sys, re
 from pathlib import Path
-from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.store.objects import bucket_blobs
 from uponce.adapters.clock import RandomIds
 
 def peak():
@@ -96,7 +96,7 @@ async def one(store, mebibytes):
         await blob.read(offset, blob.block_bytes)
     await stage.discard()
 
-store = ObjectBlobStore(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
+store = bucket_blobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
 store.open_store()
 asyncio.run(one(store, 1))
 before = peak()
@@ -124,8 +124,8 @@ def test_memory_stays_flat_however_large_the_file(server: SeaweedFS, url: str, t
 LEAVE = """
 import asyncio, sys
 from pathlib import Path
-from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.store.objects import bucket_blobs
 from uponce.adapters.clock import RandomIds
 
 async def leave(store):
@@ -133,7 +133,7 @@ async def leave(store):
     await asyncio.sleep(0.3)
     asking.cancel()
 
-store = ObjectBlobStore(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
+store = bucket_blobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
 store.open_store()
 asyncio.run(leave(store))
 """

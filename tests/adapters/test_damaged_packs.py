@@ -8,9 +8,10 @@ import pytest
 
 from tests.adapters.one_group import body, different
 from tests.adapters.packing import LARGE, chance, get, listed, packs, place, put
-from uponce.adapters.blobs import packs as packs_module
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE
+from tests.contract.stores import local_of
+from uponce.adapters.store import packs as packs_module
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.packs import HEADER_BYTES, PAGE
 
 
 def spoil(root: Path, key: str, offset: int, data: bytes) -> None:
@@ -21,11 +22,9 @@ def spoil(root: Path, key: str, offset: int, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("offset", range(0, HEADER_BYTES, 9))
-def test_a_header_with_a_flipped_bit_names_no_blob_and_deletes_none(
-    store: LocalBlobStore, root: Path, offset: int
-) -> None:
+def test_a_header_with_a_flipped_bit_names_no_blob_and_deletes_none(store: Blobs, root: Path, offset: int) -> None:
     bodies = [body(chance(size, size)) for size in (5000, 6000, 7000)]
-    first, broken, last = store.put_group(bodies)
+    first, broken, last = local_of(store).put_group(bodies)
     pack, start = place(root, broken)
     spoil(root, broken, offset, bytes([pack.read_bytes()[start + offset] ^ 1]))
     assert asyncio.run(get(store, broken)) is None
@@ -34,11 +33,9 @@ def test_a_header_with_a_flipped_bit_names_no_blob_and_deletes_none(
     assert asyncio.run(different(store, [first, last], [bodies[0], bodies[2]])) == []
 
 
-def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(
-    store: LocalBlobStore, root: Path
-) -> None:
+def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(store: Blobs, root: Path) -> None:
     kept, torn = put(store, chance(5000), chance(LARGE))
-    store._packs._end_pack()  # the process died
+    local_of(store)._packs._end_pack()  # the process died
     pack, start = place(root, torn)
     spoil(root, torn, 0, bytes(PAGE))
     os.truncate(pack, start + 10 * PAGE + 17)
@@ -50,13 +47,13 @@ def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(
     assert packs(root) == []
 
 
-def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: LocalBlobStore) -> None:
+def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: Blobs) -> None:
     """Even if a client knew the name of the pack: neither while the outer one is there, nor afterwards."""
     (first,) = put(store, b"abc")
     inner = f"{first[:11]}{2:05x}{'0' * 16}"
     header = packs_module._header(inner, 0, 3 * PAGE, "0" * 64)
     bodies = [body(bytes(PAGE - HEADER_BYTES) + header + chance(PAGE)), body(chance(3 * PAGE))]
-    outer, last = store.put_group(bodies)
+    outer, last = local_of(store).put_group(bodies)
     assert outer[:16] == f"{first[:11]}{1:05x}"
     assert listed(store) == {first, outer, last}
     asyncio.run(store.delete(outer))
@@ -64,7 +61,7 @@ def test_bytes_that_look_like_a_blob_inside_of_another_are_none(store: LocalBlob
     assert asyncio.run(different(store, [last], bodies[1:])) == []
 
 
-def test_what_others_left_among_the_packs_is_left_alone(store: LocalBlobStore, root: Path) -> None:
+def test_what_others_left_among_the_packs_is_left_alone(store: Blobs, root: Path) -> None:
     (key,) = put(store, b"abc")
     strangers = [root / "packs" / name for name in ("README", "0" * 11, "lost+found")]
     for path in strangers:
@@ -74,7 +71,7 @@ def test_what_others_left_among_the_packs_is_left_alone(store: LocalBlobStore, r
     assert all(path.exists() for path in strangers)
 
 
-def test_a_pack_of_the_same_name_takes_the_place_of_one_that_was_open(store: LocalBlobStore, root: Path) -> None:
+def test_a_pack_of_the_same_name_takes_the_place_of_one_that_was_open(store: Blobs, root: Path) -> None:
     """As after a restore beside a running server."""
     (key,) = put(store, b"abc")
     assert asyncio.run(get(store, key)) == b"abc"
@@ -86,10 +83,10 @@ def test_a_pack_of_the_same_name_takes_the_place_of_one_that_was_open(store: Loc
     assert asyncio.run(get(store, key)) == b"abc"
 
 
-def test_a_pack_that_was_copied_under_another_name_has_no_blobs(store: LocalBlobStore, root: Path) -> None:
+def test_a_pack_that_was_copied_under_another_name_has_no_blobs(store: Blobs, root: Path) -> None:
     """Nor would a record at another place. Listed twice, a blob could be deleted at the wrong one."""
     keys = put(store, chance(100), b"abc", chance(LARGE))
     pack = packs(root)[0]
     (root / "packs" / ("0" * 10)).write_bytes(pack.read_bytes())
     (root / "packs" / ("1" * 10)).write_bytes(pack.read_bytes()[PAGE:])
-    assert sorted(blob.key for blob in store._packs.records()) == sorted(keys)
+    assert sorted(blob.key for blob in local_of(store)._packs.records()) == sorted(keys)

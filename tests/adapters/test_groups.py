@@ -14,8 +14,10 @@ import pytest
 
 from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, different, group
 from tests.adapters.test_local_blobs import ROOT, needs_strace
-from uponce.adapters.blobs.local import LocalBlobStore
+from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
 from uponce.app.ports import Body
 
 CALLS = "trace=openat,write,writev,pwrite64,pwritev,fsync,fdatasync"
@@ -27,8 +29,8 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def store_of(root: Path, kind: str) -> LocalBlobStore:
-    store = LocalBlobStore(root, ids=RandomIds(), pack_bytes=KINDS[kind])
+def store_of(root: Path, kind: str) -> Blobs:
+    store = local_blobs(root, ids=RandomIds(), pack_bytes=KINDS[kind])
     store.open_store()
     return store
 
@@ -55,10 +57,10 @@ def lines_of(root: Path, kind: str, *arguments: str, strace: Sequence[str] = (),
 def test_a_group_comes_back_in_its_order(tmp_path: Path, kind: str, type_: type) -> None:
     bodies: list[Body] = [(type_(data), digest, media_type) for data, digest, media_type in group(1)]
     store = store_of(tmp_path / "media", kind)
-    keys = store.put_group(bodies)
+    keys = local_of(store).put_group(bodies)
     assert len(set(keys)) == len(SIZES)
     assert asyncio.run(different(store, keys, bodies)) == []
-    assert store.put_group([]) == []
+    assert local_of(store).put_group([]) == []
     store.close()
 
 
@@ -67,7 +69,7 @@ def test_blobs_of_a_group_are_deleted_one_by_one(tmp_path: Path, kind: str) -> N
     store = store_of(tmp_path / "media", kind)
 
     async def scenario() -> None:
-        gone, kept = store.put_group(bodies)
+        gone, kept = local_of(store).put_group(bodies)
         await store.delete(gone)
         assert await store.open(gone) is None
         assert [blob.key async for blob in store.published()] == [kept]
@@ -177,7 +179,7 @@ def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> 
             store = store_of(root, kind)
             for keys, bodies in groups:
                 assert asyncio.run(different(store, keys, bodies)) == [], (call, number)
-            groups.append((store.put_group(group(7)), group(7)))
+            groups.append((local_of(store).put_group(group(7)), group(7)))
             asyncio.run(store.sweep_stages(0))
             store.close()
         stored += len(lines)

@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.one_blob import KEY, MUTANTS, Outcome, code_of
-from uponce.adapters.blobs.local import LocalBlobStore
+from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -52,14 +54,14 @@ def one_blob(root: Path, *arguments: str, strace: Sequence[str] = ()) -> Outcome
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalBlobStore]:
+def store(tmp_path: Path) -> Iterator[Blobs]:
     with opened(tmp_path / "media") as store:
         yield store
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[LocalBlobStore]:
-    store = LocalBlobStore(root, ids=RandomIds())
+def opened(root: Path) -> Iterator[Blobs]:
+    store = local_blobs(root, ids=RandomIds())
     try:
         store.open_store()
         yield store
@@ -152,7 +154,7 @@ def test_without_failures_nothing_leaks(tmp_path: Path) -> None:
     assert (outcome.code, outcome.left, outcome.descriptors) == ("ok", [PUBLISHED], 0)
 
 
-def test_a_write_that_takes_less_is_continued(store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_takes_less_is_continued(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.writev
     data = [bytes([number % 256]) * (number % 5) * 1000 for number in range(1500)]
 
@@ -198,7 +200,7 @@ def test_a_really_full_disk_is_storage_full_and_works_again_afterwards(tmp_path:
 
         with pytest.raises(StorageFull):
             asyncio.run(send(8 * MEBIBYTE))
-        assert not list(store.staging.iterdir())
+        assert not list(store.spool.folder.iterdir())
         asyncio.run(send(2 * MEBIBYTE))
         ballast = tmp_path / "media" / "ballast"
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)), ballast.open("wb", buffering=0) as file:
@@ -223,7 +225,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
 # What lies on the disk.
 
 
-def test_files_and_folders_are_for_their_owner_only(store: LocalBlobStore) -> None:
+def test_files_and_folders_are_for_their_owner_only(store: Blobs) -> None:
     async def scenario() -> None:
         stage = await store.stage()
         await stage.write(b"abc")
@@ -231,22 +233,22 @@ def test_files_and_folders_are_for_their_owner_only(store: LocalBlobStore) -> No
         await stage.publish()
 
     asyncio.run(scenario())
-    root = store.staging.parent
+    root = store.spool.folder.parent
     modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in [root, *root.rglob("*")]}
     assert modes == {(True, 0o700), (False, 0o600)}
 
 
-def test_a_symbolic_link_is_not_followed(store: LocalBlobStore, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(store: Blobs, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    store.path_of(KEY).symlink_to(tmp_path / "secret")
+    local_of(store).path_of(KEY).symlink_to(tmp_path / "secret")
     with pytest.raises(StorageUnavailable):
         asyncio.run(store.open(KEY))
 
 
-def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: LocalBlobStore) -> None:
+def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: Blobs) -> None:
     """A stray name must not stop the sweeper either."""
-    shard = store.path_of(KEY).parent
-    strangers = [shard / "README", store.staging / ".nfs0001", store.staging / "folder", shard / KEY]
+    shard = local_of(store).path_of(KEY).parent
+    strangers = [shard / "README", store.spool.folder / ".nfs0001", store.spool.folder / "folder", shard / KEY]
     for path in strangers[:2]:
         path.write_bytes(b"stray")
     for path in strangers[2:]:
@@ -260,7 +262,7 @@ def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: Loca
     assert all(path.exists() for path in strangers)
 
 
-def test_a_stage_is_as_old_as_its_last_write(store: LocalBlobStore) -> None:
+def test_a_stage_is_as_old_as_its_last_write(store: Blobs) -> None:
     async def scenario() -> None:
         stage = await store.stage()
         await stage.seal()
@@ -273,8 +275,8 @@ def test_a_stage_is_as_old_as_its_last_write(store: LocalBlobStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_missing_folder_is_not_ready(store: LocalBlobStore) -> None:
-    store.staging.rmdir()
+def test_a_missing_folder_is_not_ready(store: Blobs) -> None:
+    store.spool.folder.rmdir()
     with pytest.raises(StorageUnavailable) as refused:
         asyncio.run(store.ping())
     assert "staging" in refused.value.detail and "staging" not in refused.value.message
@@ -289,7 +291,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("turns", range(1, 5))
-def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: LocalBlobStore, turns: int) -> None:
+def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Blobs, turns: int) -> None:
     """Cancelled after so many turns of the loop: before, while, and after a thread does the work."""
 
     async def cancelled(work: asyncio.Task[object]) -> None:
@@ -309,7 +311,7 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Local
             await cancelled(asyncio.create_task(stage.discard()))
             await cancelled(asyncio.create_task(store.open(kept.key)))
         await store.ping()
-        while list(store.staging.iterdir()):
+        while list(store.spool.folder.iterdir()):
             await asyncio.sleep(0.01)
         while descriptors() > before:  # a thread may still be at it; a leak ends in the time-out
             await asyncio.sleep(0.01)
@@ -317,7 +319,7 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Local
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
-def test_errors_are_those_of_the_caller_who_asked(store: LocalBlobStore) -> None:
+def test_errors_are_those_of_the_caller_who_asked(store: Blobs) -> None:
     """A stage that failed says so again, and does not take others with it."""
 
     async def scenario() -> None:

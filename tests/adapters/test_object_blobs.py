@@ -18,9 +18,9 @@ from tests.contract.test_blobs import get, listed, put
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
 from tests.stores.sick import Illness, SickStore, healthy, sick
-from uponce.adapters.blobs import bucket as bucket_module
-from uponce.adapters.blobs.bucket import Sums
-from uponce.adapters.blobs.objects import ObjectBlobStore, Presigned
+from uponce.adapters.store import bucket as bucket_module
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.bucket import Sums
 from uponce.core.errors import StorageUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def url(server: SeaweedFS) -> str:
 
 
 @pytest.fixture
-def store(server: SeaweedFS, url: str, tmp_path: Path) -> Iterator[ObjectBlobStore]:
+def store(server: SeaweedFS, url: str, tmp_path: Path) -> Iterator[Blobs]:
     with objects(url, server.environment, tmp_path) as store:
         yield store
 
@@ -52,7 +52,7 @@ def proxy(server: SeaweedFS) -> Iterator[SickStore]:
 
 
 @contextmanager
-def impatient(proxy: SickStore, server: SeaweedFS, url: str, folder: Path) -> Iterator[ObjectBlobStore]:
+def impatient(proxy: SickStore, server: SeaweedFS, url: str, folder: Path) -> Iterator[Blobs]:
     with objects(url, server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}, folder, seconds=2) as store:
         yield store
 
@@ -68,7 +68,7 @@ def prefix_of(url: str) -> str:
     ("media_type", "disposition"), [("image/png", None), ("application/octet-stream", "attachment")]
 )
 def test_an_object_knows_what_it_is(
-    store: ObjectBlobStore, server: SeaweedFS, url: str, media_type: str, disposition: str | None
+    store: Blobs, server: SeaweedFS, url: str, media_type: str, disposition: str | None
 ) -> None:
     """Whoever gets it by a signed URL gets it from the store."""
 
@@ -84,7 +84,7 @@ def test_an_object_knows_what_it_is(
     assert (found["Content-Type"], found.get("Content-Disposition")) == (media_type, disposition)
 
 
-def test_a_file_of_several_parts_is_one_object(store: ObjectBlobStore) -> None:
+def test_a_file_of_several_parts_is_one_object(store: Blobs) -> None:
     async def scenario() -> None:
         key = await put(store, LARGE)
         assert await get(store, key) == LARGE
@@ -93,7 +93,7 @@ def test_a_file_of_several_parts_is_one_object(store: ObjectBlobStore) -> None:
     run(scenario())
 
 
-def test_what_others_left_in_the_bucket_is_not_listed(store: ObjectBlobStore, server: SeaweedFS, url: str) -> None:
+def test_what_others_left_in_the_bucket_is_not_listed(store: Blobs, server: SeaweedFS, url: str) -> None:
     place, key = server.store(prefix_of(url)), "ab" * 16
     for name in (f"blobs/ab/{key}", f"blobs/cd/{key}", "blobs/ab/README", f"other/ab/{key}", f"blobs/{key}"):
         obstore.put(place, name, b"x")
@@ -109,7 +109,7 @@ def test_one_delivery_costs_a_head_and_a_get(proxy: SickStore, server: SeaweedFS
 
 
 def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
-    async def scenario(store: ObjectBlobStore) -> None:
+    async def scenario(store: Blobs) -> None:
         stage = await store.stage()
         await stage.write(LARGE)
         await stage.seal()
@@ -121,9 +121,12 @@ def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, 
 
 
 @pytest.mark.proof
-def test_a_signed_url_is_good_for_a_while(store: ObjectBlobStore) -> None:
+def test_a_signed_url_is_good_for_a_while(store: Blobs) -> None:
+    presigner = store.store.presigner(2)
+    assert presigner is not None
+
     async def scenario() -> str:
-        return await Presigned(store, 2).url_of(await put(store, DATA))
+        return await presigner.url_of(await put(store, DATA))
 
     url, asked = run(scenario()), time.monotonic()
     part = urllib3.request("GET", url, headers={"Range": "bytes=10-19"})
@@ -163,7 +166,7 @@ def test_a_store_that_fails_takes_nothing(
 ) -> None:
     """StorageUnavailable soon, and nothing is left when it is well again and the upload was discarded."""
 
-    async def scenario(store: ObjectBlobStore) -> None:
+    async def scenario(store: Blobs) -> None:
         stage = await store.stage()
         await stage.write(LARGE[:size])
         await stage.seal()
@@ -177,7 +180,7 @@ def test_a_store_that_fails_takes_nothing(
             await stage.discard()
         assert await listed(store) == []
         assert await store.open(stage.key) is None
-        assert list(store.staging.iterdir()) == []
+        assert list(store.spool.folder.iterdir()) == []
         again = await put(store, LARGE[:size])
         assert await get(store, again) == LARGE[:size]
 
@@ -188,7 +191,7 @@ def test_a_store_that_fails_takes_nothing(
 def test_the_parts_of_a_failed_upload_are_thrown_away(
     proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path
 ) -> None:
-    async def scenario(store: ObjectBlobStore) -> None:
+    async def scenario(store: Blobs) -> None:
         stage = await store.stage()
         await stage.write(LARGE)
         await stage.seal()
@@ -235,7 +238,7 @@ def test_other_bytes_in_the_store_are_noticed(
 
 
 def test_a_blob_that_is_cut_short_in_the_store_is_noticed(
-    store: ObjectBlobStore, server: SeaweedFS, url: str, monkeypatch: pytest.MonkeyPatch
+    store: Blobs, server: SeaweedFS, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = obstore.put
 
@@ -268,7 +271,7 @@ def test_who_waits_too_long_for_a_stalled_store_is_not_begun(
     """Far more of them than threads: all fail, soon, and most without a request."""
     proxy.rule = everywhere(Illness.HANG)
 
-    async def scenario(store: ObjectBlobStore) -> float:
+    async def scenario(store: Blobs) -> float:
         begun = time.monotonic()
         found = await asyncio.gather(*(store.open(f"{n:032x}") for n in range(200)), return_exceptions=True)
         assert all(isinstance(each, StorageUnavailable) for each in found)

@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.packing import LARGE, chance, get, listed, put
-from uponce.adapters.blobs.files import OpenFile
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import Packs
+from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.files import OpenFile
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.packs import Packs
 from uponce.core.errors import StorageUnavailable
 
 
-def test_a_reader_beside_a_deletion_gets_the_bytes_or_an_error(store: LocalBlobStore) -> None:
+def test_a_reader_beside_a_deletion_gets_the_bytes_or_an_error(store: Blobs) -> None:
     """Never the zeros of the hole."""
     assert asyncio.run(_read_after_deletion(store)) == "unavailable"
 
 
 def test_without_a_second_look_at_the_header_a_reader_would_get_zeros(
-    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+    store: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above."""
     make = OpenFile.__init__
@@ -32,7 +33,7 @@ def test_without_a_second_look_at_the_header_a_reader_would_get_zeros(
     assert asyncio.run(_read_after_deletion(store)) == "zeros"
 
 
-async def _read_after_deletion(store: LocalBlobStore) -> str:
+async def _read_after_deletion(store: Blobs) -> str:
     (key,) = put(store, chance(LARGE))
     blob = await store.open(key)
     assert blob is not None
@@ -48,7 +49,7 @@ async def _read_after_deletion(store: LocalBlobStore) -> str:
 @pytest.mark.parametrize("moment", [2, 3])
 @pytest.mark.parametrize("size", [100, LARGE])
 def test_a_deletion_between_two_reads_of_an_opening_or_a_digest(
-    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, size: int, moment: int
+    store: Blobs, monkeypatch: pytest.MonkeyPatch, size: int, moment: int
 ) -> None:
     """A small blob is then as if it had never been there. A digest says that the bytes cannot be read."""
     read, reads = os.pread, 0
@@ -58,12 +59,12 @@ def test_a_deletion_between_two_reads_of_an_opening_or_a_digest(
         nonlocal reads
         reads += 1
         if reads == moment:
-            store._packs.delete(key)
+            local_of(store)._packs.delete(key)
         return read(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
     key = keys[0]
-    blob = asyncio.run(store.open(key))
+    blob = asyncio.run(local_of(store).open(key))
     assert blob is None if size == 100 else blob is not None and not blob.whole
     key, reads = keys[1], 0
     with pytest.raises(StorageUnavailable):
@@ -74,9 +75,7 @@ def test_a_deletion_between_two_reads_of_an_opening_or_a_digest(
 
 
 @pytest.mark.parametrize("size", [0, 100, LARGE])
-def test_a_blob_in_memory_is_opened_without_waiting(
-    store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_a_blob_in_memory_is_opened_without_waiting(store: Blobs, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Neither what follows it in its pack nor what takes its place is ever read as a part of it."""
     key, _ = put(store, chance(size), chance(LARGE, 2))
     assert asyncio.run(get(store, key)) == chance(size)
@@ -94,14 +93,14 @@ def test_a_blob_in_memory_is_opened_without_waiting(
         taken = blob.read_now(offset, block)
         assert bytes(block[:taken]) == chance(size)[offset : offset + 100] == asyncio.run(blob.read(offset, 100))
     monkeypatch.undo()
-    store._packs.delete(key)
+    local_of(store)._packs.delete(key)
     assert blob.read_now(0, block) == 0
     if size:
         with pytest.raises(StorageUnavailable):
             asyncio.run(blob.read(0, 100))
 
 
-def test_what_is_not_there_is_never_opened_without_waiting(store: LocalBlobStore) -> None:
+def test_what_is_not_there_is_never_opened_without_waiting(store: Blobs) -> None:
     (key,) = put(store, b"abc")
     assert asyncio.run(get(store, key)) == b"abc"
     asyncio.run(store.delete(key))
@@ -109,7 +108,7 @@ def test_what_is_not_there_is_never_opened_without_waiting(store: LocalBlobStore
         assert store.open_now(other) is None
 
 
-def test_no_descriptor_leaks(store: LocalBlobStore) -> None:
+def test_no_descriptor_leaks(store: Blobs) -> None:
     (key,) = put(store, b"abc")
 
     def descriptors() -> int:
@@ -118,7 +117,7 @@ def test_no_descriptor_leaks(store: LocalBlobStore) -> None:
     def use() -> None:
         asyncio.run(store.ping())
         for other in (key, key[:-1] + "x", f"p{'0' * 31}"):
-            store._packs.find(other) if other != key else store.open_now(other)
+            local_of(store)._packs.find(other) if other != key else store.open_now(other)
         listed(store)
         asyncio.run(get(store, key))
         asyncio.run(store.sweep_stages(0))

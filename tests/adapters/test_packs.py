@@ -10,21 +10,23 @@ import pytest
 
 from tests.adapters.one_group import SeededIds, body, different
 from tests.adapters.packing import LARGE, allocated, chance, get, listed, opened, packs, place, put
+from tests.contract.stores import local_of
 from uponce.adapters import system
-from uponce.adapters.blobs import packs as packs_module
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import HEADER_BYTES, PAGE, Packs
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store import packs as packs_module
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import HEADER_BYTES, PAGE, Packs
 from uponce.core.errors import StorageFull, StorageUnavailable
 
 # Where a blob goes.
 
 
 def test_only_small_blobs_go_into_a_pack(root: Path) -> None:
-    store = LocalBlobStore(root, ids=RandomIds(), pack_bytes=1000)
+    store = local_blobs(root, ids=RandomIds(), pack_bytes=1000)
     store.open_store()
     bodies = [body(chance(size)) for size in (0, 1000, 1001, 5000)]
-    keys = store.put_group(bodies)
+    keys = local_of(store).put_group(bodies)
     assert [key[0] == "p" for key in keys] == [True, True, False, False]
     assert {key[1:11] for key in keys[:2]} == {path.name for path in packs(root)}
     assert asyncio.run(different(store, keys, bodies)) == []
@@ -32,7 +34,7 @@ def test_only_small_blobs_go_into_a_pack(root: Path) -> None:
 
 
 def test_a_file_system_that_frees_no_part_of_a_file_gets_files(
-    store: LocalBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoHoles:
         def fallocate(self, *arguments: object) -> int:
@@ -43,11 +45,11 @@ def test_a_file_system_that_frees_no_part_of_a_file_gets_files(
     (key,) = put(store, b"abc")
     assert (key[0] == "p", packs(root)) == (False, [])
     assert asyncio.run(get(store, key)) == b"abc"
-    assert "file system" in store.describe()
+    assert "file system" in store.store.describe()
 
 
 def test_a_deletion_erases_also_where_no_hole_can_be_made(
-    store: LocalBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that was copied to another file system."""
     kept, gone = put(store, chance(5000), chance(LARGE))
@@ -58,7 +60,7 @@ def test_a_deletion_erases_also_where_no_hole_can_be_made(
     assert not any(pack.read_bytes()[start:])
 
 
-def test_a_probe_that_could_not_be_made_is_tried_again(store: LocalBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_could_not_be_made_is_tried_again(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk at the start must not turn packs off."""
 
     def full(*arguments: object) -> None:
@@ -70,13 +72,11 @@ def test_a_probe_that_could_not_be_made_is_tried_again(store: LocalBlobStore, mo
     assert put(store, b"abc")[0].startswith("p")
 
 
-def test_a_pack_that_is_full_takes_no_other_group(
-    store: LocalBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pack_that_is_full_takes_no_other_group(store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs_module, "PACK_BYTES", 3 * PAGE)
     monkeypatch.setattr(packs_module, "_MOST_OPEN", 2)
     bodies = [body(chance(100, seed)) for seed in range(20)]
-    keys = [key for one in bodies for key in store.put_group([one])]
+    keys = [key for one in bodies for key in local_of(store).put_group([one])]
     assert len(packs(root)) == 7
     for _ in range(2):
         assert asyncio.run(different(store, keys, bodies)) == []
@@ -85,9 +85,9 @@ def test_a_pack_that_is_full_takes_no_other_group(
 # What a deletion leaves.
 
 
-def test_a_deletion_gives_the_space_back_and_touches_no_neighbour(store: LocalBlobStore, root: Path) -> None:
+def test_a_deletion_gives_the_space_back_and_touches_no_neighbour(store: Blobs, root: Path) -> None:
     bodies = [body(chance(size, size)) for size in (1, PAGE - HEADER_BYTES, PAGE - HEADER_BYTES + 1, LARGE, 5000)]
-    keys = store.put_group(bodies)
+    keys = local_of(store).put_group(bodies)
     for number in (1, 3, 2, 0, 4):
         before = allocated(root)
         asyncio.run(store.delete(keys[number]))
@@ -98,7 +98,7 @@ def test_a_deletion_gives_the_space_back_and_touches_no_neighbour(store: LocalBl
     assert allocated(root) == 0
 
 
-def test_a_key_of_the_same_place_with_another_chance_is_another_blob(store: LocalBlobStore) -> None:
+def test_a_key_of_the_same_place_with_another_chance_is_another_blob(store: Blobs) -> None:
     (key,) = put(store, b"abc")
     other = key[:-1] + ("0" if key[-1] != "0" else "1")
     assert asyncio.run(get(store, other)) is None
@@ -107,7 +107,7 @@ def test_a_key_of_the_same_place_with_another_chance_is_another_blob(store: Loca
     assert asyncio.run(get(store, key)) == b"abc"
 
 
-def test_keys_that_lead_into_the_middle_of_a_blob_or_behind_the_end_name_nothing(store: LocalBlobStore) -> None:
+def test_keys_that_lead_into_the_middle_of_a_blob_or_behind_the_end_name_nothing(store: Blobs) -> None:
     (key,) = put(store, chance(LARGE))
     for page in (1, 2, 0xFFFFF):
         other = f"{key[:11]}{page:05x}{key[16:]}"
@@ -146,13 +146,13 @@ def test_servers_that_went_on_with_an_old_pack_after_a_crash_would_lose_blobs(
     """Two workers that died and start again. The broken way is the control."""
     crashed = opened(root)
     put(crashed, b"before")
-    crashed._packs._end_pack()
+    local_of(crashed)._packs._end_pack()
     if way == "resuming":
         monkeypatch.setattr(Packs, "_new_pack", resume)
     workers, bodies = [opened(root) for _ in range(2)], [body(b"one"), body(b"two")]
     for worker in workers:
-        worker._packs._writer = worker._packs._new_pack()
-    keys = [worker.put_group([each])[0] for worker, each in zip(workers, bodies, strict=True)]
+        local_of(worker)._packs._writer = local_of(worker)._packs._new_pack()
+    keys = [local_of(worker).put_group([each])[0] for worker, each in zip(workers, bodies, strict=True)]
     lost = asyncio.run(different(workers[0], keys, bodies))
     assert len(lost) == (1 if way == "resuming" else 0)
 
@@ -164,17 +164,17 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
     """A sweep that has looked at an orphan, and makes the hole when a server has started again."""
     crashed, sweeper = opened(root), opened(root)
     _, orphan = put(crashed, b"before", chance(LARGE))
-    crashed._packs._end_pack()
+    local_of(crashed)._packs._end_pack()
     bodies, keys, erase = [body(chance(LARGE, 2))], list[str](), system.erase
     restarted = opened(root)
-    assert restarted.describe()  # it has made its hole to try
+    assert restarted.store.describe()  # it has made its hole to try
 
     def paused(descriptor: int, start: int, length: int) -> None:
         if not keys:
             if way == "resuming":
                 os.truncate(*place(root, orphan))  # what no row names is taken off the end
                 monkeypatch.setattr(Packs, "_new_pack", resume)
-            keys.extend(restarted.put_group(bodies))
+            keys.extend(local_of(restarted).put_group(bodies))
         erase(descriptor, start, length)
 
     monkeypatch.setattr(packs_module, "erase", paused)
@@ -185,7 +185,7 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
 
 def test_a_name_that_is_taken_is_left_alone(root: Path) -> None:
     for _ in range(2):
-        store = LocalBlobStore(root, ids=SeededIds())
+        store = local_blobs(root, ids=SeededIds())
         store.open_store()
         put(store, b"abc")
         store.close()
@@ -223,7 +223,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
 ) -> None:
     store, sweeper = opened(root), opened(root)
     put(store, b"abc")
-    store._packs._end_pack()
+    local_of(store)._packs._end_pack()
     lock = system.LOCKS.lock
     swept: list[bool] = []
 
@@ -231,7 +231,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
         if not swept:  # the first lock is that of the store
             swept.append(True)
             if moment == "before it is locked":
-                sweeper._packs.drop_empty()
+                local_of(sweeper)._packs.drop_empty()
             else:
                 other = os.open(os.readlink(f"/proc/self/fd/{descriptor}"), os.O_RDWR)
                 assert lock(other, packs_module._APPENDING)
@@ -240,7 +240,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
     monkeypatch.setattr(system.LOCKS, "lock", late)
     (key,) = put(store, b"def")
     assert swept
-    sweeper._packs.drop_empty()
+    local_of(sweeper)._packs.drop_empty()
     assert asyncio.run(get(sweeper, key)) == b"def"
     assert key in listed(sweeper)
     store.close()
@@ -249,7 +249,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
 
 @pytest.mark.parametrize("stored_before", [True, False])
 def test_a_failed_group_gives_its_space_back_and_its_pack_takes_no_other(
-    store: LocalBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch, stored_before: bool
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch, stored_before: bool
 ) -> None:
     before = put(store, b"abc") if stored_before else []
 
@@ -268,7 +268,7 @@ def test_a_failed_group_gives_its_space_back_and_its_pack_takes_no_other(
 
 
 def test_a_disk_that_is_full_for_long_collects_no_empty_packs(
-    store: LocalBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, b"abc")
 

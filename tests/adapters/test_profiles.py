@@ -13,7 +13,7 @@ from tests.contract.stores import objects
 from tests.contract.test_blobs import get, put
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import SeaweedFS
-from uponce.adapters.blobs.profiles import credentials_of_profile
+from uponce.adapters.store.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused
 
 KEYS = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}

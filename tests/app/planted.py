@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 from tests.adapters.one_group import body
+from tests.contract.stores import local_of
 from tests.world import World
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.packs import PAGE
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import PAGE
 from uponce.core import signature
 
 OLD = 1_000_000_000  # a file's last change: older than any grace time
@@ -58,9 +59,9 @@ def put_blobs(world: World, blob_keys: Iterable[str], data: bytes = b"whole") ->
 
 def put_packed(world: World, *bodies: bytes) -> list[str]:
     """Blobs in a pack, which is over; the keys."""
-    store = LocalBlobStore(world.media, ids=RandomIds())
+    store = local_blobs(world.media, ids=RandomIds())
     with closing(store):
-        return list(store.put_group([body(data) for data in bodies]))
+        return list(local_of(store).put_group([body(data) for data in bodies]))
 
 
 def spoil_packed(world: World, blob_key: str, offset: int) -> None:

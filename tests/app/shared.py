@@ -10,7 +10,8 @@ from tests.contract.stores import opened_objects
 from tests.stores import seaweedfs
 from tests.stores.sick import SickStore
 from tests.world import World
-from uponce.adapters.blobs.objects import ObjectBlobStore
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.parts import ObjectParts
 from uponce.app.fsck import Finding, fsck
 from uponce.app.ports import StoredBlob
 from uponce.app.sweep import Swept, sweep
@@ -38,16 +39,19 @@ class Pair:
         return self.both[number % 2]
 
     @property
-    def blobs(self) -> ObjectBlobStore:
-        blobs = self.one.blobs
-        assert isinstance(blobs, ObjectBlobStore)
-        return blobs
+    def blobs(self) -> Blobs:
+        return self.one.blobs
+
+    @property
+    def parts(self) -> ObjectParts:
+        assert isinstance(self.blobs.shared, ObjectParts)
+        return self.blobs.shared
 
     def objects(self) -> list[StoredBlob]:
         """Of series."""
 
         async def collect() -> list[StoredBlob]:
-            return [part async for part in self.blobs.shared.listed()]
+            return [part async for part in self.parts.listed()]
 
         return asyncio.run(collect())
 
@@ -58,7 +62,7 @@ class Pair:
         return asyncio.run(collect())
 
     def staged(self) -> list[Path]:
-        return [path for world in self.both for path in world.blobs.staging.iterdir()]
+        return [path for world in self.both for path in world.blobs.spool.folder.iterdir()]
 
     def is_clean(self) -> bool:
         """Nothing is left of any series."""

@@ -10,9 +10,10 @@ import pytest
 from tests.app.planted import put_assets, put_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
-from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.destroy import DestroyRequest, destroy
 from uponce.app.ports import PLACES
@@ -20,8 +21,8 @@ from uponce.core.values import ResourceType
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[LocalBlobStore]:
-    store = LocalBlobStore(tmp_path / "copy", ids=RandomIds())
+def target(tmp_path: Path) -> Iterator[Blobs]:
+    store = local_blobs(tmp_path / "copy", ids=RandomIds())
     store.open_store()
     with closing(store):
         yield store
@@ -37,7 +38,7 @@ def remove(world: World, name: str) -> None:
     assert run(destroy(world.services, DestroyRequest("demo", ResourceType.RAW, fields, CALLER)))
 
 
-def copied(store: LocalBlobStore) -> list[bytes]:
+def copied(store: Blobs) -> list[bytes]:
     async def read() -> list[bytes]:
         found = []
         async for stored in store.published():
@@ -52,7 +53,7 @@ def copied(store: LocalBlobStore) -> list[bytes]:
 
 @pytest.mark.parametrize("renewing", [True, False])
 def test_an_asset_that_was_overwritten_since_the_snapshot(
-    world: World, tmp_path: Path, target: LocalBlobStore, renewing: bool
+    world: World, tmp_path: Path, target: Blobs, renewing: bool
 ) -> None:
     """Its row in the copy becomes the present one. A copy that only trusts its own rows has an asset without bytes."""
     put(world, "kept", b"kept")
@@ -66,7 +67,7 @@ def test_an_asset_that_was_overwritten_since_the_snapshot(
     assert (done.copied, len(done.lost)) == ((2, 0) if renewing else (1, 1))
 
 
-def test_an_asset_that_was_deleted_since_the_snapshot(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+def test_an_asset_that_was_deleted_since_the_snapshot(world: World, tmp_path: Path, target: Blobs) -> None:
     """It leaves the copy too. Nothing takes its place, although SQLite gives the numbers of rows away again."""
     for name in ("kept", "one", "two"):
         put(world, name, name.encode())
@@ -83,7 +84,7 @@ def test_an_asset_that_was_deleted_since_the_snapshot(world: World, tmp_path: Pa
     assert (done.copied, done.lost) == (1, {})
 
 
-def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target: Blobs) -> None:
     put(world, "kept", b"kept")
     put(world, "hollow", b"hollow")
     take(world.path, tmp_path / "copy.db", lambda done, pages: None)
@@ -95,7 +96,7 @@ def test_bytes_that_are_truly_gone_are_told(world: World, tmp_path: Path, target
     assert done.lost.keys() == {"demo/raw/upload/hollow"}
 
 
-def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: LocalBlobStore) -> None:
+def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: Blobs) -> None:
     for name in ("one", "two"):
         put(world, name, name.encode())
     first = run(copy_media(world.database, world.blobs, target))
@@ -107,9 +108,7 @@ def test_progress_counts_what_was_there(world: World, tmp_path: Path, target: Lo
     assert len(seen) >= len(PLACES)
 
 
-def test_copies_of_packed_blobs_are_files_under_the_same_keys(
-    world: World, tmp_path: Path, target: LocalBlobStore
-) -> None:
+def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_path: Path, target: Blobs) -> None:
     """There and back, as by a backup and a restore; what is deleted in between leaves the backup."""
     data = [b"one", b"two" * 50_000, b""]
     keys = put_packed(world, *data)
@@ -121,7 +120,7 @@ def test_copies_of_packed_blobs_are_files_under_the_same_keys(
     assert sorted(path.name for path in (tmp_path / "copy" / "blobs").rglob("p*") if path.is_file()) == sorted(keys)
     world.sql(f"DELETE FROM assets WHERE blob_key = '{keys[0]}'")
     assert run(forget_unnamed(world.database, target)) == 1
-    restored = LocalBlobStore(tmp_path / "restored", ids=RandomIds())
+    restored = local_blobs(tmp_path / "restored", ids=RandomIds())
     restored.open_store()
     with closing(restored):
         assert run(copy_media(world.database, target, restored, deep=True)).copied == 2

@@ -23,7 +23,7 @@ from tests.app.planted import (
 from tests.app.test_sweep import orphan
 from tests.app.uploads import attempt, form, outcome
 from tests.world import OTHER_PNG, World
-from uponce.adapters.blobs.packs import HEADER_BYTES
+from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.fsck import PLACES, RULES, Examined, Finding, Severity, fsck
 from uponce.app.ports import Rule, StoredBlob
 from uponce.app.services import Services

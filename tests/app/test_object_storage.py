@@ -47,7 +47,7 @@ def keys(world: World) -> set[str]:
 
 
 def staged(world: World) -> list[Path]:
-    return list(world.blobs.staging.iterdir())
+    return list(world.blobs.spool.folder.iterdir())
 
 
 def findings(world: World) -> list[Finding]:

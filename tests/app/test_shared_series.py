@@ -16,8 +16,8 @@ from tests.chunks import CHUNK, Client, noise, orders, stored
 from tests.tus import Client as TusClient
 from tests.tus import assert_state, play
 from tests.world import World, assert_refused
-from uponce.adapters.blobs.bucket import Found
-from uponce.adapters.blobs.parts import ObjectParts
+from uponce.adapters.store.bucket import Bucket, Found
+from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.series import Append
@@ -181,7 +181,7 @@ def check_nothing_is_recorded_that_is_not_there(both: Pair, monkeypatch: pytest.
     """The bucket refuses a part, and the server dies of it."""
     client = almost(both)
     with monkeypatch.context() as broken:
-        broken.setattr(type(both.blobs._bucket), "upload", failing_upload)
+        broken.setattr(Bucket, "upload", failing_upload)
         assert send(client, both.one, LAST).status == 503
     assert stored(both.two, send(client, both.two, LAST)) == DATA
 
@@ -217,7 +217,7 @@ def test_the_check_goes_red_when_a_part_is_recorded_before_it_is_put(
     client = almost(both)
     with monkeypatch.context() as broken:
         broken.setattr(Append, "keep", keep)
-        broken.setattr(type(both.blobs._bucket), "upload", failing_upload)
+        broken.setattr(Bucket, "upload", failing_upload)
         assert send(client, both.one, LAST).status == 503
     monkeypatch.setattr(ObjectParts, "put", put)
     with pytest.raises(AssertionError):
@@ -227,8 +227,8 @@ def test_the_check_goes_red_when_a_part_is_recorded_before_it_is_put(
 def test_a_part_that_was_lost_or_has_rotted_completes_nothing(both: Pair) -> None:
     """And spends nothing."""
     client = almost(both)
-    bucket = both.blobs._bucket
-    name = in_bucket(both.blobs.shared, both.objects()[0].key)[0].name
+    bucket = both.parts._bucket
+    name = in_bucket(both.parts, both.objects()[0].key)[0].name
     good = bucket.read(name, 0, 1000)
     for bad in (bytes(1000), good[:-1], None):
         bucket.delete(name)

@@ -92,7 +92,8 @@ def test_one_that_was_begun_on_one_disk_goes_on_there(both: Pair, monkeypatch: p
     """By the release before: its bytes lie in a file of one server, and the other one says so."""
     client = Client(both.one, DATA)
     with monkeypatch.context() as before:
-        before.setattr(type(both.blobs), "shared", None)
+        for world in both.both:
+            before.setattr(world.blobs, "shared", None)
         send(client, both.one, FIRST)
     assert send(client, both.one, SECOND).json["bytes"] == 2000
     assert_refused(send(client, both.two, THIRD), 503, "storage_unavailable")
@@ -104,6 +105,7 @@ def test_a_server_without_the_bucket_touches_nothing(both: Pair, monkeypatch: py
     """Its operator has set another storage."""
     client = almost(both)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(type(both.blobs), "shared", None)
+        for world in both.both:
+            elsewhere.setattr(world.blobs, "shared", None)
         assert_refused(send(client, both.one, LAST), 503, "storage_unavailable")
     assert stored(both.one, send(client, both.one, LAST)) == DATA

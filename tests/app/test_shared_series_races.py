@@ -16,7 +16,7 @@ from tests.tus import Client as TusClient
 from tests.tus import assert_refused as assert_tus_refused
 from tests.tus import assert_state, play
 from tests.world import assert_refused
-from uponce.adapters.blobs.parts import ObjectAssembly, ObjectParts
+from uponce.adapters.store.parts import ObjectAssembly, ObjectParts
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_check_goes_red_when_both_publish_under_one_key(both: Pair, monkeypa
     async def assembly(self: ObjectParts, key: str) -> ObjectAssembly:
         made = await real(self, key)
         made.key = made._stage.key = key
-        made._stage._path = self.store.staging / key
+        made._stage._file.path = self.spool.folder / key
         return made
 
     monkeypatch.setattr(ObjectParts, "assembly", assembly)

@@ -11,18 +11,19 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.stores import azurite, seaweedfs
-from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.local import LocalBlobStore
-from uponce.adapters.blobs.objects import ObjectBlobStore
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.store.local import LocalStore, local_blobs
+from uponce.adapters.store.objects import bucket_blobs
 from uponce.app.ports import BlobStore
 
 SECONDS = 60
 
 
 @contextmanager
-def local(folder: Path) -> Iterator[LocalBlobStore]:
-    store = LocalBlobStore(folder / "media", ids=RandomIds())
+def local(folder: Path) -> Iterator[Blobs]:
+    store = local_blobs(folder / "media", ids=RandomIds())
     store.open_store()
     try:
         yield store
@@ -30,18 +31,25 @@ def local(folder: Path) -> Iterator[LocalBlobStore]:
         store.close()
 
 
-class PackedStore(LocalBlobStore):
+class PackedBlobs(Blobs):
     """The suites put whole blobs into its packs, of any size."""
 
 
 @contextmanager
-def packed(folder: Path) -> Iterator[PackedStore]:
-    store = PackedStore(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
+def packed(folder: Path) -> Iterator[PackedBlobs]:
+    made = local_blobs(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
+    store = PackedBlobs(made.spool, made.store)
     store.open_store()
     try:
         yield store
     finally:
         store.close()
+
+
+def local_of(blobs: Blobs) -> LocalStore:
+    """Return the store of blobs in a folder."""
+    assert isinstance(blobs.store, LocalStore)
+    return blobs.store
 
 
 def s3(folder: Path) -> AbstractContextManager[BlobStore]:
@@ -55,9 +63,7 @@ def azure(folder: Path) -> AbstractContextManager[BlobStore]:
 
 
 @contextmanager
-def objects(
-    url: str, environment: dict[str, str], folder: Path, *, seconds: int = SECONDS
-) -> Iterator[ObjectBlobStore]:
+def objects(url: str, environment: dict[str, str], folder: Path, *, seconds: int = SECONDS) -> Iterator[Blobs]:
     store = opened_objects(url, environment, folder, seconds=seconds)
     try:
         yield store
@@ -65,11 +71,11 @@ def objects(
         store.close()
 
 
-def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, seconds: int) -> ObjectBlobStore:
+def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, seconds: int) -> Blobs:
     """It has to be closed."""
     with patch.dict(os.environ, environment):  # read once, when the bucket is made
         bucket = Bucket(url, seconds)
-    store = ObjectBlobStore(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
+    store = bucket_blobs(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
     store.open_store()
     return store
 

@@ -13,9 +13,9 @@ from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
-from uponce.adapters.blobs import locks, pieces
-from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.spool import locks, pieces
+from uponce.adapters.store.local import local_blobs
 from uponce.app.ports import BlobStore, Piece, Pieces
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
 from uponce.core.series import StoredPart
@@ -340,7 +340,7 @@ def test_only_what_did_not_come_in_order_is_read_again(
 
     real = pieces._blocks
     monkeypatch.setattr(pieces, "_blocks", counted)
-    stores = [LocalBlobStore(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
+    stores = [local_blobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
         each.open_store()
 

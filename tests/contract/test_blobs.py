@@ -11,8 +11,8 @@ import pytest
 
 from tests.adapters.one_group import body
 from tests.contract.databases import run
-from tests.contract.stores import STORES, Kind, PackedStore, back_ends, packed
-from uponce.adapters.blobs.files import OpenFile
+from tests.contract.stores import STORES, Kind, PackedBlobs, back_ends, local_of, packed
+from uponce.adapters.files import OpenFile
 from uponce.app.ports import BlobStore, StoredBlob
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import Digest
@@ -37,8 +37,8 @@ def store(kind: Kind, tmp_path: Path) -> Iterator[BlobStore]:
 
 async def put(store: BlobStore, *blocks: bytes) -> str:
     """Publish these bytes; the key."""
-    if isinstance(store, PackedStore):
-        return store.put_group([body(b"".join(blocks))])[0]
+    if isinstance(store, PackedBlobs):
+        return local_of(store).put_group([body(b"".join(blocks))])[0]
     stage = await store.stage()
     for block in blocks:
         await stage.write(block)

@@ -20,7 +20,7 @@ from tests.e2e.traffic import Traffic
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET
-from uponce.adapters.blobs.packs import HEADER_BYTES
+from uponce.adapters.store.packs import HEADER_BYTES
 
 pytestmark = pytest.mark.xdist_group("object-storage")
 

@@ -9,7 +9,7 @@ from cloudinary.utils import cloudinary_url
 from tests.app.planted import put_assets, put_packed
 from tests.asgi import Answer
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
-from uponce.adapters.blobs.local import InternalLocation
+from uponce.adapters.store.local import InternalLocation
 
 RAW = b"0123456789abcdefghij"
 

@@ -16,7 +16,7 @@ from proof.faults.report import Report
 from proof.faults.tally import Tally
 from tests import postgres
 from tests.stores import seaweedfs
-from uponce.adapters.blobs.bucket import Bucket
+from uponce.adapters.store.bucket import Bucket
 from uponce.core.errors import StorageUnavailable
 
 _upload = Bucket.upload

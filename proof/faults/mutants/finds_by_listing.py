@@ -5,7 +5,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
-from uponce.adapters.blobs.parts import ObjectParts
+from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.series import Append
@@ -29,7 +29,7 @@ class Placed:
 
 
 def put(self: ObjectParts, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
-    placed = ObjectParts(self.store, self._bucket, Placed(self._ids, span.start))  # type: ignore[arg-type]
+    placed = ObjectParts(self.spool, self.run, self._bucket, Placed(self._ids, span.start))  # type: ignore[arg-type]
     return _put(placed, key, span, descriptor, base)
 
 

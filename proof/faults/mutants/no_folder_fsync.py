@@ -6,8 +6,8 @@ log; so the log starts over early here, as it does in every server after a while
 
 import os
 
-from uponce.adapters.blobs import local
 from uponce.adapters.database.sqlite import connection
+from uponce.adapters.store import local
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.

@@ -1,6 +1,6 @@
 """A launcher of `uponce` that commits blobs of packs before their bytes are on the disk."""
 
-from uponce.adapters.blobs import packs
+from uponce.adapters.store import packs
 from uponce.cli import main
 
 # At import, not under the guard: worker processes import this file and never run it.

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 
-from uponce.adapters.blobs.parts import ObjectParts
+from uponce.adapters.store.parts import ObjectParts
 from uponce.app.uploading.series import Append
 from uponce.cli import main
 from uponce.core.formats import BINARY

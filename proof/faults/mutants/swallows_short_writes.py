@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from proof.faults import failing_upload
-from uponce.adapters.blobs import stages
+from uponce.adapters.spool import uploads
 
 
 def write_once(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -13,7 +13,7 @@ def write_once(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]
         os.writev(descriptor, blocks)
 
 
-stages.write_all = write_once  # type: ignore[attr-defined]
+uploads.write_all = write_once  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     failing_upload.main(*sys.argv[1:])

@@ -10,10 +10,11 @@ import typer
 
 from uponce import __version__
 from uponce.adapters.archive import Archive
-from uponce.adapters.blobs.local import LocalBlobStore
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.database.sqlite.snapshot import Snapshot, refuse_present, restore, take
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.local import local_blobs
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.ports import PLACES
 from uponce.cli.fence import told
@@ -140,8 +141,8 @@ def _file_of(settings: Settings) -> Path:
 
 
 @contextmanager
-def _media_of(archive: Archive) -> Iterator[LocalBlobStore]:
-    store = LocalBlobStore(archive.media, ids=RandomIds())
+def _media_of(archive: Archive) -> Iterator[Blobs]:
+    store = local_blobs(archive.media, ids=RandomIds())
     store.open_store()
     with closing(store):
         yield store

@@ -49,7 +49,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield from _versions(versions())
         with opened(settings) as backend:
             yield Finding("database", "ok", backend.database.describe())
-            yield Finding("media", "ok", backend.blobs.describe())
+            yield Finding("media", "ok", backend.blobs.store.describe())
             yield from _disk(settings)
             yield asyncio.run(_secrets(backend))
             yield from asyncio.run(_running_parts(backend))

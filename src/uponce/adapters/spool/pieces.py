@@ -1,19 +1,23 @@
-"""Blobs that arrive in pieces: one sparse file in the staging folder, written in place.
+"""Blobs that arrive in pieces: one sparse file in the spool, written in place.
 
-Who writes a span, or completes the whole, holds a lock on just these bytes of the file.
+A request that writes a span, or completes the whole, holds a lock on these bytes of the file.
 """
 
 import asyncio
 import os
+import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, guarded
-from uponce.adapters.blobs.gathering import GatheringPiece, Yard
-from uponce.adapters.blobs.hashes import Hashes
-from uponce.adapters.blobs.locks import Hold, is_wanted
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded
+from uponce.adapters.spool.buffered import Blocks, BufferedWriter
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import Hashes
+from uponce.adapters.spool.locks import Hold, is_wanted
+from uponce.adapters.spool.uploads import Destination
 from uponce.adapters.system import start_writeback, sync_data, sync_folder
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.formats import BINARY
@@ -25,8 +29,10 @@ _MOST_PREFIXES = 4096
 
 
 class Prefixes:
-    """By blob key: the hashes of its first bytes, which this process has hashed as they came, and which are recorded.
-    Beyond `most` the least recently used go, and are read anew at the end."""
+    """The hashes of the first bytes of unfinished blobs, which this process has received and recorded, by blob key.
+
+    Beyond `most` the least recently used hashes are dropped. Those bytes are then read again at the end.
+    """
 
     def __init__(self, most: int = _MOST_PREFIXES) -> None:
         self._most = most
@@ -48,62 +54,79 @@ class Prefixes:
         self._known.pop(key, None)
 
 
-def make_empty(store: Yard, key: str) -> None:
-    """In a thread. A file with a durable name, before anything can be recorded of it."""
-    os.close(os.open(store.staging / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600))
-    sync_folder(store.staging)
+def make_empty(folder: Path, key: str) -> None:
+    """Make an empty file with a durable name, before anything can be recorded of it. Blocks."""
+    os.close(os.open(folder / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600))
+    sync_folder(folder)
 
 
-class FilePiece(GatheringPiece):
+class FilePiece:
     """The Piece port."""
 
-    def __init__(self, store: Yard, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
-        super().__init__(store)
+    def __init__(self, disk: Disk, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
+        self._disk = disk
         self._key = key
-        self._span = span
-        self._hold = hold
         self._prefixes = prefixes
-        self._present: Sequence[Span] = ()
-        self._position = span.start
+        self._bytes = _HeldBytes(hold, span)
         prefix = prefixes.get(key)
-        self._hashes = prefix if prefix.end == span.start else None
+        self._writer = BufferedWriter(disk, self._bytes.put, prefix if prefix.end == span.start else None)
+        self.write = self._writer.write
+
+    @property
+    def size(self) -> int:
+        return self._writer.size
 
     def expect(self, present: Sequence[Span]) -> None:
-        self._present = present
+        self._bytes.present = present
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        await self._flush_all()
-        await self._store.in_thread(self._sync)
+        await self._writer.flush()
+        await self._disk.in_thread(self._bytes.sync)
         return ()
 
     def keep(self) -> None:
-        if self._hashes is not None:
-            self._prefixes.put(self._key, self._hashes)
+        if self._writer.hashes is not None:
+            self._prefixes.put(self._key, self._writer.hashes)
 
     async def wanted(self) -> bool:
-        return await self._store.in_thread(self._is_wanted)
+        return await self._disk.in_thread(self._bytes.are_wanted)
 
-    def _close(self) -> None:
-        self._hold.close()
+    async def release(self) -> None:
+        await release(self._disk, self._writer, self._bytes.close)
 
-    def _is_wanted(self) -> bool:
-        with self._lock:
-            return is_wanted(self._hold, self._span)
 
-    def _sync(self) -> None:
-        with self._lock:
-            sync_data(self._hold.number())
+async def release(disk: Disk, writer: BufferedWriter, close: Callable[[], None]) -> None:
+    """Close the writer's file, whatever is written."""
+    writer.drop()
+    # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+    with suppress(UponceError):
+        await asyncio.shield(asyncio.ensure_future(disk.in_thread(close)))
+    await writer.give_up()
 
-    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
+
+class _HeldBytes:
+    """A span of the file, under a Hold. All of it blocks.
+
+    A cancelled caller leaves its thread running, so the descriptor is used and closed under a lock.
+    """
+
+    def __init__(self, hold: Hold, span: Span) -> None:
+        self.present: Sequence[Span] = ()
+        self._hold = hold
+        self._span = span
+        self._position = span.start
+        self._lock = threading.Lock()
+
+    def put(self, blocks: Blocks) -> None:
         with self._lock:
             descriptor = self._hold.number()
             for block in blocks:
-                self._put(descriptor, block)
+                self._put_block(descriptor, block)
             start_writeback(descriptor)
 
-    def _put(self, descriptor: int, block: bytes | bytearray) -> None:
+    def _put_block(self, descriptor: int, block: bytes | bytearray) -> None:
         start = self._position
-        for span, present in split(Span(start, start + len(block)), self._present):
+        for span, present in split(Span(start, start + len(block)), self.present):
             data = memoryview(block)[span.start - start : span.end - start]
             if present:
                 _compare(descriptor, data, span.start)
@@ -111,25 +134,38 @@ class FilePiece(GatheringPiece):
                 _write(descriptor, data, span.start)
         self._position += len(block)
 
+    def sync(self) -> None:
+        with self._lock:
+            sync_data(self._hold.number())
+
+    def are_wanted(self) -> bool:
+        with self._lock:
+            return is_wanted(self._hold, self._span)
+
+    def close(self) -> None:
+        with self._lock:
+            self._hold.close()
+
 
 class FileAssembly:
     """The Assembly port."""
 
-    def __init__(self, store: Yard, key: str, hold: Hold, prefixes: Prefixes) -> None:
-        self._store = store
+    def __init__(self, folder: Path, key: str, disk: Disk, store: Destination, hold: Hold, prefixes: Prefixes) -> None:
         self.key = key
+        self._path = folder / key
+        self._disk = disk
+        self._store = store
         self._hold = hold
         self._prefixes = prefixes
-        self._staged = store.staging / key
         self._size = 0
 
     @property
     def path(self) -> str:
-        return str(self._staged)
+        return str(self._path)
 
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
-        await self._store.take_back(self.key)  # decoders read staged files
-        await self._store.in_thread(lambda: self._cut(size))
+        await self._store.take_back(self.key, self._path)  # decoders read spooled files
+        await self._disk.in_thread(lambda: self._cut(size))
         self._size = size
         prefix = self._prefixes.get(self.key)
         hashes = prefix.md5, prefix.sha256
@@ -139,33 +175,32 @@ class FileAssembly:
 
     async def publish(self, media_type: str = BINARY) -> None:
         number = self._hold.number
-        await self._store.in_publisher(
-            lambda: self._store.put(self.key, self._staged, number(), media_type), self._size
-        )
+        await self._store.run(lambda: self._store.put(self.key, self._path, number(), media_type), self._size)
 
     async def retract(self) -> None:
-        """It is published under the same key when it is tried again."""
+        """Do nothing: the next try publishes under the same key."""
 
     async def discard(self) -> None:
-        await self._store.delete(self.key)
+        await self.clear()
+        await self._store.withdraw(self.key)
 
     async def clear(self) -> None:
         self._prefixes.drop(self.key)
-        await self._store.in_thread(lambda: self._staged.unlink(missing_ok=True))
+        await self._disk.in_thread(lambda: self._path.unlink(missing_ok=True))
 
     async def release(self) -> None:
         with suppress(UponceError):
-            await asyncio.shield(asyncio.ensure_future(self._store.in_thread(self._hold.close)))
+            await asyncio.shield(asyncio.ensure_future(self._disk.in_thread(self._hold.close)))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         def work() -> None:
             for block in _blocks(self._hold, start, end):
                 hash_.update(block)
 
-        await self._store.lane().run(lambda: guarded(work))
+        await self._disk.lane().run(lambda: guarded(work))
 
     def _cut(self, size: int) -> None:
-        """Chunks that were broken off may have left bytes behind the end."""
+        """Remove bytes behind the end, which broken chunks may have left."""
         os.ftruncate(self._hold.number(), size)
 
 

@@ -23,7 +23,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.blobs.files import SAFE, is_packed, read_at, write_all
+from uponce.adapters.files import SAFE, is_packed, read_at, write_all
 from uponce.adapters.system import LOCKS, erase, open_cached, sync_data, sync_folder
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data

@@ -16,8 +16,8 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from uponce.adapters.blobs.files import blocks_of
-from uponce.adapters.blobs.profiles import credentials_of_profile
+from uponce.adapters.files import blocks_of
+from uponce.adapters.store.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.formats import BINARY
 from uponce.core.spans import Span

@@ -1,6 +1,6 @@
-"""The BlobStore port on a local disk.
+"""Blobs on a local disk.
 
-    <root>/staging/<key>         bytes that are arriving
+    <root>/staging/<key>         bytes that are arriving, see spool/
     <root>/blobs/<kk>/<key>      published, immutable
     <root>/packs/<pack>          many small blobs, see packs.py
 
@@ -9,12 +9,13 @@ path. A copy of a blob from a pack, in a backup or another store, is a file unde
 """
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain, compress
 from pathlib import Path
+from typing import TypeVar
 
-from uponce.adapters.blobs.files import (
+from uponce.adapters.files import (
     NOWAIT,
     PRIVATE,
     SAFE,
@@ -28,45 +29,61 @@ from uponce.adapters.blobs.files import (
     swept,
     write_all,
 )
-from uponce.adapters.blobs.hashes import digest_of
-from uponce.adapters.blobs.packs import Packs
-from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import digest_of
+from uponce.adapters.spool.spool import Spool, in_batches
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
 from uponce.app.ports import PLACES, Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
 
+T = TypeVar("T")
+
 PACK_BYTES = 256 * 1024
 
 
-class LocalBlobStore(StagingStore):
-    """Call `open_store` before use and `close` after. Blobs of at most `pack_bytes` go into packs, where they can."""
+def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> Blobs:
+    """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, where packs are possible."""
+    disk = disk or Disk()
+    store = LocalStore(root, disk, ids=ids, pack_bytes=pack_bytes)
+    return Blobs(Spool(root / "staging", disk, store, ids), store)
 
-    def __init__(self, root: Path, *, ids: Ids, workers: int = WORKERS, pack_bytes: int = PACK_BYTES) -> None:
-        super().__init__(root / "staging", ids=ids, workers=workers)
+
+class LocalStore:
+    """A Store and a GroupStore."""
+
+    def __init__(self, root: Path, disk: Disk, *, ids: Ids, pack_bytes: int = PACK_BYTES) -> None:
+        self._ids = ids
+        self._disk = disk
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
         self._packs = Packs(root / "packs", ids)
         self._pack_bytes = pack_bytes
         self._has_holes: bool | None = None
 
-    def open_store(self) -> None:
-        """Make the folders. SettingRefused when staging and blobs are on two file systems: a rename would copy."""
+    @property
+    def group_store(self) -> "LocalStore":
+        return self
+
+    def prepare(self, spool: Spool) -> None:
         root = self._blobs.parent
         try:
             make_folder(root)
-            for folder in (self.staging, root / "packs", self._blobs, *self._shards()):
+            spool.open()
+            for folder in (root / "packs", self._blobs, *self._shards()):
                 folder.mkdir(exist_ok=True, mode=PRIVATE)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
-            devices = {folder.stat().st_dev for folder in (self.staging, self._blobs, *self._shards())}
+            devices = {folder.stat().st_dev for folder in (spool.folder, self._blobs, *self._shards())}
         except OSError as error:
             raise SettingRefused(
                 f"UPONCE_STORAGE: {root} cannot be used: {error}. Choose a folder that the server may write."
             ) from error
-        if len(devices) > 1:
+        if len(devices) > 1:  # a rename would copy
             raise SettingRefused(
                 f"UPONCE_STORAGE: all of {root} must be on one file system. Mount the disk at {root}, not inside it."
             )
@@ -82,8 +99,10 @@ class LocalBlobStore(StagingStore):
         return (self._blobs / place for place in PLACES)
 
     def close(self) -> None:
-        super().close()
         self._packs.close()
+
+    async def ping(self) -> None:
+        """Return: the spool is on the same file system, and answers for both."""
 
     def open_now(self, key: str) -> OpenFile | None:
         if is_packed(key):
@@ -93,10 +112,10 @@ class LocalBlobStore(StagingStore):
             except OSError:  # only a disk can tell
                 return None
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
-        return None if descriptor is None else OpenFile(self, descriptor, os.fstat(descriptor).st_size)
+        return None if descriptor is None else OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
 
     async def open(self, key: str) -> OpenFile | None:
-        return await self.in_thread(lambda: self._open(key))
+        return await self._disk.in_thread(lambda: self._open(key))
 
     def _open(self, key: str) -> OpenFile | None:
         blob = self._found(checked(key))
@@ -114,14 +133,14 @@ class LocalBlobStore(StagingStore):
             descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
         except FileNotFoundError:
             return None
-        return OpenFile(self, descriptor, os.fstat(descriptor).st_size)
+        return OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
 
     def _packed(self, key: str, flags: int = 0) -> OpenFile | None:
         found = self._packs.find(checked(key), flags)
-        return found and OpenFile(self, found[0], found[1].size, found[1].start, found[1].header)
+        return found and OpenFile(self._disk, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        return in_batches(self.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
+        return in_batches(self._disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
 
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
         for folder in self._shards():
@@ -130,7 +149,7 @@ class LocalBlobStore(StagingStore):
                 yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
 
     async def digest(self, key: str) -> Digest | None:
-        return await self.in_thread(lambda: self._digest(key))
+        return await self._disk.in_thread(lambda: self._digest(key))
 
     def _digest(self, key: str) -> Digest | None:
         blob = self._found(checked(key))
@@ -138,6 +157,9 @@ class LocalBlobStore(StagingStore):
             return None
         with closing(blob):
             return digest_of(blob.blocks())
+
+    async def run(self, work: Callable[[], T], size: int) -> T:
+        return await self._disk.sync(work, size)
 
     def path_of(self, key: str) -> Path:
         return self._blobs / _place(key)
@@ -190,26 +212,27 @@ class LocalBlobStore(StagingStore):
             if is_packed(key):
                 self._packs.delete(key)
 
-        await self.in_thread(unlink)
+        await self._disk.in_thread(unlink)
 
-    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
-        await self.in_thread(self._packs.drop_empty)
-        return await super().sweep_stages(older_than, spare)
+    async def sweep(self) -> None:
+        await self._disk.in_thread(self._packs.drop_empty)
 
-    async def take_back(self, key: str) -> None:
+    async def take_back(self, key: str, path: Path) -> None:
         def move() -> None:
-            if not (self.staging / key).exists():
-                self.path_of(key).rename(self.staging / key)
+            if not path.exists():
+                self.path_of(key).rename(path)
 
-        await self.in_thread(move)
+        await self._disk.in_thread(move)
 
     def open_unfinished(self, key: str) -> int | None:
-        # In this order, since completing renames the one to the other.
-        staged = super().open_unfinished(key)
-        if staged is not None:
-            return staged
         with suppress(FileNotFoundError):
             return os.open(self.path_of(key), os.O_RDWR | SAFE)
+        return None
+
+    def front(self, prefix: str) -> "InternalLocation":
+        return InternalLocation(prefix)
+
+    def presigner(self, seconds: int) -> None:
         return None
 
 

@@ -1,10 +1,10 @@
-"""The BlobStore port on an object store.
+"""Blobs in a bucket.
 
     <prefix>/blobs/<kk>/<key>       published, immutable
     <prefix>/parts/<key>/<name>     of uploads in several requests that are not complete, see parts.py
 
-Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving lie in a
-folder of the server, and are uploaded when they are whole and found good: so a refused upload costs no request.
+Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving are in
+the spool of the server, and are uploaded when they are complete and accepted: so a refused upload costs no request.
 """
 
 import asyncio
@@ -16,11 +16,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.files import KEY, PRIVATE, SAFE, checked, guarded, make_folder, shard_of, swept
-from uponce.adapters.blobs.hashes import digest_of
-from uponce.adapters.blobs.parts import ObjectParts
-from uponce.adapters.blobs.staging import WORKERS, StagingStore, in_batches
+from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, shard_of, swept
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import digest_of
+from uponce.adapters.spool.spool import Spool, in_batches
+from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.store.parts import ObjectParts
 from uponce.app.ports import PLACES, Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
@@ -35,29 +37,32 @@ _ASKERS = 32
 _BLOCK_BYTES = 2 * 1024 * 1024  # a request each: large enough to be cheap
 
 
-class ObjectBlobStore(StagingStore):
-    """Call `open_store` before use and `close` after. `seconds` is how long a request may wait to be sent."""
+def bucket_blobs(bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> Blobs:
+    """Return blobs in a bucket, which arrive in the folder `spool`."""
+    store = BucketStore(bucket, seconds=seconds)
+    arriving = Spool(spool, Disk(), store, ids)
+    return Blobs(arriving, store, ObjectParts(arriving, store.run, bucket, ids))
 
-    def __init__(self, bucket: Bucket, staging: Path, *, ids: Ids, seconds: int, workers: int = WORKERS) -> None:
-        super().__init__(staging, ids=ids, workers=workers)
+
+class BucketStore:
+    """A Store. `seconds` is how long a request may wait to be sent."""
+
+    group_store = None
+
+    def __init__(self, bucket: Bucket, *, seconds: int) -> None:
         self._bucket = bucket
         self._seconds = seconds
-        self._shared = ObjectParts(self, bucket, ids)
-        # Apart, so that no delivery waits for somebody's gigabytes; and few, since each of them may hold 25 MiB.
+        # Apart, so that no delivery waits for gigabytes of another client; and few, since each may hold 25 MiB.
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
 
-    @property
-    def shared(self) -> ObjectParts:
-        return self._shared
-
-    def open_store(self) -> None:
+    def prepare(self, spool: Spool) -> None:
         try:
-            make_folder(self.staging.parent)
-            self.staging.mkdir(exist_ok=True, mode=PRIVATE)
+            make_folder(spool.folder.parent)
+            spool.open()
         except OSError as error:
             raise SettingRefused(
-                f"UPONCE_DATA: {self.staging} cannot be used: {error}. Uploads are staged there, whatever the storage."
+                f"UPONCE_DATA: {spool.folder} cannot be used: {error}. Uploads are staged there, whatever the storage."
             ) from error
 
     def describe(self) -> str:
@@ -66,7 +71,6 @@ class ObjectBlobStore(StagingStore):
     def close(self) -> None:
         for pool in (self._movers, self._askers):
             pool.shutdown()
-        super().close()
 
     def open_now(self, key: str) -> None:
         return None
@@ -93,11 +97,10 @@ class ObjectBlobStore(StagingStore):
             size = self._bucket.size_of(name)
             return None if size is None else digest_of(self._bucket.blocks(name, size))
 
-        return await self.in_publisher(read)
+        return await self.run(read)
 
     async def ping(self) -> None:
         """Asks for the list of a folder: only that tells that the bucket is there."""
-        await super().ping()
         await self._ask(lambda: next(self._bucket.listing("ping"), None))
 
     async def url_of(self, key: str, seconds: int) -> str:
@@ -107,7 +110,8 @@ class ObjectBlobStore(StagingStore):
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._ask(lambda: self._bucket.read(name, offset, length))
 
-    async def in_publisher(self, work: Callable[[], T], size: int = 0) -> T:
+    async def run(self, work: Callable[[], T], size: int = 0) -> T:
+        """Run what moves bytes, in a thread."""
         return await self._run(self._movers, work)
 
     async def _ask(self, work: Callable[[], T]) -> T:
@@ -141,13 +145,28 @@ class ObjectBlobStore(StagingStore):
         name = _name(key)
         await self._ask(lambda: self._bucket.delete(name))
 
+    async def take_back(self, key: str, path: Path) -> None:
+        """Do nothing: the spooled file stays until the commit."""
+
+    def open_unfinished(self, key: str) -> None:
+        return None
+
+    async def sweep(self) -> None:
+        """Do nothing: a bucket keeps no empty packs."""
+
+    def front(self, prefix: str) -> None:
+        return None
+
+    def presigner(self, seconds: int) -> "Presigned":
+        return Presigned(self, seconds)
+
 
 class ObjectBlob:
     """The OpenBlob port. Nothing is held open: each block is a request."""
 
     block_bytes = _BLOCK_BYTES
 
-    def __init__(self, store: ObjectBlobStore, name: str, size: int) -> None:
+    def __init__(self, store: BucketStore, name: str, size: int) -> None:
         self._store = store
         self._name = name
         self.size = size
@@ -170,7 +189,7 @@ def _name(key: str) -> str:
 class Presigned:
     """The Presigner port."""
 
-    def __init__(self, store: ObjectBlobStore, seconds: int) -> None:
+    def __init__(self, store: BucketStore, seconds: int) -> None:
         self._store = store
         self.seconds = seconds
 

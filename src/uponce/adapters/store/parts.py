@@ -12,19 +12,21 @@ import errno
 import hashlib
 import os
 import re
+import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
-from uponce.adapters.blobs.bucket import Bucket
-from uponce.adapters.blobs.claims import Claim, Claims
-from uponce.adapters.blobs.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
-from uponce.adapters.blobs.gathering import GatheringPiece
-from uponce.adapters.blobs.locks import WHOLE
-from uponce.adapters.blobs.pieces import other_bytes
-from uponce.adapters.blobs.stages import FileStage
-from uponce.adapters.blobs.staging import StagingStore, in_batches
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
+from uponce.adapters.spool.buffered import Blocks, BufferedWriter
+from uponce.adapters.spool.locks import WHOLE, in_progress
+from uponce.adapters.spool.pieces import other_bytes, release
+from uponce.adapters.spool.spool import Spool, in_batches
+from uponce.adapters.spool.uploads import SpooledUpload
+from uponce.adapters.store.bucket import Bucket
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import BINARY
@@ -32,17 +34,72 @@ from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
+T = TypeVar("T")
+
 _FOLDER = "parts"
 _NAME = re.compile(r"parts/([0-9a-f]{32})/[0-9a-f]{32}")
 _READ_BYTES = 2 * 1024 * 1024
 _READS_AHEAD = 2
 
 
-class ObjectParts:
-    """The SharedPieces port."""
+class Claim:
+    """The right to write a span, until it is closed or garbage: a cancelled request never closes its claim."""
 
-    def __init__(self, store: StagingStore, bucket: Bucket, ids: Ids) -> None:
-        self.store = store
+    def __init__(self, claims: "Claims", key: str, span: Span) -> None:
+        self._claims = claims
+        self.key = key
+        self.span = span
+
+    def is_wanted(self) -> bool:
+        return self._claims.is_asked(self.key, self.span)
+
+    def close(self) -> None:
+        self._claims.held.discard(self)
+
+
+class Claims:
+    """Which request of this process writes which bytes of a shared blob, and which bytes other requests ask for.
+
+    Claims save work, and let a newer request replace one whose connection is dead. No byte's safety depends on them:
+    there are none between processes or machines, and the database decides.
+    """
+
+    def __init__(self) -> None:
+        self.held: WeakSet[Claim] = WeakSet()
+        self._asked: list[tuple[str, Span]] = []
+
+    def hold(self, key: str, span: Span = WHOLE) -> Claim:
+        """Raise ChunkInProgress if another request has a part of the span."""
+        if any(other.key == key and span.meets(other.span) for other in self.held):
+            raise in_progress()
+        claim = Claim(self, key, span)
+        self.held.add(claim)
+        return claim
+
+    @contextmanager
+    def asking(self, key: str, span: Span = WHOLE) -> Iterator[None]:
+        self._asked.append((key, span))
+        try:
+            yield
+        finally:
+            self._asked.remove((key, span))
+
+    def is_asked(self, key: str, span: Span) -> bool:
+        return any(of == key and span.meets(asked) for of, asked in self._asked)
+
+
+class Run(Protocol):
+    """Runs blocking work."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+class ObjectParts:
+    """The SharedPieces port. `run` runs what moves bytes to or from the bucket, in a thread."""
+
+    def __init__(self, spool: Spool, run: Run, bucket: Bucket, ids: Ids) -> None:
+        self.spool = spool
+        self.run = run
         self._bucket = bucket
         self._ids = ids
         self._claims = Claims()
@@ -51,13 +108,11 @@ class ObjectParts:
         return self._ids.hex(32)
 
     async def piece(self, key: str, span: Span) -> "ObjectPiece":
-        piece = ObjectPiece(self, checked(key), span, self._claims.hold(key, span))
-        self.store.count(piece)
-        return piece
+        return ObjectPiece(self, checked(key), span, self._claims.hold(key, span))
 
     async def assembly(self, key: str) -> "ObjectAssembly":
         claim = self._claims.hold(checked(key))
-        return ObjectAssembly(self, key, claim, await self.store.stage())
+        return ObjectAssembly(self, key, claim, await self.spool.stage())
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
@@ -66,10 +121,10 @@ class ObjectParts:
 
     async def drop(self, key: str) -> None:
         folder = f"{_FOLDER}/{checked(key)}"
-        await self.store.in_publisher(lambda: self._bucket.delete_below(folder))
+        await self.run(lambda: self._bucket.delete_below(folder))
 
     def listed(self) -> AsyncIterator[StoredBlob]:
-        return in_batches(self.store.in_publisher, self._listed())
+        return in_batches(self.run, self._listed())
 
     def _listed(self) -> Iterator[StoredBlob]:
         for found in self._bucket.listing(_FOLDER):
@@ -78,8 +133,11 @@ class ObjectParts:
                 yield StoredBlob(match[1], found.size, found.age)
 
     def nameless_file(self) -> int:
-        """In a thread: it is gone when it is closed; should the process die in between, the sweeper finds it."""
-        path = self.store.staging / self._ids.hex(32)
+        """Return a descriptor; closing it deletes the file. Blocks.
+
+        If the process dies before the file has lost its name, the sweeper finds the file.
+        """
+        path = self.spool.folder / self._ids.hex(32)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
         path.unlink()
         return descriptor
@@ -99,64 +157,47 @@ class ObjectParts:
         return self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
 
 
-class ObjectPiece(GatheringPiece):
+class ObjectPiece:
     """The Piece port. Its bytes are compared, and become an object, when they are kept."""
 
     def __init__(self, parts: ObjectParts, key: str, span: Span, claim: Claim) -> None:
-        super().__init__(parts.store)
         self._parts = parts
         self._key = key
         self._claim = claim
         self._start = span.start
         self._base = span.start  # where the file's bytes begin: those before are kept
-        self._is_kept = False
-        self._descriptor: int | None = None
-        self._ended = False
+        self._file = _NamelessFile(parts)
+        self._writer = BufferedWriter(parts.spool.disk, self._file.append)
+        self.write = self._writer.write
+
+    @property
+    def size(self) -> int:
+        return self._writer.size
 
     def expect(self, present: Sequence[Span]) -> None:
         """They may be more by the time these bytes are kept, and are compared then."""
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        await self._flush_all()
-        span, blob = Span(self._base, self._start + self._size), self._key if key is None else checked(key)
+        await self._writer.flush()
+        span, blob = Span(self._base, self._start + self.size), self._key if key is None else checked(key)
         if not span.size:
             return ()
-        return await self._parts.store.in_publisher(lambda: self._deposit(blob, span, recorded))
+        return await self._parts.run(lambda: self._deposit(blob, span, recorded))
 
     def keep(self) -> None:
-        self._base, self._is_kept = self._start + self._size, True
+        self._base = self._start + self.size
+        self._file.start_over()
 
     async def wanted(self) -> bool:
         return self._claim.is_wanted()
 
     async def release(self) -> None:
         self._claim.close()
-        await super().release()
-
-    def _close(self) -> None:
-        self._ended = True
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def _flush(self, blocks: Sequence[bytes | bytearray]) -> None:
-        with self._lock:
-            if self._ended:
-                raise _ended()
-            if self._descriptor is None:
-                self._descriptor = self._parts.nameless_file()
-            if self._is_kept:
-                os.ftruncate(self._descriptor, 0)
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                self._is_kept = False
-            write_all(self._descriptor, blocks)
+        await release(self._parts.spool.disk, self._writer, self._file.close)
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
-        """In a thread."""
-        with self._lock:  # not for as long as the bucket takes: whoever is cancelled closes the file meanwhile
-            if self._descriptor is None:
-                raise _ended()
-            descriptor = os.dup(self._descriptor)
+        """Compare what is recorded, and put the rest. Blocks."""
+        descriptor = self._file.duplicate()  # a cancelled request closes the file while the bucket takes the bytes
         try:
             base = self._base
             for part in recorded:
@@ -175,6 +216,46 @@ class ObjectPiece(GatheringPiece):
                 raise other_bytes(start)
 
 
+class _NamelessFile:
+    """The bytes of a request until they are kept. All of it blocks, and a lock guards the descriptor."""
+
+    def __init__(self, parts: ObjectParts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._is_kept = False
+        self._ended = False
+
+    def append(self, blocks: Blocks) -> None:
+        with self._lock:
+            if self._ended:
+                raise _ended()
+            if self._descriptor is None:
+                self._descriptor = self._parts.nameless_file()
+            if self._is_kept:
+                os.ftruncate(self._descriptor, 0)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                self._is_kept = False
+            write_all(self._descriptor, blocks)
+
+    def start_over(self) -> None:
+        """Let the next bytes replace those that are in the file."""
+        self._is_kept = True
+
+    def duplicate(self) -> int:
+        with self._lock:
+            if self._descriptor is None:
+                raise _ended()
+            return os.dup(self._descriptor)
+
+    def close(self) -> None:
+        with self._lock:
+            self._ended = True
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
+
+
 class ObjectAssembly:
     """The Assembly port: a file like that of any upload, whose bytes come from the bucket.
 
@@ -182,7 +263,7 @@ class ObjectAssembly:
     fails to commit deletes nothing that the other one has published.
     """
 
-    def __init__(self, parts: ObjectParts, blob: str, claim: Claim, stage: FileStage) -> None:
+    def __init__(self, parts: ObjectParts, blob: str, claim: Claim, stage: SpooledUpload) -> None:
         self._parts = parts
         self._blob = blob
         self._claim = claim
@@ -199,7 +280,7 @@ class ObjectAssembly:
         async for part, block in self._blocks(parts):
             if position == part.span.start:
                 hash_ = hashlib.sha256()
-            await self._parts.store.in_thread(partial(hash_.update, block))
+            await self._parts.spool.disk.in_thread(partial(hash_.update, block))
             await self._stage.write(block)
             position += len(block)
             if position == part.span.end and hash_.hexdigest() != part.sha256:
@@ -232,7 +313,7 @@ class ObjectAssembly:
 
     async def _read(self, part: StoredPart, start: int) -> bytes:
         end = min(start + _READ_BYTES, part.span.end)
-        block = await self._parts.store.in_publisher(lambda: self._parts.read(self._blob, part, start, end))
+        block = await self._parts.run(lambda: self._parts.read(self._blob, part, start, end))
         if len(block) != end - start:
             raise self._unreadable(f"object {part.name} ends early")
         return block

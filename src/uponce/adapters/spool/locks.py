@@ -1,4 +1,4 @@
-"""Locks on bytes of a staged file, between requests and between server processes.
+"""Locks on bytes of a spooled file, between requests and between server processes.
 
 A request that waits for a span holds a shared lock on the same bytes, moved far beyond the end of any file. The holder
 of the span looks there from time to time.
@@ -6,8 +6,8 @@ of the span looks there from time to time.
 
 import errno
 import os
+from collections.abc import Callable
 
-from uponce.adapters.blobs.gathering import Yard
 from uponce.adapters.system import LOCKS
 from uponce.core.errors import ChunkInProgress, StorageUnavailable
 from uponce.core.spans import Span
@@ -17,8 +17,10 @@ WHOLE = Span(0, _WANTED - 1)
 
 
 class Hold:
-    """An open file with a lock on some of its bytes, until it is closed; also by the collector, since a cancelled
-    caller has nobody who could close it."""
+    """An open file with a lock on some of its bytes, until it is closed.
+
+    The garbage collector closes it as well, since a cancelled request never does.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -38,10 +40,13 @@ class Hold:
         self.close()
 
 
-def hold(store: Yard, key: str, span: Span) -> Hold:
-    """In a thread. Lock a span; StorageUnavailable when there is no such file."""
+Open = Callable[[], int | None]  # a descriptor of the file, if the file exists
+
+
+def hold(open_: Open, key: str, span: Span) -> Hold:
+    """Lock a span. Blocks. Raise StorageUnavailable if there is no such file, ChunkInProgress if a part is locked."""
     while True:
-        hold = _open(store, key)
+        hold = _open(open_, key)
         if not LOCKS.lock(hold.number(), span):
             hold.close()
             raise in_progress()
@@ -57,15 +62,15 @@ def in_progress() -> ChunkInProgress:
     )
 
 
-def ask_for(store: Yard, key: str, span: Span) -> Hold:
-    """In a thread. As long as it is open, who holds a part of the span is told that it is wanted."""
-    hold = _open(store, key)
+def ask_for(open_: Open, key: str, span: Span) -> Hold:
+    """Return a mark: while it is open, the request that holds a part of the span sees that it is wanted. Blocks."""
+    hold = _open(open_, key)
     LOCKS.lock(hold.number(), _wanted(span), shared=True)
     return hold
 
 
-def _open(store: Yard, key: str) -> Hold:
-    descriptor = store.open_unfinished(key)
+def _open(open_: Open, key: str) -> Hold:
+    descriptor = open_()
     if descriptor is None:
         raise StorageUnavailable(
             "The bytes of this upload that arrived before are missing. Nothing was spent. Send this request again, or "

@@ -1,1 +1,0 @@
-"""The BlobStore port, one module per back end."""

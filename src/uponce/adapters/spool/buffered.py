@@ -1,0 +1,107 @@
+"""Writes gathered to half a mebibyte and flushed by threads, at most two flushes at a time.
+
+So a writer holds a mebibyte and a half whatever its file's size, or three blocks of a large body, and a small file
+costs one thread hop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from uponce.adapters.files import guarded
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import Hashes
+from uponce.adapters.threads import Lane
+
+Blocks = Sequence[bytes | bytearray]
+
+_LARGE = 512 * 1024
+_MOST_FLUSHES = 2
+
+
+class BufferedWriter:
+    """The bytes of one file, in order. `put` writes blocks behind those before; threads call it, one at a time.
+
+    With `hashes` the bytes are hashed as well. A flush that failed stays: all that is tried later fails alike.
+    """
+
+    def __init__(self, disk: Disk, put: Callable[[Blocks], None], hashes: Hashes | None = None) -> None:
+        self.size = 0
+        self.hashes = hashes
+        self._disk = disk
+        self._put = put
+        self._pending: list[bytes | bytearray] = []
+        self._pending_size = 0
+        self._flushing: deque[asyncio.Future[None]] = deque()
+        self._lanes: tuple[Lane, Lane] | None = None
+        disk.count(self)
+
+    async def write(self, data: bytes | bytearray) -> None:
+        self._pending.append(data)
+        self._pending_size += len(data)
+        self.size += len(data)
+        if self._pending_size >= self._disk.buffer_bytes:
+            await self._flush()
+
+    async def flush(self) -> None:
+        """Return when all bytes are written and hashed. Also of no bytes: `put` is called once at least."""
+        await self._flush()
+        await self.settle()
+
+    async def settle(self, most: int = 0) -> None:
+        """Return when at most so many flushes are under way."""
+        while len(self._flushing) > most:
+            await asyncio.shield(self._flushing[0])
+            self._flushing.popleft()
+
+    def drop(self) -> None:
+        """Forget what no flush has taken yet."""
+        self._pending.clear()
+
+    async def give_up(self) -> None:
+        """Return when no flush is under way any more, whatever became of the flushes."""
+        await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
+
+    async def _flush(self) -> None:
+        """Begin a flush. Large ones may follow one another closely; a small one is the last one, or that of a slow
+        upload."""
+        is_large = self._pending_size >= _LARGE
+        await self.settle(_MOST_FLUSHES - 1 if is_large else 0)
+        blocks, size = self._pending, self._pending_size
+        self._pending, self._pending_size = [], 0
+        flush = self._flush_in_lanes if is_large else self._flush_in_thread
+        self._flushing.append(asyncio.ensure_future(flush(blocks, size)))
+
+    async def _flush_in_thread(self, blocks: Blocks, size: int) -> None:
+        await self._disk.in_thread(lambda: self._write_and_hash(blocks))
+        self._count(size)
+
+    async def _flush_in_lanes(self, blocks: Blocks, size: int) -> None:
+        """MD5 takes as long as all the rest, so beside it large files take half the time."""
+        if self._lanes is None:
+            self._lanes = self._disk.lane(), self._disk.lane()
+        writing, hashing = self._lanes
+        await asyncio.gather(
+            writing.run(lambda: guarded(partial(self._write, blocks))), hashing.run(lambda: self._hash(blocks))
+        )
+        self._count(size)
+
+    def _count(self, size: int) -> None:
+        if self.hashes is not None:
+            self.hashes.end += size
+
+    def _write_and_hash(self, blocks: Blocks) -> None:
+        # As one block: each call on a block releases the interpreter, and has to get it back from other threads.
+        whole = [b"".join(blocks)]
+        self._write(whole)
+        self._hash(whole)
+
+    def _write(self, blocks: Blocks) -> None:
+        self._put(blocks)
+        if self.hashes is not None:
+            self.hashes.feed_sha256(blocks)
+
+    def _hash(self, blocks: Blocks) -> None:
+        if self.hashes is not None:
+            self.hashes.feed_md5(blocks)

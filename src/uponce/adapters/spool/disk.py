@@ -1,0 +1,54 @@
+"""The threads that touch the local disk, and the memory that all writers share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from uponce.adapters.files import guarded
+from uponce.adapters.threads import Lane, Threads
+
+T = TypeVar("T")
+
+_MOST_BUFFERED = 512 * 1024  # large enough for the lanes
+_LEAST_BUFFERED = 64 * 1024
+_ALL_BUFFERED = 32 * 1024 * 1024
+_QUICKLY_SYNCED = 1024 * 1024
+WORKERS = 8
+LARGE_WORKERS = 4
+
+
+class Disk:
+    """Large files have separate threads, so that a small upload waits for no gigabytes."""
+
+    def __init__(self, workers: int = WORKERS) -> None:
+        self._threads = Threads(workers, "uponce-disk")
+        self._large = Threads(LARGE_WORKERS, "uponce-large", modest=True)
+        self._syncing = Threads(LARGE_WORKERS, "uponce-sync")
+        self._writers: WeakSet[Any] = WeakSet()
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Return what blocking work returns. An error of the operating system becomes an error of ours."""
+        return await self._threads.run(lambda: guarded(work))
+
+    async def sync(self, work: Callable[[], T], size: int) -> T:
+        """As `in_thread`, for work that syncs `size` bytes: no small file waits for the fsync of a large one."""
+        if size <= _QUICKLY_SYNCED:
+            return await self.in_thread(work)
+        return await self._syncing.run(lambda: guarded(work))
+
+    def lane(self) -> Lane:
+        """Return a lane on the threads for large files."""
+        return Lane(self._large)
+
+    def count(self, writer: object) -> None:
+        """Share the memory with this writer for as long as the writer exists."""
+        self._writers.add(writer)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How much one writer may gather before a flush: less when many write, so that slow ones stay cheap."""
+        return max(_LEAST_BUFFERED, min(_MOST_BUFFERED, _ALL_BUFFERED // (len(self._writers) or 1)))
+
+    def close(self) -> None:
+        for threads in (self._threads, self._large, self._syncing):
+            threads.close()

@@ -1,0 +1,112 @@
+"""The folder of files that are being received: whole uploads, and blobs that arrive in pieces.
+
+Decoders read files, and a refusal is free only before the bytes are in a store far away. So every blob is spooled on
+the disk of its server first, whatever its store.
+"""
+
+import errno
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+
+from uponce.adapters.files import PRIVATE, SAFE, blobs_in, checked
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
+from uponce.adapters.spool.pieces import FileAssembly, FilePiece, Prefixes, make_empty
+from uponce.adapters.spool.uploads import Destination, SpooledUpload
+from uponce.app.ports import Ids, StoredBlob
+from uponce.core.spans import Span
+
+_LIST_BATCH = 500
+
+
+class Spool:
+    """One file for each blob, named by the blob's key. `store` takes the complete files."""
+
+    def __init__(self, folder: Path, disk: Disk, store: Destination, ids: Ids) -> None:
+        self.folder = folder
+        self.disk = disk
+        self._store = store
+        self._ids = ids
+        self._prefixes = Prefixes()
+
+    def open(self) -> None:
+        """Make the folder. Its parent must exist. Raises OSError."""
+        self.folder.mkdir(exist_ok=True, mode=PRIVATE)
+
+    async def stage(self, key: str | None = None) -> SpooledUpload:
+        return SpooledUpload(self.folder, self._ids.hex(32) if key is None else checked(key), self.disk, self._store)
+
+    async def begin(self) -> str:
+        key = self._ids.hex(32)
+        await self.disk.in_thread(lambda: make_empty(self.folder, key))
+        return key
+
+    async def piece(self, key: str, span: Span) -> FilePiece:
+        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, span))
+        return FilePiece(self.disk, key, span, held, self._prefixes)
+
+    async def assembly(self, key: str) -> FileAssembly:
+        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, WHOLE))
+        return FileAssembly(self.folder, key, self.disk, self._store, held, self._prefixes)
+
+    @asynccontextmanager
+    async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
+        asked: Hold = await self.disk.in_thread(
+            lambda: ask_for(lambda: self._open(key), key, WHOLE if span is None else span)
+        )
+        try:
+            yield
+        finally:
+            asked.close()
+
+    def _open(self, key: str) -> int | None:
+        """Return a descriptor of the file of an unfinished blob, also of a published but uncommitted one."""
+        try:
+            return os.open(self.folder / checked(key), os.O_RDWR | SAFE)
+        except FileNotFoundError:
+            # In this order, since publishing renames the one to the other.
+            return self._store.open_unfinished(key)
+
+    async def drop(self, key: str) -> None:
+        """Delete the file of this blob if it exists."""
+        self._prefixes.drop(key)
+        await self.disk.in_thread(lambda: (self.folder / checked(key)).unlink(missing_ok=True))
+
+    def staged(self) -> AsyncIterator[StoredBlob]:
+        return in_batches(self.disk.in_thread, blobs_in(self.folder))
+
+    async def sweep(self, older_than: float, spare: Collection[str]) -> int:
+        def sweep() -> int:
+            old = [blob.key for blob in blobs_in(self.folder) if blob.age >= older_than and blob.key not in spare]
+            for key in old:
+                (self.folder / key).unlink(missing_ok=True)
+            return len(old)
+
+        return await self.disk.in_thread(sweep)
+
+    async def ping(self) -> None:
+        """Only ask whether the folder may be written and has space: a probe file for each look would cost an fsync."""
+
+        def probe() -> None:
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "the staging folder is not writable")
+            disk = os.statvfs(self.folder)
+            if disk.f_bavail == 0:
+                raise OSError(errno.ENOSPC, "no space left")
+            if disk.f_files and disk.f_favail == 0:  # file systems that make inodes at need count none
+                raise OSError(errno.ENOSPC, "no inodes left")
+
+        await self.disk.in_thread(probe)
+
+
+Run = Callable[[Callable[[], list[StoredBlob]]], Awaitable[list[StoredBlob]]]
+
+
+async def in_batches(run: Run, blobs: Iterator[StoredBlob]) -> AsyncIterator[StoredBlob]:
+    """Yield the blobs of a blocking iterator."""
+    while batch := await run(lambda: list(islice(blobs, _LIST_BATCH))):
+        for blob in batch:
+            yield blob

@@ -1,0 +1,147 @@
+"""Whole uploads while they arrive: one file each in the spool."""
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, write_all
+from uponce.adapters.spool.buffered import Blocks, BufferedWriter
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import Hashes
+from uponce.adapters.system import start_writeback
+from uponce.core.errors import UponceError
+from uponce.core.formats import BINARY
+from uponce.core.values import Digest
+
+T = TypeVar("T")
+
+
+class Destination(Protocol):
+    """The store that takes complete files."""
+
+    async def run(self, work: Callable[[], T], size: int) -> T:
+        """Run `put` for so many bytes, in a thread."""
+
+    def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
+        """Make the open file at `path` durable under `key`. The file may leave its path. Blocks."""
+
+    async def withdraw(self, key: str) -> None:
+        """Delete the blob `key` if it exists."""
+
+    async def take_back(self, key: str, path: Path) -> None:
+        """Move a published but uncommitted blob back to `path`. Does nothing if the store copies files."""
+
+    def open_unfinished(self, key: str) -> int | None:
+        """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""
+
+
+class SpooledUpload:
+    """The Stage port. Touches nothing at first: the first flush makes the file."""
+
+    def __init__(self, folder: Path, key: str, disk: Disk, store: Destination) -> None:
+        self.key = key
+        self._disk = disk
+        self._store = store
+        self._file = _File(folder / key)
+        self._hashes = Hashes()
+        self._writer = BufferedWriter(disk, self._file.append, self._hashes)
+        self.write = self._writer.write
+        self._offered = False
+
+    @property
+    def size(self) -> int:
+        return self._writer.size
+
+    @property
+    def path(self) -> str:
+        return str(self._file.path)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        descriptor = await self._disk.in_thread(lambda: os.open(self._file.path, os.O_RDONLY | SAFE))
+        blob = OpenFile(self._disk, descriptor, self.size)
+        try:
+            for offset in range(0, self.size, BLOCK_BYTES):
+                yield await blob.read(offset, BLOCK_BYTES)
+        finally:
+            blob.close()
+
+    async def seal(self) -> Digest:
+        await self._writer.flush()  # also of nothing: the file of an empty blob has to exist
+        return self._hashes.digest()
+
+    async def publish(self, media_type: str = BINARY) -> None:
+        def put(descriptor: int) -> None:
+            self._offered = True
+            self._store.put(self.key, self._file.path, descriptor, media_type)
+
+        await self._writer.settle()
+        await self._store.run(lambda: self._file.give(put), self.size)
+
+    async def discard(self) -> None:
+        self._writer.drop()
+        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+        ending = asyncio.ensure_future(self._discard())
+        with suppress(UponceError):  # the sweeper deletes what stays
+            await asyncio.shield(ending)
+        await self._writer.give_up()
+
+    async def _discard(self) -> None:
+        await self._disk.in_thread(self._file.remove)
+        if self._offered:
+            await self._store.withdraw(self.key)
+
+
+class _File:
+    """The file of an upload. All of it blocks.
+
+    A cancelled caller leaves its thread running. So the descriptor is made, used and closed under a lock: a late write
+    could otherwise end in another file, which got the same number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._ended = False
+
+    def append(self, blocks: Blocks) -> None:
+        with self._lock:
+            descriptor = self._writable()
+            write_all(descriptor, blocks)
+            start_writeback(descriptor)
+
+    def give(self, put: Callable[[int], None]) -> None:
+        """Let `put` take the open file, and end."""
+        with self._lock:
+            try:
+                put(self._writable())
+                self.path.unlink(missing_ok=True)
+            finally:
+                # Also after a failure: the kernel reports a failed fsync once, so a second one would prove nothing.
+                self._close()
+
+    def remove(self) -> None:
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _writable(self) -> int:
+        if self._ended:
+            raise OSError(errno.EBADF, "the upload has ended")
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
+        return self._descriptor
+
+    def _close(self) -> None:
+        self._ended = True
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Where blobs are kept: a folder with packs and files, or a bucket."""

@@ -1,0 +1,77 @@
+"""The BlobStore port: a spool for what arrives, and a store for what is complete."""
+
+from collections.abc import AsyncIterator, Collection
+from typing import Protocol
+
+from uponce.adapters.spool.spool import Spool
+from uponce.adapters.spool.uploads import Destination
+from uponce.app.ports import FrontServer, GroupStore, OpenBlob, Presigner, SharedPieces, StoredBlob
+from uponce.core.values import Digest
+
+
+class Store(Destination, Protocol):
+    """Where complete blobs are kept. The methods that BlobStore has as well do what it says."""
+
+    @property
+    def group_store(self) -> GroupStore | None: ...
+
+    def prepare(self, spool: Spool) -> None:
+        """Make the folders, the spool's included. Raise SettingRefused if they cannot be used."""
+
+    def close(self) -> None: ...
+
+    def describe(self) -> str:
+        """Return how blobs are stored, in words for an operator. Blocks."""
+
+    def front(self, prefix: str) -> FrontServer | None:
+        """Return how a web server reads the blobs, if one can."""
+
+    def presigner(self, seconds: int) -> Presigner | None:
+        """Return what makes URLs of the store itself, if it has URLs."""
+
+    async def open(self, key: str) -> OpenBlob | None: ...
+
+    def open_now(self, key: str) -> OpenBlob | None: ...
+
+    def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]: ...
+
+    async def digest(self, key: str) -> Digest | None: ...
+
+    async def sweep(self) -> None:
+        """Remove what holds no blob any more."""
+
+    async def ping(self) -> None: ...
+
+
+class Blobs:
+    """Call `open_store` before use and `close` after."""
+
+    def __init__(self, spool: Spool, store: Store, shared: SharedPieces | None = None) -> None:
+        self.spool = spool
+        self.store = store
+        self.shared = shared
+        self.group_store = store.group_store
+        self.stage, self.begin, self.piece = spool.stage, spool.begin, spool.piece
+        self.assembly, self.asking, self.staged = spool.assembly, spool.asking, spool.staged
+        self.open, self.open_now = store.open, store.open_now
+        self.published, self.digest = store.published, store.digest
+
+    def open_store(self) -> None:
+        """Make the folders. Raise SettingRefused if they cannot be used."""
+        self.store.prepare(self.spool)
+
+    def close(self) -> None:
+        self.store.close()
+        self.spool.disk.close()
+
+    async def delete(self, key: str) -> None:
+        await self.spool.drop(key)
+        await self.store.withdraw(key)
+
+    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
+        await self.store.sweep()
+        return await self.spool.sweep(older_than, spare)
+
+    async def ping(self) -> None:
+        await self.spool.ping()
+        await self.store.ping()
