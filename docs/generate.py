@@ -17,9 +17,8 @@ from proof.bench.scale.__main__ import RECORDS as SCALE
 from proof.mutation import page as mutation
 from uponce.cli import app as command_line
 from uponce.config import PREFIX, Settings
-from uponce.core.canonical import SDK_OPTIONS
 from uponce.core.formats import FORMATS, Format
-from uponce.core.parameters import HARMLESS, OF_DESTROY, SUPPORTED, SWITCHES, UNSUPPORTED
+from uponce.core.parameters import PARAMETERS, ROWS, Use, names
 from uponce.core.policy import Limits
 from uponce.web.errors import STATUS
 
@@ -80,26 +79,25 @@ def errors_page() -> str:
 
 
 def parameters_page() -> str:
+    rows = [row for row in ROWS if row.meaning and row.use is not Use.UNSIGNED]
     return (
         "# Signed parameters\n\n"
         + NOTICE
-        + _prose("Sign every parameter except `file`, `api_key`, `signature`, `cloud_name` and `resource_type`.")
-        + "## Uploads\n\n"
-        + _names(name for name in SUPPORTED if name not in (*HARMLESS, *SWITCHES, "callback"))
-        + "## Accepted without effect\n\n"
+        + _prose("Sign every parameter except those under [Never signed](#never-signed).")
+        + _table(
+            ("parameter", "calls", "meaning"),
+            ((f"`{row.name}`", ", ".join(row.calls), row.meaning) for row in rows),
+        )
+        + "\n## Accepted without effect\n\n"
         + _prose("uponce has nothing that these parameters would change. Of `access_mode` only `public` is accepted.")
-        + _names(HARMLESS)
+        + _names(names(Use.NO_EFFECT))
         + _prose("These switch on features that uponce does not have. uponce accepts them switched off (`0`, `false`).")
-        + _names(sorted(SWITCHES))
-        + _prose("`callback` has no effect on an upload by script. A form that a browser posts is refused with it.")
-        + _prose("SDKs send these of their options as fields. They are not signed and do nothing.")
-        + _names(sorted(SDK_OPTIONS))
-        + "## Deletions\n\n"
-        + _names(OF_DESTROY)
-        + _prose("`invalidate` does nothing: uponce has no CDN with copies to invalidate.")
-        + "## Refused by name\n\n"
+        + _names(names(Use.SWITCH))
+        + "## Never signed\n\n"
+        + _table(("parameter", "meaning"), ((f"`{name}`", PARAMETERS[name].meaning) for name in names(Use.UNSIGNED)))
+        + "\n## Refused by name\n\n"
         + _prose("Cloudinary knows these parameters of uploads. uponce does not support them and refuses them by name:")
-        + _names(sorted(UNSUPPORTED))
+        + _names(names(Use.REFUSED))
         + _prose(
             """
             uponce refuses any other name as unknown, also with an empty value. A known parameter with an empty value

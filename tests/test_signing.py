@@ -9,6 +9,8 @@ from cloudinary.utils import api_sign_request
 
 import uponce
 from uponce.core.errors import InvalidParameter, SettingRefused
+from uponce.core.parameters import Use, names
+from uponce.signing import Params
 
 URL = "cloudinary://123:s%2Fecret@Media?upload_prefix=https://media.example/"
 
@@ -74,3 +76,9 @@ def test_importing_it_loads_no_framework_and_no_driver() -> None:
     loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60)))
     heavy = {"starlette", "uvicorn", "msgspec", "av", "pyvips", "psycopg", "obstore", "typer", "django", "flask"}
     assert not loaded & (heavy | {"asyncio", "cryptography", "urllib3", "sqlite3"})
+
+
+def test_every_parameter_that_does_something_can_be_named() -> None:
+    """An editor completes the names: a new row of the table of parameters needs its field here."""
+    named = names(Use.SPEC, Use.NAMING, Use.SIGNED_ONLY)
+    assert sorted(Params.__annotations__) == sorted(named)

@@ -193,7 +193,7 @@ _ON_POSTGRES: Sequence[_Row] = [
 ]
 
 _ON_CORE: Sequence[_Row] = [
-    ("an unsigned folder", "core/canonical.py", '"api_key", "signature"}', '"api_key", "signature", "folder"}'),
+    ("an unsigned folder", "core/parameters.py", '"folder", Use.NAMING', '"folder", Use.UNSIGNED'),
     ("a timestamp of 14 digits", "core/freshness.py", "[0-9]{0,12}", "[0-9]{0,13}"),
     ("a timestamp with leading zeros", "core/freshness.py", "0|[1-9][0-9]{0,12}", "[0-9]{1,13}"),
     ("milliseconds are seconds", "core/freshness.py", "10**12", "10**13"),
@@ -219,7 +219,7 @@ _ON_CORE: Sequence[_Row] = [
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "self.start + self.length - 1", "self.start + self.length"),
     ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
-    ("more tags than allowed", "core/parameters.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
+    ("more tags than allowed", "core/readers.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
 ]
 

@@ -46,11 +46,11 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             _SAME + "XXXX has no extension either"
         ),
     },
-    "core/parameters.py _public_id": {
+    "core/readers.py public_id": {
         "rn check_public_id(value, parameter=name) → rn check_public_id(value)": _SAME + "that is its default",
     },
-    "core/parameters.py _tags": {
-        "r tag in tags), default=0) → r tag in tags), default=1)": _SAME + "both are below the limit",
+    "core/readers.py tags": {
+        " tag in found), default=0) →  tag in found), default=1)": _SAME + "both are below the limit",
     },
     "core/policy.py judge_media": {
         "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",

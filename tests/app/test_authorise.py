@@ -22,9 +22,8 @@ from uponce.core.errors import (
     UnknownParameter,
     UnsupportedParameter,
 )
-from uponce.core.parameters import OF_DESTROY
-from uponce.core.signature import Algorithm
-from uponce.core.values import AuditEvent, ResourceType
+from uponce.core.parameters import Call
+from uponce.core.values import Algorithm, AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"
 
@@ -189,4 +188,4 @@ def test_a_deletion_knows_fewer_parameters_than_an_upload(world: World) -> None:
     fields = world.sign({"public_id": "cat", "tags": "pet"}, key=world.server)
     asyncio.run(verify_signed(world.services, "demo", fields))
     with pytest.raises(UnknownParameter, match=r"^Unknown parameter tags"):
-        asyncio.run(verify_signed(world.services, "demo", fields, OF_DESTROY))
+        asyncio.run(verify_signed(world.services, "demo", fields, Call.DESTROY))

@@ -10,8 +10,8 @@ from tests.world import OTHER_PNG, World
 from uponce.app import authorise
 from uponce.app.destroy import DestroyRequest, destroy
 from uponce.app.manage_keys import revoke_key, rotate_key
-from uponce.core.signature import Algorithm, Verified, grant_key, verify
-from uponce.core.values import ResourceType
+from uponce.core.signature import Verified, grant_key, verify
+from uponce.core.values import Algorithm, ResourceType
 
 
 def test_after_an_overwrite(world: World) -> None:

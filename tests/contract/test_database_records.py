@@ -19,8 +19,8 @@ from uponce.app.ports import Database
 from uponce.core.errors import (
     InvalidParameter,
 )
-from uponce.core.signature import Algorithm
 from uponce.core.values import (
+    Algorithm,
     AuditEvent,
     Caller,
     GrantStatus,

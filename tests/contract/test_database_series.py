@@ -22,9 +22,8 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.series import Series
-from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
-from uponce.core.values import Grant, ResourceType
+from uponce.core.values import Algorithm, Grant, ResourceType
 
 A, B, C = grant("a"), grant("b", at=START + 1), grant("c", at=START + 2)
 DAY = 86400

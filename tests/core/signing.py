@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from uponce.core.canonical import string_to_sign
-from uponce.core.signature import Algorithm, sign, verify
+from uponce.core.signature import sign, verify
+from uponce.core.values import Algorithm
 
 SECRET = "k5x0q3v8m1z7"
 TIMESTAMP = "1700000000"

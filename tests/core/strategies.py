@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from uponce.core.canonical import UNSIGNED
 from uponce.core.errors import InvalidParameter
 from uponce.core.naming import check_public_id
+from uponce.core.parameters import UNSIGNED
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 
 secrets = st.text(min_size=1, max_size=40)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.strategies import as_fields, parameter_values, sdk_parameters
-from uponce.core.canonical import UNSIGNED, collect, refuse_ambiguous_escapes, string_to_sign
+from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.errors import DuplicateParameter, InvalidParameter
-from uponce.core.parameters import SUPPORTED, UNSUPPORTED
+from uponce.core.parameters import PARAMETERS, UNSIGNED
 
-KNOWN = sorted({*SUPPORTED, *UNSUPPORTED})
+KNOWN = sorted(PARAMETERS.keys() - UNSIGNED)
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.core.strategies import asset_names, formats, secrets
 from uponce.core.delivery import parse_path, path_of, source_of
 from uponce.core.errors import NotFound, UnsupportedCall
-from uponce.core.signature import Algorithm, sign_delivery, verify_delivery
-from uponce.core.values import AssetName, DeliveryType, ResourceType
+from uponce.core.signature import sign_delivery, verify_delivery
+from uponce.core.values import Algorithm, AssetName, DeliveryType, ResourceType
 
 SECRET = "abcd"
 UPLOAD, PRIVATE, AUTHENTICATED = DeliveryType

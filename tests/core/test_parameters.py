@@ -5,26 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uponce.core.canonical import UNSIGNED
+from uponce.core.canonical import collect_known
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
-    MAX_CONTEXT_LENGTH,
     MAX_NONCE_LENGTH,
-    MAX_TAG_LENGTH,
-    MAX_TAGS,
     MAX_USES,
-    SUPPORTED,
-    SWITCHES,
-    UNSUPPORTED,
+    PARAMETERS,
+    ROWS,
+    UNSIGNED,
     UploadSpec,
+    Use,
     check_route,
-    collect_known,
+    names,
     read_parameters,
 )
+from uponce.core.readers import MAX_CONTEXT_LENGTH, MAX_TAG_LENGTH, MAX_TAGS
 from uponce.core.values import DeliveryType, ResourceType
 
 HASH = "0123456789abcdef" * 4
+SUPPORTED = names(Use.SPEC, Use.NAMING, Use.SIGNED_ONLY, Use.NO_EFFECT, Use.SWITCH)
 
 HARMLESS = [
     ("invalidate", "1"),
@@ -35,7 +35,7 @@ HARMLESS = [
     ("eager_async", "true"),
     ("clear_invalid", "1"),
     ("use_asset_folder_as_public_id_prefix", "0"),
-    *((name, value) for name in sorted(SWITCHES) for value in ("0", "false")),
+    *((name, value) for name in names(Use.SWITCH) for value in ("0", "false")),
 ]
 
 READ = [
@@ -87,7 +87,7 @@ def test_what_changes_no_result_is_accepted(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["1", "true", "yes", '{"translate":["fr"]}'])
-@pytest.mark.parametrize("name", sorted(SWITCHES))
+@pytest.mark.parametrize("name", names(Use.SWITCH))
 def test_a_switch_of_a_missing_feature_is_refused_by_name_when_it_is_on(name: str, value: str) -> None:
     with pytest.raises(UnsupportedParameter, match=rf"^Parameter {name} is not supported by this server yet, except"):
         read_parameters({name: value})
@@ -106,8 +106,7 @@ def test_an_unknown_parameter_is_refused_even_when_it_is_empty(name: str) -> Non
 
 def test_a_known_parameter_may_be_empty() -> None:
     """Cloudinary's rule: an empty parameter is a parameter that was not sent."""
-    names = {*SUPPORTED, *UNSUPPORTED, *UNSIGNED}
-    assert collect_known([(name, "") for name in names] + [("id", "")], "id") == {}
+    assert collect_known([(name, "") for name in PARAMETERS] + [("id", "")], "id") == {}
 
 
 def test_the_tables_above_cover_every_supported_parameter() -> None:
@@ -134,7 +133,7 @@ def test_any_other_boolean_is_refused(name: str, text: str) -> None:
         read_parameters({name: text})
 
 
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+@pytest.mark.parametrize("name", names(Use.REFUSED))
 def test_each_unsupported_parameter_is_refused_by_name(name: str) -> None:
     with pytest.raises(UnsupportedParameter, match=rf"Parameter {name} is not supported by this server yet\. Sign"):
         read_parameters({"timestamp": "1", name: "x"})
@@ -148,11 +147,12 @@ def test_every_parameter_of_the_sdk_is_supported_or_refused_by_name() -> None:
         for name in getattr(cloudinary.utils, table)
     }
     assert len(of_the_sdk) > 50
-    assert of_the_sdk <= {*SUPPORTED, *UNSUPPORTED}
+    assert of_the_sdk <= PARAMETERS.keys() - UNSIGNED
 
 
 def test_no_parameter_is_both_supported_and_not() -> None:
-    assert not UNSUPPORTED & {*SUPPORTED, *UNSIGNED}
+    """A name in two rows of the table would have the use of the last one."""
+    assert len(ROWS) == len(PARAMETERS)
 
 
 @pytest.mark.parametrize("name", ["version", "Tags", "x-evil", "é", "a" * 1000, "\x1b[31m"])

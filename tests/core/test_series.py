@@ -18,9 +18,8 @@ from uponce.core.series import (
     freeze,
     grown,
 )
-from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
-from uponce.core.values import ResourceType
+from uponce.core.values import Algorithm, ResourceType
 
 SERIES = Series(
     id="1",

@@ -10,7 +10,8 @@ from tests.core.vectors import SECRET, VECTORS, Vector
 from uponce.core.canonical import collect, string_to_sign
 from uponce.core.errors import InvalidSignature
 from uponce.core.freshness import parse_timestamp
-from uponce.core.signature import Algorithm, Verified, grant_key, sign, sign_response, timestamp_of, verify
+from uponce.core.signature import Verified, grant_key, sign, sign_response, timestamp_of, verify
+from uponce.core.values import Algorithm
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
 

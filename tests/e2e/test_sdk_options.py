@@ -17,7 +17,7 @@ from cloudinary.search_folders import SearchFolders
 from tests.e2e.conftest import NODE
 from tests.e2e.test_python_sdk import options
 from tests.server import Server
-from uponce.core.parameters import SWITCHES
+from uponce.core.parameters import Use, names
 
 pytestmark = pytest.mark.xdist_group("sdk options")
 
@@ -32,8 +32,8 @@ HARMLESS: list[Json] = [
     {"use_asset_folder_as_public_id_prefix": True},
     {"overwrite": True, "unique_filename": False, "use_filename": True},
     {"discard_original_filename": False},
-    *({name: False} for name in sorted(SWITCHES)),
-    dict.fromkeys(sorted(SWITCHES), False),
+    *({name: False} for name in names(Use.SWITCH)),
+    dict.fromkeys(names(Use.SWITCH), False),
     {"tags": [], "context": {}, "public_id": "", "folder": None},
 ]
 OF_PYTHON: list[Json] = [*HARMLESS]
@@ -67,7 +67,7 @@ REFUSED: dict[str, Any] = {
     "format": "png",
     "proxy": "http://proxy.example",
     "upload_preset": "p",
-    **dict.fromkeys(sorted(SWITCHES), True),
+    **dict.fromkeys(names(Use.SWITCH), True),
 }
 
 

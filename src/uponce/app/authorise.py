@@ -1,6 +1,6 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -17,11 +17,11 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import UploadSpec, check_route, read_parameters
+from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import DUMMY_SECRET, Algorithm, grant_key, verify
-from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
+from uponce.core.signature import DUMMY_SECRET, grant_key, verify
+from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
 
 CREDENTIALS = ("api_key", "signature", "timestamp")
 
@@ -49,17 +49,17 @@ class Verified:
 
 
 async def verify_signed(
-    services: Services, cloud: str, params: Mapping[str, str], names: Collection[str] | None = None
+    services: Services, cloud: str, params: Mapping[str, str], call: Call | None = Call.UPLOAD
 ) -> Verified:
-    """Collected parameters → whose grant they are. Forged or altered ones raise and leave no trace.
+    """Return whose grant collected parameters are. Forged or altered parameters raise and leave no trace.
 
-    `names` are the parameters that the call knows; by default an upload's.
+    `call` None: of any call, where a signature is only looked up.
     """
     _require_credentials(params)
     key = await services.database.find_key(params["api_key"])
     if not _is_of(key, cloud):
         raise _unknown(cloud, params, has_keys=bool(await services.database.list_keys(cloud)))
-    return verified_by(services.limits, key, params, names)
+    return verified_by(services.limits, key, params, call)
 
 
 def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:
@@ -71,13 +71,11 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     return key
 
 
-def verified_by(
-    limits: Limits, key: ApiKey, params: Mapping[str, str], names: Collection[str] | None = None
-) -> Verified:
+def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> Verified:
     """`verify_signed` of parameters that name this key."""
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
-    spec = read_parameters(params, names)
+    spec = read_parameters(params, call)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(

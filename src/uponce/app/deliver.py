@@ -8,7 +8,7 @@ from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath
 from uponce.core.errors import DatabaseUnavailable, DeliveryDenied, NotFound, StorageUnavailable, UnsupportedCall
 from uponce.core.formats import canonical_format
-from uponce.core.parameters import shown
+from uponce.core.readers import shown
 from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, AssetName, DeliveryType
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, require_credentials, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
-from uponce.core.canonical import UNSIGNED
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
-from uponce.core.parameters import OF_DESTROY, check_route
+from uponce.core.parameters import UNSIGNED, Call, check_route
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
 
 
@@ -36,7 +35,7 @@ async def destroy(services: Services, request: DestroyRequest) -> bool:
     nothing. OutcomeUnknown: nobody knows whether the asset is gone, its bytes are not touched. Asking again tells.
     """
     require_credentials(request.fields)
-    verified = await verify_signed(services, request.cloud, request.fields, OF_DESTROY)
+    verified = await verify_signed(services, request.cloud, request.fields, Call.DESTROY)
     check_route(request.fields, request.cloud, request.resource_type)
     check_grant_fresh(services, verified)  # first: a signature that is long stale must not write to the audit
     await _check_scope(services, verified, request.caller)
@@ -56,7 +55,7 @@ async def destroy_as(services: Services, key: ApiKey, request: DestroyRequest) -
     """
     check_route(request.fields, request.cloud, request.resource_type)
     params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
-    signed = mint(key, params, clock=services.clock, ids=services.ids, names=OF_DESTROY)
+    signed = mint(key, params, clock=services.clock, ids=services.ids, call=Call.DESTROY)
     return await destroy(services, replace(request, fields=signed))
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound
 from uponce.core.freshness import utc
-from uponce.core.signature import Algorithm
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
 # 32 base-36 characters carry 165 bits. With short secrets, one key's signatures could pass for another key's.
 SECRET_LENGTH = 32

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from uponce.app.authorise import verify_signed
 from uponce.app.browse import check_reach, find_known
 from uponce.app.services import Services
-from uponce.core.parameters import OF_ANY_CALL
 from uponce.core.values import ApiKey, Caller, GrantRecord
 
 
 async def revoke_signed(services: Services, owner: ApiKey, fields: Mapping[str, str], caller: Caller) -> GrantRecord:
     """By the signed fields: works also for signatures that the server has never seen."""
-    verified = await verify_signed(services, owner.cloud, fields, OF_ANY_CALL)
+    verified = await verify_signed(services, owner.cloud, fields, call=None)
     check_reach(owner, verified.grant)
     return await services.database.revoke_grant(verified.grant, caller)
 

@@ -1,18 +1,18 @@
 """Mint a signature: what a back end without an SDK asks for, and the command line does offline."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate
 from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
-from uponce.core.canonical import UNSIGNED, string_to_sign
+from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
 from uponce.core.minting import mint_fields
-from uponce.core.parameters import read_parameters
-from uponce.core.signature import Algorithm, grant_key
-from uponce.core.values import ApiKey, KeyUses
+from uponce.core.parameters import UNSIGNED, Call, read_parameters
+from uponce.core.signature import grant_key
+from uponce.core.values import Algorithm, ApiKey, KeyUses
 
 NONCE_LENGTH = 20
 
@@ -24,13 +24,12 @@ def mint(
     clock: Clock,
     ids: Ids,
     algorithm: Algorithm = Algorithm.SHA256,
-    names: Collection[str] | None = None,
+    call: Call = Call.UPLOAD,
 ) -> dict[str, str]:
     """The parameters with timestamp, nonce, signature and api_key: the fields to post.
 
     A timestamp in `params` is kept; a nonce is added for a key whose signatures work once, so that two
     signatures of one second differ. Wrong parameters are refused here rather than at the upload.
-    `names` are those that the call knows; by default an upload's.
     """
     nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
     fields = mint_fields(
@@ -40,9 +39,9 @@ def mint(
         now=clock.now(),
         nonce=nonce,
         algorithm=algorithm if algorithm in key.algorithms else key.algorithms[0],
-        names=names,
+        call=call,
     )
-    check_lifetime(read_parameters(fields, names), key)
+    check_lifetime(read_parameters(fields, call), key)
     return fields
 
 

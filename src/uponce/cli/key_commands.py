@@ -18,8 +18,7 @@ from uponce.cli.options import print_json
 from uponce.config import load, parse_key
 from uponce.core.errors import InvalidParameter, SettingRefused
 from uponce.core.freshness import span, utc
-from uponce.core.signature import Algorithm
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, opened
 
 T = TypeVar("T")

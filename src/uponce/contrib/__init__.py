@@ -18,7 +18,7 @@ from uponce.core.errors import (
     UnknownParameter,
     UponceError,
 )
-from uponce.core.parameters import shown
+from uponce.core.readers import shown
 from uponce.signing import Params, ResourceType, Signed, account_of, sign
 
 MAX_BODY = 16 * 1024

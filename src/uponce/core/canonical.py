@@ -2,9 +2,7 @@
 
 The rules are those of Cloudinary's SDKs (`api_sign_request`), applied to the strings *as received*:
 
-1. `file`, `cloud_name`, `resource_type`, `api_key` and `signature` are omitted. So are options that only mean something
-   inside an SDK: npm's SDK sends every option of a presigned upload as a field, and some mobile clients send the header
-   `X-Unique-Upload-Id` as a field too. These fields have no effect;
+1. the parameters that are never signed are omitted (UNSIGNED in parameters.py);
 2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival;
 3. empty values are left out: posting an empty parameter means not posting it;
 4. version 2 replaces `&` by `%26` in each `name=value`; version 1 does not, so that in version 1 one value can
@@ -19,11 +17,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 from uponce.core.errors import DuplicateParameter, InvalidParameter
+from uponce.core.parameters import PARAMETERS, UNSIGNED, unknown
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-SDK_OPTIONS = frozenset({"stream", "chunk_size", "timeout", "x_unique_upload_id"})
-UNSIGNED = frozenset({"file", "cloud_name", "resource_type", "api_key", "signature"}) | SDK_OPTIONS
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -48,6 +44,20 @@ def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
         if is_array:
             arrays.add(name)
     return {name: value for name, value in params.items() if value != ""}
+
+
+def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
+    """`collect`, and raise UnknownParameter for an unknown name with an empty value, which `collect` would drop.
+
+    `more` are names that this call alone knows.
+    """
+    fields = tuple(fields)
+    params = collect(fields)
+    for sent_name, value in fields:
+        name = sent_name.removesuffix("[]")
+        if value == "" and name not in PARAMETERS and name not in more:
+            raise unknown(name)
+    return params
 
 
 def string_to_sign(params: Mapping[str, str], *, version: int = 2) -> str:

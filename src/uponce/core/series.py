@@ -7,14 +7,13 @@ for each chunk; then only what varies by itself may differ.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from uponce.core.canonical import UNSIGNED
 from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
 from uponce.core.freshness import span as duration
 from uponce.core.freshness import utc
+from uponce.core.parameters import UNSIGNED
 from uponce.core.policy import MIB, Limits, refuse_size
-from uponce.core.signature import Algorithm
 from uponce.core.spans import Span, merged, split, total_size
-from uponce.core.values import Grant, ResourceType
+from uponce.core.values import Algorithm, Grant, ResourceType
 
 # SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
 _VARYING = frozenset({"timestamp", "nonce", "public_id"})

@@ -6,18 +6,10 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidSignature
-
-
-class Algorithm(StrEnum):
-    """Told apart by the length of the hex digest, since requests do not name it."""
-
-    SHA1 = "sha1"
-    SHA256 = "sha256"
-
+from uponce.core.values import Algorithm
 
 _HEX = {Algorithm.SHA1: re.compile(r"[0-9a-f]{40}"), Algorithm.SHA256: re.compile(r"[0-9a-f]{64}")}
 

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from uponce.core.signature import Algorithm
+
+class Algorithm(StrEnum):
+    """Told apart by the length of the hex digest, since requests do not name it."""
+
+    SHA1 = "sha1"
+    SHA256 = "sha256"
 
 
 class ResourceType(StrEnum):

@@ -8,7 +8,7 @@ import re
 
 from uponce.app.uploading.chunks import NamedChunk
 from uponce.core.errors import EmptyFile, InvalidParameter, MalformedRequest
-from uponce.core.parameters import shown
+from uponce.core.readers import shown
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.web.request import Head

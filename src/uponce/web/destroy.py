@@ -3,7 +3,7 @@
 from uponce.app.authenticate import authenticate
 from uponce.app.destroy import DestroyRequest, destroy, destroy_as
 from uponce.app.services import Services
-from uponce.core.parameters import collect_known
+from uponce.core.canonical import collect_known
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.calls import missing

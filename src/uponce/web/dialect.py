@@ -8,8 +8,8 @@ from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.delivery import path_of, source_of
 from uponce.core.naming import folder_of
 from uponce.core.series import Series
-from uponce.core.signature import Algorithm, sign_delivery, sign_response
-from uponce.core.values import Asset, DeliveryType, MediaFacts, ResourceType, TimedFacts
+from uponce.core.signature import sign_delivery, sign_response
+from uponce.core.values import Algorithm, Asset, DeliveryType, MediaFacts, ResourceType, TimedFacts
 
 Json = dict[str, Any]
 

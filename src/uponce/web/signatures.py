@@ -9,10 +9,9 @@ from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
 from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
+from uponce.core.canonical import collect_known
 from uponce.core.errors import BadCredentials, InvalidParameter, NotFound
-from uponce.core.parameters import collect_known
-from uponce.core.signature import Algorithm
-from uponce.core.values import UNLIMITED_USES, ApiKey, AuditRecord, GrantRecord, GrantStatus
+from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.body import Body, Receive, Scope, Send
 from uponce.web.forms import parse_query
 from uponce.web.request import Head, base_url, read_head

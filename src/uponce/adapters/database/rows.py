@@ -10,9 +10,9 @@ import msgspec
 from uponce.app.ports import Committed, Draft, Reply
 from uponce.core.errors import SettingRefused
 from uponce.core.series import Series, StoredPart
-from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
 from uponce.core.values import (
+    Algorithm,
     ApiKey,
     Asset,
     AssetName,

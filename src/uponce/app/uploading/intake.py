@@ -16,6 +16,7 @@ from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Stage
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
+from uponce.core.canonical import collect_known
 from uponce.core.errors import (
     DuplicateParameter,
     FileTooLarge,
@@ -27,7 +28,7 @@ from uponce.core.errors import (
     UnsupportedParameter,
     UponceError,
 )
-from uponce.core.parameters import UploadSpec, check_route, collect_known
+from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import refuse_size
 from uponce.core.values import Caller, ResourceType
 

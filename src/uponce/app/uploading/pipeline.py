@@ -25,10 +25,11 @@ from uponce.app.authorise import (
 from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Stage
 from uponce.app.services import Services
 from uponce.app.uploading.intake import Event, Intake, UploadRequest
+from uponce.core.canonical import collect_known
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
-from uponce.core.parameters import UploadSpec, check_route, collect_known
+from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType

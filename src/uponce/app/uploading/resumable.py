@@ -16,6 +16,7 @@ from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, finish, settled, status, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.takeover import giving_way
+from uponce.core.canonical import collect_known
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
@@ -33,12 +34,11 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.freshness import utc
-from uponce.core.parameters import collect_known, read_parameters
+from uponce.core.parameters import read_parameters
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.series import Chunk, Series, expires_at
-from uponce.core.signature import Algorithm
 from uponce.core.spans import Span
-from uponce.core.values import Caller
+from uponce.core.values import Algorithm, Caller
 
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
 

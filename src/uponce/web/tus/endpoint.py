@@ -7,7 +7,7 @@ from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.resumable import Address, address_of, begin, begin_with, give_up, look, resume, tell
 from uponce.core.errors import InvalidParameter, MalformedRequest, SeriesGone, Unavailable, UponceError
-from uponce.core.parameters import shown
+from uponce.core.readers import shown
 from uponce.core.series import Series
 from uponce.core.values import ResourceType
 from uponce.web.body import Body, Receive, Scope, Send

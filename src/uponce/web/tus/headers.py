@@ -16,8 +16,9 @@ from uponce.core.errors import (
     UnsupportedParameter,
     UnsupportedVersion,
 )
-from uponce.core.parameters import UploadSpec, shown
+from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
+from uponce.core.readers import shown
 from uponce.core.series import Series, expires_at
 from uponce.web.request import Head
 from uponce.web.respond import Header
