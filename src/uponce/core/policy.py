@@ -12,9 +12,9 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 
 
-def _limit(default: int, meaning: str) -> int:
-    """A field whose meaning the reference of settings prints."""
-    return field(default=default, metadata={"meaning": meaning})
+def _limit(default: int, meaning: str, *, least: int = 1) -> int:
+    """Return a field that is a setting too: its meaning for the reference page, and the least value it may have."""
+    return field(default=default, metadata={"meaning": meaning, "least": least})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Limits:
     small_body_bytes: int = _limit(
         256 * 1024,
         "Largest body of a form that is gathered in memory and stored together with others. 0 turns this off.",
+        least=0,
     )
     max_fields: int = _limit(128, "Most fields in the query of a request, and most fields in its body.")
     max_field_bytes: int = _limit(64 * 1024, "Most bytes of one field of a multipart form.")
@@ -94,7 +95,7 @@ class Limits:
         "answers 429. Correct credentials always pass. Each process counts for itself.",
     )
     failed_credentials_seconds: int = _limit(60, "Seconds for which uponce counts wrong credentials of an address.")
-    skew: int = _limit(300, "Seconds by which a timestamp may be in the future.")
+    skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0)
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
         """The largest file that could still be accepted before its kind is known."""

@@ -1,0 +1,219 @@
+"""Every setting, one row each: type, meaning, what its values must be, default. Limits are rows of core/policy.py."""
+
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from uponce.core.policy import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which values of a setting can work, and how an error says so: "it must be …"."""
+
+    expected: str
+    works: Callable[[Any], bool]
+
+
+SECRET = "secret"  # no output shows the value
+AT_LEAST_1 = Rule("at least 1", lambda number: number >= 1)
+NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
+
+
+def one_of(*choices: str) -> Rule:
+    return Rule(" or ".join(choices), lambda text: text.lower() in choices)
+
+
+def matching(pattern: str, expected: str) -> Rule:
+    return Rule(expected, lambda text: re.fullmatch(pattern, text) is not None)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
+    except ValueError:
+        return False
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the networks in a text. ValueError names the word that is no network."""
+    return tuple(ip_network(word) for word in text.replace(",", " ").split())
+
+
+def _are_networks(text: str) -> bool:
+    try:
+        _networks(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can set, with its default. Sizes in bytes, times in seconds.
+
+    The reference of settings prints the texts.
+    """
+
+    data: Annotated[str, "Folder of the database, the media and the secret key."] = "./uponce-data"
+    database: Annotated[
+        str | None,
+        "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`. The default is `uponce.db` in the "
+        "data folder.",
+    ] = None
+    database_connections: Annotated[
+        int, "The most connections that one server process opens to PostgreSQL.", AT_LEAST_1
+    ] = 8
+    database_seconds: Annotated[
+        int, "Seconds that PostgreSQL may take to connect, to run one statement or to give a lock.", AT_LEAST_1
+    ] = 5
+    database_failover: Annotated[
+        str,
+        "What happens after PostgreSQL failed over or was restored. `fence` refuses all signatures made before, as "
+        "`uponce fence` does. `trust` skips this. Use `trust` only with synchronous standbys, which miss no commit.",
+        one_of("fence", "trust"),
+    ] = "fence"
+    storage: Annotated[
+        str | None,
+        "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. The default "
+        "is `media` in the data folder.",
+    ] = None
+    pack_bytes: Annotated[
+        int,
+        "The largest blob, in bytes, that goes into a pack: a file of many blobs in the folder `packs` of the storage, "
+        "which stores a group of uploads with one fsync. Each larger blob is a file. With 0, every blob is a file. "
+        "Buckets have no packs.",
+        NOT_NEGATIVE,
+    ] = 256 * 1024
+    storage_seconds: Annotated[
+        int, "Seconds that one request to the bucket may take, retries included.", AT_LEAST_1
+    ] = 30
+    storage_redirect: Annotated[
+        int,
+        "Seconds for which a delivery redirects to a presigned URL of the bucket. With 0, uponce sends the bytes.",
+        NOT_NEGATIVE,
+    ] = 0
+    storage_accel: Annotated[
+        str,
+        "Lets the nginx in front send the bytes, by `X-Accel-Redirect`. Set it to nginx's internal location, such as "
+        "`/blobs/`, for the folder `blobs` of the storage. When empty, uponce sends the bytes itself.",
+        matching("(/|/.*/)?", "empty, or like /blobs/"),
+    ] = ""
+    secret_key: Annotated[
+        str | None,
+        "Encrypts API secrets at rest: 64 hex digits. The default is the file `secret.key` in the data folder, which "
+        "the first start makes.",
+        SECRET,
+    ] = None
+    cloud: Annotated[str, "Name of the cloud (tenant) that the first start makes."] = "media"
+    keys: Annotated[
+        str | None,
+        "API keys that must exist, separated by spaces or newlines: "
+        "`cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser`. The part after `?` is "
+        "optional. Use it to keep a pair that a backend already signs with. With this setting the first start makes "
+        "no other keys and prints no secret. A key that exists is never changed.",
+        SECRET,
+    ] = None
+    keys_file: Annotated[
+        str | None, "Path of a file that holds more such keys, one a line, such as a Docker or Kubernetes secret."
+    ] = None
+    host: Annotated[
+        str,
+        "Address to listen on. `0.0.0.0` is every address of this machine.",
+        Rule("an address of this machine, such as 127.0.0.1", bool),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, "Port to listen on. 0 picks a free port.", Rule("0 to 65535", lambda port: 0 <= port <= 65535)
+    ] = 8000
+    workers: Annotated[int, "Number of server processes.", AT_LEAST_1] = 1
+    drain_seconds: Annotated[
+        int,
+        "Seconds for which a server goes on serving after SIGTERM. `/readyz` answers 503 for this time.",
+        NOT_NEGATIVE,
+    ] = 0
+    instance: Annotated[
+        str | None, "Name of this server in its log and its metrics. The default is the machine's name."
+    ] = None
+    metrics_token: Annotated[
+        str,
+        "Opens `/metrics` to requests with `Authorization: Bearer TOKEN`. Use visible ASCII, such as the output of "
+        "`openssl rand -hex 32`. When empty, `/metrics` does not exist and uponce counts nothing.",
+        SECRET,
+        matching("[!-~]*", "visible ASCII without spaces"),
+    ] = ""
+    public_url: Annotated[
+        str | None,
+        "Base of the URLs in answers. The default is the host that the client called.",
+        Rule("a URL like https://media.example", lambda url: url is None or _is_url(url)),
+    ] = None
+    trusted_proxies: Annotated[
+        str,
+        "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
+        "address and scheme from `X-Forwarded-For` and `X-Forwarded-Proto` of these proxies only. Empty: of none.",
+        Rule("IP addresses or networks, separated by commas", _are_networks),
+    ] = ""
+    playground: Annotated[
+        str,
+        "The page `/playground`, on which people without a key upload to the cloud `playground`. `off`; `local` for "
+        "browsers on this machine only; or `public` for every client that reaches this server.",
+        one_of("off", "local", "public"),
+    ] = "off"
+    playground_bytes: Annotated[int, "Most bytes of a file that the playground signs for.", AT_LEAST_1] = (
+        100 * 1024 * 1024
+    )
+    window: Annotated[int, "Seconds that a signature of a new key lives.", AT_LEAST_1] = 3600
+    decoders: Annotated[int, "Number of decoder processes for each server process.", AT_LEAST_1] = 2
+    decoder_seconds: Annotated[
+        int,
+        "Seconds of processor time that a decoder may use for one file. The file may take five times as long in all.",
+        AT_LEAST_1,
+    ] = 2
+    decoder_seconds_per_grant: Annotated[
+        int,
+        "Seconds of decoder time that the refused files of one signature may use. Then the signature is refused.",
+        AT_LEAST_1,
+    ] = 10
+    decoder_memory: Annotated[
+        int,
+        "Bytes of memory that one decoder may use. A WebP of 100 megapixels needs 430 MiB, other files less.",
+        AT_LEAST_1,
+    ] = 448 * 1024 * 1024
+    sweep_seconds: Annotated[int, "Seconds between two sweeps of a running server.", AT_LEAST_1] = 300
+    grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", NOT_NEGATIVE] = (
+        7200
+    )
+    audit_days: Annotated[int, "Days for which uponce keeps the audit.", NOT_NEGATIVE] = 90
+    log_level: Annotated[
+        str,
+        "`debug`, `info`, `warning` or `error`. `info` logs one line for each upload, deletion and refusal; `debug` "
+        "logs every request.",
+        one_of("debug", "info", "warning", "error"),
+    ] = "warning"
+    log_format: Annotated[str, "`text`, or `json` for one JSON object a line.", one_of("text", "json")] = "text"
+    limits: Limits = Limits()
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data).absolute()
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return _networks(self.trusted_proxies)
+
+    @property
+    def server_name(self) -> str:
+        return self.instance or platform.node()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data_dir}/uponce.db"
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"file://{self.data_dir}/media"
