@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from uponce.cli.demo import run, sdk, tell
-from uponce.cli.demo.client import Client
-from uponce.cli.demo.server import Server, ServerFailed
-from uponce.cli.demo.story import STORY, Outcome, Step, World, leave
-from uponce.cli.demo.table import FULL_WIDTH, Board
+from uponce.demo import run, sdk, tell
+from uponce.demo.client import Client
+from uponce.demo.server import Server, ServerFailed
+from uponce.demo.story import STORY, Outcome, Step, World, leave
+from uponce.demo.table import FULL_WIDTH, Board
 
 WHOLE_STORY = (*STORY, leave(keep=False))
 

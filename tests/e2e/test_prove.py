@@ -23,11 +23,11 @@ from proof.faults.media import Folder
 from tests.e2e.commands import Done, beside, printed, uponce
 from tests.e2e.foreign import CLOUD, KEY, SECRET, Foreign, running
 from tests.server import Server
-from uponce.cli.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
-from uponce.cli.prove.exchange import NO_REPLY, Reply
-from uponce.cli.prove.site import dot
+from uponce.prove.checks import Outcome, Plan, Verdict, checks, judge_race, worst
+from uponce.prove.exchange import NO_REPLY, Reply
+from uponce.prove.site import dot
 
-MUTANTS = Path(__file__).parents[1] / "faults" / "mutants"
+MUTANTS = Path(__file__).parents[2] / "proof/faults/mutants"
 SMALL = ("--signatures", "4", "--at-once", "6")
 MOST_REQUESTS = sum(check.requests for check in checks(Plan(4, 6)))
 

@@ -266,7 +266,7 @@ def prove(
     promise holds.
     """
     from uponce.cli.prove import run
-    from uponce.cli.prove.checks import Plan
+    from uponce.prove.checks import Plan
 
     run(url=url, key=key, data=data, plan=Plan(signatures, at_once, seconds), as_json=as_json)
 
@@ -276,7 +276,7 @@ def demo(keep: bool = typer.Option(False, help="Keep the server's folder afterwa
     """Show on real media what uponce promises: start a server, upload, replay, race, tear, revoke and kill it."""
     from rich.console import Console
 
-    from uponce.cli.demo import run
+    from uponce.demo import run
 
     raise typer.Exit(run(Console(), keep))
 

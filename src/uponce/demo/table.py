@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from uponce.cli.demo.story import Outcome, Step
+from uponce.demo.story import Outcome, Step
 
 # Also what is assumed without a terminal; no row of the story wraps in it.
 FULL_WIDTH = 80

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from uponce.cli.prove.site import Site
+from uponce.prove.site import Site
 
 _FORM = "application/x-www-form-urlencoded"
 

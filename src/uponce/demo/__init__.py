@@ -11,11 +11,11 @@ from types import FrameType
 
 from rich.console import Console
 
-from uponce.cli.demo import sdk
-from uponce.cli.demo.client import Client
-from uponce.cli.demo.server import Server, ServerFailed
-from uponce.cli.demo.story import STORY, Outcome, Step, World, leave
-from uponce.cli.demo.table import Board
+from uponce.demo import sdk
+from uponce.demo.client import Client
+from uponce.demo.server import Server, ServerFailed
+from uponce.demo.story import STORY, Outcome, Step, World, leave
+from uponce.demo.table import Board
 
 
 def run(console: Console, keep: bool = False) -> int:

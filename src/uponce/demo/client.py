@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.filepost import encode_multipart_formdata
 
-from uponce.cli.demo import sdk
-from uponce.cli.demo.server import Key
+from uponce.demo import sdk
+from uponce.demo.server import Key
 
 Fields = Mapping[str, str]
 

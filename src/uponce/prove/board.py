@@ -9,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from uponce.cli.prove.checks import Check, Outcome, Plan, Verdict, worst
-from uponce.cli.prove.cleanup import CleanUp
-from uponce.cli.prove.site import Site, dot
+from uponce.prove.checks import Check, Outcome, Plan, Verdict, worst
+from uponce.prove.cleanup import CleanUp
+from uponce.prove.site import Site, dot
 
 FULL_WIDTH = 80
 _MARK, _PROMISE, _SEEN = 1, 15, 28

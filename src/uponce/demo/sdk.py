@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from uponce.cli.demo.server import Key
+from uponce.demo.server import Key
 
 HOW_TO_INSTALL = (
     "The demo signs with Cloudinary's Python SDK, which is not installed here. "

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from uponce.adapters.media import samples
-from uponce.cli.demo import sdk
-from uponce.cli.demo.client import Answer, Client, Fields, Media
-from uponce.cli.demo.server import Key, Server
+from uponce.demo import sdk
+from uponce.demo.client import Answer, Client, Fields, Media
+from uponce.demo.server import Key, Server
 
 USED = "signature_used"
 RIVALS = 20

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from uponce.cli.prove.exchange import Reply
-from uponce.cli.prove.site import Fields, Site, dot, opening
+from uponce.prove.exchange import Reply
+from uponce.prove.site import Fields, Site, dot, opening
 
 PAUSE_SECONDS = 1.0
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from urllib.parse import quote, urlencode, urlsplit
 
 from uponce.adapters.clock import RandomIds, SystemClock
-from uponce.cli.credentials import Credentials
-from uponce.cli.prove.exchange import NO_REPLY, Exchange, Reply, connect
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import SettingRefused
 from uponce.core.signature import sign
+from uponce.core.values import ApiKey
+from uponce.prove.exchange import NO_REPLY, Exchange, Reply, connect
 
 Fields = Mapping[str, str]
 
@@ -25,22 +25,22 @@ _TAIL = f"\r\n--{_BOUNDARY}--".encode()
 
 
 class Site:
-    """Sends to the one address of the credentials and to no other. Every asset gets a name in `folder`.
+    """Sends to `base`, signed with `key`, and to no other address. Every asset gets a name in `folder`.
 
     `seconds` from now, `time_is_up`. `sent` counts requests; `on_request` is called with each. `assets` are the
     (resource type, public_id) of all that may have been stored, in order, also where nobody saw the answer.
     """
 
-    def __init__(self, credentials: Credentials, seconds: float) -> None:
-        address = urlsplit(credentials.base)
+    def __init__(self, base: str, key: ApiKey, seconds: float) -> None:
+        address = urlsplit(base)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise SettingRefused(f"{credentials.base} is no address. Write it like https://media.example.")
-        self.base = credentials.base
-        self.cloud = credentials.key.cloud
+            raise SettingRefused(f"{base} is no address. Write it like https://media.example.")
+        self.base = base
+        self.cloud = key.cloud
         self.folder = f"uponce-prove/{RandomIds().hex(12)}"
         self.sent = 0
         self.assets: dict[tuple[str, str], None] = {}
-        self._key = credentials.key
+        self._key = key
         self._tls = address.scheme == "https"
         self._host = address.hostname
         self._port = address.port or (443 if self._tls else 80)
