@@ -25,6 +25,7 @@ from uponce.core.errors import NotFound, SettingRefused, UponceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from uponce.adapters.archive import Archive
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
@@ -223,6 +224,27 @@ def secret_box(settings: Settings) -> "AesSecretBox":
 
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
+    )
+
+
+def own_secrets(settings: Settings) -> "AesSecretBox | None":
+    """Return None unless the settings have the secret key: then a file has it."""
+    return None if settings.secret_key is None else secret_box(settings)
+
+
+def archive_of(settings: Settings, folder: str) -> "Archive":
+    """Return the folder of a backup of this server. Raise SettingRefused if the server's database is not SQLite."""
+    from uponce.adapters.archive import Archive
+
+    if not settings.database_url.startswith("sqlite:"):
+        raise SettingRefused(
+            "`uponce backup` and `uponce restore` are for SQLite. For PostgreSQL use pg_dump or its provider's "
+            "snapshots, and run `uponce fence` after restoring one. Back up the secret key too."
+        )
+    return Archive(
+        Path(folder),
+        database=sqlite_path(settings.database_url),
+        secret_key=secret_key_path(settings) if settings.secret_key is None else None,
     )
 
 

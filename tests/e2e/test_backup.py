@@ -167,7 +167,7 @@ def test_a_backup_goes_into_no_folder_of_other_things(server: Server, tmp_path: 
 
 def test_two_backups_into_one_folder_do_not_meet(server: Server, tmp_path: Path) -> None:
     as_json(server, "backup", tmp_path / "backup")
-    with Archive(tmp_path / "backup").held():
+    with Archive(tmp_path / "backup", database=server.data_dir / "uponce.db", secret_key=None).writing():
         done = beside(server, "backup", tmp_path / "backup")
         assert (done.code, "Another backup into" in done.stderr) == (1, True)
     as_json(server, "backup", tmp_path / "backup")

@@ -12,26 +12,77 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite.snapshot import Progress, Snapshot, refuse_present, restore, take
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.local import local_blobs
 from uponce.adapters.system import sync_file, sync_folder
+from uponce.app.backup import SecretKey
 from uponce.core.errors import NotFound, SettingRefused
 
 
 class Archive:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        self.database = self.folder / "uponce.db"
-        self.draft = self.folder / "uponce.db.new"
-        self.media = self.folder / "media"
-        self.secret_key = self.folder / "secret.key"
-        self._facts = self.folder / "backup.json"
+    """The Archive of app/backup.py. Use it inside `writing` or `reading`, which open its `media`.
 
-    def begin(self) -> None:
-        """Make the folder, or use the folder of an earlier backup. Raise SettingRefused if it holds other files."""
+    `database` is the server's file; the server's secret key belongs at `secret_key`, or comes from elsewhere: None.
+    """
+
+    def __init__(self, folder: Path, *, database: Path, secret_key: Path | None) -> None:
+        self.folder = folder.absolute()
+        self.media = local_blobs(self.folder / "media", ids=RandomIds())
+        self.keeps_key = secret_key is not None
+        self._database = self.folder / "uponce.db"
+        self._draft = self.folder / "uponce.db.new"
+        self._secret_key = self.folder / "secret.key"
+        self._facts = self.folder / "backup.json"
+        self._live = database
+        self._live_key = secret_key
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for a backup; make it if needed. Raise SettingRefused if it is not one of a backup, or while
+        another backup holds it."""
+        self._begin()
+        with self._held(), self._opened_media():
+            yield
+
+    @contextmanager
+    def reading(self, secrets: SecretBox | None, now: float) -> Iterator[Snapshot]:
+        """Open the last finished backup for a server that has no database yet, and write nothing.
+
+        `secrets` are the server's own. None: they come from the key in the backup. Raise NotFound if no backup was
+        finished, SettingRefused if the copy of the database is damaged, if a key is not there or is another one, or
+        if the server has a database.
+        """
+        last = self.last() if self._facts.exists() else None
+        if last is None:
+            raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
+        with closing(last):
+            refuse_present(self._live)
+            last.check(secrets or AesSecretBox(*self._key()), now)
+            with self._opened_media():
+                yield last
+
+    def take(self, on_pages: Progress) -> Snapshot:
+        take(self._live, self._draft, on_pages)
+        return Snapshot(self._draft, self._live)
+
+    def last(self) -> Snapshot | None:
+        return Snapshot(self._database) if self._database.exists() else None
+
+    @contextmanager
+    def _opened_media(self) -> Iterator[None]:
+        self.media.open_store()
+        with closing(self.media):
+            yield
+
+    def _begin(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._facts.exists():
@@ -46,8 +97,8 @@ class Archive:
             raise SettingRefused(f"{self.folder} cannot be written: {error}. Choose another folder.") from None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder. Raise SettingRefused while another backup holds it; its lock ends with its process."""
+    def _held(self) -> Iterator[None]:
+        """Hold the lock of the folder, which ends with this process at the latest."""
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,16 +108,16 @@ class Archive:
         finally:
             os.close(descriptor)
 
-    def refuse_other_key(self, key: bytes, shown: str) -> None:
-        """Raise SettingRefused if the backup holds another secret key than `key`, which errors call `shown`.
+    def refuse_other_key(self, secrets: SecretKey) -> None:
+        """Raise SettingRefused if the backup holds another secret key.
 
         A backup with the right key may be the last copy of it, so no backup replaces a key.
         """
-        if self.secret_key.exists() and self.secret_key.read_bytes() != key:
+        if self._secret_key.exists() and self._secret_key.read_bytes() != secrets.key():
             raise SettingRefused(
-                f"{self.secret_key} is another key than {shown}, and a backup never replaces a secret key. Name a new "
-                "folder for this backup. If the key of this server is the wrong one, put the key of the backup back "
-                "into the data folder instead."
+                f"{self._secret_key} is another key than {secrets.shown}, and a backup never replaces a secret key. "
+                "Name a new folder for this backup. If the key of this server is the wrong one, put the key of the "
+                "backup back into the data folder instead."
             )
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
@@ -74,52 +125,52 @@ class Archive:
 
         Only the last one stays: each may be as large as the database.
         """
-        if secret_key is not None and not self.secret_key.exists():
-            self._write(self.secret_key, secret_key)
+        if secret_key is not None and not self._secret_key.exists():
+            self._write(self._secret_key, secret_key)
         kept = self._keep()
-        self.draft.replace(self.database)
+        self._draft.replace(self._database)
         self._write(self._facts, json.dumps(facts, indent=2).encode() + b"\n")
-        for old in self.folder.glob(f"{self.database.name}.2*Z"):
+        for old in self.folder.glob(f"{self._database.name}.2*Z"):
             if old != kept:
                 old.unlink()
         return kept
 
     def _keep(self) -> Path | None:
-        if not self.database.exists():
+        if not self._database.exists():
             return None
-        moment = datetime.fromtimestamp(self.database.stat().st_mtime, UTC)
-        kept = self.database.with_name(f"{self.database.name}.{moment:%Y%m%dT%H%M%SZ}")
+        moment = datetime.fromtimestamp(self._database.stat().st_mtime, UTC)
+        kept = self._database.with_name(f"{self._database.name}.{moment:%Y%m%dT%H%M%SZ}")
         kept.unlink(missing_ok=True)
-        kept.hardlink_to(self.database)
+        kept.hardlink_to(self._database)
         return kept
 
-    def check(self) -> None:
-        """Raise NotFound unless a backup was finished here."""
-        if not self._facts.exists() or not self.database.exists():
-            raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
-
-    def key_for(self, path: Path) -> tuple[bytes, str]:
-        """Return the secret key for a server whose key belongs at `path`, and the file it is from. Write nothing.
+    def _key(self) -> tuple[bytes, str]:
+        """Return the secret key for the server, and the file it is from.
 
         Raise SettingRefused if the server has another key already, or if there is no key.
         """
-        kept = self.secret_key.read_bytes() if self.secret_key.exists() else None
-        if path.exists():
+        path = self._live_key
+        kept = self._secret_key.read_bytes() if self._secret_key.exists() else None
+        if path is not None and path.exists():
             present = path.read_bytes()
             if kept is not None and present != kept:
                 raise SettingRefused(
-                    f"{path} is another key than {self.secret_key}. Move {path} away and run it again."
+                    f"{path} is another key than {self._secret_key}. Move {path} away and run it again."
                 )
             return present, str(path)
         if kept is None:
             raise SettingRefused("The backup holds no secret key. Set UPONCE_SECRET_KEY to the key of its server.")
-        return kept, str(self.secret_key)
+        return kept, str(self._secret_key)
 
-    def give_key(self, path: Path) -> None:
-        """Write the key that `key_for` returned to `path`, unless it is there."""
-        if not path.exists():
+    def give_key(self) -> None:
+        """Write the secret key to the server's folder, unless the server has one."""
+        path = self._live_key
+        if path is not None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._write(path, self.secret_key.read_bytes())
+            self._write(path, self._secret_key.read_bytes())
+
+    def give_database(self, now: float, skew: int, on_pages: Progress) -> int:
+        return restore(self._database, self._live, now, skew, on_pages)
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write the whole file or none, durably."""

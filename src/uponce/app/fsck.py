@@ -7,8 +7,9 @@ after it had its blob to show in that listing.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 
@@ -22,6 +23,7 @@ STAGING = "staging"
 PLACES = (STAGING, *SHARDS)
 
 _MOST_SUSPECTS = 50_000
+_LISTED = 10_000  # of each kind: the report of a ruined store must not fill the memory
 _READ_AT_ONCE = 8
 _ABSENT = "it does not exist"
 
@@ -103,6 +105,23 @@ class Examined:
     in_flight: int = 0
 
 
+@dataclass(slots=True)
+class Report:
+    """Every finding is counted. The first _LISTED of each kind are kept."""
+
+    examined: Examined = field(default_factory=Examined)
+    counts: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
+    findings: dict[Kind, list[Finding]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, finding: Finding) -> None:
+        self.counts[finding.kind] += 1
+        if self.counts[finding.kind] <= _LISTED:
+            self.findings[finding.kind].append(finding)
+
+    def total(self, severity: Severity) -> int:
+        return sum(count for kind, count in self.counts.items() if kind.severity is severity)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspect:
     kind: Kind
@@ -110,6 +129,28 @@ class Suspect:
 
 
 Suspects = Mapping[str, Suspect]
+
+
+async def gather(
+    services: Services,
+    *,
+    grace_seconds: float,
+    audit_seconds: int,
+    deep: bool,
+    progress: Callable[[Examined], None],
+) -> Report:
+    """Return everything that `fsck` finds."""
+    report = Report()
+
+    def examined(so_far: Examined) -> None:
+        report.examined = so_far
+        progress(so_far)
+
+    async for finding in fsck(
+        services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, deep=deep, progress=examined
+    ):
+        report.add(finding)
+    return report
 
 
 async def fsck(

@@ -1,0 +1,151 @@
+"""Back up one box into a folder, and restore one box from such a folder."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed
+from uponce.app.ports import BlobStore
+from uponce.app.services import Services
+from uponce.core.errors import SettingRefused
+from uponce.core.values import Asset
+
+OnPages = Callable[[int, int], None]  # pages of the database that are copied, and pages in all
+OnMedia = Callable[[Copying], None]
+
+
+class SecretKey(Protocol):
+    """The key that encrypts API secrets. Errors call it `shown`."""
+
+    shown: str
+
+    def key(self) -> bytes: ...
+
+
+class Snapshot(Catalog, Protocol):
+    """A copy of a database as it was at one moment."""
+
+    def api_keys(self) -> frozenset[str]:
+        """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
+
+    async def renew(self, blob_key: str) -> Asset | None:
+        """Take over the live row of the asset that names this blob, and return it; None if the asset is gone."""
+
+    def close(self) -> None: ...
+
+
+class Archive(Protocol):
+    """The folder of a backup, held for one command. `media` is its store; `keeps_key`: it has the secret key too."""
+
+    folder: Path
+    keeps_key: bool
+
+    @property
+    def media(self) -> BlobStore: ...
+
+    def last(self) -> Snapshot | None:
+        """Open the copy of the database that the last finished backup left."""
+
+    def take(self, on_pages: OnPages) -> Snapshot:
+        """Copy the database of the server as a draft, and open the draft."""
+
+    def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
+        """Put the draft in place of the last copy. Return the path under which that one stays. All media are there."""
+
+    def refuse_other_key(self, secrets: SecretKey) -> None:
+        """Raise SettingRefused if the folder has another secret key."""
+
+    def give_key(self) -> None:
+        """Write the secret key to the server's data folder, unless it is there."""
+
+    def give_database(self, now: float, skew: int, on_pages: OnPages) -> int:
+        """Write the server's database, whole or not at all, thawed and fenced. Return the watermark."""
+
+
+class NewStore(BlobStore, Protocol):
+    """The blob store of a server that does not run yet."""
+
+    def open_store(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """What a backup holds now. `before` is the database of the backup before; `has_key`: the secret key was copied."""
+
+    facts: dict[str, Any]
+    media: Copying
+    dropped: int
+    before: Path | None
+    has_key: bool
+
+
+async def back_up(
+    services: Services, secrets: SecretKey, archive: Archive, version: str, *, on_pages: OnPages, on_media: OnMedia
+) -> BackedUp:
+    """Copy the database, then the media that it names, then the secret key. The server may run.
+
+    The copy of the database replaces the last one only when all the media are there. Raise SettingRefused, and copy
+    nothing, if the folder is the backup of another server, or if the backup could not be restored.
+    """
+    key = await _readable_key(services, secrets)
+    if key is not None:
+        archive.refuse_other_key(secrets)
+    with closing(archive.take(on_pages)) as snapshot:
+        made_at = int(services.clock.now())
+        _refuse_other_server(archive, snapshot)
+        media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
+    facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
+    kept = key if archive.keeps_key else None
+    before = archive.finish(facts, kept)
+    return BackedUp(facts, media, await _drop(archive), before, kept is not None)
+
+
+async def restore(
+    archive: Archive, snapshot: Catalog, blobs: NewStore, now: float, skew: int, *, on_pages: OnPages, on_media: OnMedia
+) -> tuple[Copying, int]:
+    """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
+
+    No server can start on half a restore, since the database comes last. Interrupted, it may be repeated.
+    """
+    archive.give_key()
+    blobs.open_store()
+    with closing(blobs):
+        media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
+    return media, archive.give_database(now, skew, on_pages)
+
+
+async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
+    """Return the secret key, or None without API keys. Raise SettingRefused if it does not read all their secrets:
+    such a backup could not be restored."""
+    unreadable = await services.database.unreadable_keys()
+    if unreadable:
+        names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
+        raise SettingRefused(f"Nothing is backed up: the secrets of the API keys {names} cannot be read. {reason}")
+    return secrets.key() if await services.database.list_keys() else None
+
+
+def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
+    """Raise SettingRefused if the backup holds API keys that the server does not have: it is another server's."""
+    last = archive.last()
+    if last is None:
+        return
+    with closing(last):
+        missing = last.api_keys() - snapshot.api_keys()
+    if missing:
+        raise SettingRefused(
+            f"{archive.folder} is the backup of another database: this server does not have its API keys "
+            f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
+            "backup; otherwise name another folder."
+        )
+
+
+async def _drop(archive: Archive) -> int:
+    """Delete the blobs that the new copy does not name. Return how many."""
+    last = archive.last()
+    assert last is not None
+    with closing(last):
+        return await forget_unnamed(last, archive.media)

@@ -1,0 +1,132 @@
+"""What `uponce doctor` looks at: everything that would break a guarantee, each with its cure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
+from uponce.app.services import Services
+from uponce.core.errors import UponceError
+
+_GIB = 1024**3
+_CURES = {
+    "database": "Check that the server can write UPONCE_DATABASE, and that its disk has room.",
+    "storage": "Check that the server can write UPONCE_STORAGE, and that it has room.",
+    "decoders": "Check the memory of this machine, and UPONCE_DECODER_MEMORY.",
+}
+
+
+class State(StrEnum):
+    """BROKEN: a server would not start, or would break a promise. WARNING: it serves, and something needs a person."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`detail` says what was found, and the cure where one is needed."""
+
+    name: str
+    state: State
+    detail: str
+
+
+class Flaw(Protocol):
+    """A known flaw of a release of `project`. The release `fixed` mends it, which comes with a new `package`."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def cve(self) -> str: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def fixed(self) -> str: ...
+    @property
+    def package(self) -> str: ...
+
+
+class Decoders(Protocol):
+    """Processes that are not running yet."""
+
+    @property
+    def sandboxed(self) -> bool: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def of_system(platform: str, *, supported: bool) -> Finding:
+    if supported:
+        return Finding("system", State.OK, "Linux")
+    return Finding(
+        "system",
+        State.WARNING,
+        f"{platform}: good for development, one server process on one folder. Run uponce on Linux in production.",
+    )
+
+
+def of_versions(installed: Mapping[str, str], flaws: Sequence[Flaw]) -> Iterator[Finding]:
+    yield Finding("versions", State.OK, ", ".join(f"{name} {version}" for name, version in installed.items()))
+    for flaw in flaws:
+        yield Finding(
+            "decoders",
+            State.WARNING,
+            f"{flaw.project} {installed[flaw.project]} has {flaw.cve}: {flaw.what}. Release {flaw.fixed} mends it. "
+            f"Run pip install -U {flaw.package}, and restart every server.",
+        )
+
+
+def of_disk(free: int, folder: str) -> Finding:
+    """`free` in bytes."""
+    if free < _GIB:
+        return Finding("disk", State.WARNING, f"{free} bytes free in {folder}. Make room: a full disk refuses uploads.")
+    return Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")
+
+
+async def of_secrets(services: Services, key_shown: str) -> Finding:
+    """Return whether the secret key, which messages call `key_shown`, reads the secrets of all API keys."""
+    unreadable = await services.database.unreadable_keys()
+    if not unreadable:
+        return Finding("secrets", State.OK, f"{key_shown} reads the secret of every API key")
+    reason = next(iter(unreadable.values()))
+    return Finding("secrets", State.BROKEN, f"API keys {', '.join(unreadable)}: not readable. {reason}")
+
+
+async def of_parts(services: Services, decoders: Decoders) -> Sequence[Finding]:
+    """Return what a server on this store would find. Starts the decoders and ends them.
+
+    Raise SettingRefused if the server would not start.
+    """
+    await check_frozen(services)
+    full = await check_storage(services)
+    await decoders.start()
+    try:
+        findings = [_part(name, error) for name, error in (await check_parts(services)).items()]
+        if full is not None:
+            findings.append(Finding("room", State.BROKEN, full))
+        behind = await check_clock(services)
+        clock = Finding("clock", State.WARNING if behind else State.OK, behind or "not behind the database")
+        return [*findings, _sandbox(decoders.sandboxed), clock]
+    finally:
+        await decoders.close()
+
+
+def _part(name: str, error: UponceError | None) -> Finding:
+    if error is None:
+        return Finding(name, State.OK, "answers")
+    return Finding(name, State.BROKEN, f"{error.for_operator}. {_CURES[name]}")
+
+
+def _sandbox(sandboxed: bool) -> Finding:
+    if sandboxed:
+        return Finding("sandbox", State.OK, "decoders are confined by Landlock and resource limits")
+    return Finding(
+        "sandbox",
+        State.WARNING,
+        "this kernel has no Landlock: decoders have resource limits only. Use Linux 5.13 or newer.",
+    )
