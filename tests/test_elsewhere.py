@@ -14,7 +14,7 @@ CORE = (
     "tests/adapters/test_secretbox.py",
     "tests/app/test_attempts.py",
     "tests/app/test_series.py",
-    "tests/contract/test_blob_pieces.py",
+    "tests/contract/test_blob_parts.py",
     "tests/contract/test_blobs.py",
     "tests/e2e/test_curl.py",
 )

@@ -50,7 +50,7 @@ class Sniffer:
             with Path(path).open("rb") as file:
                 head = file.read(HEAD_BYTES)
         except OSError as error:
-            raise StorageUnavailable("The staged file is gone.") from error
+            raise StorageUnavailable("The spooled file is gone.") from error
         format_ = admit(head, requested)
         if format_ is None:
             return MediaFacts(ResourceType.RAW)
@@ -71,7 +71,7 @@ class Sniffer:
 class Traces:
     """What a request can leave behind: files, and rows of each table."""
 
-    staged: frozenset[str]
+    spooled: frozenset[str]
     blobs: frozenset[str]
     assets: int
     grants: int
@@ -191,13 +191,13 @@ class World:
         return f"/v1_1/demo/{kind}/upload" + (f"?{urlencode(query)}" if query else "")
 
     def traces(self) -> Traces:
-        staged, blobs = (
+        spooled, blobs = (
             frozenset(path.name for path in folder.rglob("*") if path.is_file())
-            for folder in (self.media / "staging", self.media / "blobs")
+            for folder in (self.media / "spool", self.media / "blobs")
         )
         if (self.media / "packs").is_dir():
             blobs |= {blob.key for blob in Packs(self.media / "packs", RandomIds()).records()}
-        return Traces(staged, blobs, *(self.sql(f"SELECT count(*) FROM {t}") for t in ("assets", "grants", "audit")))
+        return Traces(spooled, blobs, *(self.sql(f"SELECT count(*) FROM {t}") for t in ("assets", "grants", "audit")))
 
     def sql(self, statement: str) -> int:
         """Run one statement on the file, as an operator would; the first number of what it gives."""

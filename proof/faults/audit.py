@@ -48,7 +48,7 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
     }
     double = tuple(_double(place))
     sums = place.media.sums()
-    staged = {path.name: path for path in place.staged()}
+    spooled = {path.name: path for path in place.spooled()}
     unfinished = place.unfinished()
     parts, recorded = place.media.parts(), place.recorded_parts()
     ends = {key: max(stop for other, _, stop, _, _ in recorded if other == key) for key, *_ in recorded}
@@ -58,7 +58,7 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
         double=double,
         orphans=(
             *(f"blob {key} has no row" for key in sorted(sums.keys() - named)),
-            *(f"{staged[key]} is still staged" for key in sorted(staged.keys() - unfinished.keys())),
+            *(f"{spooled[key]} is still spooled" for key in sorted(spooled.keys() - unfinished.keys())),
             *(f"part {name} is of no upload" for key, name in sorted(parts) if key not in unfinished),
         ),
         hollow=(
@@ -72,7 +72,7 @@ def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
                 for key, end in unfinished.items()
                 if key not in sums
                 and ends.get(key, 0) < end
-                and (key not in staged or staged[key].stat().st_size < end)
+                and (key not in spooled or spooled[key].stat().st_size < end)
             ),
             *(
                 f"part {name} of the unfinished upload {key} is not what was recorded"

@@ -11,7 +11,7 @@ from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark,
 from uponce.adapters.database.sqlite import SqliteDatabase, ledger
 from uponce.app import authorise, destroy
 from uponce.app.authorise import Verified
-from uponce.app.ports import Committed, Draft, Stage
+from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.signature import verify
@@ -34,10 +34,10 @@ def verify_by_hex(params: Mapping[str, str], signature: str, *args: Any, **named
 
 
 async def commit_then_publish(
-    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
 ) -> Committed:
     committed = await services.database.commit(verified.grant, draft, caller)
-    await stage.publish()
+    await spooled.publish()
     return committed
 
 
@@ -45,11 +45,11 @@ _settle = upload._settle
 
 
 async def settle_and_tidy(
-    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
 ) -> Committed:
-    """The stage is discarded whatever became of it."""
-    committed = await _settle(services, verified, draft, stage, caller)
-    await stage.discard()
+    """The spooled file is discarded whatever became of it."""
+    committed = await _settle(services, verified, draft, spooled, caller)
+    await spooled.discard()
     return committed
 
 

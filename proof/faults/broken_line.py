@@ -105,7 +105,7 @@ class Stage(ABC):
 
     def blobs(self) -> int:
         """How many files or objects hold bytes, staged or published."""
-        return len(list(self.place.staged())) + len(self.place.media.keys())
+        return len(list(self.place.spooled())) + len(self.place.media.keys())
 
     def kept(self, name: str) -> bytes | None:
         """What is served under that name; a row without bytes is no 404."""
@@ -345,7 +345,7 @@ class Sweep(Upload):
         self.orphan = asyncio.run(self._orphan())
 
     async def _orphan(self) -> str:
-        stage = await self.stage.world.blobs.stage()
+        stage = await self.stage.world.blobs.receive()
         await stage.write(b"bytes that nobody names")
         await stage.seal()
         await stage.publish()

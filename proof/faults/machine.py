@@ -50,7 +50,7 @@ spellings = st.sampled_from((SIGNATURE_SHA1, SIGNATURE_SHA256))
 
 
 class Upload:
-    """An attempt as the model sees it. `swept`: its staged bytes are gone.
+    """An attempt as the model sees it. `swept`: its spooled bytes are gone.
 
     One whose signature was wrong when it began is not `verified`: it is judged at its end, since signed fields may
     follow the file.

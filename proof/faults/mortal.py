@@ -120,7 +120,7 @@ class Process:
         self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
         self.disk, ids = MortalDisk(self.life), OneShardIds()
         store = OneShardStore(root / "media", self.disk, ids=ids)
-        self.blobs = Blobs(Spool(root / "media" / "staging", self.disk, store, ids), store)
+        self.blobs = Blobs(Spool(root / "media" / "spool", self.disk, store, ids), store)
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)

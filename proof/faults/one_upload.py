@@ -4,7 +4,7 @@
     python -m proof.faults.one_upload DATA_DIR               recovery: opens, sweeps, closes
 
 An acknowledged upload prints its asset_id. It overwrites the asset that `prepare` has made, so that it goes through
-every step there is: stage, publish, commit, delete the bytes that were replaced.
+every step there is: spooled, publish, commit, delete the bytes that were replaced.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 FIRST, SECOND, THIRD = (name * 1000 for name in (b"first", b"second", b"third"))
 
-# The first key that NumberedIds gives is that of the staged blob, or of a series, whose blob has the second one then.
+# The first key that NumberedIds gives is that of the spooled blob, or of a series, whose blob has the second one then.
 BLOB_KEY, SECOND_KEY = f"{1:032x}", f"{2:032x}"
 
 

@@ -31,7 +31,7 @@ def settings(where: Path | Place) -> Settings:
 
 
 def recover(where: Path | Place) -> Counter[str]:
-    """What `uponce sweep --grace 0` does, on each server that stages uploads; what it has removed."""
+    """What `uponce sweep --grace 0` does, on each server that spools uploads; what it has removed."""
     swept: Counter[str] = Counter()
     for part in place_of(where).parts:
         with _backend(part) as backend:

@@ -23,7 +23,7 @@ _UNFINISHED = (
 class Place:
     """`environment` is what its servers are set to besides the data folder: nothing, or database and storage.
 
-    `data_dirs` are the folders of several servers, when those stage their uploads there.
+    `data_dirs` are the folders of several servers, when those spooled their uploads there.
     """
 
     data_dir: Path
@@ -37,18 +37,18 @@ class Place:
 
     @property
     def parts(self) -> Sequence["Place"]:
-        """One for each folder in which uploads are staged: whatever sweeps such folders has to be run for each."""
+        """One for each folder in which uploads are spooled: whatever sweeps such folders has to be run for each."""
         return [replace(self, data_dir=data_dir, data_dirs=()) for data_dir in self.data_dirs] or [self]
 
     @property
     def settings(self) -> Settings:
         return load(self.environment, data=str(self.data_dir))
 
-    def staged(self) -> Iterator[Path]:
+    def spooled(self) -> Iterator[Path]:
         """The files of uploads that are not published."""
         if self._storage.startswith("file:"):
-            return Path(self._storage.removeprefix("file://"), "staging").iterdir()
-        return (path for part in self.parts for path in (part.data_dir / "staging").iterdir())
+            return Path(self._storage.removeprefix("file://"), "spool").iterdir()
+        return (path for part in self.parts for path in (part.data_dir / "spool").iterdir())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a statement finds that both engines understand, past all code of the server."""

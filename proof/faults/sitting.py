@@ -230,7 +230,7 @@ class Sitting:
         swept = recover(place)
         tally.counts.update(self.done)
         tally.counts["orphans swept"] += swept["blobs"]
-        tally.counts["staged files swept"] += swept["stages"]
+        tally.counts["spooled files swept"] += swept["unfinished"]
         tally.audit(place, filter(None, self.alive.values()))
         uploads = self.done["uploads"] + self.done["overwrites"]
         books = {

@@ -27,13 +27,13 @@ def touched_paths(origin: Path) -> list[str]:
     """All that an upload touches: folders, the database's files, the blobs that are there and the one to come."""
     shard = f"media/blobs/{BLOB_KEY[:2]}"
     keys = (BLOB_KEY, SECOND_KEY)
-    staged = sorted(str(path.relative_to(origin)) for path in origin.glob("media/staging/*"))
+    spooled = sorted(str(path.relative_to(origin)) for path in origin.glob("media/spool/*"))
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm", "uponce.db-journal")
-    folders = (".", "media", "media/blobs", "media/staging", "media/packs", shard)
+    folders = (".", "media", "media/blobs", "media/spool", "media/packs", shard)
     packs = sorted(str(path.relative_to(origin)) for path in origin.glob("media/packs/*"))
-    to_come = [path for key in keys for path in (f"media/staging/{key}", f"{shard}/{key}")]
-    return list(dict.fromkeys([*folders, *database, *to_come, *NEW_PACK, *packs, *staged, *present]))
+    to_come = [path for key in keys for path in (f"media/spool/{key}", f"{shard}/{key}")]
+    return list(dict.fromkeys([*folders, *database, *to_come, *NEW_PACK, *packs, *spooled, *present]))
 
 
 def highest_counts(log: str, data_dir: Path) -> dict[tuple[str, str], int]:

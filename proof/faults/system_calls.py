@@ -204,8 +204,8 @@ def _paths(origin: Path) -> list[str]:
     shard = f"media/blobs/{BLOB_KEY[:2]}"
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm")
-    folders = (".", "media", "media/blobs", "media/staging", shard)
-    return list(dict.fromkeys([*folders, *database, f"media/staging/{BLOB_KEY}", f"{shard}/{BLOB_KEY}", *present]))
+    folders = (".", "media", "media/blobs", "media/spool", shard)
+    return list(dict.fromkeys([*folders, *database, f"media/spool/{BLOB_KEY}", f"{shard}/{BLOB_KEY}", *present]))
 
 
 def _seen(scene: Scene) -> Iterator[tuple[str, str, str]]:

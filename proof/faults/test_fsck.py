@@ -79,17 +79,17 @@ def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> 
 def test_the_exit_code_is_1_for_damage_alone(store: World, kind: str) -> None:
     """And a sweep puts right what is only removable."""
     PLANTERS[kind](store, 1)
-    harmless = kind in ("orphan", "condemned", "staged", "overdue", "watermark")
+    harmless = kind in ("orphan", "condemned", "spooled", "overdue", "watermark")
     assert fsck(store.path.parent, "--deep").code == (0 if harmless else 1)
-    if kind in ("orphan", "condemned", "staged"):
+    if kind in ("orphan", "condemned", "spooled"):
         assert uponce("sweep", "--data", store.path.parent).code == 0
         assert json.loads(fsck(store.path.parent, "--json").stdout)["removable"] == 0
 
 
 def test_the_grace_time_can_be_given(store: World) -> None:
-    (store.media / "staging" / ("a" * 32)).write_bytes(b"half")
+    (store.media / "spool" / ("a" * 32)).write_bytes(b"half")
     assert json.loads(fsck(store.path.parent, "--json").stdout)["examined"]["in_flight"] == 1
-    assert json.loads(fsck(store.path.parent, "--json", "--grace", "0").stdout)["counts"] == {"staged": 1}
+    assert json.loads(fsck(store.path.parent, "--json", "--grace", "0").stdout)["counts"] == {"spooled": 1}
 
 
 def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:

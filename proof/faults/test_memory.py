@@ -157,7 +157,7 @@ async def besiege(server: Server) -> None:
     assert seconds < IDLE_SECONDS + 10
     await asyncio.sleep(0.5)
     assert open_files(server.pid) - files < 50
-    assert not list((server.data_dir / "media" / "staging").iterdir())
+    assert not list((server.data_dir / "media" / "spool").iterdir())
     assert count(server.data_dir, "assets") == count(server.data_dir, "grants") == 100
 
 
@@ -187,7 +187,7 @@ async def drag(server: Server, almost: int) -> None:
 
 
 def staged_bytes(server: Server) -> int:
-    return sum(file.stat().st_size for file in (server.data_dir / "media" / "staging").iterdir())
+    return sum(file.stat().st_size for file in (server.data_dir / "media" / "spool").iterdir())
 
 
 @pytest.mark.parametrize("almost", [ALMOST, LARGE_ALMOST])

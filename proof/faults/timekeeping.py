@@ -165,8 +165,8 @@ class Timekeeping:
             return self.learn(fields, data, await connection.reply())
 
     async def _staged(self) -> None:
-        staging = self.data_dir / "media/staging"
-        await self._until(lambda: any(staging.iterdir()))
+        spool = self.data_dir / "media/spool"
+        await self._until(lambda: any(spool.iterdir()))
         self.tally.inside += 1
 
     def learn(self, fields: Fields, data: bytes, reply: Reply) -> Reply:

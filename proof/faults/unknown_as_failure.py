@@ -1,7 +1,7 @@
 """An upload with the mistake that everybody makes: an error is a failure, so clean up."""
 
 from uponce.app.authorise import Verified
-from uponce.app.ports import Committed, Draft, Stage
+from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.errors import OutcomeUnknown
@@ -11,13 +11,13 @@ _settle = upload._settle
 
 
 async def settle_or_discard(
-    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
 ) -> Committed:
     """In place of `uponce.app.uploading.pipeline._settle`."""
     try:
-        return await _settle(services, verified, draft, stage, caller)
+        return await _settle(services, verified, draft, spooled, caller)
     except OutcomeUnknown:
-        await stage.discard()
+        await spooled.discard()
         raise
 
 

@@ -171,7 +171,7 @@ def blob_store(settings: Settings) -> "Blobs":
             from uponce.adapters.store.objects import bucket_blobs
 
             seconds = settings.storage_seconds
-            return bucket_blobs(Bucket(url, seconds), settings.data_dir / "staging", ids=ids, seconds=seconds)
+            return bucket_blobs(Bucket(url, seconds), settings.data_dir / "spool", ids=ids, seconds=seconds)
         case _:
             raise SettingRefused(
                 f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
@@ -270,7 +270,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: "AesSecretBox |
 def opened_target(settings: Settings, database: str, storage: str | None) -> "Iterator[Backend]":
     """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
 
-    It stages uploads apart from servers that run here.
+    It receives uploads apart from servers that run here.
     """
     target = replace(
         settings,

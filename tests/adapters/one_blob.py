@@ -1,4 +1,4 @@
-"""Stage and publish one blob in a process of its own, for strace to watch and to break.
+"""Spooled and publish one blob in a process of its own, for strace to watch and to break.
 
     python -m tests.adapters.one_blob ROOT MEBIBYTES [MUTANT]
 
@@ -19,7 +19,7 @@ from unittest.mock import patch
 from uponce.adapters.store import local
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import sync_folder
-from uponce.app.ports import Stage
+from uponce.app.ports import Spooled
 from uponce.core.errors import UponceError
 
 KEY = f"{1:032x}"
@@ -72,19 +72,19 @@ async def code_of(work: Awaitable[object]) -> str:
     return "ok"
 
 
-async def _send(stage: Stage, mebibytes: int) -> None:
+async def _send(spooled: Spooled, mebibytes: int) -> None:
     for _ in range(mebibytes * 16):
-        await stage.write(BLOCK)
-    await stage.seal()
-    await stage.publish()
+        await spooled.write(BLOCK)
+    await spooled.seal()
+    await spooled.publish()
 
 
 async def _play(store: Blobs, mebibytes: int) -> tuple[str, str]:
-    stage = await store.stage()
-    code = await code_of(_send(stage, mebibytes))
-    again = await code_of(stage.publish())
+    spooled = await store.receive()
+    code = await code_of(_send(spooled, mebibytes))
+    again = await code_of(spooled.publish())
     if code != "ok":
-        await stage.discard()
+        await spooled.discard()
     return code, again
 
 

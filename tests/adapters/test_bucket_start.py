@@ -63,7 +63,7 @@ def test_a_start_without_its_bucket_says_what_to_do(server: SeaweedFS, tmp_path:
 
 
 def test_an_unusable_staging_folder_is_refused(server: SeaweedFS, url: str, tmp_path: Path) -> None:
-    (tmp_path / "staging").write_bytes(b"")
+    (tmp_path / "spool").write_bytes(b"")
     with pytest.raises(SettingRefused, match="UPONCE_DATA"), objects(url, server.environment, tmp_path):
         pass
 
@@ -86,15 +86,15 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 async def one(store, mebibytes):
-    stage = await store.stage()
+    spooled = await store.receive()
     for _ in range(mebibytes):
-        await stage.write(bytes(1024 * 1024))
-    await stage.seal()
-    await stage.publish()
-    blob = await store.open(stage.key)
+        await spooled.write(bytes(1024 * 1024))
+    await spooled.seal()
+    await spooled.publish()
+    blob = await store.open(spooled.key)
     for offset in range(0, blob.size, blob.block_bytes):
         await blob.read(offset, blob.block_bytes)
-    await stage.discard()
+    await spooled.discard()
 
 store = bucket_blobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
 store.open_store()
@@ -110,7 +110,7 @@ store.close()
 def test_memory_stays_flat_however_large_the_file(server: SeaweedFS, url: str, tmp_path: Path) -> None:
     """300 MB, up and down."""
     done = subprocess.run(
-        [sys.executable, "-c", UPLOAD, url, str(tmp_path / "staging")],
+        [sys.executable, "-c", UPLOAD, url, str(tmp_path / "spool")],
         env=os.environ | server.environment,
         cwd=ROOT,
         capture_output=True,
@@ -143,7 +143,7 @@ def test_a_process_may_end_while_a_request_is_under_way(server: SeaweedFS, url: 
     with sick(server.endpoint) as proxy:
         proxy.rule = lambda method, path: Illness.HANG
         done = subprocess.run(
-            [sys.executable, "-c", LEAVE, url, str(tmp_path / "staging")],
+            [sys.executable, "-c", LEAVE, url, str(tmp_path / "spool")],
             env=os.environ | server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint},
             cwd=ROOT,
             capture_output=True,

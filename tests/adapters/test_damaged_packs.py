@@ -40,10 +40,10 @@ def test_the_torn_end_of_a_group_hides_no_blob_before_it_and_goes_with_its_pack(
     spoil(root, torn, 0, bytes(PAGE))
     os.truncate(pack, start + 10 * PAGE + 17)
     assert listed(store) == {kept}
-    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert asyncio.run(store.sweep_spool(0)) == 0
     assert packs(root) == [pack]
     asyncio.run(store.delete(kept))
-    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert asyncio.run(store.sweep_spool(0)) == 0
     assert packs(root) == []
 
 
@@ -66,7 +66,7 @@ def test_what_others_left_among_the_packs_is_left_alone(store: Blobs, root: Path
     strangers = [root / "packs" / name for name in ("README", "0" * 11, "lost+found")]
     for path in strangers:
         path.write_bytes(b"")
-    assert asyncio.run(store.sweep_stages(0)) == 0
+    assert asyncio.run(store.sweep_spool(0)) == 0
     assert listed(store) == {key}
     assert all(path.exists() for path in strangers)
 

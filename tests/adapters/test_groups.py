@@ -180,7 +180,7 @@ def test_a_kill_at_any_step_loses_no_stored_group(tmp_path: Path, kind: str) -> 
             for keys, bodies in groups:
                 assert asyncio.run(different(store, keys, bodies)) == [], (call, number)
             groups.append((local_of(store).put_group(group(7)), group(7)))
-            asyncio.run(store.sweep_stages(0))
+            asyncio.run(store.sweep_spool(0))
             store.close()
         stored += len(lines)
     assert stored > 0

@@ -25,7 +25,7 @@ from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 1024 * 1024
-STAGED = f"staging/{KEY}"
+SPOOLED = f"spool/{KEY}"
 SHARD = f"blobs/{KEY[:2]}"
 PUBLISHED = f"{SHARD}/{KEY}"
 
@@ -87,7 +87,7 @@ def calls(within: Path, root: Path, *arguments: str) -> list[str]:
 
 def disorder(seen: list[str]) -> str:
     """How a power cut could lose an acknowledged blob; empty when it could not."""
-    steps = [f"writev {STAGED}", f"fsync {STAGED}", f"rename {STAGED}", f"fsync {SHARD}"]
+    steps = [f"writev {SPOOLED}", f"fsync {SPOOLED}", f"rename {SPOOLED}", f"fsync {SHARD}"]
     if missing := [step for step in steps if step not in seen]:
         return f"missing {missing}"
     first_sync, rename = (seen.index(step) for step in steps[1:3])
@@ -113,10 +113,10 @@ def test_every_new_folder_is_durable_before_the_store_opens(tmp_path: Path) -> N
     root = tmp_path / "a" / "b" / "media"
     root.parent.parent.mkdir()
     seen = calls(tmp_path, root, "1")
-    before = seen[: seen.index(f"writev {STAGED}")]
+    before = seen[: seen.index(f"writev {SPOOLED}")]
     made = {call.removeprefix("mkdir "): number for number, call in enumerate(before) if call.startswith("mkdir ")}
     synced = {call.removeprefix("fsync "): number for number, call in enumerate(before) if call.startswith("fsync ")}
-    assert {".", "..", "staging", "blobs", SHARD} <= set(made)
+    assert {".", "..", "spool", "blobs", SHARD} <= set(made)
     assert [name for name in made if synced.get(os.path.normpath(f"{name}/.."), -1) < made[name]] == []
 
 
@@ -124,15 +124,15 @@ def test_every_new_folder_is_durable_before_the_store_opens(tmp_path: Path) -> N
 
 
 FAILURES = {
-    "the file cannot be made": (STAGED, "openat:error=EMFILE", "storage_unavailable"),
-    "the first write finds a full disk": (STAGED, "writev:error=ENOSPC:when=1", "storage_full"),
-    "a later write finds a full disk": (STAGED, "writev:error=ENOSPC:when=3", "storage_full"),
-    "the quota is used up": (STAGED, "writev:error=EDQUOT:when=2", "storage_full"),
-    "a write fails": (STAGED, "writev:error=EIO:when=2", "storage_unavailable"),
-    "the file cannot be synced": (STAGED, "fsync:error=EIO:when=1", "storage_unavailable"),
-    "the sync finds a full disk": (STAGED, "fsync:error=ENOSPC:when=1", "storage_full"),
-    "the rename fails": (STAGED, "rename:error=EIO", "storage_unavailable"),
-    "the rename finds a full disk": (STAGED, "rename:error=ENOSPC", "storage_full"),
+    "the file cannot be made": (SPOOLED, "openat:error=EMFILE", "storage_unavailable"),
+    "the first write finds a full disk": (SPOOLED, "writev:error=ENOSPC:when=1", "storage_full"),
+    "a later write finds a full disk": (SPOOLED, "writev:error=ENOSPC:when=3", "storage_full"),
+    "the quota is used up": (SPOOLED, "writev:error=EDQUOT:when=2", "storage_full"),
+    "a write fails": (SPOOLED, "writev:error=EIO:when=2", "storage_unavailable"),
+    "the file cannot be synced": (SPOOLED, "fsync:error=EIO:when=1", "storage_unavailable"),
+    "the sync finds a full disk": (SPOOLED, "fsync:error=ENOSPC:when=1", "storage_full"),
+    "the rename fails": (SPOOLED, "rename:error=EIO", "storage_unavailable"),
+    "the rename finds a full disk": (SPOOLED, "rename:error=ENOSPC", "storage_full"),
     "the folder cannot be synced": (SHARD, "fsync:error=EIO", "storage_unavailable"),
 }
 
@@ -162,12 +162,12 @@ def test_a_write_that_takes_less_is_continued(store: Blobs, monkeypatch: pytest.
         return os.write(descriptor, b"".join(blocks)[:1777]) if len(blocks) > 1 else whole(descriptor, blocks)
 
     async def scenario() -> None:
-        stage = await store.stage()
+        spooled = await store.receive()
         for block in data:
-            await stage.write(block)
-        assert (await stage.seal()).size == len(b"".join(data))
-        assert Path(stage.path).read_bytes() == b"".join(data)
-        await stage.discard()
+            await spooled.write(block)
+        assert (await spooled.seal()).size == len(b"".join(data))
+        assert Path(spooled.path).read_bytes() == b"".join(data)
+        await spooled.discard()
 
     monkeypatch.setattr(os, "writev", short)
     asyncio.run(scenario())
@@ -188,14 +188,14 @@ def test_a_really_full_disk_is_storage_full_and_works_again_afterwards(tmp_path:
     with tmpfs(tmp_path / "media", "4m"), opened(tmp_path / "media") as store:
 
         async def send(size: int) -> None:
-            stage = await store.stage()
+            spooled = await store.receive()
             try:
                 for _ in range(size // 65_536):
-                    await stage.write(bytes(65_536))
-                await stage.seal()
-                await stage.publish()
+                    await spooled.write(bytes(65_536))
+                await spooled.seal()
+                await spooled.publish()
             except BaseException:
-                await stage.discard()
+                await spooled.discard()
                 raise
 
         with pytest.raises(StorageFull):
@@ -211,7 +211,7 @@ def test_a_really_full_disk_is_storage_full_and_works_again_afterwards(tmp_path:
 
 
 def test_two_file_systems_are_refused(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "media" / "staging", "1m"), pytest.raises(SettingRefused, match="one file system"):  # noqa: SIM117
+    with tmpfs(tmp_path / "media" / "spool", "1m"), pytest.raises(SettingRefused, match="one file system"):  # noqa: SIM117
         with opened(tmp_path / "media"):
             pass
 
@@ -227,10 +227,10 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_files_and_folders_are_for_their_owner_only(store: Blobs) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.write(b"abc")
-        await stage.seal()
-        await stage.publish()
+        spooled = await store.receive()
+        await spooled.write(b"abc")
+        await spooled.seal()
+        await spooled.publish()
 
     asyncio.run(scenario())
     root = store.spool.folder.parent
@@ -255,7 +255,7 @@ def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: Blob
         path.mkdir()
 
     async def scenario() -> None:
-        assert await store.sweep_stages(0) == 0
+        assert await store.sweep_spool(0) == 0
         assert [blob async for blob in store.published()] == []
 
     asyncio.run(scenario())
@@ -264,13 +264,13 @@ def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: Blob
 
 def test_a_stage_is_as_old_as_its_last_write(store: Blobs) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.seal()
-        written = os.stat(stage.path).st_mtime
-        os.utime(stage.path, (written, written - 100))
-        assert await store.sweep_stages(110) == 0
-        assert await store.sweep_stages(100) == 1
-        await stage.discard()
+        spooled = await store.receive()
+        await spooled.seal()
+        written = os.stat(spooled.path).st_mtime
+        os.utime(spooled.path, (written, written - 100))
+        assert await store.sweep_spool(110) == 0
+        assert await store.sweep_spool(100) == 1
+        await spooled.discard()
 
     asyncio.run(scenario())
 
@@ -279,7 +279,7 @@ def test_a_missing_folder_is_not_ready(store: Blobs) -> None:
     store.spool.folder.rmdir()
     with pytest.raises(StorageUnavailable) as refused:
         asyncio.run(store.ping())
-    assert "staging" in refused.value.detail and "staging" not in refused.value.message
+    assert "spool" in refused.value.detail and "spool" not in refused.value.message
 
 
 # What a cancelled caller leaves.
@@ -301,14 +301,14 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Blobs
         await asyncio.gather(work, return_exceptions=True)
 
     async def scenario() -> None:
-        kept = await store.stage()
+        kept = await store.receive()
         await kept.seal()
         await kept.publish()
         before = descriptors()
         for _ in range(50):
-            stage = await store.stage()
-            await stage.write(bytes(MEBIBYTE))
-            await cancelled(asyncio.create_task(stage.discard()))
+            spooled = await store.receive()
+            await spooled.write(bytes(MEBIBYTE))
+            await cancelled(asyncio.create_task(spooled.discard()))
             await cancelled(asyncio.create_task(store.open(kept.key)))
         await store.ping()
         while list(store.spool.folder.iterdir()):
@@ -320,10 +320,10 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Blobs
 
 
 def test_errors_are_those_of_the_caller_who_asked(store: Blobs) -> None:
-    """A stage that failed says so again, and does not take others with it."""
+    """A spooled file that failed says so again, and does not take others with it."""
 
     async def scenario() -> None:
-        broken, healthy = await store.stage(), await store.stage()
+        broken, healthy = await store.receive(), await store.receive()
         os.mkdir(broken.path)
         for _ in range(2):  # so many may be under way
             await broken.write(bytes(MEBIBYTE))
@@ -338,7 +338,7 @@ def test_errors_are_those_of_the_caller_who_asked(store: Blobs) -> None:
 
 @pytest.mark.proof
 def test_memory_stays_flat_however_large_the_file(tmp_path: Path) -> None:
-    """300 MB through one stage."""
+    """300 MB through one spooled file."""
     outcome = one_blob(tmp_path / "media", "300")
     shutil.rmtree(tmp_path / "media")
     assert (outcome.code, outcome.left) == ("ok", [PUBLISHED])

@@ -73,11 +73,11 @@ def test_an_object_knows_what_it_is(
     """Whoever gets it by a signed URL gets it from the store."""
 
     async def scenario() -> str:
-        stage = await store.stage()
-        await stage.write(DATA)
-        await stage.seal()
-        await stage.publish(media_type)
-        return stage.key
+        spooled = await store.receive()
+        await spooled.write(DATA)
+        await spooled.seal()
+        await spooled.publish(media_type)
+        return spooled.key
 
     key = run(scenario())
     found = obstore.get(server.store(prefix_of(url)), f"blobs/{key[:2]}/{key}").attributes
@@ -110,10 +110,10 @@ def test_one_delivery_costs_a_head_and_a_get(proxy: SickStore, server: SeaweedFS
 
 def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path) -> None:
     async def scenario(store: Blobs) -> None:
-        stage = await store.stage()
-        await stage.write(LARGE)
-        await stage.seal()
-        await stage.discard()
+        spooled = await store.receive()
+        await spooled.write(LARGE)
+        await spooled.seal()
+        await spooled.discard()
 
     with impatient(proxy, server, url, tmp_path) as store:
         run(scenario(store))
@@ -167,19 +167,19 @@ def test_a_store_that_fails_takes_nothing(
     """StorageUnavailable soon, and nothing is left when it is well again and the upload was discarded."""
 
     async def scenario(store: Blobs) -> None:
-        stage = await store.stage()
-        await stage.write(LARGE[:size])
-        await stage.seal()
+        spooled = await store.receive()
+        await spooled.write(LARGE[:size])
+        await spooled.seal()
         proxy.rule = only(wanted, illness)
         with pytest.raises(StorageUnavailable, match="Nothing was stored") as refused:
-            await asyncio.wait_for(stage.publish(), 30)
+            await asyncio.wait_for(spooled.publish(), 30)
         assert refused.value.detail and refused.value.retry_after
         proxy.rule = healthy
         proxy.released.set()
         for _ in range(3):  # on a slow machine one may fail
-            await stage.discard()
+            await spooled.discard()
         assert await listed(store) == []
-        assert await store.open(stage.key) is None
+        assert await store.open(spooled.key) is None
         assert list(store.spool.folder.iterdir()) == []
         again = await put(store, LARGE[:size])
         assert await get(store, again) == LARGE[:size]
@@ -192,13 +192,13 @@ def test_the_parts_of_a_failed_upload_are_thrown_away(
     proxy: SickStore, server: SeaweedFS, url: str, tmp_path: Path
 ) -> None:
     async def scenario(store: Blobs) -> None:
-        stage = await store.stage()
-        await stage.write(LARGE)
-        await stage.seal()
+        spooled = await store.receive()
+        await spooled.write(LARGE)
+        await spooled.seal()
         proxy.rule = only("partNumber=2", Illness.ERROR)
         with pytest.raises(StorageUnavailable):
-            await stage.publish()
-        await stage.discard()
+            await spooled.publish()
+        await spooled.discard()
 
     with impatient(proxy, server, url, tmp_path) as store:
         run(scenario(store))

@@ -120,7 +120,7 @@ def test_no_descriptor_leaks(store: Blobs) -> None:
             local_of(store)._packs.find(other) if other != key else store.open_now(other)
         listed(store)
         asyncio.run(get(store, key))
-        asyncio.run(store.sweep_stages(0))
+        asyncio.run(store.sweep_spool(0))
 
     use()
     before = descriptors()

@@ -197,7 +197,7 @@ def test_only_a_pack_without_blobs_that_no_store_appends_to_is_deleted(root: Pat
     (kept, gone), (last,) = put(ended, b"abc", b"def"), put(running, b"ghi")
 
     def sweep() -> list[str]:
-        asyncio.run(sweeper.sweep_stages(3600))
+        asyncio.run(sweeper.sweep_spool(3600))
         return [path.name for path in packs(root)]
 
     asyncio.run(sweeper.delete(gone))

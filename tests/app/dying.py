@@ -47,7 +47,7 @@ class Mortal:
                 life.check()
             result = await real(*args, **named)
             life.check()
-            return Mortal(result, life) if name in ("piece", "assembly", "stage") else result
+            return Mortal(result, life) if name in ("piece", "assembly", "receive") else result
 
         return call
 

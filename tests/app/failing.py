@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from uponce.app.ports import Stage
+from uponce.app.ports import Spooled
 
 Failures = Mapping[str, BaseException]
 
@@ -31,8 +31,8 @@ class Failing:
         return call
 
 
-class FailingStages:
-    """A blob store whose stages fail."""
+class FailingSpool:
+    """A blob store whose spooled files fail."""
 
     def __init__(self, real: Any, **failures: Failures) -> None:
         self._real = real
@@ -41,9 +41,9 @@ class FailingStages:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    async def stage(self) -> Stage:
-        stage: Any = Failing(await self._real.stage(), **self._failures)
-        return stage  # type: ignore[no-any-return]
+    async def receive(self) -> Spooled:
+        spooled: Any = Failing(await self._real.receive(), **self._failures)
+        return spooled  # type: ignore[no-any-return]
 
 
 class Held:
@@ -102,6 +102,6 @@ class _Guarded:
         async def call(*args: Any, **named: Any) -> Any:
             self._wire.step(name)
             result = await real(*args, **named)
-            return _Guarded(result, self._wire) if name == "stage" else result
+            return _Guarded(result, self._wire) if name == "receive" else result
 
         return call

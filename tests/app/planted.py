@@ -149,12 +149,12 @@ def plant_condemned(world: World, count: int) -> set[str]:
     return put_blobs(world, keys("condemned", count))
 
 
-def plant_staged(world: World, count: int) -> set[str]:
-    for name in keys("staged", count):
-        path = world.media / "staging" / name
+def plant_spooled(world: World, count: int) -> set[str]:
+    for name in keys("spooled", count):
+        path = world.media / "spool" / name
         path.write_bytes(b"half")
         os.utime(path, (OLD, OLD))
-    return set(keys("staged", count))
+    return set(keys("spooled", count))
 
 
 def plant_overused(world: World, count: int) -> set[str]:
@@ -190,7 +190,7 @@ PLANTERS: dict[str, Planter] = {
     "condemned_asset": plant_condemned_asset,
     "orphan": plant_orphan,
     "condemned": plant_condemned,
-    "staged": plant_staged,
+    "spooled": plant_spooled,
     "overused": plant_overused,
     "undated": plant_undated,
     "unaudited": plant_unaudited,

@@ -61,13 +61,13 @@ class Pair:
 
         return asyncio.run(collect())
 
-    def staged(self) -> list[Path]:
+    def spooled(self) -> list[Path]:
         return [path for world in self.both for path in world.blobs.spool.folder.iterdir()]
 
     def is_clean(self) -> bool:
         """Nothing is left of any series."""
         rows = [self.one.sql(f"SELECT count(*) FROM {name}") for name in ("series", "series_parts", "series_spans")]
-        return not (any(rows) or self.objects() or self.staged())
+        return not (any(rows) or self.objects() or self.spooled())
 
     def sweep(self, grace: float = 0) -> list[Swept]:
         return [asyncio.run(sweep(world.services, grace_seconds=grace, audit_seconds=10**6)) for world in self.both]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.failing import Failing, FailingStages
+from tests.app.failing import Failing, FailingSpool
 from tests.world import World
 from uponce.app.check import check_parts, check_ready, check_storage
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable
@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_a_storage_that_cannot_be_written_is_refused_with_the_cure(world: World) -> None:
     failure = StorageUnavailable("Send it again.", detail="[Errno 30] Read-only file system: 'x'")
-    world.swap(blobs=FailingStages(world.blobs, before={"write": failure}))
+    world.swap(blobs=FailingSpool(world.blobs, before={"write": failure}))
     with pytest.raises(
         SettingRefused, match=r"Read-only file system: 'x'\. Let the server write it.*read-write"
     ) as told:
@@ -32,7 +32,7 @@ def test_a_storage_that_cannot_be_written_is_refused_with_the_cure(world: World)
 def test_a_full_storage_is_a_warning_with_the_cure(world: World) -> None:
     """The server still delivers; until there is room, it refuses uploads."""
     full = StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
-    world.swap(blobs=FailingStages(world.blobs, before={"write": full}))
+    world.swap(blobs=FailingSpool(world.blobs, before={"write": full}))
     assert asyncio.run(check_storage(world.services)) == (
         "UPONCE_STORAGE is full: [Errno 28] No space left on device. Free space. Until then, uponce refuses every "
         "upload."

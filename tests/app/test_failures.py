@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.failing import Failing, FailingStages, Held, Tripwire
+from tests.app.failing import Failing, FailingSpool, Held, Tripwire
 from tests.app.uploads import attempt, form, live_attempts, outcome, send
 from tests.world import OTHER_PNG, PNG, World
 from uponce.app.sweep import sweep
@@ -32,16 +32,16 @@ class Breakage:
 
     code: str
     database: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, Any] = field(default_factory=dict)
+    spool: dict[str, Any] = field(default_factory=dict)
     blobs: dict[str, Any] = field(default_factory=dict)
     inspector: dict[str, Any] = field(default_factory=dict)
-    stages_after: dict[str, Any] = field(default_factory=dict)
+    spool_after: dict[str, Any] = field(default_factory=dict)
 
     def break_(self, world: World) -> None:
         blobs = Failing(world.blobs, before=self.blobs)
         world.swap(
             database=Failing(world.database, before=self.database),
-            blobs=FailingStages(blobs, before=self.stages, after=self.stages_after),
+            blobs=FailingSpool(blobs, before=self.spool, after=self.spool_after),
             inspector=Failing(world.services.inspector, before=self.inspector),
         )
 
@@ -49,14 +49,14 @@ class Breakage:
 BREAKAGES = {
     "no key can be looked up": Breakage("database_unavailable", database={"find_key": DOWN}),
     "no grant can be looked up": Breakage("database_unavailable", database={"find_grant": DOWN}),
-    "nothing can be staged": Breakage("storage_unavailable", blobs={"stage": GONE}),
-    "disk full at the first write": Breakage("storage_full", stages={"write": FULL}),
-    "disk full after a write": Breakage("storage_full", stages_after={"write": FULL}),
-    "disk full at the end": Breakage("storage_full", stages={"seal": FULL}),
+    "nothing can be spooled": Breakage("storage_unavailable", blobs={"receive": GONE}),
+    "disk full at the first write": Breakage("storage_full", spool={"write": FULL}),
+    "disk full after a write": Breakage("storage_full", spool_after={"write": FULL}),
+    "disk full at the end": Breakage("storage_full", spool={"seal": FULL}),
     "decoder crashed": Breakage("invalid_media", inspector={"inspect": InvalidMedia("crashed")}),
     "no decoder free": Breakage("server_busy", inspector={"inspect": ServerBusy("busy")}),
-    "fsync failed": Breakage("storage_unavailable", stages={"publish": GONE}),
-    "published, then the folder failed": Breakage("storage_unavailable", stages_after={"publish": GONE}),
+    "fsync failed": Breakage("storage_unavailable", spool={"publish": GONE}),
+    "published, then the folder failed": Breakage("storage_unavailable", spool_after={"publish": GONE}),
     "no commit": Breakage("database_unavailable", database={"commit": DOWN}),
     "database full": Breakage("storage_full", database={"commit": FULL}),
     "condemned": Breakage("attempt_expired", database={"commit": BlobCondemned("swept")}),
@@ -92,7 +92,7 @@ def test_the_loser_of_the_commit_leaves_no_bytes_and_is_audited(world: World, lo
     before = world.traces()
     assert attempt(world, fields) == loss.code
     after = world.traces()
-    assert (after.staged, after.blobs, after.grants) == (before.staged, before.blobs, before.grants)
+    assert (after.spooled, after.blobs, after.grants) == (before.spooled, before.blobs, before.grants)
     assert after.audit == before.audit + 1
 
 
@@ -112,7 +112,7 @@ def test_of_a_real_race_one_wins_and_the_others_bytes_are_gone(world: World) -> 
 
     assert sorted(asyncio.run(play())) == ["ok", "signature_used"]
     traces = world.traces()
-    assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+    assert (traces.assets, traces.grants, len(traces.blobs), traces.spooled) == (1, 1, 1, frozenset())
     assert live_attempts(world) == 0
 
 
@@ -145,7 +145,7 @@ class TestOutcomeUnknown:
         expected = "ok" if happened and read_back is None else "outcome_unknown"
         assert attempt(world, fields) == expected
         traces = world.traces()
-        assert (len(traces.blobs), traces.staged, traces.assets) == (1, frozenset(), int(happened))
+        assert (len(traces.blobs), traces.spooled, traces.assets) == (1, frozenset(), int(happened))
         assert live_attempts(world) == 0
 
         world.use(healthy)
@@ -202,7 +202,7 @@ def test_cancelled_at_any_await_it_is_all_or_nothing(world: World, number: int, 
     traces = world.traces()
     assert result == ("cancelled" if wire.tripped else "ok")
     assert traces.assets == traces.grants == len(traces.blobs)
-    assert traces.staged == frozenset(), f"left after a cancellation in {wire.tripped}"
+    assert traces.spooled == frozenset(), f"left after a cancellation in {wire.tripped}"
     assert live_attempts(world) == 0
     world.use(healthy)
     assert attempt(world, fields) == ("signature_used" if traces.grants else "ok")

@@ -193,14 +193,14 @@ def test_it_changes_nothing(world: World) -> None:
 
 def test_young_bytes_without_a_row_are_in_flight(world: World) -> None:
     orphan(world)
-    (world.media / "staging" / ("a" * 32)).write_bytes(b"half")
+    (world.media / "spool" / ("a" * 32)).write_bytes(b"half")
     checked = run(world)
     assert (checked.findings, checked.examined.in_flight) == ([], 2)
-    assert {kind: len(found) for kind, found in run(world, grace=0).found.items()} == {"orphan": 1, "staged": 1}
+    assert {kind: len(found) for kind, found in run(world, grace=0).found.items()} == {"orphan": 1, "spooled": 1}
 
 
 def test_a_sweep_removes_all_that_is_removable(world: World) -> None:
-    removable = ("orphan", "condemned", "staged", "overdue")
+    removable = ("orphan", "condemned", "spooled", "overdue")
     for kind in removable:
         PLANTERS[kind](world, 50)
     assert {kind: len(found) for kind, found in run(world).found.items()} == dict.fromkeys(removable, 50)
@@ -219,7 +219,7 @@ def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None
 
 def test_files_that_are_not_ours_are_left_alone(world: World) -> None:
     for name in ("README", "a" * 31, "A" * 32):
-        (world.media / "staging" / name).write_bytes(b"")
+        (world.media / "spool" / name).write_bytes(b"")
         (world.media / "blobs" / "aa" / name).write_bytes(b"")
     assert run(world, grace=0).findings == []
 

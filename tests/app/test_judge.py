@@ -19,7 +19,7 @@ DIGEST = Digest(len(PNG), "0" * 32, "1" * 64)
 
 @pytest.fixture
 def path(tmp_path: Any) -> str:
-    file = tmp_path / "staged"
+    file = tmp_path / "spooled"
     file.write_bytes(PNG)
     return str(file)
 

@@ -46,7 +46,7 @@ def keys(world: World) -> set[str]:
     return asyncio.run(collect())
 
 
-def staged(world: World) -> list[Path]:
+def spooled(world: World) -> list[Path]:
     return list(world.blobs.spool.folder.iterdir())
 
 
@@ -73,7 +73,7 @@ def test_a_store_that_fails_spends_nothing(world: World, proxy: SickStore, illne
     proxy.rule = healthy
     proxy.released.set()
     swept(world)  # on a slow machine the deletion may have failed too
-    assert (keys(world), staged(world)) == (set(), [])
+    assert (keys(world), spooled(world)) == (set(), [])
     assert_accepted(world.upload(fields))
     assert_refused(world.upload(fields), 400, "signature_used")
 
@@ -125,7 +125,7 @@ def test_chunks_survive_a_store_that_fails(world: World, proxy: SickStore) -> No
     assert_refused(send(*client.spans[-1]), 503, "storage_unavailable")
     proxy.rule = healthy
     done = assert_accepted(send(*client.spans[-1])).json
-    assert (done["bytes"], staged(world)) == (len(DATA), [])
+    assert (done["bytes"], spooled(world)) == (len(DATA), [])
 
 
 def test_deliveries_from_a_store_that_fails(world: World, proxy: SickStore) -> None:

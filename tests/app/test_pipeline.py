@@ -168,7 +168,7 @@ def seen(world: World, answer: Answer) -> Any:
     headers = {name: value for name, value in answer.headers.items() if name not in NOT_COMPARED}
     traces = world.traces()
     events = [world.sql(f"SELECT count(*) FROM audit WHERE event = '{event}'") for event in ("spent", "refused")]
-    counts = (len(traces.staged), len(traces.blobs), traces.assets, traces.grants, events)
+    counts = (len(traces.spooled), len(traces.blobs), traces.assets, traces.grants, events)
     return answer.status, _without_hex(text), {**headers, "content-length": ""}, counts
 
 

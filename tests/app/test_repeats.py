@@ -50,7 +50,7 @@ def test_a_repeat_is_neither_inspected_nor_stored(world: World) -> None:
 def test_without_its_key_a_repeat_is_refused_before_the_file_is_read(world: World, key: str | None) -> None:
     fields = world.sign()
     assert attempt(world, fields, key=KEY) == "ok"
-    world.swap(blobs=Failing(world.blobs, before={"stage": DatabaseUnavailable("It was staged.")}))
+    world.swap(blobs=Failing(world.blobs, before={"receive": DatabaseUnavailable("It was spooled.")}))
     assert attempt(world, fields, key=key) == "signature_used"
 
 
@@ -152,7 +152,7 @@ def race(world: World, *files: bytes) -> list[str]:
 
     answers = sorted(asyncio.run(play()))
     traces = world.traces()
-    assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+    assert (traces.assets, traces.grants, len(traces.blobs), traces.spooled) == (1, 1, 1, frozenset())
     assert live_attempts(world) == 0
     return answers
 

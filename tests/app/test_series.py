@@ -78,7 +78,7 @@ def test_every_chunk_of_a_finished_series_is_a_replay(world: World, client: Clie
         for span in (FIRST, SECOND, LAST):
             assert_refused(send(late, span), 400, "signature_used")
     after = world.traces()
-    assert (after.assets, after.grants, after.staged) == (before.assets, before.grants, frozenset())
+    assert (after.assets, after.grants, after.spooled) == (before.assets, before.grants, frozenset())
     assert after.audit == before.audit + 6
     assert rows(world) == NO_ROWS
 
@@ -105,7 +105,7 @@ def test_all_signatures_are_spent_or_none(world: World) -> None:
     assert_refused(refused, 400, "signature_used")
     assert refused.message.endswith("It is the signature of 2026-01-01 00:00:02 +0000, one of 4 of this upload.")
     assert rows(world) == NO_ROWS
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
     for unspent in (signed[0], signed[2]):
         assert world.upload(unspent).status == 200
 
@@ -152,7 +152,7 @@ def test_limits_on_unfinished_series(world: World) -> None:
     assert [begin(n).code for n in range(4)] == ["ok", "ok", "ok", "too_many_series"]
     assert [begin(n, key=world.server).code for n in range(4, 6)] == ["ok", "too_many_series"]
     assert rows(world)["series"] == 4
-    assert len(world.traces().staged) == 4
+    assert len(world.traces().spooled) == 4
 
 
 # Failures.
@@ -169,7 +169,7 @@ def test_a_series_that_is_refused_spends_nothing_and_leaves_nothing(world: World
     assert send(client, LAST).status == 400
     assert rows(world) == NO_ROWS
     traces = world.traces()
-    assert (traces.staged, traces.blobs, traces.grants) == (frozenset(), frozenset(), 0)
+    assert (traces.spooled, traces.blobs, traces.grants) == (frozenset(), frozenset(), 0)
 
 
 def test_a_refused_file_leaves_its_signature_good(world: World, client: Client) -> None:
@@ -222,7 +222,7 @@ def test_after_an_outage_the_last_chunk_sent_again_completes_the_series(
     answer = send(client, LAST)
     assert stored(world, answer) == DATA
     assert answer.json["etag"] == hashlib.md5(DATA).hexdigest()
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
 
 
 def test_a_commit_whose_reply_is_lost_is_read_back(world: World, client: Client) -> None:

@@ -67,7 +67,7 @@ def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -
         answers = asyncio.run(client.all_of())
         assert stored(world, answers[-1]) == DATA
         assert rows(world) == NO_ROWS
-        assert world.traces().staged == frozenset()
+        assert world.traces().spooled == frozenset()
     finally:
         world.close()
 
@@ -83,7 +83,7 @@ def test_a_series_of_which_nothing_arrived_is_swept_in_its_time(tmp_path: Path) 
         world.clock.time += 1
         assert asyncio.run(sweep(world.services, grace_seconds=10**6, audit_seconds=10**6)).series == 1
         assert rows(world) == NO_ROWS
-        assert world.traces().staged == frozenset()
+        assert world.traces().spooled == frozenset()
         assert world.upload(client.fields).status == 200
     finally:
         world.close()

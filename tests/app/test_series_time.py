@@ -34,7 +34,7 @@ def test_an_old_series_is_refused_and_swept_with_its_bytes(world: World, client:
     assert "begun at 2026-01-01 00:00:00 +0000 which is more than 24 hours ago" in refused.message
     assert swept(world, grace=10**6).series == 1
     assert rows(world) == NO_ROWS
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
 
 
 def test_a_purge_forgets_no_grant_of_a_live_series(world: World, client: Client) -> None:

@@ -115,7 +115,7 @@ def test_patches_come_to_any_server(both: Pair) -> None:
 def test_a_server_that_lost_its_disk_loses_nothing(both: Pair, tmp_path: Path) -> None:
     client = Client(both.one, DATA)
     send(client, both.one, *EARLY)
-    assert both.staged() == []
+    assert both.spooled() == []
     assert stored(both.two, send(client, both.two, LAST)) == DATA
 
 
@@ -208,10 +208,10 @@ def test_the_check_goes_red_when_a_part_is_recorded_before_it_is_put(
 
         monkeypatch.setattr(ObjectParts, "put", later)
         span = Span(self._chunk.span.start, self._chunk.span.start + self.size)
-        parts = await self._piece.sync(await self._recorded(span))
+        parts = await self._part.sync(await self._recorded(span))
         self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total, parts)
         monkeypatch.setattr(ObjectParts, "put", put)
-        parts = await self._piece.sync()
+        parts = await self._part.sync()
         return self.series
 
     client = almost(both)

@@ -45,7 +45,7 @@ def test_what_a_series_left_behind_is_swept_after_its_grace(both: Pair) -> None:
     both.sweep(grace=3600)
     assert (len(both.objects()), both.findings(grace=3600)) == (7, [])
     (found,) = both.findings()
-    assert (found.kind.name, found.detail.startswith("3000 bytes")) == ("staged", True)
+    assert (found.kind.name, found.detail.startswith("3000 bytes")) == ("spooled", True)
     both.sweep()
     assert (len(both.objects()), both.findings()) == (4, [])
     assert stored(both.two, send(living, both.two, LAST)) == DATA
@@ -83,7 +83,7 @@ def test_a_commit_that_is_refused_leaves_its_series(both: Pair) -> None:
     client, healthy = almost(both), both.one.services
     both.one.swap(database=Failing(both.one.database, before={"commit_series": DOWN}))
     assert send(client, both.one, LAST).status == 503
-    assert (len(both.objects()), both.published(), both.staged()) == (4, set(), [])
+    assert (len(both.objects()), both.published(), both.spooled()) == (4, set(), [])
     both.one.use(healthy)
     assert stored(both.two, send(client, both.two, LAST)) == DATA
 

@@ -49,7 +49,7 @@ def test_a_series_with_a_byte_does_not_keep_the_holder_out(world: World) -> None
     assert_refused(patch(thief, 1), 404, "series_gone")
     assert patch(holder, 0).status == 204
     assert rows(world) == NO_ROWS
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
     assert world.traces().assets == 1
 
 
@@ -134,7 +134,7 @@ def test_empty_series_keep_no_place_of_a_key(world: World) -> None:
     assert stored(world, asyncio.run(chunks.chunk(1000, 1999))) == DATA
     assert_refused(patch(strangers[0], 0), 404, "series_gone")
     assert patch(strangers[2], 0).status == 204
-    assert rows(world)["series"] == len(world.traces().staged)
+    assert rows(world)["series"] == len(world.traces().spooled)
 
 
 def test_where_all_move_on_a_new_series_is_refused(world: World) -> None:

@@ -94,7 +94,7 @@ def test_a_stage_swept_under_a_sleeping_upload_fails_it_and_spends_nothing(world
         return await sleeper, swept
 
     answer, swept = asyncio.run(play())
-    assert (answer, swept.stages) == ("storage_unavailable", 1)
+    assert (answer, swept.unfinished) == ("storage_unavailable", 1)
     assert world.traces().grants == 0
     world.use(healthy)
     assert attempt(world, fields) == "ok"

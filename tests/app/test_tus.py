@@ -173,7 +173,7 @@ def test_after_an_outage_a_head_completes_the_upload(world: World, client: Clien
     state = head(client)
     assert stored(world, state.headers["upload-asset"]) == DATA
     assert world.sql(f"SELECT count(*) FROM assets WHERE md5 = '{hashlib.md5(DATA).hexdigest()}'") == 1
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
 
 
 def test_the_check_goes_red_when_all_bytes_count_as_complete(
@@ -234,7 +234,7 @@ def test_a_refused_file_leaves_its_signature_good(world: World, client: Client) 
     world.swap(inspector=Failing(world.services.inspector, before={"inspect": InvalidMedia("crashed")}))
     assert_refused(last(client), 400, "invalid_media")
     assert head(client).status == 404
-    assert (rows(world), world.traces().staged) == (NO_ROWS, frozenset())
+    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
     world.use(healthy)
     state = asyncio.run(Client(world, DATA, fields=client.fields).go_on())
     assert stored(world, state.headers["upload-asset"]) == DATA
@@ -266,7 +266,7 @@ def test_an_old_one_is_refused_and_swept_with_its_bytes(world: World, client: Cl
     assert refused.message.startswith("The time of this upload ended at 2026-01-02 00:00:00 +0000.")
     assert head(client).status == 410
     assert swept(world, grace=10**6).series == 1
-    assert (rows(world), world.traces().staged) == (NO_ROWS, frozenset())
+    assert (rows(world), world.traces().spooled) == (NO_ROWS, frozenset())
     assert head(client).status == 404
 
 

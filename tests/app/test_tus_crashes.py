@@ -79,7 +79,7 @@ def resumed(folder: Path, client: Client) -> None:
         assert check_store(world, deep=True).damage == []
         asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
         traces = world.traces()
-        assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+        assert (traces.assets, traces.grants, len(traces.blobs), traces.spooled) == (1, 1, 1, frozenset())
         assert rows(world) == NO_ROWS
         (blob,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
         assert blob.read_bytes() == DATA

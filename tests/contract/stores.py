@@ -75,7 +75,7 @@ def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, se
     """It has to be closed."""
     with patch.dict(os.environ, environment):  # read once, when the bucket is made
         bucket = Bucket(url, seconds)
-    store = bucket_blobs(bucket, folder / "staging", ids=RandomIds(), seconds=seconds)
+    store = bucket_blobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds)
     store.open_store()
     return store
 

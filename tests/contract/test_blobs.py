@@ -39,12 +39,12 @@ async def put(store: BlobStore, *blocks: bytes) -> str:
     """Publish these bytes; the key."""
     if isinstance(store, PackedBlobs):
         return local_of(store).put_group([body(b"".join(blocks))])[0]
-    stage = await store.stage()
+    spooled = await store.receive()
     for block in blocks:
-        await stage.write(block)
-    await stage.seal()
-    await stage.publish()
-    return stage.key
+        await spooled.write(block)
+    await spooled.seal()
+    await spooled.publish()
+    return spooled.key
 
 
 async def get(store: BlobStore, key: str) -> bytes | None:
@@ -75,38 +75,38 @@ def test_bytes_come_back_as_they_went_in(store: BlobStore, size: int, cuts: int)
     data = chance.randbytes(size)
 
     async def scenario() -> None:
-        stage = await store.stage()
+        spooled = await store.receive()
         for block in cut(data, [chance.randint(0, size) for _ in range(cuts)]):
-            await stage.write(block)
-        assert stage.size == size
+            await spooled.write(block)
+        assert spooled.size == size
         digest = Digest(size, hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
-        assert await stage.seal() == digest
-        assert Path(stage.path).read_bytes() == data
-        await stage.publish()
-        assert await get(store, stage.key) == data
+        assert await spooled.seal() == digest
+        assert Path(spooled.path).read_bytes() == data
+        await spooled.publish()
+        assert await get(store, spooled.key) == data
 
     run(scenario())
 
 
 def test_nothing_is_visible_before_it_is_published(store: BlobStore) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.write(b"x" * 2 * MEBIBYTE)
-        await stage.seal()
-        assert await store.open(stage.key) is None
+        spooled = await store.receive()
+        await spooled.write(b"x" * 2 * MEBIBYTE)
+        await spooled.seal()
+        assert await store.open(spooled.key) is None
         assert await listed(store) == []
-        await stage.publish()
-        assert [(blob.key, blob.size) for blob in await listed(store)] == [(stage.key, 2 * MEBIBYTE)]
+        await spooled.publish()
+        assert [(blob.key, blob.size) for blob in await listed(store)] == [(spooled.key, 2 * MEBIBYTE)]
 
     run(scenario())
 
 
 def test_keys_are_never_the_same(store: BlobStore) -> None:
     async def scenario() -> None:
-        stages = [await store.stage() for _ in range(100)]
-        assert len({stage.key for stage in stages}) == 100
-        for stage in stages:
-            await stage.discard()
+        spooled_files = [await store.receive() for _ in range(100)]
+        assert len({spooled.key for spooled in spooled_files}) == 100
+        for spooled in spooled_files:
+            await spooled.discard()
 
     run(scenario())
 
@@ -114,15 +114,15 @@ def test_keys_are_never_the_same(store: BlobStore) -> None:
 @pytest.mark.parametrize("published", [False, True])
 def test_discarded_bytes_are_gone_published_or_not(store: BlobStore, published: bool) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.write(b"abc")
-        await stage.seal()
-        path = stage.path
+        spooled = await store.receive()
+        await spooled.write(b"abc")
+        await spooled.seal()
+        path = spooled.path
         if published:
-            await stage.publish()
+            await spooled.publish()
         for _ in range(2):
-            await stage.discard()
-            assert await store.open(stage.key) is None
+            await spooled.discard()
+            assert await store.open(spooled.key) is None
             assert await listed(store) == []
             assert not Path(path).exists()
 
@@ -131,13 +131,13 @@ def test_discarded_bytes_are_gone_published_or_not(store: BlobStore, published: 
 
 def test_a_stage_may_be_discarded_before_anything_was_written(store: BlobStore) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.discard()
+        spooled = await store.receive()
+        await spooled.discard()
         with pytest.raises(StorageUnavailable):
-            await stage.seal()
+            await spooled.seal()
 
     run(scenario())
-    assert run(store.sweep_stages(0)) == 0
+    assert run(store.sweep_spool(0)) == 0
 
 
 def test_a_discard_waits_for_the_write_that_is_under_way(store: BlobStore) -> None:
@@ -145,17 +145,17 @@ def test_a_discard_waits_for_the_write_that_is_under_way(store: BlobStore) -> No
 
     async def scenario() -> None:
         for _ in range(30):
-            stage = await store.stage()
-            await stage.write(b"a" * MEBIBYTE)
-            writing = asyncio.ensure_future(stage.write(b"b" * MEBIBYTE))
+            spooled = await store.receive()
+            await spooled.write(b"a" * MEBIBYTE)
+            writing = asyncio.ensure_future(spooled.write(b"b" * MEBIBYTE))
             await asyncio.sleep(0)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
-            await stage.discard()
-            assert not Path(stage.path).exists()
+            await spooled.discard()
+            assert not Path(spooled.path).exists()
 
     run(scenario())
-    assert run(store.sweep_stages(0)) == 0
+    assert run(store.sweep_spool(0)) == 0
 
 
 def test_a_cancelled_write_loses_no_byte(store: BlobStore) -> None:
@@ -163,16 +163,16 @@ def test_a_cancelled_write_loses_no_byte(store: BlobStore) -> None:
     blocks = [bytes([number]) * MEBIBYTE for number in range(10)]
 
     async def scenario() -> None:
-        stage = await store.stage()
+        spooled = await store.receive()
         for block in blocks:
-            writing = asyncio.ensure_future(stage.write(block))
+            writing = asyncio.ensure_future(spooled.write(block))
             await asyncio.sleep(0)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
-        digest = await stage.seal()
-        await stage.publish()
+        digest = await spooled.seal()
+        await spooled.publish()
         assert digest.sha256 == hashlib.sha256(b"".join(blocks)).hexdigest()
-        assert await get(store, stage.key) == b"".join(blocks)
+        assert await get(store, spooled.key) == b"".join(blocks)
 
     run(scenario())
 
@@ -294,16 +294,16 @@ def test_a_listing_can_be_narrowed_to_a_prefix(store: BlobStore) -> None:
 
 def test_staged_blobs_are_listed_until_they_are_published_or_discarded(store: BlobStore) -> None:
     async def scenario() -> None:
-        one, other = await store.stage(), await store.stage()
-        for stage in (one, other):
-            await stage.write(b"abc")
-            await stage.seal()
-        found = [blob async for blob in store.staged()]
+        one, other = await store.receive(), await store.receive()
+        for spooled in (one, other):
+            await spooled.write(b"abc")
+            await spooled.seal()
+        found = [blob async for blob in store.spooled()]
         assert {(blob.key, blob.size) for blob in found} == {(one.key, 3), (other.key, 3)}
         assert all(-1 <= blob.age < 60 for blob in found)
         await one.publish()
         await other.discard()
-        assert [blob async for blob in store.staged()] == []
+        assert [blob async for blob in store.spooled()] == []
 
     run(scenario())
 
@@ -331,26 +331,26 @@ def test_a_listing_may_be_left_in_the_middle(store: BlobStore) -> None:
     run(scenario())
 
 
-def test_only_stages_that_are_old_enough_are_swept(store: BlobStore) -> None:
+def test_only_spooled_files_that_are_old_enough_are_swept(store: BlobStore) -> None:
     async def scenario() -> None:
-        stage = await store.stage()
-        await stage.write(b"abc")
-        await stage.seal()
-        assert await store.sweep_stages(60) == 0
-        assert await store.sweep_stages(0) == 1
-        assert await store.sweep_stages(0) == 0
+        spooled = await store.receive()
+        await spooled.write(b"abc")
+        await spooled.seal()
+        assert await store.sweep_spool(60) == 0
+        assert await store.sweep_spool(0) == 1
+        assert await store.sweep_spool(0) == 0
         with pytest.raises(StorageUnavailable, match="paused so long that its bytes were removed"):
-            await stage.publish()
+            await spooled.publish()
         assert await listed(store) == []
-        await stage.discard()
+        await spooled.discard()
 
     run(scenario())
 
 
-def test_a_sweep_of_stages_leaves_published_blobs_alone(store: BlobStore) -> None:
+def test_a_sweep_of_spooled_files_leaves_published_blobs_alone(store: BlobStore) -> None:
     async def scenario() -> None:
         key = await put(store, b"abc")
-        assert await store.sweep_stages(0) == 0
+        assert await store.sweep_spool(0) == 0
         assert await get(store, key) == b"abc"
 
     run(scenario())

@@ -117,7 +117,7 @@ def test_a_restore_that_broke_off_goes_on_and_takes_no_rotten_file_for_good(serv
     rotten, missing = stored[b"first"], stored[b"second"]
     rotten.write_bytes(bytes(rotten.stat().st_size))
     missing.unlink()
-    (data / "media" / "staging" / rotten.name).write_bytes(b"left behind")
+    (data / "media" / "spool" / rotten.name).write_bytes(b"left behind")
     told = json.loads(printed(restored(tmp_path / "backup", data)))
     assert (told["present"], told["copied"]) == (made["assets"] - 2, 2)
     assert json.loads(printed(uponce("fsck", "--deep", "--data", data, "--json")))["damage"] == 0

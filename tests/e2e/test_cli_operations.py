@@ -145,8 +145,8 @@ def test_a_clock_that_was_set_back_is_told(data: Path) -> None:
 
 def test_doctor_names_the_folder_that_cannot_be_written(data: Path) -> None:
     """A file in the place of a folder stops root too."""
-    shutil.rmtree(data / "media" / "staging")
-    (data / "media" / "staging").write_text("")
+    shutil.rmtree(data / "media" / "spool")
+    (data / "media" / "spool").write_text("")
 
     done = uponce("doctor", "--data", data)
     assert done.code == 1

@@ -42,7 +42,7 @@ class Site:
 
     def files(self) -> list[Path]:
         """Media on the disks of the servers."""
-        return [path for server in self.servers for path in (server.data_dir / "staging").iterdir()]
+        return [path for server in self.servers for path in (server.data_dir / "spool").iterdir()]
 
     def command(self, *words: str) -> Done:
         return uponce(*words, env=self.settings | {"UPONCE_DATA": str(self.servers[0].data_dir)})
@@ -144,12 +144,12 @@ def test_sweep_and_fsck_see_the_bucket(running: Site) -> None:
     place = running.store.store(running.url.removeprefix(f"s3://{BUCKET}/"))
     orphan = "ab" * 16
     obstore.put(place, f"blobs/ab/{orphan}", b"orphan")
-    (running.servers[0].data_dir / "staging" / ("cd" * 16)).write_bytes(b"left behind")
+    (running.servers[0].data_dir / "spool" / ("cd" * 16)).write_bytes(b"left behind")
     checked = running.command("fsck", "--deep", "--grace", "0", "--json")
     kinds = {finding["kind"]: finding["subject"] for finding in json.loads(checked.stdout)["findings"]}
-    assert kinds == {"orphan": orphan, "staged": "cd" * 16}
+    assert kinds == {"orphan": orphan, "spooled": "cd" * 16}
     swept = json.loads(running.command("sweep", "--grace", "0", "--json").stdout)
-    assert (swept["blobs"], swept["stages"], swept["bytes"]) == (1, 1, 6)
+    assert (swept["blobs"], swept["unfinished"], swept["bytes"]) == (1, 1, 6)
     sound = running.command("fsck", "--deep", "--json")
     assert sound.code == 0, sound.stdout
     before = running.objects().keys()

@@ -121,7 +121,7 @@ def test_no_text_of_the_program_refers_to_a_file_that_a_wheel_lacks() -> None:
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """Each stage of the Dockerfile as its instructions."""
+    """Each spooled of the Dockerfile as its instructions."""
     lines = [line for line in DOCKERFILE.splitlines() if line.strip() and not line.startswith("#")]
     found: list[list[tuple[str, str]]] = []
     for word, _, rest in (line.partition(" ") for line in lines):

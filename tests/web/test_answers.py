@@ -67,7 +67,7 @@ def upload_all(world: World, root: Path, files: dict[str, bytes]) -> dict[str, A
 @pytest.fixture(scope="module")
 def answers(shared: World) -> dict[str, Any]:
     files = {f"sample.{format_}": make(1) for format_, (make, _) in MEDIA.items()} | {"sample.txt": b"hello"}
-    answered = upload_all(shared, shared.media / "staging", files)
+    answered = upload_all(shared, shared.media / "spool", files)
     return {name: assert_accepted(answer).json | {"sent": files[name]} for name, answer in answered.items()}
 
 
@@ -154,14 +154,14 @@ def test_a_decoder_that_fails_on_a_file_is_a_400_for_that_file(world: World) -> 
         "good.jpg": samples.jpeg(2),
         "cut.mp4": samples.mp4(1)[:400],
     }
-    answered = upload_all(world, world.media / "staging", files)
+    answered = upload_all(world, world.media / "spool", files)
     assert {name: answer.code for name, answer in answered.items()} == {
         "bad.jpg": "invalid_media",
         "good.jpg": "ok",
         "cut.mp4": "invalid_media",
     }
     traces = world.traces()
-    assert (traces.assets, traces.grants, len(traces.blobs), traces.staged) == (1, 1, 1, frozenset())
+    assert (traces.assets, traces.grants, len(traces.blobs), traces.spooled) == (1, 1, 1, frozenset())
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_chunks_make_one_asset_with_the_hashes_of_the_whole(world: World, client
     assert final.json["original_filename"] == "film"
     assert world.sql(f"SELECT count(*) FROM assets WHERE sha256 = '{hashlib.sha256(DATA).hexdigest()}'") == 1
     assert rows(world) == NO_ROWS
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
 
 
 @pytest.mark.parametrize("order", orders(len(DATA)), ids=["ascending", "descending", "shuffled"])
@@ -124,7 +124,7 @@ def test_the_file_may_precede_the_fields(world: World, client: Client) -> None:
         return [await client.chunk(*span, file_first=True) for span in client.spans]
 
     assert stored(world, asyncio.run(play())[-1]) == DATA
-    assert world.traces().staged == frozenset()
+    assert world.traces().spooled == frozenset()
 
 
 def test_put(world: World) -> None:

@@ -31,7 +31,7 @@ def _break(world: World, part_: str) -> None:
     if part_ == "database":
         world.database.close()
     elif part_ == "storage":
-        (world.media / "staging").rename(world.media / "gone")
+        (world.media / "spool").rename(world.media / "gone")
     else:
         world.swap(inspector=NoDecoders())
 
@@ -52,14 +52,14 @@ def test_an_upload_without_a_database_is_503_with_retry_after_and_leaves_nothing
     assert_refused(answer, 503, "database_unavailable")
     assert int(answer.headers["retry-after"]) > 0
     traces = world.traces()
-    assert (traces.staged, traces.blobs, traces.assets, traces.grants) == (frozenset(), frozenset(), 0, 0)
+    assert (traces.spooled, traces.blobs, traces.assets, traces.grants) == (frozenset(), frozenset(), 0, 0)
 
 
 def test_an_upload_without_storage_is_503_and_free(world: World) -> None:
     fields = world.sign()
-    (world.media / "staging").rename(world.media / "gone")
+    (world.media / "spool").rename(world.media / "gone")
     assert_refused(world.upload(fields), 503, "storage_unavailable")
-    (world.media / "gone").rename(world.media / "staging")
+    (world.media / "gone").rename(world.media / "spool")
     assert_accepted(world.upload(fields))
 
 

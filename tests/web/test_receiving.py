@@ -172,8 +172,8 @@ def answer(client: socket.socket) -> bytes:
         return received
 
 
-def staged(server: Server) -> list[Path]:
-    return list((server.data_dir / "media/staging").iterdir())
+def spooled(server: Server) -> list[Path]:
+    return list((server.data_dir / "media/spool").iterdir())
 
 
 def test_a_client_that_falls_silent_is_refused(strict: Server) -> None:
@@ -181,7 +181,7 @@ def test_a_client_that_falls_silent_is_refused(strict: Server) -> None:
     received = answer(client)
     assert statuses(received) == [400], received
     assert b"No byte of the body arrived for 1 seconds" in received
-    assert staged(strict) == []
+    assert spooled(strict) == []
 
 
 def test_a_newer_upload_displaces_it(strict: Server) -> None:
@@ -192,7 +192,7 @@ def test_a_newer_upload_displaces_it(strict: Server) -> None:
     assert b"A newer upload with this signature replaced this one" in answer(older)
     newer.sendall(BODY[4 * BLOCK_BYTES :] + FORM_TAIL)
     assert statuses(answer(newer)) == [200]
-    assert staged(strict) == []
+    assert spooled(strict) == []
 
 
 def test_a_file_that_grows_too_large_is_refused_while_it_comes(strict: Server) -> None:
@@ -200,7 +200,7 @@ def test_a_file_that_grows_too_large_is_refused_while_it_comes(strict: Server) -
     received = answer(client)
     assert statuses(received) == [400], received
     assert b"file_too_large" in received
-    assert staged(strict) == []
+    assert spooled(strict) == []
 
 
 def test_its_bytes_are_counted(strict: Server) -> None:

@@ -180,7 +180,7 @@ def is_an_upload_or_a_clear_refusal(
     after = shared.traces()
     assert answer.status in (200, 400, 401), answer.body
     if answer.status == 200:
-        assert (after.assets, after.grants, after.staged) == (before.assets + 1, before.grants + 1, before.staged)
+        assert (after.assets, after.grants, after.spooled) == (before.assets + 1, before.grants + 1, before.spooled)
     else:
         assert after == before
         assert answer.code != "internal_error"

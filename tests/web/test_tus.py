@@ -54,7 +54,7 @@ def test_one_upload_from_creation_to_the_asset(world: World, client: Client) -> 
     assert stored(world, last.headers["upload-asset"]) == DATA
     assert after.headers["upload-asset"] == last.headers["upload-asset"]
     assert after.headers["upload-length"] == str(len(DATA))
-    assert (world.traces().assets, world.traces().grants, world.traces().staged) == (1, 1, frozenset())
+    assert (world.traces().assets, world.traces().grants, world.traces().spooled) == (1, 1, frozenset())
     assert rows(world) == NO_ROWS
 
 
@@ -189,7 +189,7 @@ def test_a_finished_upload_takes_nothing_more(world: World, client: Client) -> N
         assert_refused(refused, 409, "upload_complete")
     assert_refused(created, 400, "signature_used")
     after = world.traces()
-    assert (after.assets, after.grants, after.blobs, after.staged) == (1, 1, before.blobs, frozenset())
+    assert (after.assets, after.grants, after.blobs, after.spooled) == (1, 1, before.blobs, frozenset())
 
 
 def test_the_wrong_offset(client: Client) -> None:

@@ -136,11 +136,11 @@ class Campaign:
         return connections
 
     async def end(self) -> None:
-        """Nothing stays staged; every signature that was tried to the end made one asset, and no other did."""
-        staging = self.server.data_dir / "media" / "staging"
+        """Nothing stays spooled; every signature that was tried to the end made one asset, and no other did."""
+        spool = self.server.data_dir / "media" / "spool"
         with suppress(TimeoutError):
             async with asyncio.timeout(TIDY_SECONDS):
-                while any(staging.iterdir()):
+                while any(spool.iterdir()):
                     await asyncio.sleep(0.05)
         self.server.stop()
         await asyncio.to_thread(self.tally.audit, self.server.data_dir, self.receipts)

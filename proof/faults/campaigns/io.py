@@ -58,7 +58,7 @@ def _servers(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 def _controls(scene: Scene, faults: list[Fault], chance: random.Random, tally: Tally) -> None:
     """Two stores that do not look at what they are told."""
-    syncs = [fault for fault in faults if fault.call in SYNCS and "staging" in fault.path]
+    syncs = [fault for fault in faults if fault.call in SYNCS and "spool" in fault.path]
 
     def ignore(chance: random.Random) -> int:
         found = Tally()

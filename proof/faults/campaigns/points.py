@@ -108,7 +108,7 @@ def each(scene: Scene, folder: Path, some: Sequence[Point]) -> Iterator[Attempt]
 
 
 def is_staged(point: Point) -> bool:
-    return "media/staging/" in point.path
+    return "media/spool/" in point.path
 
 
 def points(scene: Scene, where: Path) -> list[Point]:

@@ -4,7 +4,7 @@ import sys
 
 from proof.faults import one_upload
 from uponce.app.authorise import Verified
-from uponce.app.ports import Committed, Draft, Stage
+from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.values import Caller
@@ -13,11 +13,11 @@ _settle = upload._settle
 
 
 async def answer_then_settle(
-    services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller
+    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
 ) -> Committed:
     old = await services.database.find_asset(draft.name)
     one_upload.acknowledge(old.asset_id if old else draft.asset_id)
-    return await _settle(services, verified, draft, stage, caller)
+    return await _settle(services, verified, draft, spooled, caller)
 
 
 upload._settle = answer_then_settle

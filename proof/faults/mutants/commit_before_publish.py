@@ -4,15 +4,15 @@ import sys
 
 from proof.faults import one_upload
 from uponce.app.authorise import Verified
-from uponce.app.ports import Committed, Draft, Stage
+from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.values import Caller
 
 
-async def settle(services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller) -> Committed:
+async def settle(services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller) -> Committed:
     committed = await services.database.commit(verified.grant, draft, caller)
-    await stage.publish()
+    await spooled.publish()
     return committed
 
 

@@ -12,8 +12,8 @@ async def record_then_write(self: Append) -> Series:
     start = self._chunk.span.start
     span = Span(start, start + self.size)
     self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total)
-    await self._piece.sync()
-    self._piece.keep()
+    await self._part.sync()
+    self._part.keep()
     return self.series
 
 

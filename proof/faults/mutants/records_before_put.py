@@ -31,12 +31,12 @@ def put(name: str) -> None:
 
 async def record_then_put(self: Append) -> Series:
     span = Span(self._chunk.span.start + self._kept, self._chunk.span.start + self.size)
-    parts = await self._piece.sync(await self._recorded(span))
+    parts = await self._part.sync(await self._recorded(span))
     self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total, parts)
     await asyncio.sleep(_WINDOW_SECONDS)
     for part in parts:
         await asyncio.to_thread(put, part.name)
-    self._piece.keep()
+    self._part.keep()
     self._kept = self.size
     return self.series
 

@@ -15,8 +15,8 @@ async def record_then_write(self: Append) -> Series:
     span = Span(start, start + self.size)
     self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total)
     await asyncio.sleep(_WINDOW_SECONDS)
-    await self._piece.sync()
-    self._piece.keep()
+    await self._part.sync()
+    self._part.keep()
     return self.series
 
 

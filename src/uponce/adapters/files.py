@@ -151,7 +151,7 @@ def guarded(work: Callable[[], T]) -> T:
 
 
 def swept(error: FileNotFoundError) -> StorageUnavailable:
-    """What it means when a staged file is gone."""
+    """What it means when a spooled file is gone."""
     return StorageUnavailable(
         "The upload paused so long that its bytes were removed. Nothing was spent. Send the file again.",
         detail=str(error),

@@ -51,13 +51,13 @@ async def check_storage(services: Services) -> str | None:
     A server with a full storage still delivers files.
     """
     bytes_ = services.ids.hex(32).encode()
-    stage = await services.blobs.stage()
+    spooled = await services.blobs.receive()
     try:
-        await stage.write(bytes_)
-        await stage.seal()
-        await stage.publish()
-        found = await _read(services, stage.key)
-        await services.blobs.delete(stage.key)
+        await spooled.write(bytes_)
+        await spooled.seal()
+        await spooled.publish()
+        found = await _read(services, spooled.key)
+        await services.blobs.delete(spooled.key)
     except StorageFull as error:
         return f"UPONCE_STORAGE is full: {error.for_operator}. Free space. Until then, uponce refuses every upload."
     except Unavailable as error:
@@ -66,7 +66,7 @@ async def check_storage(services: Services) -> str | None:
             "and that it is mounted read-write."
         ) from error
     finally:
-        await stage.discard()
+        await spooled.discard()
     if found != bytes_:
         raise SettingRefused("UPONCE_STORAGE cannot be used: it returns other bytes than were written to it.")
     return None

@@ -62,7 +62,7 @@ async def copy_media(
     """Nobody else writes to the target. `renew` tells what has become of the asset of a blob that is gone, if not the
     catalog does; `deep` reads anew what is there already."""
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
-    await target.sweep_stages(0)  # an earlier copy that was broken off left them
+    await target.sweep_spool(0)  # an earlier copy that was broken off left them
     for place in PLACES:
         await copier.copy_place(place, deep)
     return copier.done
@@ -123,16 +123,16 @@ class _Copier:
         blob = await self._source.open(asset.blob_key)
         if blob is None:
             return _Fate.GONE
-        stage = await self._target.stage(asset.blob_key)
+        spooled = await self._target.receive(asset.blob_key)
         try:
             for offset in range(0, blob.size, blob.block_bytes):
-                await stage.write(await blob.read(offset, blob.block_bytes))
-            if await stage.seal() != asset.digest:
-                await stage.discard()
+                await spooled.write(await blob.read(offset, blob.block_bytes))
+            if await spooled.seal() != asset.digest:
+                await spooled.discard()
                 return _Fate.DAMAGED
-            await stage.publish(stored_type(asset.facts))
+            await spooled.publish(stored_type(asset.facts))
         except BaseException as error:
-            await stage.discard()
+            await spooled.discard()
             if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:
                 return _Fate.GONE  # an object that is deleted under its reader
             raise

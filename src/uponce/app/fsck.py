@@ -19,8 +19,8 @@ from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
 from uponce.core.values import Digest
 
-STAGING = "staging"
-PLACES = (STAGING, *SHARDS)
+SPOOL = "spool"
+PLACES = (SPOOL, *SHARDS)
 
 _MOST_SUSPECTS = 50_000
 _LISTED = 10_000  # of each kind: the report of a ruined store must not fill the memory
@@ -59,7 +59,7 @@ SECRET = Kind(
 )
 ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
 CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not deleted yet")
-STAGED = Kind("staged", Severity.REMOVABLE, "unfinished uploads older than the grace time")
+SPOOLED = Kind("spooled", Severity.REMOVABLE, "unfinished uploads older than the grace time")
 
 RULES = {
     Rule.ADDRESSABLE: Kind("blob_key", Severity.DAMAGE, "assets with an invalid blob key: restore the database"),
@@ -94,7 +94,7 @@ class Examined:
     """What has been looked at so far.
 
     `places` is how many of PLACES; `bytes` is the size of all blobs, `hashed` how many of them were read;
-    `in_flight` are young blobs, staged or not, that no asset names yet.
+    `in_flight` are young blobs, spooled or not, that no asset names yet.
     """
 
     places: int = 0
@@ -236,11 +236,11 @@ class _Comparison:
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
         """Whatever is suspicious in one place; `again` are those of the first look, which is the one that counts."""
-        if place == STAGING:
+        if place == SPOOL:
             rows: Mapping[str, Digest] = {}
             blobs = await self._unfinished()
             left = blobs.keys() - await self._database.series_blobs()
-            suspects = {key: _left(STAGED, blobs[key]) for key in left if blobs[key].age >= self._grace}
+            suspects = {key: _left(SPOOLED, blobs[key]) for key in left if blobs[key].age >= self._grace}
         else:
             rows = await self._database.digests(place)
             blobs = {blob.key: blob async for blob in self._blobs.published(place)}
@@ -253,8 +253,8 @@ class _Comparison:
         return suspects
 
     async def _unfinished(self) -> dict[str, StoredBlob]:
-        """Staged files, and the objects of shared blobs taken together, as old as the youngest."""
-        blobs = {blob.key: blob async for blob in self._blobs.staged()}
+        """Spooled files, and the objects of shared blobs taken together, as old as the youngest."""
+        blobs = {blob.key: blob async for blob in self._blobs.spooled()}
         if self._blobs.shared is not None:
             async for part in self._blobs.shared.listed():
                 known = blobs.get(part.key, part)

@@ -20,7 +20,7 @@ RESTFUL = 4.0
 class Swept:
     """Counts of what was removed; `bytes` belong to the blobs."""
 
-    stages: int
+    unfinished: int
     blobs: int
     bytes: int
     grants: int
@@ -28,14 +28,14 @@ class Swept:
 
 
 async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int, rest: float = 0) -> Swept:
-    """Remove old series, and stages and orphans older than the grace time, and purge the ledger.
+    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger.
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
     as long as that took: so a server sweeps and answers uploads as quickly as before.
     """
     series = await _end_old_series(services)
     grants = await services.database.purge(audit_seconds)
-    stages = await services.blobs.sweep_stages(grace_seconds, await services.database.series_blobs())
+    unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
     await _sweep_parts(services, grace_seconds)
     blobs = size = 0
     loop = asyncio.get_running_loop()
@@ -51,7 +51,7 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int,
         await asyncio.sleep(rest * (loop.time() - begun))
         begun = loop.time()
     services.metrics.swept(blobs, size, grants, services.clock.now())
-    return Swept(stages, blobs, size, grants, series)
+    return Swept(unfinished, blobs, size, grants, series)
 
 
 async def _end_old_series(services: Services) -> int:

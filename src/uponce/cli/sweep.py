@@ -22,6 +22,6 @@ def run(*, data: str | None, grace: int | None, as_json: bool) -> None:
         print_json(asdict(swept))
         return
     typer.echo(
-        f"removed {swept.stages} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
+        f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
         f"ended {swept.series} series that were never completed, forgot {swept.grants} grants"
     )

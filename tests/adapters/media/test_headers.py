@@ -63,7 +63,7 @@ def test_facts(tmp_path: Path, name: str) -> None:
     content, facts = FILES[name]
     format_ = admit(content, IMAGE)
     assert format_ is not None and format_ == admit(content, None)
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(content)
     with path.open("rb") as file:
         assert read_header(file, format_) == facts
@@ -74,7 +74,7 @@ def test_facts(tmp_path: Path, name: str) -> None:
     [("bmp", bmp(0, 5)), ("bmp", bmp(-1, 5)), ("bmp", bmp(7, 5)[:20]), ("svg", b"<svg width='1'" + bytes(70_000))],
 )
 def test_a_broken_header_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(content)
     with path.open("rb") as file, pytest.raises(InvalidMedia, match=r"^Invalid image file\. "):
         read_header(file, FORMATS[name])

@@ -192,7 +192,7 @@ def test_damaged_files_get_facts_or_a_refusal(tmp_path: Path, name: str) -> None
     """Torn anywhere, bits flipped anywhere, asked as anything: no other outcome, and the pool lives on."""
     chance = random.Random(name)
     whole = getattr(samples, name)(1)
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
 
     def damage(data: bytearray) -> bytes:
         if chance.random() < 0.4:

@@ -62,9 +62,9 @@ def test_an_ordinary_picture_asks_no_decoder(tmp_path: Path, picture: bytes) -> 
 
 
 def test_a_picture_that_is_too_large_is_refused_by_its_header(tmp_path: Path) -> None:
-    (tmp_path / "staged").write_bytes(png(60_000, 60_000))
+    (tmp_path / "spooled").write_bytes(png(60_000, 60_000))
     with pytest.raises(MediaTooLarge, match=r"100000000 pixels\. Requested 3600000000"):
-        inspect(tmp_path, (tmp_path / "staged").read_bytes())
+        inspect(tmp_path, (tmp_path / "spooled").read_bytes())
 
 
 @pytest.mark.proof

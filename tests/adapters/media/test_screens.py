@@ -47,7 +47,7 @@ MP4_TOO_MANY: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_too_many_parts(tmp_path: Path, name: str) -> None:
     """The refusal names the limit."""
     format_name, make, message = TOO_MANY[name]
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(make())
     with path.open("rb") as file, pytest.raises(MediaTooLarge, match=f"^Maximum number of {message}"):
         screen(file, format_name, FEW)
@@ -56,7 +56,7 @@ def test_too_many_parts(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", MP4_TOO_MANY)
 def test_too_many_parts_of_an_mp4(tmp_path: Path, name: str) -> None:
     make, message = MP4_TOO_MANY[name]
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(make())
     with path.open("rb") as file, pytest.raises(MediaTooLarge, match=f"^Maximum number of .*{message}"):
         scan_mp4(file, FEW)
@@ -64,7 +64,7 @@ def test_too_many_parts_of_an_mp4(tmp_path: Path, name: str) -> None:
 
 def test_sound_in_pcm_may_have_any_number_of_samples(tmp_path: Path) -> None:
     """FFmpeg indexes it by chunks: an hour of it has 170 million samples."""
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(bombs.mp4(170_000_000).replace(b"vide", b"soun"))
     with path.open("rb") as file:
         assert scan_mp4(file, FEW) == Claims()
@@ -85,7 +85,7 @@ def test_sound_in_pcm_may_have_any_number_of_samples(tmp_path: Path) -> None:
 )
 def test_edits_that_are_dear_or_hidden_are_not_applied(tmp_path: Path, content: bytes, is_cheap: bool) -> None:
     """FFmpeg copies the samples for each edit: 5,000 edits of a film take 11 seconds."""
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(content)
     with path.open("rb") as file:
         assert scan_mp4(file, FEW).has_cheap_edits is is_cheap
@@ -107,7 +107,7 @@ def test_edits_that_are_dear_or_hidden_are_not_applied(tmp_path: Path, content: 
 )
 def test_other_files_pass(tmp_path: Path, format_name: str, content: bytes) -> None:
     """Whole ones, and torn ones: those are their library's to refuse."""
-    path = tmp_path / "staged"
+    path = tmp_path / "spooled"
     path.write_bytes(content)
     with path.open("rb") as file:
         screen(file, format_name, Limits())

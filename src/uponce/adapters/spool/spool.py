@@ -14,7 +14,7 @@ from pathlib import Path
 from uponce.adapters.files import PRIVATE, SAFE, blobs_in, checked
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
-from uponce.adapters.spool.pieces import FileAssembly, FilePiece, Prefixes, make_empty
+from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
 from uponce.adapters.spool.uploads import Destination, SpooledUpload
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.spans import Span
@@ -36,7 +36,7 @@ class Spool:
         """Make the folder. Its parent must exist. Raises OSError."""
         self.folder.mkdir(exist_ok=True, mode=PRIVATE)
 
-    async def stage(self, key: str | None = None) -> SpooledUpload:
+    async def receive(self, key: str | None = None) -> SpooledUpload:
         return SpooledUpload(self.folder, self._ids.hex(32) if key is None else checked(key), self.disk, self._store)
 
     async def begin(self) -> str:
@@ -44,9 +44,9 @@ class Spool:
         await self.disk.in_thread(lambda: make_empty(self.folder, key))
         return key
 
-    async def piece(self, key: str, span: Span) -> FilePiece:
+    async def hold(self, key: str, span: Span) -> FilePart:
         held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, span))
-        return FilePiece(self.disk, key, span, held, self._prefixes)
+        return FilePart(self.disk, key, span, held, self._prefixes)
 
     async def assembly(self, key: str) -> FileAssembly:
         held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, WHOLE))
@@ -75,7 +75,7 @@ class Spool:
         self._prefixes.drop(key)
         await self.disk.in_thread(lambda: (self.folder / checked(key)).unlink(missing_ok=True))
 
-    def staged(self) -> AsyncIterator[StoredBlob]:
+    def spooled(self) -> AsyncIterator[StoredBlob]:
         return in_batches(self.disk.in_thread, blobs_in(self.folder))
 
     async def sweep(self, older_than: float, spare: Collection[str]) -> int:
@@ -92,7 +92,7 @@ class Spool:
 
         def probe() -> None:
             if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "the staging folder is not writable")
+                raise PermissionError(errno.EACCES, "the spool folder is not writable")
             disk = os.statvfs(self.folder)
             if disk.f_bavail == 0:
                 raise OSError(errno.ENOSPC, "no space left")

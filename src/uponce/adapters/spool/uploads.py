@@ -41,7 +41,7 @@ class Destination(Protocol):
 
 
 class SpooledUpload:
-    """The Stage port. Touches nothing at first: the first flush makes the file."""
+    """The Spooled port. Touches nothing at first: the first flush makes the file."""
 
     def __init__(self, folder: Path, key: str, disk: Disk, store: Destination) -> None:
         self.key = key

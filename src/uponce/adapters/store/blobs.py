@@ -5,7 +5,7 @@ from typing import Protocol
 
 from uponce.adapters.spool.spool import Spool
 from uponce.adapters.spool.uploads import Destination
-from uponce.app.ports import FrontServer, GroupStore, OpenBlob, Presigner, SharedPieces, StoredBlob
+from uponce.app.ports import FrontServer, GroupStore, OpenBlob, Presigner, SharedParts, StoredBlob
 from uponce.core.values import Digest
 
 
@@ -46,13 +46,13 @@ class Store(Destination, Protocol):
 class Blobs:
     """Call `open_store` before use and `close` after."""
 
-    def __init__(self, spool: Spool, store: Store, shared: SharedPieces | None = None) -> None:
+    def __init__(self, spool: Spool, store: Store, shared: SharedParts | None = None) -> None:
         self.spool = spool
         self.store = store
         self.shared = shared
         self.group_store = store.group_store
-        self.stage, self.begin, self.piece = spool.stage, spool.begin, spool.piece
-        self.assembly, self.asking, self.staged = spool.assembly, spool.asking, spool.staged
+        self.receive, self.begin, self.hold = spool.receive, spool.begin, spool.hold
+        self.assembly, self.asking, self.spooled = spool.assembly, spool.asking, spool.spooled
         self.open, self.open_now = store.open, store.open_now
         self.published, self.digest = store.published, store.digest
 
@@ -68,7 +68,7 @@ class Blobs:
         await self.spool.drop(key)
         await self.store.withdraw(key)
 
-    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
+    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
         await self.store.sweep()
         return await self.spool.sweep(older_than, spare)
 

@@ -1,6 +1,6 @@
 """Blobs on a local disk.
 
-    <root>/staging/<key>         bytes that are arriving, see spool/
+    <root>/spool/<key>         bytes that are arriving, see spool/
     <root>/blobs/<kk>/<key>      published, immutable
     <root>/packs/<pack>          many small blobs, see packs.py
 
@@ -49,7 +49,7 @@ def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: i
     """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, where packs are possible."""
     disk = disk or Disk()
     store = LocalStore(root, disk, ids=ids, pack_bytes=pack_bytes)
-    return Blobs(Spool(root / "staging", disk, store, ids), store)
+    return Blobs(Spool(root / "spool", disk, store, ids), store)
 
 
 class LocalStore:

@@ -62,7 +62,7 @@ class BucketStore:
             spool.open()
         except OSError as error:
             raise SettingRefused(
-                f"UPONCE_DATA: {spool.folder} cannot be used: {error}. Uploads are staged there, whatever the storage."
+                f"UPONCE_DATA: {spool.folder} cannot be used: {error}. Uploads are spooled there, whatever the storage."
             ) from error
 
     def describe(self) -> str:

@@ -23,7 +23,7 @@ from weakref import WeakSet
 from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.locks import WHOLE, in_progress
-from uponce.adapters.spool.pieces import other_bytes, release
+from uponce.adapters.spool.parts import other_bytes, release
 from uponce.adapters.spool.spool import Spool, in_batches
 from uponce.adapters.spool.uploads import SpooledUpload
 from uponce.adapters.store.bucket import Bucket
@@ -95,7 +95,7 @@ class Run(Protocol):
 
 
 class ObjectParts:
-    """The SharedPieces port. `run` runs what moves bytes to or from the bucket, in a thread."""
+    """The SharedParts port. `run` runs what moves bytes to or from the bucket, in a thread."""
 
     def __init__(self, spool: Spool, run: Run, bucket: Bucket, ids: Ids) -> None:
         self.spool = spool
@@ -107,12 +107,12 @@ class ObjectParts:
     async def begin(self) -> str:
         return self._ids.hex(32)
 
-    async def piece(self, key: str, span: Span) -> "ObjectPiece":
-        return ObjectPiece(self, checked(key), span, self._claims.hold(key, span))
+    async def hold(self, key: str, span: Span) -> "ObjectPart":
+        return ObjectPart(self, checked(key), span, self._claims.hold(key, span))
 
     async def assembly(self, key: str) -> "ObjectAssembly":
         claim = self._claims.hold(checked(key))
-        return ObjectAssembly(self, key, claim, await self.spool.stage())
+        return ObjectAssembly(self, key, claim, await self.spool.receive())
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
@@ -157,8 +157,8 @@ class ObjectParts:
         return self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
 
 
-class ObjectPiece:
-    """The Piece port. Its bytes are compared, and become an object, when they are kept."""
+class ObjectPart:
+    """The HeldPart port. Its bytes are compared, and become an object, when they are kept."""
 
     def __init__(self, parts: ObjectParts, key: str, span: Span, claim: Claim) -> None:
         self._parts = parts
@@ -263,17 +263,17 @@ class ObjectAssembly:
     fails to commit deletes nothing that the other one has published.
     """
 
-    def __init__(self, parts: ObjectParts, blob: str, claim: Claim, stage: SpooledUpload) -> None:
+    def __init__(self, parts: ObjectParts, blob: str, claim: Claim, spooled: SpooledUpload) -> None:
         self._parts = parts
         self._blob = blob
         self._claim = claim
-        self._stage = stage
+        self._spooled = spooled
         self._is_offered = False
-        self.key = stage.key
+        self.key = spooled.key
 
     @property
     def path(self) -> str:
-        return self._stage.path
+        return self._spooled.path
 
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
         position, hash_ = 0, hashlib.sha256()
@@ -281,13 +281,13 @@ class ObjectAssembly:
             if position == part.span.start:
                 hash_ = hashlib.sha256()
             await self._parts.spool.disk.in_thread(partial(hash_.update, block))
-            await self._stage.write(block)
+            await self._spooled.write(block)
             position += len(block)
             if position == part.span.end and hash_.hexdigest() != part.sha256:
                 raise self._unreadable(f"object {part.name} has other bytes than were recorded")
         if position != size:
             raise self._unreadable(f"the parts end at byte {position} of {size}")
-        return await self._stage.seal()
+        return await self._spooled.seal()
 
     async def _blocks(self, parts: AsyncIterable[StoredPart]) -> AsyncIterator[tuple[StoredPart, bytes]]:
         """All bytes in order, some of them asked for ahead."""
@@ -327,13 +327,13 @@ class ObjectAssembly:
 
     async def publish(self, media_type: str = BINARY) -> None:
         self._is_offered = True
-        await self._stage.publish(media_type)
+        await self._spooled.publish(media_type)
 
     async def retract(self) -> None:
-        await self._stage.discard()
+        await self._spooled.discard()
 
     async def discard(self) -> None:
-        await self._stage.discard()
+        await self._spooled.discard()
         await self.clear()
 
     async def clear(self) -> None:
@@ -342,7 +342,7 @@ class ObjectAssembly:
     async def release(self) -> None:
         self._claim.close()
         if not self._is_offered:
-            await self._stage.discard()
+            await self._spooled.discard()
 
 
 def _ended() -> OSError:

@@ -1,4 +1,4 @@
-"""The BlobStore port: bytes that arrive, whole or in pieces, and never change once they are published."""
+"""The BlobStore port: bytes that arrive, whole or in parts, and never change once they are published."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -11,124 +11,128 @@ from uponce.core.spans import Span
 from uponce.core.values import Digest
 
 
-class Stage(Protocol):
-    """A private blob that is being written. Bytes become visible under `key` by `publish`, whole or not at all."""
+class Spooled(Protocol):
+    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all."""
 
     key: str
 
     @property
     def size(self) -> int:
-        """Bytes accepted so far."""
+        """Return how many bytes were accepted so far."""
 
     @property
     def path(self) -> str:
-        """A local file with the sealed bytes, readable until `publish` or `discard`."""
+        """Return the path of a local file with the sealed bytes, readable until `publish` or `discard`."""
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Append. StorageFull or StorageUnavailable spoil the stage; discard it."""
+        """Append. After StorageFull or StorageUnavailable the caller must `discard`."""
 
     async def seal(self) -> Digest:
-        """No more bytes; all are in the file and hashed."""
+        """End the writing, and return the digest. All bytes are in the file then."""
 
     async def publish(self, media_type: str = BINARY) -> None:
-        """Durable under `key` when this returns. StorageUnavailable when the stage was swept away.
+        """Make the bytes durable under `key`. Raise StorageUnavailable if the sweeper has deleted the spooled file.
 
         `media_type` is for stores that serve the bytes themselves.
         """
 
     async def discard(self) -> None:
-        """Delete the bytes, published or not; repeating it, or discarding what is gone, is fine."""
+        """Delete the bytes, published or not. Does nothing if they are gone."""
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """The sealed bytes, in order, until `publish` or `discard`."""
+        """Yield the sealed bytes in order. Possible until `publish` or `discard`."""
 
 
-class Piece(Protocol):
-    """One request's hold on a span of a blob that arrives in pieces. Nobody else can write there meanwhile; of a shared
-    blob nobody else in this process."""
+class HeldPart(Protocol):
+    """A span of a blob that arrives in parts, held by one request. No other request can write there until `release`.
+
+    If the blob is shared between servers, no other request of this process can.
+    """
 
     @property
     def size(self) -> int:
-        """Bytes accepted so far."""
+        """Return how many bytes were accepted so far."""
 
     def expect(self, present: Sequence[Span]) -> None:
-        """Before the first write: which bytes are in the blob already. Those are compared and not written again."""
+        """Name the bytes that the blob has: they are compared, and not written again. Call it before `write`."""
 
     async def write(self, data: bytes | bytearray) -> None:
-        """The next bytes of the span. ChunkConflict when other ones are there; that and whatever else goes wrong spoil
-        the piece; release it."""
+        """Write the next bytes of the span. Raise ChunkConflict if the blob has other bytes there.
+
+        After any error the caller must `release`.
+        """
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        """All bytes accepted so far are durable when this returns.
+        """Make all bytes accepted so far durable.
 
-        Of a shared blob: those that were accepted since the last `keep`. They are compared with what is `recorded` of
-        them, in order; the others come back, each in an object of its own, which counts as soon as it is recorded.
-        With a `key` they are to belong to that blob instead. ChunkConflict when other bytes are recorded.
+        If the blob is shared, this concerns the bytes since the last `keep`. Those that are `recorded` already, in
+        order, are compared. The others are returned, each in its own object; an object counts when it is recorded.
+        With a `key` the bytes belong to that blob instead. Raise ChunkConflict if other bytes are recorded.
         """
 
     def keep(self) -> None:
-        """Those bytes are recorded: they will never change."""
+        """Take note that the synced bytes are recorded. They never change from now on."""
 
     async def wanted(self) -> bool:
-        """Whether somebody asks for a part of the span."""
+        """Return whether another request asks for some of these bytes."""
 
     async def release(self) -> None:
-        """Let go of the span, whatever was written; repeating it is fine."""
+        """Release the span, whatever was written. May be repeated."""
 
 
 class Assembly(Protocol):
-    """The hold on a whole blob that arrived in pieces. No piece of it is held meanwhile."""
+    """A whole blob that arrived in parts, held by one request. No part of it is held at the same time."""
 
     key: str
 
     @property
     def path(self) -> str:
-        """A local file with the sealed bytes, readable until `publish` or `release`."""
+        """Return the path of a local file with the sealed bytes, readable until `publish` or `release`."""
 
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
-        """The blob ends here; every byte up to `size` is hashed, and read anew where it did not come in order.
+        """End the blob at `size`, and return its digest. Bytes that did not come in order are read again.
 
-        `parts` are all that are recorded of a shared blob, in order; StorageUnavailable when they are not those bytes.
+        `parts` are all recorded parts of a shared blob, in order. Raise StorageUnavailable if their bytes differ.
         """
 
     async def publish(self, media_type: str = BINARY) -> None:
-        """Durable under `key` when this returns. May be repeated under another hold, whose `key` may be another one."""
+        """Make the bytes durable under `key`. Another request may repeat it, perhaps under another `key`."""
 
     async def retract(self) -> None:
-        """No commit will name what was published under this `key`: it may go, unless another one may name it."""
+        """Delete the published blob, which no commit will name, unless another request may publish it too."""
 
     async def discard(self) -> None:
         """Delete the bytes, published or not."""
 
     async def clear(self) -> None:
-        """It is committed: what it was made of may go."""
+        """Delete what the committed blob was made of."""
 
     async def release(self) -> None:
-        """Let go; what is published stays so, what is not stays an unfinished blob."""
+        """Release the blob. It stays as it is: published, or unfinished."""
 
 
 class OpenBlob(Protocol):
-    """An open blob. Close it.
+    """An open blob. The caller must close it.
 
-    It stays readable after a deletion, or fails with StorageUnavailable: never other bytes. `block_bytes` is the
-    length in which it is best read.
+    After a deletion it stays readable, or raises StorageUnavailable. It never shows other bytes. `block_bytes` is the
+    best length for one read.
     """
 
     size: int
     block_bytes: int
 
     async def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; fewer only at the end of the blob."""
+        """Return `length` bytes from `offset`; fewer only at the end of the blob."""
 
     def read_now(self, offset: int, into: memoryview) -> int:
-        """Fill `into` with the bytes from `offset` on that can be had without waiting; how many these are."""
+        """Fill `into` with bytes from `offset` that are in memory. Return how many."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A published or staged blob as the sweeper and fsck see it. `age` in seconds; `sha256` if the store keeps it."""
+    """A published or spooled blob as the sweeper and fsck see it. `age` in seconds; `sha256` if the store keeps it."""
 
     key: str
     size: int
@@ -137,81 +141,82 @@ class StoredBlob:
 
 
 PLACES = tuple(f"{start}{number:02x}" for start in ("", "p") for number in range(256))
-"""Each blob key begins with one of these: `p` is for the keys of blobs that came into packs."""
+"""Each blob key begins with one of these. `p` is for blobs that were stored in packs."""
 
 
-class Pieces(Protocol):
-    """Blobs that arrive in pieces."""
+class Parts(Protocol):
+    """Blobs that arrive in parts."""
 
     async def begin(self) -> str:
-        """The key of a new unfinished blob without bytes, which is durably there; `delete` it, or let it be swept.
+        """Make an empty unfinished blob, durable, and return its key. `delete` it, or leave it to the sweeper.
 
-        A shared one is nowhere until a part of it is.
+        A shared blob takes no space before its first part.
         """
 
-    async def piece(self, key: str, span: Span) -> Piece:
-        """Hold a span of an unfinished blob. ChunkInProgress when somebody holds a part of it.
+    async def hold(self, key: str, span: Span) -> HeldPart:
+        """Hold a span of an unfinished blob. Raise ChunkInProgress if another request holds some of it.
 
-        Whether the blob may still be written has to be asked after this: it cannot be published as long as a piece of
-        it is held.
+        Ask only after this whether the blob may still be written: it cannot be published while a part is held.
         """
 
     async def assembly(self, key: str) -> Assembly:
-        """Hold all of an unfinished blob. ChunkInProgress when somebody holds it, or a part of it."""
+        """Hold all of an unfinished blob. Raise ChunkInProgress if another request holds it, or a part of it."""
 
     def asking(self, key: str, span: Span | None) -> AbstractAsyncContextManager[None]:
-        """Meanwhile every piece that is held of the span, or of the whole blob, is `wanted`, in any server process; of
-        a shared blob in this one."""
+        """Inside, every held part of the span, or of the whole blob, is `wanted`, in all server processes.
+
+        If the blob is shared, only in this process.
+        """
 
 
-class SharedPieces(Pieces, Protocol):
-    """Blobs whose pieces are objects that every server can read.
+class SharedParts(Parts, Protocol):
+    """Blobs whose parts are objects that every server can read.
 
-    No server holds anything that another one could miss. What counts is recorded in the database, and nothing else.
+    No server holds anything that another server needs. Only what the database records counts.
     """
 
     async def drop(self, key: str) -> None:
-        """All objects of a blob are gone when this returns, recorded or not; dropping what is not there is fine."""
+        """Delete all objects of a blob, recorded or not. Does nothing if there are none."""
 
     def listed(self) -> AsyncIterator[StoredBlob]:
-        """Every object, by the key of the blob that it is a part of, in no order."""
+        """Yield every object, under the key of its blob, in no order."""
 
 
-class BlobStore(Pieces, Protocol):
+class BlobStore(Parts, Protocol):
     """Immutable bytes under random keys; a public_id never becomes a path.
 
-    `shared` is there when new blobs that arrive in pieces are to be shared; then its own pieces are those of uploads
-    that were begun when it was not.
+    `shared` exists if new blobs that arrive in parts are to be shared. The methods of Parts then serve older uploads
+    only.
     """
 
     @property
-    def shared(self) -> SharedPieces | None: ...
+    def shared(self) -> SharedParts | None: ...
 
-    async def stage(self, key: str | None = None) -> Stage:
-        """A new blob; `key` is for a copy of one that has its key in another store."""
+    async def receive(self, key: str | None = None) -> Spooled:
+        """Return a new blob to write. `key` is for a copy of a blob of another store."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 
     def open_now(self, key: str) -> OpenBlob | None:
-        """The same if it takes no waiting: None does not say that there is no such blob."""
+        """Return the open blob if that needs no waiting. None does not say that there is no such blob."""
 
     async def delete(self, key: str) -> None:
-        """Gone when this returns, published or staged; deleting what is not there is fine."""
+        """Delete the blob, published or spooled. Does nothing if it does not exist."""
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        """Every published blob whose key begins with `prefix`, in no order."""
+        """Yield every published blob whose key begins with `prefix`, in no order."""
 
-    def staged(self) -> AsyncIterator[StoredBlob]:
-        """Every staged blob, in no order; `age` since it was last written to."""
+    def spooled(self) -> AsyncIterator[StoredBlob]:
+        """Yield every spooled blob, in no order. Its `age` counts from the last write."""
 
     async def digest(self, key: str) -> Digest | None:
-        """Read a published blob anew; StorageUnavailable when its bytes cannot be read."""
+        """Read a published blob and return its digest. Raise StorageUnavailable if the bytes cannot be read."""
 
-    async def sweep_stages(self, older_than: float, spare: Collection[str] = ()) -> int:
-        """Delete staged blobs untouched for so many seconds, but for those keys; how many."""
+    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
+        """Delete spooled blobs not written for `older_than` seconds, except the keys to `spare`. Return how many."""
 
     async def ping(self) -> None:
-        """Return when the store can be written."""
+        """Return if the store can be written, else raise."""
 
 
 Data = bytes | bytearray | memoryview
@@ -219,28 +224,28 @@ Body = tuple[Data, Digest, str]  # with its digest and media type
 
 
 class GroupStore(Protocol):
-    """The power of some blob stores to make many small blobs durable at once."""
+    """A blob store that can make many small blobs durable at once."""
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        """The keys, in order; the bytes of all are durable when this returns. It blocks, and one thread calls it.
+        """Make the bytes of all durable, and return their keys in order. Blocks; only one thread calls it.
 
-        StorageFull or StorageUnavailable: none of the group counts.
+        After StorageFull or StorageUnavailable none of the group counts.
         """
 
 
 class FrontServer(Protocol):
-    """A web server in front of this one that reads published blobs by itself."""
+    """A web server in front of this one that reads published blobs itself."""
 
     def location_of(self, key: str) -> str | None:
-        """Where it finds the blob, in its own words, also of a blob that is not there. None if it cannot read it."""
+        """Return the web server's name for a blob, also for one that does not exist. None if it cannot read it."""
 
 
 class Presigner(Protocol):
-    """The power of some blob stores to serve the bytes themselves."""
+    """A blob store that can serve the bytes itself."""
 
     @property
     def seconds(self) -> int:
-        """How long a URL is good."""
+        """Return for how long a URL works."""
 
     async def url_of(self, key: str) -> str:
-        """Where anybody may read the blob for so long; also of a blob that is not there."""
+        """Return a URL by which any client may read the blob, also if the blob does not exist."""

@@ -50,7 +50,7 @@ class Draft:
 class Committed:
     """What a commit made: the stored asset and how it came about.
 
-    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the staged ones
+    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the spooled ones
     when the asset existed and was not to be overwritten. Deleting it is left to the caller, and to the sweeper.
     `replayed`: nothing was made, this is what an earlier upload with the same Idempotency-Key was answered.
     """

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
-from uponce.app.ports import Stage
+from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.intake import Event, Receiver, UploadRequest
 from uponce.app.uploading.pipeline import Uploaded
@@ -50,8 +50,8 @@ async def upload_chunk(
         raise
 
 
-class ChunkIntake(Receiver[Stage | Append]):
-    """One chunk. It is written to its place in the file, unless it precedes its signature: then it is staged first."""
+class ChunkIntake(Receiver[Spooled | Append]):
+    """One chunk. It is written to its place in the file, unless it precedes its signature: then it is spooled first."""
 
     def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
         super().__init__(services, request)
@@ -65,7 +65,7 @@ class ChunkIntake(Receiver[Stage | Append]):
             await drop_if_empty(self._services, self._series)
 
     async def is_wanted(self) -> bool:
-        return isinstance(self.stage, Append) and await self.stage.is_wanted()
+        return isinstance(self.body, Append) and await self.body.is_wanted()
 
     async def keep(self) -> Series:
         """The chunk is whole: record it."""
@@ -146,9 +146,9 @@ class ChunkIntake(Receiver[Stage | Append]):
     def _enter(self, verified: Verified) -> int:
         return self._services.limits.max_bytes(self._request.requested, verified.spec)
 
-    async def _open(self) -> Stage | Append:
+    async def _open(self) -> Spooled | Append:
         if self._series is None:
-            return await self._services.blobs.stage()
+            return await self._services.blobs.receive()
         return await self._append()
 
     async def _append(self) -> Append:
@@ -164,15 +164,15 @@ class ChunkIntake(Receiver[Stage | Append]):
             return await append(self._services, self._series, self._part.chunk)
 
     async def _placed(self) -> Append:
-        if isinstance(self.stage, Append):
-            return self.stage
-        stage = self.release()
-        assert not isinstance(stage, Append)
+        if isinstance(self.body, Append):
+            return self.body
+        spooled = self.release()
+        assert not isinstance(spooled, Append)
         try:
-            await stage.seal()
-            self.stage = placed = await self._append()
-            async for block in stage.blocks():
+            await spooled.seal()
+            self.body = placed = await self._append()
+            async for block in spooled.blocks():
                 await placed.write(block)
         finally:
-            await stage.discard()
+            await spooled.discard()
         return placed

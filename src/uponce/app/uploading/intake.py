@@ -1,7 +1,7 @@
-"""Turn what arrives of an upload, fields and one file in any order, into a staged blob and a verified grant.
+"""Turn what arrives of an upload, fields and one file in any order, into a spooled blob and a verified grant.
 
 Fields before the file are verified before the server takes a byte of the file, and later fields cannot change them. A
-file that comes first is staged under a smaller limit, a deadline and a least rate until its fields have arrived.
+file that comes first is spooled under a smaller limit, a deadline and a least rate until its fields have arrived.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
-from uponce.app.ports import Stage
+from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
 from uponce.core.canonical import collect_known
@@ -83,7 +83,7 @@ S = TypeVar("S", bound=Sink)
 
 
 class Receiver(ABC, Generic[S]):
-    """Takes events one by one. A stage that is still inside when the receiver is left is discarded."""
+    """Takes events one by one. A spooled file that is still inside when the receiver is left is discarded."""
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
         self._services = services
@@ -94,7 +94,7 @@ class Receiver(ABC, Generic[S]):
         self._limit = 0
         self._attempt = Attempt(network_of(request.caller.address), asyncio.get_running_loop().time())
         self.verified: Verified | None = None
-        self.stage: S | None = None
+        self.body: S | None = None
         self.filename: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -102,8 +102,8 @@ class Receiver(ABC, Generic[S]):
 
     async def __aexit__(self, *_: object) -> None:
         self._counted.close()
-        if self.stage is not None:
-            await self.stage.discard()
+        if self.body is not None:
+            await self.body.discard()
 
     async def receive(self, events: AsyncIterator[Event]) -> None:
         """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one."""
@@ -126,7 +126,7 @@ class Receiver(ABC, Generic[S]):
         if self.verified is not None:
             return begun + limits.max_upload_seconds
         whole = begun + min(limits.unverified_seconds, limits.max_upload_seconds)
-        if self.stage is None:
+        if self.body is None:
             return whole
         return min(whole, begun + limits.rate_seconds + self._attempt.received / limits.least_rate)
 
@@ -137,7 +137,7 @@ class Receiver(ABC, Generic[S]):
                 f"The upload was not complete after {limits.max_upload_seconds} seconds, which is the limit. Send a "
                 "smaller file, or use a faster connection."
             )
-        if self.stage is None:
+        if self.body is None:
             return RequestTooSlow(
                 f"Neither the file nor a signature arrived within {limits.unverified_seconds} seconds. Send the "
                 "fields, then the file, without a pause."
@@ -161,19 +161,19 @@ class Receiver(ABC, Generic[S]):
         """Return the verified parameters, now that all has arrived; they may have come after the file."""
         if self.verified is None:
             await self._authorise(collect_known(self._fields))
-        if self.verified is None or self.stage is None:
+        if self.verified is None or self.body is None:
             raise MissingParameter("Missing required parameter - file")
         return self.verified
 
     def release(self) -> S:
-        """Hand the stage over: from now on the caller must publish or discard it."""
-        if self.stage is None:
+        """Hand the spooled file over: from now on the caller must publish or discard it."""
+        if self.body is None:
             raise MissingParameter("Missing required parameter - file")
-        stage, self.stage = self.stage, None
-        return stage
+        spooled, self.body = self.body, None
+        return spooled
 
     def _take_field(self, name: str, value: str) -> None:
-        if self.verified is not None and self.stage is not None:
+        if self.verified is not None and self.body is not None:
             raise LateParameter(
                 f"Parameter {name[:100]} came after the file, and the signature was verified without it. Send all "
                 "parameters before the file, or all after it."
@@ -181,7 +181,7 @@ class Receiver(ABC, Generic[S]):
         self._fields.append((name, value))
 
     async def _begin_file(self, filename: str | None) -> None:
-        if self.stage is not None:
+        if self.body is not None:
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename = filename
         params = collect_known(self._fields)
@@ -194,7 +194,7 @@ class Receiver(ABC, Generic[S]):
         if self.verified is None:
             self._counted.enter_context(self._services.attempts.unverified(self._attempt, self._services.limits))
             self._limit = self._services.limits.max_bytes(self._request.requested, None)
-        self.stage = await self._open()
+        self.body = await self._open()
 
     def _by_credentials(self, params: dict[str, str]) -> bool:
         return self._request.credentials is not None and "signature" not in params
@@ -217,16 +217,16 @@ class Receiver(ABC, Generic[S]):
         self.verified = verified
 
     async def _take_bytes(self, data: bytes | bytearray) -> None:
-        if self.stage is None:
+        if self.body is None:
             raise MissingParameter("Missing required parameter - file")
-        if self._doubt is not None and self.stage.size + len(data) > self._limit:
+        if self._doubt is not None and self.body.size + len(data) > self._limit:
             raise self._doubt
         try:
-            refuse_size(self.stage.size + len(data), self._limit)
+            refuse_size(self.body.size + len(data), self._limit)
         except FileTooLarge as refusal:
             raise self._explained(refusal) from None
         self._attempt.received += len(data)
-        await self.stage.write(data)
+        await self.body.write(data)
 
     def _explained(self, refusal: FileTooLarge) -> FileTooLarge:
         """The refusal, with the cure for a file that only is too large because it came first."""
@@ -251,7 +251,7 @@ class Receiver(ABC, Generic[S]):
         """Begin the file; return where its bytes go."""
 
 
-class Intake(Receiver[Stage]):
+class Intake(Receiver[Spooled]):
     """A whole file in one request."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
@@ -271,5 +271,5 @@ class Intake(Receiver[Stage]):
         self._counted.enter_context(self._services.attempts.of_grant(self._attempt, verified.grant, limits))
         return limits.max_bytes(self._request.requested, verified.spec)
 
-    async def _open(self) -> Stage:
-        return await self._services.blobs.stage()
+    async def _open(self) -> Spooled:
+        return await self._services.blobs.receive()

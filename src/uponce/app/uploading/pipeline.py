@@ -1,6 +1,6 @@
 """The steps of an upload: verify → receive → hash → inspect → judge → store → commit. The commit is the only arbiter.
 
-`upload` takes an upload whose bytes stream in: verified first, received into a stage, inspected, stored, committed.
+`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed.
 `Pipeline` takes uploads that arrived whole, in memory. A group of them takes the steps together, in the thread of the
 database: one sync makes the bytes of all durable, one transaction commits all. Each succeeds or fails on its own, and
 none is answered before its group is durable.
@@ -22,7 +22,7 @@ from uponce.app.authorise import (
     record_refusal,
     verified_by,
 )
-from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Stage
+from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.intake import Event, Intake, UploadRequest
 from uponce.core.canonical import collect_known
@@ -48,14 +48,14 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
     async with Intake(services, request) as intake:
         await intake.receive(events)
         verified = await intake.complete()
-        assert intake.stage is not None
-        digest = await intake.stage.seal()
+        assert intake.body is not None
+        digest = await intake.body.seal()
         repeated = await _answer_again(services, request, verified, digest)
         if repeated is not None:
             return Uploaded(repeated, verified.signer)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
         payer = payer_of(verified.grant, request.caller)
-        draft = await judge(services, wanted, payer, intake.stage.key, intake.stage.path, digest)
+        draft = await judge(services, wanted, payer, intake.body.key, intake.body.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         settle = partial(_settle, services, verified, draft, intake.release(), request.caller)
@@ -81,20 +81,20 @@ async def _answer_again(
         raise
 
 
-async def _settle(services: Services, verified: Verified, draft: Draft, stage: Stage, caller: Caller) -> Committed:
+async def _settle(services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller) -> Committed:
     """Make the bytes durable, then commit.
 
     A definite refusal deletes the bytes. An unknown outcome deletes nothing: reading back may tell that the
     commit happened; else the sweeper finds out later.
     """
     try:
-        await stage.publish(stored_type(draft.facts))
+        await spooled.publish(stored_type(draft.facts))
         with services.metrics.committing():
             committed = await services.database.commit(verified.grant, draft, caller)
     except OutcomeUnknown as unknown:
         return await read_back_upload(services, verified.grant, draft, unknown)
     except (Refused, Unavailable) as error:
-        await stage.discard()
+        await spooled.discard()
         if isinstance(error, GrantRefused):
             await record_refusal(services, verified.grant, error.code, caller)
         raise

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Signer, Verified, record_refusal
-from uponce.app.ports import Assembly, Committed, Draft, Piece, Pieces
+from uponce.app.ports import Assembly, Committed, Draft, HeldPart, Parts
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded, Wanted, counted, drop_unneeded, judge, payer_of, read_back
 from uponce.app.uploading.takeover import take_over
@@ -152,7 +152,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
         services,
         series,
         chunk.span,
-        lambda: _pieces(services, series).piece(series.blob_key, chunk.span),
+        lambda: _pieces(services, series).hold(series.blob_key, chunk.span),
         services.limits.takeover_seconds,
     )
     try:
@@ -169,10 +169,10 @@ async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
 class Append:
     """A chunk that is being written."""
 
-    def __init__(self, services: Services, series: Series, chunk: Chunk, piece: Piece) -> None:
+    def __init__(self, services: Services, series: Series, chunk: Chunk, piece: HeldPart) -> None:
         self._services = services
         self._chunk = chunk
-        self._piece = piece
+        self._part = piece
         self._kept = 0
         self._unnoted = 0
         self._noted_at = asyncio.get_running_loop().time()
@@ -180,11 +180,11 @@ class Append:
 
     @property
     def size(self) -> int:
-        return self._piece.size
+        return self._part.size
 
     async def is_wanted(self) -> bool:
         """Whether a newer request asks for these bytes."""
-        return await self._piece.wanted()
+        return await self._part.wanted()
 
     async def write(self, data: bytes | bytearray) -> None:
         """The next bytes; those that are there already are compared and not written. ChunkConflict spoils it all."""
@@ -192,7 +192,7 @@ class Append:
             raise MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
             )
-        await self._piece.write(data)
+        await self._part.write(data)
         await self._note(len(data))
 
     async def _note(self, size: int) -> None:
@@ -220,13 +220,13 @@ class Append:
             except ChunkInProgress:  # some are recorded since we looked, and there is less to record now
                 if not tries_left:
                     raise
-        self._piece.keep()
+        self._part.keep()
         self._kept = size
         return self.series
 
     async def _durable(self, span: Span) -> Sequence[StoredPart]:
         try:
-            return await self._piece.sync(await self._recorded(span), self.series.blob_key)
+            return await self._part.sync(await self._recorded(span), self.series.blob_key)
         except StorageUnavailable:
             await status(self._services, self.series.id)  # gone, and its bytes with it: then that is the reason
             raise
@@ -242,7 +242,7 @@ class Append:
 
     async def discard(self) -> None:
         """Let go; what was not kept counts as never sent."""
-        await self._piece.release()
+        await self._part.release()
 
 
 async def terminate(services: Services, series: Series) -> None:
@@ -328,7 +328,7 @@ async def _hold_all(services: Services, series: Series, seconds: float) -> Assem
     )
 
 
-def _pieces(services: Services, series: Series) -> Pieces:
+def _pieces(services: Services, series: Series) -> Parts:
     """Where its bytes are to be found; StorageUnavailable when this server's storage cannot have them."""
     if not series.shared:
         return services.blobs

@@ -14,9 +14,9 @@ from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
 from uponce.adapters.clock import RandomIds
-from uponce.adapters.spool import locks, pieces
+from uponce.adapters.spool import locks, parts
 from uponce.adapters.store.local import local_blobs
-from uponce.app.ports import BlobStore, Piece, Pieces
+from uponce.app.ports import BlobStore, HeldPart, Parts
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, merged
@@ -24,7 +24,7 @@ from uponce.core.values import Digest
 
 DATA = noise(3 * MEBIBYTE + 11)
 
-KINDS: dict[str, tuple[str, Callable[[BlobStore], Pieces | None]]] = {
+KINDS: dict[str, tuple[str, Callable[[BlobStore], Parts | None]]] = {
     "local": ("local", lambda store: store),
     "s3": ("s3", lambda store: store.shared),
     "azure": ("azure", lambda store: store.shared),
@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[str, Callable[[BlobStore], Pieces | None]]] = {
 @dataclass(frozen=True, slots=True)
 class Arena:
     store: BlobStore
-    pieces: Pieces
+    pieces: Parts
 
     @property
     def is_shared(self) -> bool:
@@ -70,7 +70,7 @@ class Upload:
 
     async def put(self, span: Span, data: bytes = DATA) -> None:
         """Write a span of `data`, in blocks, and keep it."""
-        piece = await self.arena.pieces.piece(self.key, span)
+        piece = await self.arena.pieces.hold(self.key, span)
         try:
             piece.expect(self.present)
             for start in range(span.start, span.end, 60_000):
@@ -103,7 +103,7 @@ class Upload:
         """How many files and objects it is made of."""
         store = self.arena.store
         objects = [part async for part in store.shared.listed()] if store.shared else []
-        return len([blob async for blob in store.staged()]) + len(objects)
+        return len([blob async for blob in store.spooled()]) + len(objects)
 
 
 async def begun(arena: Arena) -> Upload:
@@ -147,23 +147,23 @@ def test_a_span_is_held_by_one_at_a_time(arena: Arena) -> None:
     async def play() -> None:
         store = arena.pieces
         key = await store.begin()
-        held = await store.piece(key, Span(100, 200))
+        held = await store.hold(key, Span(100, 200))
         for overlapping in (Span(0, 101), Span(100, 200), Span(150, 160), Span(199, 300)):
             with pytest.raises(ChunkInProgress):
-                await store.piece(key, overlapping)
+                await store.hold(key, overlapping)
         with pytest.raises(ChunkInProgress):
             await store.assembly(key)
         for beside in (Span(0, 100), Span(200, 300)):
-            await (await store.piece(key, beside)).release()
+            await (await store.hold(key, beside)).release()
         await held.release()
         await held.release()
         whole = await store.assembly(key)
         with pytest.raises(ChunkInProgress):
-            await store.piece(key, Span(10**12, 10**12 + 1))
+            await store.hold(key, Span(10**12, 10**12 + 1))
         with pytest.raises(ChunkInProgress):
             await store.assembly(key)
         await whole.release()
-        await (await store.piece(key, Span(0, 1))).release()
+        await (await store.hold(key, Span(0, 1))).release()
 
     run(play())
 
@@ -174,8 +174,8 @@ def test_who_holds_a_span_is_told_that_it_is_wanted(arena: Arena) -> None:
     async def play() -> None:
         store = arena.pieces
         key = await store.begin()
-        first, second = await store.piece(key, Span(0, 100)), await store.piece(key, Span(100, 200))
-        empty = await store.piece(key, Span(10**17, 10**17))
+        first, second = await store.hold(key, Span(0, 100)), await store.hold(key, Span(100, 200))
+        empty = await store.hold(key, Span(10**17, 10**17))
 
         async def wanted() -> list[bool]:
             return [await piece.wanted() for piece in (first, second, empty)]
@@ -221,7 +221,7 @@ def test_a_piece_is_kept_again_and_again(arena: Arena) -> None:
     async def play() -> None:
         upload = await begun(arena)
         await upload.put(Span(250_000, 300_000))
-        piece = await arena.pieces.piece(upload.key, Span(0, len(DATA)))
+        piece = await arena.pieces.hold(upload.key, Span(0, len(DATA)))
         piece.expect(upload.present)
         kept = 0
         for end in (100_000, 100_001, 400_000, len(DATA)):
@@ -242,7 +242,7 @@ def test_what_was_not_kept_counts_for_nothing(arena: Arena) -> None:
     async def play() -> None:
         upload = await begun(arena)
         await upload.put(Span(0, 1000))
-        lost = await arena.pieces.piece(upload.key, Span(1000, 9000))
+        lost = await arena.pieces.hold(upload.key, Span(1000, 9000))
         lost.expect([Span(0, 1000)])
         await lost.write(bytes(8000))
         await lost.sync()
@@ -284,15 +284,15 @@ def test_ended_ones(arena: Arena) -> None:
             assert await second.becomes(DATA[:20])
             return
         keys = [await store.begin() for _ in range(3)]
-        assert {blob.key async for blob in store.staged()} == set(keys)
-        assert await store.sweep_stages(0, spare=keys[1:]) == 1
+        assert {blob.key async for blob in store.spooled()} == set(keys)
+        assert await store.sweep_spool(0, spare=keys[1:]) == 1
         await store.delete(keys[1])
         assembly = await store.assembly(keys[2])
         await assembly.discard()
         await assembly.release()
         for key in (*keys, ABSENT):
             with pytest.raises(StorageUnavailable):
-                await store.piece(key, Span(0, 1))
+                await store.hold(key, Span(0, 1))
             with pytest.raises(StorageUnavailable):
                 await store.assembly(key)
 
@@ -306,7 +306,7 @@ def test_a_cancelled_hold_is_let_go(arena: Arena) -> None:
         store = arena.pieces
         key = await store.begin()
         for _ in range(20):
-            holding: asyncio.Task[Piece] = asyncio.ensure_future(store.piece(key, Span(0, 10)))
+            holding: asyncio.Task[HeldPart] = asyncio.ensure_future(store.hold(key, Span(0, 10)))
             await asyncio.sleep(0)
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
@@ -314,7 +314,7 @@ def test_a_cancelled_hold_is_let_go(arena: Arena) -> None:
         until = asyncio.get_running_loop().time() + 10
         while True:
             try:
-                await (await store.piece(key, Span(0, 10))).release()
+                await (await store.hold(key, Span(0, 10))).release()
                 break
             except ChunkInProgress:
                 assert asyncio.get_running_loop().time() < until
@@ -338,8 +338,8 @@ def test_only_what_did_not_come_in_order_is_read_again(
         seen += end - start
         return real(hold, start, end)
 
-    real = pieces._blocks
-    monkeypatch.setattr(pieces, "_blocks", counted)
+    real = parts._blocks
+    monkeypatch.setattr(parts, "_blocks", counted)
     stores = [local_blobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
         each.open_store()

@@ -60,8 +60,8 @@ def make_empty(folder: Path, key: str) -> None:
     sync_folder(folder)
 
 
-class FilePiece:
-    """The Piece port."""
+class FilePart:
+    """The HeldPart port."""
 
     def __init__(self, disk: Disk, key: str, span: Span, hold: Hold, prefixes: Prefixes) -> None:
         self._disk = disk
