@@ -12,10 +12,10 @@ from uponce.adapters.system import die_with, keep_heap
 from uponce.config import load
 from uponce.web.app import App
 from uponce.web.app import create_app as create_web_app
-from uponce.web.metrics import Scrape
-from uponce.web.playground import Playground
+from uponce.web.operators import Scrape
+from uponce.web.pages.playground import Playground
 from uponce.web.protocol import HardenedProtocol
-from uponce.web.request import TrustedProxies
+from uponce.web.proxies import TrustedProxies
 from uponce.wiring import build, build_metrics, lifespan
 
 _TOP_PAD_BYTES = 16 * 1024 * 1024

@@ -17,7 +17,7 @@ from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, KeyScope, ResourceType
-from uponce.web.signatures import describe_sighting
+from uponce.web.cloudinary.signatures import describe_sighting
 
 DOWN, UNKNOWN, GONE = DatabaseUnavailable("down"), OutcomeUnknown("unknown"), StorageUnavailable("gone")
 

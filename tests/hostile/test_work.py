@@ -17,7 +17,7 @@ from tests.hostile.frame import PICTURE
 from tests.hostile.work import Ask, asks
 from tests.server import Server
 from tests.world import World, assert_accepted
-from uponce.web.body import Receive, Scope, Send
+from uponce.web.request import Receive, Scope, Send
 
 STEPS = 400_000
 """Lines of Python that a request may run in the loop: less than 20 ms, since a line takes less than 50 ns."""

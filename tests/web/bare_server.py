@@ -10,12 +10,12 @@ import sys
 
 import uvicorn
 
+from tests.web.bare import send_error
 from uponce.core.errors import SignatureUsed
 from uponce.core.policy import Limits
-from uponce.web import respond
-from uponce.web.body import Message, Receive, Scope, Send
+from uponce.web import response
 from uponce.web.protocol import HardenedProtocol
-from uponce.web.respond import send_error
+from uponce.web.request import Message, Receive, Scope, Send
 
 LARGE, BLOCK = 64 * 1024 * 1024, 256 * 1024
 
@@ -41,7 +41,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _download(send)
         return
     if path in ("/refuse", "/reset", "/late"):
-        respond.LINGER_SECONDS = 0 if path == "/reset" else 30
+        response.LINGER_SECONDS = 0 if path == "/reset" else 30
         await asyncio.sleep(0.3 if path == "/late" else 0)
 
         async def counted() -> Message:

@@ -15,8 +15,8 @@ from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import MalformedRequest, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey
-from uponce.web.forms import parse_query, percent_decoded
-from uponce.web.text_bodies import MAX_TEXT_BYTES, json_pairs
+from uponce.web.cloudinary.text_bodies import MAX_TEXT_BYTES, json_pairs
+from uponce.web.request import parse_query, percent_decoded
 
 URI = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 URLENCODED = {"content-type": "application/x-www-form-urlencoded"}

@@ -6,7 +6,7 @@ import pytest
 
 from tests.asgi import END, part
 from tests.world import PNG, World, assert_refused
-from uponce.web import calls
+from uponce.web.cloudinary import calls
 
 CALLS = {
     "explicit": ("POST", "image/explicit"),

@@ -8,7 +8,7 @@ import pytest
 from tests.asgi import END, Answer, part, parts_of
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import UponceError
-from uponce.web.datauri import TextFile
+from uponce.web.cloudinary.datauri import TextFile
 
 PAYLOAD = b"\x89PNG\r\n\x1a\nrest"  # 12 bytes: no padding; cut to 11 and 10 it needs one and two
 HEAD = b"data:image/png;base64,"

@@ -21,7 +21,7 @@ from uponce.app.ports import NoMetrics
 from uponce.web import express
 from uponce.web.app import create_app
 from uponce.web.protocol import HardenedProtocol
-from uponce.web.request import TrustedProxies
+from uponce.web.proxies import TrustedProxies
 
 MOST = express._MOST_BYTES
 HIGH = 16 * 1024

@@ -7,7 +7,7 @@ import pytest
 from tests.asgi import END, FORM, part, parts_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import MalformedRequest
-from uponce.web.idempotency import MAX_LENGTH, read_idempotency_key
+from uponce.web.cloudinary.headers import MAX_KEY_LENGTH, read_idempotency_key
 
 UUID = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 KEYED = {"idempotency-key": UUID}
@@ -23,8 +23,8 @@ KEYED = {"idempotency-key": UUID}
         (":YWJj:", ":YWJj:"),
         (r'"a\"b\\c"', r'a"b\c'),
         ('"a,b;c"', "a,b;c"),
-        ("x" * MAX_LENGTH, "x" * MAX_LENGTH),
-        (f'"{"x" * MAX_LENGTH}"', "x" * MAX_LENGTH),
+        ("x" * MAX_KEY_LENGTH, "x" * MAX_KEY_LENGTH),
+        (f'"{"x" * MAX_KEY_LENGTH}"', "x" * MAX_KEY_LENGTH),
         (None, None),
     ],
 )
@@ -55,8 +55,8 @@ def test_a_key_is_read_with_and_without_quotes(header: str | None, key: str | No
         r"a\b",
         r'"a\b"',
         r'"a\"',
-        "x" * (MAX_LENGTH + 1),
-        f'"{"x" * (MAX_LENGTH + 1)}"',
+        "x" * (MAX_KEY_LENGTH + 1),
+        f'"{"x" * (MAX_KEY_LENGTH + 1)}"',
     ],
 )
 def test_anything_else_is_refused_in_words(header: str) -> None:

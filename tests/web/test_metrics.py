@@ -20,7 +20,7 @@ from uponce.app.sweep import sweep
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
 from uponce.core.policy import Limits
-from uponce.web.metrics import Scrape
+from uponce.web.operators import Scrape
 
 UPLOAD = "/v1_1/{cloud}/{resource_type}/upload"
 LABELS = {"version", "server", "outcome", "route", "method", "status", "le"}

@@ -13,7 +13,7 @@ from tests.asgi import Answer
 from tests.world import World, _no_lifespan
 from uponce.app.manage_keys import playground_key, set_up
 from uponce.web.app import create_app
-from uponce.web.playground import ACTIONS, ASSETS, Playground
+from uponce.web.pages.playground import ACTIONS, ASSETS, Playground
 
 PAGES = Path(__file__).parents[2] / "src/uponce/web/pages"
 HOST = "localhost:8000"

@@ -9,7 +9,7 @@ import pytest
 from tests.world import World, assert_refused
 from uponce.config import load
 from uponce.core.errors import SettingRefused
-from uponce.web.request import TrustedProxies
+from uponce.web.proxies import TrustedProxies
 
 FORWARDED = b"x-forwarded-for"
 

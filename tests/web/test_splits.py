@@ -13,9 +13,9 @@ from tests.world import PNG, World
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
-from uponce.web.body import Body
-from uponce.web.forms import multipart_events
+from uponce.web.cloudinary.forms import multipart_events
 from uponce.web.receiving import Block
+from uponce.web.request import Body
 
 Outcome = list[Event] | str
 

@@ -18,7 +18,7 @@ from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
-from uponce.web.signatures import describe_record, describe_sighting
+from uponce.web.cloudinary.signatures import describe_record, describe_sighting
 from uponce.wiring import opened
 
 T = TypeVar("T")

@@ -1,8 +1,9 @@
 """GET and HEAD of originals."""
 
-import asyncio
 import re
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
@@ -10,19 +11,18 @@ from uponce.app.deliver import Delivery, find, open_original
 from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
-from uponce.core.errors import MalformedRequest, RangeNotSatisfiable, UponceError
+from uponce.core.errors import RangeNotSatisfiable
 from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
-from uponce.web.body import Receive, Scope, Send
-from uponce.web.request import Head, read_head
-from uponce.web.respond import Header, send_error
+from uponce.web.errors import refusal
+from uponce.web.request import Head, Header, Request
+from uponce.web.response import Response, length_header
 
-METHODS = ("GET", "HEAD")
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 _FIRST_BLOCK = 128 * 1024
 # Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
-_LOOK_UPS = 16
+LOOK_UPS = 16
 
 # Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
 _INERT = (
@@ -35,149 +35,103 @@ _INERT = (
 )
 
 
-class DeliveryEndpoint:
-    """`/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`"""
+async def deliver(services: Services, looking_up: Semaphore, request: Request) -> Response:
+    """Return the original at `/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`.
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._looking_up = asyncio.Semaphore(_LOOK_UPS)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            head, path = read_head(scope), parse_path(raw_path(scope))
-            async with self._looking_up:
-                delivery = await self._found(scope["method"], path)
-            if isinstance(delivery, Asset):
-                await self._leave(send, head, delivery, headers_of(delivery, path))
-                return
-        except UponceError as error:
-            await send_error(scope, receive, send, error, body_complete=True)
-            return
-        try:
-            await _answer(scope, send, head, delivery, headers_of(delivery.asset, path))
-        except RangeNotSatisfiable as error:
-            size = (b"content-range", f"bytes */{delivery.blob.size}".encode())
-            await send_error(scope, receive, send, error, body_complete=True, headers=(size,))
-        finally:
-            delivery.blob.close()
-
-    async def _found(self, method: str, path: DeliveryPath) -> Delivery | Asset:
-        """Return the asset alone where another server sends its bytes."""
-        asset, front = await find(self._services, path), self._services.front
-        if front is not None and front.location_of(asset.blob_key) is not None:
-            return asset
-        if front is None and self._services.presigner is not None and method == "GET":
-            return asset
-        return await open_original(self._services, path, asset)
-
-    async def _leave(self, send: Send, head: Head, asset: Asset, headers: list[Header]) -> None:
-        if self._services.front is not None:
-            await _leave(send, head, asset, headers, self._services.front)
-        elif self._services.presigner is not None:
-            await _redirect(send, head, asset, headers, self._services.presigner)
-
-
-async def _leave(send: Send, head: Head, asset: Asset, headers: list[Header], front: FrontServer) -> None:
-    """To the server in front, which answers ranges and its own validators."""
-    if _not_modified(head, asset):
-        await _start(send, 304, headers)
-    else:
-        location = (front.location_of(asset.blob_key) or "").encode()
-        headers += [(b"content-type", _content_type(asset)), (b"content-length", b"0"), (b"x-accel-redirect", location)]
-        await _start(send, 200, headers)
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _redirect(send: Send, head: Head, asset: Asset, headers: list[Header], presigner: Presigner) -> None:
-    """To the store itself. The answer may be kept for half as long as the store's URL is good, and no longer."""
-    if _not_modified(head, asset):
-        await _start(send, 304, headers)
-    else:
-        url = await presigner.url_of(asset.blob_key)
-        cache = re.sub(rb"max-age=[0-9]+", b"max-age=%d" % (presigner.seconds // 2), dict(headers)[b"cache-control"])
-        await _start(send, 302, [(b"location", url.encode()), (b"cache-control", cache), *_INERT])
-    await send({"type": "http.response.body", "body": b""})
-
-
-def raw_path(scope: Scope) -> str:
+    At most `LOOK_UPS` deliveries hold `looking_up` at a time.
+    """
+    head, path = request.head, parse_path(request.raw_path)
+    async with looking_up:
+        found = await _find(services, request.method, path)
+    if isinstance(found, Asset):
+        return await _elsewhere(services, head, found, headers_of(found, path))
     try:
-        return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
-    except UnicodeDecodeError:
-        raise MalformedRequest(
-            "The path has a character that is not ASCII. Percent-encode it, as %C3%A9 for é."
-        ) from None
+        response = _original(request, head, found, headers_of(found.asset, path))
+    except RangeNotSatisfiable as error:
+        response = refusal(request, error, headers=((b"content-range", f"bytes */{found.blob.size}".encode()),))
+    except BaseException:
+        found.blob.close()
+        raise
+    return replace(response, close=found.blob.close)
 
 
-async def _answer(scope: Scope, send: Send, head: Head, delivery: Delivery, headers: list[Header]) -> None:
+async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
+    """Return the asset alone where another server sends its bytes."""
+    asset, front = await find(services, path), services.front
+    if front is not None and front.location_of(asset.blob_key) is not None:
+        return asset
+    if front is None and services.presigner is not None and method == "GET":
+        return asset
+    return await open_original(services, path, asset)
+
+
+async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
+    """Return a response without bytes, which sends the client or the server in front to them."""
+    if _not_modified(head, asset):
+        return Response(304, tuple(headers))
+    if services.front is not None:
+        return _through(services.front, asset, headers)
+    assert services.presigner is not None
+    return await _redirect(services.presigner, asset, headers)
+
+
+def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Response:
+    """The server in front answers ranges and its own validators."""
+    location = (front.location_of(asset.blob_key) or "").encode()
+    return Response(
+        200, (*headers, (b"content-type", _content_type(asset)), length_header(0), (b"x-accel-redirect", location))
+    )
+
+
+async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
+    """Return the store's URL. Caches may keep the answer for half as long as that URL is good."""
+    url = await presigner.url_of(asset.blob_key)
+    cache = re.sub(rb"max-age=[0-9]+", b"max-age=%d" % (presigner.seconds // 2), dict(headers)[b"cache-control"])
+    return Response(302, ((b"location", url.encode()), (b"cache-control", cache), *_INERT))
+
+
+def _original(request: Request, head: Head, delivery: Delivery, headers: list[Header]) -> Response:
     asset, blob = delivery.asset, delivery.blob
     if _not_modified(head, asset):
-        await _start(send, 304, headers)
-        await send({"type": "http.response.body", "body": b""})
-        return
-    wanted = head.headers.get("range") if scope["method"] == "GET" else None  # RFC 9110 §14.2: GET only
+        return Response(304, tuple(headers))
+    wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
     ranges = parse_ranges(wanted, blob.size) if _range_applies(head, asset) else ()
     if len(ranges) > 1:
-        await _send_pieces(scope, send, headers, asset, blob, ranges)
-        return
-    piece = ranges[0] if ranges else ByteRange(0, blob.size)
-    headers += content_headers(asset, piece.length)
+        return _several(headers, asset, blob, ranges)
+    whole_or_part = ranges[0] if ranges else ByteRange(0, blob.size)
+    headers += content_headers(asset, whole_or_part.length)
     if ranges:
-        headers.append((b"content-range", _content_range(piece, blob.size)))
-    await _start(send, 206 if ranges else 200, headers)
-    await stream(send, blocks_of(blob, piece), with_body=scope["method"] != "HEAD")
+        headers.append((b"content-range", _content_range(whole_or_part, blob.size)))
+    return Response(206 if ranges else 200, tuple(headers), blocks_of(blob, whole_or_part))
 
 
-async def _send_pieces(
-    scope: Scope,
-    send: Send,
-    headers: list[Header],
-    asset: Asset,
-    blob: OpenBlob,
-    ranges: Sequence[ByteRange],
-) -> None:
-    """multipart/byteranges (RFC 9110 §14.6), with its exact length computed beforehand."""
+def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequence[ByteRange]) -> Response:
+    """Return multipart/byteranges (RFC 9110 §14.6), with its exact length computed beforehand."""
     boundary = asset.version_id.encode()
     heads = [
         b"\r\n--%b\r\ncontent-type: %b\r\ncontent-range: %b\r\n\r\n"
-        % (boundary, _content_type(asset), _content_range(piece, blob.size))
-        for piece in ranges
+        % (boundary, _content_type(asset), _content_range(range_, blob.size))
+        for range_ in ranges
     ]
     tail = b"\r\n--%b--\r\n" % boundary
-    length = sum(map(len, heads)) + sum(piece.length for piece in ranges) + len(tail)
-    headers += [
-        (b"content-type", b"multipart/byteranges; boundary=" + boundary),
-        (b"content-length", str(length).encode()),
-    ]
-    await _start(send, 206, headers)
+    length = sum(map(len, heads)) + sum(range_.length for range_ in ranges) + len(tail)
+    headers += [(b"content-type", b"multipart/byteranges; boundary=" + boundary), length_header(length)]
 
     async def body() -> AsyncIterator[bytes]:
-        for part_head, piece in zip(heads, ranges, strict=True):
-            yield part_head
-            async for block in blocks_of(blob, piece):
+        for range_head, range_ in zip(heads, ranges, strict=True):
+            yield range_head
+            async for block in blocks_of(blob, range_):
                 yield block
         yield tail
 
-    await stream(send, body(), with_body=scope["method"] != "HEAD")
+    return Response(206, tuple(headers), body())
 
 
-async def _start(send: Send, status: int, headers: list[Header]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def stream(send: Send, blocks: AsyncIterator[bytes], *, with_body: bool) -> None:
-    if with_body:
-        async for block in blocks:
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-            # Returns when the reader has taken most of it: only then the next block is read into memory.
-            await send({"type": "http.response.body", "body": b"", "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def blocks_of(blob: OpenBlob, piece: ByteRange) -> AsyncIterator[bytes]:
-    """The bytes in blocks, none larger than all before it: a client that reads little holds little memory."""
-    offset, left = piece.start, piece.length
+async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
+    """Yield the bytes in blocks, none larger than all before it: a client that reads little holds little memory."""
+    offset, left = range_.start, range_.length
     while left:
-        taken = max(_FIRST_BLOCK, offset - piece.start)
+        taken = max(_FIRST_BLOCK, offset - range_.start)
         block = await blob.read(offset, min(blob.block_bytes, taken, left))
         if not block:
             return  # shorter than promised; the server closes the connection and the client sees it
@@ -199,7 +153,7 @@ def headers_of(asset: Asset, path: DeliveryPath) -> list[Header]:
 
 
 def content_headers(asset: Asset, length: int) -> list[Header]:
-    return [(b"content-type", _content_type(asset)), (b"content-length", str(length).encode())]
+    return [(b"content-type", _content_type(asset)), length_header(length)]
 
 
 def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:
@@ -226,8 +180,8 @@ def _attachment(asset: Asset) -> bytes:
     return f"attachment; filename*=UTF-8''{quote(filename, safe='')}".encode()
 
 
-def _content_range(piece: ByteRange, size: int) -> bytes:
-    return f"bytes {piece.start}-{piece.end}/{size}".encode()
+def _content_range(range_: ByteRange, size: int) -> bytes:
+    return f"bytes {range_.start}-{range_.end}/{size}".encode()
 
 
 def _etag(asset: Asset) -> str:

@@ -1,11 +1,22 @@
-"""The one table from errors to HTTP statuses, and where the protocol tus differs from it.
+"""The one table from errors to HTTP statuses, where tus differs from it, and the answer that a client gets.
 
 SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only: npm's uploader hides all others, and treats 429 as rate
 limiting. So every refusal that a person has to read is 400, 401 or 404, except those that only tus clients receive.
 """
 
+import re
+from collections.abc import Iterable
+
 from uponce.core import errors
-from uponce.core.errors import UponceError
+from uponce.core.errors import BadCredentials, DatabaseUnavailable, MalformedRequest, SettingRefused, UponceError
+from uponce.web.request import Header, Request
+from uponce.web.request_log import note_error
+from uponce.web.response import Response, json_response
+
+INTERNAL_ERROR = "internal_error"
+
+_MAX_ERROR_HEADER = 500
+_SET_UP_SECONDS = 60
 
 TUS_ONLY: dict[type[UponceError], int] = {
     errors.OffsetConflict: 409,
@@ -81,3 +92,55 @@ def status_of(error: UponceError) -> int:
 
 def tus_status_of(error: UponceError) -> int:
     return TUS_STATUS.get(type(error), status_of(error))
+
+
+def refusal(
+    request: Request, error: UponceError, *, status: int | None = None, headers: Iterable[Header] = ()
+) -> Response:
+    """Return the error as `{"error": {"message", "code"}}` and X-Cld-Error, in the shape that unmodified SDKs show.
+
+    `status` replaces the status of the table. Clients that failed with too many credentials get TooManyFailures.
+    """
+    judged = request.site.failures.judge(request.address, _public(error))
+    if judged is not error:
+        error, status = judged, None
+    note_error(request, error)
+    request.refused = error.code
+    lingers = request.has_unread_body()
+    more = [*headers, (b"x-cld-error", _header_text(error.message))]
+    if error.retry_after is not None:
+        more.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, BadCredentials):
+        more.append((b"www-authenticate", b'Basic realm="uponce"'))
+    if lingers:
+        more.append((b"connection", b"close"))
+    body = {"error": {"message": error.message, "code": error.code}}
+    return json_response(body, status=status or status_of(error), headers=more, lingers=lingers)
+
+
+def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
+    """Return 405 with a sentence that says what the address is for. No SDK ever sees it."""
+    error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
+    return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
+
+
+def internal_error(request: Request) -> Response:
+    """Return 500 with the id under which the log says what happened."""
+    body = {"error": {"message": f"Internal error, request {request.id}", "code": INTERNAL_ERROR}}
+    return json_response(body, status=500)
+
+
+def _public(error: UponceError) -> UponceError:
+    """Keep the operator's words from clients: a wrong setting that only a request reveals."""
+    if not isinstance(error, SettingRefused):
+        return error
+    return DatabaseUnavailable(
+        "The server is not set up correctly. Nothing was stored. Report this to its operator.",
+        detail=error.message,
+        retry_after=_SET_UP_SECONDS,
+    )
+
+
+def _header_text(message: str) -> bytes:
+    """Return one line of printable ASCII, with a question mark for any other character."""
+    return re.sub(r"[^\x20-\x7e]", "?", message)[:_MAX_ERROR_HEADER].encode()

@@ -1,13 +1,12 @@
-"""Ordinary GETs of small originals, answered by the event loop itself: no task, no thread, no route to look for.
+"""Ordinary GETs of small originals, answered by the event loop: no task, no thread, no search for a route.
 
-All that it cannot answer at once, or does not know about, goes the long way, which gives the same answer to the byte.
+Every other request takes the long way, which gives the same answer to the byte.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from time import perf_counter
 
-from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -18,10 +17,10 @@ from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import UponceError
 from uponce.core.values import Asset
 from uponce.web import delivery
-from uponce.web.body import Scope
-from uponce.web.metrics import note
-from uponce.web.request import REQUEST_ID_LENGTH, TrustedProxies
-from uponce.web.request_log import log_request
+from uponce.web.proxies import TrustedProxies
+from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
+from uponce.web.request_log import record_request
+from uponce.web.routing import Routes
 
 _MOST_BYTES = 104 * 1024  # a reader that takes nothing holds so much
 _MOST_KNOWN = 2048
@@ -39,16 +38,16 @@ class _Known:
     """What a URL shows, as of a version of the database."""
 
     version: Hashable
-    route: Route
+    template: str
     path: DeliveryPath
     asset: Asset
     head: bytes
 
 
 class Express:
-    """Call it with a request whose turn has come. It returns what is to be run for it: `app` for all others."""
+    """Answers requests whose turn has come, or returns the application that answers them."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[Route], services: Services, proxies: TrustedProxies) -> None:
+    def __init__(self, app: ASGIApp, routes: Routes, services: Services, proxies: TrustedProxies) -> None:
         self._app = app
         self._routes = routes
         self._services = services
@@ -57,7 +56,7 @@ class Express:
         self._block = memoryview(bytearray(_MOST_BYTES))
 
     def __call__(self, cycle: RequestResponseCycle) -> ASGIApp | None:
-        """Write the answer: None if that is all of it."""
+        """Return None if the answer is written, else the application to run."""
         begun = perf_counter()
         if not _is_ordinary(cycle):
             return self._app
@@ -88,25 +87,25 @@ class Express:
         return found
 
     def _look_up(self, scope: Scope, known: _Known | None, version: Hashable) -> _Known | None:
-        path = parse_path(delivery.raw_path(scope)) if known is None else known.path
-        route = self._route(scope) if known is None else known.route
+        path = parse_path(raw_path(scope)) if known is None else known.path
+        template = self._template(scope) if known is None else known.template
         asset = find_now(self._services, path)
-        if route is None or asset is None or asset.digest.size > _MOST_BYTES or self._is_for_front(asset):
+        if template is None or asset is None or asset.digest.size > _MOST_BYTES or self._is_for_front(asset):
             return None
         if known is not None and known.asset == asset:
             known.version = version
             return known
         headers = [*delivery.headers_of(asset, path), *delivery.content_headers(asset, asset.digest.size), _VARY]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        return _Known(version, route, path, asset, lines)
+        return _Known(version, template, path, asset, lines)
 
     def _is_for_front(self, asset: Asset) -> bool:
         front = self._services.front
         return front is not None and front.location_of(asset.blob_key) is not None
 
-    def _route(self, scope: Scope) -> Route | None:
-        first = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
-        return first if first is not None and first.path in delivery.PATHS else None
+    def _template(self, scope: Scope) -> str | None:
+        match = self._routes.match(scope["path"])
+        return match.template if match is not None and match.route.paths is delivery.PATHS else None
 
     def _answer(self, cycle: RequestResponseCycle, known: _Known, blob: OpenBlob, begun: float) -> ASGIApp | None:
         scope: Scope = cycle.scope  # type: ignore[assignment]
@@ -117,13 +116,11 @@ class Express:
         finally:
             blob.close()
         self._proxies.apply(scope)
-        scope["route"] = known.route
-        scope["state"]["request_id"] = request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
+        request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
         self._write(cycle, _head(cycle, known.head, request_id), body)
         _complete(cycle)
         seconds = perf_counter() - begun
-        note(self._services.metrics, scope, 200, seconds)
-        log_request(scope, 200, seconds)
+        record_request(self._services.metrics, scope, request_id, known.template, {}, 200, seconds)
         return None
 
     def _write(self, cycle: RequestResponseCycle, head: bytes, body: memoryview) -> None:

@@ -7,9 +7,6 @@ from uponce.app.ports import Clock
 from uponce.core import errors
 from uponce.core.errors import TooManyFailures, UponceError
 from uponce.core.policy import Limits
-from uponce.web.body import Scope
-
-FAILURES = "failures"  # in the request's state
 
 _MAX_ADDRESSES = 10_000
 _COUNTED = (
@@ -55,10 +52,3 @@ class FailedCredentials:
             detail=f"{error.code}: {error.message[:200]}",
             retry_after=wait,
         )
-
-
-def limited(scope: Scope, error: UponceError) -> UponceError:
-    """Return the error, or TooManyFailures when this client's address has failed too often."""
-    failures = scope.get("state", {}).get(FAILURES)
-    client = scope.get("client")
-    return failures.judge(client[0] if client else "", error) if failures is not None else error

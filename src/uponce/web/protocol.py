@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
 from uponce.web.discarding import DISCARD, discard
+from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
-from uponce.web.request import TrustedProxies
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _UNSENT_BYTES = 64 * 1024

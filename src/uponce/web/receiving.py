@@ -12,7 +12,7 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from uponce.web.body import Message
+from uponce.web.request import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32

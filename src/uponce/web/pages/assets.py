@@ -2,12 +2,12 @@
 
 import gzip
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
-from uponce.web.body import Receive, Scope, Send
-from uponce.web.respond import Header
+from uponce.web.request import Header, Request
+from uponce.web.response import NO_SNIFF, Response, length_header
 
-METHODS = ("GET", "HEAD")
 _SMALL = 1000  # bytes; compression saves nothing below
 
 _TYPES = {
@@ -20,43 +20,40 @@ _TYPES = {
 }
 
 
-class AssetEndpoint:
-    """Serves one file of `uponce.web.pages`, compressed for clients that accept gzip, with a validator.
+def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
 
-    Browsers keep it for an hour. After that they ask whether it has changed, and get 304 if not.
+    Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not.
     """
+    plain = files("uponce.web.pages").joinpath(name).read_bytes()
+    packed = gzip.compress(plain, mtime=0)
+    # Weak: one tag for both encodings of the file.
+    etag = f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'.encode()
+    headers: tuple[Header, ...] = (
+        (b"content-type", _TYPES[name.rpartition(".")[2]]),
+        (b"etag", etag),
+        (b"cache-control", b"public, max-age=3600"),
+        (b"vary", b"accept-encoding"),
+        NO_SNIFF,
+        (b"cross-origin-resource-policy", b"cross-origin"),
+        # Also where no Origin was sent: a cache would otherwise keep an answer that other pages cannot use.
+        (b"access-control-allow-origin", b"*"),
+    )
 
-    def __init__(self, name: str) -> None:
-        self._plain = files("uponce.web.pages").joinpath(name).read_bytes()
-        self._packed = gzip.compress(self._plain, mtime=0)
-        # Weak: one tag for both encodings of the file.
-        self._etag = f'W/"{hashlib.sha256(self._plain).hexdigest()[:32]}"'.encode()
-        self._headers: tuple[Header, ...] = (
-            (b"content-type", _TYPES[name.rpartition(".")[2]]),
-            (b"etag", self._etag),
-            (b"cache-control", b"public, max-age=3600"),
-            (b"vary", b"accept-encoding"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cross-origin-resource-policy", b"cross-origin"),
-            # Also where no Origin was sent: a cache would otherwise keep an answer that other pages cannot use.
-            (b"access-control-allow-origin", b"*"),
-        )
+    async def serve(request: Request) -> Response:
+        sent = dict(request.scope["headers"])
+        if _is_known(etag, sent.get(b"if-none-match", b"")):
+            return Response(304, headers[1:])
+        if len(plain) > _SMALL and _accepts_gzip(sent.get(b"accept-encoding", b"")):
+            return Response(200, (*headers, length_header(len(packed)), (b"content-encoding", b"gzip")), packed)
+        return Response(200, (*headers, length_header(len(plain))), plain)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = dict(scope["headers"])
-        if self._is_known(sent.get(b"if-none-match", b"")):
-            await _send(send, 304, self._headers[1:], b"")
-            return
-        packed = len(self._plain) > _SMALL and _accepts_gzip(sent.get(b"accept-encoding", b""))
-        body = self._packed if packed else self._plain
-        headers = [*self._headers, (b"content-length", str(len(body)).encode())]
-        if packed:
-            headers.append((b"content-encoding", b"gzip"))
-        await _send(send, 200, headers, b"" if scope["method"] == "HEAD" else body)
+    return serve
 
-    def _is_known(self, condition: bytes) -> bool:
-        tags = {tag.strip().removeprefix(b"W/") for tag in condition.split(b",")}
-        return b"*" in tags or self._etag.removeprefix(b"W/") in tags
+
+def _is_known(etag: bytes, condition: bytes) -> bool:
+    tags = {tag.strip().removeprefix(b"W/") for tag in condition.split(b",")}
+    return b"*" in tags or etag.removeprefix(b"W/") in tags
 
 
 def _accepts_gzip(header: bytes) -> bool:
@@ -66,8 +63,3 @@ def _accepts_gzip(header: bytes) -> bool:
         if name == b"gzip":
             return weight.strip(b"0.") != b"" or not weight
     return False
-
-
-async def _send(send: Send, status: int, headers: tuple[Header, ...] | list[Header], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

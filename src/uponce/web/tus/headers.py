@@ -20,13 +20,13 @@ from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
 from uponce.core.readers import shown
 from uponce.core.series import Series, expires_at
-from uponce.web.request import Head
-from uponce.web.respond import Header
+from uponce.web.request import Head, Header
 
 VERSION = "1.0.0"
 CONTENT_TYPE = "application/offset+octet-stream"
 EXTENSIONS = ("creation", "creation-with-upload", "creation-defer-length", "expiration", "checksum", "termination")
 RESUMABLE: Header = (b"tus-resumable", VERSION.encode())
+VERSIONS: Header = (b"tus-version", VERSION.encode())
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]+", re.ASCII)

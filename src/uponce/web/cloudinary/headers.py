@@ -1,18 +1,28 @@
-"""Cloudinary's chunked protocol: the two headers that make a request one chunk of an upload.
+"""The headers that say more of an upload: one chunk of a file, a name for repeats, HTTP Basic credentials.
 
-`X-Unique-Upload-Id` is the client's name for the upload, equal on all chunks. `Content-Range: bytes a-b/total` names
-the bytes of this chunk. While the client does not know the total, the total is `-1`, `*` or missing.
+Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
+chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
+total is `-1`, `*` or missing.
+
+`Idempotency-Key` (IETF draft of that name) lets a client ask for a lost answer again.
 """
 
+import base64
 import re
 
 from uponce.app.uploading.chunks import NamedChunk
-from uponce.core.errors import EmptyFile, InvalidParameter, MalformedRequest
+from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest
 from uponce.core.readers import shown
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.web.request import Head
 
+MAX_KEY_LENGTH = 255
+
+_VISIBLE = re.compile(r"[!-~]+")
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped; or, as many clients send it, no
+# quotes and nothing of which a string, a list or a parameter could be made.
+_FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -56,3 +66,29 @@ def _parse(content_range: str) -> Chunk:
 
 def _malformed(content_range: str, why: str) -> MalformedRequest:
     return MalformedRequest(f"Header Content-Range '{shown(content_range)}' is not valid: {why}.")
+
+
+def read_idempotency_key(header: str | None) -> str | None:
+    """Return the key, 1 to 255 visible ASCII characters. `"abc"` and `abc` are one key. None without the header."""
+    if header is None:
+        return None
+    form = _FORMS.fullmatch(header)
+    key = re.sub(r"\\(.)", r"\1", form["quoted"] or form["bare"] or "") if form else ""
+    if not _VISIBLE.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
+        raise MalformedRequest(
+            f"Header Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters, in double quotes or "
+            f'without any of , ; " \\, and this one has {len(header)} characters. Send a UUID.'
+        )
+    return key
+
+
+def basic_credentials(authorization: str) -> tuple[str, str]:
+    """Return API key and secret. BadCredentials when the header has none."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:  # not base64, not ASCII, not UTF-8
+        user = colon = password = ""
+    if scheme.lower() != "basic" or not colon:
+        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+    return user, password

@@ -11,16 +11,13 @@ from typing import Any, Protocol
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
-from uponce.web.body import Body
-from uponce.web.datauri import TextFile
-from uponce.web.forms import percent_decoded
+from uponce.web.cloudinary.datauri import TextFile
+from uponce.web.request import Body, Fields, percent_decoded
 
 # Of a body without the value of `file`. It bounds the time that such a body holds the event loop, so it is no setting.
 MAX_TEXT_BYTES = 256 * 1024
 # Bounds the time of the parser, which counts the pairs only afterwards: 256 KiB of pairs took 40 ms, with this limit 5.
 _MAX_COMMAS = 4096
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 class _Decoder(Protocol):
@@ -230,7 +227,7 @@ class _Object(tuple[tuple[str, Any], ...]):
     """The pairs of a JSON object, in order and with repeated names."""
 
 
-def json_pairs(data: bytes, limits: Limits) -> Pairs:
+def json_pairs(data: bytes, limits: Limits) -> Fields:
     """Return the fields of one flat JSON object, as SDKs sign them: true and false as these words, numbers as written.
 
     A null counts as not sent. An array becomes repeated fields `name[]`. MalformedRequest for anything else.

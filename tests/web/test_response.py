@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.web.bare import request, send_error
 from uponce.core.errors import BadCredentials, DatabaseUnavailable, NotFound, SignatureUsed, StorageFull, UponceError
-from uponce.web import respond
-from uponce.web.body import Message
+from uponce.web import response
 from uponce.web.discarding import DISCARD
-from uponce.web.respond import send_error, send_json
+from uponce.web.request import Message
+from uponce.web.response import json_response, send_response
 
 MORE: Message = {"type": "http.request", "body": b"x", "more_body": True}
 LAST: Message = {"type": "http.request", "body": b"x", "more_body": False}
@@ -68,6 +69,7 @@ def test_an_error_has_the_shape_that_sdks_surface() -> None:
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
         "x-cld-error": "Already used at 10:00.",
+        "x-request-id": "f" * 32,
     }
     assert wire.order == ["send", "end"]
 
@@ -119,13 +121,12 @@ def test_a_get_without_a_body_keeps_its_connection() -> None:
 
 
 def test_json_is_sent_whole() -> None:
-    wire = Wire()
-    asyncio.run(send_json({"method": "GET"}, wire.send, 200, {"a": "ä"}, [(b"x-more", b"1")]))
-    assert wire.body == '{"a":"ä"}'.encode()
-    assert (wire.headers["content-length"], wire.headers["x-more"]) == ("10", "1")
-    wire = Wire()
-    asyncio.run(send_json({"method": "HEAD"}, wire.send, 200, {"a": "ä"}))
-    assert (wire.body, wire.headers["content-length"]) == (b"", "10")
+    for method, body in (("GET", '{"a":"ä"}'.encode()), ("HEAD", b"")):
+        wire = Wire()
+        asked = request({"type": "http", "method": method}, wire.receive)
+        asyncio.run(send_response(asked, json_response({"a": "ä"}, headers=[(b"x-more", b"1")]), wire.send))
+        assert wire.body == body
+        assert (wire.headers["content-length"], wire.headers["x-more"]) == ("10", "1")
 
 
 @pytest.mark.parametrize("last", [LAST, GONE], ids=["the body ends", "the client is gone"])
@@ -155,13 +156,13 @@ def test_a_server_that_can_discard_a_body_is_asked_to(sized: bool) -> None:
 
 
 def test_a_silent_client_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(respond, "LINGER_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(response, "LINGER_IDLE_SECONDS", 0.05)
     wire = refuse(SignatureUsed("No."), [MORE], complete=False)
     assert wire.order == ["send", "send", "receive", "receive", "end"]
 
 
 def test_a_client_that_never_ends_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(respond, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(response, "LINGER_SECONDS", 0.1)
 
     class Endless(Wire):
         async def receive(self) -> Message:

@@ -1,7 +1,9 @@
-"""Multipart bodies and queries become upload events, streaming, with limits on everything that is buffered."""
+"""Multipart bodies: as events of an upload while they arrive, or whole. Everything that is buffered has a limit."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from multipart import (
@@ -13,51 +15,27 @@ from multipart import (
 )
 
 from uponce.app.uploading.intake import Event, Field, FileStart
-from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
+from uponce.core.errors import (
+    DuplicateParameter,
+    InvalidParameter,
+    MalformedRequest,
+    RequestTooSlow,
+    UnsupportedParameter,
+)
 from uponce.core.policy import Limits
-from uponce.web.body import Body
-from uponce.web.datauri import TextFile
+from uponce.web.cloudinary.datauri import TextFile
+from uponce.web.cloudinary.text_bodies import json_pairs
+from uponce.web.request import Body, Fields, Head, Request, parse_query
 
 _MAX_BOUNDARY = 200
+_MAX_FIELDS_BYTES = 256 * 1024
+_FIELDS_SECONDS = 60
 _MAX_PART_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 _BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
-_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_MOST_LONE = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-def parse_query(query: bytes, limits: Limits) -> tuple[tuple[str, str], ...]:
-    """Return the fields of a query string or of an urlencoded body, in order."""
-    pairs = query.split(b"&", limits.max_fields)
-    if len(pairs) > limits.max_fields:
-        count = query.count(b"&") + 1
-        raise MalformedRequest(f"The request has {count} fields, the limit is {limits.max_fields}. Send fewer fields.")
-    try:
-        query.decode("ascii")
-        split = (pair.replace(b"+", b" ").partition(b"=") for pair in pairs if pair)
-        return tuple((percent_decoded(name).decode(), percent_decoded(value).decode()) for name, _, value in split)
-    except UnicodeError:
-        raise MalformedRequest("The query is not percent-encoded UTF-8. Encode it so.") from None
-
-
-def percent_decoded(text: bytes) -> bytes:
-    """Return the bytes behind the escapes. UnicodeError for more than 1,000 `%` that begin no escape.
-
-    Equal to `urllib.parse.unquote_to_bytes`, which takes ten times as long where a text consists of escapes: 256 KiB of
-    them would hold the event loop for 20 ms. The codec reads `\\x41`.
-    """
-    whole = _NO_ESCAPE.sub(b"%25", text, count=_MOST_LONE)
-    return whole.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
-
-
-async def raw_events(body: Body, filename: str | None) -> AsyncGenerator[Event, None]:
-    """A body that is the file itself."""
-    yield FileStart(filename)
-    async for chunk in body.chunks():
-        yield chunk
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
@@ -86,7 +64,7 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
 class WholeForm:
     """A multipart form that has arrived whole: its fields in order, and its last part, which is the file."""
 
-    fields: tuple[tuple[str, str], ...]
+    fields: Fields
     filename: str
     file: memoryview
 
@@ -279,3 +257,46 @@ def _checked_name(segment: MultipartSegment) -> str:
     if segment.name != "file" and segment.filename is not None:
         raise DuplicateParameter(f"Part {segment.name[:100]} is a file. Send one file, in the part named file.")
     return str(segment.name)
+
+
+async def body_fields(request: Request, limits: Limits) -> Fields:
+    """Return the fields of a small request without a file: a form of either kind, or flat JSON.
+
+    Raise RequestTooSlow when they take more than a minute.
+    """
+    try:
+        async with asyncio.timeout(_FIELDS_SECONDS):
+            return await _body_fields(request.head, request.body, limits)
+    except TimeoutError:
+        raise RequestTooSlow(f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again.") from None
+
+
+async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
+    content_type = head.get("content-type")
+    media_type = media_type_of(content_type)
+    if media_type == "multipart/form-data":
+        return await _form_fields(body, content_type, limits)
+    data = await body.read(_MAX_FIELDS_BYTES)
+    if not data:
+        return ()
+    if media_type == "application/x-www-form-urlencoded":
+        return parse_query(data, limits)
+    if media_type != "application/json":
+        raise MalformedRequest(
+            "Send the fields as multipart/form-data, application/x-www-form-urlencoded or application/json."
+        )
+    return json_pairs(data, limits)
+
+
+async def _form_fields(body: Body, content_type: str, limits: Limits) -> Fields:
+    fields: list[tuple[str, str]] = []
+    async with aclosing(multipart_events(body, content_type, limits)) as events:
+        async for event in events:
+            if not isinstance(event, Field):
+                raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
+            fields.append((event.name, event.value))
+    return tuple(fields)
+
+
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

@@ -1,0 +1,1 @@
+"""Cloudinary's Upload API and Admin API, as far as uponce has them."""

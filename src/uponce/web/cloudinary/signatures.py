@@ -1,0 +1,142 @@
+"""The signature endpoints, behind HTTP Basic: status of one, list, revoke, sign."""
+
+import re
+from collections.abc import Mapping
+
+from uponce.app.authenticate import authenticate
+from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
+from uponce.app.revoke import revoke_known, revoke_signed
+from uponce.app.services import Services
+from uponce.app.sign import grant_id, mint
+from uponce.core.canonical import collect_known
+from uponce.core.errors import BadCredentials, InvalidParameter, NotFound
+from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
+from uponce.web.cloudinary.answers import Json
+from uponce.web.cloudinary.forms import body_fields
+from uponce.web.cloudinary.headers import basic_credentials
+from uponce.web.request import Request
+from uponce.web.response import Response, json_response
+
+Parameters = Mapping[str, str]
+
+_MAX_PAGE = 500
+_NAMES = ("id", "status", "max_results", "next_cursor")
+
+
+async def signatures(services: Services, request: Request) -> Response:
+    """Serve `/v1_1/<cloud>/signatures[/<action or id>]` to servers that have an API key and its secret.
+
+    GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
+    GET  …/signatures/<id>     one signature the ledger knows, with its history
+    POST …/signatures/status   the same, by its signed fields, also when it was never used
+    POST …/signatures/revoke   by `id`, or by its signed fields
+    POST …/signatures/sign     mint one over the posted parameters
+    """
+    head, limits = request.head, services.limits
+    if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
+        raise BadCredentials("This request comes from a web page. Call this address from a server.")
+    api_key, secret = basic_credentials(head.get("authorization"))
+    key = await authenticate(services, request.params["cloud"], api_key, secret)
+    sent = [*request.query(limits), *await body_fields(request, limits)]
+    fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
+    if request.method == "GET":
+        answer = await (_one(services, key, action) if action else _page(services, key, fields))
+    elif action in _ACTIONS:
+        answer = await _ACTIONS[action](services, key, fields, request)
+    else:
+        raise NotFound(
+            f"There is no action {action[:40]!r}. POST to …/signatures/status, …/signatures/revoke or …/sign."
+        )
+    return json_response(answer)
+
+
+async def _one(services: Services, key: ApiKey, grant: str) -> Json:
+    return describe_sighting(await show_known(services, key, grant))
+
+
+async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
+    page = await list_signatures(
+        services,
+        key,
+        status=_status(fields.get("status")),
+        limit=_limit(fields.get("max_results", "50")),
+        cursor=fields.get("next_cursor"),
+    )
+    answer: Json = {"signatures": [describe_record(record) for record in page.items]}
+    return answer if page.next_cursor is None else answer | {"next_cursor": page.next_cursor}
+
+
+async def _show(services: Services, key: ApiKey, fields: Parameters, _: Request) -> Json:
+    return describe_sighting(await show_signed(services, key, fields))
+
+
+async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
+    if "id" in fields:
+        return describe_record(await revoke_known(services, key, fields["id"], request.caller))
+    return describe_record(await revoke_signed(services, key, fields, request.caller))
+
+
+async def _sign(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
+    url, options = f"{request.base_url()}/v1_1/{key.cloud}/auto/upload", dict(fields)
+    algorithm = _algorithm(options.pop("signature_algorithm", Algorithm.SHA256))
+    signed = mint(key, options, clock=services.clock, ids=services.ids, algorithm=algorithm)
+    return {"id": grant_id(key, signed), "upload_url": url, "fields": signed}
+
+
+_ACTIONS = {"status": _show, "revoke": _revoke, "sign": _sign}
+
+
+def _status(text: str | None) -> GrantStatus | None:
+    try:
+        return None if text is None else GrantStatus(text)
+    except ValueError:
+        raise InvalidParameter(f"Parameter status is {str(text)[:40]!r}. Send used, unused or revoked.") from None
+
+
+def _limit(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= _MAX_PAGE:
+        raise InvalidParameter(f"Parameter max_results is {text[:40]!r}. Send a whole number from 1 to {_MAX_PAGE}.")
+    return int(text)
+
+
+def _algorithm(text: str) -> Algorithm:
+    try:
+        return Algorithm(text)
+    except ValueError:
+        raise InvalidParameter(f"Parameter signature_algorithm is {text[:40]!r}. Send sha1 or sha256.") from None
+
+
+def describe_record(record: GrantRecord) -> Json:
+    """Return a ledger row as JSON. `max_uses` is null for an unlimited signature; what is not known is omitted."""
+    grant = record.grant
+    fields = {
+        "id": grant.key.hex(),
+        "status": record.status,
+        "api_key": grant.api_key,
+        "timestamp": grant.timestamp,
+        "uses": record.uses,
+        "used_at": record.spent_at,
+        "revoked_at": record.revoked_at,
+    }
+    limit = None if grant.max_uses >= UNLIMITED_USES else grant.max_uses
+    return {name: value for name, value in fields.items() if value is not None} | {"max_uses": limit}
+
+
+def describe_sighting(sighting: Sighting) -> Json:
+    """A signature with its history as JSON."""
+    answer = describe_record(sighting.record) | {"history": [_audit(line) for line in sighting.history]}
+    return answer if sighting.expires_at is None else answer | {"expires_at": sighting.expires_at}
+
+
+def _audit(line: AuditRecord) -> Json:
+    fields = {
+        "at": line.at,
+        "event": line.event,
+        "code": line.code,
+        "asset_id": line.asset_id,
+        "public_id": line.public_id,
+        "address": line.caller.address,
+        "request_id": line.caller.request_id,
+    }
+    shown = {name: value for name, value in fields.items() if value != ""}
+    return shown | {"count": line.count} if line.count > 1 else shown

@@ -1,0 +1,150 @@
+"""One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from uponce.app.ports import HEADER_BYTES
+from uponce.app.services import Services
+from uponce.app.uploading.chunks import upload_chunk
+from uponce.app.uploading.intake import Event, FileStart, UploadRequest
+from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
+from uponce.app.uploading.pipeline import upload as upload_events
+from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
+from uponce.core.policy import Limits
+from uponce.core.values import ResourceType
+from uponce.web.cloudinary.answers import Bases, chunk_answer, upload_answer
+from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.forms import media_type_of, multipart_events, read_whole_form
+from uponce.web.cloudinary.headers import basic_credentials, read_chunk, read_idempotency_key
+from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
+from uponce.web.request import Body, Head, Header, Request
+from uponce.web.request_log import note_fields, note_outcome, noting
+from uponce.web.response import Response, json_response
+
+_REPLAYED: Header = (b"idempotent-replayed", b"true")
+
+
+def group_pipeline(services: Services) -> Pipeline | None:
+    """Return the pipeline of small uploads, None if the store does not take small blobs in groups."""
+    return None if services.group_store is None else Pipeline(services, services.group_store)
+
+
+async def upload(services: Services, pipeline: Pipeline | None, request: Request) -> Response:
+    """Store what `/v1_1/<cloud>/[<image|video|raw|auto>/]upload` brings, or `…/upload_chunked`, which is the same."""
+    head, limits = request.head, services.limits
+    chunk = read_chunk(head)
+    if head.get("content-encoding") not in ("", "identity"):
+        raise MalformedRequest("A body with Content-Encoding is not accepted. Send the bytes without that encoding.")
+    bases = Bases.of(request.base_url(), request.scheme)
+    frame = _frame(request, limits)
+    note_fields(request, frame.fields)
+    arrival = await _arrival(services, request, frame) if pipeline is not None and chunk is None else None
+    uploaded = None if arrival is None or pipeline is None else await _upload_arrival(pipeline, arrival)
+    if uploaded is not None:
+        return _response(request, uploaded, bases)
+    async with aclosing(noting(request, _events(request, limits))) as events:
+        if chunk is not None:
+            outcome = await upload_chunk(services, frame, chunk, events)
+            note_outcome(request, outcome)
+            return json_response(chunk_answer(outcome, bases))
+        uploaded = await upload_events(services, frame, events)
+    return _response(request, uploaded, bases)
+
+
+def _frame(request: Request, limits: Limits) -> UploadRequest:
+    """Return all that the request says before its body."""
+    head, fields = request.head, request.query(limits)
+    if any(name == "file" for name, _ in fields):
+        raise InvalidParameter("Parameter file must be in the body, not in the query.")
+    return UploadRequest(
+        cloud=request.params["cloud"],
+        requested=_requested(request),
+        fields=fields,
+        origin=head.origin,
+        caller=request.caller,
+        idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
+        credentials=_credentials(head),
+        scripted=_is_scripted(head),
+    )
+
+
+async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
+    """Return an ordinary small upload that has arrived whole. None for any other, which is read as it streams."""
+    if request.method != "POST" or frame.credentials is not None:
+        return None
+    limits, body = services.limits, request.body
+    first = await body.first()
+    if not body.complete or len(first) > limits.small_body_bytes:
+        return None
+    form = read_whole_form(first, request.head.get("content-type"), limits)
+    if form is None or any(name == "callback" for name, _ in form.fields):
+        return None
+    facts = services.inspector.read_header(bytes(form.file[:HEADER_BYTES]), frame.requested)
+    if facts is None:
+        return None
+    note_fields(request, form.fields)
+    return Arrival(frame, frame.fields + form.fields, form.filename, form.file, facts)
+
+
+async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
+    """None if the upload must be read as a stream: a stale signature may have a stored answer for a repeat."""
+    try:
+        return await pipeline.upload(arrival)
+    except StaleRequest:
+        if arrival.request.idempotency_key is None:
+            raise
+        return None
+
+
+def _response(request: Request, uploaded: Uploaded, bases: Bases) -> Response:
+    note_outcome(request, uploaded)
+    headers = (_REPLAYED,) if uploaded.committed.replayed else ()
+    return json_response(upload_answer(uploaded, bases), headers=headers)
+
+
+def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
+    if request.method == "PUT":
+        return _raw_events(request.body)
+    content_type = request.head.get("content-type")
+    match media_type_of(content_type):
+        case "application/x-www-form-urlencoded":
+            return urlencoded_events(request.body, limits)
+        case "application/json":
+            return json_events(request.body, limits)
+    return multipart_events(request.body, content_type, limits)
+
+
+async def _raw_events(body: Body) -> AsyncGenerator[Event, None]:
+    """Yield the events of a body that is the file itself."""
+    yield FileStart(None)
+    async for chunk in body.chunks():
+        yield chunk
+
+
+def _credentials(head: Head) -> tuple[str, str] | None:
+    """Return HTTP Basic credentials, which count where the fields have no signature.
+
+    Not those of a web page: a browser adds credentials that it remembers to the forms of any site.
+    """
+    authorization = head.get("authorization")
+    if not authorization or head.origin is not None:
+        return None
+    try:
+        return basic_credentials(authorization)
+    except BadCredentials:
+        return "", ""  # wrong for every key, so the refusal names HTTP Basic
+
+
+def _is_scripted(head: Head) -> bool:
+    """jQuery sets the first header, and browsers the second one for fetch and XMLHttpRequest."""
+    return head.get("x-requested-with") == "XMLHttpRequest" or head.get("sec-fetch-mode") in ("cors", "same-origin")
+
+
+def _requested(request: Request) -> ResourceType | None:
+    resource_type = request.params.get("resource_type", "auto")
+    if resource_type == "auto":
+        return None
+    try:
+        return ResourceType(resource_type)
+    except ValueError:
+        raise missing(request.method, request.path) from None

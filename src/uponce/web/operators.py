@@ -1,0 +1,65 @@
+"""What operators and their tools ask a server: whether it lives, whether it is ready, and its metrics."""
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uponce.app.check import check_ready
+from uponce.app.services import Services
+from uponce.core.errors import BadToken, DatabaseUnavailable
+from uponce.web.errors import refusal
+from uponce.web.request import Header, Request
+from uponce.web.response import NO_SNIFF, NO_STORE, Response, json_response, length_header
+
+_RETRY: Header = (b"retry-after", str(DatabaseUnavailable.retry_seconds).encode())
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="uponce metrics"')
+_METRICS_TYPE: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+async def healthz(_: Request) -> Response:
+    """Return 200: this process runs."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(services: Services, request: Request) -> Response:
+    """Return 200 if the database, the blob store and the decoders work. 503 names the part that fails.
+
+    A server that is shutting down says so without asking its parts. A balancer that had to wait for a slow database
+    would send uploads until it is too late.
+    """
+    checks: dict[str, str | None]
+    if request.scope.get("state", {}).get("draining", _never)():
+        checks = {"server": "Shutting down: this server accepts requests for a few more seconds."}
+    else:
+        checks = await check_ready(services)
+    ready = all(problem is None for problem in checks.values())
+    body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
+    return json_response(body) if ready else json_response(body, status=503, headers=(_RETRY,))
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The token that opens the metrics, and a function that returns them in Prometheus' text format 0.0.4."""
+
+    token: str
+    text: Callable[[], bytes]
+
+
+async def metrics(scrape: Scrape, request: Request) -> Response:
+    """Return the metrics of this moment, or 401 without the right token."""
+    if not _may_read(scrape, request.head.get("authorization")):
+        error = BadToken("Send UPONCE_METRICS_TOKEN as Authorization: Bearer.")
+        return refusal(request, error, headers=(_CHALLENGE,))
+    text = await asyncio.to_thread(scrape.text)
+    return Response(200, (_METRICS_TYPE, length_header(len(text)), NO_STORE, NO_SNIFF), text)
+
+
+def _may_read(scrape: Scrape, authorization: str) -> bool:
+    scheme, _, token = authorization.partition(" ")
+    right = hmac.compare_digest(token.encode("latin-1"), scrape.token.encode())
+    return right and scheme.lower() == "bearer"

@@ -1,0 +1,153 @@
+"""`/playground`: a page on which people see that a signature works once. It exists only if the operator turns it on."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from ipaddress import ip_address
+from urllib.parse import quote, urlsplit
+
+from uponce.app.browse import show_signed
+from uponce.app.manage_keys import playground_key
+from uponce.app.revoke import revoke_signed
+from uponce.app.services import Services
+from uponce.contrib import SignRules
+from uponce.core.canonical import collect
+from uponce.core.errors import ScopeDenied, UponceError
+from uponce.core.values import ApiKey
+from uponce.signing import Params
+from uponce.web.cloudinary.forms import body_fields
+from uponce.web.cloudinary.signatures import describe_sighting
+from uponce.web.errors import refusal
+from uponce.web.request import Header, Request
+from uponce.web.response import NO_SNIFF, Response, json_response, length_header
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+ASSETS = (
+    "tokens.css",
+    "playground.css",
+    "playground.js",
+    "snippets.js",
+    *(f"samples/{name}" for name in ("dusk.jpg", "morning.jpg", "moon.gif", "sunrise.mp4", "sunrise.jpg")),
+)
+SCRIPTS = tuple(f"playground/{name}" for name in ASSETS if name.endswith(".js"))
+_MAX_BODY = 16 * 1024
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+# A server in front hides how far away its clients are.
+_PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
+
+
+@dataclass(frozen=True, slots=True)
+class Playground:
+    """Whether the playground is for this machine only, and the most bytes of a file that it signs for."""
+
+    local: bool
+    max_bytes: int
+
+
+async def guard(playground: Playground, endpoint: Endpoint, request: Request) -> Response:
+    """Run the endpoint for clients that the playground is for. Raise ScopeDenied for other clients."""
+    if playground.local and not _is_local(request):
+        raise ScopeDenied("This playground is only for browsers on the machine of the server.")
+    return await endpoint(request)
+
+
+def refuse(request: Request, error: UponceError) -> Response:
+    """Return the refusal, with 403 for a client that the playground is not for."""
+    return refusal(request, error, status=403 if isinstance(error, ScopeDenied) else None)
+
+
+def _is_local(request: Request) -> bool:
+    """Return whether client and called name are this machine. A name of another site that leads here is a trick."""
+    head = request.head
+    name = urlsplit(f"//{head.get('host')}").hostname or ""
+    direct = not any(head.get(header) for header in _PROXY_HEADERS)
+    return direct and _is_loopback(request.address) and name in _LOOPBACK_NAMES
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _html() -> bytes:
+    return files("uponce.web.pages").joinpath("playground.html").read_bytes()
+
+
+async def page(request: Request) -> Response:
+    """Return the page itself. The page runs the scripts of this server only, and shows media of this server."""
+    head, html = request.head, _html()
+    policy = _policy(request.called_url(), request.base_url())
+    etag = f'"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
+    headers: tuple[Header, ...] = (
+        (b"content-security-policy", policy.encode()),
+        (b"etag", etag.encode()),
+        (b"cache-control", b"no-cache"),
+        NO_SNIFF,
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+    )
+    if etag in head.get("if-none-match"):
+        return Response(304, headers)
+    html_type = (b"content-type", b"text/html; charset=utf-8")
+    return Response(200, (*headers, html_type, length_header(len(html))), html)
+
+
+def _policy(page: str, base: str) -> str:
+    """The Content-Security-Policy. Uploads go to the public URL, which can differ from that of the page."""
+    scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
+    origin = "/".join(base.split("/", 3)[:3])
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'self'; img-src 'self' blob: {origin}; "
+        f"media-src 'self' blob: {origin}; connect-src 'self' {origin}; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+async def sign(services: Services, playground: Playground, request: Request) -> Response:
+    """Sign as a back end does. The page may choose a nonce and how long the signature lives."""
+    _check_origin(request)
+    content_type, body = request.head.get("content-type"), await request.body.read(_MAX_BODY)
+    key, now = await playground_key(services), services.clock.now()
+    url = f"cloudinary://{key.api_key}:{quote(key.secrets[0], safe='')}@{key.cloud}?upload_prefix={request.base_url()}"
+    rules = SignRules(url, "auto", {"valid_for": ["*"]}, Params(max_bytes=playground.max_bytes, timestamp=int(now)))
+    status, answer = rules.reply(True, content_type, body)
+    if status != 200:
+        return json_response(dict(answer), status=status)
+    lifetime = min(key.window, int(answer["fields"].get("valid_for", key.window)))
+    return json_response({**answer, "now": now, "expires_at": int(now) + lifetime})
+
+
+async def status(services: Services, _: Playground, request: Request) -> Response:
+    """Show a signature of the playground's own key."""
+    _check_origin(request)
+    fields = collect(await body_fields(request, services.limits))
+    return await _shown(services, await playground_key(services), fields)
+
+
+async def revoke(services: Services, _: Playground, request: Request) -> Response:
+    """Revoke a signature of the playground's own key, and show that signature."""
+    _check_origin(request)
+    fields, key = collect(await body_fields(request, services.limits)), await playground_key(services)
+    await revoke_signed(services, key, fields, request.caller)
+    return await _shown(services, key, fields)
+
+
+ACTIONS = {"sign": sign, "status": status, "revoke": revoke}
+
+
+async def _shown(services: Services, key: ApiKey, fields: dict[str, str]) -> Response:
+    return json_response(describe_sighting(await show_signed(services, key, fields)))
+
+
+def _check_origin(request: Request) -> None:
+    """Raise ScopeDenied for other sites, and for programs: a browser sends the origin of the page with every POST."""
+    head, base = request.head, request.base_url()
+    origin = urlsplit(head.origin or "").netloc
+    if not origin or origin not in (head.get("host"), urlsplit(base).netloc):
+        raise ScopeDenied("Only the page of the playground can ask here. Make your own signatures with your own key.")

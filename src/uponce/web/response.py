@@ -1,0 +1,93 @@
+"""A response as endpoints return it: printed once, whole, in blocks, or before the rest of an unread body."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from uponce.web.discarding import DISCARD
+from uponce.web.request import Header, Receive, Request, Scope, Send
+
+LINGER_SECONDS = 30.0
+LINGER_IDLE_SECONDS = 5.0
+
+NO_STORE: Header = (b"cache-control", b"no-store")
+NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
+_JSON: Header = (b"content-type", b"application/json; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Status, headers and a body: bytes, or blocks of bytes that are read as fast as the client takes them.
+
+    HEAD gets the headers without the body. `close` is called when the response is over, however it ends. A response
+    that `lingers` is complete on the wire before the rest of the request's body is read and dropped. Otherwise a client
+    that is still sending would meet a reset connection and never see why (nginx's lingering close).
+    """
+
+    status: int
+    headers: tuple[Header, ...] = ()
+    body: bytes | AsyncIterator[bytes] = b""
+    lingers: bool = False
+    close: Callable[[], None] | None = None
+
+
+def json_response(body: Any, *, status: int = 200, headers: Iterable[Header] = (), lingers: bool = False) -> Response:
+    """Return the body as JSON, which no cache keeps."""
+    data = msgspec.json.encode(body)
+    return Response(status, (_JSON, length_header(len(data)), NO_STORE, NO_SNIFF, *headers), data, lingers)
+
+
+def length_header(size: int) -> Header:
+    return (b"content-length", str(size).encode())
+
+
+async def send_response(request: Request, response: Response, send: Send, more: Iterable[Header] = ()) -> None:
+    """Print the response, with `more` headers and the id of the request."""
+    headers = [*response.headers, *more, (b"x-request-id", request.id.encode())]
+    request.status = response.status
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await _send_body(request, response, send)
+    finally:
+        if response.close is not None:
+            response.close()
+
+
+async def _send_body(request: Request, response: Response, send: Send) -> None:
+    body = b"" if request.method == "HEAD" else response.body
+    if not isinstance(body, bytes):
+        async for block in body:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            # Returns when the reader has taken most of it: only then the next block is read into memory.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+        body = b""
+    elif response.lingers:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await _linger(request.scope, request.receive)
+        body = b""
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _linger(scope: Scope, receive: Receive) -> None:
+    discard = scope.get("extensions", {}).get(DISCARD)
+    length = next((value for name, value in scope.get("headers", ()) if name == b"content-length"), None)
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            if discard is not None and length is not None:
+                await discard(int(length), LINGER_IDLE_SECONDS)
+            else:
+                await _receive_rest(receive)
+    except TimeoutError:
+        return
+
+
+async def _receive_rest(receive: Receive) -> None:
+    """Read to the end on servers that cannot discard, and where the length of the body is unknown."""
+    more = True
+    while more:
+        async with asyncio.timeout(LINGER_IDLE_SECONDS):
+            message = await receive()
+        more = message["type"] == "http.request" and message.get("more_body", False)

@@ -1,0 +1,83 @@
+"""Every address of this server, in one table."""
+
+from asyncio import Semaphore
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+from uponce.app.services import Services
+from uponce.web import delivery
+from uponce.web.cloudinary.destroy import destroy
+from uponce.web.cloudinary.signatures import signatures
+from uponce.web.cloudinary.upload import group_pipeline, upload
+from uponce.web.operators import Scrape, healthz, metrics, readyz
+from uponce.web.pages import playground as playing
+from uponce.web.pages.assets import asset
+from uponce.web.pages.home import favicon, guide, home, robots
+from uponce.web.request import Request
+from uponce.web.response import Response
+from uponce.web.routing import Endpoint, Route
+from uponce.web.tus import uploads as tus
+
+_READ = ("GET", "HEAD")
+_UPLOADS = (
+    "/v1_1/{cloud}/upload",
+    "/v1_1/{cloud}/{resource_type}/upload",
+    "/v1_1/{cloud}/{resource_type}/upload_chunked",
+)
+_DESTROY = ("/v1_1/{cloud}/{resource_type}/destroy",)
+_SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
+_TUS = ("/tus/{cloud}", "/tus/{cloud}/")
+_TUS_UPLOAD = ("/tus/{cloud}/{signature}/{upload}",)
+
+_RECEIVES = (
+    "This address receives uploads: POST the signed fields and then the file here, or PUT the bytes of the file with "
+    "the signed fields in the query."
+)
+_RECEIVES_TUS = "This address receives uploads by tus 1.0: POST the signed fields as Upload-Metadata here to begin one."
+_ONE_TUS_UPLOAD = "This address is one upload by tus 1.0."
+_SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP Basic."
+_SHOWS_PAGE = "This address shows a page for people."
+
+
+def table(services: Services, scrape: Scrape | None, playground: playing.Playground | None) -> tuple[Route, ...]:
+    """Return all routes. The first route with a path that fits takes the request.
+
+    `scrape` opens the metrics, `playground` the playground.
+    """
+
+    def bound(endpoint: Callable[[Services, Request], Awaitable[Response]]) -> Endpoint:
+        return partial(endpoint, services)
+
+    receive = partial(upload, services, group_pipeline(services))
+    deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))
+    tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
+    return (
+        *(_of_playground(services, playground) if playground else ()),
+        Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
+        Route(_DESTROY, ("POST",), bound(destroy), "This address deletes an asset."),
+        tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
+        tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
+        Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
+        Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
+        Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
+        *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),
+        Route(("/",), _READ, bound(home), _SHOWS_PAGE),
+        Route(("/guide",), _READ, guide, _SHOWS_PAGE),
+        Route(("/widget.js",), _READ, asset("widget/widget.js"), "This address is the upload widget."),
+        Route(("/robots.txt",), _READ, robots, "This address is for crawlers."),
+        Route(("/favicon.ico",), _READ, favicon, "This address is for browsers."),
+        Route(delivery.PATHS, _READ, deliver, "This address delivers a stored file.", open=True),
+    )
+
+
+def _of_playground(services: Services, playground: playing.Playground) -> Iterator[Route]:
+    def row(name: str, methods: tuple[str, ...], endpoint: Endpoint) -> Route:
+        guarded = partial(playing.guard, playground, endpoint)
+        about = "This address belongs to the playground."
+        return Route((f"/playground{name}",), methods, guarded, about, dialect=playing.refuse)
+
+    yield row("", _READ, playing.page)
+    for name in playing.ASSETS:
+        yield row(f"/{name}", _READ, asset(name))
+    for name, action in playing.ACTIONS.items():
+        yield row(f"/{name}", ("POST",), partial(action, services, playground))

@@ -1,0 +1,184 @@
+"""Uploads by tus 1.0: begin one, send more of it, look at it, end it."""
+
+from collections.abc import Awaitable, Callable
+
+from uponce.app.services import Services
+from uponce.app.uploading.intake import UploadRequest
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.resumable import Address, address_of, begin, begin_with, give_up, look, resume, tell
+from uponce.core.errors import InvalidParameter, MalformedRequest, SeriesGone, Unavailable, UponceError
+from uponce.core.readers import shown
+from uponce.core.series import Series
+from uponce.core.values import ResourceType
+from uponce.web.cloudinary.answers import Bases, Json, chunk_answer
+from uponce.web.errors import refusal, tus_status_of
+from uponce.web.request import Header, Request
+from uponce.web.request_log import note_fields, note_outcome
+from uponce.web.response import NO_SNIFF, NO_STORE, Response, json_response, length_header
+from uponce.web.tus import headers
+
+METHODS = ("POST", "OPTIONS")
+UPLOAD_METHODS = ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS", "POST")
+EXPOSED = tuple(
+    "Location Tus-Resumable Tus-Version Tus-Extension Tus-Max-Size Tus-Checksum-Algorithm Upload-Offset Upload-Length "
+    "Upload-Defer-Length Upload-Metadata Upload-Expires Upload-Asset".split()
+)
+_KEY_DIGITS = 64
+
+
+async def serve(services: Services, request: Request) -> Response:
+    """Serve `/tus/<cloud>`, where uploads begin."""
+    head = request.head
+    if _method(request) == "OPTIONS":
+        return _abilities(services)
+    headers.check_version(head)
+    return await _create(services, request, _bases(request))
+
+
+async def serve_upload(services: Services, request: Request) -> Response:
+    """Serve `/tus/<cloud>/<signature>/<upload>`, which is one upload."""
+    head, method = request.head, _method(request)
+    if method == "OPTIONS":
+        return _abilities(services)
+    if method != "GET":  # GET is an addition to tus, for browsers and curl
+        headers.check_version(head)
+    bases, address = _bases(request), _address(**request.params)
+    if method not in _ACTIONS:
+        raise MalformedRequest(f"Method {shown(method)} is not allowed for an upload. Use {', '.join(UPLOAD_METHODS)}.")
+    return await _ACTIONS[method](services, request, address, bases)
+
+
+def refuse(request: Request, error: UponceError) -> Response:
+    """Return the refusal with the status that tus clients expect."""
+    status = tus_status_of(error)
+    if _method(request) == "HEAD" and isinstance(error, Unavailable):
+        # After any other failure of a HEAD, tus-js-client begins a new upload with the signature of this one.
+        status = 423
+    version = (headers.VERSIONS,) if status == 412 else ()
+    return refusal(request, error, status=status, headers=(headers.RESUMABLE, *version))
+
+
+def _method(request: Request) -> str:
+    """Return the method, which a client in a network that blocks PATCH names in a header of its POST."""
+    if request.method != "POST":
+        return request.method
+    override = request.raw_header(b"x-http-method-override") or b""
+    return override.decode("latin-1") or request.method
+
+
+def _bases(request: Request) -> Bases:
+    return Bases.of(request.base_url(), request.scheme)
+
+
+def _abilities(services: Services) -> Response:
+    return _response(204, headers.abilities(services.limits))
+
+
+async def _create(services: Services, request: Request, bases: Bases) -> Response:
+    head = request.head
+    headers.check_concat(head)
+    fields, filename = headers.read_metadata(head)
+    fields = request.query(services.limits) + fields
+    note_fields(request, fields)
+    frame = UploadRequest(
+        cloud=request.params["cloud"],
+        requested=_requested(fields),
+        fields=fields,
+        origin=head.origin,
+        caller=request.caller,
+    )
+    total = headers.read_total(head)
+    if not headers.has_body(head):
+        series = await begin(services, frame, filename, total)
+        note_outcome(request, series)
+        return _created(services, address_of(series), series, bases)
+    headers.check_content_type(head)
+    part = headers.read_part(head, 0)
+    address, outcome = await begin_with(services, frame, filename, total, part, request.body.chunks())
+    note_outcome(request, outcome)
+    return _created(services, address, outcome, bases)
+
+
+async def _tell(services: Services, request: Request, address: Address, bases: Bases) -> Response:
+    return _state(services, await tell(services, address, request.caller), bases)
+
+
+async def _look(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+    return _state(services, await look(services, address), bases)
+
+
+async def _resume(services: Services, request: Request, address: Address, bases: Bases) -> Response:
+    """The protocol says 204. A client that prefers the asset as JSON gets the asset (RFC 7240)."""
+    head = request.head
+    headers.check_content_type(head)
+    part = headers.read_part(head, headers.read_offset(head))
+    outcome = await resume(services, address, part, request.body.chunks(), request.caller)
+    note_outcome(request, outcome)
+    answer, sent = _described(services, outcome, bases)
+    if isinstance(outcome, Uploaded) and "return=representation" in head.get("prefer").replace(" ", ""):
+        return _response(200, (*sent, (b"preference-applied", b"return=representation")), answer)
+    return _response(204, sent)
+
+
+async def _give_up(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+    await give_up(services, address)
+    return _response(204)
+
+
+_Action = Callable[[Services, Request, Address, Bases], Awaitable[Response]]
+_ACTIONS: dict[str, _Action] = {"HEAD": _tell, "GET": _look, "PATCH": _resume, "DELETE": _give_up}
+
+
+def _created(services: Services, address: Address, outcome: Uploaded | Series, bases: Bases) -> Response:
+    answer, sent = _described(services, outcome, bases)
+    location = f"{bases.secure}/tus/{_path(address)}"
+    body = answer if isinstance(outcome, Uploaded) else None
+    return _response(201, ((b"location", location.encode()), *sent), body)
+
+
+def _state(services: Services, outcome: Uploaded | Series, bases: Bases) -> Response:
+    answer, sent = _described(services, outcome, bases)
+    return _response(200, sent, answer)
+
+
+def _described(services: Services, outcome: Uploaded | Series, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
+    """Return what is known of an upload, as JSON and as headers."""
+    answer = chunk_answer(outcome, bases)
+    if isinstance(outcome, Series):
+        return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
+    return answer, headers.finished(answer["bytes"], answer["secure_url"])
+
+
+def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = None) -> Response:
+    sent = (headers.RESUMABLE, *sent)
+    if body is not None:
+        return json_response(body, status=status, headers=sent)
+    empty = () if status == 204 else (length_header(0),)
+    return Response(status, (*sent, *empty, NO_STORE, NO_SNIFF))
+
+
+def _path(address: Address) -> str:
+    return f"{address.cloud}/{address.grant_key.hex()}/{address.series_id}"
+
+
+def _address(cloud: str, signature: str, upload: str) -> Address:
+    try:
+        key = bytes.fromhex(signature)
+    except ValueError:
+        key = b""
+    address = Address(cloud, key, upload)
+    if len(signature) != _KEY_DIGITS or _path(address) != f"{cloud}/{signature}/{upload}":
+        raise SeriesGone("There is no upload at this address. POST to /tus/<cloud>/ to begin a new upload.")
+    return address
+
+
+def _requested(fields: tuple[tuple[str, str], ...]) -> ResourceType | None:
+    kind = dict(fields).get("resource_type", "auto")
+    if kind == "auto":
+        return None
+    try:
+        return ResourceType(kind)
+    except ValueError:
+        raise InvalidParameter(
+            f"Parameter resource_type must be image, video, raw or auto, not '{shown(kind)}'."
+        ) from None
