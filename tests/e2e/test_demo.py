@@ -1,5 +1,6 @@
 """`uponce demo`: it shows the truth, fails when the truth is another, and leaves nothing behind."""
 
+import html
 import io
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from rich.console import Console
@@ -55,6 +57,21 @@ def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
     assert "\x1b" not in printed
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+def test_the_recording_shows_this_story() -> None:
+    """The picture of the README: every chapter and every step in their order, and no address of another site."""
+    recorded = (Path(__file__).parents[2] / "docs/demo.svg").read_text()
+    texts = [html.unescape(text) for text in re.findall(r"<text [^>]*>(.*?)</text>", recorded)]
+    steps = [text for text in texts if text in {step.title for step in WHOLE_STORY}]
+    chapters = [text for text in texts if text in {step.chapter for step in WHOLE_STORY}]
+    assert steps == [step.title for step in WHOLE_STORY]
+    assert chapters == list(dict.fromkeys(step.chapter for step in WHOLE_STORY))
+    assert f"{len(WHOLE_STORY)} of {len(WHOLE_STORY)} as promised" in texts
+    assert {urlsplit(url).hostname for url in re.findall(r"https?://[^\s\"<]+", recorded)} == {
+        "www.w3.org",
+        "127.0.0.1",
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.e2e.conftest import needed
 from tests.e2e.test_browser import FLAGS
+from tests.e2e.test_readme import block
 from tests.server import Server, lasting_port
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -98,14 +99,21 @@ def commands(name: str) -> str:
 @contextmanager
 def started(name: str, server: Server) -> Iterator[int]:
     """The port of the example, as soon as it answers."""
-    port = lasting_port()
     script, changed = re.subn("cloudinary://KEY:SECRET@media.*?(?=')", server.urls[0], commands(name))
     assert changed == 1
     if "npm" in script:
         needed("npm")
+    with running(script, EXAMPLES / name) as port:
+        yield port
+
+
+@contextmanager
+def running(script: str, folder: Path) -> Iterator[int]:
+    """Run the script with a free port as PORT; that port, as soon as a page is there."""
+    port = lasting_port()
     program = subprocess.Popen(
         ["bash", "-euc", script],
-        cwd=EXAMPLES / name,
+        cwd=folder,
         env={**os.environ, "PORT": str(port), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -114,7 +122,7 @@ def started(name: str, server: Server) -> Iterator[int]:
     try:
         deadline = time.monotonic() + SECONDS
         while not answers(port):
-            assert program.poll() is None and time.monotonic() < deadline, name
+            assert program.poll() is None and time.monotonic() < deadline, script
             time.sleep(0.1)
         yield port
     finally:
@@ -243,6 +251,31 @@ def test_filepond(example: Open, media: Path) -> None:
     reason = seen.page.locator("[data-filepond-item-state=processing-error] .filepond--file-status-main")
     reason.wait_for()
     assert "not allowed" in reason.inner_text()
+
+
+PROGRAM = """from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from uponce.contrib.starlette import sign_endpoint
+
+app = FastAPI()
+authorise = lambda request: True
+app.get("/", response_class=HTMLResponse)(lambda: '<link rel="icon" href="data:,">' + PAGE)
+"""
+
+
+def test_the_three_lines_of_the_readme(server: Server, browser: Browser, media: Path, tmp_path: Path) -> None:
+    """Two lines of HTML and one of Python upload a photo."""
+    html = block("README.md", "html", "uponce-upload").replace("http://127.0.0.1:8000", server.base)
+    python = block("README.md", "python", "sign_endpoint")
+    assert (html.count("\n"), python.count("\n")) == (2, 1)
+    (tmp_path / "readme.py").write_text(f"PAGE = {html!r}\n{PROGRAM}{python}")
+    script = f"export CLOUDINARY_URL='{server.urls[0]}'\nuvicorn readme:app --port $PORT"
+    with running(script, tmp_path) as port:
+        seen = Example("readme", browser.new_context().new_page(), server, port)
+        seen.page.set_input_files("uponce-upload input", media / "cat.jpg")
+        seen.page.wait_for_selector("uponce-upload [part~=item-done]")
+        seen.spent()
+        seen.close()
 
 
 def test_every_example_is_driven_and_listed() -> None:

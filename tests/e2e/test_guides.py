@@ -133,6 +133,17 @@ def urls(program: str, option: str, code: str, environment: dict[str, str]) -> s
     return done.stdout.strip()
 
 
+def test_an_asset_is_copied_to_an_account(server: Server, media: Path, tmp_path: Path) -> None:
+    """With the function of the guide. A second server is in place of Cloudinary: it has the same call."""
+    asset = server.post(server.signed({"nonce": "copy"}), (media / "walk.mp4").read_bytes()).json()
+    code = block("docs/guide/which-way.md", "python", "copy_to_cloudinary")
+    program = f"{code}\nfor _ in range(2): answer = copy_to_cloudinary({asset!r})\nprint(answer['secure_url'])"
+    with Server(tmp_path / "account") as account:
+        url = urls(sys.executable, "-c", program, {"CLOUDINARY_URL": account.urls[1]})
+        assert account.get(url).data == (media / "walk.mp4").read_bytes()
+        assert f"/{asset['public_id']}." in url
+
+
 def test_the_keys_of_an_account_are_imported(tmp_path: Path) -> None:
     """Both keys exist afterwards, with the secrets that the back ends have already."""
     imported = block("docs/guide/from-cloudinary.md", "sh", "keys import")

@@ -158,6 +158,13 @@ def test_the_image_has_the_runtime_lock_alone() -> None:
     assert set(tools[1].split("|")) <= pins("requirements.lock").keys()
 
 
+def test_the_readme_builds_and_runs_the_image_as_the_guide_does() -> None:
+    readme, guide = ((ROOT / page).read_text() for page in ("README.md", "docs/guide/install.md"))
+    shown = re.findall(r"^(?:docker|pipx) .*", readme, re.MULTILINE)
+    assert len(shown) == 3
+    assert [command for command in shown if f"\n{command}\n" not in guide] == []
+
+
 def test_the_files_that_the_image_is_built_of_exist_and_are_sent_to_docker() -> None:
     copied = [name for word, rest in stages()[0] if word == "COPY" for name in rest.split()[:-1]]
     assert all((ROOT / name).exists() for name in copied)
