@@ -35,7 +35,7 @@ LOOK = """
     .page { fill: var(--page); stroke: var(--line); } .dot { fill: var(--line); }
     .bold { font-weight: 700; } .italic { font-style: italic; }
     .dim { fill: var(--soft); } .green { fill: var(--good); } .red { fill: var(--bad); } .cyan { fill: var(--head); }
-    g { animation: show 0.2s backwards; } @keyframes show { from { opacity: 0; } }
+    g { animation: show 0.2s backwards; } @keyframes show { from { opacity: 0.2; } }
     @media (prefers-reduced-motion: reduce) { g { animation: none; } }
 """
 
