@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from uponce.cli.demo import run
-from uponce.cli.demo.table import FULL_WIDTH
+from uponce.demo import run
+from uponce.demo.table import FULL_WIDTH
 
 PICTURE = Path(__file__).with_name("demo.svg")
 COLUMN, LINE, MARGIN, TOP = 8.4, 20, 24, 56
