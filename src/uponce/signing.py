@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypedDict, Unpack
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from uponce.core.errors import SettingRefused, UponceError
-from uponce.core.minting import mint_fields
+from uponce.core.signature import mint_fields
 
 __all__ = ["Params", "ResourceType", "Signed", "UponceError", "account_of", "sign"]
 

@@ -12,7 +12,7 @@ from proof.faults.mortal import Attempt, Process
 from tests.app.failing import Failing, Held
 from tests.app.uploads import CALLER, attempt, form, live_attempts, outcome, send, stream
 from tests.world import OTHER_PNG, PNG, MovableClock, World
-from uponce.app.fence import fence
+from uponce.app.backup import fence
 from uponce.app.manage_keys import revoke_key, set_up
 from uponce.app.revoke import revoke_signed
 from uponce.app.sign import mint

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uponce.core.errors import StaleRequest
-from uponce.core.freshness import check_fresh, keep_until, parse_timestamp, span, utc
+from uponce.core.freshness import check_fresh, duration, keep_until, parse_timestamp, utc
 
 seconds = st.integers(0, 10**10)
 
@@ -48,7 +48,7 @@ def test_valid_for_shortens_and_never_prolongs(window: int, valid_for: int | Non
         check_fresh(1000, now=1000 + age, window=window, skew=0, watermark=None, valid_for=valid_for)
 
     check(lifetime)
-    with pytest.raises(StaleRequest, match=rf"more than {span(lifetime)} ago"):
+    with pytest.raises(StaleRequest, match=rf"more than {duration(lifetime)} ago"):
         check(lifetime + 0.01)
 
 
@@ -110,4 +110,4 @@ def test_the_time_zone_of_the_machine_makes_no_difference(monkeypatch: pytest.Mo
     ],
 )
 def test_span(length: int, text: str) -> None:
-    assert span(length) == text
+    assert duration(length) == text

@@ -1,4 +1,4 @@
-"""Back up one box into a folder, and restore one box from such a folder."""
+"""Back up one box into a folder, restore one box from such a folder, and fence after a restore by other tools."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -116,6 +116,16 @@ async def restore(
     with closing(blobs):
         media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
     return media, archive.give_database(now, skew, on_pages)
+
+
+async def fence(services: Services) -> int:
+    """Refuse every signature that may have been used since a backup. Return the timestamp up to which.
+
+    The timestamp is now + skew, whatever the window of a key. Servers accepted such timestamps until this moment, and
+    the restored database does not know the uses since the backup. So fresh signatures are refused too, for `skew`
+    seconds: a pause, where a replay could not be taken back.
+    """
+    return await services.database.fence(services.limits.skew)
 
 
 async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:

@@ -9,9 +9,8 @@ from uponce.app.services import Services
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
-from uponce.core.minting import mint_fields
 from uponce.core.parameters import UNSIGNED, Call, read_parameters
-from uponce.core.signature import grant_key
+from uponce.core.signature import grant_key, mint_fields
 from uponce.core.values import Algorithm, ApiKey, KeyUses
 
 NONCE_LENGTH = 20

@@ -7,7 +7,7 @@ from typing import Literal
 import typer
 
 from uponce import __version__
-from uponce.cli import help_pages, keys, signatures
+from uponce.cli import keys, signatures
 from uponce.cli.options import Data, Json, Kind, Url, without_signature
 from uponce.core.errors import UponceError
 
@@ -296,8 +296,6 @@ for _group in (app, keys.app, signatures.app):
 def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 usage. A command that a signal interrupts has failed."""
     try:
-        if {"-h", "--help"} & set(sys.argv):
-            help_pages.load()
         app()
     except UponceError as error:
         typer.secho(f"uponce: {without_signature(error.for_operator)}", fg="red", err=True)

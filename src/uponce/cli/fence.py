@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from uponce.app.fence import fence
+from uponce.app.backup import fence
 from uponce.cli.options import print_json
 from uponce.config import load
 from uponce.core.freshness import utc

@@ -17,7 +17,7 @@ from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import print_json
 from uponce.config import load, parse_key
 from uponce.core.errors import InvalidParameter, SettingRefused
-from uponce.core.freshness import span, utc
+from uponce.core.freshness import duration, utc
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, opened
 
@@ -98,7 +98,7 @@ def list_(*, data: str | None, as_json: bool) -> None:
     table = Table("API key", "cloud", "name", "uses", "scope", "window", "state", box=None)
     for key in found:
         state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
-        table.add_row(key.api_key, key.cloud, key.name, key.uses, key.scope, span(key.window), state)
+        table.add_row(key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state)
     Console().print(table)
 
 

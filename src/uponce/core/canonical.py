@@ -23,10 +23,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Fields in order of arrival → one value per name. What is verified and what is used are this one object.
+    """Return one value per name of fields in order of arrival. This one object is both verified and used.
 
-    Raises DuplicateParameter when a scalar stands twice, also as `name` beside `name[]`; in the query and in
-    the body counts as twice. InvalidParameter for lone surrogates, which no SDK could have signed.
+    Raise DuplicateParameter if a scalar was sent twice: also as `name` beside `name[]`, also in the query and in the
+    body. Raise InvalidParameter for a lone surrogate, which no SDK could have signed.
     """
     params: dict[str, str] = {}
     arrays: set[str] = set()
@@ -47,7 +47,7 @@ def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
-    """`collect`, and raise UnknownParameter for an unknown name with an empty value, which `collect` would drop.
+    """Return what `collect` returns. Raise UnknownParameter for an unknown name with an empty value.
 
     `more` are names that this call alone knows.
     """
@@ -61,7 +61,7 @@ def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, st
 
 
 def string_to_sign(params: Mapping[str, str], *, version: int = 2) -> str:
-    """The canonical text of collected parameters, without the secret."""
+    """Return the canonical text of collected parameters, without the secret."""
     pairs = [f"{name}={value}" for name, value in params.items() if name not in UNSIGNED and value != ""]
     if version == 2:
         pairs = [pair.replace("&", "%26") for pair in pairs]
@@ -69,7 +69,7 @@ def string_to_sign(params: Mapping[str, str], *, version: int = 2) -> str:
 
 
 def refuse_ambiguous_escapes(params: Mapping[str, str]) -> None:
-    """Version 2 escapes `&` but not `%`, so `x&y` and `x%26y` sign alike; the second spelling is refused."""
+    """Raise InvalidParameter for `%26`: version 2 escapes `&` but not `%`, so `x&y` and `x%26y` sign alike."""
     for name, value in params.items():
         if name not in UNSIGNED and "%26" in f"{name}={value}":
             raise InvalidParameter(f"Parameter {name} contains %26, which signs like &. Send the & itself.")

@@ -1,4 +1,4 @@
-"""The checksum that a client sends along with a part of a file, so that the part is refused if it was altered."""
+"""The checksum that a client sends with a part of a file. uponce refuses the part if the bytes differ."""
 
 import hashlib
 import hmac
@@ -24,10 +24,11 @@ class Checksum:
     digest: bytes
 
     def begin(self) -> Hash:
-        """What the bytes go through."""
+        """Return a new hash, for the bytes to go through."""
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
     def check(self, found: Hash) -> None:
+        """Raise ChecksumMismatch unless the bytes that went through the hash have this digest."""
         if not hmac.compare_digest(found.digest(), self.digest):
             raise ChecksumMismatch(
                 f"The bytes that arrived have {self.algorithm} {found.digest().hex()}, but Upload-Checksum is "

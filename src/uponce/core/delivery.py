@@ -106,14 +106,14 @@ def _candidates(
 
 
 def source_of(public_id: str, format_: str | None) -> str:
-    """The escaped public_id with its extension, as it stands in a URL and under a delivery signature."""
+    """Return the escaped public_id with its extension, as in a URL and under a delivery signature."""
     text = f"{public_id}.{format_}" if format_ else public_id
     # SDKs escape the tilde, which quote() never does.
     return quote(text, safe="/:-_.").replace("~", "%7E")
 
 
 def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:
-    """The canonical delivery path of an asset."""
+    """Return the canonical delivery path of an asset."""
     signed = f"s--{signature}--/" if signature else ""
     source = source_of(name.public_id, format_)
     return f"/{quote(name.cloud, safe='')}/{name.resource_type}/{name.type}/{signed}v{version}/{source}"

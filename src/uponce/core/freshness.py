@@ -11,7 +11,7 @@ _MILLISECONDS_FROM = 10**12
 
 
 def parse_timestamp(text: str) -> int:
-    """Unix seconds. A 13-digit number is taken for milliseconds, which Directus sends."""
+    """Return Unix seconds. A number of 13 digits counts as milliseconds, which Directus sends."""
     if not _DIGITS.fullmatch(text):
         raise InvalidParameter("Invalid timestamp. Send Unix seconds as plain digits, for example 1767225600.")
     number = int(text)
@@ -23,9 +23,9 @@ def check_fresh(
 ) -> None:
     """Raise unless timestamp − skew ≤ now ≤ timestamp + lifetime and the timestamp lies after the watermark.
 
-    The lifetime is the key's window, or the signed `valid_for` where that is shorter. All in seconds. The
-    watermark is the newest timestamp whose ledger rows may be gone, by a purge or by a restore: at or before it nobody
-    can know any more whether a signature was spent, so it counts as stale whatever the window says now.
+    The lifetime is the key's window, or the signed `valid_for` if that is shorter. All in seconds. The watermark is the
+    newest timestamp whose ledger rows may be gone, by a purge or by a restore. At or before the watermark the ledger
+    cannot tell whether a signature was spent, so the signature is stale, whatever the window says now.
     """
     if timestamp > now + skew:
         raise FutureTimestamp(
@@ -34,12 +34,14 @@ def check_fresh(
         )
     lifetime = window if valid_for is None else min(window, valid_for)
     if now > timestamp + lifetime:
-        raise StaleRequest(f"Stale request - reported time is {utc(timestamp)} which is more than {span(lifetime)} ago")
+        raise StaleRequest(
+            f"Stale request - reported time is {utc(timestamp)} which is more than {duration(lifetime)} ago"
+        )
     check_watermark(timestamp, watermark)
 
 
 def check_watermark(timestamp: int, watermark: int | None) -> None:
-    """StaleRequest when nobody can know any more whether the signature was spent."""
+    """Raise StaleRequest if the ledger cannot tell any more whether the signature was spent."""
     if watermark is not None and timestamp <= watermark:
         raise StaleRequest(
             f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}. "
@@ -48,24 +50,24 @@ def check_watermark(timestamp: int, watermark: int | None) -> None:
 
 
 def keep_until(timestamp: int, *, window: int, skew: int, max_upload_seconds: int) -> int:
-    """Until when the ledger remembers a grant: past the last moment at which it could be accepted or committed.
+    """Return until when the ledger remembers a grant: past the last moment at which a server could accept or commit it.
 
-    Counted from the signature's timestamp and the key's full window, never from the time of use: a timestamp
-    within the future skew outlives a purge by time of use, and would then be accepted again.
+    Counted from the signature's timestamp and the key's full window, never from the time of use. A timestamp
+    within the future skew outlives a purge by time of use; the grant would then be accepted again.
     """
     return timestamp + window + skew + max_upload_seconds
 
 
 def utc(timestamp: float) -> str:
-    """`2024-04-11 13:23:38 +0000`, the form of Cloudinary's own messages."""
+    """Return `2024-04-11 13:23:38 +0000`, the form of Cloudinary's own messages."""
     try:
         return datetime.fromtimestamp(int(timestamp), UTC).strftime("%Y-%m-%d %H:%M:%S +0000")
     except (OverflowError, ValueError, OSError):
         return f"{int(timestamp)} seconds after 1970"
 
 
-def span(seconds: int) -> str:
-    """`1 hour`, `2 minutes`, `90 seconds`."""
+def duration(seconds: int) -> str:
+    """Return `1 hour`, `2 minutes` or `90 seconds`."""
     for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
         if seconds % size == 0 and seconds >= size:
             count = seconds // size

@@ -29,7 +29,7 @@ _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
 
 
 def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: bool = False) -> str:
-    """The public_id in Unicode form NFC, or InvalidParameter with the reason."""
+    """Return the public_id in Unicode form NFC. Raise InvalidParameter with the reason if it is not allowed."""
     normal = unicodedata.normalize("NFC", public_id) if len(public_id) <= MAX_WRITTEN_LENGTH else public_id
     problem = _problem(normal, is_folder)
     if problem:
@@ -58,7 +58,7 @@ def _is_forbidden(char: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """Untrusted text on one short line, for an error message."""
+    """Return untrusted text on one short line, for an error message."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:100])
 
 
@@ -74,7 +74,7 @@ class Naming:
     filename_override: str | None = None
 
     def name(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
-        """The checked public_id of a new asset.
+        """Return the checked public_id of a new asset.
 
         `random` (20 characters) names an asset that nothing else names; `suffix` (6) makes a filename unique.
         Raw assets keep the filename's extension in their public_id, images and videos do not.
@@ -95,7 +95,7 @@ class Naming:
 
 
 def _extension(kind: ResourceType, filename: str | None) -> str:
-    """`.pdf`, or nothing where no extension is kept or none is left of it."""
+    """Return `.pdf`, or an empty text if no extension is kept or nothing is left of the extension."""
     if kind is not ResourceType.RAW:
         return ""
     extension = _cleaned(split_filename(filename or "")[1], _MAX_EXTENSION)
@@ -103,7 +103,7 @@ def _extension(kind: ResourceType, filename: str | None) -> str:
 
 
 def split_filename(filename: str) -> tuple[str, str]:
-    """(`name`, `extension`) of the last path segment; browsers and attackers send whole paths."""
+    """Return name and extension of the last path segment: browsers and attackers send whole paths."""
     last = re.split(r"[/\\]", filename)[-1]
     stem, dot, extension = last.rpartition(".")
     return (stem, extension) if dot and stem else (last, "")
@@ -116,5 +116,5 @@ def _cleaned(text: str, length: int) -> str:
 
 
 def folder_of(public_id: str) -> str:
-    """The part before the last `/`, or an empty string."""
+    """Return the text before the last `/`, or an empty text."""
     return public_id.rpartition("/")[0]

@@ -98,7 +98,7 @@ class Limits:
     skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0)
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
-        """The largest file that could still be accepted before its kind is known."""
+        """Return the most bytes of a file whose kind is not known yet. `spec` None: no signed field has arrived."""
         by_kind = {
             ResourceType.IMAGE: self.max_image_bytes,
             ResourceType.VIDEO: self.max_video_bytes,
@@ -111,6 +111,7 @@ class Limits:
 
 
 def refuse_size(size: int, limit: int) -> None:
+    """Raise FileTooLarge if the size is above the limit. Both in bytes."""
     if size > limit:
         raise FileTooLarge(f"File size too large. Got {size}. Maximum is {limit}.")
 

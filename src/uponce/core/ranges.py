@@ -20,16 +20,15 @@ class ByteRange:
 
     @property
     def end(self) -> int:
-        """The last byte, inclusive, as Content-Range writes it."""
+        """Return the number of the last byte, as Content-Range writes it."""
         return self.start + self.length - 1
 
 
 def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
-    """The ranges to send; empty when the whole file is to be sent.
+    """Return the ranges to send. Return no range if the whole file is to be sent.
 
-    A header that is malformed, of another unit, or asks for more than MAX_RANGES pieces or for overlapping
-    ones is ignored, as the RFC allows: the answer is the whole file. RangeNotSatisfiable when it is well
-    formed and no range lies inside the file.
+    A malformed header, another unit, more than MAX_RANGES ranges and overlapping ranges count as no header, as the RFC
+    allows. Raise RangeNotSatisfiable if the header is well formed and no range is inside the file.
     """
     unit, _, range_set = (header or "").partition("=")
     if unit.lower() != "bytes":

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.core.errors import ChunkConflict, ChunkInProgress, ChunkTooSmall, StaleRequest
-from uponce.core.freshness import span as duration
-from uponce.core.freshness import utc
+from uponce.core.freshness import duration, utc
 from uponce.core.parameters import UNSIGNED
 from uponce.core.policy import MIB, Limits, refuse_size
 from uponce.core.spans import Span, merged, split, total_size
@@ -39,7 +38,7 @@ class StoredPart:
 @dataclass(frozen=True, slots=True)
 class Series:
     """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key; without one only
-    `id`, which nobody can guess, leads to it.
+    `id`, which no client can guess, leads to it.
 
     `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them. When
     it is `shared` its bytes are stored parts, which every server can read; else they lie in a file of one server.
@@ -68,12 +67,12 @@ class Series:
 
     @property
     def end(self) -> int:
-        """Where the last byte that arrived ends."""
+        """Return the end of the last byte that arrived."""
         return self.spans[-1].end if self.spans else 0
 
     @property
     def complete(self) -> bool:
-        """The real total is known and every byte is there."""
+        """Return whether the total is known and every byte is there."""
         return self.received == self.total
 
     def has(self, grant: Grant) -> bool:
@@ -81,12 +80,12 @@ class Series:
 
 
 def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """What of collected parameters counts for the whole series, in order of names."""
+    """Return the collected parameters that count for the whole series, in order of names."""
     return tuple(sorted((name, value) for name, value in params.items() if name not in UNSIGNED))
 
 
 def check_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> None:
-    """ChunkConflict when a later part asks for something else than the first one did."""
+    """Raise ChunkConflict if a later part asks for something else than the first part."""
     first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
     changed = sorted(name for name in first.keys() | later.keys() if first.get(name) != later.get(name))
     if requested != series.requested:
@@ -99,7 +98,7 @@ def check_parameters(series: Series, params: Mapping[str, str], requested: Resou
 
 
 def check_chunk(series: Series, chunk: Chunk) -> None:
-    """ChunkConflict unless the chunk's total fits that of the series, and both fit all bytes that are there."""
+    """Raise ChunkConflict unless the part's total is that of the series, and no byte is behind the total."""
     total = series.total if chunk.total is None else chunk.total
     if series.total is not None and series.total != total:
         raise ChunkConflict(
@@ -114,7 +113,7 @@ def check_chunk(series: Series, chunk: Chunk) -> None:
 
 
 def grown(series: Series, chunk: Chunk) -> Series:
-    """The series with that chunk; ChunkConflict as for `check_chunk`."""
+    """Return the series with this part. Raise ChunkConflict as `check_chunk` does."""
     check_chunk(series, chunk)
     total = series.total if chunk.total is None else chunk.total
     spans = merged([*series.spans, chunk.span])
@@ -122,28 +121,28 @@ def grown(series: Series, chunk: Chunk) -> Series:
 
 
 def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None:
-    """ChunkInProgress unless the parts are just those bytes of the span that are not recorded yet."""
+    """Raise ChunkInProgress unless the parts are exactly the bytes of the span that are not recorded yet."""
     missing = [gap for gap, present in split(span, series.spans) if not present]
     if [part.span for part in parts] != (missing if series.shared else []):
         raise ChunkInProgress("Another server has received bytes of this part of the file. Send the part again.")
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
-    """FileTooLarge as soon as that is certain; ChunkTooSmall for a small chunk that is not the end of the file."""
+    """Raise FileTooLarge as soon as that is certain, and ChunkTooSmall for a small part that is not the end."""
     refuse_size(max(chunk.span.end, chunk.total or 0), limit)
     if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
         raise ChunkTooSmall(_too_small(chunk.span.size, limits.min_chunk_bytes))
 
 
 def _too_small(size: int, limit: int) -> str:
-    """For the default limit, exactly the text that the SDKs' own tests compare."""
+    """Return, for the default limit, exactly the text that the tests of the SDKs compare."""
     if limit == 5 * MIB:
         return "All parts except EOF-chunk must be larger than 5mb"
     return f"All parts except EOF-chunk must have at least {limit} bytes. This part has {size}. Send larger parts."
 
 
 def expires_at(series: Series, limits: Limits) -> int:
-    """Until when it has to be complete."""
+    """Return until when the series has to be complete, in Unix seconds."""
     return series.created_at + limits.series_seconds
 
 
@@ -157,7 +156,7 @@ def is_slow(series: Series, now: float, limits: Limits) -> bool:
 
 
 def check_alive(series: Series, now: float, limits: Limits) -> None:
-    """StaleRequest when the time in which it had to be complete is over."""
+    """Raise StaleRequest if the series had to be complete by now."""
     if now > expires_at(series, limits):
         raise StaleRequest(
             f"Stale request - this upload was begun at {utc(series.created_at)} which is more than "

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uponce.core.canonical import string_to_sign
-from uponce.core.errors import InvalidSignature
+from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
+from uponce.core.errors import InvalidParameter, InvalidSignature
+from uponce.core.freshness import parse_timestamp
+from uponce.core.parameters import UNSIGNED, Call, read_parameters
 from uponce.core.values import Algorithm
 
 _HEX = {Algorithm.SHA1: re.compile(r"[0-9a-f]{40}"), Algorithm.SHA256: re.compile(r"[0-9a-f]{64}")}
@@ -27,7 +29,7 @@ class Verified:
 
 
 def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
-    """Lower-case hex of H(string + secret)."""
+    """Return the lower-case hex of H(string + secret)."""
     return hashlib.new(algorithm, (string + secret).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -39,7 +41,7 @@ def verify(
     allow_v1: bool = False,
     algorithms: Sequence[Algorithm] = tuple(Algorithm),
 ) -> Verified:
-    """The parameters were signed with one of the secrets, or InvalidSignature.
+    """Return what signed the parameters. Raise InvalidSignature unless one of the secrets did.
 
     Every permitted spelling is computed and compared in constant time, whatever the first ones gave.
     """
@@ -63,12 +65,39 @@ def _invalid(signature: str, string: str) -> InvalidSignature:
     return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.")
 
 
+def mint_fields(
+    params: Mapping[str, str],
+    *,
+    api_key: str,
+    secret: str,
+    now: float,
+    nonce: str | None,
+    algorithm: Algorithm = Algorithm.SHA256,
+    call: Call = Call.UPLOAD,
+) -> dict[str, str]:
+    """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
+
+    A timestamp or nonce in `params` is kept. Raise a ParameterRefused for what the server would refuse at the upload.
+    """
+    for name in params:
+        if name in UNSIGNED:
+            raise InvalidParameter(f"Parameter {name} is never signed. Omit it.")
+    fields = collect(params.items())
+    fields.setdefault("timestamp", str(int(now)))
+    if nonce is not None:
+        fields.setdefault("nonce", nonce)
+    read_parameters(fields, call)
+    refuse_ambiguous_escapes(fields)
+    parse_timestamp(fields["timestamp"])
+    return {**fields, "signature": sign(string_to_sign(fields), secret, algorithm), "api_key": api_key}
+
+
 _TIMESTAMP_OCTETS = 5  # enough for every timestamp that freshness.py reads
 KEY_OCTETS = 32
 
 
 def grant_key(cloud: str, api_key: str, timestamp: int, string: str) -> bytes:
-    """K: what the ledger remembers. One grant in any spelling is one K.
+    """Return K, which names the grant in the ledger. One grant in any spelling has one K.
 
     SHA-256 over the cloud, the API key and the string-to-sign that verified, each preceded by its length in
     bytes as 8 big-endian octets; `dated` with the timestamp in that string. Never the received hex (SHA-1 and SHA-256
@@ -82,7 +111,7 @@ def grant_key(cloud: str, api_key: str, timestamp: int, string: str) -> bytes:
 
 
 def dated(timestamp: int, digest: bytes) -> bytes:
-    """32 octets: the timestamp, big-endian, in 5 of them, then the first 27 of the digest.
+    """Return 32 octets: the timestamp in 5 octets, big-endian, then the first 27 of the digest.
 
     So keys are in the order of their time, and what a database keeps by them comes and goes at one end of its indexes
     (docs/adr/0023-dated-keys.md). Two grants with one key would have 216 bits of SHA-256 alike, and the worst of it:
@@ -92,17 +121,18 @@ def dated(timestamp: int, digest: bytes) -> bytes:
 
 
 def timestamp_of(key: bytes) -> int:
+    """Return the timestamp in a grant key, in Unix seconds."""
     return int.from_bytes(key[:_TIMESTAMP_OCTETS], "big")
 
 
 def sign_response(public_id: str, version: int, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
-    """The `signature` of an upload's answer; SDKs verify it over version 1 of the string, without escapes."""
+    """Return the `signature` of an answer. SDKs verify it over version 1 of the string, without escapes."""
     params = {"public_id": public_id, "version": str(version)}
     return sign(string_to_sign(params, version=1), secret, algorithm)
 
 
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:
-    """The text between `s--` and `--` of a delivery URL.
+    """Return the text between `s--` and `--` of a delivery URL.
 
     `source` is the escaped path exactly as in the URL: transformation and public_id with extension, without
     resource type, delivery type, signature and version. Short form: 8 characters; long form: 32 of SHA-256.
@@ -112,7 +142,7 @@ def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Al
 
 
 def verify_delivery(source: str, signature: str, secrets: Sequence[str]) -> bool:
-    """Whether a delivery signature of either length and algorithm fits one of the secrets."""
+    """Return whether a delivery signature, of either length and algorithm, fits one of the secrets."""
     expected = [
         candidate
         for secret in secrets

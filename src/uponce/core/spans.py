@@ -1,4 +1,4 @@
-"""Spans of bytes: which parts of a file are there when they arrive in pieces and in any order."""
+"""Spans: pairs of offsets. Which bytes of a file are there when its parts arrive in any order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Span:
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same bytes in ascending spans that neither overlap nor touch."""
+    """Return the same bytes in ascending spans that neither overlap nor touch."""
     result: list[Span] = []
     for span in sorted(spans):
         if result and span.start <= result[-1].end:
@@ -32,17 +32,17 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def total_size(spans: Sequence[Span]) -> int:
-    """How many bytes merged spans hold."""
+    """Return how many bytes merged spans have."""
     return sum(span.size for span in spans)
 
 
 def prefix_end(spans: Sequence[Span]) -> int:
-    """How many bytes from the beginning are there without a hole, by merged spans."""
+    """Return how many bytes from the beginning are there without a hole, by merged spans."""
     return spans[0].end if spans and spans[0].start == 0 else 0
 
 
 def split(span: Span, present: Sequence[Span]) -> Iterator[tuple[Span, bool]]:
-    """`span` cut into parts, in order, each with whether it lies in the merged spans `present`."""
+    """Yield the span cut at the merged spans `present`, in order: each cut, and whether it is present."""
     position = span.start
     for known in present:
         start, end = max(known.start, position), min(known.end, span.end)
