@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from proof.faults.bytes_first import bytes_first
+from proof.faults.statements import changed
 from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
-from uponce.adapters.database.sqlite import SqliteDatabase, ledger
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.statements import load
 from uponce.app import authorise, destroy
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Spooled
@@ -60,13 +62,13 @@ class Broken(NamedTuple):
 
 def variants() -> dict[str, Broken]:
     """By what is wrong with them; each to be used once."""
-    careless = ledger._SPEND.replace("AND revoked_at IS NULL", "")
+    careless = changed("sqlite", "spend_grant", "AND grants.revoked_at IS NULL", "")
     return {
         "purge by time of use": Broken(nullcontext(), PurgeByTimeOfUse),
         "purge without watermark": Broken(nullcontext(), PurgeWithoutWatermark),
         "not spent when the asset exists": Broken(nullcontext(), FreeWhenItExists),
         "select-then-insert": Broken(nullcontext(), SelectThenInsert),
-        "revocation ignored at the commit": Broken(patch.object(ledger, "_SPEND", careless)),
+        "revocation ignored at the commit": Broken(patch.dict(load("sqlite"), {"spend_grant": careless})),
         "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
         "blob discarded on success": Broken(patch.object(upload, "_settle", settle_and_tidy)),
         "commit before publish": Broken(patch.object(upload, "_settle", commit_then_publish)),

@@ -13,7 +13,7 @@ from proof.faults.media import Bucket, Folder, Media
 from uponce.config import Settings, load
 
 _UNFINISHED = (
-    "SELECT blob_key, coalesce(max(stop), 0) FROM series LEFT JOIN series_spans ON series_id = id GROUP BY blob_key",
+    "SELECT blob_key, coalesce(json_extract(spans, '$[#-1][1]'), 0) FROM series",
     "SELECT blob_key, coalesce(upper(spans), 0) FROM series",
 )
 """On SQLite, on PostgreSQL."""

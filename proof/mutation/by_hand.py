@@ -13,10 +13,16 @@ from typing import TypeAlias
 from proof.mutation.tool import ROOT
 
 SQLITE, POSTGRES, CORE = (
-    ("tests/contract", "-k", "sqlite and not four_processes and not many_rows"),
+    (
+        "tests/contract",
+        "tests/adapters/database/sqlite/test_writer.py",
+        "-k",
+        "sqlite and not four_processes and not many_rows",
+    ),
     (
         "tests/contract",
         "tests/adapters/database/postgres/test_deleting.py",
+        "tests/adapters/database/postgres/test_groups.py",
         "-k",
         "postgres and not four_processes and not many_rows",
     ),
@@ -24,17 +30,15 @@ SQLITE, POSTGRES, CORE = (
 )
 SUITES = (SQLITE, POSTGRES, CORE)
 
-_LEDGER, _POSTGRES = "adapters/database/sqlite/ledger.py", "adapters/database/postgres/ledger.py"
-_CATALOG, _SERIES = "adapters/database/sqlite/catalog.py", "adapters/database/sqlite/series.py"
-_DELETING, _POSTGRES_DELETING = (f"adapters/database/{engine}/deleting.py" for engine in ("sqlite", "postgres"))
-_POSTGRES_CATALOG = "adapters/database/postgres/catalog.py"
-_LEAST = "min(max_uses, excluded.max_uses)"
-_POSTGRES_LEAST = "least(present.max_uses, excluded.max_uses)"
-_SPEND_WHERE = f"WHERE uses < {_LEAST} AND revoked_at IS NULL\n"
-_POSTGRES_SPEND_WHERE = f"WHERE present.uses < {_POSTGRES_LEAST} AND present.revoked_at IS NULL\n"
-_REVOKE_WHERE = "WHERE uses < max_uses AND revoked_at IS NULL\n"
-_PURGE_WHERE = "WHERE keep_until < :now AND grant_key NOT IN (SELECT grant_key FROM series_grants)"
-_MARK = "SET watermark = max(coalesce(watermark, :mark), :mark) WHERE api_key = :api_key"
+_BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
+_GRANTS, _SERIES, _UPKEEP, _STEPS = (f"adapters/database/{name}.py" for name in ("grants", "series", "upkeep", "steps"))
+_ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
+_SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
+_REVOKE_WHERE = "WHERE grants.uses < grants.max_uses AND grants.revoked_at IS NULL\n"
+_LEAST = "  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,\n"
+_LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END"
+_OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
+_KEY = "WHERE api_key = :api_key AND cloud = :cloud AND revoked_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,137 +63,136 @@ def _made(suite: tuple[str, ...], rows: Iterable[_Row]) -> Iterator[HandMade]:
     return (HandMade(name, file, was, became, suite) for name, file, was, became in rows)
 
 
-_ON_SQLITE: Sequence[_Row] = [
-    ("a spend asks for no use that is left", _LEDGER, _SPEND_WHERE, "WHERE revoked_at IS NULL\n"),
-    ("a spend takes one use too many", _LEDGER, f"uses < {_LEAST}", f"uses <= {_LEAST}"),
-    ("a spend trusts the request's policy alone", _LEDGER, f"uses < {_LEAST}", "uses < excluded.max_uses"),
-    ("a spend trusts the row's policy alone", _LEDGER, f"uses < {_LEAST}", "uses < max_uses"),
-    ("a spend overlooks a revocation", _LEDGER, _SPEND_WHERE, f"WHERE uses < {_LEAST}\n"),
-    ("a spend counts no use", _LEDGER, "  uses = uses + 1,\n", ""),
-    ("a spend forgets the stricter policy", _LEDGER, f"  max_uses = {_LEAST},\n", ""),
-    ("a spend keeps the time of the first one", _LEDGER, ",\n  spent_at = excluded.spent_at\n", "\n"),
+# Operations and statements that both engines run: each is broken for the suite of each.
+_ON_BOTH: Sequence[_Row] = [
+    ("a spend asks for no use that is left", _BOTH, _SPEND_WHERE, "WHERE grants.revoked_at IS NULL\n"),
+    ("a spend takes one use too many", _BOTH, _ROWS_LEFT, _ROWS_LEFT.replace("<", "<=")),
+    ("a spend trusts the request's policy alone", _BOTH, _ROWS_LEFT, "grants.uses < excluded.max_uses"),
+    ("a spend trusts the row's policy alone", _BOTH, _ROWS_LEFT, "grants.uses < grants.max_uses"),
+    ("a spend overlooks a revocation", _BOTH, _SPEND_WHERE, f"WHERE {_ROWS_LEFT}\n"),
+    ("a spend counts no use", _BOTH, "  uses = grants.uses + 1,\n", ""),
+    ("a spend forgets the stricter policy", _BOTH, _LEAST, ""),
+    ("a spend keeps the time of the first one", _BOTH, ",\n  spent_at = excluded.spent_at\n", "\n"),
     (
         "a spend may shorten how long the row is kept",
-        _LEDGER,
-        "keep_until = max(keep_until, excluded.keep_until),\n  spent_at",
+        _BOTH,
+        f"keep_until = {_LONGEST},\n  spent_at",
         "keep_until = excluded.keep_until,\n  spent_at",
     ),
-    ("a revocation takes back what is used up", _LEDGER, _REVOKE_WHERE, "WHERE revoked_at IS NULL\n"),
-    ("a revocation is repeated", _LEDGER, _REVOKE_WHERE, "WHERE uses < max_uses\n"),
+    ("a revocation takes back what is used up", _BOTH, _REVOKE_WHERE, "WHERE grants.revoked_at IS NULL\n"),
+    ("a revocation is repeated", _BOTH, _REVOKE_WHERE, "WHERE grants.uses < grants.max_uses\n"),
     (
         "a revocation may shorten how long the row is kept",
-        _LEDGER,
-        "keep_until = max(keep_until, excluded.keep_until),\n  revoked_at",
+        _BOTH,
+        f"keep_until = {_LONGEST},\n  revoked_at",
         "keep_until = excluded.keep_until,\n  revoked_at",
     ),
-    ("a purge drops what has a second left", _LEDGER, "keep_until < :now", "keep_until <= :now"),
-    ("a purge drops everything", _LEDGER, _PURGE_WHERE, _PURGE_WHERE.replace("keep_until < :now", "1")),
-    ("a purge drops the grants of series", _LEDGER, _PURGE_WHERE, "WHERE keep_until < :now"),
-    ("a purge raises no watermark", _LEDGER, _MARK, "SET watermark = watermark WHERE api_key = :api_key"),
-    ("a purge lowers a watermark", _LEDGER, _MARK, "SET watermark = :mark WHERE api_key = :api_key"),
-    ("a purge raises the watermark of every key", _LEDGER, _MARK, _MARK.partition(" WHERE")[0]),
+    ("a purge raises no watermark", _BOTH, f"{_OF_ONE}:mark", f"{_OF_ONE}watermark"),
+    (
+        "a purge lowers a watermark",
+        _BOTH,
+        "WHERE api_key = :api_key AND (watermark IS NULL OR watermark < :mark)",
+        "WHERE api_key = :api_key",
+    ),
+    (
+        "a purge raises the watermark of every key",
+        _BOTH,
+        "WHERE api_key = :api_key AND (watermark IS NULL",
+        "WHERE api_key = api_key AND (watermark IS NULL",
+    ),
     (
         "a fence lowers a watermark",
-        _LEDGER,
-        'SET watermark = max(coalesce(watermark, :mark), :mark)",',
-        'SET watermark = :mark",',
+        _BOTH,
+        f"{_OF_ALL}:mark WHERE watermark IS NULL OR watermark < :mark",
+        f"{_OF_ALL}:mark",
     ),
-    (
-        "a revoked key commits",
-        _LEDGER,
-        "WHERE api_key = ? AND cloud = ? AND revoked_at IS NULL",
-        "WHERE api_key = ? AND cloud = ?",
-    ),
-    ("a key of another cloud commits", _LEDGER, "WHERE api_key = ? AND cloud = ?", "WHERE api_key = ? AND ? != ''"),
-    ("a page begins with the last row of the one before", _LEDGER, "grant_key < :after", "grant_key <= :after"),
-    (
-        "a page breaks inside a timestamp",
-        _LEDGER,
-        "grant_key < :after",
-        "substr(grant_key, 1, 5) < substr(:after, 1, 5)",
-    ),
-    ("a page shows the grants of every cloud", _LEDGER, "WHERE cloud = :cloud {own}", "WHERE 1 {own}"),
+    ("a revoked key commits", _BOTH, _KEY, "WHERE api_key = :api_key AND cloud = :cloud"),
+    ("a key of another cloud commits", _BOTH, _KEY, "WHERE api_key = :api_key AND revoked_at IS NULL"),
     (
         "a reply is told although the grant was revoked",
-        "adapters/database/sqlite/replies.py",
-        " AND revoked_at IS NULL",
-        "",
+        _BOTH,
+        "AND key_hash = :key_hash AND revoked_at IS NULL",
+        "AND key_hash = :key_hash",
     ),
     (
         "a reply is told to any Idempotency-Key",
-        "adapters/database/sqlite/replies.py",
-        "key_hash = ?",
-        "key_hash != ?",
+        _BOTH,
+        "AND key_hash = :key_hash AND revoked_at",
+        "AND key_hash != :key_hash AND revoked_at",
     ),
-    ("a condemned blob is condemned twice", _CATALOG, " ON CONFLICT DO NOTHING", ""),
-    ("digests begin after the prefix", _CATALOG, "blob_key >= ? AND", "blob_key > ? AND"),
-    ("digests of all that come after the prefix", _CATALOG, " AND blob_key < ?", " AND ? != ''"),
-    ("an overwrite keeps the old blob", "adapters/database/rows.py", '    "blob_key",\n    "bytes"', '    "bytes"'),
-    ("a deletion spends nothing", _DELETING, "    ledger.spend(connection, grant, now, by=_BY)\n", ""),
-    ("a deletion asks for no key", _DELETING, "    ledger.check_key(connection, grant)\n", ""),
+    ("a condemned blob is condemned twice", _BOTH, "(:blob_key, :at) ON CONFLICT DO NOTHING", "(:blob_key, :at)"),
+    ("digests begin after the prefix", _BOTH, "blob_key >= :first", "blob_key > :first"),
+    ("digests of all that come after the prefix", _BOTH, " AND blob_key < :behind", ""),
+    ("an overwrite keeps the old blob", _BOTH, "blob_key = excluded.blob_key, ", ""),
+    ("a deletion spends nothing", _GRANTS, "    yield from _spend(grant, now, _CALL)\n", ""),
     (
         "a deletion that finds nothing overlooks that its signature is spent",
-        _DELETING,
-        "        check_usable(ledger.find(connection, grant.key), grant, by=_BY)\n",
+        _GRANTS,
+        "        decisions.check_usable(first_grant(records), grant, by=_CALL)\n",
         "",
     ),
-    ("a deletion drops every asset", _CATALOG, "FROM assets WHERE asset_id = ?", "FROM assets WHERE ? != ''"),
     (
-        "a deletion is no use in the audit",
-        "adapters/database/sqlite/checks.py",
-        "event IN ('spent', 'deleted')",
-        "event = 'spent'",
+        "a deletion drops every asset",
+        _BOTH,
+        "FROM assets WHERE asset_id = :asset_id",
+        "FROM assets WHERE asset_id > ''",
     ),
+    ("a deletion is no use in the audit", _BOTH, "event IN ('spent', 'deleted')", "event = 'spent'"),
     (
         "series are counted over all keys",
-        _SERIES,
-        'check_room(_count(connection, "series WHERE api_key = ?"',
-        "check_room(_count(connection, \"series WHERE ? != ''\"",
+        _BOTH,
+        "count(CASE WHEN api_key = :api_key THEN 1 END)",
+        "count(CASE WHEN api_key > '' THEN 1 END)",
     ),
-    ("a name of a series is shared by clouds", _SERIES, '"cloud = ? AND api_key', "\"? != '' AND api_key"),
+    (
+        "a name of a series is shared by clouds",
+        _BOTH,
+        "WHERE cloud = :cloud AND api_key = :api_key AND upload_id",
+        "WHERE api_key = :api_key AND upload_id",
+    ),
     (
         "a signature is in as many series as it likes",
-        _SERIES,
-        'series_grants WHERE grant_key = ?", grant.key',
-        'series_grants WHERE grant_key != ?", grant.key',
+        _BOTH,
+        "AS holders FROM series_grants WHERE grant_key = :grant_key",
+        "AS holders FROM series_grants WHERE grant_key != :grant_key",
     ),
-    ("a series of the very second ends", _SERIES, "created_at < ? OR", "created_at <= ? OR"),
-    ("series of other keys make room", _SERIES, "coalesce(api_key = :api_key, true)", "coalesce(:api_key, true)"),
-    ("series that arrived make room", _SERIES, "total IS NULL OR arrived < total", "total IS NULL OR true"),
-    ("refusals have no end", "adapters/database/sqlite/audit.py", "rows <= most", "rows >= 0"),
-    ("used up is told one use late", "adapters/database/listing.py", "uses >= max_uses", "uses > max_uses"),
-    ("a use is left when none is", "adapters/database/listing.py", "uses < max_uses", "uses <= max_uses"),
+    ("a series of the very second ends", _BOTH, "created_at < :before OR", "created_at <= :before OR"),
+    ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
+    ("series that arrived make room", _BOTH, "total IS NULL OR arrived < total", "total IS NULL OR true"),
+    ("refusals have no end", _GRANTS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),
+    ("used up is told one use late", _BOTH, "uses >= max_uses", "uses > max_uses"),
+    ("a use is left when none is", _BOTH, "revoked_at IS NULL AND uses < max_uses", "revoked_at IS NULL"),
+    ("replies stay for ever", _UPKEEP, '"drop_replies", {"before": int(now - slack)', '"drop_replies", {"before": 0'),
     (
-        "replies outlive their grant",
-        "adapters/database/sqlite/migrations/0003_replies.sql",
-        "WHERE grant_key = OLD.grant_key",
-        "WHERE grant_key != OLD.grant_key",
+        "an operation may refuse after it has written",
+        _STEPS,
+        "            if self._wrote:\n",
+        "            if False:\n",
+    ),
+]
+
+_ON_SQLITE: Sequence[_Row] = [
+    ("a purge drops what has a second left", _SQLITE_ONLY, "keep_until < :before", "keep_until <= :before"),
+    ("a purge drops everything", _SQLITE_ONLY, "keep_until < :before", ":before > 0"),
+    ("a purge drops the grants of series", _SQLITE_ONLY, ":before AND @not_in_series", ":before"),
+    (
+        "a page begins with the last row of the one before",
+        _SQLITE_ONLY,
+        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key < :before",
+        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key <= :before",
+    ),
+    (
+        "a page shows the grants of every cloud",
+        _SQLITE_ONLY,
+        "FROM grants INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key",
+        "FROM grants\nWHERE grant_key",
     ),
 ]
 
 _ON_POSTGRES: Sequence[_Row] = [
-    ("a spend asks for no use that is left", _POSTGRES, _POSTGRES_SPEND_WHERE, "WHERE present.revoked_at IS NULL\n"),
-    ("a spend takes one use too many", _POSTGRES, f"uses < {_POSTGRES_LEAST}", f"uses <= {_POSTGRES_LEAST}"),
-    ("a spend trusts the request's policy alone", _POSTGRES, f"uses < {_POSTGRES_LEAST}", "uses < excluded.max_uses"),
-    ("a spend overlooks a revocation", _POSTGRES, _POSTGRES_SPEND_WHERE, f"WHERE present.uses < {_POSTGRES_LEAST}\n"),
-    ("a spend forgets the stricter policy", _POSTGRES, f"  max_uses = {_POSTGRES_LEAST},\n", ""),
-    ("a revocation takes back what is used up", _POSTGRES, "WHERE present.uses < present.max_uses AND", "WHERE"),
-    ("a purge drops everything", _POSTGRES, "WHERE keep_until < %(before)s", "WHERE %(before)s > 0"),
-    (
-        "a deletion asks for no use that is left",
-        _POSTGRES_DELETING,
-        "if await spent.fetchone() is None:",
-        "if await spent.fetchone() == ():",
-    ),
-    ("a deletion locks no name", _POSTGRES_DELETING, "[locks.of_name(name)]", "[]"),
-    (
-        "a deletion drops every asset",
-        _POSTGRES_CATALOG,
-        "FROM assets WHERE asset_id = %s",
-        "FROM assets WHERE %s != ''",
-    ),
-    ("a watermark is lowered", _POSTGRES, "SET watermark = greatest(watermark, %s)", "SET watermark = %s"),
-    ("a revoked key commits", _POSTGRES, "ANY(%s::text[]) AND revoked_at IS NULL", "ANY(%s::text[])"),
+    ("a purge drops everything", _POSTGRES_ONLY, "WHERE keep_until < :before AND", "WHERE :before > 0 AND"),
+    ("a deletion locks no name", _GRANTS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
+    ("uses of one grant share a wave", _STEPS, "wave = max(", "wave = 0 * max("),
 ]
 
 _ON_CORE: Sequence[_Row] = [
@@ -223,7 +226,11 @@ _ON_CORE: Sequence[_Row] = [
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
 ]
 
-BY_HAND = (*_made(SQLITE, _ON_SQLITE), *_made(POSTGRES, _ON_POSTGRES), *_made(CORE, _ON_CORE))
+BY_HAND = (
+    *_made(SQLITE, (*_ON_BOTH, *_ON_SQLITE)),
+    *_made(POSTGRES, (*_ON_BOTH, *_ON_POSTGRES)),
+    *_made(CORE, _ON_CORE),
+)
 
 
 def is_killed(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> bool:

@@ -15,17 +15,6 @@ _SHOWN = "how much of a long name is shown; names so long are refused before"
 
 # By "file function", then by what was changed (`Mutant.change`).
 SURVIVORS: Mapping[str, Mapping[str, str]] = {
-    "adapters/database/decisions.py refuse_spent": {
-        "ant: Grant, *, by: str='an upload') -> GrantRefused: → ant: Grant, *, by: str='AN UPLOAD') -> GrantRefused:": (
-            "PostgreSQL alone uses this default, and the tool runs SQLite's tests"
-        ),
-    },
-    "adapters/database/sqlite/ledger.py page": {
-        "after, 'limit': limit + 1}) → after, 'limit': limit + 2})": _SAME + "one row more is read, and cut off",
-    },
-    "adapters/database/sqlite/series.py _spend": {
-        "ction, grant, watermark=False) → ction, grant, watermark=None)": _SAME + "it is only asked whether it is true",
-    },
     "core/checksum.py Checksum.begin": {
         "orithm, usedforsecurity=False) → orithm, usedforsecurity=None)": _FIPS,
         "shlib.new(self.algorithm, usedforsecurity=False) → shlib.new(self.algorithm)": _FIPS,
@@ -112,8 +101,6 @@ def reason(mutant: Mutant) -> str | None:
     """Why it is no gap, or None when nobody has said so yet."""
     if _is_refusal(mutant.was) and mutant.is_respelling:
         return "wording of a refusal; tests hold its kind, its numbers and what to do next"
-    if mutant.file.startswith("adapters/database/sqlite/") and mutant.was.casefold() == mutant.became.casefold():
-        return _SAME + "SQL reads its words in any letter case"
     return SURVIVORS.get(f"{mutant.file} {mutant.function}", {}).get(mutant.change)
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from uponce.adapters.database.purging import BATCH, in_batches
+from uponce.adapters.database.upkeep import BATCH, in_batches
 
 
 def test_batches_go_on_until_one_is_not_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_batches_go_on_until_one_is_not_full(monkeypatch: pytest.MonkeyPatch) ->
     async def sleep(seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr("uponce.adapters.database.purging.asyncio.sleep", sleep)
+    monkeypatch.setattr("uponce.adapters.database.upkeep.asyncio.sleep", sleep)
     assert asyncio.run(in_batches(delete)) == 2 * BATCH + 3
     assert found == [BATCH]
     assert len(rests) == 2

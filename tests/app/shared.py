@@ -66,7 +66,7 @@ class Pair:
 
     def is_clean(self) -> bool:
         """Nothing is left of any series."""
-        rows = [self.one.sql(f"SELECT count(*) FROM {name}") for name in ("series", "series_parts", "series_spans")]
+        rows = [self.one.sql(f"SELECT count(*) FROM {name}") for name in ("series", "series_parts")]
         return not (any(rows) or self.objects() or self.spooled())
 
     def sweep(self, grace: float = 0) -> list[Swept]:

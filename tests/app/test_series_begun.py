@@ -62,7 +62,7 @@ def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -
     folder, client = kill_in_the_first_chunk(tmp_path)
     world = client.world = World(folder, limits=LIMITS)
     try:
-        assert rows(world) == {"series": 1, "series_spans": 0, "series_grants": 1}
+        assert rows(world) == {"series": 1, "spans": 0, "series_grants": 1}
         client.upload_id = "another.name"
         answers = asyncio.run(client.all_of())
         assert stored(world, answers[-1]) == DATA

@@ -44,7 +44,7 @@ def test_a_purge_forgets_no_grant_of_a_live_series(world: World, client: Client)
     swept(world)
     assert check_store(world, grace=0).findings == []
     assert_refused(send(client, LAST), 400, "signature_used")
-    assert (world.traces().assets, rows(world)) == (1, {**NO_ROWS, "series": 1, "series_spans": 1, "series_grants": 1})
+    assert (world.traces().assets, rows(world)) == (1, {**NO_ROWS, "series": 1, "spans": 1, "series_grants": 1})
 
 
 def test_watermarks_of_other_signatures_do_not_stop_a_series(world: World, client: Client) -> None:

@@ -15,7 +15,7 @@ from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused, assert_state, play, stored
 from tests.world import World
 from tests.world import assert_refused as assert_plain_refused
-from uponce.adapters.database.sqlite import ledger
+from uponce.adapters.database import series as operations
 from uponce.app.uploading import resumable
 from uponce.core.errors import InvalidMedia, OutcomeUnknown
 from uponce.core.policy import Limits
@@ -75,7 +75,7 @@ def test_replays_of_a_finished_upload_are_refused(world: World, client: Client) 
 def test_the_check_goes_red_when_completion_spends_nothing(
     world: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "spend", lambda *_: None)
+    monkeypatch.setattr(operations, "_to_spend", lambda _: [])
     with pytest.raises(AssertionError):
         check_replays(world, client)
 

@@ -2,13 +2,11 @@
 
 import asyncio
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 
 from tests.contract.databases import CALLER, KEY, OTHER, START, Backend, attempt, draft, grant, run, unlimited
-from uponce.adapters.database.postgres import series as postgres
-from uponce.adapters.database.sqlite import series as sqlite
+from uponce.adapters.database import series as operations
 from uponce.app.ports import Committed, Database, Rule
 from uponce.core.errors import (
     ChunkConflict,
@@ -135,14 +133,7 @@ def test_the_check_goes_red_when_only_the_last_one_is_spent(
 ) -> None:
     """As it would be if the chunk that completes a series were the only one whose signature counts."""
 
-    def break_(engine: ModuleType) -> None:
-        spend = engine._spend
-        monkeypatch.setattr(
-            engine, "_spend", lambda link, whole, now: spend(link, replace(whole, grants=whole.grants[-1:]), now)
-        )
-
-    break_(sqlite)
-    break_(postgres)
+    monkeypatch.setattr(operations, "_to_spend", lambda whole: whole.grants[-1:])
     with pytest.raises(AssertionError):
         run(check_all_are_spent(database))
 

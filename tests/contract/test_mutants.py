@@ -22,13 +22,16 @@ from tests.contract.guarantees import (
     check_repeats_agree,
     check_wider_window_revives_nothing,
 )
+from uponce.adapters.database import grants, sqlite
+from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.sqlite import SqliteDatabase, catalog, ledger, replies
-from uponce.adapters.database.sqlite import database as sqlite_module
-from uponce.adapters.database.sqlite.connection import connect
-from uponce.adapters.database.sqlite.writer import Outcome, Waiting, Writer, _attempt
+from uponce.adapters.database.rows import reply_params
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite.connection import Session, connect
+from uponce.adapters.database.sqlite.engine import Engine
+from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import Committed, Draft
-from uponce.core.errors import OutcomeUnknown
+from uponce.core.errors import UponceError
 from uponce.core.refusals import refusal_of
 from uponce.core.values import UNLIMITED_USES, Asset, AssetName, Caller, Grant
 
@@ -61,14 +64,30 @@ class SelectThenInsertOnPostgres(LookFirst, PostgresDatabase):
     pass
 
 
+@operation()
+def drop(_: float, asset: Asset) -> Steps[None]:
+    yield [("drop_asset", {"asset_id": asset.asset_id})]
+
+
+@operation()
+def spend(now: float, grant: Grant) -> Steps[None]:
+    yield from grants._spend(grant, now, "a call")
+
+
+@operation()
+def keep_reply(_: float, grant: Grant, draft: Draft, committed: Committed) -> Steps[None]:
+    assert draft.idempotency_key is not None
+    yield [("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed))]
+
+
 class DropThenSpend(SqliteDatabase):
     """Drops the row, and spends in a transaction of its own."""
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
         asset = await self.find_asset(name)
         if asset is not None:
-            await self._writer.run(lambda connection: catalog.drop(connection, asset))
-            await self._writer.run(lambda connection: ledger.spend(connection, grant, self._clock.now()))
+            await self.write(drop(asset))
+            await self.write(spend(grant))
         return asset
 
 
@@ -86,7 +105,8 @@ class ReplyAfterCommit(SqliteDatabase):
         committed = await super().commit(grant, replace(draft, idempotency_key=None), caller)
         while self.looking:
             await asyncio.sleep(0)
-        await self._writer.run(lambda connection: replies.keep(connection, grant, draft, committed))
+        if draft.idempotency_key:
+            await self.write(keep_reply(grant, draft, committed))
         return committed
 
 
@@ -109,39 +129,38 @@ def _delete(database: SqliteDatabase, where: str, seconds: int) -> int:
         return connection.execute(f"DELETE FROM grants WHERE {where}", (seconds, database._clock.now())).rowcount
 
 
-class AnswerBeforeCommit(Writer):
-    """Tells each caller as soon as its job is done."""
+class Hasty(Engine):
+    """Does not tell whether COMMIT failed for those that the kind of their outcome says nothing can happen to."""
 
-    def _transact(self, batch: list[Waiting]) -> None:
-        connection = self._begin()
-        self._fill(batch)
-        for waiting in batch:
-            self._answer([waiting], [_attempt(connection, waiting.job)])
+    hasty: tuple[type, ...] = ()
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        outcomes: list[Any] = []
+        run_all = self._run_all
+
+        def remembered(session: Session, all_: Sequence[Operation[Any]]) -> Sequence[Any]:
+            outcomes.extend(run_all(session, all_))
+            return outcomes
+
+        self._run_all = remembered  # type: ignore[assignment, method-assign]
         try:
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            self._disconnect()
+            return super().transact(operations, more)
+        except UponceError as failed:
+            return [each if isinstance(each, self.hasty) else failed for each in outcomes]
+        finally:
+            self._run_all = run_all  # type: ignore[method-assign]
 
 
-class RefuseBeforeCommit(Writer):
-    """Keeps successes back until they are durable, but tells refusals at once: they change nothing, do they?"""
+class AnswerBeforeCommit(Hasty):
+    """Answers each caller with what its operation came to, whatever COMMIT answers."""
 
-    def _transact(self, batch: list[Waiting]) -> None:
-        connection = self._begin()
-        self._fill(batch)
-        kept: list[tuple[Waiting, Outcome]] = []
-        for waiting in batch:
-            outcome = _attempt(connection, waiting.job)
-            if outcome.error is None:
-                kept.append((waiting, outcome))
-            else:
-                self._answer([waiting], [outcome])
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            self._disconnect()
-            kept = [(waiting, Outcome(error=OutcomeUnknown("unknown"))) for waiting, _ in kept]
-        self._answer([waiting for waiting, _ in kept], [outcome for _, outcome in kept])
+    hasty = (object,)
+
+
+class RefuseBeforeCommit(Hasty):
+    """Keeps successes back until they are durable, but not refusals: they change nothing, do they?"""
+
+    hasty = (UponceError,)
 
 
 class FailingCommit(sqlite3.Connection):
@@ -242,9 +261,9 @@ def test_a_careless_purge_lets_a_spent_signature_in_again(
     _close(servers)
 
 
-@pytest.mark.parametrize("writer", [AnswerBeforeCommit, RefuseBeforeCommit, Writer])
+@pytest.mark.parametrize("engine", [AnswerBeforeCommit, RefuseBeforeCommit, Engine])
 def test_answers_given_before_the_commit_turn_out_untrue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: type[Writer]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: type[Engine]
 ) -> None:
     """Two racers share a batch whose COMMIT fails; the refused one saw a spend that never was."""
 
@@ -254,7 +273,7 @@ def test_answers_given_before_the_commit_turn_out_untrue(
     def connect_failing(path: Path) -> sqlite3.Connection:
         return connect(path, factory=Connection)
 
-    monkeypatch.setattr(sqlite_module, "Writer", writer)
+    monkeypatch.setattr(sqlite, "Engine", engine)
     Connection.hold.set()
     database = SqliteDatabase(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox(), connect=connect_failing)
     database.open()
@@ -269,7 +288,7 @@ def test_answers_given_before_the_commit_turn_out_untrue(
         Connection.hold.set()
         await check_answers_are_true(database, await racers)
 
-    if writer is Writer:
+    if engine is Engine:
         asyncio.run(story())
     else:
         with pytest.raises(AssertionError):

@@ -58,8 +58,6 @@ def test_each_one_made_by_hand_has_to_be_killed() -> None:
 @pytest.mark.parametrize(
     ("file", "was", "became", "excused"),
     [
-        ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run('select a')", True),
-        ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run('SELECT b')", False),
         ("adapters/database/sqlite/ledger.py", "run('SELECT a')", "run(None)", False),
         ("core/spans.py", "raise EmptyFile('Send it.')", "raise EmptyFile('XXSend it.XX')", True),
         ("core/spans.py", "raise EmptyFile('Send it.')", "raise EmptyFile(None)", False),
@@ -67,7 +65,7 @@ def test_each_one_made_by_hand_has_to_be_killed() -> None:
         ("core/spans.py", "key = 'a'", "key = 'A'", False),
     ],
 )
-def test_only_the_spelling_of_sql_and_of_refusals_is_excused_by_rule(
+def test_only_the_spelling_of_refusals_is_excused_by_rule(
     table: dict[str, dict[str, str]], file: str, was: str, became: str, excused: bool
 ) -> None:
     assert (survivors.reason(Mutant("m", file, "f", was, became, "survived")) is not None) is excused

@@ -21,7 +21,7 @@ from proof.faults.report import Report
 from proof.faults.tally import Tally
 from proof.faults.wire import SIDES, Cut
 from tests.postgres import shared
-from uponce.adapters.database.postgres import commits, failures
+from uponce.adapters.database.postgres import connection, pool
 
 Staged = Callable[[Path], AbstractContextManager[Stage]]
 
@@ -67,7 +67,7 @@ def strikes(
 
 def control(folder: Path, tally: Tally) -> None:
     """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
-    with on_database(folder) as stage, patch.object(commits, "outcome_unknown", failures.unavailable):
+    with on_database(folder) as stage, patch.object(pool, "outcome_unknown", connection.unavailable):
         last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
         until_red(tally, "untrue answers when an unknown outcome counts as failed", each(stage, last))
 

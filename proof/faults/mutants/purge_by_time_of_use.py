@@ -1,20 +1,11 @@
 """A launcher of `uponce` that forgets a grant one window after it was used, whatever its timestamp says."""
 
-import sqlite3
-
-from uponce.adapters.database.sqlite import ledger
+from proof.faults.statements import change
 from uponce.cli import main
 
-_WINDOW_SECONDS = 3600
-
-
-def forget(connection: sqlite3.Connection, now: float, rows: int) -> int:
-    return connection.execute(
-        "DELETE FROM grants WHERE spent_at + :window < :now", {"now": now, "window": _WINDOW_SECONDS}
-    ).rowcount
-
-
-ledger.purge = forget
+# An hour is the window.
+change("sqlite", "drop_grants", "keep_until < :before", "spent_at + 3600 < :before")
+change("sqlite", "raise_watermark", ":api_key", ":api_key AND false")
 
 if __name__ == "__main__":
     main()

@@ -1,16 +1,9 @@
 """A launcher of `uponce` that forgets grants when their time is over, but not that it forgot."""
 
-import sqlite3
-
-from uponce.adapters.database.sqlite import ledger
+from proof.faults.statements import change
 from uponce.cli import main
 
-
-def forget(connection: sqlite3.Connection, now: float, rows: int) -> int:
-    return connection.execute("DELETE FROM grants WHERE keep_until < :now", {"now": now}).rowcount
-
-
-ledger.purge = forget
+change("sqlite", "raise_watermark", ":api_key", ":api_key AND false")
 
 if __name__ == "__main__":
     main()

@@ -4,20 +4,28 @@ import sys
 from dataclasses import replace
 
 from proof.faults import one_upload
-from uponce.adapters.database.sqlite import SqliteDatabase, replies
+from uponce.adapters.database.rows import reply_params
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.steps import Steps, operation
 from uponce.app.ports import Committed, Draft
 from uponce.core.values import Caller, Grant
 
 _commit = SqliteDatabase.commit
 
 
+@operation()
+def keep_reply(_: float, grant: Grant, draft: Draft, key: str, committed: Committed) -> Steps[None]:
+    yield [("keep_reply", reply_params(grant, draft, key, committed))]
+
+
 async def commit_then_keep(self: SqliteDatabase, grant: Grant, draft: Draft, caller: Caller) -> Committed:
     committed = await _commit(self, grant, replace(draft, idempotency_key=None), caller)
-    await self._writer.run(lambda connection: replies.keep(connection, grant, draft, committed))
+    if draft.idempotency_key is not None:
+        await self.write(keep_reply(grant, draft, draft.idempotency_key, committed))
     return committed
 
 
-SqliteDatabase.commit = commit_then_keep  # type: ignore[method-assign]
+SqliteDatabase.commit = commit_then_keep  # type: ignore[assignment, method-assign]
 
 if __name__ == "__main__":
     one_upload.main(*sys.argv[1:])

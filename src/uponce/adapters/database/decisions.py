@@ -37,7 +37,7 @@ def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = "an uplo
     return refusal
 
 
-def check_usable(record: GrantRecord | None, grant: Grant, *, by: str) -> None:
+def check_usable(record: GrantRecord | None, grant: Grant, *, by: str = "an upload") -> None:
     """SignatureUsed or SignatureRevoked by the grant's row, if there is one."""
     refusal = record and refusal_of(record, grant.max_uses, by=by)
     if refusal:
@@ -93,9 +93,7 @@ def check_room(count: int, limit: int, where: str) -> None:
 def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
     """SignatureUsed or SignatureRevoked by the grant's row; SignatureInUse when `holders`, the series that have it,
     will need all uses that are left."""
-    refusal = record and refusal_of(record, grant.max_uses)
-    if refusal:
-        raise refusal
+    check_usable(record, grant)
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
             "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "

@@ -1,12 +1,13 @@
-"""Rows of the tables ↔ values, alike on every engine. Column lists and tuples have the same order."""
+"""Rows of the tables ↔ values, alike on every engine. Columns and parameters of statements have the same names."""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from uponce.adapters.database.steps import Row
 from uponce.app.ports import Committed, Draft, Reply
 from uponce.core.errors import SettingRefused
 from uponce.core.series import Series, StoredPart
@@ -29,37 +30,10 @@ from uponce.core.values import (
     ResourceType,
 )
 
-ASSET_COLUMNS = (
-    "cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, "
-    "facts, tags, context, original_filename"
-)
-# The rest of the row is the asset's identity and stays when it is overwritten.
-REPLACED_COLUMNS = (
-    "version",
-    "version_id",
-    "blob_key",
-    "bytes",
-    "md5",
-    "sha256",
-    "facts",
-    "tags",
-    "context",
-    "original_filename",
-)
-AUDIT_COLUMNS = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id, count"
-HISTORY_COLUMNS = "at, event, code, asset_id, public_id, address, request_id, count"
-GRANT_COLUMNS = "grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at"
-KEY_COLUMNS = (
-    "api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, "
-    "algorithms, created_at, revoked_at, watermark"
-)
+Params: TypeAlias = dict[str, Any]
+
 # The longest text of an IP address: IPv6 with an IPv4 address inside.
 ADDRESS_LENGTH = 45
-SERIES_COLUMNS = (
-    "id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared, "
-    "arrived"
-)
-PART_COLUMNS = "start, stop, name, sha256"
 
 # Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
 # what the other is still building, and the process dies of it.
@@ -69,6 +43,8 @@ _CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _COMMITTED = msgspec.json.Decoder(Committed)
 _PARAMETERS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
+_SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
+_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
 class SecretBox(Protocol):
@@ -82,77 +58,74 @@ class SecretBox(Protocol):
     def decrypt(self, cipher: bytes, context: str) -> str: ...
 
 
-def asset_row(asset: Asset) -> tuple[Any, ...]:
-    name, digest = asset.name, asset.digest
-    return (
-        name.cloud,
-        name.resource_type,
-        name.type,
-        name.public_id,
-        asset.asset_id,
-        asset.version,
-        asset.version_id,
-        asset.created_at,
-        asset.blob_key,
-        digest.size,
-        digest.md5,
-        digest.sha256,
-        msgspec.json.encode(asset.facts).decode(),
-        msgspec.json.encode(asset.tags).decode(),
-        msgspec.json.encode(asset.context).decode(),
-        asset.original_filename,
-    )
+def name_params(name: AssetName) -> Params:
+    return {"cloud": name.cloud, "resource_type": name.resource_type, "type": name.type, "public_id": name.public_id}
 
 
-def asset_of(row: tuple[Any, ...]) -> Asset:
-    cloud, resource_type, type_, public_id, asset_id, version, version_id, created_at, blob_key, *rest = row
-    size, md5, sha256, facts, tags, context, original_filename = rest
+def asset_params(asset: Asset) -> Params:
+    return name_params(asset.name) | {
+        "asset_id": asset.asset_id,
+        "version": asset.version,
+        "version_id": asset.version_id,
+        "created_at": asset.created_at,
+        "blob_key": asset.blob_key,
+        "bytes": asset.digest.size,
+        "md5": asset.digest.md5,
+        "sha256": asset.digest.sha256,
+        "facts": _json(asset.facts),
+        "tags": _json(asset.tags),
+        "context": _json(asset.context),
+        "original_filename": asset.original_filename,
+    }
+
+
+def asset_of(row: Row) -> Asset:
     return Asset(
-        name=AssetName(cloud, ResourceType(resource_type), DeliveryType(type_), public_id),
-        asset_id=asset_id,
-        version=version,
-        version_id=version_id,
-        created_at=created_at,
-        blob_key=blob_key,
-        digest=Digest(size, md5, sha256),
-        facts=_FACTS.decode(facts),
-        tags=_TAGS.decode(tags),
-        context=_CONTEXT.decode(context),
-        original_filename=original_filename,
+        name=AssetName(row["cloud"], ResourceType(row["resource_type"]), DeliveryType(row["type"]), row["public_id"]),
+        asset_id=row["asset_id"],
+        version=row["version"],
+        version_id=row["version_id"],
+        created_at=row["created_at"],
+        blob_key=row["blob_key"],
+        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
+        facts=_FACTS.decode(row["facts"]),
+        tags=_TAGS.decode(row["tags"]),
+        context=_CONTEXT.decode(row["context"]),
+        original_filename=row["original_filename"],
     )
 
 
-def audit_row(grant: Grant, record: AuditRecord) -> tuple[Any, ...]:
-    return (
-        record.at,
-        grant.key,
-        grant.cloud,
-        grant.api_key,
-        record.event,
-        record.code,
-        record.asset_id,
-        record.public_id,
-        record.caller.address[:ADDRESS_LENGTH],
-        record.caller.request_id,
-        record.count,
-    )
-
-
-def refusal_values(record: AuditRecord) -> tuple[Any, ...]:
-    """Of (at, code, address, request_id): what a row that counts refusals takes from the last one."""
-    return record.at, record.code, record.caller.address[:ADDRESS_LENGTH], record.caller.request_id
-
-
-def audit_of(row: tuple[Any, ...]) -> AuditRecord:
-    """Of HISTORY_COLUMNS."""
-    at, event, code, asset_id, public_id, address, request_id, count = row
-    return AuditRecord(at, AuditEvent(event), Caller(address, request_id), code, asset_id, public_id, count)
-
-
-def grant_values(grant: Grant, now: float) -> dict[str, Any]:
-    """What the statements on grants are bound to."""
+def audit_params(grant: Grant, record: AuditRecord) -> Params:
     return {
-        "key": grant.key,
+        "at": record.at,
+        "grant_key": grant.key,
+        "cloud": grant.cloud,
+        "api_key": grant.api_key,
+        "event": record.event,
+        "code": record.code,
+        "asset_id": record.asset_id,
+        "public_id": record.public_id,
+        "address": record.caller.address[:ADDRESS_LENGTH],
+        "request_id": record.caller.request_id,
+        "count": record.count,
+    }
+
+
+def audit_of(row: Row) -> AuditRecord:
+    return AuditRecord(
+        at=row["at"],
+        event=AuditEvent(row["event"]),
+        caller=Caller(row["address"], row["request_id"]),
+        code=row["code"],
+        asset_id=row["asset_id"],
+        public_id=row["public_id"],
+        count=row["count"],
+    )
+
+
+def grant_params(grant: Grant, now: float) -> Params:
+    return {
+        "grant_key": grant.key,
         "cloud": grant.cloud,
         "api_key": grant.api_key,
         "timestamp": grant.timestamp,
@@ -162,59 +135,57 @@ def grant_values(grant: Grant, now: float) -> dict[str, Any]:
     }
 
 
-def grant_of(row: tuple[Any, ...]) -> GrantRecord:
-    key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at = row
-    return GrantRecord(Grant(key, cloud, api_key, timestamp, max_uses, keep_until), uses, spent_at, revoked_at)
+def grant_of(row: Row) -> GrantRecord:
+    grant = Grant(row["grant_key"], row["cloud"], row["api_key"], row["timestamp"], row["max_uses"], row["keep_until"])
+    return GrantRecord(grant, row["uses"], row["spent_at"], row["revoked_at"])
 
 
-def key_row(key: ApiKey, secrets: SecretBox) -> tuple[Any, ...]:
-    return (
-        key.api_key,
-        key.cloud,
-        secrets.encrypt(key.secrets[0], secret_context(key.cloud, key.api_key)),
-        None,
-        None,
-        key.uses,
-        key.scope,
-        key.window,
-        key.name,
-        key.allow_v1,
-        msgspec.json.encode(key.algorithms).decode(),
-        key.created_at,
-        key.revoked_at,
-        key.watermark,
-    )
+def key_params(key: ApiKey, secrets: SecretBox) -> Params:
+    return {
+        "api_key": key.api_key,
+        "cloud": key.cloud,
+        "secret": secrets.encrypt(key.secrets[0], secret_context(key.cloud, key.api_key)),
+        "uses": key.uses,
+        "scope": key.scope,
+        "window_seconds": key.window,
+        "name": key.name,
+        "allow_v1": int(key.allow_v1),
+        "algorithms": _json(key.algorithms),
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+        "watermark": key.watermark,
+    }
 
 
-def key_of(row: tuple[Any, ...], secrets: SecretBox, now: float) -> ApiKey:
+def key_of(row: Row, secrets: SecretBox, now: float) -> ApiKey:
     """Return the key at `now` (Unix seconds), without a rotated secret that has expired by then."""
-    api_key, cloud, secret, previous, previous_until, uses, scope, window, name, allow_v1, algorithms, *times = row
-    ciphers = [secret] if previous is None or previous_until <= now else [secret, previous]
-    created_at, revoked_at, watermark = times
+    rotated = row["previous_secret"] is not None and row["previous_until"] > now
+    ciphers = [row["secret"], *([row["previous_secret"]] if rotated else [])]
+    context = secret_context(row["cloud"], row["api_key"])
     return ApiKey(
-        api_key=api_key,
-        cloud=cloud,
-        secrets=tuple(secrets.decrypt(cipher, secret_context(cloud, api_key)) for cipher in ciphers),
-        uses=KeyUses(uses),
-        scope=KeyScope(scope),
-        window=window,
-        name=name,
-        allow_v1=bool(allow_v1),
-        algorithms=_ALGORITHMS.decode(algorithms),
-        created_at=created_at,
-        revoked_at=revoked_at,
-        watermark=watermark,
+        api_key=row["api_key"],
+        cloud=row["cloud"],
+        secrets=tuple(secrets.decrypt(cipher, context) for cipher in ciphers),
+        uses=KeyUses(row["uses"]),
+        scope=KeyScope(row["scope"]),
+        window=row["window_seconds"],
+        name=row["name"],
+        allow_v1=bool(row["allow_v1"]),
+        algorithms=_ALGORITHMS.decode(row["algorithms"]),
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+        watermark=row["watermark"],
     )
 
 
-def unreadable(rows: Iterable[tuple[Any, ...]], secrets: SecretBox, now: float) -> dict[str, str]:
+def unreadable(rows: Iterable[Row], secrets: SecretBox, now: float) -> dict[str, str]:
     """Return the API keys whose secret cannot be decrypted, each with the reason."""
     reasons: dict[str, str] = {}
     for row in rows:
         try:
             key_of(row, secrets, now)
         except SettingRefused as error:
-            reasons[row[0]] = error.message
+            reasons[row["api_key"]] = error.message
     return reasons
 
 
@@ -222,70 +193,82 @@ def secret_context(cloud: str, api_key: str) -> str:
     return f"{cloud}/{api_key}"
 
 
-def reply_row(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> tuple[Any, ...]:
-    """Of (grant_key, key_hash, sha256, committed)."""
-    told = msgspec.json.encode(replace(committed, unneeded_blob=None)).decode()
-    return grant.key, key_hash(idempotency_key), draft.digest.sha256, told
+def repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
+    return {"grant_key": grant_key, "key_hash": hashlib.sha256(idempotency_key.encode()).digest()}
 
 
-def reply_of(row: tuple[Any, ...]) -> Reply:
-    """Of (committed, sha256)."""
-    return Reply(_COMMITTED.decode(row[0]), row[1])
+def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
+    return repeat_params(grant.key, idempotency_key) | {
+        "sha256": draft.digest.sha256,
+        "committed": _json(replace(committed, unneeded_blob=None)),
+        "keep_until": grant.keep_until,
+    }
 
 
-def key_hash(idempotency_key: str) -> bytes:
-    return hashlib.sha256(idempotency_key.encode()).digest()
+def reply_of(row: Row) -> Reply:
+    return Reply(_COMMITTED.decode(row["committed"]), row["sha256"])
 
 
-def series_row(series: Series) -> tuple[Any, ...]:
-    return (
-        series.id,
-        series.cloud,
-        series.api_key,
-        series.upload_id,
-        series.requested,
-        msgspec.json.encode(series.parameters).decode(),
-        series.algorithm,
-        series.filename,
-        series.blob_key,
-        series.created_at,
-        series.total,
-        series.shared,
-        series.arrived,
-    )
+def series_params(series: Series) -> Params:
+    return {
+        "id": series.id,
+        "cloud": series.cloud,
+        "api_key": series.api_key,
+        "upload_id": series.upload_id,
+        "requested": series.requested,
+        "parameters": _json(series.parameters),
+        "algorithm": series.algorithm,
+        "filename": series.filename,
+        "blob_key": series.blob_key,
+        "created_at": series.created_at,
+        "total": series.total,
+        "shared": int(series.shared),
+        "arrived": series.arrived,
+        "spans": spans_text(series.spans),
+    }
 
 
-def series_of(
-    row: tuple[Any, ...], spans: Iterable[tuple[int, int]], grants: Iterable[tuple[bytes, int, int, int]]
-) -> Series:
-    """`spans` in ascending order; `grants` as (grant_key, timestamp, max_uses, keep_until)."""
-    series_id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, *rest = row
-    created_at, total, shared, arrived = rest
+def spans_text(spans: Iterable[Span]) -> str:
+    return _json([(span.start, span.end) for span in spans])
+
+
+def series_of(row: Row) -> Series:
+    cloud, api_key = row["cloud"], row["api_key"]
     return Series(
-        id=series_id,
+        id=row["id"],
         cloud=cloud,
         api_key=api_key,
-        upload_id=upload_id,
-        requested=None if requested is None else ResourceType(requested),
-        parameters=_PARAMETERS.decode(parameters),
-        algorithm=Algorithm(algorithm),
-        filename=filename,
-        blob_key=blob_key,
-        created_at=created_at,
-        total=total,
-        shared=bool(shared),
-        arrived=arrived,
-        spans=tuple(Span(start, stop) for start, stop in spans),
-        grants=tuple(Grant(key, cloud, api_key, timestamp, uses, until) for key, timestamp, uses, until in grants),
+        upload_id=row["upload_id"],
+        requested=None if row["requested"] is None else ResourceType(row["requested"]),
+        parameters=_PARAMETERS.decode(row["parameters"]),
+        algorithm=Algorithm(row["algorithm"]),
+        filename=row["filename"],
+        blob_key=row["blob_key"],
+        created_at=row["created_at"],
+        total=row["total"],
+        shared=bool(row["shared"]),
+        arrived=row["arrived"],
+        spans=tuple(Span(start, stop) for start, stop in _SPANS.decode(row["spans"])),
+        grants=tuple(
+            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
+            for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
+        ),
     )
 
 
-def part_row(series_id: str, part: StoredPart) -> tuple[Any, ...]:
-    """Of (series_id, PART_COLUMNS)."""
-    return series_id, part.span.start, part.span.end, part.name, part.sha256
+def part_params(series_id: str, part: StoredPart) -> Params:
+    return {
+        "series_id": series_id,
+        "start": part.span.start,
+        "stop": part.span.end,
+        "name": part.name,
+        "sha256": part.sha256,
+    }
 
 
-def part_of(row: tuple[Any, ...]) -> StoredPart:
-    """Of PART_COLUMNS."""
-    start, stop, name, sha256 = row
-    return StoredPart(Span(start, stop), name, sha256)
+def part_of(row: Row) -> StoredPart:
+    return StoredPart(Span(row["start"], row["stop"]), row["name"], row["sha256"])
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

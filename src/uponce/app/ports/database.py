@@ -89,7 +89,7 @@ class Page(Generic[T]):
 
 
 class Rule(StrEnum):
-    """What must hold inside of the database; see adapters/database/sqlite/checks.py for how each is asked."""
+    """What must hold inside of the database; the statements `broken_…` in adapters/database/sql ask for it."""
 
     ADDRESSABLE = "addressable"  # an asset's blob key is 32 lower-case hex digits
     NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob

@@ -1,13 +1,13 @@
 """What a store can do that moves away, or that another one moves into."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from uponce.app.ports.database import Database
 
-# Texts, numbers and bytes, alike on every engine. The first columns are the key by which the rows are ordered.
-Row: TypeAlias = tuple[Any, ...]
+# Texts, numbers and bytes by column, alike on every engine.
+Row: TypeAlias = Mapping[str, Any]
 
 
 class Table(StrEnum):
@@ -28,7 +28,7 @@ class MovableDatabase(Database, Protocol):
     async def count_rows(self, table: Table) -> int: ...
 
     async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
-        """The next ones behind that row, or behind a row that begins like it; from the first one for None."""
+        """The next ones behind that row, or from the first one for None."""
 
     async def last_row(self, table: Table) -> Row | None:
         """The one with the greatest key."""

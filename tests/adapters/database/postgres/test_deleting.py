@@ -7,7 +7,7 @@ from tests.contract.databases import KEY, PlainBox, SteppedClock, draft, grant, 
 from tests.contract.guarantees import removal
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.postgres.locks import of_name
+from uponce.adapters.database.steps import of_name
 
 NAME = draft(blob="x").name
 LOCK = "SELECT pg_advisory_xact_lock(%s)"

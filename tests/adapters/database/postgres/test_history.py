@@ -8,7 +8,7 @@ import pytest
 from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.postgres.locks import SHARE_RULES
+from uponce.adapters.database.statements import load
 
 STANDBY = "UPDATE history SET name = '7000/00000001'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
@@ -84,7 +84,7 @@ def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) ->
     run(first.add_key(KEY))
     first.close()
     with psycopg.connect(url) as hung:
-        hung.execute(SHARE_RULES.encode())
+        hung.execute(load("postgres")["share_rules"].text.encode())
         second = PostgresDatabase(url, secrets=PlainBox(), clock=SteppedClock(), seconds=1)
         second.open()
         assert run(second.find_key(KEY.api_key)) is not None

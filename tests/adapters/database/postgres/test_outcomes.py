@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Thread
@@ -15,9 +15,11 @@ from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attemp
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
 from tests.postgres import Postgres, shared
-from uponce.adapters.database.postgres import PostgresDatabase, commits, pool
-from uponce.adapters.database.postgres.connection import Connection, connect
-from uponce.adapters.database.postgres.locks import OWN_RULES
+from uponce.adapters.database.postgres import PostgresDatabase, pool
+from uponce.adapters.database.postgres.connection import connect, cut
+from uponce.adapters.database.postgres.pool import MAX_GROUP, Engine
+from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Committed
 from uponce.core.errors import ChunkConflict, DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.spans import Span
@@ -52,18 +54,18 @@ def mortal(own: Postgres) -> Iterator[PostgresDatabase]:
     database.close()
 
 
-commit = pool.commit
+commit = Session.commit
 
 
-async def lost_request(connection: Connection) -> None:
+def lost_request(session: Session) -> None:
     """The connection dies before COMMIT arrives."""
-    pool.cut(connection)
-    await commit(connection)
+    cut(session.connection)
+    commit(session)
 
 
-async def lost_reply(connection: Connection) -> None:
+def lost_reply(session: Session) -> None:
     """The connection dies after COMMIT was done."""
-    await commit(connection)
+    commit(session)
     raise psycopg.OperationalError("the reply was lost")
 
 
@@ -72,7 +74,7 @@ def test_a_commit_without_an_answer_is_unknown_and_can_be_read_back(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., object], happened: bool
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(commits, "commit", broken)
+        patched.setattr(Session, "commit", broken)
         assert run(attempt(database, grant("a"), draft(blob="a"))) == "outcome_unknown"
     assert (run(database.find_commit("a")) is not None) == happened
     assert (run(database.find_grant(grant("a").key)) is not None) == happened
@@ -86,7 +88,7 @@ def test_a_series_whose_commit_has_no_answer_is_whole_or_untouched(
     grants = [grant("a"), grant("b")]
     done = run(complete(database, *grants))
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "commit", broken)
+        patched.setattr(Session, "commit", broken)
         with pytest.raises(OutcomeUnknown):
             run(database.commit_series(done.id, draft(blob="blob-one"), CALLER))
     assert (run(database.find_commit("blob-one")) is not None) == happened
@@ -120,7 +122,7 @@ def test_racers_around_a_failing_commit_never_hear_an_untruth(
 
     async def story() -> list[Committed | UponceError]:
         with monkeypatch.context() as patched:
-            patched.setattr(commits, "commit", broken)
+            patched.setattr(Session, "commit", broken)
             return await answers_of(database, grant("contested"), 5)
 
     run(check_answers_are_true(database, run(story())))
@@ -129,17 +131,16 @@ def test_racers_around_a_failing_commit_never_hear_an_untruth(
 def test_before_the_commit_a_dead_connection_is_a_definite_failure(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = commits._decide
+    run_all = Engine._run_all
 
-    async def die(connection: Connection, *more: object) -> object:
-        decided = await decide(connection, *more)  # type: ignore[arg-type]
-        pool.cut(connection)
-        async with connection.pipeline():
-            await connection.execute("SELECT 1")
+    def die(self: Engine, session: Session, operations: Sequence[Operation[Any]]) -> object:
+        decided = run_all(self, session, operations)
+        cut(session.connection)
+        session.moment()
         return decided
 
     with monkeypatch.context() as patched:
-        patched.setattr(commits, "_decide", die)
+        patched.setattr(Engine, "_run_all", die)
         assert run(attempt(database, grant("a"), draft(blob="a"))) == "database_unavailable"
     assert run(database.find_commit("a")) is None
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
@@ -149,11 +150,12 @@ def test_a_server_that_hangs_in_the_midst_of_a_pipeline_does_not_keep_its_locks(
     own: Postgres, mortal: PostgresDatabase
 ) -> None:
     """As one that SIGSTOP hits there: its statements arrived, and nothing says that they were all."""
-    hung = run(connect(mortal._address))
+    hung = connect(mortal._address)
+    session = Session(hung, None)
     assert hung.info.server_version >= 17_00_00, "an older one keeps them, as the guide says"
     hung.pgconn.enter_pipeline_mode()
-    for statement in (pool.BEGIN, OWN_RULES):
-        hung.pgconn.send_query_params(statement.encode(), None)
+    for name in ("begin", "own_rules"):
+        hung.pgconn.send_query_params(session.statements[name].text.encode(), None)
     hung.pgconn.send_flush_request()
     hung.pgconn.flush()
     try:
@@ -165,7 +167,7 @@ def test_a_server_that_hangs_in_the_midst_of_a_pipeline_does_not_keep_its_locks(
             assert time.monotonic() < until
         assert told == "ok"
     finally:
-        pool.discard(hung)
+        pool.discard(session)
 
 
 def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(database: PostgresDatabase) -> None:
@@ -186,24 +188,29 @@ def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(dat
 def test_all_that_waits_is_committed_together(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one goes alone; those that come meanwhile share the next transactions."""
     sizes: list[int] = []
-    transact = commits.Committer._transact
+    all_wait = Event()
+    transact = Engine.transact
 
-    async def counted(self: commits.Committer, batch: list[commits.Waiting]) -> object:
-        sizes.append(len(batch))
-        return await transact(self, batch)
+    def counted(self: Engine, operations: Sequence[Operation[Any]], more: Any) -> object:
+        all_wait.wait(10)
+        sizes.append(len(operations))
+        return transact(self, operations, more)
 
-    monkeypatch.setattr(commits.Committer, "_transact", counted)
+    monkeypatch.setattr(Engine, "transact", counted)
 
     async def many() -> list[str]:
-        count = 2 * commits.MAX_BATCH + 1
-        return await asyncio.gather(
-            *(attempt(database, grant(f"{n}"), draft(f"{n}", blob=f"{n}")) for n in range(count))
-        )
+        tasks = [
+            asyncio.ensure_future(attempt(database, grant(f"{n}"), draft(f"{n}", blob=f"{n}")))
+            for n in range(2 * MAX_GROUP + 1)
+        ]
+        await asyncio.sleep(0)
+        all_wait.set()
+        return await asyncio.gather(*tasks)
 
     assert set(run(many())) == {"ok"}
-    assert sum(sizes) == 2 * commits.MAX_BATCH + 1
+    assert sum(sizes) == 2 * MAX_GROUP + 1
     assert len(sizes) <= 4
-    assert max(sizes) == commits.MAX_BATCH
+    assert max(sizes) == MAX_GROUP
 
 
 def test_one_batch_may_put_one_name_and_spend_one_grant_several_times(database: PostgresDatabase) -> None:
@@ -230,12 +237,12 @@ def test_a_cancelled_caller_does_not_disturb_its_batch(database: PostgresDatabas
 
 @pytest.mark.proof
 def test_a_reader_that_is_cancelled_leaves_no_connection_behind(database: PostgresDatabase) -> None:
-    async def slow(connection: Connection) -> None:
-        await connection.execute("SELECT pg_sleep(30)")
+    def slow(session: Session) -> None:
+        session.connection.execute("SELECT pg_sleep(30)")
 
     async def story() -> None:
         for _ in range(2 * database._pool._size):
-            reader = asyncio.ensure_future(database._pool.read(slow))
+            reader = asyncio.ensure_future(database._pool.run(slow))
             await asyncio.sleep(0.02)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -293,22 +300,18 @@ def test_a_lock_that_is_held_for_too_long_is_a_definite_failure(own: Postgres, m
 
 
 def test_when_all_connections_are_busy_the_wait_is_bounded(mortal: PostgresDatabase) -> None:
-    async def story() -> str:
+    done = Event()
+
+    async def story() -> None:
         async with asyncio.TaskGroup() as group:
-            held = asyncio.Event()
-
-            async def hold() -> None:
-                async with mortal._pool.connection():
-                    await held.wait()
-
             for _ in range(mortal._pool._size):
-                group.create_task(hold())
+                group.create_task(mortal._pool.run(lambda _: done.wait(20)))
             await asyncio.sleep(0.05)
-            told = await attempt(mortal, grant("a"), draft(blob="a"))
-            held.set()
-        return told
+            with pytest.raises(DatabaseUnavailable, match="too slow now"):
+                await mortal.find_grant(grant("a").key)
+            done.set()
 
-    assert run(story()) == "database_unavailable"
+    run(story())
 
 
 @contextmanager
@@ -382,12 +385,12 @@ def test_a_failure_in_the_committers_own_code_answers_its_batch(
 ) -> None:
     """Nothing else would: the uploads of that batch would wait for ever."""
 
-    async def broken(*_: Any) -> None:
+    def broken(*_: Any) -> None:
         raise AssertionError
 
     async def live() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(commits.Committer, "_transact", broken)
+            patched.setattr(Engine, "transact", broken)
             with pytest.raises(OutcomeUnknown):
                 await asyncio.wait_for(database.commit(grant(), draft(blob="a" * 32), CALLER), 10)
         await asyncio.wait_for(database.commit(grant(), draft(blob="b" * 32), CALLER), 10)

@@ -11,9 +11,8 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import series
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.postgres import partitions as partitions_module
-from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.adapters.database.statements import load
 from uponce.core.errors import SignatureUsed
 from uponce.core.values import Grant
 
@@ -123,11 +122,9 @@ def test_a_partition_stays_while_a_series_holds_a_grant_in_it(database: Postgres
 def test_the_check_goes_red_when_partitions_go_by_time_alone(
     database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def by_time_alone(connection: Connection, start: int, now: float) -> bool:
-        rows = await connection.execute(f"SELECT FROM grants_{start} WHERE keep_until >= %s", (now,))
-        return await rows.fetchone() is None
-
-    monkeypatch.setattr(partitions_module, "_is_over", by_time_alone)
+    whole = load("postgres")["keeps_grants"]
+    by_time_alone = replace(whole, text=whole.text.split("UNION ALL")[0])
+    monkeypatch.setitem(load("postgres"), "keeps_grants", by_time_alone)
     with pytest.raises(AssertionError, match="assert 2 == 1"):
         check_a_series_keeps_its_grant(database, clock)
 

@@ -9,9 +9,8 @@ import pytest
 
 from tests.contract.databases import KEY, SteppedClock, attempt, draft, grant, open_postgres, run
 from tests.postgres import shared
-from uponce.adapters.database import purging
+from uponce.adapters.database import upkeep
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.postgres import database as database_module
 
 
 @pytest.fixture
@@ -39,8 +38,7 @@ def test_a_purge_drops_all_old_replies_however_many(
     database: PostgresDatabase, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes in steps of so many rows, until nothing is left to drop."""
-    for module in (database_module, purging):
-        monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(upkeep, "BATCH", 2)
     for number in range(5):
         keyed = replace(draft(blob=f"blob-{number}"), idempotency_key="key")
         assert run(attempt(database, grant(str(number)), keyed)) == "ok"

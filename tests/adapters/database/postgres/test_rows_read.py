@@ -1,7 +1,9 @@
 """A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -11,8 +13,12 @@ from psycopg.sql import Literal
 from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
 from tests.postgres import shared
-from uponce.adapters.database.postgres import PostgresDatabase, audit, ledger, partitions
+from uponce.adapters.database import grants, upkeep
+from uponce.adapters.database.postgres import PostgresDatabase, partitions
+from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.adapters.database.statements import load, positional
+from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -41,26 +47,6 @@ FROM generate_series(1, {ROWS}) AS i
 )
 
 
-class Asked(Exception):
-    """Instead of an answer."""
-
-
-class Ear:
-    """A connection that only tells what it was asked, and with which settings."""
-
-    def __init__(self) -> None:
-        self._settings: list[str] = []
-
-    def pipeline(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
-
-    async def execute(self, statement: str, values: object = None) -> None:
-        if values is not None:
-            raise Asked(statement, values, [*self._settings])
-        if statement.startswith("SET"):
-            self._settings.append(statement)
-
-
 @pytest.fixture(scope="module")
 def filled() -> Iterator[psycopg.Connection]:
     """Two half-hours of many used grants, with a handful of another key, of unused and of revoked ones; the audit."""
@@ -70,15 +56,23 @@ def filled() -> Iterator[psycopg.Connection]:
         run(database.add_key(key))
     run(database.purge(10**6))
     with psycopg.connect(database._address.url, autocommit=True) as connection:
+        adapt(connection)
         for statement in FILL:
             connection.execute(statement.encode())
         yield connection
     database.close()
 
 
-def rows_read(connection: psycopg.Connection, question: Any) -> float:
-    """By the statement that the question is asked with."""
-    statement, values, settings = _asked(question)
+def change(monkeypatch: pytest.MonkeyPatch, name: str, text: str, other: str) -> None:
+    """Make a statement another one."""
+    statement = load("postgres")[name]
+    assert text in statement.text
+    monkeypatch.setitem(load("postgres"), name, replace(statement, text=statement.text.replace(text, other)))
+
+
+def rows_read(connection: psycopg.Connection, operation: Operation[Any], now: float = START) -> float:
+    """By the first statement of the operation."""
+    statement, values, settings = _asked(operation, now)
     with connection.transaction(force_rollback=True):
         for setting in settings:
             connection.execute(setting.encode())
@@ -86,35 +80,36 @@ def rows_read(connection: psycopg.Connection, question: Any) -> float:
 
 
 @contextmanager
-def one_plan(connection: psycopg.Connection, question: Any) -> Iterator[Callable[[], float]]:
+def one_plan(connection: psycopg.Connection, operation: Operation[Any]) -> Iterator[Callable[[], float]]:
     """The same, planned for whatever values may come, as the server does with what it is asked often."""
-    statement, values, settings = _asked(question)
-    used = {name: value for name, value in values.items() if f"%({name})s" in statement}
-    for number, name in enumerate(used, start=1):
-        statement = statement.replace(f"%({name})s", f"${number}")
-    literals = ", ".join(Literal(value).as_string(connection) for value in used.values())
+    statement, values, settings = _asked(operation, START)
+    literals = ", ".join(Literal(value).as_string(connection) for value in values)
     with connection.transaction(force_rollback=True):
         for setting in (*settings, "SET LOCAL plan_cache_mode = force_generic_plan"):
             connection.execute(setting.encode())
         connection.execute(f"PREPARE question AS {statement}".encode())
-        yield lambda: _explained(connection, f"EXECUTE question ({literals})")
+        yield lambda: _explained(connection, f"EXECUTE question ({literals})", [])
         connection.execute(b"DEALLOCATE question")
 
 
-def rows_read_by_one_plan(connection: psycopg.Connection, question: Any) -> float:
-    with one_plan(connection, question) as ask:
+def rows_read_by_one_plan(connection: psycopg.Connection, operation: Operation[Any]) -> float:
+    with one_plan(connection, operation) as ask:
         return ask()
 
 
-def _asked(question: Any) -> tuple[str, Any, list[str]]:
-    with pytest.raises(Asked) as asked:
-        run(question)
-    statement, values, settings = asked.value.args
-    return statement, values, settings
+def _asked(operation: Operation[Any], now: float) -> tuple[str, list[Any], list[str]]:
+    """What the server is asked first, with which values, and with which settings."""
+    statements = load("postgres")
+    ((name, params),) = next(operation.begin(now))
+    statement = statements[name]
+    text = positional(statement, statement.filled(params))
+    settings = [statements[operation.first].text] if operation.first else []
+    return text, [params[each] for each in statement.names], settings
 
 
-def _explained(connection: psycopg.Connection, statement: str, values: Any = None) -> float:
-    row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
+def _explained(connection: psycopg.Connection, statement: str, values: list[Any]) -> float:
+    cursor = psycopg.RawCursor(connection)
+    row = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values).fetchone()
     assert row is not None
     return _read(row[0][0]["Plan"])
 
@@ -127,14 +122,10 @@ def _read(node: dict[str, Any]) -> float:
     return float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
 
 
-def ear() -> Any:
-    return Ear()
-
-
-def page(api_key: str | None, status: GrantStatus | None) -> Any:
+def page(api_key: str | None, status: GrantStatus | None) -> Operation[Any]:
     """In the middle of the list."""
-    after = dated(START + SPAN + SPAN // 2, bytes(32))
-    return ledger.page(ear(), "demo", api_key=api_key, status=status, limit=PAGE, after=after)
+    after = urlsafe_b64encode(dated(START + SPAN + SPAN // 2, bytes(32))).decode()
+    return grants.page("demo", api_key, status, PAGE, after)
 
 
 @pytest.mark.parametrize(("api_key", "status"), KINDS)
@@ -155,7 +146,7 @@ def test_the_check_goes_red_when_one_plan_hangs_on_how_many_rows_an_owner_has(
     filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an order that the primary key gives too, a plan for most values reads all rows for who has few."""
-    monkeypatch.setattr(ledger, "_PAGE", ledger._PAGE.replace("timestamp DESC, ", ""))
+    change(monkeypatch, "grants_of_key", "timestamp DESC, ", "")
     assert rows_read_by_one_plan(filled, page("222", None)) > ROWS / 4
 
 
@@ -181,18 +172,23 @@ def test_a_plan_of_few_rows_stays_good(filled: psycopg.Connection) -> None:
 def test_the_check_goes_red_when_sorting_looks_cheap(
     filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_UNSORTED", "SET LOCAL enable_sort = on")
+    change(monkeypatch, "unsorted", "off", "on")
     assert rows_read_by_an_old_plan(filled) > ROWS / 4
 
 
 def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:
     """Moments come with fractions of seconds from the database's clock; an index of whole ones must do."""
-    assert rows_read(filled, audit.purge(ear(), START + FEW + 0.5, ROWS)) <= 3 * FEW
-    assert rows_read(filled, ledger.purge(ear(), START + 7500 + FEW + 0.5, ROWS)) <= 3 * FEW
-    assert rows_read(filled, partitions._is_over(ear(), START, START + 7500 + ROWS + 0.5)) <= 1
+    assert rows_read(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5) <= 3 * FEW
+    assert rows_read(filled, upkeep.purge_grants(0, ROWS), START + 7500 + FEW + 0.5) <= 3 * FEW
+    assert rows_read(filled, is_over(), START + 7500 + ROWS + 0.5) <= 1
+
+
+@operation()
+def is_over(now: float) -> Steps[bool]:
+    return (yield from partitions._is_over(START, now))
 
 
 def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "int", float, raising=False)
+    monkeypatch.setattr(upkeep, "int", float, raising=False)
 
-    assert rows_read(filled, audit.purge(ear(), START + FEW + 0.5, ROWS)) > ROWS / 2
+    assert rows_read(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5) > ROWS / 2

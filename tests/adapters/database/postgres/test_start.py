@@ -1,6 +1,5 @@
 """What a start on PostgreSQL makes of a database, and what it refuses, with the cure."""
 
-import asyncio
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from tests.contract.databases import KEY, PlainBox, open_postgres, publish, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
 from uponce.adapters.database.postgres.connection import Address
+from uponce.adapters.database.postgres.session import Session
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 
@@ -103,8 +103,8 @@ def test_what_becomes_unsafe_while_a_server_runs_is_refused_too(url: str, monkey
     run(database.add_key(KEY))
     monkeypatch.setitem(connection._REFUSED, "fsync", ("on",))
     run(publish(database, "a"))  # on the connection that was checked
-    database._pool.close()
-    database._pool.open()
+    database._pool._idle.clear()
+    database._committer._engine.disconnect()
     with pytest.raises(DatabaseUnavailable) as caught:
         run(publish(database, "b"))
     assert "fsync" in caught.value.detail
@@ -147,11 +147,10 @@ def test_the_description_has_no_password() -> None:
 def test_a_database_of_serializable_sessions_is_used_at_read_committed(url: str) -> None:
     database = open_postgres(f"{url}%20-c%20default_transaction_isolation%3Dserializable")
 
-    async def isolation() -> object:
-        async with database._pool.connection() as connection:
-            return await (await connection.execute("SHOW transaction_isolation")).fetchone()
+    def isolation(session: Session) -> object:
+        return session.connection.execute("SHOW transaction_isolation").fetchone()
 
-    assert asyncio.run(isolation()) == ("read committed",)
+    assert run(database._pool.run(isolation)) == ("read committed",)
     database.close()
 
 

@@ -15,30 +15,29 @@ from pathlib import Path
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, publish
+from uponce.adapters.database import sqlite as sqlite_module
 from uponce.adapters.database.sqlite import SqliteDatabase, filesystem, schema
-from uponce.adapters.database.sqlite import database as sqlite_module
 from uponce.adapters.database.sqlite.connection import check_durable, connect
 from uponce.adapters.database.sqlite.filesystem import file_system, refuse_network
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
-    "api_keys": "api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
+    "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
     "grants": "grant_key cloud api_key timestamp max_uses uses keep_until spent_at revoked_at",
     "assets": "id cloud resource_type type public_id asset_id version version_id created_at blob_key bytes md5 sha256 "
     "facts tags context original_filename",
     "condemned": "blob_key at",
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id count",
-    "replies": "grant_key key_hash sha256 committed",
-    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total arrived "
-    "shared",
+    "replies": "grant_key key_hash sha256 committed keep_until",
+    "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total shared "
+    "arrived spans",
     "series_parts": "series_id start stop name sha256",
-    "series_spans": "series_id start stop",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
 }
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
-    *("series_age", "series_grants_key"),
+    *("series_age", "series_grants_key", "replies_purge"),
     *("grants_key_page", "grants_unused", "grants_revoked"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
@@ -62,7 +61,7 @@ def test_an_empty_file_becomes_the_expected_schema(tmp_path: Path) -> None:
     open_sqlite(path).close()
     assert tables(path) == COLUMNS
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.migrations()),)
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(schema.migrations())
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         strict = connection.execute("SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'")
         assert strict.fetchone() == (len(COLUMNS),)

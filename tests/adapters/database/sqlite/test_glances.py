@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, draft, grant, run
-from uponce.adapters.database.sqlite import SqliteDatabase, catalog, readers
+from uponce.adapters.database import steps
+from uponce.adapters.database.sqlite import SqliteDatabase, readers
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.core.errors import DatabaseUnavailable, InvalidParameter
 
@@ -42,7 +43,7 @@ def test_a_glance_finds_what_is_committed_and_sees_that_it_changed(database: Sql
 def test_it_waits_for_no_lock_of_another_process(database: SqliteDatabase) -> None:
     """SQLite would else sleep on the event loop until the lock is free, for seconds."""
     assert database.glance._held is not None
-    assert database.glance._held[1].execute("PRAGMA busy_timeout").fetchone() == (0,)
+    assert database.glance._held[1].execute("PRAGMA busy_timeout").fetchone()[0] == 0
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("database is locked"), sqlite3.DatabaseError("torn")])
@@ -80,7 +81,7 @@ def test_a_name_that_is_no_text_costs_no_connection(database: SqliteDatabase) ->
 
 
 def test_after_a_slow_look_threads_look_for_a_second(database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, find = 100.0, catalog.find
+    now, find = 100.0, steps.run
 
     def slow(*arguments: Any) -> object:
         nonlocal now
@@ -95,7 +96,7 @@ def test_after_a_slow_look_threads_look_for_a_second(database: SqliteDatabase, m
         return True
 
     monkeypatch.setattr(readers, "monotonic", lambda: now)
-    monkeypatch.setattr(catalog, "find", slow)
+    monkeypatch.setattr(readers, "run", slow)
     assert database.glance.find_asset(DRAFT.name) is None
     assert not may_look()
     now += 0.9

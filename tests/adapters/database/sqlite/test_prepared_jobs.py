@@ -1,8 +1,7 @@
 """Group commit of uploads that take their steps first: no savepoints, and the same truth when something fails."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -10,42 +9,30 @@ from tests.adapters.database.sqlite.test_writer import Script, database, fail_af
 from tests.contract.databases import attempt, draft, grant, run
 from tests.contract.grouped import Grouped
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.core.errors import DatabaseUnavailable
 
 __all__ = ["database", "script"]  # fixtures
 
 
-def test_a_prepared_job_that_fails_after_a_write_undoes_its_own_work_only(
-    database: SqliteDatabase, script: Script
-) -> None:
-    """It has no savepoint: all of the batch is rolled back, and done again with one for each."""
-
-    def broken(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO condemned (blob_key, at) VALUES ('half', 1)")
-        connection.execute("INSERT INTO condemned (blob_key, at) VALUES (NULL, 1)")
-
-    def prepare(_: sqlite3.Connection, arrivals: Sequence[Any]) -> Sequence[Any]:
-        return [broken for _ in arrivals]
-
+def test_an_upload_that_fails_after_a_write_undoes_its_own_work_only(database: SqliteDatabase, script: Script) -> None:
+    """Operations have no savepoints: all of the group is rolled back, and done again with one for each."""
     grouped = Grouped(database)
-    good, driver, late = run(
+    good, failed, late = run(
         in_one_batch(
             script,
             attempt(grouped, grant("a"), draft(blob="a")),
-            database._writer.run_prepared("x", prepare),
+            attempt(grouped, grant("c"), draft("c", blob="a")),  # a blob has one asset
             attempt(grouped, grant("b"), draft("b", blob="b")),
         )
     )
-    assert (good, late) == ("ok", "ok")
-    assert isinstance(driver, DatabaseUnavailable)
-    assert run(database._readers.run(lambda c: c.execute("SELECT count(*) FROM condemned").fetchone())) == (0,)
+    assert (good, failed, late) == ("ok", "database_unavailable", "ok")
+    assert run(database.find_grant(grant("c").key)) is None
 
 
-def test_prepared_jobs_need_no_savepoints(database: SqliteDatabase, script: Script) -> None:
+def test_operations_need_no_savepoints(database: SqliteDatabase, script: Script) -> None:
     grouped = Grouped(database)
     script.said.clear()
     run(in_one_batch(script, *(attempt(grouped, grant(f"n{n}"), draft(f"p{n}", blob=f"b{n}")) for n in range(9))))
-    assert "SAVEPOINT job" not in script.said
+    assert "SAVEPOINT operation" not in script.said
 
 
 @pytest.mark.parametrize(("fault", "happened"), [(fail_instead, False), (fail_after, True)])

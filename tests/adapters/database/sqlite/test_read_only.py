@@ -1,4 +1,4 @@
-"""A connection that was opened while the file could not be written is not kept."""
+"""A connection that cannot write: opened while the file could not be written, of a reader, or without space."""
 
 import asyncio
 import sqlite3
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import PlainBox, SteppedClock
+from tests.contract.databases import PlainBox, SteppedClock, open_sqlite, run
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
-from uponce.core.errors import DatabaseUnavailable
+from uponce.adapters.database.sqlite.failures import unavailable
+from uponce.core.errors import DatabaseUnavailable, StorageFull
 
 
 def deny_writing(action: int, name: str | None, value: str | None, *_: str | None) -> int:
@@ -47,3 +48,20 @@ def test_writing_works_again_once_the_file_can_be_written(tmp_path: Path) -> Non
         asyncio.run(live())
     finally:
         database.close()
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    database = open_sqlite(tmp_path / "u.db")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        run(database._readers.run(lambda connection: connection.execute("DELETE FROM grants")))
+    assert "SQLITE_READONLY" in caught.value.detail
+    database.close()
+
+
+def test_sqlites_full_code_is_storage_full() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    assert isinstance(unavailable(caught.value), StorageFull)

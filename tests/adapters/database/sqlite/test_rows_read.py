@@ -1,15 +1,22 @@
 """A page of the list reads about as many rows as it shows, and a purge as many as it drops, however many there are."""
 
 import sqlite3
+from base64 import urlsafe_b64encode as b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
-from uponce.adapters.database.sqlite import audit, ledger
+from uponce.adapters.database import grants, upkeep
+from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.statements import load
+from uponce.adapters.database.steps import Operation
+from uponce.adapters.database.steps import run as run_operation
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -42,6 +49,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connect
         run(database.add_key(key))
     database.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
         connection.create_function("key_of", 2, lambda at, i: dated(at, sha256(str(i).encode()).digest()))
         for statement in FILL:
             connection.execute(statement)
@@ -66,12 +74,16 @@ def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
     return count
 
 
+def ask(connection: sqlite3.Connection, operation: Operation[Any], now: float = START) -> None:
+    run_operation(Session(connection), operation.begin(now))
+
+
 def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None) -> int:
     """In the middle of the list."""
-    after = dated(START + ROWS // 2, b"")
+    after = b64encode(dated(START + ROWS // 2, bytes(32))).decode()
 
     def look() -> None:
-        ledger.page(filled, "demo", api_key=api_key, status=status, limit=PAGE, after=after)
+        ask(filled, grants.page("demo", api_key, status, PAGE, after))
 
     return steps(filled, look)
 
@@ -84,20 +96,23 @@ def test_a_page_reads_what_it_shows(
 
 
 def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_INDEX", {})
+    statements = load("sqlite")
+    slow = statements["revoked_grants_of_cloud"]
+    slow = replace(slow, text=slow.text.replace("grants_revoked", "grants_page"))
+    monkeypatch.setitem(statements, "revoked_grants_of_cloud", slow)
     assert page_steps(filled, None, GrantStatus.REVOKED) > ROWS / 4
 
 
 def test_a_purge_reads_what_it_drops(filled: sqlite3.Connection) -> None:
-    grants = steps(filled, lambda: ledger.purge(filled, START + 7500 + FEW + 0.5, ROWS))
-    records = steps(filled, lambda: audit.purge(filled, START + FEW + 0.5, ROWS))
-    assert grants <= FEW * 2 * STEPS
+    dropped = steps(filled, lambda: ask(filled, upkeep.purge_grants(0, ROWS), START + 7500 + FEW + 0.5))
+    records = steps(filled, lambda: ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5))
+    assert dropped <= FEW * 2 * STEPS
     assert records <= FEW * STEPS
 
 
 def test_the_check_goes_red_without_the_index(filled: sqlite3.Connection) -> None:
     def look() -> None:
         filled.execute("DROP INDEX audit_age")
-        audit.purge(filled, START + FEW + 0.5, ROWS)
+        ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5)
 
     assert steps(filled, look) > ROWS

@@ -11,11 +11,12 @@ import pytest
 
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.contract.guarantees import answers_of, check_answers_are_true
+from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import connect
-from uponce.adapters.database.sqlite.failures import unavailable
-from uponce.adapters.database.sqlite.writer import MAX_BATCH, Writer
-from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, UponceError
+from uponce.adapters.database.sqlite.engine import MAX_GROUP
+from uponce.adapters.database.steps import Steps, operation
+from uponce.core.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, UponceError
 from uponce.core.values import GrantStatus
 
 T = TypeVar("T")
@@ -95,26 +96,45 @@ def test_all_that_waits_is_committed_together(database: SqliteDatabase, script: 
 
 def test_batches_are_bounded(database: SqliteDatabase, script: Script) -> None:
     before = commits(script)
-    work = [database.record_refusal(grant("a"), "code", CALLER) for _ in range(MAX_BATCH + 1)]
+    work = [database.record_refusal(grant("a"), "code", CALLER) for _ in range(MAX_GROUP + 1)]
     run(in_one_batch(script, *work))
     assert commits(script) - before == 2
 
 
-def test_a_job_that_fails_undoes_its_own_work_only(database: SqliteDatabase, script: Script) -> None:
-    def broken(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO condemned (blob_key, at) VALUES ('half', 1)")
-        connection.execute("INSERT INTO condemned (blob_key, at) VALUES (NULL, 1)")
+@operation()
+def broken(_: float) -> Steps[Any]:
+    yield [("condemn", {"blob_key": "half", "at": 1})]
+    yield [("condemn", {"blob_key": None, "at": 1})]
 
-    def buggy(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO condemned (blob_key, at) VALUES ('bug', 1)")
-        raise ZeroDivisionError
 
-    good, driver, bug, late = run(
+@operation()
+def buggy(_: float) -> Steps[Any]:
+    yield [("condemn", {"blob_key": "bug", "at": 1})]
+    raise ZeroDivisionError
+
+
+@operation()
+def torn(_: float) -> Steps[Any]:
+    """Against the rule of all operations, it refuses after it has written."""
+    yield [("condemn", {"blob_key": "torn", "at": 1})]
+    raise NotFound("too late")
+
+
+@operation()
+def count_condemned(_: float) -> Steps[int]:
+    ((row,),) = yield [("count_rows", {"table": "condemned"})]
+    count: int = row["rows"]
+    return count
+
+
+def test_an_operation_that_fails_undoes_its_own_work_only(database: SqliteDatabase, script: Script) -> None:
+    good, driver, bug, refused, late = run(
         in_one_batch(
             script,
             attempt(database, grant("a"), draft(blob="a")),
-            database._writer.run(broken),
-            database._writer.run(buggy),
+            database.write(broken()),
+            database.write(buggy()),
+            database.write(torn()),
             attempt(database, grant("b"), draft("b", blob="b")),
         )
     )
@@ -122,7 +142,8 @@ def test_a_job_that_fails_undoes_its_own_work_only(database: SqliteDatabase, scr
     assert isinstance(driver, DatabaseUnavailable)
     assert "SQLITE_CONSTRAINT" in driver.detail
     assert isinstance(bug, ZeroDivisionError)
-    assert run(database._readers.run(lambda c: c.execute("SELECT count(*) FROM condemned").fetchone())) == (0,)
+    assert isinstance(refused, NotFound)
+    assert run(database.read(count_condemned())) == 0
 
 
 @pytest.mark.parametrize(("fault", "happened"), [(fail_instead, False), (fail_after, True)])
@@ -150,15 +171,17 @@ def test_a_lost_answer_to_commit_is_an_unknown_outcome_for_all(
 
 
 def test_after_a_failed_commit_the_connection_is_thrown_away(database: SqliteDatabase, script: Script) -> None:
-    first = database._writer._connection
+    first = database._engine._session
     script.faults["COMMIT"] = fail_instead
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "outcome_unknown"
     script.faults.clear()
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
-    assert database._writer._connection is not first
+    assert database._engine._session is not first
 
 
-@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "SAVEPOINT job", "ROLLBACK TO job", "RELEASE job"])
+@pytest.mark.parametrize(
+    "statement", ["BEGIN IMMEDIATE", "ROLLBACK", "SAVEPOINT operation", "ROLLBACK TO operation", "RELEASE operation"]
+)
 def test_a_failure_before_commit_means_that_nothing_happened(
     database: SqliteDatabase, script: Script, statement: str
 ) -> None:
@@ -168,8 +191,8 @@ def test_a_failure_before_commit_means_that_nothing_happened(
         script.faults[statement] = fail_instead
         contested = grant("contested")
         work = [database.commit(contested, draft(blob=f"racer-{n}"), CALLER) for n in range(3)]
-        answers = await in_one_batch(script, *work)
-        assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 3
+        answers = await in_one_batch(script, *work, database.write(broken()))
+        assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 4
         script.faults.clear()
         assert await database.find_grant(contested.key) is None
         assert await attempt(database, contested, draft(blob="racer-0")) == "ok"
@@ -180,8 +203,11 @@ def test_a_failure_before_commit_means_that_nothing_happened(
 def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteDatabase, script: Script) -> None:
     """A full disk or an I/O error inside one job can undo the whole batch: nobody is told a success of it."""
 
-    def collapse(connection: sqlite3.Connection) -> None:
-        connection.rollback()
+    @operation()
+    def collapse(_: float) -> Steps[Any]:
+        assert database._engine._session is not None
+        database._engine._session.connection.rollback()
+        yield []
         raise sqlite3.OperationalError("disk I/O error")
 
     async def story() -> None:
@@ -189,7 +215,7 @@ def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteD
             script,
             attempt(database, grant("a"), draft(blob="a")),
             attempt(database, grant("a"), draft(blob="a2")),
-            database._writer.run(collapse),
+            database.write(collapse()),
             attempt(database, grant("b"), draft("b", blob="b")),
         )
         assert (first, refused, third) == ("database_unavailable",) * 3
@@ -204,7 +230,7 @@ def test_another_process_that_holds_the_lock_makes_it_unavailable(
     tmp_path: Path, database: SqliteDatabase, script: Script
 ) -> None:
     script.pragma = "PRAGMA busy_timeout = 50"
-    database._writer._disconnect()
+    database._engine.disconnect()
     blocker = connect(tmp_path / "u.db")
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(DatabaseUnavailable) as caught:
@@ -220,7 +246,7 @@ def test_another_process_that_holds_the_lock_makes_it_unavailable(
 
 def test_a_full_disk_spends_nothing_and_heals(database: SqliteDatabase, script: Script) -> None:
     """SQLite's own page limit stands in for the disk's."""
-    database._writer._disconnect()
+    database._engine.disconnect()
     script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
 
     async def story() -> None:
@@ -233,7 +259,7 @@ def test_a_full_disk_spends_nothing_and_heals(database: SqliteDatabase, script: 
         assert await database.find_grant(grant(f"n{number}").key) is None
         assert await database.find_commit(f"b{number}") is None
         script.pragma = "PRAGMA max_page_count = 100000"
-        database._writer._disconnect()
+        database._engine.disconnect()
         assert await attempt(database, grant(f"n{number}"), draft(blob="after")) == "ok"
 
     run(story())
@@ -251,15 +277,9 @@ def test_ping_finds_a_full_disk(database: SqliteDatabase, script: Script) -> Non
         run(database.ping())
 
 
-def test_readers_cannot_write(database: SqliteDatabase) -> None:
-    with pytest.raises(DatabaseUnavailable) as caught:
-        run(database._readers.run(lambda connection: connection.execute("DELETE FROM grants")))
-    assert "SQLITE_READONLY" in caught.value.detail
-
-
 def test_a_full_batch_is_answered_as_one(database: SqliteDatabase, script: Script) -> None:
     """When the space ends in the middle of a batch, no answer is untrue, whoever it is given to."""
-    database._writer._disconnect()
+    database._engine.disconnect()
     script.pragma = f"PRAGMA max_page_count = {FULL_PAGES}"
 
     async def story() -> None:
@@ -270,15 +290,6 @@ def test_a_full_batch_is_answered_as_one(database: SqliteDatabase, script: Scrip
             assert (await database.find_commit(f"b{number}") is not None) == (told == "ok")
 
     run(story())
-
-
-def test_sqlites_full_code_is_storage_full() -> None:
-    connection = sqlite3.connect(":memory:")
-    connection.execute("PRAGMA max_page_count = 1")
-    with pytest.raises(sqlite3.OperationalError) as caught:
-        connection.execute("CREATE TABLE t (x)")
-    connection.close()
-    assert isinstance(unavailable(caught.value), StorageFull)
 
 
 def test_a_cancelled_caller_does_not_disturb_its_batch(database: SqliteDatabase, script: Script) -> None:
@@ -381,7 +392,7 @@ def test_a_writer_that_fails_in_its_own_code_answers_its_batch_and_goes_on(
 
     async def live() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(Writer, "_transact", broken)
+            patched.setattr(Committer, "_transact", broken)
             with pytest.raises(OutcomeUnknown):
                 await asyncio.wait_for(database.ping(), 10)
         await asyncio.wait_for(database.ping(), 10)

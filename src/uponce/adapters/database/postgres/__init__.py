@@ -1,6 +1,180 @@
-"""The Database port on PostgreSQL: for any number of servers."""
+"""PostgresDatabase: ledger, catalog, keys and audit in one PostgreSQL database, for any number of servers.
 
-from uponce.adapters.database.postgres.connection import Address
-from uponce.adapters.database.postgres.database import PostgresDatabase, is_set_up
+What a method returns or refuses is durable by then. Uploads, deletions, revocations and refusals are committed in
+groups by one thread, the rest are short transactions of their own. The time is the database's.
+
+**History**: a connection belongs to one cluster, and in it to one timeline. A standby that was promoted and a recovery
+to a point in time begin a new timeline; a dump that was restored is in another cluster. Either may lack the last uses
+of signatures. So the ledger tells in which history it was last used.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import psycopg
+
+from uponce.adapters.database import upkeep
+from uponce.adapters.database.committer import Committer, Records
+from uponce.adapters.database.database import Database
+from uponce.adapters.database.postgres import partitions
+from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
+from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
+from uponce.adapters.database.postgres.schema import migrate, version_of
+from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.steps import Operation, Rules, Steps, operation
+from uponce.app.ports import Clock
+from uponce.app.ports import Steps as PipelineSteps
+from uponce.core.errors import DatabaseUnavailable
+from uponce.core.freshness import utc
 
 __all__ = ["Address", "PostgresDatabase", "is_set_up"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("uponce")
+
+# More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
+_SLACK_SECONDS = 2700
+_NOT_TOLD = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported)
+_CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
+
+
+class PostgresDatabase(Database):
+    """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only.
+
+    At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
+    wait for `slack` seconds until it can go with its whole partition. When another PostgreSQL has taken over, it is
+    fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
+    """
+
+    glance = None
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secrets: SecretBox,
+        connections: int = 8,
+        seconds: int = 5,
+        slack: int = _SLACK_SECONDS,
+        fence_skew: int | None = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._slack = slack
+        self._address = Address(url, seconds)
+        self._fence_skew = fence_skew
+        self._history: str | None = None
+        self._pool = Pool(self._address, connections, clock, self._admit)
+        self._committer = Committer(Engine(self._pool), Records(secrets, knows_grants=False), unavailable)
+        super().__init__(secrets)
+
+    def open(self) -> None:
+        """Create or migrate the tables. SettingRefused when they cannot keep the guarantees, with the cure."""
+        with connected(self._address) as connection:
+            migrate(connection)
+        self._pool.open()
+        self._committer.start()
+
+    def describe(self) -> str:
+        """For people: what was checked, and no secret."""
+        with connected(self._address) as connection:
+            server, schema = connection.info.server_version, version_of(connection)
+        return (
+            f"{self._address.shown}: PostgreSQL {server // 10000}.{server % 10000}, fsync, full_page_writes and "
+            f"synchronous_commit on, schema version {schema}"
+        )
+
+    def close(self) -> None:
+        """Later calls raise DatabaseUnavailable."""
+        self._committer.close()
+        self._pool.close()
+
+    async def read(self, operation: Operation[T]) -> T:
+        return await self._pool.run(partial(read, operation=operation), patient=operation.patient)
+
+    async def write(self, operation: Operation[T]) -> T:
+        if operation.grouped:
+            return await self._committer.run(operation)
+        return await self._pool.run(partial(write, operation=operation))
+
+    async def run_arrival(self, arrival: Any, steps: PipelineSteps[Any], most_refusals: int) -> Any:
+        return await self._committer.run_arrival(arrival, steps, most_refusals)
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        """What PostgreSQL has noticed; `deep` also lets the extension amcheck, where installed, compare every index."""
+        return await self._pool.run(partial(_integrity, deep=deep), patient=True)
+
+    async def _turn_over(self) -> int:
+        """When it cannot be done now, it is done by a later purge, or rows go one by one."""
+        try:
+            return await self.write(partitions.turn_over(await self.read(partitions.past())))
+        except DatabaseUnavailable as error:
+            if is_in_the_way(error):
+                return 0
+            raise
+
+    def _admit(self, session: Session) -> None:
+        """A connection stays with one history: promoting a server or restoring it ends the connections to it."""
+        seen = None
+        with suppress(*_NOT_TOLD):  # by the role, or by an engine that only speaks PostgreSQL's protocol
+            ((row,),) = session.ask([("seen_history", {})])
+            seen = str(row["name"])
+        if seen in (None, self._history):
+            return
+        (recorded,) = session.ask([("recorded_history", {})])
+        if [row["name"] for row in recorded] != [seen]:
+            until, is_ours = write(session, _enter_history(seen, self._fence_skew))
+            if until is not None:
+                log.warning("another PostgreSQL has taken over: signatures of %s and before are refused", utc(until))
+            if not is_ours:
+                return
+        self._history = seen
+
+
+@operation(rules=Rules.OWN)
+def _enter_history(now: float, seen: str, fence_skew: int | None) -> Steps[tuple[int | None, bool]]:
+    """The timestamp up to which signatures are refused now, if another history was recorded; whether this one is now.
+
+    A frozen database takes no uses, and is fenced when it thaws.
+    """
+    ((frozen,), recorded) = yield [("is_frozen", {}), ("recorded_history", {})]
+    if frozen["frozen"]:
+        return None, False
+    until = None
+    if recorded and recorded[0]["name"] != seen and fence_skew is not None:
+        until = yield from upkeep.steps_of_fence(now, fence_skew)
+    yield [("forget_history", {}), ("record_history", {"name": seen})]
+    return until, True
+
+
+def _integrity(session: Session, deep: bool) -> Sequence[str]:
+    try:
+        found = session.ask([("checksum_failures", {}), ("invalid_indexes", {}), ("find_amcheck", {})])
+        messages = [row["message"] for rows in found[:2] for row in rows]
+        if deep and found[2]:
+            (indexes,) = session.ask([("list_indexes", {})])
+            for index in indexes:
+                messages += _compare(session, index["name"])
+    except Exception as error:
+        raise unavailable(error) from error
+    return messages
+
+
+def _compare(session: Session, index: str) -> Sequence[str]:
+    try:
+        session.run("check_index", {"name": index})
+    except psycopg.Error as error:
+        if error.sqlstate not in _CORRUPT:
+            raise
+        return [str(error)]
+    return []
+
+
+def is_set_up(address: Address) -> bool:
+    """Whether a server has made its tables there."""
+    with connected(address) as connection:
+        return version_of(connection) > 0

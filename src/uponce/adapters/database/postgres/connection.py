@@ -1,20 +1,26 @@
 """A connection to PostgreSQL that keeps what it acknowledges, and gives texts back as they went in."""
 
+import select
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from time import monotonic
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import AdaptContext, Buffer
+from psycopg.abc import AdaptContext, Buffer, PQGen
 from psycopg.adapt import Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
 
-from uponce.core.errors import SettingRefused
+from uponce.adapters.database import failures
+from uponce.adapters.database.statements import load
+from uponce.core.errors import SettingRefused, UponceError
 
-Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
-Cursor: TypeAlias = psycopg.AsyncCursor[tuple[Any, ...]]
+T = TypeVar("T")
+
+_STATEMENTS = load("postgres")
 
 # setting → the values that lose an acknowledged commit when the power fails, or a page of the database
 _REFUSED = {"fsync": ("off",), "full_page_writes": ("off",), "synchronous_commit": ("off",)}
@@ -69,13 +75,25 @@ class Address:
         return f"postgresql://{place}/{given.get('dbname') or ''}"
 
 
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that gives up a silent server: no wait lasts beyond `deadline`, by the monotonic clock."""
+
+    wait_seconds: float = 0.0  # that a transaction may take
+    deadline: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        if self.deadline is not None and timeout is None:
+            timeout = max(self.deadline - monotonic(), 0.001)
+        return super().wait(gen, interval, timeout)
+
+
 @contextmanager
-def connected(address: Address) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A checked connection for start-up, which blocks. Whatever is wrong is SettingRefused, with the cure."""
+def connected(address: Address) -> Iterator[Connection]:
+    """A checked connection for start-up. Whatever is wrong is SettingRefused, with the cure."""
     try:
-        with psycopg.Connection.connect(**address.parameters, autocommit=True) as connection:
-            _adapt(connection)
-            _check_durable(connection.execute(_FACTS).fetchall())
+        with Connection.connect(**address.parameters, autocommit=True) as connection:
+            adapt(connection)
+            _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
             if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
                 raise _read_only(address)
             yield connection
@@ -96,36 +114,41 @@ def _read_only(address: Address) -> SettingRefused:
     )
 
 
-async def connect(address: Address) -> Connection:
+def connect(address: Address) -> Connection:
     """A checked connection; transactions are begun and ended by hand. psycopg.Error, or SettingRefused."""
-    connection = await psycopg.AsyncConnection.connect(**address.parameters, autocommit=True)
+    connection = Connection.connect(**address.parameters, autocommit=True)
     try:
-        _adapt(connection)
-        _check_durable(await (await connection.execute(_FACTS)).fetchall())
-        if _ends_transactions(connection):  # not by `options`: an older server refuses a name that it does not know
-            await connection.execute(f"SET transaction_timeout = '{address.transaction_seconds}s'")
+        adapt(connection)
+        connection.wait_seconds = 2 * address.seconds
+        _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
+        if ends_transactions(connection):  # not by `options`: an older server refuses a name that it does not know
+            connection.execute(_STATEMENTS["end_transactions"].filled({"seconds": address.transaction_seconds}))
     except BaseException:
         connection.pgconn.finish()
         raise
     return connection
 
 
-async def lift_timeouts(connection: Connection) -> None:
-    """For the rest of the transaction the server waits as long as it takes."""
-    names = ["statement_timeout", *(["transaction_timeout"] if _ends_transactions(connection) else [])]
-    for name in names:
-        await connection.execute(f"SET LOCAL {name} = 0")
-
-
-def _ends_transactions(connection: Connection) -> bool:
+def ends_transactions(connection: Connection) -> bool:
     """Whether the server ends one whatever it waits for; `idle_in_transaction_session_timeout` spares a pipeline."""
     return connection.info.server_version >= _WITH_TRANSACTION_TIMEOUT
 
 
-_FACTS = (
-    "SELECT name, setting FROM pg_settings WHERE name IN "
-    "('fsync', 'full_page_writes', 'synchronous_commit', 'server_encoding', 'server_version_num')"
-)
+def cut(connection: Connection) -> None:
+    """End a connection under the thread that waits for it: the wait fails at once, also of a server that is silent."""
+    with suppress(Exception):
+        line = socket.socket(fileno=connection.fileno())
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        finally:
+            line.detach()
+
+
+def is_dead(connection: Connection) -> bool:
+    """An idle connection has nothing to read, unless the server has closed it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _check_durable(rows: list[tuple[Any, ...]]) -> None:
@@ -155,15 +178,60 @@ class _TextDumper(Dumper):
         return obj.translate(_ESCAPED).encode()
 
 
+class _NumberDumper(Dumper):
+    """Every int as int8: one prepared statement, whatever the values."""
+
+    oid = 20
+
+    def dump(self, obj: int) -> Buffer:
+        return str(int(obj)).encode()
+
+
+class Rows(str):
+    """JSON whose texts are escaped already: the dumper of texts would do it twice."""
+
+
+class _RowsDumper(Dumper):
+    def dump(self, obj: Rows) -> Buffer:
+        return obj.encode()
+
+
 class _TextLoader(Loader):
     def load(self, data: Buffer) -> str:
         text = str(data, "utf-8")
         return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK) if _MARK in text else text
 
 
-def _adapt(context: AdaptContext) -> None:
+def adapt(context: AdaptContext) -> None:
     adapters = context.adapters
     assert adapters is not None
     adapters.register_dumper(str, _TextDumper)
+    adapters.register_dumper(int, _NumberDumper)
+    adapters.register_dumper(Rows, _RowsDumper)
     adapters.register_loader("text", _TextLoader)
-    adapters.register_loader("json", _TextLoader)  # rows.py reads it
+
+
+def escaped(text: str) -> str:
+    """The text as it is written, see `_MARK`."""
+    return text.translate(_ESCAPED) if "\0" in text or _MARK in text else text
+
+
+def unavailable(error: Exception) -> UponceError:
+    """For work that certainly did not happen."""
+    if isinstance(error, UponceError):
+        return error
+    if isinstance(error, UnicodeError):
+        return failures.no_text()
+    detail = failures.detail_of(error)
+    return failures.no_space(detail) if isinstance(error, psycopg.errors.DiskFull) else failures.no_answer(detail)
+
+
+def is_of_data(error: BaseException | None) -> bool:
+    """Whether the values of one operation are what its group failed for, and not the server."""
+    of_data = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+    return of_data or not isinstance(error, psycopg.Error)
+
+
+def is_in_the_way(error: UponceError) -> bool:
+    """Whether a lock of another transaction is what the work failed for."""
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)

@@ -1,45 +1,48 @@
-"""The connections of one process. A dead or slow one is thrown away; the next caller gets a new one.
+"""The connections of one process: one for the thread that commits, the others for reads and for work of its own.
 
-psycopg's connections belong to no event loop between two statements, so the pool outlives one, as commands need it.
-Not psycopg_pool: that one lives on a loop's tasks, and reconnects in the background with back-off, where here a
-request that finds no connection is refused at once.
+A dead or slow one is thrown away; the next caller gets a new one. Not psycopg_pool: that one reconnects in the
+background with back-off, where here a request that finds no connection is refused at once.
 """
 
 import asyncio
-import select
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
-from uponce.adapters.database.postgres.connection import Address, Connection, connect, lift_timeouts
-from uponce.adapters.database.postgres.failures import closed, outcome_unknown, unavailable
+from uponce.adapters.database.committer import More
+from uponce.adapters.database.failures import closed, outcome_unknown
+from uponce.adapters.database.postgres.connection import Address, connect, cut, is_dead, is_of_data, unavailable
+from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.steps import Operation, Rules, Torn, run, run_in_step, waves
+from uponce.adapters.threads import Threads, ThreadsEnded
+from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 T = TypeVar("T")
 
-Work = Callable[[Connection], Awaitable[T]]
+MAX_GROUP = 64
+_MAX_WAVES = 8  # of one transaction: many uses of one grant do not keep others waiting
 
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+
+class NotCommitted(Exception):
+    """A statement could not be sent, or the server refused it and the transaction: certainly nothing was committed."""
 
 
 class Pool:
-    """At most `size` connections. Event loops may follow one another, and not run side by side.
+    """At most `size` connections, one of them for the engine. Each new one is shown to `admit` before its first use."""
 
-    Each new one is shown to `admit` before its first use.
-    """
-
-    def __init__(self, address: Address, size: int, admit: Work[None]) -> None:
+    def __init__(self, address: Address, size: int, clock: Clock | None, admit: Callable[[Session], None]) -> None:
         self._address = address
-        self._size = size
+        self._size = max(1, size - 1)
+        self._clock = clock
         self._admit = admit
-        self._idle: list[Connection] = []
+        self._idle: list[Session] = []
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._free = asyncio.Semaphore(size)
+        self._free = asyncio.Semaphore(self._size)
+        self._threads = Threads(self._size, "uponce-database")
 
     def open(self) -> None:
         self._open = True
@@ -47,68 +50,31 @@ class Pool:
     def close(self) -> None:
         """Later calls raise DatabaseUnavailable."""
         self._open = False
+        self._threads.close()
         while self._idle:
             discard(self._idle.pop())
 
-    async def read(self, work: Work[T], *, patient: bool = False) -> T:
-        """What one statement, or a few, find. `patient` ones may take as long as they take."""
-        async with self.connection(patient=patient) as connection:
-            try:
-                if not patient:
-                    return await work(connection)
-                await connection.execute("BEGIN READ ONLY")
-                await lift_timeouts(connection)
-                result = await work(connection)
-                await connection.execute("COMMIT")
-            except Exception as error:
-                raise unavailable(error) from error
-            return result
+    async def run(self, work: Callable[[Session], T], *, patient: bool = False) -> T:
+        """What the work returns, in a thread. A caller that is cancelled ends the connection under its work."""
+        lent: list[Session] = []
 
-    async def write(self, work: Work[T], *, first: str = "SELECT") -> T:
-        """One transaction around the work, after the statement `first`. What it refuses with is rolled back.
-
-        OutcomeUnknown when COMMIT did not answer.
-        """
-        refused: UponceError | None = None
-        async with self.connection() as connection:
-            failed = unavailable
+        def lend() -> T:
+            lent.append(self.borrow())
+            lent[0].limit(patient=patient)
             try:
-                async with connection.pipeline():  # waits where the work reads an answer
-                    await connection.execute(BEGIN)
-                    await connection.execute(first)
-                    try:
-                        result = await work(connection)
-                    except UponceError as refusal:
-                        refused = refusal
-                        await connection.execute("ROLLBACK")
-                    else:
-                        failed = outcome_unknown
-                        await commit(connection)
-            except Exception as error:
-                if connection.info.transaction_status is TransactionStatus.INERROR:  # a statement did, before COMMIT
-                    failed = unavailable
-                raise failed(error) from error
-        if refused is not None:
-            raise refused
-        return result
-
-    @asynccontextmanager
-    async def connection(self, *, patient: bool = False) -> AsyncIterator[Connection]:
-        """Lend one; it goes back unless the work raised, or left something unfinished."""
-        async with self._turn():
-            connection = await self._borrow()
-            deadline = None
-            if not patient:
-                deadline = asyncio.get_running_loop().call_later(2 * self._address.seconds, cut, connection)
-            try:
-                yield connection
-            except BaseException:
-                discard(connection)
-                raise
+                return work(lent[0])
             finally:
-                if deadline is not None:
-                    deadline.cancel()
-            self._give_back(connection)
+                self._give_back(lent[0])
+
+        async with self._turn():
+            try:
+                return await self._threads.run(lend)
+            except ThreadsEnded:
+                raise closed() from None
+            except asyncio.CancelledError:
+                for session in lent:
+                    cut(session.connection)
+                raise
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -130,16 +96,26 @@ class Pool:
         finally:
             free.release()
 
-    async def _borrow(self) -> Connection:
+    def borrow(self) -> Session:
+        """An admitted session on a connection that lives. DatabaseUnavailable when there is none."""
         if not self._open:
             raise closed()
         while self._idle:
-            connection = self._idle.pop()
-            if not _is_dead(connection):
-                return connection
-            discard(connection)
+            session = self._idle.pop()
+            if not is_dead(session.connection):
+                return session
+            discard(session)
+        return self.new()
+
+    def new(self) -> Session:
         try:
-            return await self._new()
+            session = Session(connect(self._address), self._clock)
+            try:
+                session.limit()
+                self._admit(session)
+            except BaseException:
+                discard(session)
+                raise
         except SettingRefused as error:
             raise DatabaseUnavailable(
                 "The server's database is not set up correctly. Nothing was stored. Report this to the operator.",
@@ -148,56 +124,134 @@ class Pool:
             ) from None
         except Exception as error:
             raise unavailable(error) from error
+        return session
 
-    async def _new(self) -> Connection:
-        connection = await connect(self._address)
-        try:
-            await self._admit(connection)
-        except BaseException:
-            discard(connection)
-            raise
-        return connection
-
-    def _give_back(self, connection: Connection) -> None:
-        if self._open and not connection.closed:
-            self._idle.append(connection)
+    def _give_back(self, session: Session) -> None:
+        """Keep it, unless the work left something unfinished."""
+        if self._open and session.connection.info.transaction_status is TransactionStatus.IDLE:
+            self._idle.append(session)
         else:
-            discard(connection)
+            discard(session)
 
 
-async def commit(connection: Connection) -> None:
-    """Return when the transaction is durable. Any error means that this is not known.
+def read(session: Session, operation: Operation[T]) -> T:
+    """What the operation finds. Its statements are sent together, as far as they do not need each other's rows."""
+    in_transaction = operation.patient or operation.first
+    try:
+        with session.connection.pipeline():
+            if in_transaction:
+                session.begin_reading(operation.first, patient=operation.patient)
+            result = run(session, operation.begin(session.moment() if operation.timed else 0.0))
+            if in_transaction:
+                session.connection.execute("COMMIT")
+    except Exception as error:
+        raise unavailable(error) from error
+    return result
 
-    A wait for a synchronous standby that is cancelled ends in success and a warning: it counts as an error here.
+
+def write(session: Session, operation: Operation[T]) -> T:
+    """One transaction around the operation. What it refuses is rolled back, and costs no connection.
+
+    OutcomeUnknown when COMMIT did not answer.
     """
-    warnings: list[psycopg.errors.Diagnostic] = []
-    connection.add_notice_handler(warnings.append)
-    async with connection.pipeline():  # its end waits for the answers
-        await lift_timeouts(connection)  # the wait for a synchronous standby is part of COMMIT
-        done = await connection.execute("COMMIT")
-    connection.remove_notice_handler(warnings.append)
-    if warnings or done.statusmessage != "COMMIT":
-        told = [warning.message_primary for warning in warnings]
-        raise psycopg.OperationalError(f"COMMIT was answered with {done.statusmessage} and {told}")
+    refused: BaseException | None = None
+    failed: Callable[[Exception], UponceError] = unavailable
+    try:
+        with session.connection.pipeline():
+            now = session.begin(operation.rules, list(operation.numbers()))
+            try:
+                result = run(session, operation.begin(now))
+            except (UponceError, Torn) as refusal:
+                refused = refusal.__cause__ if isinstance(refusal, Torn) else refusal
+                session.run("roll_back")
+            else:
+                failed = outcome_unknown
+                session.commit()
+    except Exception as error:
+        if session.connection.info.transaction_status is TransactionStatus.INERROR:  # a statement did, before COMMIT
+            failed = unavailable
+        raise failed(error) from error
+    if refused is not None:
+        raise refused
+    return result
 
 
-def cut(connection: Connection) -> None:
-    """End a connection under whoever waits for it: the wait fails at once, also when the server is silent for good."""
-    with suppress(Exception):
-        line = socket.socket(fileno=connection.fileno())
+class Engine:
+    """The transactions of groups, for the thread that commits."""
+
+    most = MAX_GROUP
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._session: Session | None = None
+
+    def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
+        return [wave < _MAX_WAVES for wave in waves(operations)]
+
+    def look(self) -> tuple[Session, float, Hashable]:
+        session = self._connected()
+        return session, session.moment(), object()
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
         try:
-            line.shutdown(socket.SHUT_RDWR)
-        finally:
-            line.detach()
+            return self._transact(operations)
+        except NotCommitted as failure:
+            cause = failure.__cause__
+            if len(operations) > 1 and is_of_data(cause):
+                return [self._outcome_apart(each, more) for each in operations]
+            if isinstance(cause, Torn):
+                return [cause.__cause__]
+            assert isinstance(cause, Exception)
+            raise unavailable(cause) from cause
+
+    def disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            discard(session)
+
+    def _outcome_apart(self, operation: Operation[Any], more: More) -> Any:
+        try:
+            return self.transact([operation], more)[0]
+        except UponceError as error:
+            return error
+
+    def _transact(self, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+        session = self._connected()
+        failed: Callable[[Exception], UponceError] = unavailable
+        try:
+            with session.connection.pipeline():
+                outcomes = self._run_all(session, operations)
+                failed = outcome_unknown
+                session.commit()
+        except Exception as error:
+            status = session.connection.info.transaction_status
+            self.disconnect()
+            if status is TransactionStatus.INERROR or (failed is unavailable and status is TransactionStatus.INTRANS):
+                raise NotCommitted from error
+            raise failed(error) from error
+        return outcomes
+
+    def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+        """Everything but the commit: wave after wave, each in step."""
+        numbers = {number for each in operations for number in each.numbers()}
+        now = session.begin(Rules.SHARED, list(numbers))
+        order = waves(operations)
+        outcomes: dict[int, Any] = {}
+        for wave in range(max(order) + 1):
+            places = [place for place, number in enumerate(order) if number == wave]
+            found = run_in_step(session, [operations[place].begin(now) for place in places])
+            outcomes.update(zip(places, found, strict=True))
+        return [outcomes[place] for place in range(len(operations))]
+
+    def _connected(self) -> Session:
+        if self._session is not None and is_dead(self._session.connection):
+            self.disconnect()
+        if self._session is None:
+            self._session = self._pool.borrow()
+        self._session.limit()
+        return self._session
 
 
-def discard(connection: Connection) -> None:
-    """At once, and outside of any event loop."""
-    connection.pgconn.finish()
-
-
-def _is_dead(connection: Connection) -> bool:
-    """An idle connection has nothing to read, unless the server has closed it."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+def discard(session: Session) -> None:
+    """End the connection at once."""
+    session.connection.pgconn.finish()

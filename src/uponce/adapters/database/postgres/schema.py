@@ -1,8 +1,7 @@
 """The schema and its versions: numbered SQL files, applied in order, forward only, all or nothing.
 
 A database that is one version ahead is accepted: while servers are upgraded one after the other, old ones go on. So a
-migration may add, and may drop only what the release before it has stopped using. Only 0007 does not: the release
-before it computes other keys and must not spend beside the new one, so there its spends fail.
+migration may add, and may drop only what the release before it has stopped using.
 """
 
 from collections.abc import Sequence
@@ -11,12 +10,10 @@ from typing import Any
 
 import psycopg
 
+from uponce.adapters.database.statements import load
 from uponce.core.errors import SettingRefused
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('uponce schema', 0))"
-
-
-_TABLE = "schema_version"
+_STATEMENTS = load("postgres")
 
 
 def migrations() -> Sequence[str]:
@@ -34,27 +31,20 @@ def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     steps = migrations()
     if version_of(connection) not in (len(steps), len(steps) + 1):
         with connection.transaction():
-            connection.execute(_LOCK)
+            connection.execute(_STATEMENTS["lock_schema"].text)
             present = version_of(connection)
             _refuse_newer(present, len(steps))
             for step in steps[present:]:
                 connection.execute(step)
-            connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version int NOT NULL)")
-            connection.execute("DELETE FROM schema_version WHERE version < %s", (len(steps),))
-            connection.execute(
-                "INSERT INTO schema_version SELECT %s WHERE NOT EXISTS (SELECT FROM schema_version)", (len(steps),)
-            )
+            for name in ("forget_version", "record_version"):
+                connection.execute(_STATEMENTS[name].filled({"version": len(steps)}))
 
 
 def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
     """0 for a database that is not ours yet."""
-    # Not to_regclass: it answers from a cache that waiting for a lock does not refresh.
-    there = connection.execute(
-        "SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = %s", (_TABLE,)
-    )
-    if there.fetchone() is None:
+    if connection.execute(_STATEMENTS["find_schema"].text).fetchone() is None:
         return 0
-    row = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+    row = connection.execute(_STATEMENTS["schema_version"].text).fetchone()
     return (row and row[0]) or 0
 
 

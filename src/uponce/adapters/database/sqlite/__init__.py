@@ -1,5 +1,131 @@
-"""The Database port on one SQLite file: for one machine."""
+"""SqliteDatabase: ledger, catalog, keys and audit in one SQLite file on a local disk.
 
-from uponce.adapters.database.sqlite.database import SqliteDatabase
+Everything that writes goes through one thread; what a method returns or refuses is durable by then. Several server
+processes may share the file.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from uponce.adapters.database.committer import Committer, Records
+from uponce.adapters.database.database import Database
+from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite.connection import Session, connect
+from uponce.adapters.database.sqlite.engine import Engine
+from uponce.adapters.database.sqlite.failures import cannot_open, is_for_later, unavailable
+from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
+from uponce.adapters.database.sqlite.readers import Glances, Readers
+from uponce.adapters.database.sqlite.schema import migrate, version_of
+from uponce.adapters.database.steps import Operation, run
+from uponce.app.ports import Clock, Steps
+from uponce.core.errors import SettingRefused
 
 __all__ = ["SqliteDatabase"]
+
+T = TypeVar("T")
+
+_MOST_MESSAGES = 10_000
+
+
+class SqliteDatabase(Database):
+    """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        secrets: SecretBox,
+        connect: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> None:
+        self._path = path.absolute()
+        self._clock = clock
+        self._connect = partial(connect, self._path)
+        identify = partial(identity, self._path)
+        records = Records(secrets, knows_grants=True)
+        self._engine = Engine(self._connect, identify, clock, records)
+        self._committer = Committer(self._engine, records, unavailable)
+        self._readers = Readers(self._connect, identify)
+        self.glance = Glances(self._connect, identify)
+        super().__init__(secrets)
+
+    def open(self) -> None:
+        """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
+        folder = self._path.parent
+        if self._path.is_dir():
+            raise SettingRefused(
+                f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
+            )
+        try:
+            make_private(self._path)
+            refuse_network(folder)
+            with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
+                self._migrate()
+            self.glance.prepare()
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_open(self._path, error) from None
+        self._committer.start()
+
+    def describe(self) -> str:
+        """For people: what was checked, and no secret."""
+        connection = self._connect()
+        try:
+            version = version_of(connection)
+        finally:
+            connection.close()
+        return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
+
+    def close(self) -> None:
+        """Finish what was begun; later calls raise DatabaseUnavailable."""
+        self._committer.close()
+        self._readers.close()
+        self.glance.close()
+
+    async def read(self, operation: Operation[T]) -> T:
+        def look(connection: sqlite3.Connection) -> T:
+            self.glance.prepare()
+            return run(Session(connection), operation.begin(self._clock.now()))
+
+        return await self._readers.run(look)
+
+    async def write(self, operation: Operation[T]) -> T:
+        return await self._committer.run(operation)
+
+    async def run_arrival(self, arrival: Any, steps: Steps[Any], most_refusals: int) -> Any:
+        return await self._committer.run_arrival(arrival, steps, most_refusals)
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        """The messages of SQLite's own check, each once."""
+        return await self._readers.run(lambda connection: _integrity(connection, deep))
+
+    def _migrate(self) -> None:
+        connection = self._connect()
+        try:
+            migrate(connection)
+            _try_write(connection)
+        finally:
+            connection.close()
+
+
+def _integrity(connection: sqlite3.Connection, deep: bool) -> Sequence[str]:
+    check = "integrity_check" if deep else "quick_check"
+    try:
+        messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
+    except sqlite3.OperationalError:  # locked, an I/O error: nothing is known
+        raise
+    except sqlite3.DatabaseError as error:  # so damaged that the check itself fails
+        return [str(error)]
+    return [] if messages == ["ok"] else list(dict.fromkeys(messages))
+
+
+def _try_write(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.Error if the file cannot be written, as on a read-only disk. Nothing is written."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if not is_for_later(error):
+            raise

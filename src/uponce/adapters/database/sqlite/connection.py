@@ -1,8 +1,11 @@
 """A connection to the file that keeps what it acknowledges: WAL, with an fsync before every COMMIT returns."""
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from uponce.adapters.database.statements import Statement, load
+from uponce.adapters.database.steps import Ask, Rows
 from uponce.core.errors import SettingRefused
 
 # Several server processes share the file; a writer waits this long for another one's transaction.
@@ -32,6 +35,7 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
         check_same_thread=False,
         factory=factory,
     )
+    connection.row_factory = sqlite3.Row
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         for setting in _SETTINGS:
@@ -71,3 +75,21 @@ def discard(connection: sqlite3.Connection) -> None:
             end()
         except sqlite3.Error:
             continue
+
+
+class Session:
+    """Runs named statements on a connection, one after the other."""
+
+    __slots__ = ("connection", "statements")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.statements: Mapping[str, Statement] = load("sqlite")
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
+        execute, statements, found = self.connection.execute, self.statements, list[Rows]()
+        for name, params in asks:
+            statement = statements[name]
+            cursor = execute(statement.filled(params), params)
+            found.append(() if statement.silent else cursor.fetchall())
+        return found

@@ -4,14 +4,8 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from uponce.core.errors import (
-    DatabaseUnavailable,
-    InvalidParameter,
-    OutcomeUnknown,
-    SettingRefused,
-    StorageFull,
-    UponceError,
-)
+from uponce.adapters.database import failures
+from uponce.core.errors import SettingRefused, UponceError
 
 _PRIMARY_CODE = 0xFF
 
@@ -20,17 +14,8 @@ def unavailable(error: Exception) -> UponceError:
     """For work that certainly did not happen."""
     if isinstance(error, UponceError):
         return error
-    if _is_full(error):
-        return StorageFull(
-            "The server's database has no space left. Nothing was stored and no signature was spent. Send the same "
-            "request again later.",
-            detail=_detail(error),
-        )
-    return DatabaseUnavailable(
-        "The server's database does not answer now. Nothing was stored and no signature was spent. Send the same "
-        "request again.",
-        detail=_detail(error),
-    )
+    detail = failures.detail_of(error)
+    return failures.no_space(detail) if _is_full(error) else failures.no_answer(detail)
 
 
 def outcome_unknown(error: Exception) -> UponceError:
@@ -41,11 +26,7 @@ def outcome_unknown(error: Exception) -> UponceError:
     """
     if _is_full(error):
         return unavailable(error)
-    return OutcomeUnknown(
-        "The database did not confirm the commit, so the upload may be stored or not. Ask for the signature's "
-        "status, or send the same request again: it is refused if the signature was spent.",
-        detail=_detail(error),
-    )
+    return failures.outcome_unknown(error)
 
 
 _CURES = {
@@ -88,7 +69,7 @@ def translated(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error):
         return unavailable(error)
     if isinstance(error, UnicodeError):
-        return InvalidParameter("A text holds a lone surrogate, which is not a character. Send valid UTF-8.")
+        return failures.no_text()
     return error
 
 
@@ -100,7 +81,3 @@ def _code(error: Exception) -> int:
     """Return SQLite's primary result code, 0 for another error."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return 0 if code is None else code & _PRIMARY_CODE
-
-
-def _detail(error: Exception) -> str:
-    return f"{type(error).__name__}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})"

@@ -7,9 +7,11 @@ from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
 
-from uponce.adapters.database.sqlite import catalog
-from uponce.adapters.database.sqlite.connection import discard
+from uponce.adapters.database import catalog
+from uponce.adapters.database.failures import closed
+from uponce.adapters.database.sqlite.connection import Session, discard
 from uponce.adapters.database.sqlite.failures import translated
+from uponce.adapters.database.steps import run
 from uponce.adapters.threads import Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.values import Asset, AssetName
@@ -39,7 +41,7 @@ class Readers:
         try:
             return await self._threads.run(lambda: self._run(read))
         except ThreadsEnded:
-            raise DatabaseUnavailable("The server is closing its database. Send the same request again.") from None
+            raise closed() from None
 
     def close(self) -> None:
         self._threads.close()
@@ -109,7 +111,7 @@ class Glances:
     def find_asset(self, name: AssetName) -> Asset | None:
         connection, begun = self._ready(), monotonic()
         try:
-            return catalog.find(connection, name)
+            return run(Session(connection), catalog.find(name).begin(0))
         except Exception as error:
             if isinstance(error, sqlite3.Error):
                 self._drop()

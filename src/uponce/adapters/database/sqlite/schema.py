@@ -4,9 +4,10 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from importlib import resources
 
-from uponce.adapters.database.sqlite import freezing
+from uponce.adapters.database import upkeep
+from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.steps import run
 from uponce.core.errors import SettingRefused
-from uponce.core.signature import dated
 
 
 def migrations() -> Sequence[str]:
@@ -21,18 +22,18 @@ def migrate(connection: sqlite3.Connection) -> None:
     steps = migrations()
     if version_of(connection) == len(steps):
         return
-    connection.create_function("dated_key", 2, dated, deterministic=True)
+    session = Session(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         present = version_of(connection)
         _refuse_foreign(connection)
         _refuse_newer(present, len(steps))
-        frozen = freezing.is_frozen(connection)
-        freezing.thaw(connection)
+        frozen = run(session, upkeep.frozen().begin(0))
+        run(session, upkeep.thaw_unfenced().begin(0))
         for statement in (s for step in steps[present:] for s in _statements(step)):
             connection.execute(statement)
         if frozen:
-            freezing.freeze(connection)
+            run(session, upkeep.freeze().begin(0))
         connection.execute(f"PRAGMA user_version = {len(steps)}")
         connection.execute("COMMIT")
     finally:

@@ -8,16 +8,18 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite import catalog, freezing
-from uponce.adapters.database.sqlite.database import thaw
+from uponce.adapters.database import catalog, keys, upkeep
+from uponce.adapters.database.rows import SecretBox, asset_of
+from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.sqlite.filesystem import make_private
-from uponce.adapters.database.sqlite.keys import KeyRing
+from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset, Digest
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 _PAGES = 2048  # a step of the copy: eight megabytes
@@ -33,7 +35,7 @@ class Snapshot:
         self._live = live
         try:
             self._connection = _connect(path, "rw")
-            is_copy = freezing.is_frozen(self._connection)
+            is_copy = self._run(upkeep.frozen())
         except sqlite3.Error as error:
             raise SettingRefused(
                 f"{path} cannot be read as a copy of a database: {error}. Name a folder of `uponce backup`."
@@ -47,13 +49,13 @@ class Snapshot:
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-        return frozenset(name for (name,) in self._connection.execute("SELECT api_key FROM api_keys"))
+        return self._run(_names())
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        return catalog.digests(self._connection, prefix)
+        return self._run(catalog.digests(prefix))
 
     async def find_commit(self, blob_key: str) -> Asset | None:
-        return catalog.find_by_blob(self._connection, blob_key)
+        return self._run(catalog.find_of_blob(blob_key))
 
     async def renew(self, blob_key: str) -> Asset | None:
         """The row of the asset that names this blob becomes what it is in the live database; None when it is gone.
@@ -61,32 +63,56 @@ class Snapshot:
         Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
         """
         connection = self._connection
-        connection.execute("ATTACH ? AS live", (f"{self._live_path.as_uri()}?mode=ro",))
+        self._run(_attach(f"{self._live_path.as_uri()}?mode=ro"))
         try:
             connection.execute("BEGIN IMMEDIATE")
-            freezing.thaw(connection)
-            subject = connection.execute("SELECT asset_id FROM main.assets WHERE blob_key = ?", (blob_key,)).fetchone()
-            connection.execute("DELETE FROM main.assets WHERE asset_id = ?", subject)
-            connection.execute("INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = ?", subject)
-            freezing.freeze(connection)
-            row = connection.execute("SELECT blob_key FROM main.assets WHERE asset_id = ?", subject).fetchone()
+            self._run(upkeep.thaw_unfenced())
+            renewed = self._run(_renew(blob_key))
+            self._run(upkeep.freeze())
             connection.execute("COMMIT")
         finally:
             connection.rollback()
-            connection.execute("DETACH live")
-        return None if row is None else await self.find_commit(row[0])
+            self._run(_detach())
+        return renewed
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
-        found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(3)")]
+        found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
             raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
-        KeyRing(secrets, now).list(self._connection, None)
+        run(Session(self._connection), keys.list_all(secrets, None).begin(now))
+
+    def _run(self, operation: Operation[T]) -> T:
+        return run(Session(self._connection), operation.begin(0))
 
     @property
     def _live_path(self) -> Path:
         assert self._live is not None
         return self._live
+
+
+@operation()
+def _names(_: float) -> Steps[frozenset[str]]:
+    (rows,) = yield [("list_all_keys", {})]
+    return frozenset(row["api_key"] for row in rows)
+
+
+@operation()
+def _attach(_: float, address: str) -> Steps[None]:
+    yield [("attach_live", {"address": address})]
+
+
+@operation()
+def _detach(_: float) -> Steps[None]:
+    yield [("detach_live", {})]
+
+
+@operation()
+def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
+    ((copied,),) = yield [("find_copied", {"blob_key": blob_key})]
+    subject = {"asset_id": copied["asset_id"]}
+    _dropped, _copied, renewed = yield [(name, subject) for name in ("drop_copied", "copy_live", "find_renewed")]
+    return asset_of(renewed[0]) if renewed else None
 
 
 def take(live: Path, path: Path, progress: Progress) -> None:
@@ -99,7 +125,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
         with closing(_connect(path, "rw")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
-            freezing.freeze(connection)
+            run(Session(connection), upkeep.freeze().begin(0))
             connection.execute("COMMIT")
     except (OSError, sqlite3.Error) as error:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
@@ -116,7 +142,7 @@ def restore(path: Path, target: Path, now: float, skew: int, progress: Progress)
         _copy(path, draft, progress)
         with closing(_connect(draft, "rw")) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            mark = thaw(connection, now, skew)
+            mark = run(Session(connection), upkeep.thaw(skew).begin(now))
             connection.execute("COMMIT")
         draft.rename(target)
         sync_folder(target.parent)
@@ -149,5 +175,6 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
+    connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA synchronous = FULL")
     return connection

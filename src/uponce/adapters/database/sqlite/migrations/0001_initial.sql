@@ -1,7 +1,9 @@
--- Times are Unix seconds. Everything that must be decided together stands in this one file.
+-- Times are Unix seconds. Everything that must be decided together is in this one file. Columns have the same names on
+-- every engine, and the same kinds of values: texts, numbers, bytes.
 
 CREATE TABLE api_keys (
-  api_key         TEXT    NOT NULL PRIMARY KEY,
+  id              INTEGER NOT NULL PRIMARY KEY,
+  api_key         TEXT    NOT NULL UNIQUE,
   cloud           TEXT    NOT NULL,
   name            TEXT    NOT NULL,
   secret          BLOB    NOT NULL,  -- encrypted, bound to this cloud and api_key
@@ -19,7 +21,8 @@ CREATE TABLE api_keys (
 
 CREATE INDEX api_keys_cloud ON api_keys (cloud);
 
--- The ledger. A grant that was never used or revoked has no row.
+-- The ledger. A grant that was never used or revoked has no row. Its key begins with the timestamp that was signed, so
+-- rows that come and go together are together.
 CREATE TABLE grants (
   grant_key  BLOB    NOT NULL PRIMARY KEY,
   cloud      TEXT    NOT NULL,
@@ -29,11 +32,16 @@ CREATE TABLE grants (
   uses       INTEGER NOT NULL CHECK (uses BETWEEN 0 AND max_uses),
   keep_until INTEGER NOT NULL,
   spent_at   INTEGER,
-  revoked_at INTEGER
+  revoked_at INTEGER,
+  CHECK (hex(substr(grant_key, 1, 5)) = printf('%010X', timestamp))
 ) STRICT, WITHOUT ROWID;
 
+-- Each ends with the key, in whose order pages of the list are.
 CREATE INDEX grants_purge ON grants (keep_until);
-CREATE INDEX grants_page ON grants (cloud, timestamp);
+CREATE INDEX grants_page ON grants (cloud);
+CREATE INDEX grants_key_page ON grants (api_key);
+CREATE INDEX grants_unused ON grants (cloud) WHERE revoked_at IS NULL AND uses < max_uses;
+CREATE INDEX grants_revoked ON grants (cloud) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE assets (
   id                INTEGER NOT NULL PRIMARY KEY,
@@ -79,3 +87,72 @@ CREATE TABLE audit (
 
 CREATE INDEX audit_grant ON audit (grant_key);
 CREATE INDEX audit_age ON audit (at);
+
+-- What uploads that sent an Idempotency-Key were answered, for as long as the grant is remembered.
+CREATE TABLE replies (
+  grant_key  BLOB    NOT NULL,
+  key_hash   BLOB    NOT NULL,  -- SHA-256 of the client's key
+  sha256     TEXT    NOT NULL,  -- of the bytes that were answered; the asset may be an older one that was kept
+  committed  TEXT    NOT NULL,  -- JSON object
+  keep_until INTEGER NOT NULL,
+  PRIMARY KEY (grant_key, key_hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX replies_purge ON replies (keep_until);
+
+-- Uploads that arrive in several requests. All rows of one go when it is complete, given up or swept.
+CREATE TABLE series (
+  id         TEXT    NOT NULL PRIMARY KEY,
+  cloud      TEXT    NOT NULL,
+  api_key    TEXT    NOT NULL,
+  upload_id  TEXT,               -- the client's name for it
+  requested  TEXT,               -- resource type; NULL is auto
+  parameters TEXT    NOT NULL,   -- JSON array of pairs, those of the request that began it
+  algorithm  TEXT    NOT NULL,
+  filename   TEXT,
+  blob_key   TEXT    NOT NULL UNIQUE,
+  created_at INTEGER NOT NULL,
+  total      INTEGER,            -- NULL until a chunk declared it
+  shared     INTEGER NOT NULL,   -- 1 when every server can read its bytes: each recorded part is an object
+  arrived    INTEGER NOT NULL,   -- bytes that arrived, recorded or not; repeated bytes count again
+  spans      TEXT    NOT NULL,   -- JSON array of [start, stop]: which bytes are there, durably; merged, in order
+  UNIQUE (cloud, api_key, upload_id)
+) STRICT;
+
+CREATE INDEX series_age ON series (created_at);
+
+-- The signatures seen in a series. None is spent before it is complete.
+CREATE TABLE series_grants (
+  series_id  TEXT    NOT NULL,
+  grant_key  BLOB    NOT NULL,
+  timestamp  INTEGER NOT NULL,
+  max_uses   INTEGER NOT NULL,
+  keep_until INTEGER NOT NULL,
+  PRIMARY KEY (series_id, grant_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX series_grants_key ON series_grants (grant_key);
+
+-- In which object the bytes from start up to and not including stop are. No two parts of a series overlap.
+CREATE TABLE series_parts (
+  series_id TEXT    NOT NULL,
+  start     INTEGER NOT NULL,
+  stop      INTEGER NOT NULL CHECK (stop > start),
+  name      TEXT    NOT NULL,
+  sha256    TEXT    NOT NULL,
+  PRIMARY KEY (series_id, start)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER series_end AFTER DELETE ON series
+BEGIN
+  DELETE FROM series_grants WHERE series_id = OLD.id;
+  DELETE FROM series_parts WHERE series_id = OLD.id;
+END;
+
+-- A series with its grants: a JSON array of [key in hex, timestamp, max_uses, keep_until].
+CREATE VIEW whole_series AS
+SELECT series.*, (
+  SELECT json_group_array(json_array(lower(hex(grant_key)), timestamp, max_uses, keep_until))
+  FROM (SELECT * FROM series_grants WHERE series_id = series.id ORDER BY grant_key)
+) AS grants
+FROM series;

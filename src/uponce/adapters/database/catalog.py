@@ -1,0 +1,60 @@
+"""Operations on the catalog of assets, and on the blobs that no asset may name any more."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from uponce.adapters.database.grants import ask_asset
+from uponce.adapters.database.rows import asset_of
+from uponce.adapters.database.steps import Rules, Steps, operation
+from uponce.core.values import Asset, AssetName, Digest
+
+# What the blob store can make a path of. The statement `broken_addressable` says the same.
+_ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
+
+
+@operation()
+def find(_: float, name: AssetName) -> Steps[Asset | None]:
+    (rows,) = yield [ask_asset(name)]
+    return asset_of(rows[0]) if rows else None
+
+
+@operation()
+def find_of_blob(_: float, blob_key: str) -> Steps[Asset | None]:
+    (rows,) = yield [("find_asset_of_blob", {"blob_key": blob_key})]
+    return asset_of(rows[0]) if rows else None
+
+
+@operation()
+def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
+    """Those that no asset and no series names."""
+    return (yield from _unnamed(blob_keys))
+
+
+def _unnamed(blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
+    named = yield [("find_named_blob", {"blob_key": key}) for key in blob_keys]
+    return [key for key, rows in zip(blob_keys, named, strict=True) if not rows]
+
+
+@operation(rules=Rules.OWN)
+def condemn(now: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
+    """The unnamed ones, also when they were condemned before; no commit can name them now."""
+    doomed = yield from _unnamed(blob_keys)
+    yield [("condemn", {"blob_key": key, "at": int(now)}) for key in doomed]
+    return doomed
+
+
+@operation()
+def condemned(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
+    found = yield [("find_condemned", {"blob_key": key}) for key in blob_keys]
+    return [key for key, rows in zip(blob_keys, found, strict=True) if rows]
+
+
+@operation(patient=True)
+def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
+    """Of the blobs whose keys begin so. Keys are lower-case hex, perhaps behind a `p`: `q` comes after all of them."""
+    (rows,) = yield [("list_digests", {"first": prefix, "behind": f"{prefix}q"})]
+    return {
+        row["blob_key"]: Digest(row["bytes"], row["md5"], row["sha256"])
+        for row in rows
+        if _ADDRESSABLE.fullmatch(row["blob_key"])
+    }

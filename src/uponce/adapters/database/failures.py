@@ -1,0 +1,43 @@
+"""What a database answers when it cannot do its work, alike on every engine."""
+
+from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, StorageFull
+
+
+def no_space(detail: str) -> StorageFull:
+    return StorageFull(
+        "The server's database has no space left. Nothing was stored and no signature was spent. Send the same "
+        "request again later.",
+        detail=detail,
+    )
+
+
+def no_answer(detail: str) -> DatabaseUnavailable:
+    """For work that certainly did not happen."""
+    return DatabaseUnavailable(
+        "The server's database does not answer now. Nothing was stored and no signature was spent. Send the same "
+        "request again.",
+        detail=detail,
+    )
+
+
+def outcome_unknown(error: Exception) -> OutcomeUnknown:
+    """For work whose COMMIT was sent and not answered."""
+    return OutcomeUnknown(
+        "The database did not confirm the commit, so the upload may be stored or not. Ask for the signature's "
+        "status, or send the same request again: it is refused if the signature was spent.",
+        detail=detail_of(error),
+    )
+
+
+def no_text() -> InvalidParameter:
+    return InvalidParameter("A text holds a lone surrogate, which is not a character. Send valid UTF-8.")
+
+
+def closed() -> DatabaseUnavailable:
+    return DatabaseUnavailable("The server is closing its database. Send the same request again.")
+
+
+def detail_of(error: Exception) -> str:
+    """For operators. The drivers name the code of a failure in different attributes."""
+    code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "no code"
+    return f"{type(error).__name__}: {str(error).strip()} ({code})"

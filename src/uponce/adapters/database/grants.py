@@ -1,0 +1,213 @@
+"""Operations on the ledger: spend a grant with an upload or a deletion, revoke it, note refusals, look it up."""
+
+import base64
+from collections.abc import Sequence
+
+from uponce.adapters.database import decisions
+from uponce.adapters.database.rows import (
+    asset_of,
+    asset_params,
+    audit_of,
+    audit_params,
+    grant_of,
+    grant_params,
+    name_params,
+    repeat_params,
+    reply_of,
+    reply_params,
+)
+from uponce.adapters.database.steps import Ask, Rows, Rules, Steps, of_grant, of_name, operation
+from uponce.app.ports import Candidate, Committed, Draft, Page, Refusal, Reply
+from uponce.core.errors import GrantRefused, InvalidParameter, UponceError
+from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
+from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
+
+_UPLOAD, _CALL = "an upload", "a call"
+_BEHIND_ALL = dated(2**40 - 1, b"")
+
+
+def _locks_of_upload(grant: Grant, draft: Draft) -> tuple[int, int]:
+    return of_name(draft.name), of_grant(grant.key)
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, draft, caller: _locks_of_upload(grant, draft))
+def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
+    """Spend, publish, note: all of it or none. A repeat gets what the first one got."""
+    return (yield from _commit(now, grant, draft, caller))
+
+
+def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
+    repeated = draft.idempotency_key
+    asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.blob_key}), ask_asset(draft.name)]
+    if repeated is not None:
+        asks.append(("find_reply", repeat_params(grant.key, repeated)))
+    keys, condemned, old, *replies = yield asks
+    check_key(grant, keys)
+    if replies and replies[0]:
+        return decisions.repetition(reply_of(replies[0][0]), draft)
+    if condemned:
+        raise decisions.refuse_condemned()
+    yield from _spend(grant, now, _UPLOAD)
+    committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
+    yield publishing(committed, draft) + noting(grant, committed, draft, caller, now)
+    return committed
+
+
+def publishing(committed: Committed, draft: Draft) -> list[Ask]:
+    """The writes of an asset, unless it was there and stays as it is."""
+    return [] if committed.existing else [("put_asset", asset_params(committed.asset))]
+
+
+def noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+    """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
+    writes: list[Ask] = [("write_audit", audit_params(grant, decisions.spending(committed, caller, now)))]
+    if draft.idempotency_key is not None:
+        writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
+    return writes
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, name, caller: (of_name(name), of_grant(grant.key)))
+def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[Asset | None]:
+    """Spend, drop, note: all of it or none. As Ledger.delete."""
+    keys, found, records = yield [ask_watermark(grant), ask_asset(name), ask_grant(grant.key)]
+    check_key(grant, keys)
+    if not found:
+        decisions.check_usable(first_grant(records), grant, by=_CALL)
+        return None
+    yield from _spend(grant, now, _CALL)
+    asset = asset_of(found[0])
+    yield [
+        ("drop_asset", {"asset_id": asset.asset_id}),
+        ("write_audit", audit_params(grant, decisions.deletion(asset, caller, now))),
+    ]
+    return asset
+
+
+def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
+    """Take one use, or raise SignatureUsed or SignatureRevoked."""
+    (taken,) = yield [("spend_grant", grant_params(grant, now))]
+    if not taken:
+        # A statement of its own: the first may have waited for a rival that its own snapshot does not show.
+        (records,) = yield [ask_grant(grant.key)]
+        raise decisions.refuse_spent(first_grant(records), grant, by=by)
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
+def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
+    """The row after it. What is used up or revoked stays as it is, without another audit row."""
+    (changed,) = yield [("revoke_grant", grant_params(grant, now))]
+    asks = [ask_grant(grant.key)]
+    if changed:
+        asks.append(("write_audit", audit_params(grant, AuditRecord(int(now), AuditEvent.REVOKED, caller))))
+    records, *_ = yield asks
+    return grant_of(records[0])
+
+
+@operation(grouped=True, locks=lambda grant, code, caller, most: (of_grant(grant.key),))
+def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int) -> Steps[None]:
+    """Add an audit row. When the grant has `most` rows of refusals, count all further ones in one more row."""
+    yield from _refuse(now, grant, code, caller, most)
+
+
+def _refuse(now: float, grant: Grant, code: str, caller: Caller, most: int) -> Steps[None]:
+    ((known,),) = yield [("count_refusals", {"grant_key": grant.key})]
+    row = audit_params(grant, AuditRecord(int(now), AuditEvent.REFUSED, caller, code))
+    if known["refusals"] <= most:
+        yield [("write_audit", row)]
+        return
+    counted = {name: row[name] for name in ("at", "code", "address", "request_id")}
+    yield [("add_refusal", counted | {"last": known["last"]})]
+
+
+def _locks_of_arrival(made: Candidate | Refusal, most: int) -> tuple[int, ...]:
+    return _locks_of_upload(made.grant, made.draft) if isinstance(made, Candidate) else (of_grant(made.grant.key),)
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_arrival)
+def settle(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
+    """Commit an upload that took its steps, or note its refusal. A noted refusal is returned: its audit row stays."""
+    if isinstance(made, Refusal):
+        yield from _refuse(now, made.grant, made.error.code, made.caller, most)
+        return made.error
+    try:
+        return (yield from _commit(now, made.grant, made.draft, made.caller))
+    except GrantRefused as error:
+        refusal = error
+    yield from _refuse(now, made.grant, refusal.code, made.caller, most)
+    return refusal
+
+
+@operation()
+def find(_: float, key: bytes) -> Steps[GrantRecord | None]:
+    (records,) = yield [ask_grant(key)]
+    return first_grant(records)
+
+
+@operation()
+def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply | None]:
+    (replies,) = yield [("find_reply", repeat_params(grant_key, idempotency_key))]
+    return reply_of(replies[0]) if replies else None
+
+
+@operation()
+def history(_: float, key: bytes, most: int) -> Steps[Sequence[AuditRecord]]:
+    """Oldest first."""
+    (rows,) = yield [("history", {"grant_key": key, "most": most})]
+    return [audit_of(row) for row in rows]
+
+
+@operation()
+def newest_moment(_: float) -> Steps[int | None]:
+    """A moment that the clock has surely passed: a use or refusal that was written down, a watermark."""
+    ((row,),) = yield [("newest_moment", {})]
+    moment: int | None = row["moment"]
+    return moment
+
+
+@operation(first="unsorted")
+def page(
+    _: float, cloud: str, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+) -> Steps[Page[GrantRecord]]:
+    """Newest timestamp first, in the order of the keys."""
+    before = _parsed(cursor)
+    name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
+    values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
+    (rows,) = yield [(name, values | {"most": limit + 1})]  # the one too many only shows that there is a next page
+    records = tuple(grant_of(row) for row in rows[:limit])
+    if len(rows) <= limit:
+        return Page(records, None)
+    return Page(records, base64.urlsafe_b64encode(records[-1].grant.key).decode().rstrip("="))
+
+
+def _parsed(cursor: str | None) -> bytes:
+    """The key of the grant after which a page begins. InvalidParameter for a cursor that is not one of ours."""
+    if cursor is None:
+        return _BEHIND_ALL
+    try:
+        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_OCTETS:
+        raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
+    return key
+
+
+def ask_watermark(grant: Grant) -> Ask:
+    return "find_watermark", {"api_key": grant.api_key, "cloud": grant.cloud}
+
+
+def ask_asset(name: AssetName) -> Ask:
+    return "find_asset", name_params(name)
+
+
+def ask_grant(key: bytes) -> Ask:
+    return "find_grant", {"grant_key": key}
+
+
+def first_grant(records: Rows) -> GrantRecord | None:
+    return grant_of(records[0]) if records else None
+
+
+def check_key(grant: Grant, keys: Rows, *, watermark: bool = True) -> None:
+    """As decisions.check_key, of what `ask_watermark` found. Without `watermark` only whether the key still counts."""
+    decisions.check_key(grant, known=bool(keys), watermark=keys[0]["watermark"] if keys and watermark else None)

@@ -1,0 +1,188 @@
+"""Named statements on a connection to PostgreSQL. Equal statements of one step become one statement."""
+
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+import psycopg
+
+from uponce.adapters.database.postgres.connection import Connection, Rows, ends_transactions, escaped
+from uponce.adapters.database.statements import Statement, load, merged, positional
+from uponce.adapters.database.steps import Ask, Rules
+from uponce.adapters.database.steps import Rows as FoundRows
+from uponce.app.ports import Clock
+
+_RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
+
+
+class Session:
+    """Use it inside of a pipeline of its connection: it waits for the server only where rows are read."""
+
+    def __init__(self, connection: Connection, clock: Clock | None) -> None:
+        """`clock` replaces the database's, for tests."""
+        self.connection = connection
+        self.statements: Mapping[str, Statement] = load("postgres")
+        self._clock = clock
+        self._raw = psycopg.RawCursor[tuple[Any, ...]]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[FoundRows]:
+        alike: dict[str, list[int]] = {}
+        for number, (name, _) in enumerate(asks):
+            alike.setdefault(name, []).append(number)
+        sent = [
+            (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers]))
+            for name, numbers in alike.items()
+        ]
+        found: list[FoundRows] = [()] * len(asks)
+        for numbers, answer in sent:
+            for number, rows in zip(numbers, answer.rows(), strict=True):
+                found[number] = rows
+        return found
+
+    def begin(self, rules: Rules, numbers: Sequence[int]) -> float:
+        """Begin a transaction that holds these locks; the moment after that."""
+        self.run("begin")
+        if rules in _RULES:
+            self.run(_RULES[rules])
+        if numbers:
+            self.run("hold", {"numbers": sorted(numbers)})
+        return self.moment()
+
+    def begin_reading(self, first: str, *, patient: bool) -> None:
+        self.run("begin_read")
+        if first:
+            self.run(first)
+        if patient:
+            self.lift_timeouts()
+
+    def moment(self) -> float:
+        ((row,),) = self.ask([("moment", {"now": self._clock and self._clock.now()})])
+        now: float = row["now"]
+        return now
+
+    def commit(self) -> None:
+        """Return when the transaction is durable. Any error means that this is not known.
+
+        A wait for a synchronous standby that is cancelled ends in success and a warning: it counts as an error here.
+        """
+        warnings: list[psycopg.errors.Diagnostic] = []
+        self.connection.add_notice_handler(warnings.append)
+        with self.connection.pipeline():  # its end waits for the answers
+            self.lift_timeouts()  # the wait for a synchronous standby is part of COMMIT
+            done = self.connection.execute(self.statements["commit"].text)
+        self.connection.remove_notice_handler(warnings.append)
+        if warnings or done.statusmessage != "COMMIT":
+            told = [warning.message_primary for warning in warnings]
+            raise psycopg.OperationalError(f"COMMIT was answered with {done.statusmessage} and {told}")
+
+    def lift_timeouts(self) -> None:
+        """For the rest of the transaction the server waits as long as it takes."""
+        self.run("wait_long")
+        if ends_transactions(self.connection):
+            self.run("wait_longer")
+
+    def run(self, name: str, params: Mapping[str, Any] | None = None) -> None:
+        """Send a statement whose rows are not wanted."""
+        self._send(self.statements[name], [params or {}])
+
+    def limit(self, *, patient: bool = False) -> None:
+        """From now on a wait ends with an error when the server has been silent for too long; `patient` ones do not."""
+        self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
+
+    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> "_Answer":
+        if len(params) == 1 or "{" in statement.text:
+            return _Apart([self._execute(statement, each) for each in params])
+        numbers: dict[Any, int] = {}
+        if statement.writes:
+            places = list(range(len(params)))
+            rows = [{"n": n, **each} for n, each in enumerate(params)]
+        else:  # equal questions are asked once
+            places = [numbers.setdefault(tuple(each.values()), len(numbers)) for each in params]
+            rows = [{"n": n, **dict(zip(params[0], values, strict=True))} for values, n in numbers.items()]
+        cursor = self._raw(self.connection)
+        cursor.execute(merged(statement).encode(), [_encoded(rows)])
+        if statement.silent:
+            return _Silent(len(params))
+        if statement.writes:
+            return _Returned(cursor, params)
+        return _Numbered(cursor, places)
+
+    def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[Any] | None":
+        cursor = self._raw(self.connection)
+        text = positional(statement, statement.filled(params))
+        cursor.execute(text.encode(), [params[name] for name in statement.names])
+        return None if statement.silent else cursor
+
+
+class _Answer:
+    def rows(self) -> Sequence[FoundRows]:
+        """For each that asked, in order."""
+        raise NotImplementedError
+
+
+class _Apart(_Answer):
+    def __init__(self, cursors: Sequence["psycopg.RawCursor[Any] | None"]) -> None:
+        self._cursors = cursors
+
+    def rows(self) -> Sequence[FoundRows]:
+        return [() if cursor is None else _named(cursor) for cursor in self._cursors]
+
+
+class _Silent(_Answer):
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def rows(self) -> Sequence[FoundRows]:
+        return [()] * self._count
+
+
+class _Numbered(_Answer):
+    """Of a SELECT, whose rows begin with the number of the question."""
+
+    def __init__(self, cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> None:
+        self._cursor, self._places = cursor, places
+
+    def rows(self) -> Sequence[FoundRows]:
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in _named(self._cursor):
+            found.setdefault(row["n"], []).append(row)
+        return [found.get(place, ()) for place in self._places]
+
+
+class _Returned(_Answer):
+    """Of a write, which returns columns that are named like its parameters."""
+
+    def __init__(self, cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> None:
+        self._cursor, self._params = cursor, params
+
+    def rows(self) -> Sequence[FoundRows]:
+        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        names: Sequence[str] = ()
+        for row in _named(self._cursor):
+            names = names or tuple(row)
+            found.setdefault(tuple(row.values()), []).append(row)
+        return (
+            [found.get(tuple(each[name] for name in names), ()) for each in self._params]
+            if found
+            else [()] * len(self._params)
+        )
+
+
+def _named(cursor: "psycopg.RawCursor[Any]") -> list[dict[str, Any]]:
+    rows = cursor.fetchall()
+    if not rows:
+        return []
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _encoded(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """As JSON. Bytes are hex; texts are escaped, for jsonb takes no NUL."""
+    return Rows(msgspec.json.encode([{name: _plain(value) for name, value in row.items()} for row in rows]).decode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return escaped(value)
+    return value.hex() if isinstance(value, bytes) else value

@@ -1,0 +1,223 @@
+"""Operations on unfinished uploads that arrive in several requests.
+
+Whatever changes a series, or depends on its not changing, holds its row; no operation holds two of them and waits.
+"""
+
+from collections.abc import Sequence
+
+from uponce.adapters.database import decisions
+from uponce.adapters.database.grants import (
+    ask_asset,
+    ask_grant,
+    ask_watermark,
+    check_key,
+    first_grant,
+    noting,
+    publishing,
+)
+from uponce.adapters.database.rows import (
+    asset_of,
+    grant_params,
+    part_of,
+    part_params,
+    series_of,
+    series_params,
+    spans_text,
+)
+from uponce.adapters.database.steps import BEGINNING_A_SERIES, Ask, Rows, Rules, Steps, of_grant, of_name, operation
+from uponce.app.ports import Committed, Draft
+from uponce.core.errors import GrantRefused
+from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
+from uponce.core.spans import Span
+from uponce.core.values import Caller, Grant
+
+
+@operation(rules=Rules.SHARED, locks=lambda new, grant, **_: (BEGINNING_A_SERIES, of_grant(grant.key)))
+def create(_: float, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Steps[Series]:
+    """The new series with its first grant; or the one that has this upload_id already, as it is."""
+    ((count,), *existing) = yield [
+        ("count_series", {"api_key": new.api_key}),
+        *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
+    ]
+    if existing and existing[0]:
+        return series_of(existing[0][0])
+    decisions.check_room(count["of_key"], per_key, "with this API key")
+    decisions.check_room(count["in_all"], in_all, "on this server")
+    yield from _check_joins(grant)
+    yield [("add_series", series_params(new)), _joining(new.id, grant)]
+    return (yield from _get(new.id))
+
+
+@operation(rules=Rules.SHARED)
+def join(_: float, series_id: str, grant: Grant) -> Steps[Series]:
+    """The series, which the grant belongs to from now on: until it ends, the ledger's row of the grant stays."""
+    series = yield from _hold(series_id)
+    if series.has(grant):
+        return series
+    yield [("hold", {"numbers": [of_grant(grant.key)]})]
+    yield from _check_joins(grant)
+    yield [_joining(series_id, grant)]
+    return (yield from _get(series_id))
+
+
+def _check_joins(grant: Grant) -> Steps[None]:
+    keys, (count,), records = yield [
+        ask_watermark(grant),
+        ("count_holders", {"grant_key": grant.key}),
+        ask_grant(grant.key),
+    ]
+    check_key(grant, keys)
+    decisions.check_joins(grant, first_grant(records), count["holders"])
+
+
+def _joining(series_id: str, grant: Grant) -> Ask:
+    return "add_series_grant", {
+        "series_id": series_id,
+        "grant_key": grant.key,
+        "timestamp": grant.timestamp,
+        "max_uses": grant.max_uses,
+        "keep_until": grant.keep_until,
+    }
+
+
+@operation()
+def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart]) -> Steps[Series]:
+    """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
+    before = yield from _hold(series_id)
+    series = grown(before, Chunk(span, total))
+    check_parts(before, span, parts)
+    sizes = {"total": series.total, "arrived": series.arrived, "spans": spans_text(series.spans)}
+    yield [
+        *(("add_part", part_params(series_id, part)) for part in parts),
+        ("grow_series", sizes | {"series_id": series_id}),
+    ]
+    return series
+
+
+@operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.name),))
+def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
+    """Spend every grant, publish, note, end the series: all of it or none.
+
+    Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
+    """
+    series = yield from _hold(series_id)
+    grants = _to_spend(series)
+    yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
+    condemned, old, *found = yield [
+        ("find_condemned", {"blob_key": draft.blob_key}),
+        ask_asset(draft.name),
+        *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
+    ]
+    if condemned:
+        raise decisions.refuse_condemned()
+    for grant, keys, records in zip(grants, found[::2], found[1::2], strict=True):
+        check_key(grant, keys, watermark=False)
+        try:
+            decisions.check_usable(first_grant(records), grant)
+        except GrantRefused as refusal:
+            raise decisions.refuse_one_of(series, grant, refusal) from None
+    kept = [decisions.kept_until(grant, now) for grant in grants]
+    taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
+    if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
+        raise decisions.series_gone()
+    committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
+    notes = [ask for grant in kept for ask in noting(grant, committed, draft, caller, now)]
+    yield [*publishing(committed, draft), *notes, ("end_series", {"series_id": series_id})]
+    return committed
+
+
+def _to_spend(series: Series) -> Sequence[Grant]:
+    """All signatures that the series was sent with, in the order of their keys."""
+    return sorted(series.grants, key=lambda grant: grant.key)
+
+
+@operation()
+def find(_: float, series_id: str) -> Steps[Series | None]:
+    (rows,) = yield [_ask(series_id)]
+    return series_of(rows[0]) if rows else None
+
+
+@operation()
+def find_named(_: float, cloud: str, api_key: str, upload_id: str) -> Steps[Series | None]:
+    (rows,) = yield [_ask_named(cloud, api_key, upload_id)]
+    return series_of(rows[0]) if rows else None
+
+
+@operation()
+def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
+    (rows,) = yield [("find_series_of_grant", {"grant_key": grant_key})]
+    return [series_of(row) for row in rows]
+
+
+@operation()
+def parts(_: float, series_id: str, span: Span, most: int) -> Steps[Sequence[StoredPart]]:
+    """The parts that hold bytes of the span, in order, at most so many."""
+    values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": most}
+    (rows,) = yield [("list_parts", values)]
+    return [part_of(row) for row in rows]
+
+
+@operation()
+def end(_: float, series_id: str, *, if_empty: bool) -> Steps[bool]:
+    """Whether there was one to end."""
+    (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
+    return bool(ended)
+
+
+@operation()
+def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
+    yield [("note_arrival", {"series_id": series_id, "size": size})]
+
+
+@operation()
+def end_slowest(
+    now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+) -> Steps[Sequence[str]]:
+    """End the slowest series where a limit is reached: one of the key, else one in all; its blob's key."""
+    ((count,),) = yield [("count_series", {"api_key": api_key})]
+    of_key = count["of_key"] >= per_key
+    if not of_key and count["in_all"] < in_all:
+        return ()
+    pace = {"rate": rate, "seconds": seconds, "now": int(now)}
+    (ended,) = yield [("end_slowest_series", pace | {"api_key": api_key if of_key else None})]
+    return _blob_keys(ended)
+
+
+@operation()
+def end_old(now: float, older_than: float, empty: float, most: int) -> Steps[Sequence[str]]:
+    """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
+    moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
+    (ended,) = yield [("end_old_series", moments)]
+    return _blob_keys(ended)
+
+
+@operation()
+def blobs(_: float) -> Steps[frozenset[str]]:
+    (rows,) = yield [("list_series_blobs", {})]
+    return frozenset(_blob_keys(rows))
+
+
+def _blob_keys(rows: Rows) -> list[str]:
+    return [row["blob_key"] for row in rows]
+
+
+def _hold(series_id: str) -> Steps[Series]:
+    """Until the end of the transaction no other one changes it. SeriesGone."""
+    yield [("hold_series", {"series_id": series_id})]
+    # A statement of its own: the one above may have waited for a rival whose grants its own snapshot does not show.
+    return (yield from _get(series_id))
+
+
+def _get(series_id: str) -> Steps[Series]:
+    (rows,) = yield [_ask(series_id)]
+    if not rows:
+        raise decisions.series_gone()
+    return series_of(rows[0])
+
+
+def _ask(series_id: str) -> Ask:
+    return "find_series", {"series_id": series_id}
+
+
+def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
+    return "find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id}

@@ -1,0 +1,350 @@
+-- Statements with one text for SQLite and PostgreSQL. `:name` is a parameter, `@name` a fragment, `{name}` a number or
+-- an identifier. A name that ends with `!` returns no rows. A write with rows returns columns that are named like its
+-- parameters: when PostgreSQL runs one statement for a whole group, each operation finds its rows by them.
+
+-- fragment: key_columns
+id, api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, algorithms,
+created_at, revoked_at, watermark
+
+-- fragment: grant_columns
+grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at
+
+-- fragment: asset_columns
+cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, facts,
+tags, context, original_filename
+
+-- fragment: audit_columns
+at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id, count
+
+-- fragment: series_columns
+id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared,
+arrived, spans
+
+-- fragment: used
+revoked_at IS NULL AND uses >= max_uses
+
+-- fragment: unused
+revoked_at IS NULL AND uses < max_uses
+
+-- fragment: revoked
+revoked_at IS NOT NULL
+
+-- fragment: not_in_series
+grant_key NOT IN (SELECT grant_key FROM series_grants)
+
+
+-- API keys
+
+-- name: find_key
+SELECT @key_columns FROM api_keys WHERE api_key = :api_key;
+
+-- name: list_keys
+SELECT @key_columns FROM api_keys WHERE cloud = :cloud ORDER BY created_at, id;
+
+-- name: list_all_keys
+SELECT @key_columns FROM api_keys ORDER BY created_at, id;
+
+-- name: find_any_key
+SELECT api_key FROM api_keys LIMIT 1;
+
+-- name: add_key
+INSERT INTO api_keys (api_key, cloud, secret, uses, scope, window_seconds, name, allow_v1, algorithms, created_at,
+  revoked_at, watermark)
+VALUES (:api_key, :cloud, :secret, :uses, :scope, :window_seconds, :name, :allow_v1, :algorithms, :created_at,
+  :revoked_at, :watermark)
+ON CONFLICT DO NOTHING RETURNING api_key;
+
+-- name: revoke_key!
+UPDATE api_keys SET revoked_at = :now WHERE api_key = :api_key AND revoked_at IS NULL;
+
+-- name: rotate_key!
+UPDATE api_keys SET previous_secret = secret, previous_until = :until, secret = :secret WHERE api_key = :api_key;
+
+-- name: find_watermark
+SELECT watermark FROM api_keys WHERE api_key = :api_key AND cloud = :cloud AND revoked_at IS NULL;
+
+-- name: raise_watermark!
+UPDATE api_keys SET watermark = :mark WHERE api_key = :api_key AND (watermark IS NULL OR watermark < :mark);
+
+-- name: raise_watermarks!
+UPDATE api_keys SET watermark = :mark WHERE watermark IS NULL OR watermark < :mark;
+
+
+-- The ledger
+
+-- name: find_grant
+SELECT @grant_columns FROM grants WHERE grant_key = :grant_key;
+
+-- The whole of "works once": it takes a use that is left, or changes nothing and returns no row. The lesser `max_uses`
+-- counts, so a looser key policy does not revive what was used up under the strict one.
+-- name: spend_grant
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at)
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, :keep_until, :now)
+ON CONFLICT (grant_key) DO UPDATE SET
+  uses = grants.uses + 1,
+  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,
+  keep_until = CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END,
+  spent_at = excluded.spent_at
+WHERE grants.uses < grants.max_uses AND grants.uses < excluded.max_uses AND grants.revoked_at IS NULL
+RETURNING grant_key;
+
+-- Here the row's own `max_uses` counts: a use that a key's strict policy refuses today, its next policy may allow.
+-- name: revoke_grant
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, revoked_at)
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 0, :keep_until, :now)
+ON CONFLICT (grant_key) DO UPDATE SET
+  keep_until = CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END,
+  revoked_at = excluded.revoked_at
+WHERE grants.uses < grants.max_uses AND grants.revoked_at IS NULL
+RETURNING grant_key;
+
+-- name: write_audit!
+INSERT INTO audit (@audit_columns)
+VALUES (:at, :grant_key, :cloud, :api_key, :event, :code, :asset_id, :public_id, :address, :request_id, :count);
+
+-- name: count_refusals
+SELECT count(*) AS refusals, max(id) AS last FROM audit WHERE grant_key = :grant_key AND event = 'refused';
+
+-- name: add_refusal!
+UPDATE audit SET count = count + 1, at = :at, code = :code, address = :address, request_id = :request_id
+WHERE id = :last;
+
+-- name: history
+SELECT at, event, code, asset_id, public_id, address, request_id, count FROM audit WHERE grant_key = :grant_key
+ORDER BY id LIMIT :most;
+
+-- A revoked grant answers nothing any more, nor does a grant that was forgotten.
+-- name: find_reply
+SELECT committed, sha256 FROM replies JOIN grants USING (grant_key)
+WHERE grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
+
+-- It replaces the reply of a grant that was forgotten before its reply was.
+-- name: keep_reply!
+INSERT INTO replies (grant_key, key_hash, sha256, committed, keep_until)
+VALUES (:grant_key, :key_hash, :sha256, :committed, :keep_until)
+ON CONFLICT (grant_key, key_hash) DO UPDATE SET
+  sha256 = excluded.sha256, committed = excluded.committed, keep_until = excluded.keep_until;
+
+-- name: newest_moment
+SELECT max(moment) AS moment
+FROM (SELECT max(at) AS moment FROM audit UNION ALL SELECT max(watermark) FROM api_keys) AS known;
+
+
+-- The catalog
+
+-- name: find_asset
+SELECT @asset_columns FROM assets
+WHERE cloud = :cloud AND resource_type = :resource_type AND type = :type AND public_id = :public_id;
+
+-- name: find_asset_of_blob
+SELECT @asset_columns FROM assets WHERE blob_key = :blob_key;
+
+-- An overwritten asset keeps what the update leaves out: that is its identity.
+-- name: put_asset!
+INSERT INTO assets (@asset_columns)
+VALUES (:cloud, :resource_type, :type, :public_id, :asset_id, :version, :version_id, :created_at, :blob_key, :bytes,
+  :md5, :sha256, :facts, :tags, :context, :original_filename)
+ON CONFLICT (cloud, resource_type, type, public_id) DO UPDATE SET
+  version = excluded.version, version_id = excluded.version_id, blob_key = excluded.blob_key, bytes = excluded.bytes,
+  md5 = excluded.md5, sha256 = excluded.sha256, facts = excluded.facts, tags = excluded.tags,
+  context = excluded.context, original_filename = excluded.original_filename;
+
+-- name: drop_asset!
+DELETE FROM assets WHERE asset_id = :asset_id;
+
+-- name: find_named_blob
+SELECT blob_key FROM assets WHERE blob_key = :blob_key UNION ALL SELECT blob_key FROM series WHERE blob_key = :blob_key;
+
+-- name: find_condemned
+SELECT blob_key FROM condemned WHERE blob_key = :blob_key;
+
+-- name: condemn!
+INSERT INTO condemned (blob_key, at) VALUES (:blob_key, :at) ON CONFLICT DO NOTHING;
+
+-- name: list_digests
+SELECT blob_key, bytes, md5, sha256 FROM assets WHERE blob_key >= :first AND blob_key < :behind;
+
+-- name: list_series_blobs
+SELECT blob_key FROM series;
+
+
+-- Series. `whole_series` is a view: the series with its grants as JSON.
+
+-- name: find_series
+SELECT @series_columns, grants FROM whole_series WHERE id = :series_id;
+
+-- name: find_named_series
+SELECT @series_columns, grants FROM whole_series
+WHERE cloud = :cloud AND api_key = :api_key AND upload_id = :upload_id;
+
+-- name: find_series_of_grant
+SELECT @series_columns, grants FROM whole_series
+WHERE id IN (SELECT series_id FROM series_grants WHERE grant_key = :grant_key);
+
+-- name: count_series
+SELECT count(*) AS in_all, count(CASE WHEN api_key = :api_key THEN 1 END) AS of_key FROM series;
+
+-- Until the end of the transaction, no other one changes the series.
+-- name: hold_series
+SELECT id FROM series WHERE id = :series_id @for_update;
+
+-- name: add_series!
+INSERT INTO series (@series_columns)
+VALUES (:id, :cloud, :api_key, :upload_id, :requested, :parameters, :algorithm, :filename, :blob_key, :created_at,
+  :total, :shared, :arrived, :spans);
+
+-- name: count_holders
+SELECT count(*) AS holders FROM series_grants WHERE grant_key = :grant_key;
+
+-- name: add_series_grant!
+INSERT INTO series_grants (series_id, grant_key, timestamp, max_uses, keep_until)
+VALUES (:series_id, :grant_key, :timestamp, :max_uses, :keep_until);
+
+-- name: add_part!
+INSERT INTO series_parts (series_id, start, stop, name, sha256) VALUES (:series_id, :start, :stop, :name, :sha256);
+
+-- name: grow_series!
+UPDATE series SET total = :total, arrived = :arrived, spans = :spans WHERE id = :series_id;
+
+-- name: note_arrival!
+UPDATE series SET arrived = arrived + :size WHERE id = :series_id;
+
+-- name: list_parts
+SELECT start, stop, name, sha256 FROM series_parts
+WHERE series_id = :series_id
+  AND start >= coalesce((SELECT max(start) FROM series_parts WHERE series_id = :series_id AND start <= :start), 0)
+  AND stop > :start AND start < :stop
+ORDER BY start LIMIT :most;
+
+-- name: end_series
+DELETE FROM series WHERE id = :series_id RETURNING id;
+
+-- name: end_empty_series
+DELETE FROM series WHERE id = :series_id AND spans = '[]' RETURNING id;
+
+-- "The slowest" has the least rate over its whole life; of equally slow ones it is the oldest. A series that is just
+-- being completed is left alone, here and below; it stays for the next time, should that fail.
+-- name: end_slowest_series
+DELETE FROM series WHERE id IN (
+  SELECT id FROM series
+  WHERE coalesce(api_key = :api_key, true) AND (total IS NULL OR arrived < total)
+    AND arrived < :rate * CASE WHEN :now - created_at > :seconds THEN :now - created_at ELSE :seconds END
+  ORDER BY
+    arrived * 1.0 / CASE WHEN :now - created_at > :seconds THEN :now - created_at ELSE :seconds END, created_at, id
+  LIMIT 1 @skip_locked
+) RETURNING blob_key;
+
+-- name: end_old_series
+DELETE FROM series WHERE id IN (
+  SELECT id FROM series WHERE created_at < :before OR (created_at < :empty_before AND arrived = 0)
+  ORDER BY created_at LIMIT :most @skip_locked
+) RETURNING blob_key;
+
+-- name: end_all_series!
+DELETE FROM series;
+
+
+-- Upkeep
+
+-- name: drop_replies
+DELETE FROM replies WHERE (grant_key, key_hash) IN (
+  SELECT grant_key, key_hash FROM replies WHERE keep_until < :before LIMIT :most
+) RETURNING grant_key;
+
+-- name: drop_audit
+DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < :before ORDER BY at LIMIT :most) RETURNING id;
+
+-- Each rule is one statement, answered from one snapshot: beside running servers no half of a commit is seen.
+-- fragment: asset_name
+cloud || '/' || resource_type || '/' || type || '/' || public_id AS subject
+
+-- name: broken_not_condemned
+SELECT @asset_name FROM assets WHERE blob_key IN (SELECT blob_key FROM condemned);
+
+-- name: broken_within_uses
+SELECT grant_key AS subject FROM grants WHERE uses NOT BETWEEN 0 AND max_uses;
+
+-- name: broken_dated
+SELECT grant_key AS subject FROM grants WHERE (uses > 0) != (spent_at IS NOT NULL);
+
+-- A grant may be spent an hour before its timestamp.
+-- name: broken_audited
+SELECT grant_key AS subject FROM grants
+WHERE uses > 0 AND timestamp > :now - :audit_seconds + 3600 AND uses != (
+  SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
+);
+
+-- name: broken_purged
+SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_in_series;
+
+-- name: broken_after_watermark
+SELECT grant_key AS subject FROM grants JOIN api_keys USING (api_key)
+WHERE timestamp <= watermark AND @not_in_series;
+
+
+-- Moving. Rows are read in the order of their keys and added behind those that are there.
+
+-- name: count_rows
+SELECT count(*) AS rows FROM {table};
+
+-- name: rows_of_assets
+SELECT id, @asset_columns FROM assets WHERE id > :id ORDER BY id LIMIT :most;
+
+-- name: rows_of_condemned
+SELECT blob_key, at FROM condemned WHERE blob_key > :blob_key ORDER BY blob_key LIMIT :most;
+
+-- name: rows_of_audit
+SELECT id, @audit_columns FROM audit WHERE id > :id ORDER BY id LIMIT :most;
+
+-- name: rows_of_grants
+SELECT @grant_columns FROM grants WHERE grant_key > :grant_key ORDER BY grant_key LIMIT :most;
+
+-- name: rows_of_replies
+SELECT grant_key, key_hash, sha256, committed, keep_until FROM replies
+WHERE (grant_key, key_hash) > (:grant_key, :key_hash) ORDER BY grant_key, key_hash LIMIT :most;
+
+-- name: rows_of_api_keys
+SELECT @key_columns FROM api_keys WHERE id > :id ORDER BY id LIMIT :most;
+
+-- name: last_of_assets
+SELECT id, @asset_columns FROM assets ORDER BY id DESC LIMIT 1;
+
+-- name: last_of_condemned
+SELECT blob_key, at FROM condemned ORDER BY blob_key DESC LIMIT 1;
+
+-- name: last_of_audit
+SELECT id, @audit_columns FROM audit ORDER BY id DESC LIMIT 1;
+
+-- name: last_of_grants
+SELECT @grant_columns FROM grants ORDER BY grant_key DESC LIMIT 1;
+
+-- name: last_of_replies
+SELECT grant_key, key_hash, sha256, committed, keep_until FROM replies ORDER BY grant_key DESC, key_hash DESC LIMIT 1;
+
+-- name: last_of_api_keys
+SELECT @key_columns FROM api_keys ORDER BY id DESC LIMIT 1;
+
+-- name: add_to_assets!
+INSERT INTO assets (id, @asset_columns)
+VALUES (:id, :cloud, :resource_type, :type, :public_id, :asset_id, :version, :version_id, :created_at, :blob_key,
+  :bytes, :md5, :sha256, :facts, :tags, :context, :original_filename);
+
+-- name: add_to_condemned!
+INSERT INTO condemned (blob_key, at) VALUES (:blob_key, :at);
+
+-- name: add_to_audit!
+INSERT INTO audit (id, @audit_columns)
+VALUES (:id, :at, :grant_key, :cloud, :api_key, :event, :code, :asset_id, :public_id, :address, :request_id, :count);
+
+-- name: add_to_grants!
+INSERT INTO grants (@grant_columns)
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, :uses, :keep_until, :spent_at, :revoked_at);
+
+-- name: add_to_replies!
+INSERT INTO replies (grant_key, key_hash, sha256, committed, keep_until)
+VALUES (:grant_key, :key_hash, :sha256, :committed, :keep_until);
+
+-- name: add_to_api_keys!
+INSERT INTO api_keys (@key_columns)
+VALUES (:id, :api_key, :cloud, :secret, :previous_secret, :previous_until, :uses, :scope, :window_seconds, :name,
+  :allow_v1, :algorithms, :created_at, :revoked_at, :watermark);

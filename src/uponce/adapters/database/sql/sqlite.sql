@@ -1,0 +1,100 @@
+-- What only SQLite understands, or only PostgreSQL does not.
+
+-- fragment: for_update
+
+-- fragment: skip_locked
+
+-- One transaction writes at a time, so there is nothing to lock.
+-- name: hold!
+SELECT 1;
+
+-- Pages of the list. SQLite does not know how rare a status is, so each statement names its index.
+
+-- name: grants_of_cloud
+SELECT @grant_columns FROM grants INDEXED BY grants_page
+WHERE cloud = :cloud AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: used_grants_of_cloud
+SELECT @grant_columns FROM grants INDEXED BY grants_page
+WHERE cloud = :cloud AND @used AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: unused_grants_of_cloud
+SELECT @grant_columns FROM grants INDEXED BY grants_unused
+WHERE cloud = :cloud AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: revoked_grants_of_cloud
+SELECT @grant_columns FROM grants INDEXED BY grants_revoked
+WHERE cloud = :cloud AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: grants_of_key
+SELECT @grant_columns FROM grants INDEXED BY grants_key_page
+WHERE cloud = :cloud AND api_key = :api_key AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: used_grants_of_key
+SELECT @grant_columns FROM grants INDEXED BY grants_key_page
+WHERE cloud = :cloud AND api_key = :api_key AND @used AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: unused_grants_of_key
+SELECT @grant_columns FROM grants INDEXED BY grants_unused
+WHERE cloud = :cloud AND api_key = :api_key AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+-- name: revoked_grants_of_key
+SELECT @grant_columns FROM grants INDEXED BY grants_revoked
+WHERE cloud = :cloud AND api_key = :api_key AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
+
+-- Upkeep
+
+-- name: drop_grants
+DELETE FROM grants WHERE grant_key IN (
+  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_in_series ORDER BY keep_until LIMIT :most
+) RETURNING api_key, timestamp;
+
+-- The inner statement is answered by the index of blob keys alone.
+-- name: broken_addressable
+SELECT @asset_name FROM assets WHERE id IN (
+  SELECT id FROM assets WHERE NOT
+    (length(blob_key) = 32 AND blob_key GLOB '[0-9a-fp]*' AND substr(blob_key, 2) NOT GLOB '*[^0-9a-f]*')
+);
+
+-- name: is_frozen
+SELECT count(*) AS frozen FROM sqlite_schema WHERE type = 'trigger' AND name = 'frozen_grants_insert';
+
+-- name: freeze!
+CREATE TRIGGER IF NOT EXISTS frozen_{table}_{event} BEFORE {event} ON {table}
+BEGIN SELECT RAISE(ABORT, 'The database is frozen: it is a backup, or was moved away from.'); END;
+
+-- name: thaw!
+DROP TRIGGER IF EXISTS frozen_{table}_{event};
+
+-- name: schema_version
+SELECT user_version AS version FROM pragma_user_version;
+
+-- A write that changes nothing, yet reaches the disk: nothing less finds out that a disk is full.
+-- name: touch!
+PRAGMA user_version = {version};
+
+-- SQLite counts on from the greatest number by itself.
+-- name: count_on!
+SELECT 1;
+
+
+-- A copy and the live database beside it
+
+-- name: attach_live!
+ATTACH :address AS live;
+
+-- name: detach_live!
+DETACH live;
+
+-- name: find_copied
+SELECT asset_id FROM main.assets WHERE blob_key = :blob_key;
+
+-- name: drop_copied!
+DELETE FROM main.assets WHERE asset_id = :asset_id;
+
+-- name: copy_live!
+INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = :asset_id;
+
+-- name: find_renewed
+SELECT @asset_columns FROM main.assets WHERE asset_id = :asset_id;

@@ -1,0 +1,120 @@
+"""The transactions of SQLite: the only connection of a process that writes, for the thread that commits."""
+
+import sqlite3
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from uponce.adapters.database.committer import More, Records
+from uponce.adapters.database.sqlite.connection import Session, discard
+from uponce.adapters.database.sqlite.failures import outcome_unknown, translated, unavailable
+from uponce.adapters.database.steps import Operation, Rules, Torn, run
+from uponce.app.ports import Clock
+from uponce.core.errors import DatabaseUnavailable, UponceError
+
+MAX_GROUP = 256
+
+
+class Engine:
+    """Owns the connection. `connect` is called in the thread that commits.
+
+    `identify` tells which file is where the database should be: a connection to one that was moved or deleted goes on
+    writing, into what no process will open again.
+    """
+
+    most = MAX_GROUP
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        identify: Callable[[], Hashable],
+        clock: Clock,
+        records: Records,
+    ) -> None:
+        self._connect = connect
+        self._identify = identify
+        self._clock = clock
+        self._records = records
+        self._file: Hashable = None
+        self._session: Session | None = None
+
+    def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
+        return [True] * len(operations)
+
+    def look(self) -> tuple[Session, float, Hashable]:
+        session = self._connected()
+        self._refuse_moved()
+        version = session.connection.execute("PRAGMA data_version").fetchone()[0]
+        return session, self._clock.now(), (id(session), version)
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        failed = unavailable
+        try:
+            session = self._connected()
+            session.connection.execute("BEGIN IMMEDIATE")
+            self._refuse_moved()
+            outcomes = self._run_all(session, [*operations, *more()])
+            failed = outcome_unknown  # from here on only reading back shows whether it was committed
+            session.connection.execute("COMMIT")
+            self._refuse_moved()
+        except Exception as error:
+            self.disconnect()
+            raise failed(error) from error
+        if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
+            # The connection cannot do its work: one that was opened while the file was read-only stays so for ever.
+            self.disconnect()
+        return outcomes
+
+    def disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            discard(session.connection)
+
+    def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+        """Operations need no savepoints, because they refuse before they write. If one fails in another way, all that
+        was done is undone and done again, each operation apart from the others."""
+        if any(each.rules is Rules.OWN for each in operations):
+            self._records.forget()
+        try:
+            return [self._outcome(session, each) for each in operations]
+        except Exception:
+            if not session.connection.in_transaction:
+                raise
+        session.connection.execute("ROLLBACK")
+        session.connection.execute("BEGIN IMMEDIATE")
+        return [self._outcome_apart(session, each) for each in operations]
+
+    def _outcome(self, session: Session, operation: Operation[Any]) -> Any:
+        try:
+            return run(session, operation.begin(self._clock.now()))
+        except UponceError as refusal:
+            return refusal
+
+    def _outcome_apart(self, session: Session, operation: Operation[Any]) -> Any:
+        """So that a failure undoes its own work only.
+
+        Some errors (full disk, I/O) make SQLite roll back the whole transaction: those are raised, for all.
+        """
+        connection = session.connection
+        connection.execute("SAVEPOINT operation")
+        try:
+            outcome = self._outcome(session, operation)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO operation")
+            outcome = error.__cause__ if isinstance(error, Torn) else translated(error)
+        connection.execute("RELEASE operation")
+        return outcome
+
+    def _connected(self) -> Session:
+        if self._session is None:
+            self._file = self._identify()  # before connecting: should it change in between, the check finds it
+            self._session = Session(self._connect())
+        return self._session
+
+    def _refuse_moved(self) -> None:
+        if self._identify() != self._file:
+            raise DatabaseUnavailable(
+                "The server's database was replaced. Send the same request again.",
+                detail="another file has the name of the database file",
+            )

@@ -1,0 +1,119 @@
+"""The named statements of sql/*.sql, as each engine takes them. `merged` makes one for many rows, on PostgreSQL."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_HEADING = re.compile(r"^-- (name|fragment): (\w+)(!?)$", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*$", re.MULTILINE)
+_FRAGMENT = re.compile(r"@(\w+)")
+_BRACES = re.compile(r"\{(\w+)\}")
+_PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
+
+# Parameters that are no texts.
+_INTEGERS = (
+    "timestamp max_uses uses keep_until now spent_at revoked_at version created_at bytes at count last mark id "
+    "window_seconds allow_v1 previous_until watermark start stop total shared arrived"
+)
+_TYPES = dict.fromkeys(_INTEGERS.split(), "bigint") | dict.fromkeys(
+    "grant_key key_hash secret previous_secret".split(), "bytea"
+)
+_TEXTS_THERE = frozenset({"api_keys"})  # there `uses` is a word
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with `:name` parameters. A `silent` one returns no rows; `names` are its parameters in order."""
+
+    name: str
+    text: str
+    silent: bool
+    names: tuple[str, ...]
+
+    @property
+    def writes(self) -> bool:
+        return not self.text.startswith("SELECT")
+
+    def filled(self, values: Mapping[str, object]) -> str:
+        """The text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
+        if "{" not in self.text:
+            return self.text
+        return _BRACES.sub(lambda match: _plain(values[match[1]]), self.text)
+
+
+@cache
+def load(engine: str) -> dict[str, Statement]:
+    """The statements of one engine, by name."""
+    sources = [resources.files(__package__).joinpath("sql", f"{part}.sql").read_text() for part in ("both", engine)]
+    parts = [part for source in sources for part in _parts(source)]
+    fragments = {name: text for kind, name, _, text in parts if kind == "fragment"}
+    return {
+        name: _statement(name, _expanded(text, fragments), silent=bool(mark))
+        for kind, name, mark, text in parts
+        if kind == "name"
+    }
+
+
+def positional(statement: Statement, text: str) -> str:
+    """The text with `$n` for the n-th of the statement's parameters."""
+    return _PARAMETER.sub(lambda match: f"${statement.names.index(match[1]) + 1}", text)
+
+
+@cache
+def merged(statement: Statement) -> str:
+    """One statement that does for each row of the JSON in $1 what the given one does for its parameters.
+
+    The rows of a SELECT begin with `n`, the number of the row that they are for. OFFSET 0 makes the server look each
+    row up by an index, whatever it believes of the tables.
+    """
+    types = {name: _type(statement, name) for name in statement.names}
+    given = ", ".join(f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in types.items())
+    values = ", ".join(
+        f"decode({name}, 'hex') AS p_{name}" if kind == "bytea" else f"{name} AS p_{name}"
+        for name, kind in types.items()
+    )
+    rows = f"WITH r AS (SELECT n, {values} FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS given(n bigint, {given}))"
+    text = _PARAMETER.sub(r"r.p_\1", statement.text)
+    match text.split(None, 1)[0]:
+        case "SELECT":
+            return f"{rows} SELECT r.n, q.* FROM r CROSS JOIN LATERAL ({text} OFFSET 0) AS q"
+        case "INSERT":
+            return f"{rows} " + re.sub(
+                r"VALUES \(([^()]*)\)", r"SELECT \1 FROM r WHERE true ORDER BY r.n", text, count=1
+            )
+        case "UPDATE":
+            return f"{rows} " + text.replace("WHERE", "FROM r WHERE", 1)
+        case "DELETE":
+            return f"{rows} " + text.replace("WHERE", "USING r WHERE", 1)
+    raise ValueError(f"{statement.name} cannot be merged")
+
+
+def _parts(source: str) -> Iterator[tuple[str, str, str, str]]:
+    """(`name` or `fragment`, its name, `!` or nothing, text) of each."""
+    _, *found = _HEADING.split(source)
+    for kind, name, mark, text in zip(*(found[number::4] for number in range(4)), strict=True):
+        yield kind, name, mark, _COMMENT.sub("", text).strip().removesuffix(";")
+
+
+def _expanded(text: str, fragments: Mapping[str, str]) -> str:
+    while "@" in text:
+        text = _FRAGMENT.sub(lambda match: fragments[match[1]], text)
+    return text
+
+
+def _statement(name: str, text: str, *, silent: bool) -> Statement:
+    return Statement(name, text, silent, tuple(dict.fromkeys(_PARAMETER.findall(text))))
+
+
+def _type(statement: Statement, name: str) -> str:
+    if name == "uses" and any(f" {table} " in statement.text for table in _TEXTS_THERE):
+        return "text"
+    return _TYPES.get(name, "text")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, int) or str(value).isidentifier():
+        return str(value)
+    raise ValueError(value)

@@ -1,0 +1,199 @@
+"""Operations on the database, written once for every engine: generators that ask for rows.
+
+An operation yields the statements of one step, each by its name with its parameters, and gets the rows of each. It
+asks for what it has to know, refuses before its first write, and then writes. It knows no driver and no engine.
+
+**Locks** hold among all servers of a PostgreSQL database until their transaction ends; SQLite writes one transaction
+after the other and needs none. A transaction takes them in one order, so that no two wait for one another: the rules;
+numbers of names and of the beginning of a series; the row of a series; numbers of grants. The numbers are
+sorted, and those of grants are the greatest. Two kinds of operations must not overlap: those that use a grant share the
+rules. Those that change what every use depends on (keys, watermarks, condemned blobs, the parts of the ledger) hold
+the rules alone.
+"""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from uponce.adapters.database.statements import Statement
+from uponce.core.errors import UponceError
+from uponce.core.values import AssetName
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Row(Protocol):
+    """A row whose columns have names."""
+
+    def keys(self) -> Iterable[str]: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+Ask: TypeAlias = tuple[str, Mapping[str, Any]]
+Rows: TypeAlias = Sequence[Row]
+Steps: TypeAlias = Generator[Sequence[Ask], Sequence[Rows], T]
+
+
+class Session(Protocol):
+    """A connection that runs named statements."""
+
+    statements: Mapping[str, Statement]
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
+        """The rows of each, in order. A driver's exception passes through."""
+
+
+class Rules(Enum):
+    NONE = auto()
+    SHARED = auto()
+    OWN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """An operation with its arguments. `begin` starts its steps at a moment in Unix seconds.
+
+    `numbers` are those of the locks it needs. `grouped` ones share a transaction with others on every engine. `patient`
+    ones may read for as long as it takes, `timed` ones need the moment although they only read. `first` is a statement
+    that is run before, where the engine has it.
+    """
+
+    begin: Callable[[float], Steps[T]]
+    numbers: Callable[[], Iterable[int]]
+    rules: Rules = Rules.NONE
+    grouped: bool = False
+    patient: bool = False
+    timed: bool = False
+    first: str = ""
+
+
+def operation(
+    *,
+    rules: Rules = Rules.NONE,
+    locks: Callable[..., Iterable[int]] = lambda *_, **__: (),
+    grouped: bool = False,
+    patient: bool = False,
+    timed: bool = False,
+    first: str = "",
+) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Callable[P, Operation[T]]]:
+    """Make a generator function of (moment, arguments) a function of the arguments that returns the Operation."""
+
+    def decorate(steps: Callable[Concatenate[float, P], Steps[T]]) -> Callable[P, Operation[T]]:
+        def made(*args: P.args, **kwargs: P.kwargs) -> Operation[T]:
+            numbers = partial(locks, *args, **kwargs)
+            return Operation(lambda now: steps(now, *args, **kwargs), numbers, rules, grouped, patient, timed, first)
+
+        made.__doc__ = steps.__doc__
+        return made
+
+    return decorate
+
+
+class Torn(Exception):
+    """An operation refused after it had written: its transaction has to be rolled back. The cause is the refusal."""
+
+
+def run(session: Session, steps: Steps[T]) -> T:
+    """What the operation returns or raises; Torn if it refused after it had written."""
+    running, rows = _Running(steps), None
+    try:
+        while True:
+            rows = session.ask(running.send(session, rows))
+    except StopIteration as end:
+        result: T = end.value
+    return result
+
+
+def run_in_step(session: Session, operations: Sequence[Steps[Any]]) -> list[Any]:
+    """What each operation returns, or the UponceError with which it refused.
+
+    All take their first step together, then their second, and so on. So the session can make one statement of equal
+    ones.
+    """
+    outcomes: dict[int, Any] = {}
+    waiting: list[tuple[int, _Running, Sequence[Rows] | None]] = [
+        (number, _Running(steps), None) for number, steps in enumerate(operations)
+    ]
+    while waiting:
+        asked: list[tuple[int, _Running, Sequence[Ask]]] = []
+        for number, running, rows in waiting:
+            try:
+                asked.append((number, running, running.send(session, rows)))
+            except StopIteration as end:
+                outcomes[number] = end.value
+            except UponceError as refusal:
+                outcomes[number] = refusal
+        found = iter(session.ask([ask for _, _, asks in asked for ask in asks]))
+        waiting = [(number, running, [next(found) for _ in asks]) for number, running, asks in asked]
+    return [outcomes[number] for number in range(len(operations))]
+
+
+class _Running:
+    """An operation under way. It remembers whether it has written."""
+
+    __slots__ = ("_asks", "_steps", "_wrote")
+
+    def __init__(self, steps: Steps[Any]) -> None:
+        self._steps = steps
+        self._asks: Sequence[Ask] = ()
+        self._wrote = False
+
+    def send(self, session: Session, rows: Sequence[Rows] | None) -> Sequence[Ask]:
+        if rows is not None and not self._wrote:
+            self._wrote = any(
+                _has_written(session.statements[name], each) for (name, _), each in zip(self._asks, rows, strict=True)
+            )
+        try:
+            self._asks = self._steps.send(rows)  # type: ignore[arg-type]
+        except UponceError as refusal:
+            if self._wrote:
+                raise Torn from refusal
+            raise
+        return self._asks
+
+
+def _has_written(statement: Statement, rows: Rows) -> bool:
+    return statement.writes and (statement.silent or bool(rows))
+
+
+def waves(operations: Sequence[Operation[Any]]) -> list[int]:
+    """For each the number of its wave: no two of one wave need the same lock, and of two that do the first is earlier.
+
+    So of two with one name the second finds what the first put.
+    """
+    found: list[int] = []
+    last: dict[int, int] = {}
+    for each in operations:
+        numbers = list(each.numbers())
+        wave = max((last.get(number, -1) for number in numbers), default=-1) + 1
+        last.update(dict.fromkeys(numbers, wave))
+        found.append(wave)
+    return found
+
+
+# Numbers of locks. Should two things ever share one, they wait without need.
+_OF_GRANT = 1 << 62
+
+BEGINNING_A_SERIES = 0  # so that two series do not pass a limit together, nor take one name
+
+
+def of_name(name: AssetName) -> int:
+    """The lock of those that put or drop an asset under this name."""
+    return _number("\0".join((name.cloud, name.resource_type, name.type, name.public_id)).encode())
+
+
+def of_grant(grant_key: bytes) -> int:
+    """The lock of those that use this grant, revoke it, note its refusal, or make it part of a series.
+
+    So two with one Idempotency-Key come one after the other, and the second finds the reply of the first.
+    """
+    return _OF_GRANT | _number(b"grant" + grant_key)
+
+
+def _number(subject: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(subject).digest()[:8], "big") >> 2
