@@ -98,7 +98,7 @@ class Attempts:
         self._waiting: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """How many attempts run."""
+        """Return how many attempts run."""
         return sum(map(len, self._of_grants.values())) + len(self._unverified)
 
     @asynccontextmanager
@@ -190,7 +190,7 @@ def _make_room(running: set[Attempt], attempt: Attempt, bound: Bound) -> None:
 
 
 def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: Bound, limit: int) -> None:
-    """Of equally slow attempts the oldest one goes."""
+    """End the slowest attempt, and the oldest one of equally slow attempts."""
     slowest = min(
         (other for other in among if other.is_receiving), key=lambda other: (other.pace(), other.begun), default=None
     )
@@ -201,7 +201,7 @@ def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: 
 
 
 def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
-    """One place is left to other networks than the one that has all the others."""
+    """Return how many attempts of a grant may run. One network cannot take all places: the last is for another one."""
     if grant.max_uses >= UNLIMITED_USES:
         return None
     total = limits.attempts_per_grant + grant.max_uses - 1

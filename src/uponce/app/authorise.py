@@ -63,7 +63,7 @@ async def verify_signed(
 
 
 def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:
-    """The key that the parameters name; errors as for `verify_signed`. Blocks."""
+    """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
     _require_credentials(params)
     key = records.find_key(params["api_key"])
     if not _is_of(key, cloud):
@@ -72,7 +72,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
 
 
 def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> Verified:
-    """`verify_signed` of parameters that name this key."""
+    """Return what `verify_signed` returns, for parameters that name this key."""
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
     spec = read_parameters(params, call)
@@ -104,10 +104,10 @@ async def authorise(
     caller: Caller,
     idempotency_key: str | None,
 ) -> Verified:
-    """`verify_signed`, and the grant is fresh, unspent and used from where it was signed for.
+    """Return what `verify_signed` returns, for a grant that is fresh, unspent and sent from its signed origin.
 
-    A repeat, whose answer is stored under its Idempotency-Key, makes nothing any more: it may be spent, and its time
-    may be over, for as long as the ledger remembers it. An upload that took up its whole window needs that most.
+    A repeat, whose answer is stored under its Idempotency-Key, makes nothing. So its grant may be spent, and its time
+    may be over, for as long as the ledger remembers the grant. An upload that took its whole window needs that most.
     """
     verified = await verify_signed(services, cloud, params)
     check_route(params, cloud, requested)
@@ -136,7 +136,7 @@ def check_grant_fresh(services: Services, verified: Verified) -> None:
 
 
 async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
-    """The grant is unspent, as far as is known by now, and used from where it was signed for."""
+    """Raise if the ledger knows the grant as used up or revoked, or if the origin is not the signed one."""
     check_origin(verified.spec, origin)
     await refuse_spent(services, verified.grant, caller)
 
@@ -191,7 +191,7 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
 
 
 async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
-    """A use of a grant that is used up or revoked, as far as is known by now, is refused and audited."""
+    """Raise, and write to the audit, if the ledger knows the grant as used up or revoked."""
     await _refuse_spent(services, grant, await services.database.find_grant(grant.key), caller)
 
 

@@ -22,7 +22,7 @@ class Sighting:
 
 
 async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, str]) -> Sighting:
-    """By the signed fields themselves: works also for signatures that were never sent to the server."""
+    """Return the state of a signature by its signed fields, also if no request has used it yet."""
     verified = await verify_signed(services, caller.cloud, fields, call=None)
     check_reach(caller, verified.grant)
     lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
@@ -35,7 +35,7 @@ async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, s
 
 
 async def show_known(services: Services, caller: ApiKey, grant_id: str) -> Sighting:
-    """By id, for grants in the ledger; NotFound otherwise, and for those out of the caller's reach."""
+    """Return the state of a grant by its id. Raise NotFound unless it is in the ledger and in the caller's reach."""
     record = await find_known(services, caller, grant_id)
     return Sighting(record, None, await services.database.history(record.grant.key, HISTORY_LIMIT))
 
@@ -52,7 +52,7 @@ async def find_known(services: Services, caller: ApiKey, grant_id: str) -> Grant
 async def list_signatures(
     services: Services, caller: ApiKey, *, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Page[GrantRecord]:
-    """Newest first; an upload-scope key sees its own signatures, an all-scope key those of its cloud."""
+    """Return a page of grants, newest first: those of a key of upload scope, or those of the cloud for scope all."""
     own = None if caller.scope is KeyScope.ALL else caller.api_key
     return await services.database.list_grants(caller.cloud, api_key=own, status=status, limit=limit, cursor=cursor)
 

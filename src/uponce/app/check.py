@@ -24,7 +24,7 @@ async def check_parts(services: Services) -> dict[str, UponceError | None]:
 
 
 async def check_frozen(services: Services) -> None:
-    """SettingRefused when the database takes no writes for good."""
+    """Raise SettingRefused if the database takes no writes for good."""
     if await services.database.frozen():
         raise SettingRefused(
             "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
@@ -83,7 +83,7 @@ async def _read(services: Services, key: str) -> bytes:
 
 
 async def check_clock(services: Services) -> str | None:
-    """What is wrong when the clock is behind what the database has seen, by more than the skew; None is fine.
+    """Return a warning if the clock is behind the newest time in the database by more than the skew, else None.
 
     Spent signatures stay spent whatever the clock says; it is fresh ones that would be refused.
     """

@@ -41,7 +41,7 @@ class Copying:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-class _Fate(Enum):
+class _Transfer(Enum):
     COPIED = auto()
     GONE = auto()
     DAMAGED = auto()
@@ -59,8 +59,11 @@ async def copy_media(
     deep: bool = False,
     progress: Callable[[Copying], None] = lambda copying: None,
 ) -> Copying:
-    """Nobody else writes to the target. `renew` tells what has become of the asset of a blob that is gone, if not the
-    catalog does; `deep` reads anew what is there already."""
+    """Copy every blob that the catalog names. Return what was copied, what was there, and what is lost.
+
+    No other process may write to the target. `renew` returns the present row of an asset whose blob is gone; by default
+    the catalog does. `deep` reads again the blobs that are there already.
+    """
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
     await target.sweep_spool(0)  # an earlier copy that was broken off left them
     for place in PLACES:
@@ -109,38 +112,40 @@ class _Copier:
     async def _copy(self, key: str) -> None:
         asset = await self._catalog.find_commit(key)
         while asset is not None:
-            fate = await self._transfer(asset)
-            if fate is _Fate.COPIED:
+            transfer = await self._transfer(asset)
+            if transfer is _Transfer.COPIED:
                 return
             successor = await self._renew(asset.blob_key)
             if successor is not None and successor.blob_key == asset.blob_key:
-                self._lose(asset, "its bytes are gone" if fate is _Fate.GONE else "its bytes are not those uploaded")
+                self._lose(
+                    asset, "its bytes are gone" if transfer is _Transfer.GONE else "its bytes are not those uploaded"
+                )
                 return
             asset = successor
             self._early.update(() if asset is None else [asset.blob_key])
 
-    async def _transfer(self, asset: Asset) -> _Fate:
+    async def _transfer(self, asset: Asset) -> _Transfer:
         blob = await self._source.open(asset.blob_key)
         if blob is None:
-            return _Fate.GONE
+            return _Transfer.GONE
         spooled = await self._target.receive(asset.blob_key)
         try:
             for offset in range(0, blob.size, blob.block_bytes):
                 await spooled.write(await blob.read(offset, blob.block_bytes))
             if await spooled.seal() != asset.digest:
                 await spooled.discard()
-                return _Fate.DAMAGED
+                return _Transfer.DAMAGED
             await spooled.publish(stored_type(asset.facts))
         except BaseException as error:
             await spooled.discard()
             if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:
-                return _Fate.GONE  # an object that is deleted under its reader
+                return _Transfer.GONE  # an object that is deleted under its reader
             raise
         finally:
             blob.close()
         self.done.copied += 1
         self.done.bytes += asset.digest.size
-        return _Fate.COPIED
+        return _Transfer.COPIED
 
     def _lose(self, asset: Asset, why: str) -> None:
         name = asset.name

@@ -22,9 +22,9 @@ class Delivery:
 
 
 async def find(services: Services, path: DeliveryPath) -> Asset:
-    """The asset, or NotFound; DeliveryDenied when a signature is wrong, or missing where one is needed.
+    """Return the asset. Raise NotFound, or DeliveryDenied if a signature is wrong or missing where one is needed.
 
-    The signature is checked before the asset is looked up, so that nobody learns which private assets exist.
+    The signature is checked before the look-up, so no client learns which private assets exist.
     """
     name = path.candidates[0][0]
     await _check_signature(services, path, name.cloud, name.type)

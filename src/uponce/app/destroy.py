@@ -28,11 +28,11 @@ class DestroyRequest:
 
 
 async def destroy(services: Services, request: DestroyRequest) -> bool:
-    """Whether there was such an asset; it is gone for good when this returns. By the signed fields.
+    """Delete an asset by signed fields. Return whether there was such an asset.
 
-    ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold those. A deletion uses its
-    signature as an upload does, so that of a key whose signatures work once it works once; what finds no asset uses
-    nothing. OutcomeUnknown: nobody knows whether the asset is gone, its bytes are not touched. Asking again tells.
+    Raise ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold those. A deletion uses
+    its signature as an upload does, once for a key whose signatures work once. A deletion that finds no asset uses
+    nothing. After OutcomeUnknown the asset may be gone, and its bytes are not touched. A repeat shows the outcome.
     """
     require_credentials(request.fields)
     verified = await verify_signed(services, request.cloud, request.fields, Call.DESTROY)
@@ -49,9 +49,9 @@ async def destroy(services: Services, request: DestroyRequest) -> bool:
 
 
 async def destroy_as(services: Services, key: ApiKey, request: DestroyRequest) -> bool:
-    """`destroy` for a caller who has proved to know the key's secret: what is asked for is signed on its behalf.
+    """Do as `destroy` does for a caller that knows the key's secret: uponce signs on its behalf.
 
-    So the deletion is dated, fenced and audited as any other, under a signature of its own.
+    So the deletion is dated, fenced and audited as any other, under its own signature.
     """
     check_route(request.fields, request.cloud, request.resource_type)
     params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
@@ -60,7 +60,7 @@ async def destroy_as(services: Services, key: ApiKey, request: DestroyRequest) -
 
 
 async def _check_scope(services: Services, verified: Verified, caller: Caller) -> None:
-    """Who holds a permit to upload and tries to delete with it is worth a line in the audit."""
+    """Raise ScopeDenied for a key of upload scope, and write the try to the audit."""
     if verified.key.scope is KeyScope.ALL:
         return
     await record_refusal(services, verified.grant, ScopeDenied.code, caller)

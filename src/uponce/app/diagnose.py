@@ -82,7 +82,7 @@ def of_versions(installed: Mapping[str, str], flaws: Sequence[Flaw]) -> Iterator
 
 
 def of_disk(free: int, folder: str) -> Finding:
-    """`free` in bytes."""
+    """Return a warning if less than a GiB is free. `free` in bytes."""
     if free < _GIB:
         return Finding("disk", State.WARNING, f"{free} bytes free in {folder}. Make room: a full disk refuses uploads.")
     return Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")

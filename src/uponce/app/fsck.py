@@ -224,7 +224,7 @@ class _Comparison:
                     yield finding
 
     async def _finding(self, key: str, suspect: Suspect) -> Finding | None:
-        """None when the asset has other bytes by now."""
+        """Return the finding, or None if the asset has other bytes by now."""
         if suspect.kind.severity is Severity.REMOVABLE:
             return Finding(suspect.kind, key, suspect.detail)
         asset = await self._database.find_commit(key)
@@ -263,7 +263,7 @@ class _Comparison:
         return blobs
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
-        """Blobs without a row, but for the young ones: those may belong to an upload that is about to commit."""
+        """Return the blobs without a row, except young ones: an upload may be about to commit those."""
         unnamed = {key: blobs[key] for key in blobs.keys() - rows.keys() - await self._database.series_blobs()}
         condemned = set(await self._database.condemned(list(unnamed)))
         return {
@@ -273,7 +273,7 @@ class _Comparison:
         }
 
     async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Suspect]:
-        """Blobs of the right size that have other bytes, or none to be had."""
+        """Return the blobs of the right size that have other bytes, or that cannot be read."""
         suspects: dict[str, Suspect] = {}
         left = iter(rows.items())
         while batch := dict(islice(left, _READ_AT_ONCE)):
@@ -305,7 +305,7 @@ class _Comparison:
 
 
 def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
-    """Rows whose blob is not there, or of another size."""
+    """Return the rows whose blob is not there, or of another size."""
     suspects = {key: Suspect(HOLLOW, _ABSENT) for key in rows.keys() - blobs.keys()}
     for key in rows.keys() & blobs.keys():
         expected, found = rows[key].size, blobs[key].size

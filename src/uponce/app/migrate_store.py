@@ -62,7 +62,7 @@ async def migrate_store(
 
 
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
-    """Whether an earlier run has come to its end."""
+    """Return whether an earlier run has ended. Raise SettingRefused if the target has other API keys."""
     there = {key.api_key for key in await target.list_keys()}
     if not there:
         return False

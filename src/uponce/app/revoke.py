@@ -9,13 +9,13 @@ from uponce.core.values import ApiKey, Caller, GrantRecord
 
 
 async def revoke_signed(services: Services, owner: ApiKey, fields: Mapping[str, str], caller: Caller) -> GrantRecord:
-    """By the signed fields: works also for signatures that the server has never seen."""
+    """Revoke a signature by its signed fields, also if no request has used it yet. Return its record."""
     verified = await verify_signed(services, owner.cloud, fields, call=None)
     check_reach(owner, verified.grant)
     return await services.database.revoke_grant(verified.grant, caller)
 
 
 async def revoke_known(services: Services, owner: ApiKey, grant_id: str, caller: Caller) -> GrantRecord:
-    """By id, for grants in the ledger."""
+    """Revoke a grant in the ledger by its id. Return its record."""
     record = await find_known(services, owner, grant_id)
     return await services.database.revoke_grant(record.grant, caller)

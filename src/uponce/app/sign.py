@@ -25,10 +25,10 @@ def mint(
     algorithm: Algorithm = Algorithm.SHA256,
     call: Call = Call.UPLOAD,
 ) -> dict[str, str]:
-    """The parameters with timestamp, nonce, signature and api_key: the fields to post.
+    """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
 
-    A timestamp in `params` is kept; a nonce is added for a key whose signatures work once, so that two
-    signatures of one second differ. Wrong parameters are refused here rather than at the upload.
+    A timestamp in `params` is kept. A key whose signatures work once gets a nonce, so two signatures of one second
+    differ. Wrong parameters are refused here rather than at the upload.
     """
     nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
     fields = mint_fields(
@@ -59,6 +59,6 @@ async def sign_for(
 
 
 def grant_id(key: ApiKey, fields: Mapping[str, str]) -> str:
-    """Hex of the grant key K of freshly minted fields: what status and revoke know the signature by."""
+    """Return the id of minted fields for status and revoke: the grant key in hex."""
     timestamp = parse_timestamp(fields["timestamp"])
     return grant_key(key.cloud, key.api_key, timestamp, string_to_sign(fields)).hex()

@@ -66,9 +66,9 @@ async def _end_old_series(services: Services) -> int:
 
 
 async def _sweep_parts(services: Services, grace_seconds: float) -> None:
-    """Those of series that have ended: whoever is still writing to one cannot record it any more.
+    """Delete the parts of series that have ended: no request can record them any more.
 
-    A series is there before a part of it is. So one that is missing after the listing has ended.
+    A series exists before its first part. So a series that is missing after the listing has ended.
     """
     shared = services.blobs.shared
     if shared is None:

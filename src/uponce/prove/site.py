@@ -55,7 +55,7 @@ class Site:
         return time.monotonic() >= self._deadline
 
     def new_signature(self) -> Fields:
-        """The fields of one upload under a name that nothing else has: servers that know no `nonce` take them."""
+        """Return the fields of one upload under a new name: servers that know no `nonce` take them."""
         self._named += 1
         name = f"{self.folder}/{self._named}"
         self.assets["image", name] = None
@@ -67,7 +67,7 @@ class Site:
         return signed | {"api_key": self._key.api_key, "signature": signature}
 
     def form(self, fields: Fields, file: bytes | None, kind: str = "image", query: Fields | None = None) -> bytes:
-        """An upload as it goes over the wire. Without a file, a form of fields alone."""
+        """Return an upload as it goes over the wire. Without a file, a form of fields alone."""
         body = opening(fields, file) + (file or b"") + _TAIL
         return self.request(f"{kind}/upload", body, f"multipart/form-data; boundary={_BOUNDARY}", query)
 
@@ -143,7 +143,7 @@ class Site:
 
 
 def opening(fields: Fields, file: bytes | None) -> bytes:
-    """A form up to the first byte of its file."""
+    """Return a form up to the first byte of its file."""
     parts = [f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}' for n, v in fields.items()]
     if file is not None:
         named = 'name="file"; filename="dot.png"\r\nContent-Type: image/png'
@@ -152,7 +152,7 @@ def opening(fields: Fields, file: bytes | None) -> bytes:
 
 
 def dot(number: int) -> bytes:
-    """A PNG of one pixel; each of the first 16 million numbers has a colour, and so bytes, of its own."""
+    """Return a PNG of one pixel. Each of the first 16 million numbers has its own colour, so other bytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -30,7 +30,7 @@ class NamedChunk:
 async def upload_chunk(
     services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
 ) -> Uploaded | Series:
-    """The asset when this chunk completed it, else what has arrived by now."""
+    """Return the asset if this part completed it, else the series with what has arrived."""
     async with ChunkIntake(services, request, part) as intake:
         try:
             async with giving_way(intake.is_wanted):
@@ -51,7 +51,7 @@ async def upload_chunk(
 
 
 class ChunkIntake(Receiver[Spooled | Append]):
-    """One chunk. It is written to its place in the file, unless it precedes its signature: then it is spooled first."""
+    """Takes in one part, at its place in the file. A part that precedes its signature goes to the spool first."""
 
     def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
         super().__init__(services, request)
@@ -68,7 +68,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return isinstance(self.body, Append) and await self.body.is_wanted()
 
     async def keep(self) -> Series:
-        """The chunk is whole: record it."""
+        """Record the part, which is whole. Return the series after it."""
         append, size = await self._placed(), self._part.chunk.span.size
         if append.size != size:
             raise MalformedRequest(
@@ -104,7 +104,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """PHP's SDK signs once, and may add a public_id to later chunks without signing it."""
+        """Return what the parameters prove, and which count. PHP's SDK may add an unsigned public_id to a later part."""
         cloud = self._request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
@@ -115,7 +115,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await verify_signed(self._services, cloud, params), params
 
     async def _join(self, series: Series | None, verified: Verified) -> Series:
-        """The series with this signature in it; a new one where there is none."""
+        """Return the series with this signature in it. Begin a series if there is none."""
         services, request, part = self._services, self._request, self._part
         if series is None:
             series = await begin(
@@ -139,7 +139,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
             return await self._join_anew(verified)
 
     async def _join_anew(self, verified: Verified) -> Series:
-        """The request that began the series has failed, and ended it with nothing in it: this one begins it."""
+        """Begin the series again: the request that began it failed and ended it, with nothing in it."""
         check_grant_fresh(self._services, verified)
         return await self._join(None, verified)
 

@@ -229,7 +229,7 @@ class Receiver(ABC, Generic[S]):
         await self.body.write(data)
 
     def _explained(self, refusal: FileTooLarge) -> FileTooLarge:
-        """The refusal, with the cure for a file that only is too large because it came first."""
+        """Return the refusal, with the cure if the file is too large only because it came before its fields."""
         lasting = self._services.limits.max_bytes(self._request.requested, UploadSpec())
         if self.verified is not None or self._limit == lasting:
             return refusal

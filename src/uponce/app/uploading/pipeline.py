@@ -44,7 +44,7 @@ class Uploaded:
 
 
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
-    """One attempt. Whatever goes wrong before the commit spends nothing and leaves nothing behind."""
+    """Make one attempt, and return what it stored. A failure before the commit spends nothing and leaves nothing."""
     async with Intake(services, request) as intake:
         await intake.receive(events)
         verified = await intake.complete()
@@ -66,7 +66,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
 async def _answer_again(
     services: Services, request: UploadRequest, verified: Verified, digest: Digest
 ) -> Committed | None:
-    """The stored answer, or None when there is none; a refusal for other bytes is audited."""
+    """Return the stored answer, or None if there is none. A refusal for other bytes goes to the audit."""
     grant, spec = verified.grant, verified.spec
     if request.idempotency_key is None:
         return None
@@ -103,7 +103,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, spooled:
 
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
-    """As `read_back`; a repeat may have been answered by another upload's commit."""
+    """Return what `read_back` returns. The commit of another upload may have answered a repeat."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
@@ -128,7 +128,7 @@ async def drop_unneeded(services: Services, committed: Committed) -> None:
 
 
 async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:
-    """What a commit without an answer came to; while that cannot be read, it stays unknown."""
+    """Return what a commit without an answer stored. Raise `unknown` while the outcome cannot be read."""
     with suppress(Unavailable):
         asset = await services.database.find_commit(blob_key)
         if asset is not None:
@@ -201,7 +201,7 @@ class Arrival:
 
     @property
     def api_key(self) -> str:
-        """The API key that the fields name, verified or not."""
+        """Return the API key that the fields name, verified or not."""
         return next((value for name, value in self.fields if name == "api_key"), "")
 
 

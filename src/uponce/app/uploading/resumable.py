@@ -63,7 +63,7 @@ class Part:
 
 
 async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
-    """A new upload of a file with so many bytes, or of a size that will be told later."""
+    """Begin an upload and return its series. `total` in bytes; None if the client will send it later."""
     params = collect_known(request.fields)
     verified = await authorise(
         services,
@@ -86,7 +86,7 @@ async def begin_with(
     part: Part,
     blocks: AsyncIterator[bytes],
 ) -> tuple[Address, Uploaded | Series]:
-    """`begin` and `resume` in one request. When that fails, nobody has learnt the address, and nothing stays."""
+    """Do `begin` and `resume` in one request. If it fails, no client knows the address, and nothing stays."""
     series = await begin(services, request, filename, total)
     address = address_of(series)
     try:
@@ -106,7 +106,7 @@ def address_of(series: Series) -> Address:
 async def resume(
     services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
 ) -> Uploaded | Series:
-    """Take further bytes; the asset when they were the last ones, else what has arrived by now."""
+    """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived."""
     try:
         series = await _take_in(services, await _find(services, address), part, blocks, caller)
     except SeriesGone:
@@ -116,23 +116,23 @@ async def resume(
 
 
 async def tell(services: Services, address: Address, caller: Caller) -> Uploaded | Series:
-    """The asset, or how far the upload is; one whose bytes are all there is completed now.
+    """Return the asset, or how far the upload is. Complete an upload whose bytes are all there.
 
-    A request that is sending bytes is asked to give way: whoever asks is about to go on in its place.
+    A request that is sending bytes yields: the client that asks is about to go on in its place.
     """
     try:
         series = await settled(services, await _find(services, address))
     except SeriesGone:
-        return await _fate(services, address)
+        return await _outcome(services, address)
     return await _conclude(services, address, series, caller)
 
 
 async def look(services: Services, address: Address) -> Uploaded | Series:
-    """The same without a hand in it: what is recorded by now."""
+    """Return what is recorded by now, and change nothing."""
     try:
         return await _find(services, address)
     except SeriesGone:
-        return await _fate(services, address)
+        return await _outcome(services, address)
 
 
 async def give_up(services: Services, address: Address) -> None:
@@ -158,11 +158,11 @@ async def _conclude(services: Services, address: Address, series: Series, caller
     try:
         return await finish(services, series, await _signer(services, series.api_key, series.algorithm), caller)
     except SeriesGone:  # another request has completed it, with these bytes
-        return await _fate(services, address)
+        return await _outcome(services, address)
 
 
-async def _fate(services: Services, address: Address) -> Uploaded:
-    """What an upload has become; SeriesGone when that is nothing, or when it is forgotten together with its grant."""
+async def _outcome(services: Services, address: Address) -> Uploaded:
+    """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant."""
     reply = await services.database.find_reply(address.grant_key, address.series_id)
     record = await services.database.find_grant(address.grant_key)
     if reply is None or record is None or record.grant.cloud != address.cloud:
@@ -172,7 +172,7 @@ async def _fate(services: Services, address: Address) -> Uploaded:
 
 async def _refuse_complete(services: Services, address: Address) -> None:
     with suppress(SeriesGone):
-        asset = (await _fate(services, address)).committed.asset
+        asset = (await _outcome(services, address)).committed.asset
         raise SeriesComplete(
             f"This upload is complete: it became {asset.name.public_id} with {asset.digest.size} bytes. To send "
             "another file, begin with a new signature."
@@ -180,7 +180,7 @@ async def _refuse_complete(services: Services, address: Address) -> None:
 
 
 async def _signer(services: Services, api_key: str, algorithm: Algorithm | None) -> Signer:
-    """No request but the first one is signed: the key's present secret signs the answers."""
+    """Return who signs the answers: the key with its present secret, since only the first request is signed."""
     key = await services.database.find_key(api_key)
     if key is None:
         raise UnknownApiKey(f"Unknown API key {api_key}")

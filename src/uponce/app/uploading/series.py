@@ -132,7 +132,7 @@ async def _drop_slowest(services: Services, api_key: str) -> None:
 
 
 async def status(services: Services, series_id: str) -> Series:
-    """What has arrived. SeriesGone when there is no such series, or none any more."""
+    """Return the series with what has arrived. Raise SeriesGone if it has ended or never existed."""
     series = await services.database.find_series(series_id)
     if series is None:
         raise SeriesGone(
@@ -183,11 +183,11 @@ class Append:
         return self._part.size
 
     async def is_wanted(self) -> bool:
-        """Whether a newer request asks for these bytes."""
+        """Return whether a newer request asks for these bytes."""
         return await self._part.wanted()
 
     async def write(self, data: bytes | bytearray) -> None:
-        """The next bytes; those that are there already are compared and not written. ChunkConflict spoils it all."""
+        """Write the next bytes; compare those that are there already. After ChunkConflict nothing can be written."""
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
@@ -206,9 +206,9 @@ class Append:
         self._unnoted, self._noted_at = 0, now
 
     async def keep(self) -> Series:
-        """What has been written so far becomes durable and is recorded; the series after it. May be repeated.
+        """Make durable and record what has been written so far. Return the series after it. May be repeated.
 
-        ChunkConflict when another server has recorded other bytes there meanwhile.
+        Raise ChunkConflict if another server has recorded other bytes there.
         """
         start, size = self._chunk.span.start, self.size
         span = Span(start + self._kept, start + size)
@@ -237,16 +237,16 @@ class Append:
         return [part async for part in stored_parts(self._services, self.series.id, span)]
 
     def move(self, series: Series) -> None:
-        """What was not kept belongs to another shared series from now on."""
+        """Let another shared series have what was not kept."""
         self.series = series
 
     async def discard(self) -> None:
-        """Let go; what was not kept counts as never sent."""
+        """Release the bytes; what was not kept counts as never sent."""
         await self._part.release()
 
 
 async def terminate(services: Services, series: Series) -> None:
-    """Give it up; its signatures are free again. SeriesGone when it has ended before."""
+    """End a series; its signatures are free again. Raise SeriesGone if it has ended before."""
     if not await services.database.end_series(series.id):
         await status(services, series.id)
     await _delete(services, series)
@@ -260,7 +260,7 @@ async def _delete(services: Services, series: Series) -> None:
 
 
 async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
-    """Those that hold bytes of the span, in order, a page at a time."""
+    """Yield the parts that have bytes of the span, in order. Reads a page at a time."""
     while page := await services.database.series_parts(series_id, span, _PARTS):
         for part in page:
             yield part
@@ -286,7 +286,7 @@ async def _drop_unless_held(services: Services, series: Series, *, if_empty: boo
 
 
 async def settled(services: Services, series: Series) -> Series:
-    """The series as soon as no request writes to it: one that does is asked to give way, and keeps what it can."""
+    """Return the series as soon as no request writes to it. A request that writes yields, and keeps what it can."""
     await (await _hold_all(services, series, services.limits.takeover_seconds)).release()
     return await status(services, series.id)
 
@@ -294,8 +294,8 @@ async def settled(services: Services, series: Series) -> Series:
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded:
     """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit.
 
-    Of several requests that come to this one does it; the others wait, and get SeriesGone. When the server cannot do it
-    now, the series stays complete, and whoever asks again may. A refusal of its content or its signatures ends it.
+    One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
+    stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     # Not to be torn in the middle: a cancelled request lets it run to its own end.
     finishing = asyncio.ensure_future(counted(services, partial(_finish, services, series, caller)))
@@ -329,7 +329,7 @@ async def _hold_all(services: Services, series: Series, seconds: float) -> Assem
 
 
 def _pieces(services: Services, series: Series) -> Parts:
-    """Where its bytes are to be found; StorageUnavailable when this server's storage cannot have them."""
+    """Return where the bytes of the series are. Raise StorageUnavailable if this server cannot reach them."""
     if not series.shared:
         return services.blobs
     if services.blobs.shared is None:

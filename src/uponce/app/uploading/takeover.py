@@ -23,9 +23,9 @@ async def take_over(
     still: Callable[[], Awaitable[object]],
     seconds: float,
 ) -> T:
-    """What `hold` gives as soon as nobody else has it; ChunkInProgress when that takes longer than so many seconds.
+    """Return what `hold` returns as soon as it is free. Raise ChunkInProgress if that takes longer than `seconds`.
 
-    `still` raises when there is nothing to wait for any more.
+    `still` raises if there is nothing to wait for any more.
     """
     with suppress(ChunkInProgress):
         return await hold()
