@@ -1,10 +1,10 @@
 """Create, revoke, rotate and renew API keys."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from uponce.app.services import Services
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.freshness import utc
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
@@ -100,9 +100,22 @@ async def rotate_key(services: Services, api_key: str, overlap: int | None = Non
     return await _new_secret(services, api_key, known.window if overlap is None else overlap)
 
 
-async def renew_keys(services: Services, api_keys: Iterable[str]) -> list[ApiKey]:
-    """Give each of these keys a new secret, and drop the old one at once. The old secret need not be readable."""
-    return [await _new_secret(services, api_key, 0) for api_key in api_keys]
+async def renew_keys(services: Services, make_secret_key: Callable[[], None], *, confirmed: bool) -> list[ApiKey]:
+    """Give each key whose secret cannot be read a new one, and drop the old one at once. Return these keys.
+
+    `make_secret_key` makes the key that encrypts secrets, unless it exists. Raise SettingRefused, and change nothing,
+    unless the operator has confirmed that every copy of the old one is lost.
+    """
+    unreadable = await services.database.unreadable_keys()
+    if unreadable and not confirmed:
+        names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
+        raise SettingRefused(
+            f"The secrets of the API keys {names} cannot be read. {reason} If every copy is lost, add --yes: each "
+            "of these keys gets a new secret, and its backends need the new CLOUDINARY_URL."
+        )
+    if unreadable:
+        make_secret_key()
+    return [await _new_secret(services, api_key, 0) for api_key in unreadable]
 
 
 async def _new_secret(services: Services, api_key: str, overlap: int) -> ApiKey:

@@ -16,7 +16,7 @@ from uponce.app.manage_keys import create_key, renew_keys, revoke_key, rotate_ke
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import print_json
 from uponce.config import load, parse_key
-from uponce.core.errors import InvalidParameter, SettingRefused
+from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, opened
@@ -116,21 +116,8 @@ def rotate(api_key: str, overlap: int | None, *, data: str | None, as_json: bool
 
 def renew(*, data: str | None, yes: bool, as_json: bool) -> None:
     settings = load(data=data)
-
-    async def work(backend: Backend) -> list[ApiKey]:
-        unreadable = await backend.database.unreadable_keys()
-        if unreadable and not yes:
-            names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
-            raise SettingRefused(
-                f"The secrets of the API keys {names} cannot be read. {reason} If every copy is lost, add --yes: each "
-                "of these keys gets a new secret, and its backends need the new CLOUDINARY_URL."
-            )
-        if unreadable:
-            backend.secrets.make_key()
-        return await renew_keys(backend.services, unreadable)
-
     with opened(settings) as backend:
-        keys = asyncio.run(work(backend))
+        keys = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
     base = find_base_url(settings, None)
     if as_json:
         print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])

@@ -104,7 +104,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, and which count. PHP's SDK may add an unsigned public_id to a later part."""
+        """Return what the parameters prove, and which count: PHP's SDK may add an unsigned public_id to later parts."""
         cloud = self._request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
