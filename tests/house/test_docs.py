@@ -66,13 +66,31 @@ def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
     assert "| 0 lost |" in race
 
 
-def test_every_route_is_documented() -> None:
-    """docs/reference/http.md names every route."""
-    page = (ROOT / "docs/reference/http.md").read_text()
-    app = create_app(Services(*[None] * 5), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
+# A POST with X-HTTP-Method-Override, and the actions, which the page names one by one.
+NAMED_OTHERWISE = {
+    ("/tus/{cloud}/{signature}/{upload}", "POST"),
+    ("/v1_1/{cloud}/signatures", "POST"),
+    ("/v1_1/{cloud}/signatures/{action}", "POST"),
+}
 
-    assert len(app.routes.templates) >= 8
-    assert [path for path in app.routes.templates if path not in page] == []
+
+def test_every_route_is_documented() -> None:
+    """docs/reference/http.md names every path with every method."""
+    page = (ROOT / "docs/reference/http.md").read_text()
+    cells = re.findall(r"^\| (`[A-Z].*?) \|", page, re.MULTILINE)
+    app = create_app(Services(*[None] * 5), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
+    served = {
+        (path.replace(":path", ""), method) for row in app.routes.rows for path in row.paths for method in row.methods
+    }
+    named = {
+        (path, method)
+        for cell in cells
+        for path in re.findall(r"(/[^`]*)`", cell)
+        for method in re.findall(r"[A-Z]{3,}", cell)
+    }
+
+    assert len(served) > 30
+    assert sorted(served - named - NAMED_OTHERWISE) == []
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""GET and HEAD of originals."""
+"""Delivery of originals: ranges, validators, and the ways past this server."""
 
 import re
 from asyncio import Semaphore
@@ -30,7 +30,7 @@ _INERT = (
     (b"content-security-policy", b"default-src 'none'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
-    # Also where no Origin was sent: a cache would else keep an answer that a later cross-origin fetch cannot use.
+    # Also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
     (b"access-control-allow-origin", b"*"),
 )
 
@@ -76,7 +76,7 @@ async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list
 
 
 def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Response:
-    """The server in front answers ranges and its own validators."""
+    """Return the location for the server in front, which serves ranges and its own validators."""
     location = (front.location_of(asset.blob_key) or "").encode()
     return Response(
         200, (*headers, (b"content-type", _content_type(asset)), length_header(0), (b"x-accel-redirect", location))
@@ -134,7 +134,7 @@ async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
         taken = max(_FIRST_BLOCK, offset - range_.start)
         block = await blob.read(offset, min(blob.block_bytes, taken, left))
         if not block:
-            return  # shorter than promised; the server closes the connection and the client sees it
+            return  # shorter than promised: the server closes the connection, and the client notices
         offset, left = offset + len(block), left - len(block)
         yield block
 
@@ -157,10 +157,10 @@ def content_headers(asset: Asset, length: int) -> list[Header]:
 
 
 def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:
-    """A URL with the asset's own version never shows other bytes, so its answer may be kept for long.
+    """Return how long a cache may keep the answer. A URL with the asset's own version never shows other bytes.
 
-    All other URLs show the current asset, so a cache must ask each time: without a version, with an old one, and with
-    one that is still to come, which the next overwrite may get.
+    Every other URL shows the current asset, so a cache must ask each time. This holds for URLs without a version, with
+    an old version, and with a future version, which the next overwrite may get.
     """
     reach = b"public" if asset.name.type is DeliveryType.UPLOAD else b"private"
     if path.version != asset.version:
@@ -173,7 +173,7 @@ def _content_type(asset: Asset) -> bytes:
 
 
 def _attachment(asset: Asset) -> bytes:
-    """RFC 6266 with RFC 8187: the last segment of the public_id and the extension, percent-encoded."""
+    """Return the last segment of the public_id with the extension, percent-encoded (RFC 6266 with RFC 8187)."""
     filename = asset.name.public_id.rpartition("/")[2]
     if asset.facts.format is not None:
         filename = f"{filename}.{asset.facts.format}"
@@ -189,7 +189,7 @@ def _etag(asset: Asset) -> str:
 
 
 def _not_modified(head: Head, asset: Asset) -> bool:
-    """RFC 9110 §13: If-None-Match decides alone where it is present."""
+    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
     if "if-none-match" in head.headers:
         tags = [tag.strip().removeprefix("W/") for tag in head.get("if-none-match").split(",")]
         return "*" in tags or _etag(asset) in tags

@@ -1,4 +1,4 @@
-"""The rest of a body that nobody will look at: taken from the socket without parsing it, or even copying it."""
+"""Drop the rest of a body that no code will read: from the socket, without parsing or even copying the bytes."""
 
 import asyncio
 import os
@@ -7,14 +7,14 @@ import socket
 # An ASGI extension of our protocol: an asynchronous function of the body's length and of idle seconds.
 DISCARD = "uponce.discard"
 
-# With MSG_TRUNC the kernel drops the bytes of a TCP stream (tcp(7)): nothing is ever written here.
+# With MSG_TRUNC the kernel drops the bytes of a TCP stream (tcp(7)): the kernel never writes here.
 _NOWHERE = bytearray(1 << 20)
 
 
 async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
-    """Return when so many bytes are gone, or no more will come; TimeoutError when none came for `idle_seconds`.
+    """Drop `size` bytes, or fewer if no more will come. Raise TimeoutError when no byte came for `idle_seconds`.
 
-    Nobody else may be reading from the descriptor.
+    No other code may read from the descriptor at the same time.
     """
     if size <= 0:
         return
@@ -44,7 +44,7 @@ async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
 
 
 def _take(source: socket.socket, size: int) -> int | None:
-    """How many bytes of at most `size` were dropped; None when no more will come."""
+    """Drop at most `size` bytes and return how many. None when no more will come."""
     try:
         return source.recv_into(_NOWHERE, min(size, len(_NOWHERE)), socket.MSG_TRUNC) or None
     except BlockingIOError:

@@ -22,9 +22,9 @@ from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.request_log import record_request
 from uponce.web.routing import Routes
 
-_MOST_BYTES = 104 * 1024  # a reader that takes nothing holds so much
+_MOST_BYTES = 104 * 1024  # the memory that a reader holds without reading
 _MOST_KNOWN = 2048
-_SMALL_BYTES = 16 * 1024  # the transport's buffer: it collects what is less, and tries to send more at once
+_SMALL_BYTES = 16 * 1024  # the transport's buffer, which collects less and tries to send more at once
 # With these a GET may have another answer, or a body.
 _DECIDING = frozenset(
     b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
@@ -35,7 +35,7 @@ _VARY = (b"vary", b"Origin")  # as the CORS middleware adds it
 
 @dataclass(slots=True)
 class _Known:
-    """What a URL shows, as of a version of the database."""
+    """The asset that a URL shows, as of a version of the database."""
 
     version: Hashable
     template: str
@@ -124,7 +124,7 @@ class Express:
         return None
 
     def _write(self, cycle: RequestResponseCycle, head: bytes, body: memoryview) -> None:
-        """The transport keeps what it cannot send. Then the block belongs to it, and the next answer gets another."""
+        """Write to the transport, which keeps what it cannot send. Then the next answer gets another block."""
         if len(head) + len(body) <= _SMALL_BYTES:
             cycle.transport.write(head + body)
             return
@@ -134,7 +134,7 @@ class Express:
 
 
 def _is_ordinary(cycle: RequestResponseCycle) -> bool:
-    """Whether the headers are those of a plain GET, none of them twice, and the reader has taken all before it."""
+    """Return whether this is a plain GET, no header occurs twice, and the reader has taken all earlier answers."""
     headers = cycle.scope["headers"]
     names = {name for name, _ in headers}
     if len(names) != len(headers) or not _DECIDING.isdisjoint(names):  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def _head(cycle: RequestResponseCycle, lines: bytes, request_id: str) -> bytes:
 
 
 def _complete(cycle: RequestResponseCycle) -> None:
-    """As the cycle itself does after the last byte."""
+    """End the cycle, as the cycle itself does after the last byte."""
     cycle.response_started = cycle.response_complete = True
     cycle.message_event.set()
     if not cycle.keep_alive:

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: on a request's head, on its time, on requests that queue.
+"""uvicorn's HTTP protocol with three limits that uvicorn lacks: on a request's head, on time, on queued requests.
 
-Measured on uvicorn 0.54 with httptools: a header line is buffered without bound (100 MB of it took 170 MB of memory),
-a connection with half a head stays open for ever, and 250 KB of pipelined requests took 15 MB.
+Measured on uvicorn 0.54 with httptools: a header line is buffered without bound (100 MB took 170 MB of memory), a
+connection with half a head stays open for ever, and 250 KB of pipelined requests took 15 MB.
 """
 
 import asyncio
@@ -70,19 +70,19 @@ def _too_long(size: int) -> bytes:
 
 
 class HardenedProtocol(HttpToolsProtocol):
-    """Refuses what would cost a server memory or time before there is a request.
+    """Refuses connections that would cost memory or time before there is a request.
 
-    That is a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete after
-    `head_seconds`, and more than 16 requests that wait for the answer to the one before. A reader that takes nothing
-    for `write_seconds` is dropped. uvicorn makes the connections, so `limits` and `proxies` are those of the class: set
-    them first.
+    The protocol refuses a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete
+    after `head_seconds`, and more than 16 requests that wait for an earlier answer. It drops a reader that takes
+    nothing for `write_seconds`. uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them
+    first.
 
     One address has `max_connections_per_address` connections. A new connection then ends the oldest one that has no
     request under way, and is refused when all are busy. The connections of trusted proxies have no bound.
 
-    What counts is the bytes since the parser last had something to show for them, so endless chunk extensions and
-    trailers end in the same way. The cut-off is exact to one read of the socket. Idle keep-alive connections are the
-    business of uvicorn's own timeout.
+    The head's limit counts the bytes since the parser last produced something, so endless chunk extensions and trailers
+    end in the same way. The limit is exact to one read of the socket. uvicorn's own timeout ends idle keep-alive
+    connections.
     """
 
     limits: ClassVar[Limits] = Limits()
@@ -143,7 +143,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._open.pop(self._network, None)
 
     def pause_writing(self) -> None:
-        """The reader is behind by the transport's buffer; each `write_seconds` it must take some of it."""
+        """Watch a reader that is behind by the transport's buffer: each `write_seconds` it must take some of that."""
         super().pause_writing()
         self._watch_reader()
 
@@ -176,7 +176,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._close(_too_large(self.limits))
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser. Upgrade is ignored, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
+        """Feed the parser. Ignore Upgrade, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
         while data:
             try:
                 self.parser.feed_data(data)
@@ -188,7 +188,7 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
 
     def _rest_of_upgrade(self) -> bytes:
-        """Go on with a new parser, since the present one takes all that follows for another protocol, also the body."""
+        """Go on with a new parser: the present parser takes all that follows for another protocol, also the body."""
         framing = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
         return self._begin_parser(b"" if self._reading_head else framing)
 
@@ -218,7 +218,7 @@ class HardenedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading_head:  # trailers would otherwise be kept, and nobody reads them
+        if self._reading_head:  # trailers would otherwise be kept, and no code reads them
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -245,7 +245,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Start an upload at once and a few GETs in each turn of the loop, so that no upload waits behind thousands."""
+        """Start an upload at once, and a few GETs in each turn of the loop: no upload waits behind thousands."""
         self._running = cycle
         if cycle.scope["method"] not in ("GET", "HEAD"):
             if cycle.more_body and self._gather(cycle):
@@ -258,7 +258,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self.loop.call_soon(self._start_queued)
 
     def _gather(self, cycle: RequestResponseCycle) -> bool:
-        """Whether the request waits for its whole body, which is small: so it is read in one step."""
+        """Return whether the request waits for its whole body. A small body is then read in one step."""
         if cycle.waiting_for_100_continue:
             return False
         length = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
@@ -268,12 +268,12 @@ class HardenedProtocol(HttpToolsProtocol):
         if size > _MOST_GATHERED_BYTES:
             return False
         HardenedProtocol._gathered_bytes = size
-        # What came while the request before this one was answered is in `cycle.body` already.
+        # `cycle.body` has the bytes that arrived while the request before this one was answered.
         self._gathered, self._chunks = int(length), [bytes(cycle.body)]
         return True
 
     def _stop_gathering(self) -> None:
-        """Start the request: its body is there, or too slow to be waited for in memory, or its client has gone."""
+        """Start the request: its body is there, or is too slow to wait for in memory, or its client has gone."""
         if self._gathering is None:
             return
         (cycle, app, timer), self._gathering = self._gathering, None
@@ -283,7 +283,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _start_get(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Start a task for what the application does not answer at once, see express.py."""
+        """Start a task unless the application answers at once, see express.py."""
         express = getattr(app, "express", None)
         rest = app if express is None else express(cycle)
         if rest is not None:
@@ -313,7 +313,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
-        """Drop what is still to come of a body of `length` bytes, unseen. Nothing more is read from this connection."""
+        """Drop the rest of a body of `length` bytes. Read nothing more from this connection."""
         if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
             if self._large is not None:
@@ -349,7 +349,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._deadline = None
         if self._answering():
-            self._arm()  # the head is that of a pipelined request; the answer before it comes first
+            self._arm()  # the head belongs to a pipelined request; the answer before it comes first
         elif not self.transport.is_closing():
             self._close(_too_slow(self.limits) if self._fruitless_bytes else b"")
 
@@ -361,7 +361,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _silence(self) -> None:
-        """Have the running request write no answer to a connection that is gone: that would raise."""
+        """Keep the running request from writing to a connection that is gone, which would raise."""
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -373,9 +373,9 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def _limit_unsent(connection: socket.socket) -> None:
-    """Have the kernel take little more than what is on its way: it would keep megabytes for a reader that takes none.
+    """Limit the unsent bytes in the kernel, which would keep megabytes for a reader that takes none.
 
-    Unlike a smaller send buffer this slows no reader down, however far away.
+    Unlike a smaller send buffer, this limit slows no reader down, however far away.
     """
     if _NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -77,7 +77,7 @@ class TrustedProxies:
 
 
 def _scheme(scope: Scope) -> str:
-    """Return http or https: the last X-Forwarded-Proto if it is one of them, else the scheme of the connection."""
+    """Return http or https: the last X-Forwarded-Proto if valid, otherwise the scheme of the connection."""
     sent = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
     scheme = b",".join(sent).decode("latin-1").rpartition(",")[2].strip().lower()
     return scheme if scheme in _SCHEMES else str(scope["scheme"])

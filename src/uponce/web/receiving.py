@@ -1,4 +1,4 @@
-"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte thrice.
+"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
 
 All connections of a process share 32 blocks. A connection takes a block only when bytes are there, so 500 slow uploads
 need few. Without a free block it reads in smaller pieces. It reads one block ahead of its request, and then waits.
@@ -20,15 +20,15 @@ _SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before a
 
 
 class Block(bytearray):
-    """Bytes of a body, handed from one owner to the next without a copy. Never change it."""
+    """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return itself behind no bytes, where `bytes` would copy it: multipart parsers add what they kept."""
+        """Return the block itself after no bytes, where `bytes` would copy: multipart parsers add what they kept."""
         return bytes(before) + bytes(self) if before else self
 
 
 class _Pool:
-    """The blocks of all connections. A block is free again as soon as nothing else refers to it."""
+    """The blocks of all connections. A block is free as soon as no other object refers to it."""
 
     _FREE = 3  # references to a block: the list, the loop's variable, the argument of getrefcount
 
@@ -60,14 +60,14 @@ POOL = _Pool(_MOST_BLOCKS)
 
 
 class Connection(Protocol):
-    """What a large body needs of the protocol that parses its connection."""
+    """The parts of a connection's protocol that a large body uses."""
 
     transport: asyncio.Transport
     flow: FlowControl
     body_bytes: int
 
     def go_on_parsing(self, body_bytes: int) -> None:
-        """Parse again what comes, of which so many bytes belong to the present body."""
+        """Parse again what arrives. The first `body_bytes` belong to the present body."""
 
     def connection_lost(self, exc: Exception | None) -> None: ...
 
@@ -79,10 +79,10 @@ class Connection(Protocol):
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """The body of one request, of `length` bytes. It reads them from the connection in place of the parser.
+    """The body of one request, of `length` bytes. It reads from the connection in place of the parser.
 
-    The parser sees the end of each body, and whatever follows it. `receive` is the request's in ASGI. The first bytes
-    come the usual way: they may suffice to refuse the request.
+    The parser sees the end of each body, and all that follows. `receive` replaces the request's `receive` in ASGI. The
+    first bytes come the usual way: they may suffice to refuse the request.
     """
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
@@ -128,7 +128,7 @@ class LargeBody(asyncio.BufferedProtocol):
         connection.flow.resume_reading()
 
     def end(self) -> None:
-        """Let the connection's own protocol read again. What was not taken is dropped."""
+        """Return the connection to its own protocol. Drop the bytes that the request did not take."""
         if not self._is_reading:
             return
         self.close()
@@ -138,14 +138,14 @@ class LargeBody(asyncio.BufferedProtocol):
         connection.go_on_parsing(self._left)
 
     def close(self) -> None:
-        """Free the memory. The connection reads no more."""
+        """Free the memory. The connection reads nothing more."""
         self._is_reading = False
         self._ready.clear()
         self._block, self._filled = None, 0
         POOL.leave(self)
 
     def _take(self) -> bytes | Block:
-        """Return the next bytes, empty when there are none yet."""
+        """Return the next bytes, empty if none has arrived."""
         if self._ready:
             data = self._ready.popleft()
         else:

@@ -57,7 +57,7 @@ def chunk_answer(outcome: Uploaded | Series, bases: Bases) -> Json:
 
 
 def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) -> Json:
-    """Return all that is known of an asset."""
+    """Return all facts of an asset."""
     name, facts = asset.name, asset.facts
     path = _delivery_path(asset, secret)
     body: Json = {

@@ -1,4 +1,4 @@
-"""`file` sent as text: a data URI is decoded as it streams in; remote URLs are refused."""
+"""`file` as text: decodes a data URI while it arrives, and refuses remote URLs."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ _WHITESPACE = b"\r\n\t "
 
 
 class TextFile:
-    """Decodes the text of a `file` field. The text may arrive cut at any place."""
+    """Decodes the text of a `file` field, which may arrive cut at any place."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
@@ -24,7 +24,7 @@ class TextFile:
         self._padded = False
 
     def feed(self, text: bytes) -> Iterator[bytes]:
-        """Yield the bytes that can be decoded so far. InvalidParameter or UnsupportedParameter when none can be."""
+        """Yield the bytes that can be decoded so far. Raise InvalidParameter or UnsupportedParameter for other text."""
         if self._head is not None:
             self._head += text
             match = _HEAD.match(self._head[:_MAX_HEAD])
@@ -54,7 +54,7 @@ class TextFile:
             raise _unsupported(head)
 
     def _decoded(self, digits: bytes) -> bytes:
-        """Decode a block of whole quads. Nothing may follow a padded quad."""
+        """Return the bytes of whole quads. Nothing may follow a padded quad."""
         try:
             if self._padded:
                 raise binascii.Error

@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
-    """A multipart/form-data body. Everything that is torn, oversized or ambiguous is MalformedRequest."""
+    """Yield the events of a multipart/form-data body. MalformedRequest if torn, too large or ambiguous."""
     try:
         with _parser(content_type, limits) as parser:
             parts = _Parts(limits, parser.boundary)
@@ -78,8 +78,10 @@ _PLAIN_PART = re.compile(
 
 
 def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
-    """Read a form in its ordinary spelling, with the file as its last part. None for any other form, which
-    `multipart_events` reads or refuses. Where both read a form, they read the same."""
+    """Return a form in its ordinary spelling, with the file as its last part. None for any other form.
+
+    `multipart_events` reads or refuses the other forms. Where both read a form, they read the same.
+    """
     plain = _PLAIN_TYPE.fullmatch(content_type)
     if plain is None:
         return None
@@ -106,7 +108,7 @@ def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm
 def _with_file(
     body: bytes, at: int, part: re.Match[bytes], fields: list[tuple[str, str]], file: slice, limits: Limits
 ) -> WholeForm | None:
-    """The form, if this part is the file, and the body ends at `at`."""
+    """Return the form if this part is the file and the body ends at `at`."""
     overhead = len(body) - (file.stop - file.start)
     if part[1] != b"file" or body[at:] not in (b"--\r\n", b"--") or overhead > limits.max_form_bytes:
         return None
@@ -135,7 +137,7 @@ def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
 
 
 class _Parts:
-    """Parser items in, events out: collects fields, passes the file on."""
+    """Turns items of the parser into events: collects fields, and passes the file on."""
 
     def __init__(self, limits: Limits, boundary: bytes) -> None:
         self._limits = limits
@@ -149,7 +151,7 @@ class _Parts:
         self._text: TextFile | None = None  # of a part named file that has no filename
 
     def check_start(self, chunk: bytes) -> None:
-        """Refuse text before the first boundary, which no client sends and the parser judges by how packets fell."""
+        """Refuse text before the first boundary. No client sends it, and the parser judges it by how packets fell."""
         missing = len(self._delimiter) - len(self._start)
         if missing > 0:
             self._start += chunk[:missing]
@@ -171,7 +173,7 @@ class _Parts:
             self._collect(bytes(item))
 
     def count(self, size: int) -> None:
-        """Bytes read; what of them was not the file is overhead."""
+        """Count bytes of the body. All that is not the file is overhead."""
         self._overhead += size
         if self._overhead > self._limits.max_form_bytes:
             raise MalformedRequest(
@@ -193,7 +195,7 @@ class _Parts:
             yield FileStart(segment.filename)
 
     def _take_text(self, text: TextFile, data: bytes) -> Iterator[Event]:
-        """A data URI is the file. A JSON object is the metadata that FilePond sends before the file."""
+        """Take a data URI as the file. A JSON object is the metadata that FilePond sends before the file."""
         if not self._in_file and not self._size:
             data = data.lstrip()
         if not data:

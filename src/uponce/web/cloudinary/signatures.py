@@ -107,7 +107,7 @@ def _algorithm(text: str) -> Algorithm:
 
 
 def describe_record(record: GrantRecord) -> Json:
-    """Return a ledger row as JSON. `max_uses` is null for an unlimited signature; what is not known is omitted."""
+    """Return a ledger row as JSON. `max_uses` is null for an unlimited signature; unknown facts are omitted."""
     grant = record.grant
     fields = {
         "id": grant.key.hex(),
@@ -123,7 +123,7 @@ def describe_record(record: GrantRecord) -> Json:
 
 
 def describe_sighting(sighting: Sighting) -> Json:
-    """A signature with its history as JSON."""
+    """Return a signature with its history as JSON."""
     answer = describe_record(sighting.record) | {"history": [_audit(line) for line in sighting.history]}
     return answer if sighting.expires_at is None else answer | {"expires_at": sighting.expires_at}
 

@@ -86,7 +86,7 @@ class _Urlencoded:
         yield from self._end(self._rest)
 
     def _go_on(self) -> Iterator[Event]:
-        """Take what has arrived of a pair whose end is still to come."""
+        """Take the beginning of a pair that has not ended."""
         if self._file is None:
             name, equals, value = self._rest.partition(b"=")
             if not equals or _decoded(name) != "file":
@@ -142,7 +142,7 @@ def _not_percent_encoded() -> MalformedRequest:
 
 
 class _Json:
-    """Cuts the value of `file` out of the object, and parses what is before and behind that value as two objects."""
+    """Cuts the value of `file` out of the object, and parses the text before and after that value as two objects."""
 
     # Outside of strings only a key can follow `{` or `,`, and inside of strings there is no unescaped quote.
     _key_of_file = re.compile(rb'([{,])\s{0,100}"file"\s{0,100}:\s{0,100}"')
@@ -178,7 +178,7 @@ class _Json:
             raise _not_flat()
 
     def _search(self, data: bytes) -> Iterator[Event]:
-        """Keep what comes before the value of `file`."""
+        """Keep the text before the value of `file`."""
         searched = max(0, len(self._head) - self._key_room)
         self._head += data
         match = self._key_of_file.search(self._head, searched)

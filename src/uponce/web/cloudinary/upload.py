@@ -87,7 +87,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """None if the upload must be read as a stream: a stale signature may have a stored answer for a repeat."""
+    """Return the upload, None if it must be read as a stream: a stale signature may have a stored answer."""
     try:
         return await pipeline.upload(arrival)
     except StaleRequest:
@@ -136,7 +136,7 @@ def _credentials(head: Head) -> tuple[str, str] | None:
 
 
 def _is_scripted(head: Head) -> bool:
-    """jQuery sets the first header, and browsers the second one for fetch and XMLHttpRequest."""
+    """Return whether a script reads the answer. jQuery sets the first header, fetch in browsers the second one."""
     return head.get("x-requested-with") == "XMLHttpRequest" or head.get("sec-fetch-mode") in ("cors", "same-origin")
 
 

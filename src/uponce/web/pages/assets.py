@@ -1,4 +1,4 @@
-"""Files of this package that browsers load, for example `/widget.js`."""
+"""Files of this package that browsers load, for example the widget."""
 
 import gzip
 import hashlib
@@ -57,7 +57,7 @@ def _is_known(etag: bytes, condition: bytes) -> bool:
 
 
 def _accepts_gzip(header: bytes) -> bool:
-    """Whether the client names gzip and does not forbid it with `q=0`."""
+    """Return whether the client names gzip and does not forbid gzip with `q=0`."""
     for item in header.lower().split(b","):
         name, _, weight = item.replace(b" ", b"").partition(b";q=")
         if name == b"gzip":

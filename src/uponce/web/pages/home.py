@@ -81,18 +81,18 @@ async def guide(request: Request) -> Response:
 
 
 async def robots(_: Request) -> Response:
-    """Crawlers may index what is delivered. The calls are not for crawlers."""
+    """Return the rules for crawlers: delivered files may be indexed, calls may not."""
     text = b"User-agent: *\nDisallow: /v1_1/\nDisallow: /tus/\n"
     plain = (b"content-type", b"text/plain; charset=utf-8")
     return Response(200, (plain, length_header(len(text)), _ONE_DAY, NO_SNIFF), text)
 
 
 async def favicon(_: Request) -> Response:
-    """Browsers ask for an icon beside every picture. Without content they do not ask again for a day."""
+    """Return no content. Browsers ask for an icon beside every picture, and then not again for a day."""
     return Response(204, (_ONE_DAY, NO_SNIFF))
 
 
 def _wants_json(head: Head) -> bool:
-    """Whether the client names JSON, and not HTML before it, as browsers do."""
+    """Return whether the client names JSON without HTML before it, which browsers name."""
     accept = head.get("accept").lower()
     return "application/json" in accept.partition("text/html")[0]

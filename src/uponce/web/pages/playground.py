@@ -1,4 +1,4 @@
-"""`/playground`: a page on which people see that a signature works once. It exists only if the operator turns it on."""
+"""The playground: a page that shows that a signature works once. It exists only if the operator turns it on."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -80,7 +80,7 @@ def _html() -> bytes:
 
 
 async def page(request: Request) -> Response:
-    """Return the page itself. The page runs the scripts of this server only, and shows media of this server."""
+    """Return the page. It runs the scripts of this server only, and shows media of this server."""
     head, html = request.head, _html()
     policy = _policy(request.called_url(), request.base_url())
     etag = f'"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
@@ -99,7 +99,7 @@ async def page(request: Request) -> Response:
 
 
 def _policy(page: str, base: str) -> str:
-    """The Content-Security-Policy. Uploads go to the public URL, which can differ from that of the page."""
+    """Return the Content-Security-Policy. Uploads go to the public URL, which can differ from the page's URL."""
     scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
     origin = "/".join(base.split("/", 3)[:3])
     return (

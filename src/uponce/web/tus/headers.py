@@ -30,7 +30,7 @@ VERSIONS: Header = (b"tus-version", VERSION.encode())
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]+", re.ASCII)
-# What tus clients say of the file, beside the parameters. A `type` with a slash is a MIME type.
+# Facts of the file that tus clients send beside the parameters. A `type` with a slash is a MIME type.
 _FILE_FACTS = frozenset({"filename", "name", "filetype", "contentType", "relativePath"})
 
 

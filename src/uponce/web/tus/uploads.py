@@ -108,7 +108,7 @@ async def _look(services: Services, _: Request, address: Address, bases: Bases) 
 
 
 async def _resume(services: Services, request: Request, address: Address, bases: Bases) -> Response:
-    """The protocol says 204. A client that prefers the asset as JSON gets the asset (RFC 7240)."""
+    """Take more bytes. Return 204, or the asset as JSON for a client that prefers JSON (RFC 7240)."""
     head = request.head
     headers.check_content_type(head)
     part = headers.read_part(head, headers.read_offset(head))
@@ -142,7 +142,7 @@ def _state(services: Services, outcome: Uploaded | Series, bases: Bases) -> Resp
 
 
 def _described(services: Services, outcome: Uploaded | Series, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
-    """Return what is known of an upload, as JSON and as headers."""
+    """Return the state of an upload as JSON and as headers."""
     answer = chunk_answer(outcome, bases)
     if isinstance(outcome, Series):
         return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
