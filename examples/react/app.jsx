@@ -5,7 +5,7 @@ function Photos() {
   const [photos, setPhotos] = useState([]);
   const add = ({ detail }) => setPhotos((before) => [detail.answer, ...before]);
   return (
-    <>
+    <main>
       <h1>Photos</h1>
       <uponce-upload sign="/sign" accept="image/*,video/mp4" multiple onuploaded={add} />
       <div className="photos">
@@ -17,7 +17,7 @@ function Photos() {
           ),
         )}
       </div>
-    </>
+    </main>
   );
 }
 
