@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 
-from uponce.app.ports import Database
+from uponce.app.ports import Keys
 from uponce.cli.address import checked_url, find_base_url
 from uponce.config import cloudinary_url, load
 from uponce.core.errors import NotFound
@@ -36,7 +36,7 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
     return Credentials(key, find_base_url(settings, url))
 
 
-async def _keys(database: Database) -> tuple[ApiKey, ...]:
+async def _keys(database: Keys) -> tuple[ApiKey, ...]:
     return tuple(await database.list_keys())
 
 

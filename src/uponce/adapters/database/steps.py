@@ -45,7 +45,10 @@ class Session(Protocol):
     statements: Mapping[str, Statement]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
-        """The rows of each, in order. A driver's exception passes through."""
+        """The rows of each, in order. A driver's exception passes through.
+
+        Statements of one name may run together, where the first of them is.
+        """
 
 
 class Rules(Enum):

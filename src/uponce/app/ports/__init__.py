@@ -23,16 +23,21 @@ from uponce.app.ports.blobs import (
 )
 from uponce.app.ports.database import (
     Candidate,
+    Catalog,
     Committed,
     Database,
     Draft,
     Glance,
+    Keys,
+    Ledger,
+    OpenSeries,
     Page,
     Records,
     Refusal,
     Reply,
     Rule,
     Steps,
+    Upkeep,
 )
 from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
@@ -47,6 +52,7 @@ __all__ = [
     "BlobStore",
     "Body",
     "Candidate",
+    "Catalog",
     "Clock",
     "Committed",
     "Database",
@@ -57,10 +63,13 @@ __all__ = [
     "HeldPart",
     "Ids",
     "Inspector",
+    "Keys",
+    "Ledger",
     "Metrics",
     "MovableDatabase",
     "NoMetrics",
     "OpenBlob",
+    "OpenSeries",
     "Page",
     "Parts",
     "Presigner",
@@ -74,6 +83,7 @@ __all__ = [
     "Steps",
     "StoredBlob",
     "Table",
+    "Upkeep",
 ]
 
 

@@ -122,13 +122,13 @@ class Records(Protocol):
     """What the steps before a commit may read. All of it is durable. Each call blocks."""
 
     def find_key(self, api_key: str) -> ApiKey | None:
-        """As Database.find_key."""
+        """As Keys.find_key."""
 
     def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        """As Database.list_keys."""
+        """As Keys.list_keys."""
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
-        """As Database.find_grant. A database may know nothing here: the commit decides in any case."""
+        """As Ledger.find_grant. A database may know nothing here: the commit decides in any case."""
 
 
 class Arrived(Protocol):
@@ -157,15 +157,8 @@ class Glance(Protocol):
     def find_asset(self, name: AssetName) -> Asset | None: ...
 
 
-class Database(Protocol):
-    """Ledger, catalog, keys and audit in one transactional database.
-
-    Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes
-    returns only after the write is durable. `glance` is there when the engine can look without waiting.
-    """
-
-    @property
-    def glance(self) -> Glance | None: ...
+class Keys(Protocol):
+    """API keys and their secrets."""
 
     async def find_key(self, api_key: str) -> ApiKey | None:
         """A key, also a revoked one; secrets that were rotated out and have run out are left away."""
@@ -188,16 +181,9 @@ class Database(Protocol):
         With an overlap of 0 the present secret need not be readable.
         """
 
-    async def find_grant(self, key: bytes) -> GrantRecord | None:
-        """What the ledger knows of a grant."""
 
-    async def list_grants(
-        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
-    ) -> Page[GrantRecord]:
-        """Newest timestamp first. An unreadable cursor is InvalidParameter."""
-
-    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
-        """The audit of a grant, oldest first."""
+class Ledger(Protocol):
+    """The ledger of grants, and the audit of what became of each."""
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
         """Spend the grant and publish the asset, in one transaction: the only arbiter of who wins.
@@ -235,8 +221,16 @@ class Database(Protocol):
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
         """The stored answer of a grant that was not revoked since; forgotten together with the grant."""
 
-    async def find_commit(self, blob_key: str) -> Asset | None:
-        """The asset that names this blob, if the commit that would have made it happened."""
+    async def find_grant(self, key: bytes) -> GrantRecord | None:
+        """What the ledger knows of a grant."""
+
+    async def list_grants(
+        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    ) -> Page[GrantRecord]:
+        """Newest timestamp first. An unreadable cursor is InvalidParameter."""
+
+    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
+        """The audit of a grant, oldest first."""
 
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
         """From now on the grant is refused. A grant that is used up stays as it is: see the record returned."""
@@ -247,32 +241,40 @@ class Database(Protocol):
         All further refusals of the grant are counted in one more row, which has the time and caller of the last one.
         """
 
+    async def newest_moment(self) -> int | None:
+        """The latest Unix second that audit or watermarks tell of; None before the first upload."""
+
+
+class Catalog(Protocol):
+    """The catalog of assets, and the blobs that rows name."""
+
     async def find_asset(self, name: AssetName) -> Asset | None: ...
 
-    async def purge(self, audit_seconds: int) -> int:
-        """Forget grants whose time to be kept is over by the database's clock; how many.
+    async def find_commit(self, blob_key: str) -> Asset | None:
+        """The asset that names this blob, if the commit that would have made it happened."""
 
-        In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
-        when they are older than `audit_seconds`.
+    async def digests(self, prefix: str) -> Mapping[str, Digest]:
+        """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
+
+        Assets that break Rule.ADDRESSABLE are left away.
         """
 
-    async def fence(self, skew: int) -> int:
-        """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
+    async def series_blobs(self) -> frozenset[str]:
+        """The blob keys of all series."""
 
-        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Also uploads under way are refused when they come to commit, and series end.
-        """
+    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those blobs that no asset and no series names at this moment. A look that holds nobody up, and no promise:
+        `condemn` makes one of it."""
 
-    async def freeze(self) -> None:
-        """From now on every write fails with DatabaseUnavailable, on every server; reads go on. Repeating it is fine.
+    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
 
-        A copy that lives on elsewhere would forget what is used here, and the other way round.
-        """
+    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
+        """Those that are condemned already."""
 
-    async def frozen(self) -> bool: ...
 
-    async def thaw(self, skew: int) -> int:
-        """Take writes again, and `fence`, in one transaction: nobody here knows what was used elsewhere meanwhile."""
+class OpenSeries(Protocol):
+    """Series that are not complete yet."""
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
         """Begin a series with its first grant; when one of this upload_id exists, that one comes back unchanged.
@@ -325,6 +327,41 @@ class Database(Protocol):
     async def note_arrival(self, series_id: str, size: int) -> None:
         """Count bytes that have arrived of a series and are not recorded yet. They say how fast it is, nothing else."""
 
+
+class Upkeep(Protocol):
+    """What keeps a database in order."""
+
+    async def purge(self, audit_seconds: int) -> int:
+        """Forget grants whose time to be kept is over by the database's clock; how many.
+
+        In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
+        when they are older than `audit_seconds`.
+        """
+
+    async def fence(self, skew: int) -> int:
+        """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
+
+        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
+        stays. Also uploads under way are refused when they come to commit, and series end.
+        """
+
+    async def freeze(self) -> None:
+        """From now on every write fails with DatabaseUnavailable, on every server; reads go on. Repeating it is fine.
+
+        A copy that lives on elsewhere would forget what is used here, and the other way round.
+        """
+
+    async def frozen(self) -> bool: ...
+
+    async def thaw(self, skew: int) -> int:
+        """Take writes again, and `fence`, in one transaction: nobody here knows what was used elsewhere meanwhile."""
+
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any.
+
+        After `empty` seconds also those of which no byte has arrived.
+        """
+
     async def end_slowest_series(
         self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
     ) -> Sequence[str]:
@@ -333,31 +370,6 @@ class Database(Protocol):
         The rate counts over a series' whole life, of at least `seconds`. None ends that keeps `rate` bytes per second,
         or of which as many bytes have arrived as the file has.
         """
-
-    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
-        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any.
-
-        After `empty` seconds also those of which no byte has arrived.
-        """
-
-    async def series_blobs(self) -> frozenset[str]:
-        """The blob keys of all series."""
-
-    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those blobs that no asset and no series names at this moment. A look that holds nobody up, and no promise:
-        `condemn` makes one of it."""
-
-    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
-
-    async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
-
-        Assets that break Rule.ADDRESSABLE are left away.
-        """
-
-    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those that are condemned already."""
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """What the engine finds wrong with its own files, in its words; `deep` also compares indexes with rows."""
@@ -368,8 +380,16 @@ class Database(Protocol):
         Audit rows count as kept for `audit_seconds`.
         """
 
-    async def newest_moment(self) -> int | None:
-        """The latest Unix second that audit or watermarks tell of; None before the first upload."""
-
     async def ping(self) -> None:
         """Return when the database can be read and written."""
+
+
+class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Protocol):
+    """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
+
+    Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes
+    returns only after the write is durable. `glance` is there when the engine can look without waiting.
+    """
+
+    @property
+    def glance(self) -> Glance | None: ...

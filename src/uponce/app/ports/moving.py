@@ -22,7 +22,7 @@ class Table(StrEnum):
     KEYS = "api_keys"
 
 
-class MovableDatabase(Database, Protocol):
+class Moving(Protocol):
     """Rows as they stand, in the order of their keys."""
 
     async def count_rows(self, table: Table) -> int: ...
@@ -35,3 +35,7 @@ class MovableDatabase(Database, Protocol):
 
     async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
         """All or none. They come in the order of their keys, behind those that are there."""
+
+
+class MovableDatabase(Database, Moving, Protocol):
+    """A database whose rows can move."""

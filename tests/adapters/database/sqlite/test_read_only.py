@@ -9,8 +9,7 @@ import pytest
 
 from tests.contract.databases import PlainBox, SteppedClock, open_sqlite, run
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import connect
-from uponce.adapters.database.sqlite.failures import unavailable
+from uponce.adapters.database.sqlite.connection import connect, unavailable
 from uponce.core.errors import DatabaseUnavailable, StorageFull
 
 

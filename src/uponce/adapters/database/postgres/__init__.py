@@ -46,9 +46,9 @@ _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 class PostgresDatabase(Database):
     """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only.
 
-    At most `connections` to the server; `seconds` for it to connect, to answer a statement, to get a lock. A row may
-    wait for `slack` seconds until it can go with its whole partition. When another PostgreSQL has taken over, it is
-    fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
+    At most `connections` to the server, and at least two; `seconds` for it to connect, to answer a statement, to get a
+    lock. A row may wait for `slack` seconds until it can go with its whole partition. When another PostgreSQL has taken
+    over, it is fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
     """
 
     glance = None

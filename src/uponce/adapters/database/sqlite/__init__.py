@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite.connection import Session, connect
+from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Engine
-from uponce.adapters.database.sqlite.failures import cannot_open, is_for_later, unavailable
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of

@@ -5,8 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from uponce.adapters.database.committer import More, Records
-from uponce.adapters.database.sqlite.connection import Session, discard
-from uponce.adapters.database.sqlite.failures import outcome_unknown, translated, unavailable
+from uponce.adapters.database.sqlite.connection import Session, discard, outcome_unknown, translated, unavailable
 from uponce.adapters.database.steps import Operation, Rules, Torn, run
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, UponceError

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from uponce.adapters.database import catalog
 from uponce.adapters.database.failures import closed
-from uponce.adapters.database.sqlite.connection import Session, discard
-from uponce.adapters.database.sqlite.failures import translated
+from uponce.adapters.database.sqlite.connection import Session, discard, translated
 from uponce.adapters.database.steps import run
 from uponce.adapters.threads import Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
