@@ -90,7 +90,7 @@ def test_a_server_that_dies_costs_its_own_figure(
     claims = (Claim("alone", ("well",), at_least=1.0), Claim("beside", ("well",), ("dying",), at_least=1.0))
     fragile = Row("P1", "fragile", lambda setup, version: cases, claims)
 
-    monkeypatch.setattr("bench.__main__.ROWS", (fragile,))
+    monkeypatch.setattr("proof.bench.__main__.ROWS", (fragile,))
 
     assert main(["--rounds", "2", "--cache", str(tmp_path)]) == 1
 
