@@ -39,7 +39,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "rn check_public_id(value, parameter=name) → rn check_public_id(value)": _SAME + "that is its default",
     },
     "core/readers.py tags": {
-        " tag in found), default=0) →  tag in found), default=1)": _SAME + "both are below the limit",
+        "tag in found), default=0) → tag in found), default=1)": _SAME + "both are below the limit",
     },
     "core/policy.py judge_media": {
         "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",
@@ -48,11 +48,18 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": (
             _AT_IMPORT
         ),
-        "ult=default, metadata={'meaning': meaning}) → ult=default, metadata={'XXmeaningXX': meaning})": _AT_IMPORT,
-        "ult=default, metadata={'meaning': meaning}) → ult=default, metadata={'MEANING': meaning})": _AT_IMPORT,
-        "fault=default, metadata={'meaning': meaning}) → fault=default, metadata=None)": _AT_IMPORT,
+        "ing: str, *, least: int=1) -> int: → ing: str, *, least: int=2) -> int:": _AT_IMPORT,
+        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'XXmeaningXX': meaning, 'least': lea": (
+            _AT_IMPORT
+        ),
+        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'MEANING': meaning, 'least': lea": (
+            _AT_IMPORT
+        ),
+        "a={'meaning': meaning, 'least': least}) → a={'meaning': meaning, 'XXleastXX': least})": _AT_IMPORT,
+        "a={'meaning': meaning, 'least': least}) → a={'meaning': meaning, 'LEAST': least})": _AT_IMPORT,
+        "fault=default, metadata={'meaning': meaning, 'least': least}) → fault=default, metadata=None)": _AT_IMPORT,
         "return field(default=default, metadata={'meaning': mea → return field(metadata={'meaning': mea": _AT_IMPORT,
-        "rn field(default=default, metadata={'meaning': meaning}) → rn field(default=default)": _AT_IMPORT,
+        "rn field(default=default, metadata={'meaning': meaning, 'least': least}) → rn field(default=default)": _AT_IMPORT,
     },
     "core/ranges.py parse_ranges": {
         "ge_set = (header or '').partition('=') → ge_set = (header or '').rpartition('=')": _SAME

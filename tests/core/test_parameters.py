@@ -107,6 +107,7 @@ def test_an_unknown_parameter_is_refused_even_when_it_is_empty(name: str) -> Non
 def test_a_known_parameter_may_be_empty() -> None:
     """Cloudinary's rule: an empty parameter is a parameter that was not sent."""
     assert collect_known([(name, "") for name in PARAMETERS] + [("id", "")], "id") == {}
+    assert collect_known([("tags[]", "")]) == {}
 
 
 def test_the_tables_above_cover_every_supported_parameter() -> None:
@@ -148,6 +149,11 @@ def test_every_parameter_of_the_sdk_is_supported_or_refused_by_name() -> None:
     }
     assert len(of_the_sdk) > 50
     assert of_the_sdk <= PARAMETERS.keys() - UNSIGNED
+
+
+def test_parameters_are_listed_by_use() -> None:
+    assert names(Use.SIGNED_ONLY) == ("timestamp", "nonce")
+    assert "folder" in names(Use.SPEC, Use.NAMING)
 
 
 def test_no_parameter_is_both_supported_and_not() -> None:

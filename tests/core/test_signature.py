@@ -1,5 +1,7 @@
 """Signing and verifying: the vectors of the SDKs, the SDK itself, and the shapes of a signature."""
 
+from typing import Any
+
 import cloudinary
 import cloudinary.utils
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import given
 from tests.core.strategies import as_fields, sdk_parameters, secrets
 from tests.core.vectors import SECRET, VECTORS, Vector
 from uponce.core.canonical import collect, string_to_sign
-from uponce.core.errors import InvalidSignature
+from uponce.core.errors import InvalidParameter, InvalidSignature, UnknownParameter
 from uponce.core.freshness import parse_timestamp
-from uponce.core.signature import Verified, grant_key, sign, sign_response, timestamp_of, verify
+from uponce.core.parameters import Call
+from uponce.core.signature import Verified, grant_key, mint_fields, sign, sign_response, timestamp_of, verify
 from uponce.core.values import Algorithm
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
@@ -117,3 +120,30 @@ def test_grant_keys_are_in_the_order_of_their_time() -> None:
     assert keys == sorted(keys)
     assert {len(key) for key in keys} == {32}
     assert [timestamp_of(key) for key in keys] == times
+
+
+def _minted(params: dict[str, str], **more: Any) -> dict[str, str]:
+    return mint_fields(params, api_key="key", secret="secret", now=1_700_000_000.5, **{"nonce": None, **more})
+
+
+def test_minted_fields_are_what_the_server_verifies() -> None:
+    fields = _minted({"folder": "cats"}, nonce="n")
+    signature = fields.pop("signature")
+    assert fields == {"folder": "cats", "timestamp": "1700000000", "nonce": "n", "api_key": "key"}
+    assert verify(fields, signature, ["secret"]).algorithm is Algorithm.SHA256
+    assert len(_minted({}, algorithm=Algorithm.SHA1)["signature"]) == 40
+
+
+def test_a_timestamp_and_a_nonce_that_are_given_are_kept() -> None:
+    assert "nonce" not in _minted({})
+    given = {"timestamp": "1600000000", "nonce": "mine"}
+    assert given.items() <= _minted(given, nonce="another").items()
+
+
+def test_what_the_server_would_refuse_is_not_signed() -> None:
+    """Each call has its own parameters, and some names are never signed."""
+    with pytest.raises(InvalidParameter, match="Parameter api_key is never signed"):
+        _minted({"api_key": "key"})
+    with pytest.raises(UnknownParameter, match="Unknown parameter folder"):
+        _minted({"folder": "cats"}, call=Call.DESTROY)
+    assert _minted({"public_id": "cat"}, call=Call.DESTROY)["public_id"] == "cat"
