@@ -20,6 +20,7 @@ _URL = re.compile(r"^CLOUDINARY_URL=cloudinary://(\w+):(\w+)@([\w-]+)\?", re.MUL
 _LISTENING = re.compile(r"^listening on (http://[^\s:]+:(\d+))\s*$", re.MULTILINE)
 # Below those that the kernel gives to outgoing connections: one of those could take the port of a server that is dead.
 _PORTS = range(12_000, 32_000)
+_ROOT = Path(__file__).parents[1]
 _START_SECONDS = 60
 _STOP_SECONDS = 20
 
@@ -86,6 +87,8 @@ class Server:
         """Return when it is ready: database, storage and decoders answer."""
         options = ["serve", "--data", str(self.data_dir), "--port", str(self.port), "--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
+        if self._program[0].endswith(".py"):  # a broken variant, which may use modules of the proof
+            environment["PYTHONPATH"] = str(_ROOT)
         self._pool.clear()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -14,7 +14,7 @@ from uponce.config import Settings, load
 
 _UNFINISHED = (
     "SELECT blob_key, coalesce(json_extract(spans, '$[#-1][1]'), 0) FROM series",
-    "SELECT blob_key, coalesce(upper(spans), 0) FROM series",
+    "SELECT blob_key, coalesce((spans::jsonb -> -1 ->> 1)::bigint, 0) FROM series",
 )
 """On SQLite, on PostgreSQL."""
 
