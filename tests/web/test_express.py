@@ -117,6 +117,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def wire(world: World, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """Every stored byte is in memory, as it is on a machine that has nothing else to do."""
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda descriptor, blocks, offset, flags=0: preadv(descriptor, blocks, offset))
     return Wire(world, monkeypatch)
 
 
