@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from rich.console import Console
 
-from uponce.demo import run, sdk, tell
+from uponce.demo import _ending_on_signals, run, sdk, tell
 from uponce.demo.client import Client
 from uponce.demo.server import Server, ServerFailed
 from uponce.demo.story import STORY, Outcome, Step, World, leave
@@ -85,6 +86,14 @@ def test_a_demo_that_is_interrupted_cleans_up(tmp_path: Path, number: signal.Sig
     assert demo.returncode == 1
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_whose_exception_is_lost_counts_at_the_end(number: signal.Signals) -> None:
+    with pytest.raises(SystemExit) as ended, _ending_on_signals(), suppress(SystemExit):
+        os.kill(os.getpid(), number)
+
+    assert ended.value.code == 128 + number
 
 
 @pytest.fixture

@@ -74,9 +74,14 @@ def _show(board: Board, server: Server, keep: bool) -> list[bool]:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Clean up on SIGTERM and SIGHUP as on Ctrl-C: the server has a session of its own and would not hear of them."""
+    """Raise SystemExit on SIGTERM and SIGHUP, to clean up as on Ctrl-C. The server's session does not get the signals.
+
+    Python drops an exception inside a finalizer, so a signal that came there counts at the end.
+    """
+    received: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
+        received.append(number)
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -85,3 +90,5 @@ def _ending_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        raise SystemExit(128 + received[0])
