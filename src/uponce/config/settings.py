@@ -68,7 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "data folder.",
     ] = None
     database_connections: Annotated[
-        int, "The most connections that one server process opens to PostgreSQL.", AT_LEAST_1
+        int,
+        "The most connections that one server process opens to PostgreSQL. One of them is for commits.",
+        Rule("at least 2", lambda number: number >= 2),
     ] = 8
     database_seconds: Annotated[
         int, "Seconds that PostgreSQL may take to connect, to run one statement or to give a lock.", AT_LEAST_1

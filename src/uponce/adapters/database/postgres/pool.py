@@ -31,11 +31,11 @@ class NotCommitted(Exception):
 
 
 class Pool:
-    """At most `size` connections, one of them for the engine. Each new one is shown to `admit` before its first use."""
+    """At most `size` connections, one of them for the engine. `admit` checks each new one before its first use."""
 
     def __init__(self, address: Address, size: int, clock: Clock | None, admit: Callable[[Session], None]) -> None:
         self._address = address
-        self._size = max(1, size - 1)
+        self._size = size - 1
         self._clock = clock
         self._admit = admit
         self._idle: list[Session] = []
