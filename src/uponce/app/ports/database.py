@@ -161,7 +161,7 @@ class Keys(Protocol):
     """API keys and their secrets."""
 
     async def find_key(self, api_key: str) -> ApiKey | None:
-        """A key, also a revoked one; secrets that were rotated out and have run out are left away."""
+        """Return the key, also a revoked one, without rotated secrets that have expired."""
 
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         """Oldest first."""
@@ -256,15 +256,17 @@ class Catalog(Protocol):
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
 
-        Assets that break Rule.ADDRESSABLE are left away.
+        Assets that break Rule.ADDRESSABLE are omitted.
         """
 
     async def series_blobs(self) -> frozenset[str]:
         """The blob keys of all series."""
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those blobs that no asset and no series names at this moment. A look that holds nobody up, and no promise:
-        `condemn` makes one of it."""
+        """Return the blobs that no asset and no series names at this moment. It takes no lock.
+
+        A later commit may still name them: only `condemn` rules that out.
+        """
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
@@ -354,7 +356,7 @@ class Upkeep(Protocol):
     async def frozen(self) -> bool: ...
 
     async def thaw(self, skew: int) -> int:
-        """Take writes again, and `fence`, in one transaction: nobody here knows what was used elsewhere meanwhile."""
+        """Take writes again, and `fence`, in one transaction: another copy may have used signatures since."""
 
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any.

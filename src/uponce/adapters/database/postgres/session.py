@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psycopg
@@ -115,13 +115,12 @@ class Session:
         return None if statement.silent else cursor
 
 
-class _Answer:
+class _Answer(Protocol):
     def rows(self) -> Sequence[FoundRows]:
-        """For each that asked, in order."""
-        raise NotImplementedError
+        """Return the rows of each operation that asked, in order."""
 
 
-class _Apart(_Answer):
+class _Apart:
     def __init__(self, cursors: Sequence["psycopg.RawCursor[Any] | None"]) -> None:
         self._cursors = cursors
 
@@ -129,7 +128,7 @@ class _Apart(_Answer):
         return [() if cursor is None else _named(cursor) for cursor in self._cursors]
 
 
-class _Silent(_Answer):
+class _Silent:
     def __init__(self, count: int) -> None:
         self._count = count
 
@@ -137,7 +136,7 @@ class _Silent(_Answer):
         return [()] * self._count
 
 
-class _Numbered(_Answer):
+class _Numbered:
     """Of a SELECT, whose rows begin with the number of the question."""
 
     def __init__(self, cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> None:
@@ -150,7 +149,7 @@ class _Numbered(_Answer):
         return [found.get(place, ()) for place in self._places]
 
 
-class _Returned(_Answer):
+class _Returned:
     """Of a write, which returns columns that are named like its parameters."""
 
     def __init__(self, cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> None:
