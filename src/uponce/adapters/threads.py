@@ -146,7 +146,7 @@ def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 
 
 def _tell(job: _Job, result: Any, error: BaseException | None) -> None:
-    with suppress(RuntimeError):  # a closed loop has nobody waiting
+    with suppress(RuntimeError):  # the loop is closed, so no caller waits
         job.loop.call_soon_threadsafe(_settle, job.future, result, error)
 
 

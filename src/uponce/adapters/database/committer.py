@@ -235,7 +235,7 @@ class Committer:
         for waiting, outcome in zip(group, outcomes, strict=True):
             answers[waiting.loop].append((waiting.future, outcome))
         for loop, pairs in answers.items():
-            with suppress(RuntimeError):  # a closed loop has nobody waiting
+            with suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(_resolve, pairs)
 
 
