@@ -112,7 +112,8 @@ def test_an_imported_key_keeps_its_secret_and_its_policy(server: Server) -> None
 def test_the_secret_of_one_key_comes_by_the_standard_input(server: Server) -> None:
     key = Key("shop-2", "another-secret-of-a-backend")
     printed(beside(server, "keys", "import", key.key, "--scope", "all", stdin=key.secret + "\n"))
-    assert [code_of(server, server.signed(key=key)) for _ in range(2)] == ["", "signature_used"]
+    fields = server.signed(key=key)
+    assert [code_of(server, fields) for _ in range(2)] == ["", "signature_used"]
 
 
 @pytest.mark.parametrize(
