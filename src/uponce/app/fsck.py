@@ -264,7 +264,10 @@ class _Comparison:
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
         """Return the blobs without a row, except young ones: an upload may be about to commit those."""
-        unnamed = {key: blobs[key] for key in blobs.keys() - rows.keys() - await self._database.series_blobs()}
+        without_row = blobs.keys() - rows.keys()
+        if not without_row:  # as in nearly every place: the database need not be asked
+            return {}
+        unnamed = {key: blobs[key] for key in without_row - await self._database.series_blobs()}
         condemned = set(await self._database.condemned(list(unnamed)))
         return {
             key: _left(CONDEMNED if key in condemned else ORPHAN, blob)
