@@ -33,6 +33,12 @@ def quick_path() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsck compares the whole store in 18 steps, not in 513: for stores of a few blobs, checked again and again."""
+    monkeypatch.setattr("uponce.app.fsck.PLACES", ("spool", *"0123456789abcdef", "p"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Repeat the lines of the controls, which pytest keeps from those that pass."""
     lines = [

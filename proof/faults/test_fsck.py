@@ -44,6 +44,7 @@ def test_a_clean_store_is_told_in_one_glance(store: World) -> None:
     assert "10 of them read" in fsck(store.path.parent, "--deep").stdout
 
 
+@pytest.mark.usefixtures("few_places")
 def test_json_has_every_finding_with_its_kind_and_severity(store: World) -> None:
     hollow, orphans = PLANTERS["hollow"](store, 3), PLANTERS["orphan"](store, 12)
     done = fsck(store.path.parent, "--json")
@@ -63,6 +64,7 @@ def test_json_has_every_finding_with_its_kind_and_severity(store: World) -> None
     assert all(set(finding) == {"kind", "severity", "subject", "detail"} for finding in findings)
 
 
+@pytest.mark.usefixtures("few_places")
 def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> None:
     PLANTERS["hollow"](store, 13)
     done = fsck(store.path.parent)
@@ -75,6 +77,7 @@ def test_the_text_says_what_it_is_what_to_do_and_how_many_more(store: World) -> 
     assert summary == "damage: 13, warning: 0, removable: 0"
 
 
+@pytest.mark.usefixtures("few_places")
 @pytest.mark.parametrize("kind", sorted(PLANTERS))
 def test_the_exit_code_is_1_for_damage_alone(store: World, kind: str) -> None:
     """And a sweep puts right what is only removable."""
@@ -86,6 +89,7 @@ def test_the_exit_code_is_1_for_damage_alone(store: World, kind: str) -> None:
         assert json.loads(fsck(store.path.parent, "--json").stdout)["removable"] == 0
 
 
+@pytest.mark.usefixtures("few_places")
 def test_the_grace_time_can_be_given(store: World) -> None:
     (store.media / "spool" / ("a" * 32)).write_bytes(b"half")
     assert json.loads(fsck(store.path.parent, "--json").stdout)["examined"]["in_flight"] == 1

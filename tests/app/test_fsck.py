@@ -106,6 +106,7 @@ def test_a_thousand_faults_of_every_kind_are_found_and_nothing_else(world: World
     assert len(checked.findings) == many * len(planted) + 1
 
 
+@pytest.mark.usefixtures("few_places")
 @pytest.mark.parametrize("kind", sorted(PLANTERS))
 def test_one_fault_alone_is_found(world: World, kind: str) -> None:
     """With nothing else about, in a store of one shard's worth."""
@@ -182,6 +183,7 @@ def test_a_store_after_real_uploads_is_clean(world: World) -> None:
     assert examined.in_flight == 0
 
 
+@pytest.mark.usefixtures("few_places")
 def test_it_changes_nothing(world: World) -> None:
     for plant in PLANTERS.values():
         plant(world, 3)
@@ -191,6 +193,7 @@ def test_it_changes_nothing(world: World) -> None:
     assert {path: path.stat().st_mtime_ns for path in world.media.rglob("*")} == before
 
 
+@pytest.mark.usefixtures("few_places")
 def test_young_bytes_without_a_row_are_in_flight(world: World) -> None:
     orphan(world)
     (world.media / "spool" / ("a" * 32)).write_bytes(b"half")
@@ -199,6 +202,7 @@ def test_young_bytes_without_a_row_are_in_flight(world: World) -> None:
     assert {kind: len(found) for kind, found in run(world, grace=0).found.items()} == {"orphan": 1, "spooled": 1}
 
 
+@pytest.mark.usefixtures("few_places")
 def test_a_sweep_removes_all_that_is_removable(world: World) -> None:
     removable = ("orphan", "condemned", "spooled", "overdue")
     for kind in removable:
@@ -252,6 +256,7 @@ def test_a_pack_that_has_noted_another_sha256_than_the_row_shows_it_without_read
     assert run(world).found == {"hash": subjects}
 
 
+@pytest.mark.usefixtures("few_places")
 def test_an_orphan_in_a_pack_is_removable_after_its_grace_time_and_gone_after_a_sweep(world: World) -> None:
     kept, gone, condemned = put_packed(world, b"whole", b"whole", b"whole")
     put_assets(world, [kept])

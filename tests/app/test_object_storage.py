@@ -78,6 +78,7 @@ def test_a_store_that_fails_spends_nothing(world: World, proxy: SickStore, illne
     assert_refused(world.upload(fields), 400, "signature_used")
 
 
+@pytest.mark.usefixtures("few_places")
 def test_what_could_not_be_deleted_is_left_to_the_sweeper(world: World, proxy: SickStore) -> None:
     """The reply to the PUT is lost, and nothing works any more."""
     fields, lost = world.sign(), False

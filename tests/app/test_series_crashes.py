@@ -21,6 +21,9 @@ FIRST, SECOND, LAST = (0, 999), (1000, 1999), (2000, 2006)
 STEPS = 60  # more than a chunk has
 
 
+pytestmark = pytest.mark.usefixtures("few_places")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     gc.collect()

@@ -22,6 +22,9 @@ STEPS = 60  # more than a request has
 REQUESTS = {"the creation": 0, "the first bytes": 1, "bytes between": 2, "the last bytes": 3, "the question": 4}
 
 
+pytestmark = pytest.mark.usefixtures("few_places")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     gc.collect()
