@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -54,6 +55,41 @@ def in_a_process(*words: str | Path, env: Mapping[str, str] | None = None, cwd: 
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+_DIES_AMID_COPYING = """
+import os, signal
+from uponce import cli
+from uponce.app.copy_media import _Copier
+
+copied, real = 0, _Copier._copy
+
+async def copy(self, key):
+    global copied
+    await real(self, key)
+    copied += 1
+    if copied == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+_Copier._copy = copy
+cli.main()
+"""
+
+
+def killed_amid_copying(*words: str | Path, env: Mapping[str, str] | None = None) -> None:
+    """Run a command in a process that kills itself when it has copied three blobs.
+
+    A kill from outside may come after the command has ended.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _DIES_AMID_COPYING, *map(str, words)],
+        env=_environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
 
 
 def settings_of(server: Server) -> dict[str, str]:

@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, printed, uponce
+from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Server
 from uponce.adapters.archive import Archive
@@ -92,12 +89,7 @@ def test_a_backup_that_was_killed_is_none_and_is_finished_by_the_next(server: Se
     for number in range(40):
         put(server, f"many-{number}", bytes([number]) * 50_000)
     folder = tmp_path / "backup"
-    command = [sys.executable, "-m", "uponce", "backup", str(folder), "--data", str(server.data_dir)]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not any(blobs(folder / "media")) and running.poll() is None:
-        time.sleep(0.002)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    killed_amid_copying("backup", folder, "--data", server.data_dir)
     refused = restored(folder, tmp_path / "restored")
     assert (refused.code, "holds no finished backup" in refused.stderr) == (1, True)
     assert not (tmp_path / "restored" / "uponce.db").exists()

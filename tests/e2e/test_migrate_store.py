@@ -1,10 +1,7 @@
 """From one box to PostgreSQL and S3 and back, beside running servers: what was spent stays spent."""
 
 import json
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +12,7 @@ import obstore
 import pytest
 
 from tests import postgres
-from tests.e2e.commands import as_json, beside, code_of, printed, uponce
+from tests.e2e.commands import as_json, beside, code_of, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Server
 from tests.stores import seaweedfs
@@ -103,16 +100,8 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
     """Killed in the middle and run again; a signature is used once, wherever its store was."""
     signed = fill(box)
     words = ["migrate-store", "--to-database", elsewhere.database, "--to-storage", elsewhere.storage, "--json"]
-    moving = subprocess.Popen(
-        [sys.executable, "-m", "uponce", *words, "--data", str(box.data_dir)],
-        env=elsewhere.credentials,
-        stdout=subprocess.DEVNULL,
-    )
-    while objects(elsewhere) < 3 and moving.poll() is None:
-        time.sleep(0.01)
-    moving.send_signal(signal.SIGKILL)
-    assert moving.wait() == -signal.SIGKILL
-    assert objects(elsewhere) >= 3
+    killed_amid_copying(*words, "--data", box.data_dir, env=elsewhere.credentials)
+    assert 3 <= objects(elsewhere) < FILES + 2
     data = {"UPONCE_DATA": str(box.data_dir)}
     moved = json.loads(printed(uponce(*words, env=elsewhere.credentials | data)))
     assert (moved["complete"], moved["media"]["lost"]) == (True, {})

@@ -187,7 +187,10 @@ def test_a_client_that_falls_silent_is_refused(strict: Server) -> None:
 def test_a_newer_upload_displaces_it(strict: Server) -> None:
     fields = strict.signed({"nonce": "newer"})
     older = begun(strict, fields, len(BODY), 3 * BLOCK_BYTES)
-    time.sleep(0.3)
+    deadline = time.monotonic() + 20
+    while not spooled(strict):  # its first bytes are on the disk: the server has taken it up
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     newer = begun(strict, fields, len(BODY), 4 * BLOCK_BYTES)
     assert b"A newer upload with this signature replaced this one" in answer(older)
     newer.sendall(BODY[4 * BLOCK_BYTES :] + FORM_TAIL)
