@@ -1,11 +1,11 @@
-"""Who calls the signature endpoints: HTTP Basic credentials → API key."""
+"""Who calls the endpoints for servers: HTTP Basic credentials → API key."""
 
 import hmac
 
 from uponce.app.services import Services
-from uponce.core.errors import BadCredentials, UnknownCloud
+from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud
 from uponce.core.signature import DUMMY_SECRET
-from uponce.core.values import ApiKey
+from uponce.core.values import ApiKey, KeyScope
 
 
 async def authenticate(services: Services, cloud: str, api_key: str, secret: str) -> ApiKey:
@@ -22,3 +22,14 @@ async def authenticate(services: Services, cloud: str, api_key: str, secret: str
     if found and any(matches):
         return found[0]
     raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+
+
+async def authenticate_for_all(services: Services, cloud: str, api_key: str, secret: str) -> ApiKey:
+    """Return the same key as `authenticate`. Raise ScopeDenied unless it has scope all."""
+    key = await authenticate(services, cloud, api_key, secret)
+    if key.scope is not KeyScope.ALL:
+        raise ScopeDenied(
+            f"API key {key.api_key} has upload scope: it uploads, and never reads the catalog. Use a key of scope all "
+            "(`uponce keys create --scope all`), on your server only."
+        )
+    return key

@@ -6,6 +6,7 @@ from functools import partial
 
 from uponce.app.services import Services
 from uponce.web import delivery
+from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.destroy import destroy
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.upload import group_pipeline, upload
@@ -26,6 +27,13 @@ _UPLOADS = (
 )
 _DESTROY = ("/v1_1/{cloud}/{resource_type}/destroy",)
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
+_ADMIN = {
+    "ping": resources.ping,
+    "resources/{resource_type}/context": resources.resources_by_context,
+    "resources/{resource_type}/{type}/{public_id:path}": resources.resource,
+    "upload_presets": resources.upload_presets,
+    "upload_presets/{name}": resources.upload_preset,
+}
 _TUS = ("/tus/{cloud}", "/tus/{cloud}/")
 _TUS_UPLOAD = ("/tus/{cloud}/{signature}/{upload}",)
 
@@ -36,6 +44,7 @@ _RECEIVES = (
 _RECEIVES_TUS = "This address receives uploads by tus 1.0: POST the signed fields as Upload-Metadata here to begin one."
 _ONE_TUS_UPLOAD = "This address is one upload by tus 1.0."
 _SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP Basic."
+_READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
@@ -58,6 +67,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
+        *(Route((f"/v1_1/{{cloud}}/{path}",), ("GET",), bound(call), _READS_CATALOG) for path, call in _ADMIN.items()),
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
         Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
         *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),

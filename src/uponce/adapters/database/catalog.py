@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from uponce.adapters.database.grants import ask_asset
-from uponce.adapters.database.rows import asset_of
+from uponce.adapters.database.rows import asset_of, context_part
 from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.core.values import Asset, AssetName, Digest
+from uponce.app.ports import CONTEXT_WINDOW, Page
+from uponce.core.errors import InvalidParameter
+from uponce.core.values import Asset, AssetName, Digest, ResourceType
 
 # What the blob store can make a path of. The statement `broken_addressable` says the same.
 _ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
@@ -22,6 +24,34 @@ def find(_: float, name: AssetName) -> Steps[Asset | None]:
 def find_of_blob(_: float, blob_key: str) -> Steps[Asset | None]:
     (rows,) = yield [("find_asset_of_blob", {"blob_key": blob_key})]
     return asset_of(rows[0]) if rows else None
+
+
+@operation(first="unsorted")
+def of_context(
+    _: float, cloud: str, kind: ResourceType, key: str, value: str | None, limit: int, cursor: str | None
+) -> Steps[Page[Asset]]:
+    """Newest first. A cursor is the id of the asset at which the next page begins."""
+    window = {"cloud": cloud, "resource_type": kind, "newest": _id_of(cursor)}
+    (ends,) = yield [("find_end_of_window", window | {"window": CONTEXT_WINDOW})]
+    behind = ends[0]["id"] if ends else 0
+    asked = window | {"behind": behind, "part": context_part(key, value), "most": limit + 1}
+    (rows,) = yield [("assets_of_context", asked)]
+    found = tuple(asset for asset in map(asset_of, rows[:limit]) if _has(asset, key, value))
+    following = rows[limit]["id"] if len(rows) > limit else behind
+    return Page(found, str(following) if following else None)
+
+
+def _has(asset: Asset, key: str, value: str | None) -> bool:
+    context = dict(asset.context)
+    return key in context and value in (None, context[key])
+
+
+def _id_of(cursor: str | None) -> int:
+    if cursor is None:
+        return 2**63 - 1
+    if not re.fullmatch("[1-9][0-9]{0,17}", cursor):
+        raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
+    return int(cursor)
 
 
 @operation()

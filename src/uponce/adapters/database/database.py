@@ -13,7 +13,18 @@ from uponce.app.ports.database import A
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
-from uponce.core.values import ApiKey, Asset, AssetName, AuditRecord, Caller, Digest, Grant, GrantRecord, GrantStatus
+from uponce.core.values import (
+    ApiKey,
+    Asset,
+    AssetName,
+    AuditRecord,
+    Caller,
+    Digest,
+    Grant,
+    GrantRecord,
+    GrantStatus,
+    ResourceType,
+)
 
 T = TypeVar("T")
 
@@ -97,6 +108,11 @@ class _Catalog(Backend):
 
     async def find_commit(self, blob_key: str) -> Asset | None:
         return await self.read(catalog.find_of_blob(blob_key))
+
+    async def list_by_context(
+        self, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
+    ) -> Page[Asset]:
+        return await self.read(catalog.of_context(cloud, resource_type, key, value, limit, cursor))
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return await self.read(catalog.digests(prefix))

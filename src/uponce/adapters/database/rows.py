@@ -95,6 +95,14 @@ def asset_of(row: Row) -> Asset:
     )
 
 
+def context_part(key: str, value: str | None) -> str:
+    """Return the text that the column `context` has where an asset has this pair, or any pair of this key.
+
+    Other contexts may have the text too, across the border of two strings.
+    """
+    return f"{_json((key,))[:-1]}," if value is None else _json((key, value))
+
+
 def audit_params(grant: Grant, record: AuditRecord) -> Params:
     return {
         "at": record.at,

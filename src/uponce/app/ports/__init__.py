@@ -22,6 +22,7 @@ from uponce.app.ports.blobs import (
     StoredBlob,
 )
 from uponce.app.ports.database import (
+    CONTEXT_WINDOW,
     Candidate,
     Catalog,
     Committed,
@@ -46,6 +47,7 @@ from uponce.core.values import MediaFacts, Payer, ResourceType
 HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
 
 __all__ = [
+    "CONTEXT_WINDOW",
     "HEADER_BYTES",
     "PLACES",
     "Assembly",

@@ -19,9 +19,12 @@ from uponce.core.values import (
     GrantRecord,
     GrantStatus,
     MediaFacts,
+    ResourceType,
 )
 
 T = TypeVar("T")
+
+CONTEXT_WINDOW = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,15 @@ class Catalog(Protocol):
 
     async def find_commit(self, blob_key: str) -> Asset | None:
         """The asset that names this blob, if the commit that would have made it happened."""
+
+    async def list_by_context(
+        self, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
+    ) -> Page[Asset]:
+        """Return the assets whose context has this key, and this value unless it is None, newest first.
+
+        One call reads at most `CONTEXT_WINDOW` assets that have a context. So a page before the last one may have fewer
+        assets than `limit`, also none. An unreadable cursor is InvalidParameter.
+        """
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.

@@ -88,6 +88,24 @@ def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) ->
     return body
 
 
+_OF_UPLOADS = frozenset("signature version_id placeholder original_filename playback_url".split())
+_OF_DETAILS = frozenset("etag tags context".split())
+
+
+def resource_body(asset: Asset, bases: Bases, secret: str, *details: str) -> Json:
+    """Return the facts of an asset as the Admin API shows them.
+
+    `details` are those of `etag`, `tags` and `context` to show. Tags are sorted. Empty tags are omitted.
+    """
+    hidden = (_OF_DETAILS - set(details)) | _OF_UPLOADS
+    body = {
+        name: value for name, value in asset_body(asset, bases, secret, Algorithm.SHA1).items() if name not in hidden
+    }
+    if tags := sorted(body.pop("tags", ())):
+        body["tags"] = tags
+    return body
+
+
 def _delivery_path(asset: Asset, secret: str) -> str:
     name, format_ = asset.name, asset.facts.format
     signature = None

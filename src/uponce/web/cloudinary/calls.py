@@ -27,7 +27,6 @@ ANY     download_backup                            download_backedup_asset
 ANY     <rt>/delete_by_token                       delete_by_token
 ANY     delete_by_token                            delete_by_token
 POST    asset/destroy                              destroy_by_asset_id
-GET     ping                                       ping
 GET     usage                                      usage
 GET     usage/*                                    usage
 GET     config                                     config
@@ -43,7 +42,6 @@ POST    resources/restore                          restore_by_asset_ids
 DELETE  resources/backup/*                         delete_backed_up_assets
 GET     resources/<rt>/tags/*                      resources_by_tag
 DELETE  resources/<rt>/tags/*                      delete_resources_by_tag
-GET     resources/<rt>/context                     resources_by_context
 GET     resources/<rt>/moderations/*/*             resources_by_moderation
 POST    resources/<rt>/publish_resources           publish
 POST    resources/<rt>/*/restore                   restore
@@ -51,7 +49,6 @@ POST    resources/<rt>/*/update_access_mode        update_access_mode
 GET     resources/<rt>                             resources
 GET     resources/<rt>/*                           resources
 DELETE  resources/<rt>/*                           delete_resources
-GET     resources/<rt>/*/**                        resource
 POST    resources/<rt>/*/**                        update
 GET     resources/*                                resource_by_asset_id
 PUT     resources/*                                update_by_asset_id
@@ -64,9 +61,7 @@ GET     folders/**                                 subfolders
 POST    folders/**                                 create_folder
 PUT     folders/**                                 rename_folder
 DELETE  folders/**                                 delete_folder
-GET     upload_presets                             upload_presets
 POST    upload_presets                             create_upload_preset
-GET     upload_presets/*                           upload_preset
 PUT     upload_presets/*                           update_upload_preset
 DELETE  upload_presets/*                           delete_upload_preset
 GET     upload_mappings                            upload_mappings
@@ -111,7 +106,7 @@ _DELIVERY = re.compile(r"/[^/]+/(images|videos|files|private_images|authenticate
 
 
 def missing(method: str, path: str) -> UponceError:
-    """Return the refusal of a call that no route serves: UnsupportedCall with the name of a known one, or NotFound."""
+    """Return the refusal of a call that uponce lacks: UnsupportedCall with the name of a known one, or NotFound."""
     below = _BELOW_CLOUD.fullmatch(path)
     if below is None:
         return _no_such_address(path)
@@ -124,8 +119,8 @@ def missing(method: str, path: str) -> UponceError:
     for name, of_method, pattern in _rows():
         if of_method in ("ANY", method) and pattern.fullmatch(below[1]):
             return UnsupportedCall(
-                f"{name} is not supported by uponce yet. Of Cloudinary's Upload and Admin API, uponce has upload and "
-                "destroy."
+                f"{name} is not supported by uponce yet. Of Cloudinary's Upload and Admin API, uponce has upload, "
+                "destroy, ping, resource, resources_by_context, upload_presets and upload_preset."
             )
     return NotFound(
         "There is no such call. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or by tus to /tus/<cloud>/."

@@ -92,3 +92,10 @@ def basic_credentials(authorization: str) -> tuple[str, str]:
     if scheme.lower() != "basic" or not colon:
         raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
     return user, password
+
+
+def server_credentials(head: Head) -> tuple[str, str]:
+    """Return API key and secret of a request from a server. BadCredentials for a request from a web page."""
+    if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
+        raise BadCredentials("This request comes from a web page. Call this address from a server.")
+    return basic_credentials(head.get("authorization"))

@@ -9,11 +9,11 @@ from uponce.app.revoke import revoke_known, revoke_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.canonical import collect_known
-from uponce.core.errors import BadCredentials, InvalidParameter, NotFound
+from uponce.core.errors import InvalidParameter, NotFound
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import basic_credentials
+from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -32,11 +32,8 @@ async def signatures(services: Services, request: Request) -> Response:
     POST …/signatures/revoke   by `id`, or by its signed fields
     POST …/signatures/sign     mint one over the posted parameters
     """
-    head, limits = request.head, services.limits
-    if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
-        raise BadCredentials("This request comes from a web page. Call this address from a server.")
-    api_key, secret = basic_credentials(head.get("authorization"))
-    key = await authenticate(services, request.params["cloud"], api_key, secret)
+    limits = services.limits
+    key = await authenticate(services, request.params["cloud"], *server_credentials(request.head))
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET":

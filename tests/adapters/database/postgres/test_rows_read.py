@@ -19,6 +19,7 @@ from uponce.adapters.database.postgres.connection import adapt
 from uponce.adapters.database.postgres.partitions import SPAN
 from uponce.adapters.database.statements import load, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
+from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.signature import dated
 from uponce.core.values import GrantStatus
 
@@ -42,7 +43,14 @@ INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_
 SELECT {START} + i, key_of(i), 'demo', '111', 'spent', '', i, i, '', ''
 FROM generate_series(1, {ROWS}) AS i
 """,
+    f"""
+INSERT INTO assets (cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes,
+  md5, sha256, facts, tags, context)
+SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 1, i, {START}, i, 1, '', '', '{{}}',
+  '[]', CASE WHEN i <= {FEW} OR i % 3 = 0 THEN '[["k","1"]]' ELSE '[]' END FROM generate_series(1, {ROWS}) AS i
+""",
     "ANALYZE grants",
+    "ANALYZE assets",
     "ANALYZE audit",
 )
 
@@ -174,6 +182,36 @@ def test_the_check_goes_red_when_sorting_looks_cheap(
 ) -> None:
     change(monkeypatch, "unsorted", "off", "on")
     assert rows_read_by_an_old_plan(filled) > ROWS / 4
+
+
+def of_context(cloud: str, statement: str) -> Operation[Any]:
+    """One of the two statements of a page by context."""
+
+    @operation(first="unsorted")
+    def look(_: float) -> Steps[None]:
+        window = {"cloud": cloud, "resource_type": "image", "newest": 2**63 - 1, "window": CONTEXT_WINDOW}
+        yield [(statement, window | {"behind": 0, "part": "no such key", "most": PAGE})]
+
+    return look()
+
+
+@pytest.mark.parametrize("statement", ["find_end_of_window", "assets_of_context"])
+def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(
+    filled: psycopg.Connection, statement: str
+) -> None:
+    assert rows_read(filled, of_context("demo", statement)) <= FEW
+    assert rows_read_by_one_plan(filled, of_context("demo", statement)) <= FEW
+
+
+def test_a_page_by_context_finds_the_end_of_its_window_in_one_window(filled: psycopg.Connection) -> None:
+    for read in (rows_read, rows_read_by_one_plan):
+        assert read(filled, of_context("other", "find_end_of_window")) <= CONTEXT_WINDOW + 1
+
+
+def test_the_check_goes_red_without_the_index_of_contexts(filled: psycopg.Connection) -> None:
+    with filled.transaction(force_rollback=True):
+        filled.execute("DROP INDEX assets_context")
+        assert rows_read(filled, of_context("demo", "assets_of_context")) > ROWS / 4
 
 
 def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:

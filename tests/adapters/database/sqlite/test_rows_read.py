@@ -5,6 +5,7 @@ from base64 import urlsafe_b64encode as b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 
 from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
-from uponce.adapters.database import grants, upkeep
+from uponce.adapters.database import catalog, grants, upkeep
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.steps import run as run_operation
+from uponce.app.ports import CONTEXT_WINDOW
 from uponce.core.signature import dated
-from uponce.core.values import GrantStatus
+from uponce.core.values import GrantStatus, ResourceType
 
 ROWS = 20_000
 RARE = 4000
@@ -32,6 +34,13 @@ INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_u
 SELECT key_of({START} + i, i), 'demo', CASE i % {RARE} WHEN 1 THEN '222' ELSE '111' END, {START} + i,
   CASE i % {RARE} WHEN 2 THEN 2 ELSE 1 END, 1, {START} + 7500 + i, {START}, CASE i % {RARE} WHEN 3 THEN {START} END
 FROM numbers
+""",
+    f"""
+WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {ROWS})
+INSERT INTO assets (cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes,
+  md5, sha256, facts, tags, context)
+SELECT CASE i % 3 WHEN 0 THEN 'other' ELSE 'demo' END, 'image', 'upload', i, i, 1, i, {START}, i, 1, '', '',
+  '{{"kind":"image"}}', '[]', CASE WHEN i <= {FEW} OR i % 3 = 0 THEN '[["k","1"]]' ELSE '[]' END FROM numbers
 """,
     """
 INSERT INTO audit (at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id)
@@ -101,6 +110,28 @@ def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, mo
     slow = replace(slow, text=slow.text.replace("grants_revoked", "grants_page"))
     monkeypatch.setitem(statements, "revoked_grants_of_cloud", slow)
     assert page_steps(filled, None, GrantStatus.REVOKED) > ROWS / 4
+
+
+def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(filled: sqlite3.Connection) -> None:
+    pages = (catalog.of_context("demo", ResourceType.IMAGE, key, None, PAGE, None) for key in ("k", "no such key"))
+    assert max(steps(filled, partial(ask, filled, page)) for page in pages) <= 2 * FEW * STEPS
+
+
+def test_a_page_by_context_reads_one_window(filled: sqlite3.Connection) -> None:
+    page = catalog.of_context("other", ResourceType.IMAGE, "no such key", None, PAGE, None)
+    assert steps(filled, partial(ask, filled, page)) <= 2 * CONTEXT_WINDOW * 15
+
+
+def test_the_check_goes_red_with_the_order_of_all_assets(
+    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = load("sqlite")
+    slow = statements["assets_of_context"]
+    monkeypatch.setitem(
+        statements, slow.name, replace(slow, text=slow.text.replace("INDEXED BY assets_context", "NOT INDEXED"))
+    )
+    page = catalog.of_context("demo", ResourceType.IMAGE, "no such key", None, PAGE, None)
+    assert steps(filled, partial(ask, filled, page)) > ROWS
 
 
 def test_a_purge_reads_what_it_drops(filled: sqlite3.Connection) -> None:

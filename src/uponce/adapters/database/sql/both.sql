@@ -139,6 +139,18 @@ WHERE cloud = :cloud AND resource_type = :resource_type AND type = :type AND pub
 -- name: find_asset_of_blob
 SELECT @asset_columns FROM assets WHERE blob_key = :blob_key;
 
+-- A page of assets by their context. It begins at the asset `newest`. The first asset that it may not read any more is
+-- the one after `{window}` others. `part` is the text of a pair, or of the beginning of a pair.
+-- fragment: with_context
+cloud = :cloud AND resource_type = :resource_type AND context != '[]' AND @place <= :newest
+
+-- name: find_end_of_window
+SELECT id FROM @assets_by_context WHERE @with_context ORDER BY @place DESC LIMIT 1 OFFSET {window};
+
+-- name: assets_of_context
+SELECT id, @asset_columns FROM @assets_by_context WHERE @with_context AND @place > :behind AND @has_part
+ORDER BY @place DESC LIMIT {most};
+
 -- An overwritten asset keeps what the update leaves out: that is its identity.
 -- name: put_asset!
 INSERT INTO assets (@asset_columns)

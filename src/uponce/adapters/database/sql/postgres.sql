@@ -6,6 +6,16 @@ FOR UPDATE
 -- fragment: skip_locked
 FOR UPDATE SKIP LOCKED
 
+-- fragment: assets_by_context
+assets
+
+-- As the index has it.
+-- fragment: place
+(id + 0)
+
+-- fragment: has_part
+strpos(context, :part) > 0
+
 -- name: begin!
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 

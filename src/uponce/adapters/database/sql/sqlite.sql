@@ -4,6 +4,15 @@
 
 -- fragment: skip_locked
 
+-- fragment: assets_by_context
+assets INDEXED BY assets_context
+
+-- fragment: place
+id
+
+-- fragment: has_part
+instr(context, :part) > 0
+
 -- One transaction writes at a time, so there is nothing to lock.
 -- name: hold!
 SELECT 1;

@@ -64,6 +64,9 @@ CREATE TABLE assets (
   UNIQUE (cloud, resource_type, type, public_id)
 ) STRICT;
 
+-- It ends with the id, in whose order pages are, and has the assets with a context alone.
+CREATE INDEX assets_context ON assets (cloud, resource_type) WHERE context != '[]';
+
 -- Blobs that the sweeper may delete. Rows stay: a server that was paused for long may still come to commit one.
 CREATE TABLE condemned (
   blob_key TEXT    NOT NULL PRIMARY KEY,

@@ -1,0 +1,146 @@
+"""The first reads of Cloudinary's Admin API, for servers that have an API key of scope all and its secret.
+
+One uponce can be the upstream of another: these are the reads that a relay asks of its upstream.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar
+
+from uponce.app.authenticate import authenticate_for_all
+from uponce.app.find_assets import find_asset, find_assets_by_context
+from uponce.app.services import Services
+from uponce.core.canonical import collect
+from uponce.core.errors import MissingParameter, NotFound, UnknownParameter, UnsupportedParameter
+from uponce.core.readers import MAX_CONTEXT_LENGTH, boolean, positive, shown, text
+from uponce.core.values import ApiKey, DeliveryType, ResourceType
+from uponce.web.cloudinary.answers import Bases, Json, resource_body
+from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.headers import server_credentials
+from uponce.web.request import Request
+from uponce.web.response import Response, json_response
+
+E = TypeVar("E", bound=StrEnum)
+Readers = Mapping[str, Callable[[str, str], Any]]
+
+_MAX_PAGE = 500
+_PAGE = 10
+
+
+def _flag(name: str, value: str) -> bool:
+    """Read a switch, also as Python's SDK writes it in a query: `True`."""
+    return boolean(name, value.lower())
+
+
+def _off(name: str, value: str) -> None:
+    if _flag(name, value):
+        raise _unsupported(f"{name} is not supported by this server yet, except switched off")
+
+
+def _absent(name: str, _: str) -> None:
+    raise _unsupported(f"{name} is not supported by this server yet")
+
+
+def _descending(name: str, value: str) -> None:
+    if value.lower() not in ("desc", "-1"):
+        raise _unsupported(f"{name}={shown(value)} is not supported by this server yet, except {name}=desc")
+
+
+def _unsupported(what: str) -> UnsupportedParameter:
+    return UnsupportedParameter(f"Parameter {what}. Send the request without it.")
+
+
+_size = partial(positive, limit=_MAX_PAGE)
+_short = partial(text, limit=MAX_CONTEXT_LENGTH)
+
+# What has no effect here is read all the same: an asset has no derived assets, no coordinates and no moderations.
+_OF_ASSET: Readers = {
+    **dict.fromkeys(("image_metadata", "media_metadata", "coordinates", "pages"), _flag),
+    **dict.fromkeys("accessibility_analysis cinemagraph_analysis colors exif faces phash".split(), _off),
+    **dict.fromkeys("quality_analysis related versions".split(), _off),
+    **dict.fromkeys(("derived_next_cursor", "related_next_cursor"), _absent),
+    "max_results": _size,
+}
+_OF_CONTEXT: Readers = {
+    **dict.fromkeys(("key", "value", "next_cursor"), _short),
+    **dict.fromkeys(("tags", "context", "metadata", "moderations"), _flag),
+    "max_results": _size,
+    "direction": _descending,
+    "fields": _absent,
+}
+_OF_PRESETS: Readers = {"max_results": _size, "next_cursor": _absent}
+
+
+async def ping(services: Services, request: Request) -> Response:
+    """Say that the credentials are right."""
+    await _begin(services, request, {})
+    return json_response({"status": "ok"})
+
+
+async def resource(services: Services, request: Request) -> Response:
+    """Return the asset of `/v1_1/<cloud>/resources/<resource_type>/<type>/<public_id>`."""
+    params = request.params
+    kind, type_ = _known(request, ResourceType, params["resource_type"]), _known(request, DeliveryType, params["type"])
+    key, fields = await _begin(services, request, _OF_ASSET)
+    asset = await find_asset(services, key.cloud, kind, type_, params["public_id"])
+    etag = fields.get("image_metadata") or fields.get("media_metadata")
+    shows = ("tags", "context", *(["etag"] if etag else []))
+    return json_response({**resource_body(asset, _bases(request), key.secrets[0], *shows), "derived": []})
+
+
+async def resources_by_context(services: Services, request: Request) -> Response:
+    """Return a page of the assets whose context has `key` and, if it is sent, `value`."""
+    kind = _known(request, ResourceType, request.params["resource_type"])
+    key, fields = await _begin(services, request, _OF_CONTEXT)
+    if "key" not in fields:
+        raise MissingParameter("Missing required parameter - key")
+    page = await find_assets_by_context(
+        services,
+        key.cloud,
+        kind,
+        fields["key"],
+        fields.get("value"),
+        limit=fields.get("max_results", _PAGE),
+        cursor=fields.get("next_cursor"),
+    )
+    shows = [name for name in ("tags", "context") if fields.get(name)]
+    bases = _bases(request)
+    answer: Json = {"resources": [resource_body(asset, bases, key.secrets[0], *shows) for asset in page.items]}
+    return json_response(answer if page.next_cursor is None else answer | {"next_cursor": page.next_cursor})
+
+
+async def upload_presets(services: Services, request: Request) -> Response:
+    """Return the list of presets, which is empty: uponce has no presets."""
+    await _begin(services, request, _OF_PRESETS)
+    return json_response({"presets": []})
+
+
+async def upload_preset(services: Services, request: Request) -> Response:
+    """Say that there is no such preset."""
+    await _begin(services, request, _OF_PRESETS)
+    raise NotFound(f"Can't find upload preset named {shown(request.params['name'])}")
+
+
+def _known(request: Request, values: type[E], text: str) -> E:
+    """Return the value of this text. Without one, the address belongs to another call, which uponce lacks."""
+    try:
+        return values(text)
+    except ValueError:
+        raise missing(request.method, request.path) from None
+
+
+async def _begin(services: Services, request: Request, readers: Readers) -> tuple[ApiKey, dict[str, Any]]:
+    """Return the key that asks, and the values of the query. Raise UnknownParameter for what the call does not have."""
+    key = await authenticate_for_all(services, request.params["cloud"], *server_credentials(request.head))
+    sent = request.query(services.limits)
+    for name in (name.removesuffix("[]") for name, _ in sent):
+        if name not in readers:
+            raise UnknownParameter(
+                f"Unknown parameter {shown(name)}. Check its spelling, or send the request without it."
+            )
+    return key, {name: readers[name](name, value) for name, value in collect(sent).items()}
+
+
+def _bases(request: Request) -> Bases:
+    return Bases.of(request.base_url(), request.scheme)
