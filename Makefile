@@ -8,7 +8,7 @@ BENCH = $(BIN)/python -m proof.bench $(ROWS) --rounds $(ROUNDS) --seconds $(SECO
   $(if $(RECORD),--record)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo play test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
+.PHONY: help setup demo demo-relay play test proof full campaign campaigns mutants bench bench-peers scale check serve fleet lock docs fmt clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP) ## the whole story on real media, in about half a minute
 	$(BIN)/uponce demo
+
+demo-relay: $(STAMP) ## the same in front of an account that stores the media
+	$(BIN)/uponce demo --relay
 
 play: $(STAMP) ## the playground: see a signature work once, in your browser
 	$(BIN)/uponce serve --playground

@@ -182,6 +182,7 @@ class Attempt:
             uploaded = await upload_module.upload(self._process.services, request, self._arrivals())
         except UponceError as error:
             return error.code
+        assert isinstance(uploaded, upload_module.Uploaded)
         return "replayed" if uploaded.committed.replayed else "ok"
 
     async def _arrivals(self) -> AsyncIterator[Event]:

@@ -23,6 +23,7 @@ from uponce.app.uploading.chunks import NamedChunk, upload_chunk
 from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.resumable import Address, Part, address_of, begin, resume
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series
 from uponce.core.spans import Span
 from uponce.core.values import Caller, ResourceType
@@ -62,7 +63,9 @@ async def chunk(services: Services, film: Film, number: int) -> Uploaded | Serie
             yield block
 
     request = UploadRequest(film.cloud, ResourceType.RAW, (), None, CALLER)
-    return await upload_chunk(services, request, NamedChunk(UPLOAD_ID, Chunk(Span(start, end), len(WHOLE))), events())
+    return stored(
+        await upload_chunk(services, request, NamedChunk(UPLOAD_ID, Chunk(Span(start, end), len(WHOLE))), events())
+    )
 
 
 async def create(services: Services, film: Film) -> str:
@@ -73,7 +76,12 @@ async def create(services: Services, film: Film) -> str:
 
 
 async def patch(services: Services, film: Film, start: int, end: int) -> Uploaded | Series:
-    return await resume(services, address_in(film), Part(start, end - start), _blocks(start, end), CALLER)
+    return stored(await resume(services, address_in(film), Part(start, end - start), _blocks(start, end), CALLER))
+
+
+def stored(outcome: Uploaded | Forwarded | Series) -> Uploaded | Series:
+    assert not isinstance(outcome, Forwarded)
+    return outcome
 
 
 def address_in(film: Film) -> Address:

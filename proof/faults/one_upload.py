@@ -25,7 +25,7 @@ from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
-from uponce.app.uploading.pipeline import upload
+from uponce.app.uploading.pipeline import Uploaded, upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
 from uponce.wiring import Backend, opened
@@ -87,7 +87,9 @@ async def send(
         yield data
 
     request = UploadRequest(cloud, ResourceType.RAW, (), None, Caller("192.0.2.1", "request-1"), key)
-    return (await upload(services, request, events())).committed
+    uploaded = await upload(services, request, events())
+    assert isinstance(uploaded, Uploaded)
+    return uploaded.committed
 
 
 def prepare(data_dir: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for n
 _GRANTS, _SERIES, _UPKEEP, _STEPS = (f"adapters/database/{name}.py" for name in ("grants", "series", "upkeep", "steps"))
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
-_REVOKE_WHERE = "WHERE grants.uses < grants.max_uses AND grants.revoked_at IS NULL\n"
+_REVOKE_WHERE = "WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL\n"
 _LEAST = "  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,\n"
 _LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END"
 _OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
@@ -72,15 +72,18 @@ _ON_BOTH: Sequence[_Row] = [
     ("a spend overlooks a revocation", _BOTH, _SPEND_WHERE, f"WHERE {_ROWS_LEFT}\n"),
     ("a spend counts no use", _BOTH, "  uses = grants.uses + 1,\n", ""),
     ("a spend forgets the stricter policy", _BOTH, _LEAST, ""),
-    ("a spend keeps the time of the first one", _BOTH, ",\n  spent_at = excluded.spent_at\n", "\n"),
+    ("a spend keeps the time of the first one", _BOTH, ", spent_at = excluded.spent_at\n", "\n"),
     (
         "a spend may shorten how long the row is kept",
         _BOTH,
-        f"keep_until = {_LONGEST},\n  spent_at",
-        "keep_until = excluded.keep_until,\n  spent_at",
+        f"keep_until = {_LONGEST}\n\n-- fragment",
+        "keep_until = excluded.keep_until\n\n-- fragment",
     ),
+    ("a pending use may be taken again", _BOTH, ", pending = grants.pending + 1\n", ", pending = 1, uses = 1\n"),
+    ("a free grant stays used", _BOTH, "pending = pending - 1, uses = uses - 1", "pending = pending - 1, uses = uses"),
+    ("a pending grant is purged", _BOTH, "pending = 0 AND grant_key NOT IN", "grant_key NOT IN"),
     ("a revocation takes back what is used up", _BOTH, _REVOKE_WHERE, "WHERE grants.revoked_at IS NULL\n"),
-    ("a revocation is repeated", _BOTH, _REVOKE_WHERE, "WHERE grants.uses < grants.max_uses\n"),
+    ("a revocation is repeated", _BOTH, _REVOKE_WHERE, "WHERE grants.uses - grants.pending < grants.max_uses\n"),
     (
         "a revocation may shorten how long the row is kept",
         _BOTH,
@@ -161,7 +164,12 @@ _ON_BOTH: Sequence[_Row] = [
     ("series that arrived make room", _BOTH, "total IS NULL OR arrived < total", "total IS NULL OR true"),
     ("refusals have no end", _GRANTS, 'known["refusals"] <= most', 'known["refusals"] >= 0'),
     ("used up is told one use late", _BOTH, "uses >= max_uses", "uses > max_uses"),
-    ("a use is left when none is", _BOTH, "revoked_at IS NULL AND uses < max_uses", "revoked_at IS NULL"),
+    (
+        "a use is left when none is",
+        _BOTH,
+        "revoked_at IS NULL AND pending = 0 AND uses < max_uses",
+        "revoked_at IS NULL AND pending = 0",
+    ),
     ("replies stay for ever", _UPKEEP, '"drop_replies", {"before": int(now - slack)', '"drop_replies", {"before": 0'),
     (
         "an operation may refuse after it has written",
@@ -174,7 +182,7 @@ _ON_BOTH: Sequence[_Row] = [
 _ON_SQLITE: Sequence[_Row] = [
     ("a purge drops what has a second left", _SQLITE_ONLY, "keep_until < :before", "keep_until <= :before"),
     ("a purge drops everything", _SQLITE_ONLY, "keep_until < :before", ":before > 0"),
-    ("a purge drops the grants of series", _SQLITE_ONLY, ":before AND @not_in_series", ":before"),
+    ("a purge drops the grants of series", _SQLITE_ONLY, ":before AND @not_held", ":before"),
     (
         "a page begins with the last row of the one before",
         _SQLITE_ONLY,

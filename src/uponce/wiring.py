@@ -16,7 +16,9 @@ from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
 from uponce.adapters.system import LOCKS
+from uponce.app.outbox import run_due
 from uponce.app.ports import Metrics, NoMetrics
+from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.config import Settings
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
     from uponce.adapters.metrics.counts import PrometheusMetrics
     from uponce.adapters.secretbox import AesSecretBox
     from uponce.adapters.store.blobs import Blobs
+    from uponce.adapters.upstream.client import HttpUpstream
     from uponce.app.ports import FrontServer, Presigner
 
 log = logging.getLogger("uponce")
 
 DAY = 86400
+HANDLERS = {"relay": reconcile}
+_OUTBOX_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,14 @@ class Backend:
     blobs: "Blobs"
     decoders: "DecoderPool"
     secrets: "AesSecretBox"
+    upstream: "HttpUpstream"
     services: Services
 
 
 def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecretBox | None" = None) -> Backend:
     """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
     from uponce.adapters.media.pool import DecoderPool
+    from uponce.adapters.upstream.client import HttpUpstream
 
     clock, ids = SystemClock(), RandomIds()
     blobs = blob_store(settings)
@@ -68,6 +75,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
     )
     secrets = secrets or secret_box(settings)
     database = _database(settings, clock, secrets)
+    upstream = HttpUpstream(connections=settings.relay_connections)
     services = Services(
         database=database,
         blobs=blobs,
@@ -79,8 +87,10 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
         presigner=_presigner(settings, blobs),
         front=_front(settings, blobs),
         metrics=metrics or NoMetrics(),
+        upstream=upstream,
+        inspects=settings.relay_inspect.lower() == "on",
     )
-    return Backend(settings, database, blobs, decoders, secrets, services)
+    return Backend(settings, database, blobs, decoders, secrets, upstream, services)
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
@@ -297,17 +307,19 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
+            stack.push_async_callback(backend.upstream.close)
             stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
+            stack.push_async_callback(_end, asyncio.create_task(_run_outbox(backend)))
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
     return run
 
 
-async def _end(housekeeping: "asyncio.Task[None]") -> None:
-    housekeeping.cancel()
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
     with suppress(asyncio.CancelledError):
-        await housekeeping
+        await task
 
 
 async def _keep_house(backend: Backend) -> None:
@@ -325,6 +337,19 @@ async def _keep_house(backend: Backend) -> None:
             detail = error.detail if isinstance(error, UponceError) else ""
             log.exception("the sweep failed; the next one is in %d seconds. %s", settings.sweep_seconds, detail)
             services.metrics.sweep_failed()
+
+
+async def _run_outbox(backend: Backend) -> None:
+    """Run the effects that are due, again and again. A failure is logged, and the next round tries again."""
+    while True:
+        await asyncio.sleep(_OUTBOX_SECONDS)
+        try:
+            while await run_due(backend.services, HANDLERS):
+                pass
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ending():
+                raise
+            log.exception("the outbox failed; the next round is in %d seconds: %s", _OUTBOX_SECONDS, error)
 
 
 def _is_ending() -> bool:

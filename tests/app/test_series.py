@@ -17,7 +17,8 @@ from tests.world import World, assert_refused
 from uponce.app.authorise import authorise
 from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as use_case
-from uponce.app.uploading.series import append, begin, finish, terminate
+from uponce.app.uploading.completion import finish
+from uponce.app.uploading.series import append, begin, terminate
 from uponce.core.errors import (
     DatabaseUnavailable,
     InvalidMedia,

@@ -19,6 +19,7 @@ from tests.world import World, assert_refused
 from uponce.adapters.store.bucket import Bucket, Found
 from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
+from uponce.app.uploading import completion
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.series import Append
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageUnavailable
@@ -172,7 +173,8 @@ def test_the_check_goes_red_when_parts_are_found_by_listing(both: Pair, monkeypa
     def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
         return by_listing(services, series_id, span) if span.size == len(DATA) else real(services, series_id, span)
 
-    monkeypatch.setattr(use_case, "stored_parts", stored_parts)
+    for module in (use_case, completion):
+        monkeypatch.setattr(module, "stored_parts", stored_parts)
     with pytest.raises(AssertionError):
         check_unrecorded_bytes_are_never_used(both)
 

@@ -38,7 +38,9 @@ async def send(
 ) -> Uploaded:
     """`key` is the Idempotency-Key."""
     request = UploadRequest("demo", None, (), None, caller, key)
-    return await upload(world.services, request, stream(events) if isinstance(events, list) else events)
+    uploaded = await upload(world.services, request, stream(events) if isinstance(events, list) else events)
+    assert isinstance(uploaded, Uploaded)
+    return uploaded
 
 
 async def outcome(

@@ -14,7 +14,9 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import UponceError
 from uponce.core.freshness import keep_until
+from uponce.core.relaying import Relay
 from uponce.core.signature import dated
+from uponce.core.upstream import Target
 from uponce.core.values import (
     ApiKey,
     AssetName,
@@ -163,6 +165,20 @@ def race_in_process(recipe: Callable[[], Opened], contested: Iterable[Grant], la
         return asyncio.run(run())
     finally:
         database.close()
+
+
+def relay(*grants: Grant, id: str = "", series: str | None = None, key_hash: bytes | None = None) -> Relay:
+    """An upload that is passed on, of these grants."""
+    return Relay(
+        id=id or sha256(b"".join(each.key for each in grants)).hexdigest()[:32],
+        cloud="demo",
+        grants=grants,
+        target=Target("auto", "upload", {"public_id": "cat"}, (("image", "cat"), ("raw", "c\u00e4t.bin")), None),
+        digest=Digest(3, "0" * 32, "1" * 64),
+        caller=CALLER,
+        key_hash=key_hash,
+        series_id=series,
+    )
 
 
 def unlimited(grant: Grant) -> Grant:

@@ -6,10 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.databases import BACKENDS, CALLER, KEY, OTHER, SKEW, START, Backend, attempt, draft, grant, run
+from tests.contract.databases import (
+    BACKENDS,
+    CALLER,
+    KEY,
+    OTHER,
+    SKEW,
+    START,
+    Backend,
+    attempt,
+    draft,
+    grant,
+    relay,
+    run,
+)
 from uponce.app.migrate_store import Moved, Store, migrate_store
-from uponce.app.ports import Database, MovableDatabase, Row, Table
+from uponce.app.ports import Committed, Database, MovableDatabase, Row, Table
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StaleRequest
+from uponce.core.values import Upstream
 
 LIMIT = 3
 
@@ -34,6 +48,9 @@ def fill(database: Database) -> None:
         run(database.commit(grant(f"spent {number}"), keyed, CALLER))
         run(database.record_refusal(grant(f"spent {number}"), "signature_used", CALLER))
     run(database.revoke_grant(grant("revoked"), CALLER))
+    for number in range(4):
+        run(database.begin_relay(relay(grant(f"pending {number}"), key_hash=b"k" * 32), 60))
+        run(database.set_upstream(f"cloud {number}", Upstream("acme", str(number), "secret \0")))
     run(database.condemn([f"{number:032x}" for number in range(100, 105)]))
 
 
@@ -77,7 +94,8 @@ def test_what_was_spent_stays_spent_and_what_comes_next_has_room(database: Datab
         assert run(attempt(target, grant("revoked"), draft(blob="b2"))) == "signature_revoked"
         assert run(attempt(target, grant("new"), draft("new", blob="b3"))) == "ok"
         reply = run(target.find_reply(grant("spent 2").key, "key 2"))
-        assert reply is not None and reply.committed.asset.name.public_id.endswith("2")
+        assert reply is not None and isinstance(reply.answer, Committed)
+        assert reply.answer.asset.name.public_id.endswith("2")
         run(target.add_key(replace(KEY, api_key="999", created_at=START)))
         assert [key.api_key for key in run(target.list_keys())] == ["111", "222", "000", "999"]
 

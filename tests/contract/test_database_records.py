@@ -13,6 +13,7 @@ from tests.contract.databases import (
     draft,
     grant,
     publish,
+    relay,
     run,
 )
 from uponce.app.ports import Database
@@ -120,7 +121,8 @@ def test_a_list_can_be_narrowed_to_a_status(database: Database) -> None:
     run(publish(database, "used"))
     run(database.revoke_grant(grant("revoked"), CALLER))
     run(database.commit(grant("left", max_uses=2), draft(blob="left"), CALLER))
-    for status, name in zip(GrantStatus, ["left", "used", "revoked"], strict=True):
+    run(database.begin_relay(relay(grant("pending")), 60))
+    for status, name in zip(GrantStatus, ["left", "used", "revoked", "pending"], strict=True):
         page = run(database.list_grants("demo", api_key=None, status=status, limit=10, cursor=None))
         assert [record.grant.key for record in page.items] == [grant(name).key]
         assert page.items[0].status is status

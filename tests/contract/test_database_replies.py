@@ -106,7 +106,7 @@ def test_the_stored_answer_can_be_looked_up(database: Database) -> None:
     first = commit(database, keyed("first"))
     reply = run(database.find_reply(grant("a").key, KEY))
     assert reply is not None
-    assert (reply.committed, reply.sha256) == (first, "1" * 64)
+    assert (reply.answer, reply.sha256) == (first, "1" * 64)
     assert run(database.find_reply(grant("a").key, KEY.upper())) is None
     assert run(database.find_reply(grant("b").key, KEY)) is None
 

@@ -101,7 +101,9 @@ class ReplyAfterCommit(SqliteDatabase):
         reply = draft.idempotency_key and await self.find_reply(grant.key, draft.idempotency_key)
         self.looking -= 1
         if reply:
-            return reply.repeat(draft.digest.sha256)
+            repeated = reply.repeat(draft.digest.sha256)
+            assert isinstance(repeated, Committed)
+            return repeated
         committed = await super().commit(grant, replace(draft, idempotency_key=None), caller)
         while self.looking:
             await asyncio.sleep(0)

@@ -39,6 +39,11 @@ COMMANDS = {
     "keys revoke": "Refuse a key and all its signatures",
     "keys rotate": "Give a key a new secret",
     "keys renew": "Last resort when secret.key is lost",
+    "clouds create": "Make a cloud with two API keys",
+    "clouds list": "Show all clouds",
+    "clouds relay": "Pass the uploads of a cloud on",
+    "outbox list": "Show effects that are not done",
+    "outbox retry": "Make an effect due now",
     "signatures show": "Show the status and the history of one signature",
     "signatures list": "List the newest signatures in the ledger",
     "signatures revoke": "Refuse one unused signature from now on",
@@ -60,10 +65,11 @@ def test_help_says_what_a_command_does(command: str, what: str) -> None:
 
 
 def test_help_names_every_command() -> None:
-    for group in ("", "keys", "signatures"):
+    groups = {"keys", "clouds", "outbox", "signatures"}
+    for group in ("", *groups):
         page = printed(uponce(*group.split(), "--help"))
         names = re.findall(r"^│ ([\w-]+) +[A-Z]", page, re.MULTILINE)
-        assert {f"{group} {name}".strip() for name in names} - {"keys", "signatures"} == {
+        assert {f"{group} {name}".strip() for name in names} - groups == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
 

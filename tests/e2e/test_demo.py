@@ -24,11 +24,11 @@ from uponce.demo.table import FULL_WIDTH, Board
 WHOLE_STORY = (*STORY, leave(keep=False))
 
 
-def start_demo(folder: Path) -> subprocess.Popen[str]:
+def start_demo(folder: Path, *options: str) -> subprocess.Popen[str]:
     """The command as a user starts it, amid settings of their own that must not matter."""
     foreign = {"CLOUDINARY_URL": "not a Cloudinary URL", "UPONCE_WINDOW": "1", "UPONCE_PORT": "none"}
     return subprocess.Popen(
-        [sys.executable, "-m", "uponce", "demo"],
+        [sys.executable, "-m", "uponce", "demo", *options],
         env=os.environ | foreign | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -56,6 +56,15 @@ def test_every_line_is_as_promised_and_nothing_is_left(tmp_path: Path) -> None:
     assert demo.returncode == 0, printed
     assert f"{len(WHOLE_STORY)} of {len(WHOLE_STORY)} as promised" in printed
     assert "\x1b" not in printed
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
+
+
+def test_the_story_of_a_relay_is_as_promised_too(tmp_path: Path) -> None:
+    with start_demo(tmp_path, "--relay") as demo:
+        printed, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0, printed
+    assert "13 of 13 as promised" in printed
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
 

@@ -111,6 +111,10 @@ def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Else
         "audit": FILES + 3,
         "grants": FILES + 3,
         "replies": 1,
+        "relays": 0,
+        "relay_grants": 0,
+        "outbox": 0,
+        "upstreams": 0,
         "api_keys": 2,
     }
     assert objects(elsewhere) == FILES + 2

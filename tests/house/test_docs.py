@@ -11,6 +11,7 @@ import pytest
 from uponce.app.services import Services
 from uponce.core.formats import FORMATS
 from uponce.web.app import create_app
+from uponce.web.cloudinary.relayed import METHODS
 from uponce.web.operators import Scrape
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +67,12 @@ def test_figures_of_a_campaign_add_up_over_its_runs() -> None:
     assert "| 0 lost |" in race
 
 
-# A POST with X-HTTP-Method-Override, and the actions, which the page names one by one.
+# A POST with X-HTTP-Method-Override, the actions, which the page names one by one, and all that an upstream answers.
 NAMED_OTHERWISE = {
     ("/tus/{cloud}/{signature}/{upload}", "POST"),
     ("/v1_1/{cloud}/signatures", "POST"),
     ("/v1_1/{cloud}/signatures/{action}", "POST"),
+    *(("/v1_1/{cloud}/{call}", method) for method in METHODS),
 }
 
 

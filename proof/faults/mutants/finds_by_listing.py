@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
+from uponce.app.uploading import completion
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.series import Append
 from uponce.cli import main
@@ -60,7 +61,7 @@ async def recorded(self: Append, span: Span) -> list[StoredPart]:
 # At import, not under the guard: worker processes import this file and never run it.
 ObjectParts.put = put  # type: ignore[method-assign]
 Append._recorded = recorded  # type: ignore[method-assign]
-use_case.stored_parts = by_listing
+use_case.stored_parts = completion.stored_parts = by_listing  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()

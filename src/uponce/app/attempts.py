@@ -19,6 +19,7 @@ _RETRY_SECONDS = 5
 _REFUSALS_AT_ONCE = 4
 _STEP = 1024  # bytes; attempts that differ by less count as equally fast
 _SETTLING_SECONDS = 2.0
+_MEMORY_BYTES = 8 * 1024 * 1024
 _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 
 
@@ -75,6 +76,23 @@ class Bound:
     full: Callable[[], UponceError]
 
 
+class Memory:
+    """How many bytes the files that relays hold may still take in memory, of all uploads together."""
+
+    def __init__(self, left: int = _MEMORY_BYTES) -> None:
+        self._left = left
+
+    def take(self, size: int) -> bool:
+        """Return whether so many bytes were left, and take them."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
+
 class Attempts:
     """The uploads that run in this process: by grant, and those whose signature has not arrived yet.
 
@@ -90,6 +108,7 @@ class Attempts:
     """
 
     def __init__(self) -> None:
+        self.memory = Memory()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
         self._turns: defaultdict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_turn: Counter[bytes] = Counter()

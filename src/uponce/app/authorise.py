@@ -17,7 +17,7 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters
+from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters, read_relayed
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_SECRET, grant_key, verify
@@ -46,6 +46,7 @@ class Verified:
     grant: Grant
     spec: UploadSpec
     signer: Signer
+    params: Mapping[str, str]
 
 
 async def verify_signed(
@@ -75,7 +76,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
     """Return what `verify_signed` returns, for parameters that name this key."""
     verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
     refuse_ambiguous_escapes(params)
-    spec = read_parameters(params, call)
+    spec = read_parameters(params, call) if key.upstream is None else read_relayed(params)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
@@ -91,7 +92,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
             max_upload_seconds=limits.max_upload_seconds,
         ),
     )
-    return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret))
+    return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret), params)
 
 
 async def authorise(

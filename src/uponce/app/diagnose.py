@@ -97,6 +97,30 @@ async def of_secrets(services: Services, key_shown: str) -> Finding:
     return Finding("secrets", State.BROKEN, f"API keys {', '.join(unreadable)}: not readable. {reason}")
 
 
+async def of_upstreams(services: Services) -> Sequence[Finding]:
+    """Return whether the account of each relay accepts its key, and whether its clock is right. Harmless calls."""
+    client = services.upstream
+    assert client is not None
+    findings = []
+    for cloud, upstream in (await services.database.list_upstreams()).items():
+        name = f"relay of {cloud}"
+        try:
+            reply = await client.get(upstream, "ping")
+        except UponceError as error:
+            findings.append(Finding(name, State.BROKEN, f"{error.for_operator}. Check upload_prefix and the network."))
+            continue
+        ahead = 0.0 if reply.date is None else reply.date - services.clock.now()
+        if reply.status != 200:
+            cure = f"it answered {reply.status}. `uponce clouds relay {cloud} URL` sets its key."
+            findings.append(Finding(name, State.BROKEN, cure))
+        elif abs(ahead) > services.limits.skew:
+            late = f"its clock is {ahead:.0f} seconds ahead. Correct the clock of this machine."
+            findings.append(Finding(name, State.BROKEN, late))
+        else:
+            findings.append(Finding(name, State.OK, f"{upstream.prefix} accepts the key of {upstream.cloud}"))
+    return findings
+
+
 async def of_parts(services: Services, decoders: Decoders) -> Sequence[Finding]:
     """Return what a server on this store would find. Starts the decoders and ends them.
 

@@ -68,6 +68,9 @@ RULES = {
     ),
     Rule.WITHIN_USES: Kind("overused", Severity.DAMAGE, "signatures used more often than they allow: report a bug"),
     Rule.DATED: Kind("undated", Severity.DAMAGE, "signatures whose uses and time of use disagree: report a bug"),
+    Rule.PENDING: Kind(
+        "unsettled", Severity.DAMAGE, "signatures whose pending uses and passed-on uploads disagree: report a bug"
+    ),
     Rule.AUDITED: Kind("unaudited", Severity.DAMAGE, "signatures whose uses and audit rows disagree: report a bug"),
     Rule.PURGED: Kind(
         "overdue", Severity.WARNING, "grants that expired more than an hour ago: run `uponce sweep`, or the server"

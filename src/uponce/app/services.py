@@ -14,6 +14,7 @@ from uponce.app.ports import (
     Metrics,
     NoMetrics,
     Presigner,
+    UpstreamClient,
 )
 from uponce.core.policy import Limits
 
@@ -21,7 +22,8 @@ from uponce.core.policy import Limits
 @dataclass(frozen=True, slots=True)
 class Services:
     """`group_store` is there when the blob store takes small blobs in groups. `presigner` is there when delivery
-    redirects to the store, and `front` when a server in front sends the bytes."""
+    redirects to the store, and `front` when a server in front sends the bytes. `upstream` passes uploads on. A
+    relay that `inspects` judges each file before."""
 
     database: Database
     blobs: BlobStore
@@ -34,3 +36,5 @@ class Services:
     presigner: Presigner | None = None
     front: FrontServer | None = None
     metrics: Metrics = field(default_factory=NoMetrics)
+    upstream: UpstreamClient | None = None
+    inspects: bool = False

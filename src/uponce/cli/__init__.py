@@ -7,7 +7,7 @@ from typing import Literal
 import typer
 
 from uponce import __version__
-from uponce.cli import keys, signatures
+from uponce.cli import clouds, keys, outbox, signatures
 from uponce.cli.options import Data, Json, Kind, Url, without_signature
 from uponce.core.errors import UponceError
 
@@ -20,6 +20,8 @@ app = typer.Typer(
     epilog="Start with `uponce demo` or `uponce serve`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(clouds.app, name="clouds")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(signatures.app, name="signatures")
 
 
@@ -272,13 +274,18 @@ def prove(
 
 
 @app.command()
-def demo(keep: bool = typer.Option(False, help="Keep the server's folder afterwards.")) -> None:
+def demo(
+    keep: bool = typer.Option(False, help="Keep the server's folder afterwards."),
+    relay: bool = typer.Option(
+        False, "--relay", help="Pass the uploads on to a second server, which plays the account."
+    ),
+) -> None:
     """Show on real media what uponce promises: start a server, upload, replay, race, tear, revoke and kill it."""
     from rich.console import Console
 
     from uponce.demo import run
 
-    raise typer.Exit(run(Console(), keep))
+    raise typer.Exit(run(Console(), keep, relay=relay))
 
 
 def _reflow(group: typer.Typer) -> None:
@@ -289,7 +296,7 @@ def _reflow(group: typer.Typer) -> None:
         command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-for _group in (app, keys.app, signatures.app):
+for _group in (app, keys.app, clouds.app, outbox.app, signatures.app):
     _reflow(_group)
 
 

@@ -3,18 +3,27 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import typer
 
 from uponce.adapters.system import LINUX, LOCKS
 from uponce.adapters.versions import known_flaws, versions
-from uponce.app.diagnose import Finding, State, of_disk, of_parts, of_secrets, of_system, of_versions
+from uponce.app.diagnose import (
+    Finding,
+    State,
+    of_disk,
+    of_parts,
+    of_secrets,
+    of_system,
+    of_upstreams,
+    of_versions,
+)
 from uponce.cli.options import print_json
 from uponce.config import load
 from uponce.core.errors import UponceError
-from uponce.wiring import opened
+from uponce.wiring import Backend, opened
 
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
@@ -45,5 +54,13 @@ def examine(data: str | None) -> Iterator[Finding]:
             yield of_disk(shutil.disk_usage(settings.data_dir).free, str(settings.data_dir))
             yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
             yield from asyncio.run(of_parts(backend.services, backend.decoders))
+            yield from asyncio.run(_of_upstreams(backend))
     except UponceError as error:
         yield Finding("start", State.BROKEN, error.for_operator)
+
+
+async def _of_upstreams(backend: Backend) -> Sequence[Finding]:
+    try:
+        return await of_upstreams(backend.services)
+    finally:
+        await backend.upstream.close()

@@ -19,10 +19,12 @@ from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
 from uponce.app.import_keys import Conflict, import_keys
+from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import set_up
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.errors import SettingRefused
+from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, metrics_of_workers, opened
 
@@ -134,6 +136,10 @@ async def _prepare(backend: Backend, base: str) -> None:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
+    if settings.relay is not None:
+        upstream = parse_upstream(settings.relay)
+        await preset_upstream(services, settings.cloud, upstream)
+        typer.echo(f"uploads of cloud {settings.cloud} are passed on to {url_of(upstream)}")
     for problem in (full, await check_clock(services)):
         if problem is not None:
             _warn(problem)

@@ -26,8 +26,8 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
 def list_(
     data: Data = None,
     cloud: str | None = typer.Option(None, help="Cloud to list. [UPONCE_CLOUD, media]", show_default=False),
-    status: Literal["unused", "used", "revoked"] | None = typer.Option(
-        None, help="Show only used, unused or revoked signatures."
+    status: Literal["unused", "used", "pending", "revoked"] | None = typer.Option(
+        None, help="Show only used, unused, pending or revoked signatures."
     ),
     limit: int = typer.Option(50, min=1, max=500, help="How many to show, newest first."),
     as_json: Json = False,

@@ -125,6 +125,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys_file: Annotated[
         str | None, "Path of a file that holds more such keys, one a line, such as a Docker or Kubernetes secret."
     ] = None
+    relay: Annotated[
+        str | None,
+        "The account that uploads of the cloud `UPONCE_CLOUD` are passed on to: "
+        "`cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com`. The part after `?` is optional. "
+        "uponce then checks and spends each signature, and the account stores the media.",
+        SECRET,
+    ] = None
+    relay_inspect: Annotated[
+        str,
+        "With `on`, a relay inspects each file before it passes the file on, as uponce does without a relay. With "
+        "`off`, only the upstream inspects it.",
+        one_of("off", "on"),
+    ] = "off"
+    relay_connections: Annotated[
+        int, "The most connections that one server process opens to the upstreams of its clouds.", AT_LEAST_1
+    ] = 64
     host: Annotated[
         str,
         "Address to listen on. `0.0.0.0` is every address of this machine.",

@@ -15,11 +15,13 @@ UponceError
 │   ├── SeriesRefused           a part does not fit its series, which stays as it was
 │   │   ├── ChunkConflict · ChunkTooSmall · ChunkInProgress · ChunkSuperseded · TooManySeries
 │   │   └── OffsetConflict · ChecksumMismatch · SeriesComplete · SeriesExpired · SeriesGone
+│   ├── UpstreamRefused         the upstream of a relay refused the upload
 │   └── RequestRefused          the request itself is wrong
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
 │       └── UnsupportedVersion · UnsupportedContentType
 ├── Unavailable                 the server cannot do it now: nothing is spent, clients may repeat the request
-│   └── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
+│   ├── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
+│   └── UpstreamUnavailable
 └── SettingRefused              a setting would break a guarantee; the server does not start
 
 An error has a stable `code` for programs, a public `message` that says what a client should do next, and a private
@@ -27,25 +29,18 @@ An error has a stable `code` for programs, a public `message` that says what a c
 are in web/errors.py, the one table of them.
 """
 
-from typing import ClassVar
+from uponce.core import failures
 
-
-class UponceError(Exception):
-    """Base of the tree; never raised itself. `retry_after` is in seconds; the default is the class's."""
-
-    code: ClassVar[str]
-    retry_seconds: ClassVar[int | None] = None
-
-    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
-        self.retry_after = self.retry_seconds if retry_after is None else retry_after
-
-    @property
-    def for_operator(self) -> str:
-        """Say what is wrong to the person who runs the server: the detail, where there is one."""
-        return self.detail or self.message
+UponceError = failures.UponceError
+Unavailable = failures.Unavailable
+DatabaseUnavailable = failures.DatabaseUnavailable
+OutcomeUnknown = failures.OutcomeUnknown
+StorageUnavailable = failures.StorageUnavailable
+StorageFull = failures.StorageFull
+BlobCondemned = failures.BlobCondemned
+ServerBusy = failures.ServerBusy
+UpstreamUnavailable = failures.UpstreamUnavailable
+SettingRefused = failures.SettingRefused
 
 
 class Refused(UponceError):
@@ -344,53 +339,10 @@ class UnsupportedContentType(RequestRefused):
     code = "unsupported_content_type"
 
 
-class Unavailable(UponceError):
-    """The server cannot do this now. Nothing is spent."""
+class UpstreamRefused(Refused):
+    """The upstream refused the upload. Clients get its answer, `body`, as it is, with `headers`."""
 
-
-class DatabaseUnavailable(Unavailable):
-    """The server cannot reach or write its database."""
-
-    code = "database_unavailable"
-    retry_seconds = 2
-
-
-class OutcomeUnknown(Unavailable):
-    """The reply to a commit was lost, so the upload may be stored or not. Ask for the signature's status."""
-
-    code = "outcome_unknown"
-    retry_seconds = 2
-
-
-class StorageUnavailable(Unavailable):
-    """The server cannot reach or write its file storage."""
-
-    code = "storage_unavailable"
-    retry_seconds = 5
-
-
-class StorageFull(Unavailable):
-    """The file storage or the database has no space left."""
-
-    code = "storage_full"
-    retry_seconds = 5
-
-
-class BlobCondemned(Unavailable):
-    """The upload took too long: the sweeper removed its bytes before they were stored."""
-
-    code = "attempt_expired"
-    retry_seconds = 1
-
-
-class ServerBusy(Unavailable):
-    """The server is at a limit of simultaneous work."""
-
-    code = "server_busy"
-    retry_seconds = 5
-
-
-class SettingRefused(UponceError):
-    """A setting is wrong or would break a guarantee. The operator must change it."""
-
-    code = "setting_refused"
+    code = "upstream_refused"
+    status = 400
+    body = ""
+    headers: tuple[tuple[str, str], ...] = ()

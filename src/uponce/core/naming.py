@@ -79,9 +79,13 @@ class Naming:
         `random` (20 characters) names an asset that nothing else names; `suffix` (6) makes a filename unique.
         Raw assets keep the filename's extension in their public_id, images and videos do not.
         """
+        return check_public_id(self.written(kind, filename, random, suffix))
+
+    def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
+        """Return the public_id as `name` makes it, unchecked: another server may allow it."""
         base = self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
         parts = [part for part in (self.folder, self.public_id_prefix, base) if part]
-        return check_public_id("/".join(part.strip("/") for part in parts) if len(parts) > 1 else base)
+        return "/".join(part.strip("/") for part in parts) if len(parts) > 1 else base
 
     def _from_filename(self, kind: ResourceType, filename: str | None, suffix: str) -> str | None:
         source = self.filename_override or filename

@@ -5,7 +5,7 @@ support yet: nothing is ignored. A switch of a missing feature is accepted while
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from functools import partial
 from typing import Any
@@ -195,6 +195,37 @@ def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) 
     found = [(row, row.read(row.name, params[row.name])) for row in rows if row.read is not None]
     naming = Naming(**{row.name: value for row, value in found if row.use is Use.NAMING})
     return UploadSpec(naming=naming, **{row.name: value for row, value in found if row.use is Use.SPEC})
+
+
+# Of these the upstream gets none. A `callback` would turn its answer into a redirect.
+_OF_RELAY = ("nonce", "valid_for", "max_bytes", "sha256", "origin", "max_uses", "timestamp", "callback")
+
+
+def names_of_relay() -> frozenset[str]:
+    """Return the names of the parameters that a relay obeys itself and does not pass on."""
+    return frozenset(_OF_RELAY)
+
+
+def read_relayed(params: Mapping[str, str]) -> UploadSpec:
+    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here."""
+    found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
+    return replace(found, naming=_relayed_naming(params))
+
+
+def _relayed_naming(params: Mapping[str, str]) -> Naming:
+    """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
+
+    def is_on(name: str, default: str) -> bool:
+        return params.get(name, default) in ("1", "true")
+
+    return Naming(
+        public_id=params.get("public_id"),
+        public_id_prefix=params.get("public_id_prefix"),
+        folder=params.get("folder"),
+        use_filename=is_on("use_filename", "0"),
+        unique_filename=is_on("unique_filename", "1"),
+        filename_override=params.get("filename_override"),
+    )
 
 
 def _row(name: str, call: Call | None) -> Parameter:

@@ -76,6 +76,18 @@ class Limits:
         "Largest body of a form that is gathered in memory and stored together with others. 0 turns this off.",
         least=0,
     )
+    relay_fence: int = _limit(
+        300,
+        "Seconds that the signature lives which a relay makes for its upstream. No upload may take longer there after "
+        "its last byte was sent.",
+    )
+    relay_processing: int = _limit(
+        600, "Seconds that an upstream may need to store an upload after it accepted the signature."
+    )
+    relay_chunk_bytes: int = _limit(
+        20_000_000, "Bytes of each chunk in which a relay passes a large file on.", least=5 * MIB
+    )
+    relay_whole_bytes: int = _limit(100_000_000, "Most bytes that a relay passes on in one request.")
     max_fields: int = _limit(128, "Most fields in the query of a request, and most fields in its body.")
     max_field_bytes: int = _limit(64 * 1024, "Most bytes of one field of a multipart form.")
     max_form_bytes: int = _limit(MIB, "Most bytes of a multipart form, not counting the file.")

@@ -126,10 +126,28 @@ class KeyScope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Upstream:
+    """The account to which a cloud's uploads are passed on.
+
+    `prefix` is where its API is. `window` is for how many seconds the account accepts a signature. `marked` says that
+    its presets may rename assets: then a context entry leads to each asset, and not its public_id.
+    """
+
+    cloud: str
+    api_key: str
+    secret: str = field(repr=False)
+    prefix: str = "https://api.cloudinary.com"
+    algorithm: Algorithm = Algorithm.SHA1
+    window: int = 3600
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key and its policy. `secrets` has the current one first, then a rotated one that still counts.
 
-    `window` is how long its signatures live, in seconds; `watermark` the newest timestamp that was purged.
+    `window` is how long its signatures live, in seconds; `watermark` the newest timestamp that was purged. `upstream`
+    is that of its cloud.
     """
 
     api_key: str
@@ -144,6 +162,7 @@ class ApiKey:
     created_at: int = 0
     revoked_at: int | None = None
     watermark: int | None = None
+    upstream: Upstream | None = None
 
 
 UNLIMITED_USES = 2**62
@@ -162,26 +181,33 @@ class Grant:
 
 
 class GrantStatus(StrEnum):
-    """`unused` also covers grants that the ledger has never heard of."""
+    """`unused` also covers grants without a row. `pending` says that an upstream may still complete the upload."""
 
     UNUSED = "unused"
     USED = "used"
     REVOKED = "revoked"
+    PENDING = "pending"
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
-    """The ledger's row of a grant. Times in Unix seconds."""
+    """The ledger's row of a grant. Times in Unix seconds. `pending` of the `uses` have an outcome that is not known.
+
+    `spent_at` is the last use whose outcome is known.
+    """
 
     grant: Grant
     uses: int
     spent_at: int | None
     revoked_at: int | None
+    pending: int = 0
 
     @property
     def status(self) -> GrantStatus:
         if self.revoked_at is not None:
             return GrantStatus.REVOKED
+        if self.pending:
+            return GrantStatus.PENDING
         return GrantStatus.USED if self.uses >= self.grant.max_uses else GrantStatus.UNUSED
 
 

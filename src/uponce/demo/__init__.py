@@ -13,13 +13,16 @@ from rich.console import Console
 
 from uponce.demo import sdk
 from uponce.demo.client import Client
+from uponce.demo.relay import relay_story, setting_of
 from uponce.demo.server import Server, ServerFailed
 from uponce.demo.story import STORY, Outcome, Step, World, leave
 from uponce.demo.table import Board
 
 
-def run(console: Console, keep: bool = False) -> int:
+def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
     """Tell the story on a fresh server: 0 when every line is as promised, 1 otherwise.
+
+    With `relay` that server passes uploads on to a second one.
 
     Leaves no process behind, and no file unless `keep`: also when it fails, is interrupted or gets a SIGTERM.
     """
@@ -30,8 +33,8 @@ def run(console: Console, keep: bool = False) -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="uponce-demo-"))
     try:
-        with _ending_on_signals(), Server(folder) as server:
-            kept = _show(board, server, keep)
+        with _ending_on_signals():
+            kept = _show_relay(board, folder, keep) if relay else _show(board, folder, keep)
     except ServerFailed as error:
         board.fail(str(error))
         return 1
@@ -61,7 +64,23 @@ def _act(step: Step, world: World) -> Outcome:
         return Outcome(False, type(error).__name__, str(error))
 
 
-def _show(board: Board, server: Server, keep: bool) -> list[bool]:
+def _show(board: Board, folder: Path, keep: bool) -> list[bool]:
+    with Server(folder) as server:
+        return _told(board, server, (*STORY, leave(keep)))
+
+
+def _show_relay(board: Board, folder: Path, keep: bool) -> list[bool]:
+    places = folder / "account", folder / "relay"
+    for place in places:
+        place.mkdir()
+    with Server(places[0]) as account:
+        with board.busy("Starting the server that plays the account"):
+            account.start()
+        with Server(places[1], setting_of(account)) as server:
+            return _told(board, server, (*relay_story(account), leave(keep)))
+
+
+def _told(board: Board, server: Server, story: Sequence[Step]) -> list[bool]:
     with board.busy("Starting a server in an empty folder, making a JPEG, a GIF and an MP4"):
         server.start()
         browser_key, server_key = server.keys
@@ -69,7 +88,7 @@ def _show(board: Board, server: Server, keep: bool) -> list[bool]:
         world = World.prepare(server, client, server_key)
     board.open(server.url, sdk.version())
     with client:
-        return tell((*STORY, leave(keep)), world, board)
+        return tell(story, world, board)
 
 
 @contextmanager

@@ -92,6 +92,12 @@ class Client:
         response = self._pool.request("GET", url)
         return response.data if response.status == 200 else b""
 
+    def fetch_resource(self, url: str, key: Key, public_id: str) -> int:
+        """The status of what another server's Admin API says of an image."""
+        credentials = urllib3.make_headers(basic_auth=f"{key.api_key}:{key.secret}")
+        path = f"/v1_1/{key.cloud}/resources/image/upload/{public_id}"
+        return self._pool.request("GET", url + path, headers=credentials).status
+
     def _manage(self, action: str, fields: Fields) -> Answer:
         credentials = urllib3.make_headers(basic_auth=f"{self._key.api_key}:{self._key.secret}")
         headers = {**credentials, "Content-Type": "application/json"}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,10 @@ class Server:
     It leads a process group, so that its decoders go with it. `folder` also receives what it prints.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are further variables of its environment."""
         self.folder = folder
+        self._settings = dict(settings or {})
         self._data = folder / "data"
         self._log = folder / "server.log"
         self._port = 0
@@ -62,7 +65,7 @@ class Server:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment | {"PYTHONUNBUFFERED": "1"},
+                env=environment | self._settings | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -80,7 +80,8 @@ def post_refused(public_id: str, code: str, pick: Callable[[World], Media]) -> C
     return lambda world: _refused(world.client.post(world.signed[public_id], pick(world)), code)
 
 
-def race(world: World) -> Outcome:
+def race(world: World) -> list[Answer]:
+    """The answers to as many posts of one signature at once."""
     fields, start = world.sign("race"), threading.Barrier(RIVALS)
 
     def post(_: int) -> Answer:
@@ -88,9 +89,13 @@ def race(world: World) -> Outcome:
         return world.client.post(fields, world.photo)
 
     with ThreadPoolExecutor(RIVALS) as rivals:
-        answers = list(rivals.map(post, range(RIVALS)))
+        return list(rivals.map(post, range(RIVALS)))
+
+
+def race_once(world: World) -> Outcome:
+    answers = race(world)
     winners = sum(answer.status == 200 for answer in answers)
-    refused = sum(_refused(answer, USED, "signature_in_use").kept for answer in answers)
+    refused = sum(is_refusal(answer, USED, "signature_in_use") for answer in answers)
     others = RIVALS - winners - refused
     seen = f"{winners} stored, {refused} refused" + (f", {others} other" if others else "")
     return Outcome(winners == 1 and refused == RIVALS - 1, seen)
@@ -162,26 +167,30 @@ def _accepted(world: World, answer: Answer, media: Media) -> Outcome:
 
 def _refused(answer: Answer, *codes: str) -> Outcome:
     seen = f"{answer.status} {answer.code}" if answer.code else f"{answer.status}, it was stored"
-    return Outcome(answer.status == 400 and answer.code in codes, seen, answer.message)
+    return Outcome(is_refusal(answer, *codes), seen, answer.message)
+
+
+def is_refusal(answer: Answer, *codes: str) -> bool:
+    return answer.status == 400 and answer.code in codes
 
 
 def _unused(status: str) -> Outcome:
     return Outcome(status == "unused", f"signature {status or 'unknown'}")
 
 
-def _photo(world: World) -> Media:
+def photo(world: World) -> Media:
     return world.photo
 
 
-def _other_photo(world: World) -> Media:
+def other_photo(world: World) -> Media:
     return world.other_photo
 
 
-def _animation(world: World) -> Media:
+def animation(world: World) -> Media:
     return world.animation
 
 
-def _film(world: World) -> Media:
+def film(world: World) -> Media:
     return world.film
 
 
@@ -194,22 +203,22 @@ _SERVER = "The key for your own server's SDK has no such limit"
 _LEAVE = "The server stops"
 
 STORY = (
-    Step(_ONCE, "JPEG: sign, post, fetch", "stored", sign_and_post("photo", _photo)),
-    Step(_ONCE, "Animated GIF: the same", "stored", sign_and_post("animation", _animation)),
-    Step(_ONCE, "MP4: the same", "stored", sign_and_post("film", _film)),
-    Step(_NOT_TWICE, "First signature, new JPEG", "refused", post_refused("photo", USED, _other_photo)),
-    Step(_NOT_TWICE, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
-    Step(_NOT_TWICE, "20 at once, one signature", "one stored", race),
+    Step(_ONCE, "JPEG: sign, post, fetch", "stored", sign_and_post("photo", photo)),
+    Step(_ONCE, "Animated GIF: the same", "stored", sign_and_post("animation", animation)),
+    Step(_ONCE, "MP4: the same", "stored", sign_and_post("film", film)),
+    Step(_NOT_TWICE, "First signature, new JPEG", "refused", post_refused("photo", USED, other_photo)),
+    Step(_NOT_TWICE, "First signature, same JPEG", "refused", post_refused("photo", USED, photo)),
+    Step(_NOT_TWICE, "20 at once, one signature", "one stored", race_once),
     Step(_FREE, "Line cut halfway", "not spent", tear),
-    Step(_FREE, "Same signature, whole MP4", "stored", post_signed("torn", _film)),
+    Step(_FREE, "Same signature, whole MP4", "stored", post_signed("torn", film)),
     Step(_ENDS, "Signature 59:57 old", "stored", post_at_the_last_moment),
     Step(_ENDS, "Signature 60:00 old", "refused", post_too_late),
     Step(_ENDS, "Revoke one", "revoked", revoke),
-    Step(_ENDS, "Post with it", "refused", post_refused("revoked", "signature_revoked", _photo)),
+    Step(_ENDS, "Post with it", "refused", post_refused("revoked", "signature_revoked", photo)),
     Step(_CRASH, "SIGKILL during an upload", "up again", crash),
-    Step(_CRASH, "First signature, same JPEG", "refused", post_refused("photo", USED, _photo)),
+    Step(_CRASH, "First signature, same JPEG", "refused", post_refused("photo", USED, photo)),
     Step(_CRASH, "All that was stored so far", "same bytes", fetch_all),
-    Step(_CRASH, "The upload it interrupted", "stored", post_signed("crashed", _film)),
+    Step(_CRASH, "The upload it interrupted", "stored", post_signed("crashed", film)),
     Step(_SERVER, "uploader.upload, twice", "both stored", upload_twice),
 )
 

@@ -8,10 +8,17 @@ import re
 from collections.abc import Iterable
 
 from uponce.core import errors
-from uponce.core.errors import BadCredentials, DatabaseUnavailable, MalformedRequest, SettingRefused, UponceError
+from uponce.core.errors import (
+    BadCredentials,
+    DatabaseUnavailable,
+    MalformedRequest,
+    SettingRefused,
+    UponceError,
+    UpstreamRefused,
+)
 from uponce.web.request import Header, Request
 from uponce.web.request_log import note_error
-from uponce.web.response import Response, json_response
+from uponce.web.response import Response, forwarded_response, json_response
 
 INTERNAL_ERROR = "internal_error"
 
@@ -72,6 +79,8 @@ STATUS: dict[type[UponceError], int] = {
     errors.StorageFull: 507,
     errors.BlobCondemned: 503,
     errors.ServerBusy: 503,
+    errors.UpstreamUnavailable: 503,
+    errors.UpstreamRefused: 400,
     errors.SettingRefused: 500,
     **TUS_ONLY,
 }
@@ -107,6 +116,8 @@ def refusal(
     note_error(request, error)
     request.refused = error.code
     lingers = request.has_unread_body()
+    if isinstance(error, UpstreamRefused) and error.body:
+        return forwarded_response(error.status, error.body, error.headers, lingers=lingers)
     more = [*headers, (b"x-cld-error", _header_text(error.message))]
     if error.retry_after is not None:
         more.append((b"retry-after", str(error.retry_after).encode()))

@@ -14,6 +14,7 @@ from uponce.app.ports import Metrics
 from uponce.app.uploading.intake import Event, Field
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.errors import Unavailable, UponceError
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.web.request import Request, Scope
 
@@ -40,8 +41,11 @@ async def noting(request: Request, events: AsyncGenerator[Event, None]) -> Async
             yield event
 
 
-def note_outcome(request: Request, outcome: Uploaded | Series) -> None:
-    """Note what an upload did: it stored an asset, repeated a lost answer, or brought a part of a series."""
+def note_outcome(request: Request, outcome: Uploaded | Forwarded | Series) -> None:
+    """Note what an upload did: it stored an asset here or upstream, repeated a lost answer, or brought a part."""
+    if isinstance(outcome, Forwarded):
+        request.facts.update(event="repeated" if outcome.replayed else "relayed", public_id=outcome.public_id)
+        return
     if isinstance(outcome, Series):
         request.facts.update(event="part", key=outcome.api_key, received=outcome.received)
         return

@@ -15,6 +15,7 @@ LINGER_IDLE_SECONDS = 5.0
 
 NO_STORE: Header = (b"cache-control", b"no-store")
 NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
+REPLAYED: Header = (b"idempotent-replayed", b"true")
 _JSON: Header = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -38,6 +39,22 @@ def json_response(body: Any, *, status: int = 200, headers: Iterable[Header] = (
     """Return the body as JSON, which no cache keeps."""
     data = msgspec.json.encode(body)
     return Response(status, (_JSON, length_header(len(data)), NO_STORE, NO_SNIFF, *headers), data, lingers)
+
+
+def forwarded_response(
+    status: int, body: str, headers: Iterable[tuple[str, str]], *, replayed: bool = False, lingers: bool = False
+) -> Response:
+    """Return the answer of an upstream as it is, with those of its headers that clients may see."""
+    data = body.encode()
+    passed = [
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers
+    ]
+    more = [REPLAYED] if replayed else []
+    return Response(status, (_JSON, length_header(len(data)), NO_STORE, NO_SNIFF, *passed, *more), data, lingers)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("latin-1", "replace")
 
 
 def length_header(size: int) -> Header:

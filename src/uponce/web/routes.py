@@ -8,6 +8,7 @@ from uponce.app.services import Services
 from uponce.web import delivery
 from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.destroy import destroy
+from uponce.web.cloudinary.relayed import METHODS, relayed, unknown_call
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.upload import group_pipeline, upload
 from uponce.web.operators import Scrape, healthz, metrics, readyz
@@ -45,6 +46,7 @@ _RECEIVES_TUS = "This address receives uploads by tus 1.0: POST the signed field
 _ONE_TUS_UPLOAD = "This address is one upload by tus 1.0."
 _SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP Basic."
 _READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic."
+_NO_SUCH_CALL = "This address is a call that uponce lacks."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
@@ -57,17 +59,24 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     def bound(endpoint: Callable[[Services, Request], Awaitable[Response]]) -> Endpoint:
         return partial(endpoint, services)
 
+    def or_relayed(endpoint: Endpoint) -> Endpoint:
+        return partial(relayed, services, endpoint)
+
     receive = partial(upload, services, group_pipeline(services))
     deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (
         *(_of_playground(services, playground) if playground else ()),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
-        Route(_DESTROY, ("POST",), bound(destroy), "This address deletes an asset."),
+        Route(_DESTROY, ("POST",), or_relayed(bound(destroy)), "This address deletes an asset."),
         tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
-        *(Route((f"/v1_1/{{cloud}}/{path}",), ("GET",), bound(call), _READS_CATALOG) for path, call in _ADMIN.items()),
+        *(
+            Route((f"/v1_1/{{cloud}}/{path}",), ("GET",), or_relayed(bound(call)), _READS_CATALOG)
+            for path, call in _ADMIN.items()
+        ),
+        Route(("/v1_1/{cloud}/{call:path}",), METHODS, or_relayed(unknown_call), _NO_SUCH_CALL),
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
         Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
         *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),

@@ -7,8 +7,10 @@ KINDS: list[tuple[str | None, GrantStatus | None]] = [
     (None, GrantStatus.USED),
     (None, GrantStatus.UNUSED),
     (None, GrantStatus.REVOKED),
+    (None, GrantStatus.PENDING),
     ("222", None),
     ("111", None),
     ("222", GrantStatus.USED),
     ("111", GrantStatus.REVOKED),
+    ("111", GrantStatus.PENDING),
 ]

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from uponce.adapters.database import catalog, grants, keys, series, upkeep
+from uponce.adapters.database import catalog, grants, keys, outbox, relays, series, upkeep
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
-from uponce.app.ports import Committed, Draft, Page, Reply, Row, Rule, Steps, Table
+from uponce.app.ports import Committed, Draft, Effect, Page, Reply, Row, Rule, Steps, Table
 from uponce.app.ports.database import A
 from uponce.core.errors import DatabaseUnavailable
+from uponce.core.relaying import Forwarded, Relay
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -24,6 +25,7 @@ from uponce.core.values import (
     GrantRecord,
     GrantStatus,
     ResourceType,
+    Upstream,
 )
 
 T = TypeVar("T")
@@ -65,6 +67,12 @@ class _Keys(Backend):
 
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
         return await self.write(keys.rotate(self._secrets, api_key, secret, overlap))
+
+    async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
+        await self.write(keys.set_upstream(self._secrets, cloud, upstream))
+
+    async def list_upstreams(self) -> Mapping[str, Upstream]:
+        return await self.read(keys.list_upstreams(self._secrets))
 
 
 class _Ledger(Backend):
@@ -164,6 +172,45 @@ class _OpenSeries(Backend):
         await self.write(series.note_arrival(series_id, size))
 
 
+class _Relays(Backend):
+    async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
+        if relay.series_id is None:
+            return await self.write(relays.begin(relay, seconds))
+        return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
+
+    async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
+        return await self.write(relays.end(relay, answer, code))
+
+    async def find_relay(self, relay_id: str) -> Relay | None:
+        return await self.read(relays.find(relay_id))
+
+    async def relays_of(self, grant_key: bytes) -> Sequence[Relay]:
+        return await self.read(relays.find_of(grant_key))
+
+    async def note_misses(self, relay_id: str, misses: int) -> None:
+        await self.write(relays.note_misses(relay_id, misses))
+
+
+class _Outbox(Backend):
+    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
+        return await self.write(outbox.claim(most, lease))
+
+    async def finish_effect(self, effect_id: int) -> None:
+        await self.write(outbox.finish(effect_id))
+
+    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
+        await self.write(outbox.postpone(effect_id, seconds, error, dead=dead))
+
+    async def hasten_effect(self, subject: str) -> None:
+        await self.write(outbox.hasten(subject))
+
+    async def list_effects(self, limit: int) -> Sequence[Effect]:
+        return await self.read(outbox.list_all(limit))
+
+    async def retry_effects(self, effect_id: int | None = None) -> int:
+        return await self.write(outbox.retry(effect_id))
+
+
 class _Upkeep(Backend):
     _slack = 0
 
@@ -222,7 +269,7 @@ class _Moving(Backend):
         await self.write(upkeep.add_rows(table, rows))
 
 
-class Database(_Keys, _Ledger, _Catalog, _OpenSeries, _Upkeep, _Moving):
+class Database(_Keys, _Ledger, _Catalog, _OpenSeries, _Relays, _Outbox, _Upkeep, _Moving):
     """What the engines inherit."""
 
     def __init__(self, secrets: SecretBox) -> None:

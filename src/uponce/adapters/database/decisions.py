@@ -3,10 +3,17 @@
 from dataclasses import replace
 
 from uponce.app.ports import Committed, Draft, Reply
-from uponce.core.errors import BlobCondemned, GrantRefused, SeriesGone, SignatureInUse, TooManySeries, UnknownApiKey
+from uponce.core.errors import (
+    BlobCondemned,
+    GrantRefused,
+    SeriesGone,
+    SignatureInUse,
+    TooManySeries,
+    UnknownApiKey,
+)
 from uponce.core.freshness import check_watermark, utc
 from uponce.core.refusals import WHY_SIGNATURES_COLLIDE, refusal_of
-from uponce.core.series import Series
+from uponce.core.relaying import Forwarded, Relay
 from uponce.core.values import Asset, AuditEvent, AuditRecord, Caller, Grant, GrantRecord
 
 _IN_SERIES_SECONDS = 60
@@ -67,9 +74,19 @@ def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
     return Committed(asset, overwritten=old is not None, unneeded_blob=old.blob_key if old else None)
 
 
-def repetition(reply: Reply, draft: Draft) -> Committed:
-    """What the first upload under that Idempotency-Key was told; IdempotencyKeyReused when this one has other bytes."""
-    return replace(reply.repeat(draft.digest.sha256), unneeded_blob=draft.blob_key)
+def repetition(reply: Reply, draft: Draft) -> Committed | None:
+    """What the first upload under that Idempotency-Key was told; IdempotencyKeyReused when this one has other bytes.
+
+    None if that one was passed on to an upstream: then the spend decides.
+    """
+    answer = reply.repeat(draft.digest.sha256)
+    return replace(answer, unneeded_blob=draft.blob_key) if isinstance(answer, Committed) else None
+
+
+def forwarding(relay: Relay, answer: Forwarded, code: str, now: float) -> AuditRecord:
+    return AuditRecord(
+        int(now), AuditEvent.SPENT, relay.caller, code=code, asset_id=answer.asset_id, public_id=answer.public_id
+    )
 
 
 def spending(committed: Committed, caller: Caller, now: float) -> AuditRecord:
@@ -103,13 +120,12 @@ def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
 
 
 def kept_until(grant: Grant, now: float) -> Grant:
-    """A series may have kept it beyond its time; what has become of the series is told for a while from now."""
+    """An unfinished upload may have kept it beyond its time; what has become of it is told for a while from now."""
     return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
 
 
-def refuse_one_of(series: Series, grant: Grant, refusal: GrantRefused) -> GrantRefused:
-    """The refusal of a series for one of its grants, which it names."""
-    count = len(series.grants)
+def refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefused:
+    """The refusal of an upload with so many grants for one of them, which it names."""
     if count == 1:
         return refusal
     return type(refusal)(

@@ -43,8 +43,9 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
         asks.append(("find_reply", repeat_params(grant.key, repeated)))
     keys, condemned, old, *replies = yield asks
     check_key(grant, keys)
-    if replies and replies[0]:
-        return decisions.repetition(reply_of(replies[0][0]), draft)
+    before = decisions.repetition(reply_of(replies[0][0]), draft) if replies and replies[0] else None
+    if before is not None:
+        return before
     if condemned:
         raise decisions.refuse_condemned()
     yield from _spend(grant, now, _UPLOAD)
@@ -211,3 +212,12 @@ def first_grant(records: Rows) -> GrantRecord | None:
 def check_key(grant: Grant, keys: Rows, *, watermark: bool = True) -> None:
     """As decisions.check_key, of what `ask_watermark` found. Without `watermark` only whether the key still counts."""
     decisions.check_key(grant, known=bool(keys), watermark=keys[0]["watermark"] if keys and watermark else None)
+
+
+def check_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
+    """Refuse an upload for the first of its grants that cannot be used, of what `ask_grant` found for each."""
+    for grant, found in zip(grants, records, strict=True):
+        try:
+            decisions.check_usable(first_grant(found), grant)
+        except GrantRefused as refusal:
+            raise decisions.refuse_one_of(len(grants), grant, refusal) from None

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from uponce.adapters.database.rows import SecretBox, key_of, key_params, secret_context, unreadable
+from uponce.adapters.database.rows import (
+    SecretBox,
+    key_of,
+    key_params,
+    secret_context,
+    unreadable,
+    upstream_of,
+    upstream_params,
+)
 from uponce.adapters.database.steps import Ask, Rules, Steps, operation
 from uponce.core.errors import InvalidParameter
-from uponce.core.values import ApiKey
+from uponce.core.values import ApiKey, Upstream
 
 
 @operation(timed=True)
@@ -33,11 +41,9 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 @operation(rules=Rules.OWN)
 def add(_: float, secrets: SecretBox, key: ApiKey) -> Steps[None]:
-    """Store a key. The first key of a database also makes the secret key, inside this transaction: a database that has
-    keys never gets a second one."""
-    (present,) = yield [("find_any_key", {})]
-    if not present:
-        secrets.make_key()
+    """Store a key. The first secret of a database also makes the secret key, inside this transaction: a database that
+    has secrets never gets a second one."""
+    yield from _make_key_once(secrets)
     (added,) = yield [("add_key", key_params(key, secrets))]
     if not added:
         raise InvalidParameter(f"API key {key.api_key} exists already. Choose another one.")
@@ -62,6 +68,28 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
     cipher = secrets.encrypt(secret, secret_context(rows[0]["cloud"], api_key))
     yield [("rotate_key", {"api_key": api_key, "until": int(now) + overlap, "secret": cipher})]
     return (yield from _find(now, secrets, api_key))
+
+
+@operation(rules=Rules.OWN)
+def set_upstream(_: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
+    """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable."""
+    if upstream is None:
+        yield [("drop_upstream", {"cloud": cloud})]
+        return
+    yield from _make_key_once(secrets)
+    yield [("put_upstream", upstream_params(cloud, upstream, secrets))]
+
+
+@operation()
+def list_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upstream]]:
+    (rows,) = yield [("list_upstreams", {})]
+    return {row["cloud"]: upstream_of(row, secrets) for row in rows}
+
+
+def _make_key_once(secrets: SecretBox) -> Steps[None]:
+    (present,) = yield [("find_any_secret", {})]
+    if not present:
+        secrets.make_key()
 
 
 def _ask(api_key: str) -> Ask:

@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from uponce.adapters.database.steps import Row
-from uponce.app.ports import Committed, Draft, Reply
+from uponce.app.ports import Committed, Draft, Effect, Reply
 from uponce.core.errors import SettingRefused
+from uponce.core.relaying import Forwarded, Relay
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
+from uponce.core.upstream import Target, parse_upstream, url_of
 from uponce.core.values import (
     Algorithm,
     ApiKey,
@@ -28,6 +30,7 @@ from uponce.core.values import (
     KeyUses,
     MediaFacts,
     ResourceType,
+    Upstream,
 )
 
 Params: TypeAlias = dict[str, Any]
@@ -35,16 +38,27 @@ Params: TypeAlias = dict[str, Any]
 # The longest text of an IP address: IPv6 with an IPv4 address inside.
 ADDRESS_LENGTH = 45
 
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a reply holds: one of the two."""
+
+    committed: Committed | None = None
+    forwarded: Forwarded | None = None
+
+
 # Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
 # what the other is still building, and the process dies of it.
 _FACTS = msgspec.json.Decoder(MediaFacts)
 _TAGS = msgspec.json.Decoder(tuple[str, ...])
 _CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
-_COMMITTED = msgspec.json.Decoder(Committed)
+_ANSWER = msgspec.json.Decoder(_Answer)
 _PARAMETERS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
+_TARGET = msgspec.json.Decoder(Target)
+_RELAY_GRANTS = msgspec.json.Decoder(tuple[tuple[str, str, int, int, int], ...])
 
 
 class SecretBox(Protocol):
@@ -145,7 +159,7 @@ def grant_params(grant: Grant, now: float) -> Params:
 
 def grant_of(row: Row) -> GrantRecord:
     grant = Grant(row["grant_key"], row["cloud"], row["api_key"], row["timestamp"], row["max_uses"], row["keep_until"])
-    return GrantRecord(grant, row["uses"], row["spent_at"], row["revoked_at"])
+    return GrantRecord(grant, row["uses"], row["spent_at"], row["revoked_at"], row["pending"])
 
 
 def key_params(key: ApiKey, secrets: SecretBox) -> Params:
@@ -183,11 +197,26 @@ def key_of(row: Row, secrets: SecretBox, now: float) -> ApiKey:
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
         watermark=row["watermark"],
+        upstream=None if row["url"] is None else upstream_of(row, secrets),
     )
 
 
+def upstream_params(cloud: str, upstream: Upstream, secrets: SecretBox) -> Params:
+    cipher = secrets.encrypt(upstream.secret, _upstream_context(cloud))
+    return {"cloud": cloud, "url": url_of(upstream), "url_secret": cipher}
+
+
+def upstream_of(row: Row, secrets: SecretBox) -> Upstream:
+    """Return the upstream of the row's cloud. SettingRefused if its secret cannot be decrypted."""
+    return parse_upstream(row["url"], secrets.decrypt(row["url_secret"], _upstream_context(row["cloud"])))
+
+
+def _upstream_context(cloud: str) -> str:
+    return f"{cloud}/upstream"
+
+
 def unreadable(rows: Iterable[Row], secrets: SecretBox, now: float) -> dict[str, str]:
-    """Return the API keys whose secret cannot be decrypted, each with the reason."""
+    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
     reasons: dict[str, str] = {}
     for row in rows:
         try:
@@ -208,13 +237,84 @@ def repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
 def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
     return repeat_params(grant.key, idempotency_key) | {
         "sha256": draft.digest.sha256,
-        "committed": _json(replace(committed, unneeded_blob=None)),
+        "answer": _json(_Answer(committed=replace(committed, unneeded_blob=None))),
+        "keep_until": grant.keep_until,
+    }
+
+
+def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:
+    return {
+        "grant_key": grant.key,
+        "key_hash": relay.key_hash,
+        "sha256": relay.digest.sha256,
+        "answer": _json(_Answer(forwarded=forwarded)),
         "keep_until": grant.keep_until,
     }
 
 
 def reply_of(row: Row) -> Reply:
-    return Reply(_COMMITTED.decode(row["committed"]), row["sha256"])
+    stored = _ANSWER.decode(row["answer"])
+    answer = stored.committed or stored.forwarded
+    assert answer is not None
+    return Reply(answer, row["sha256"])
+
+
+def relay_params(relay: Relay) -> Params:
+    return {
+        "relay_id": relay.id,
+        "cloud": relay.cloud,
+        "target": _json(relay.target),
+        "bytes": relay.digest.size,
+        "md5": relay.digest.md5,
+        "sha256": relay.digest.sha256,
+        "address": relay.caller.address[:ADDRESS_LENGTH],
+        "request_id": relay.caller.request_id,
+        "key_hash": relay.key_hash,
+        "pending_at": relay.pending_at,
+        "misses": relay.misses,
+    }
+
+
+def relay_grant_params(relay: Relay, grant: Grant) -> Params:
+    return {
+        "relay_id": relay.id,
+        "grant_key": grant.key,
+        "api_key": grant.api_key,
+        "timestamp": grant.timestamp,
+        "max_uses": grant.max_uses,
+        "keep_until": grant.keep_until,
+    }
+
+
+def relay_of(row: Row) -> Relay:
+    cloud = row["cloud"]
+    return Relay(
+        id=row["relay_id"],
+        cloud=cloud,
+        grants=tuple(
+            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
+            for key, api_key, timestamp, max_uses, keep_until in _RELAY_GRANTS.decode(row["grants"])
+        ),
+        target=_TARGET.decode(row["target"]),
+        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
+        caller=Caller(row["address"], row["request_id"]),
+        key_hash=row["key_hash"],
+        pending_at=row["pending_at"],
+        misses=row["misses"],
+    )
+
+
+def effect_of(row: Row) -> Effect:
+    return Effect(
+        id=row["id"],
+        name=row["name"],
+        subject=row["subject"],
+        due_at=row["due_at"],
+        tries=row["tries"],
+        created_at=row["created_at"],
+        error=row["error"],
+        dead=bool(row["dead"]),
+    )
 
 
 def series_params(series: Series) -> Params:

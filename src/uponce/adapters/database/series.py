@@ -11,6 +11,7 @@ from uponce.adapters.database.grants import (
     ask_grant,
     ask_watermark,
     check_key,
+    check_usable,
     first_grant,
     noting,
     publishing,
@@ -26,7 +27,6 @@ from uponce.adapters.database.rows import (
 )
 from uponce.adapters.database.steps import BEGINNING_A_SERIES, Ask, Rows, Rules, Steps, of_grant, of_name, operation
 from uponce.app.ports import Committed, Draft
-from uponce.core.errors import GrantRefused
 from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
 from uponce.core.values import Caller, Grant
@@ -100,9 +100,7 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
 
     Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
     """
-    series = yield from _hold(series_id)
-    grants = _to_spend(series)
-    yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
+    grants = yield from hold_to_spend(series_id)
     condemned, old, *found = yield [
         ("find_condemned", {"blob_key": draft.blob_key}),
         ask_asset(draft.name),
@@ -110,12 +108,9 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     ]
     if condemned:
         raise decisions.refuse_condemned()
-    for grant, keys, records in zip(grants, found[::2], found[1::2], strict=True):
+    for grant, keys in zip(grants, found[::2], strict=True):
         check_key(grant, keys, watermark=False)
-        try:
-            decisions.check_usable(first_grant(records), grant)
-        except GrantRefused as refusal:
-            raise decisions.refuse_one_of(series, grant, refusal) from None
+    check_usable(grants, found[1::2])
     kept = [decisions.kept_until(grant, now) for grant in grants]
     taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
     if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
@@ -124,6 +119,13 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     notes = [ask for grant in kept for ask in noting(grant, committed, draft, caller, now)]
     yield [*publishing(committed, draft), *notes, ("end_series", {"series_id": series_id})]
     return committed
+
+
+def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
+    """The grants that end the series. Until the end of the transaction no other one changes it, or uses one of them."""
+    grants = _to_spend((yield from _hold(series_id)))
+    yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
+    return grants
 
 
 def _to_spend(series: Series) -> Sequence[Grant]:

@@ -14,11 +14,12 @@ _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
 
 # Parameters that are no texts.
 _INTEGERS = (
-    "timestamp max_uses uses keep_until now spent_at revoked_at version created_at bytes at count last mark id "
-    "window_seconds allow_v1 previous_until watermark start stop total shared arrived"
+    "timestamp max_uses uses pending keep_until now spent_at revoked_at version created_at bytes at count last mark "
+    "id window_seconds allow_v1 previous_until watermark start stop total shared arrived pending_at misses due_at "
+    "tries dead"
 )
 _TYPES = dict.fromkeys(_INTEGERS.split(), "bigint") | dict.fromkeys(
-    "grant_key key_hash secret previous_secret".split(), "bytea"
+    "grant_key key_hash secret previous_secret url_secret".split(), "bytea"
 )
 _TEXTS_THERE = frozenset({"api_keys"})  # there `uses` is a word
 

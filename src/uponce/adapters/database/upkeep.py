@@ -12,7 +12,10 @@ BATCH = 250
 _REST = 4
 
 FROZEN = "The database is frozen: it is a backup, or was moved away from."
-_FREEZABLE = "api_keys grants assets condemned audit replies series series_grants series_parts".split()
+_FREEZABLE = (
+    "api_keys upstreams grants assets condemned audit replies series series_grants series_parts "
+    "relays relay_grants outbox"
+).split()
 _EVENTS = "insert update delete".split()
 
 # Where rows of a table begin: before every key.
@@ -22,9 +25,13 @@ _BEFORE_ALL: dict[Table, Row] = {
     Table.AUDIT: {"id": -1},
     Table.GRANTS: {"grant_key": b""},
     Table.REPLIES: {"grant_key": b"", "key_hash": b""},
+    Table.RELAYS: {"relay_id": ""},
+    Table.RELAY_GRANTS: {"relay_id": "", "grant_key": b""},
+    Table.OUTBOX: {"id": -1},
+    Table.UPSTREAMS: {"cloud": ""},
     Table.KEYS: {"id": -1},
 }
-_NUMBERED = (Table.ASSETS, Table.AUDIT, Table.KEYS)
+_NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
 async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
@@ -43,7 +50,7 @@ async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
 @operation(rules=Rules.OWN)
 def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
     """Drop at most so many rows that were to be kept until `slack` seconds ago, and raise their keys' watermarks over
-    them; how many. Grants of unfinished series stay."""
+    them; how many. Grants of unfinished series and of pending relays stay."""
     (dropped,) = yield [("drop_grants", {"before": int(now - slack), "most": most})]
     newest: dict[str, int] = {}
     for row in dropped:
@@ -72,7 +79,10 @@ def fence(now: float, skew: int) -> Steps[int]:
 
 
 def steps_of_fence(now: float, skew: int) -> Steps[int]:
-    """Raise every watermark to `skew` seconds from now, never down, and end all series."""
+    """Raise every watermark to `skew` seconds from now, never down, and end all series.
+
+    Pending relays stay: whether an upload completed upstream still has to be found out.
+    """
     mark = int(now) + skew
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark

@@ -7,7 +7,7 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.spool.locks import Hold, is_wanted
-from uponce.adapters.spool.uploads import Destination
+from uponce.adapters.spool.uploads import Destination, blocks_of_file
 from uponce.adapters.system import start_writeback, sync_data, sync_folder
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.formats import BINARY
@@ -172,6 +172,9 @@ class FileAssembly:
         # Each in its own thread: together they take as long as the slower one.
         await asyncio.gather(*(self._hash(hash_, prefix.end, size) for hash_ in hashes))
         return Digest(size, *(hash_.hexdigest() for hash_ in hashes))
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        return blocks_of_file(self._disk, self._path, self._size)
 
     async def publish(self, media_type: str = BINARY) -> None:
         number = self._hold.number

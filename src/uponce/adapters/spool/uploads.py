@@ -61,14 +61,8 @@ class SpooledUpload:
     def path(self) -> str:
         return str(self._file.path)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        descriptor = await self._disk.in_thread(lambda: os.open(self._file.path, os.O_RDONLY | SAFE))
-        blob = OpenFile(self._disk, descriptor, self.size)
-        try:
-            for offset in range(0, self.size, BLOCK_BYTES):
-                yield await blob.read(offset, BLOCK_BYTES)
-        finally:
-            blob.close()
+    def blocks(self) -> AsyncIterator[bytes]:
+        return blocks_of_file(self._disk, self._file.path, self.size)
 
     async def seal(self) -> Digest:
         await self._writer.flush()  # also of nothing: the file of an empty blob has to exist
@@ -145,3 +139,14 @@ class _File:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
+    """Yield the first `size` bytes of a file in order."""
+    descriptor = await disk.in_thread(lambda: os.open(path, os.O_RDONLY | SAFE))
+    blob = OpenFile(disk, descriptor, size)
+    try:
+        for offset in range(0, size, BLOCK_BYTES):
+            yield await blob.read(offset, BLOCK_BYTES)
+    finally:
+        blob.close()

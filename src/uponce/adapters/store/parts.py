@@ -325,6 +325,9 @@ class ObjectAssembly:
             detail=f"blob {self._blob}: {detail}",
         )
 
+    def blocks(self) -> AsyncIterator[bytes]:
+        return self._spooled.blocks()
+
     async def publish(self, media_type: str = BINARY) -> None:
         self._is_offered = True
         await self._spooled.publish(media_type)

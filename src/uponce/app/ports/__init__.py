@@ -29,7 +29,6 @@ from uponce.app.ports.database import (
     Database,
     Draft,
     Glance,
-    Keys,
     Ledger,
     OpenSeries,
     Page,
@@ -40,8 +39,11 @@ from uponce.app.ports.database import (
     Steps,
     Upkeep,
 )
+from uponce.app.ports.keys import Keys
 from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
+from uponce.app.ports.relays import Effect, Outbox, Relays
+from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
@@ -59,6 +61,7 @@ __all__ = [
     "Committed",
     "Database",
     "Draft",
+    "Effect",
     "FrontServer",
     "Glance",
     "GroupStore",
@@ -72,20 +75,26 @@ __all__ = [
     "NoMetrics",
     "OpenBlob",
     "OpenSeries",
+    "Outbox",
     "Page",
     "Parts",
     "Presigner",
     "Records",
     "Refusal",
+    "Relays",
     "Reply",
     "Row",
     "Rule",
     "SharedParts",
+    "Sign",
     "Spooled",
     "Steps",
     "StoredBlob",
     "Table",
     "Upkeep",
+    "UpstreamCall",
+    "UpstreamClient",
+    "UpstreamReply",
 ]
 
 

@@ -95,6 +95,9 @@ class Assembly(Protocol):
         `parts` are all recorded parts of a shared blob, in order. Raise StorageUnavailable if their bytes differ.
         """
 
+    def blocks(self) -> AsyncIterator[bytes]:
+        """Yield the sealed bytes in order. Possible until `publish` or `release`."""
+
     async def publish(self, media_type: str = BINARY) -> None:
         """Make the bytes durable under `key`. Another request may repeat it, perhaps under another `key`."""
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from uponce.core.errors import GrantRefused, IdempotencyKeyReused, UponceError
+from uponce.app.ports.keys import Keys
+from uponce.app.ports.relays import Outbox, Relays
+from uponce.core.errors import GrantRefused, IdempotencyKeyReused
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -72,17 +75,17 @@ class Reply:
     A record of the past: the asset may have been overwritten or deleted since.
     """
 
-    committed: Committed
+    answer: Committed | Forwarded
     sha256: str
 
-    def repeat(self, sha256: str) -> Committed:
+    def repeat(self, sha256: str) -> Committed | Forwarded:
         """The answer to an upload of these bytes; IdempotencyKeyReused when they are other bytes."""
         if sha256 != self.sha256:
             raise IdempotencyKeyReused(
                 "This Idempotency-Key was already sent with this signature, for a file with other bytes than this one "
                 f"(SHA-256 {sha256}). Repeat with the same file, or upload this one with a new signature and a new key."
             )
-        return replace(self.committed, replayed=True)
+        return replace(self.answer, replayed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class Rule(StrEnum):
     NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob
     WITHIN_USES = "within_uses"  # a grant has no more uses than it allows
     DATED = "dated"  # a grant has a time of spending exactly when it was spent
-    AUDITED = "audited"  # each use of a grant has its audit row, while those are kept
+    PENDING = "pending"  # each pending use of a grant belongs to an upload that was passed on
+    AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while those are kept
     PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
 
@@ -145,7 +149,7 @@ class Arrived(Protocol):
 
 
 A = TypeVar("A", bound=Arrived)
-Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | UponceError]]
+Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | Exception]]
 
 
 class Glance(Protocol):
@@ -158,31 +162,6 @@ class Glance(Protocol):
         """A value that differs after each commit of any process. What was found after it stands while it is equal."""
 
     def find_asset(self, name: AssetName) -> Asset | None: ...
-
-
-class Keys(Protocol):
-    """API keys and their secrets."""
-
-    async def find_key(self, api_key: str) -> ApiKey | None:
-        """Return the key, also a revoked one, without rotated secrets that have expired."""
-
-    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
-        """Oldest first."""
-
-    async def unreadable_keys(self) -> Mapping[str, str]:
-        """The API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
-
-    async def add_key(self, key: ApiKey) -> None:
-        """Store a key. The first key of a database also makes the secret key; a later one may raise SettingRefused."""
-
-    async def revoke_key(self, api_key: str) -> ApiKey | None:
-        """Revoked from now on; None when there is no such key. Repeating it changes nothing."""
-
-    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
-        """A new secret; the present one works for `overlap` more seconds. None if there is no such key.
-
-        With an overlap of 0 the present secret need not be readable.
-        """
 
 
 class Ledger(Protocol):
@@ -236,7 +215,11 @@ class Ledger(Protocol):
         """The audit of a grant, oldest first."""
 
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
-        """From now on the grant is refused. A grant that is used up stays as it is: see the record returned."""
+        """From now on the grant is refused. A grant that is used up stays as it is: see the record returned.
+
+        A pending upload may still spend its use, since it may have completed upstream. If its use comes back, the grant
+        stays revoked.
+        """
 
     async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
         """Note a refused use of a genuine signature: in an audit row each for the first `most` of a grant.
@@ -356,7 +339,7 @@ class Upkeep(Protocol):
         """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
 
         In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Also uploads under way are refused when they come to commit, and series end.
+        stays. Also uploads under way are refused when they come to commit, and series end. Pending uploads go on.
         """
 
     async def freeze(self) -> None:
@@ -398,7 +381,7 @@ class Upkeep(Protocol):
         """Return when the database can be read and written."""
 
 
-class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Protocol):
+class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Protocol):
     """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
 
     Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes

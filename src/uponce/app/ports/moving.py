@@ -11,7 +11,8 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 class Table(StrEnum):
-    """What a store consists of, but for unfinished uploads. In this order it moves: a store without keys takes no
+    """What a store consists of, but for unfinished uploads: of those only the ones that
+    were passed on move, since they may complete. In this order it moves: a store without keys takes no
     upload, so a half one cannot forget what was spent."""
 
     ASSETS = "assets"
@@ -19,6 +20,10 @@ class Table(StrEnum):
     AUDIT = "audit"
     GRANTS = "grants"
     REPLIES = "replies"
+    RELAYS = "relays"
+    RELAY_GRANTS = "relay_grants"
+    OUTBOX = "outbox"
+    UPSTREAMS = "upstreams"
     KEYS = "api_keys"
 
 

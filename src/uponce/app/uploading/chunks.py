@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
+from uponce.app.uploading.completion import finish
 from uponce.app.uploading.intake import Event, Receiver, UploadRequest
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, begin, drop_if_empty, finish
+from uponce.app.uploading.series import Append, append, begin, drop_if_empty
 from uponce.app.uploading.takeover import giving_way
 from uponce.core.errors import InvalidSignature, MalformedRequest, SeriesGone
 from uponce.core.parameters import check_route
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, check_alive, check_chunk, check_parameters, check_size
 
 
@@ -29,8 +31,8 @@ class NamedChunk:
 
 async def upload_chunk(
     services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
-) -> Uploaded | Series:
-    """Return the asset if this part completed it, else the series with what has arrived."""
+) -> Uploaded | Forwarded | Series:
+    """Return the asset if this part completed it, or the upstream's answer, else the series with what has arrived."""
     async with ChunkIntake(services, request, part) as intake:
         try:
             async with giving_way(intake.is_wanted):

@@ -14,6 +14,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from uponce.app.attempts import Attempt, network_of
 from uponce.app.authorise import CREDENTIALS, Verified, authorise
 from uponce.app.ports import Spooled
+from uponce.app.relaying.held import Held
+from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
 from uponce.core.canonical import collect_known
@@ -30,7 +32,7 @@ from uponce.core.errors import (
 )
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import refuse_size
-from uponce.core.values import Caller, ResourceType
+from uponce.core.values import Caller, ResourceType, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class UploadRequest:
 
     `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
     `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
-    `scripted` says that a program reads the answer, and no browser that shows it.
+    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
+    has, if the request says it.
     """
 
     cloud: str
@@ -50,6 +53,7 @@ class UploadRequest:
     idempotency_key: str | None = None
     credentials: tuple[str, str] | None = None
     scripted: bool = False
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +255,8 @@ class Receiver(ABC, Generic[S]):
         """Begin the file; return where its bytes go."""
 
 
-class Intake(Receiver[Spooled]):
-    """A whole file in one request."""
+class Intake(Receiver[Spooled | Held]):
+    """A whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
         request = self._request
@@ -271,5 +275,22 @@ class Intake(Receiver[Spooled]):
         self._counted.enter_context(self._services.attempts.of_grant(self._attempt, verified.grant, limits))
         return limits.max_bytes(self._request.requested, verified.spec)
 
-    async def _open(self) -> Spooled:
-        return await self._services.blobs.receive()
+    async def _open(self) -> Spooled | Held:
+        services, request, verified = self._services, self._request, self.verified
+        if verified is not None and verified.key.upstream is not None and not services.inspects:
+            return Held(services, passing_of(request, verified, verified.key.upstream, self.filename), request.length)
+        return await services.blobs.receive()
+
+
+def passing_of(request: UploadRequest, verified: Verified, upstream: Upstream, filename: str | None) -> Passing:
+    """Return what the relay passes on of a whole upload."""
+    return Passing(
+        upstream,
+        (verified.grant,),
+        verified.spec,
+        verified.params,
+        request.requested,
+        filename,
+        request.caller,
+        request.idempotency_key,
+    )

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from uponce.app.authorise import (
     Signer,
@@ -23,8 +24,10 @@ from uponce.app.authorise import (
     verified_by,
 )
 from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Spooled
+from uponce.app.relaying.held import Held, send_spooled
+from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
-from uponce.app.uploading.intake import Event, Intake, UploadRequest
+from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
 from uponce.core.canonical import collect_known
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
@@ -32,7 +35,10 @@ from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filena
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
+from uponce.core.relaying import Forwarded
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
+
+C = TypeVar("C", bound=Committed | Forwarded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +49,71 @@ class Uploaded:
     signer: Signer
 
 
-async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded:
-    """Make one attempt, and return what it stored. A failure before the commit spends nothing and leaves nothing."""
+async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
+    """Make one attempt, and return what it stored, or what the upstream of its cloud answered.
+
+    A failure before the commit spends nothing and leaves nothing.
+    """
     async with Intake(services, request) as intake:
         await intake.receive(events)
         verified = await intake.complete()
         assert intake.body is not None
         digest = await intake.body.seal()
         repeated = await _answer_again(services, request, verified, digest)
+        if isinstance(repeated, Forwarded):
+            return repeated
         if repeated is not None:
             return Uploaded(repeated, verified.signer)
+        if verified.key.upstream is not None:
+            return await _pass_on(services, request, intake, verified, digest)
+        assert not isinstance(intake.body, Held)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
         payer = payer_of(verified.grant, request.caller)
         draft = await judge(services, wanted, payer, intake.body.key, intake.body.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
-        settle = partial(_settle, services, verified, draft, intake.release(), request.caller)
+        spooled = intake.release()
+        assert not isinstance(spooled, Held)
+        settle = partial(_settle, services, verified, draft, spooled, request.caller)
         settling = asyncio.ensure_future(counted(services, settle))
         return Uploaded(await asyncio.shield(settling), verified.signer)
 
 
+async def _pass_on(
+    services: Services, request: UploadRequest, intake: Intake, verified: Verified, digest: Digest
+) -> Forwarded:
+    """Judge what is judged here, and let the upload complete in the upstream of its cloud."""
+    spec, upstream = verified.spec, verified.key.upstream
+    assert upstream is not None and intake.body is not None
+    judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
+    if not isinstance(intake.body, Held) and services.inspects:
+        wanted = Wanted(request.cloud, request.requested, spec, intake.filename)
+        await inspect(services, intake.body.path, digest, wanted, payer_of(verified.grant, request.caller))
+    passing = passing_of(request, verified, upstream, intake.filename)
+    # From here on the request may be cancelled, and the upload goes on to its own end.
+    relaying = asyncio.ensure_future(_relay(services, passing, intake.release(), digest))
+    return await asyncio.shield(relaying)
+
+
+async def _relay(services: Services, passing: Passing, body: Spooled | Held, digest: Digest) -> Forwarded:
+    try:
+        if isinstance(body, Held):
+            answer = await body.finish(digest)
+        else:
+            answer = await send_spooled(services, passing, digest, body.blocks())
+    except GrantRefused as refusal:
+        await record_refusal(services, passing.grants[0], refusal.code, passing.caller)
+        raise
+    finally:
+        await body.discard()
+    if not answer.replayed:
+        services.metrics.stored()
+    return answer
+
+
 async def _answer_again(
     services: Services, request: UploadRequest, verified: Verified, digest: Digest
-) -> Committed | None:
+) -> Committed | Forwarded | None:
     """Return the stored answer, or None if there is none. A refusal for other bytes goes to the audit."""
     grant, spec = verified.grant, verified.spec
     if request.idempotency_key is None:
@@ -107,12 +155,13 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
-            if reply is not None and reply.sha256 == draft.digest.sha256:
-                return replace(reply.committed, replayed=reply.committed.asset.blob_key != draft.blob_key)
+            answer = None if reply is None or reply.sha256 != draft.digest.sha256 else reply.answer
+            if isinstance(answer, Committed):
+                return replace(answer, replayed=answer.asset.blob_key != draft.blob_key)
     return await read_back(services, draft.blob_key, unknown)
 
 
-async def counted(services: Services, settle: Callable[[], Awaitable[Committed]]) -> Committed:
+async def counted(services: Services, settle: Callable[[], Awaitable[C]]) -> C:
     """Settle, and count what was committed, also when the request was cancelled."""
     committed = await settle()
     if not committed.replayed:
@@ -149,9 +198,15 @@ class Wanted:
 async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str, path: str, digest: Digest) -> Draft:
     """Return the asset to commit; `path` leads to the bytes. Raises Refused if they are not allowed."""
     judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
+    facts = await inspect(services, path, digest, wanted, payer)
+    return draft_of(services, wanted, blob_key, digest, facts)
+
+
+async def inspect(services: Services, path: str, digest: Digest, wanted: Wanted, payer: Payer) -> MediaFacts:
+    """Return what the bytes are. Raises Refused if they are not allowed."""
     facts = await services.inspector.inspect(path, wanted.requested, payer)
     judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
-    return draft_of(services, wanted, blob_key, digest, facts)
+    return facts
 
 
 def payer_of(grant: Grant, caller: Caller) -> Payer:
@@ -205,6 +260,10 @@ class Arrival:
         return next((value for name, value in self.fields if name == "api_key"), "")
 
 
+class GoesUpstream(Exception):
+    """The cloud has an upstream: these steps are not for its uploads."""
+
+
 class Pipeline:
     """Takes uploads that have arrived. The steps before the commit block, and run in the thread of the database."""
 
@@ -240,16 +299,16 @@ class Pipeline:
                     await services.blobs.delete(arrival.blob_key)
             raise
 
-    def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | UponceError]:
+    def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
         """Return for each arrival what the transaction has to do, or the error that ends it here."""
-        outcomes: list[Candidate | Refusal | UponceError | None] = [self._refused(each, records) for each in arrivals]
+        outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None
         return [
             refused or failed or self._candidate(arrival) for arrival, refused in zip(arrivals, outcomes, strict=True)
         ]
 
-    def _refused(self, arrival: Arrival, records: Records) -> Refusal | UponceError | None:
+    def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)
@@ -257,13 +316,15 @@ class Pipeline:
                 return refusal
             arrival.digest = _digest_of(arrival.data)
             self._judge(arrival)
-        except UponceError as error:
+        except (UponceError, GoesUpstream) as error:
             return error
         return None
 
     def _verify(self, arrival: Arrival, records: Records) -> None:
         request, params = arrival.request, collect_known(arrival.fields)
         key = find_key_in(records, request.cloud, params)
+        if key.upstream is not None:
+            raise GoesUpstream
         verified = verified_by(self._services.limits, key, params)
         check_route(params, request.cloud, request.requested)
         check_grant_fresh(self._services, verified)

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from uponce.app.authorise import Signer, authorise, refuse_spent
 from uponce.app.services import Services
+from uponce.app.uploading.completion import finish
 from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, finish, settled, status, terminate
+from uponce.app.uploading.series import Append, append, settled, status, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.takeover import giving_way
 from uponce.core.canonical import collect_known
@@ -34,13 +36,17 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.freshness import utc
-from uponce.core.parameters import read_parameters
+from uponce.core.parameters import read_relayed
 from uponce.core.policy import Limits, refuse_size
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at
 from uponce.core.spans import Span
 from uponce.core.values import Algorithm, Caller
 
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
+
+
+Outcome: TypeAlias = Uploaded | Forwarded | Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ async def begin_with(
     total: int | None,
     part: Part,
     blocks: AsyncIterator[bytes],
-) -> tuple[Address, Uploaded | Series]:
+) -> tuple[Address, Outcome]:
     """Do `begin` and `resume` in one request. If it fails, no client knows the address, and nothing stays."""
     series = await begin(services, request, filename, total)
     address = address_of(series)
@@ -105,7 +111,7 @@ def address_of(series: Series) -> Address:
 
 async def resume(
     services: Services, address: Address, part: Part, blocks: AsyncIterator[bytes], caller: Caller
-) -> Uploaded | Series:
+) -> Outcome:
     """Take further bytes. Return the asset if they were the last ones, else the series with what has arrived."""
     try:
         series = await _take_in(services, await _find(services, address), part, blocks, caller)
@@ -115,7 +121,7 @@ async def resume(
     return await _conclude(services, address, series, caller)
 
 
-async def tell(services: Services, address: Address, caller: Caller) -> Uploaded | Series:
+async def tell(services: Services, address: Address, caller: Caller) -> Outcome:
     """Return the asset, or how far the upload is. Complete an upload whose bytes are all there.
 
     A request that is sending bytes yields: the client that asks is about to go on in its place.
@@ -127,7 +133,7 @@ async def tell(services: Services, address: Address, caller: Caller) -> Uploaded
     return await _conclude(services, address, series, caller)
 
 
-async def look(services: Services, address: Address) -> Uploaded | Series:
+async def look(services: Services, address: Address) -> Outcome:
     """Return what is recorded by now, and change nothing."""
     try:
         return await _find(services, address)
@@ -152,7 +158,7 @@ async def _find(services: Services, address: Address) -> Series:
     return series
 
 
-async def _conclude(services: Services, address: Address, series: Series, caller: Caller) -> Uploaded | Series:
+async def _conclude(services: Services, address: Address, series: Series, caller: Caller) -> Outcome:
     if not series.complete:
         return series
     try:
@@ -161,21 +167,23 @@ async def _conclude(services: Services, address: Address, series: Series, caller
         return await _outcome(services, address)
 
 
-async def _outcome(services: Services, address: Address) -> Uploaded:
+async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded:
     """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant."""
     reply = await services.database.find_reply(address.grant_key, address.series_id)
     record = await services.database.find_grant(address.grant_key)
     if reply is None or record is None or record.grant.cloud != address.cloud:
         raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
-    return Uploaded(reply.committed, await _signer(services, record.grant.api_key, None))
+    if isinstance(reply.answer, Forwarded):
+        return reply.answer
+    return Uploaded(reply.answer, await _signer(services, record.grant.api_key, None))
 
 
 async def _refuse_complete(services: Services, address: Address) -> None:
     with suppress(SeriesGone):
-        asset = (await _outcome(services, address)).committed.asset
+        outcome = await _outcome(services, address)
+        name = outcome.public_id if isinstance(outcome, Forwarded) else outcome.committed.asset.name.public_id
         raise SeriesComplete(
-            f"This upload is complete: it became {asset.name.public_id} with {asset.digest.size} bytes. To send "
-            "another file, begin with a new signature."
+            f"This upload is complete: it became {name}. To send another file, begin with a new signature."
         )
 
 
@@ -192,7 +200,7 @@ async def _take_in(
 ) -> Series:
     for grant in series.grants:
         await refuse_spent(services, grant, caller)
-    chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_parameters(dict(series.parameters))))
+    chunk = _chunk(series, part, services.limits.max_bytes(series.requested, read_relayed(dict(series.parameters))))
     writer = await append(services, series, chunk)
     try:
         if part.offset != writer.series.end:

@@ -8,19 +8,15 @@ transaction that completes it, and none before.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from uponce.app.authorise import Signer, Verified, record_refusal
-from uponce.app.ports import Assembly, Committed, Draft, HeldPart, Parts
+from uponce.app.authorise import Verified
+from uponce.app.ports import Assembly, HeldPart, Parts
 from uponce.app.services import Services
-from uponce.app.uploading.pipeline import Uploaded, Wanted, counted, drop_unneeded, judge, payer_of, read_back
 from uponce.app.uploading.takeover import take_over
 from uponce.core.errors import (
-    BlobCondemned,
     ChunkInProgress,
-    GrantRefused,
     MalformedRequest,
     OutcomeUnknown,
     Refused,
@@ -30,12 +26,9 @@ from uponce.core.errors import (
     TooManySeries,
     Unavailable,
 )
-from uponce.core.formats import stored_type
-from uponce.core.parameters import read_parameters
-from uponce.core.refusals import refusal_of
 from uponce.core.series import Chunk, Series, StoredPart, check_chunk, freeze, is_slow
 from uponce.core.spans import Span
-from uponce.core.values import Caller, Grant, ResourceType
+from uponce.core.values import Grant, ResourceType
 
 T = TypeVar("T")
 
@@ -287,42 +280,11 @@ async def _drop_unless_held(services: Services, series: Series, *, if_empty: boo
 
 async def settled(services: Services, series: Series) -> Series:
     """Return the series as soon as no request writes to it. A request that writes yields, and keeps what it can."""
-    await (await _hold_all(services, series, services.limits.takeover_seconds)).release()
+    await (await hold_all(services, series, services.limits.takeover_seconds)).release()
     return await status(services, series.id)
 
 
-async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded:
-    """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit.
-
-    One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
-    stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
-    """
-    # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    finishing = asyncio.ensure_future(counted(services, partial(_finish, services, series, caller)))
-    return Uploaded(await asyncio.shield(finishing), signer)
-
-
-async def _finish(services: Services, series: Series, caller: Caller) -> Committed:
-    assembly = await _hold_all(services, series, services.limits.idle_seconds)
-    try:
-        series = await status(services, series.id)
-        try:
-            draft = await _judge(services, series, assembly, caller)
-            return await _settle(services, series, assembly, draft, caller)
-        except SeriesGone:  # swept or terminated meanwhile, by somebody who sees to the bytes
-            raise
-        except StorageUnavailable:
-            await status(services, series.id)  # gone, and its bytes with it: then that is the reason
-            raise
-        except (Refused, BlobCondemned) as error:
-            if not (series.shared and isinstance(error, BlobCondemned)):  # its parts are there: it may be tried again
-                await _give_up(services, series, assembly, caller)
-            raise
-    finally:
-        await assembly.release()
-
-
-async def _hold_all(services: Services, series: Series, seconds: float) -> Assembly:
+async def hold_all(services: Services, series: Series, seconds: float) -> Assembly:
     return await _take_over(
         services, series, None, lambda: _pieces(services, series).assembly(series.blob_key), seconds
     )
@@ -358,41 +320,3 @@ async def _asking(services: Services, series: Series, span: Span | None) -> Asyn
     with services.attempts.waiting(series.id, services.limits):
         async with _pieces(services, series).asking(series.blob_key, span):
             yield
-
-
-async def _judge(services: Services, series: Series, assembly: Assembly, caller: Caller) -> Draft:
-    spec = read_parameters(dict(series.parameters))
-    wanted = Wanted(series.cloud, series.requested, spec, series.filename)
-    digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
-    draft = await judge(services, wanted, payer_of(series.grants[0], caller), assembly.key, assembly.path, digest)
-    # Who has only the address of the upload may ask under it what became of it.
-    return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
-
-
-async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
-    try:
-        await assembly.publish(stored_type(draft.facts))
-        with services.metrics.committing():
-            committed = await services.database.commit_series(series.id, draft, caller)
-    except OutcomeUnknown as unknown:
-        return await read_back(services, draft.blob_key, unknown)
-    except (Refused, Unavailable):
-        await assembly.retract()
-        raise
-    with suppress(Unavailable):  # should this fail, the sweeper finds it
-        await assembly.clear()
-    await drop_unneeded(services, committed)
-    return committed
-
-
-async def _give_up(services: Services, series: Series, assembly: Assembly, caller: Caller) -> None:
-    """End it for good; what cannot be done now is the sweeper's."""
-    with suppress(Unavailable):
-        for grant in series.grants:
-            record = await services.database.find_grant(grant.key)
-            refusal = record and refusal_of(record, grant.max_uses)
-            if isinstance(refusal, GrantRefused):
-                await record_refusal(services, grant, refusal.code, caller)
-        # Whoever ended it before us sees to the bytes, or has committed them from another server.
-        if await services.database.end_series(series.id):
-            await assembly.discard()

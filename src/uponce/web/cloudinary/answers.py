@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
+import msgspec
+
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.delivery import path_of, source_of
 from uponce.core.naming import folder_of
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.signature import sign_delivery, sign_response
 from uponce.core.values import Algorithm, Asset, DeliveryType, MediaFacts, ResourceType, TimedFacts
@@ -44,7 +47,7 @@ def destroy_answer(existed: bool) -> Json:
     return {"result": "ok" if existed else "not found"}
 
 
-def chunk_answer(outcome: Uploaded | Series, bases: Bases) -> Json:
+def chunk_answer(outcome: Uploaded | Forwarded | Series, bases: Bases) -> Json:
     """Return the body of an answer to a chunk.
 
     While chunks are missing, the body has no public_id: PHP's SDK would add that to the next chunk without signing it,
@@ -52,6 +55,8 @@ def chunk_answer(outcome: Uploaded | Series, bases: Bases) -> Json:
     """
     if isinstance(outcome, Uploaded):
         return {**upload_answer(outcome, bases), "done": True}
+    if isinstance(outcome, Forwarded):
+        return {**msgspec.json.decode(outcome.body), "done": True}
     kind = dict(outcome.parameters).get("type", DeliveryType.UPLOAD)
     return {"done": False, "bytes": outcome.received, "kind": kind, **_present(resource_type=outcome.requested)}
 

@@ -87,7 +87,9 @@ def _status(text: str | None) -> GrantStatus | None:
     try:
         return None if text is None else GrantStatus(text)
     except ValueError:
-        raise InvalidParameter(f"Parameter status is {str(text)[:40]!r}. Send used, unused or revoked.") from None
+        raise InvalidParameter(
+            f"Parameter status is {str(text)[:40]!r}. Send used, unused, pending or revoked."
+        ) from None
 
 
 def _limit(text: str) -> int:

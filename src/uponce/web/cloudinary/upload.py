@@ -7,21 +7,20 @@ from uponce.app.ports import HEADER_BYTES
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, FileStart, UploadRequest
-from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
+from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
 from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
 from uponce.core.policy import Limits
+from uponce.core.relaying import Forwarded
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.headers import basic_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
-from uponce.web.request import Body, Head, Header, Request
+from uponce.web.request import Body, Head, Request
 from uponce.web.request_log import note_fields, note_outcome, noting
-from uponce.web.response import Response, json_response
-
-_REPLAYED: Header = (b"idempotent-replayed", b"true")
+from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
 
 def group_pipeline(services: Services) -> Pipeline | None:
@@ -47,8 +46,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
             outcome = await upload_chunk(services, frame, chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
-        uploaded = await upload_events(services, frame, events)
-    return _response(request, uploaded, bases)
+        return _response(request, await upload_events(services, frame, events), bases)
 
 
 def _frame(request: Request, limits: Limits) -> UploadRequest:
@@ -65,6 +63,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
         idempotency_key=read_idempotency_key(head.headers.get("idempotency-key")),
         credentials=_credentials(head),
         scripted=_is_scripted(head),
+        length=_length(head),
     )
 
 
@@ -87,19 +86,26 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, None if it must be read as a stream: a stale signature may have a stored answer."""
+    """Return the upload, None if it must be read as a stream.
+
+    A stale signature may have a stored answer, and a cloud may have an upstream.
+    """
     try:
         return await pipeline.upload(arrival)
+    except GoesUpstream:
+        return None
     except StaleRequest:
         if arrival.request.idempotency_key is None:
             raise
         return None
 
 
-def _response(request: Request, uploaded: Uploaded, bases: Bases) -> Response:
-    note_outcome(request, uploaded)
-    headers = (_REPLAYED,) if uploaded.committed.replayed else ()
-    return json_response(upload_answer(uploaded, bases), headers=headers)
+def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases) -> Response:
+    note_outcome(request, outcome)
+    if isinstance(outcome, Forwarded):
+        return forwarded_response(outcome.status, outcome.body, outcome.headers, replayed=outcome.replayed)
+    headers = (REPLAYED,) if outcome.committed.replayed else ()
+    return json_response(upload_answer(outcome, bases), headers=headers)
 
 
 def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
@@ -138,6 +144,11 @@ def _credentials(head: Head) -> tuple[str, str] | None:
 def _is_scripted(head: Head) -> bool:
     """Return whether a script reads the answer. jQuery sets the first header, fetch in browsers the second one."""
     return head.get("x-requested-with") == "XMLHttpRequest" or head.get("sec-fetch-mode") in ("cors", "same-origin")
+
+
+def _length(head: Head) -> int | None:
+    length = head.get("content-length")
+    return int(length) if length.isdecimal() else None
 
 
 def _requested(request: Request) -> ResourceType | None:

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 
 from uponce.app.services import Services
 from uponce.app.uploading.intake import UploadRequest
-from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.resumable import Address, address_of, begin, begin_with, give_up, look, resume, tell
+from uponce.app.uploading.resumable import Address, Outcome, address_of, begin, begin_with, give_up, look, resume, tell
 from uponce.core.errors import InvalidParameter, MalformedRequest, SeriesGone, Unavailable, UponceError
 from uponce.core.readers import shown
+from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, Json, chunk_answer
@@ -115,7 +115,7 @@ async def _resume(services: Services, request: Request, address: Address, bases:
     outcome = await resume(services, address, part, request.body.chunks(), request.caller)
     note_outcome(request, outcome)
     answer, sent = _described(services, outcome, bases)
-    if isinstance(outcome, Uploaded) and "return=representation" in head.get("prefer").replace(" ", ""):
+    if not isinstance(outcome, Series) and "return=representation" in head.get("prefer").replace(" ", ""):
         return _response(200, (*sent, (b"preference-applied", b"return=representation")), answer)
     return _response(204, sent)
 
@@ -129,24 +129,26 @@ _Action = Callable[[Services, Request, Address, Bases], Awaitable[Response]]
 _ACTIONS: dict[str, _Action] = {"HEAD": _tell, "GET": _look, "PATCH": _resume, "DELETE": _give_up}
 
 
-def _created(services: Services, address: Address, outcome: Uploaded | Series, bases: Bases) -> Response:
+def _created(services: Services, address: Address, outcome: Outcome, bases: Bases) -> Response:
     answer, sent = _described(services, outcome, bases)
     location = f"{bases.secure}/tus/{_path(address)}"
-    body = answer if isinstance(outcome, Uploaded) else None
+    body = None if isinstance(outcome, Series) else answer
     return _response(201, ((b"location", location.encode()), *sent), body)
 
 
-def _state(services: Services, outcome: Uploaded | Series, bases: Bases) -> Response:
+def _state(services: Services, outcome: Outcome, bases: Bases) -> Response:
     answer, sent = _described(services, outcome, bases)
     return _response(200, sent, answer)
 
 
-def _described(services: Services, outcome: Uploaded | Series, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
+def _described(services: Services, outcome: Outcome, bases: Bases) -> tuple[Json, tuple[Header, ...]]:
     """Return the state of an upload as JSON and as headers."""
     answer = chunk_answer(outcome, bases)
     if isinstance(outcome, Series):
         return answer, (*headers.progress(outcome, services.limits), *headers.description(outcome))
-    return answer, headers.finished(answer["bytes"], answer["secure_url"])
+    # An upstream's preset may change the bytes. Clients want to know that all they sent has arrived.
+    size = outcome.size if isinstance(outcome, Forwarded) else answer["bytes"]
+    return answer, headers.finished(size, answer.get("secure_url", ""))
 
 
 def _response(status: int, sent: tuple[Header, ...] = (), body: Json | None = None) -> Response:

@@ -24,28 +24,34 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused
 COLUMNS = {
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
-    "grants": "grant_key cloud api_key timestamp max_uses uses keep_until spent_at revoked_at",
+    "upstreams": "cloud url url_secret",
+    "grants": "grant_key cloud api_key timestamp max_uses uses pending keep_until spent_at revoked_at",
     "assets": "id cloud resource_type type public_id asset_id version version_id created_at blob_key bytes md5 sha256 "
     "facts tags context original_filename",
     "condemned": "blob_key at",
     "audit": "id at grant_key cloud api_key event code asset_id public_id address request_id count",
-    "replies": "grant_key key_hash sha256 committed keep_until",
+    "replies": "grant_key key_hash sha256 answer keep_until",
     "series": "id cloud api_key upload_id requested parameters algorithm filename blob_key created_at total shared "
     "arrived spans",
     "series_parts": "series_id start stop name sha256",
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
+    "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses",
+    "relay_grants": "relay_id grant_key api_key timestamp max_uses keep_until",
+    "outbox": "id name subject due_at tries error created_at dead",
 }
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
     *("series_age", "series_grants_key", "replies_purge"),
-    *("grants_key_page", "grants_unused", "grants_revoked"),
+    *("grants_key_page", "grants_unused", "grants_revoked", "grants_pending", "assets_context"),
+    *("relay_grants_key", "outbox_due", "outbox_subject"),
 }
 UNIQUE = {("cloud", "resource_type", "type", "public_id"), ("asset_id",), ("blob_key",)}
 
 
 def tables(path: Path) -> dict[str, str]:
     with closing(sqlite3.connect(path)) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        ours = "type = 'table' AND name NOT GLOB 'sqlite_*'"
+        names = [row[0] for row in connection.execute(f"SELECT name FROM sqlite_schema WHERE {ours}")]
         return {n: " ".join(row[1] for row in connection.execute(f"PRAGMA table_info({n})")) for n in names}
 
 

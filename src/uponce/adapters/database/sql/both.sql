@@ -7,7 +7,7 @@ id, api_key, cloud, secret, previous_secret, previous_until, uses, scope, window
 created_at, revoked_at, watermark
 
 -- fragment: grant_columns
-grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at, revoked_at
+grant_key, cloud, api_key, timestamp, max_uses, uses, pending, keep_until, spent_at, revoked_at
 
 -- fragment: asset_columns
 cloud, resource_type, type, public_id, asset_id, version, version_id, created_at, blob_key, bytes, md5, sha256, facts,
@@ -20,32 +20,48 @@ at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, reques
 id, cloud, api_key, upload_id, requested, parameters, algorithm, filename, blob_key, created_at, total, shared,
 arrived, spans
 
+-- fragment: relay_columns
+relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pending_at, misses
+
+-- fragment: relay_grant_columns
+relay_id, grant_key, api_key, timestamp, max_uses, keep_until
+
+-- fragment: effect_columns
+id, name, subject, due_at, tries, error, created_at, dead
+
 -- fragment: used
-revoked_at IS NULL AND uses >= max_uses
+revoked_at IS NULL AND pending = 0 AND uses >= max_uses
 
 -- fragment: unused
-revoked_at IS NULL AND uses < max_uses
+revoked_at IS NULL AND pending = 0 AND uses < max_uses
+
+-- fragment: pending
+revoked_at IS NULL AND pending > 0
 
 -- fragment: revoked
 revoked_at IS NOT NULL
 
--- fragment: not_in_series
-grant_key NOT IN (SELECT grant_key FROM series_grants)
+-- Grants that an unfinished upload holds stay in the ledger.
+-- fragment: not_held
+pending = 0 AND grant_key NOT IN (SELECT grant_key FROM series_grants)
 
 
 -- API keys
 
+-- fragment: keys_with_upstreams
+SELECT @key_columns, url, url_secret FROM api_keys LEFT JOIN upstreams USING (cloud)
+
 -- name: find_key
-SELECT @key_columns FROM api_keys WHERE api_key = :api_key;
+@keys_with_upstreams WHERE api_key = :api_key;
 
 -- name: list_keys
-SELECT @key_columns FROM api_keys WHERE cloud = :cloud ORDER BY created_at, id;
+@keys_with_upstreams WHERE cloud = :cloud ORDER BY created_at, id;
 
 -- name: list_all_keys
-SELECT @key_columns FROM api_keys ORDER BY created_at, id;
+@keys_with_upstreams ORDER BY created_at, id;
 
--- name: find_any_key
-SELECT api_key FROM api_keys LIMIT 1;
+-- name: find_any_secret
+SELECT cloud FROM api_keys UNION ALL SELECT cloud FROM upstreams LIMIT 1;
 
 -- name: add_key
 INSERT INTO api_keys (api_key, cloud, secret, uses, scope, window_seconds, name, allow_v1, algorithms, created_at,
@@ -59,6 +75,16 @@ UPDATE api_keys SET revoked_at = :now WHERE api_key = :api_key AND revoked_at IS
 
 -- name: rotate_key!
 UPDATE api_keys SET previous_secret = secret, previous_until = :until, secret = :secret WHERE api_key = :api_key;
+
+-- name: list_upstreams
+SELECT cloud, url, url_secret FROM upstreams ORDER BY cloud;
+
+-- name: put_upstream!
+INSERT INTO upstreams (cloud, url, url_secret) VALUES (:cloud, :url, :url_secret)
+ON CONFLICT (cloud) DO UPDATE SET url = excluded.url, url_secret = excluded.url_secret;
+
+-- name: drop_upstream!
+DELETE FROM upstreams WHERE cloud = :cloud;
 
 -- name: find_watermark
 SELECT watermark FROM api_keys WHERE api_key = :api_key AND cloud = :cloud AND revoked_at IS NULL;
@@ -77,25 +103,51 @@ SELECT @grant_columns FROM grants WHERE grant_key = :grant_key;
 
 -- The whole of "works once": it takes a use that is left, or changes nothing and returns no row. The lesser `max_uses`
 -- counts, so a looser key policy does not revive what was used up under the strict one.
--- name: spend_grant
-INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at)
-VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, :keep_until, :now)
+-- fragment: one_use_more
 ON CONFLICT (grant_key) DO UPDATE SET
   uses = grants.uses + 1,
   max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,
-  keep_until = CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END,
-  spent_at = excluded.spent_at
-WHERE grants.uses < grants.max_uses AND grants.uses < excluded.max_uses AND grants.revoked_at IS NULL
-RETURNING grant_key;
+  keep_until = CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END
 
--- Here the row's own `max_uses` counts: a use that a key's strict policy refuses today, its next policy may allow.
+-- fragment: while_left
+WHERE grants.uses < grants.max_uses AND grants.uses < excluded.max_uses AND grants.revoked_at IS NULL
+RETURNING grant_key
+
+-- name: spend_grant
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at)
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, :keep_until, :now)
+@one_use_more, spent_at = excluded.spent_at
+@while_left;
+
+-- The use counts as taken, and its time is not known yet.
+-- name: take_grant
+INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, pending, keep_until)
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, 1, :keep_until)
+@one_use_more, pending = grants.pending + 1
+@while_left;
+
+-- name: settle_grant!
+UPDATE grants SET pending = pending - 1, spent_at = :now,
+  keep_until = CASE WHEN keep_until > :keep_until THEN keep_until ELSE :keep_until END
+WHERE grant_key = :grant_key;
+
+-- name: free_grant!
+UPDATE grants SET pending = pending - 1, uses = uses - 1,
+  keep_until = CASE WHEN keep_until > :keep_until THEN keep_until ELSE :keep_until END
+WHERE grant_key = :grant_key;
+
+-- name: drop_unused_grant!
+DELETE FROM grants WHERE grant_key = :grant_key AND uses = 0 AND revoked_at IS NULL;
+
+-- Here the row's own `max_uses` counts: a use that a key's strict policy refuses today, its next policy may allow. A
+-- pending use may come back, so it does not count.
 -- name: revoke_grant
 INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, revoked_at)
 VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 0, :keep_until, :now)
 ON CONFLICT (grant_key) DO UPDATE SET
   keep_until = CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END,
   revoked_at = excluded.revoked_at
-WHERE grants.uses < grants.max_uses AND grants.revoked_at IS NULL
+WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL
 RETURNING grant_key;
 
 -- name: write_audit!
@@ -115,15 +167,15 @@ ORDER BY id LIMIT :most;
 
 -- A revoked grant answers nothing any more, nor does a grant that was forgotten.
 -- name: find_reply
-SELECT committed, sha256 FROM replies JOIN grants USING (grant_key)
+SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
 WHERE grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
 
 -- It replaces the reply of a grant that was forgotten before its reply was.
 -- name: keep_reply!
-INSERT INTO replies (grant_key, key_hash, sha256, committed, keep_until)
-VALUES (:grant_key, :key_hash, :sha256, :committed, :keep_until)
+INSERT INTO replies (grant_key, key_hash, sha256, answer, keep_until)
+VALUES (:grant_key, :key_hash, :sha256, :answer, :keep_until)
 ON CONFLICT (grant_key, key_hash) DO UPDATE SET
-  sha256 = excluded.sha256, committed = excluded.committed, keep_until = excluded.keep_until;
+  sha256 = excluded.sha256, answer = excluded.answer, keep_until = excluded.keep_until;
 
 -- name: newest_moment
 SELECT max(moment) AS moment
@@ -256,6 +308,68 @@ DELETE FROM series WHERE id IN (
 DELETE FROM series;
 
 
+-- Relays. `whole_relays` is a view: the relay with its grants as JSON.
+
+-- name: find_relay
+SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
+
+-- name: find_relays_of_grant
+SELECT @relay_columns, grants FROM whole_relays
+WHERE relay_id IN (SELECT relay_id FROM relay_grants WHERE grant_key = :grant_key) ORDER BY pending_at, relay_id;
+
+-- name: add_relay!
+INSERT INTO relays (@relay_columns)
+VALUES (:relay_id, :cloud, :target, :bytes, :md5, :sha256, :address, :request_id, :key_hash, :pending_at, :misses);
+
+-- name: add_relay_grant!
+INSERT INTO relay_grants (@relay_grant_columns)
+VALUES (:relay_id, :grant_key, :api_key, :timestamp, :max_uses, :keep_until);
+
+-- name: end_relay
+DELETE FROM relays WHERE relay_id = :relay_id RETURNING relay_id;
+
+-- name: note_misses!
+UPDATE relays SET misses = :misses WHERE relay_id = :relay_id;
+
+
+-- The outbox
+
+-- name: add_effect!
+INSERT INTO outbox (name, subject, due_at, tries, error, created_at, dead)
+VALUES (:name, :subject, :due_at, 0, '', :now, 0);
+
+-- name: find_due_effects
+SELECT @effect_columns FROM outbox AS due
+WHERE dead = 0 AND due_at <= :now AND NOT EXISTS (
+  SELECT 1 FROM outbox AS earlier WHERE earlier.subject = due.subject AND earlier.id < due.id AND earlier.dead = 0
+)
+ORDER BY due_at, id LIMIT :most @skip_locked;
+
+-- name: claim_effect!
+UPDATE outbox SET due_at = :due_at, tries = tries + 1 WHERE id = :id;
+
+-- name: postpone_effect!
+UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id;
+
+-- name: hasten_effects!
+UPDATE outbox SET due_at = :now WHERE subject = :subject AND dead = 0 AND due_at > :now;
+
+-- name: finish_effect!
+DELETE FROM outbox WHERE id = :id;
+
+-- name: finish_effects!
+DELETE FROM outbox WHERE subject = :subject;
+
+-- name: list_effects
+SELECT @effect_columns FROM outbox ORDER BY dead DESC, due_at, id LIMIT :most;
+
+-- name: retry_effect
+UPDATE outbox SET due_at = :now, dead = 0 WHERE id = :id RETURNING id;
+
+-- name: retry_dead_effects
+UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (SELECT id FROM outbox WHERE dead = 1 @skip_locked) RETURNING id;
+
+
 -- Upkeep
 
 -- name: drop_replies
@@ -277,21 +391,28 @@ SELECT @asset_name FROM assets WHERE blob_key IN (SELECT blob_key FROM condemned
 SELECT grant_key AS subject FROM grants WHERE uses NOT BETWEEN 0 AND max_uses;
 
 -- name: broken_dated
-SELECT grant_key AS subject FROM grants WHERE (uses > 0) != (spent_at IS NOT NULL);
+SELECT grant_key AS subject FROM grants WHERE (uses > pending) != (spent_at IS NOT NULL);
+
+-- name: broken_pending
+SELECT grant_key AS subject FROM grants WHERE pending > 0 AND pending != (
+  SELECT count(*) FROM relay_grants WHERE relay_grants.grant_key = grants.grant_key
+)
+UNION ALL
+SELECT grant_key FROM relay_grants WHERE grant_key NOT IN (SELECT grant_key FROM grants WHERE pending > 0);
 
 -- A grant may be spent an hour before its timestamp.
 -- name: broken_audited
 SELECT grant_key AS subject FROM grants
-WHERE uses > 0 AND timestamp > :now - :audit_seconds + 3600 AND uses != (
+WHERE uses > 0 AND timestamp > :now - :audit_seconds + 3600 AND uses - pending != (
   SELECT count(*) FROM audit WHERE audit.grant_key = grants.grant_key AND event IN ('spent', 'deleted')
 );
 
 -- name: broken_purged
-SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_in_series;
+SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_held;
 
 -- name: broken_after_watermark
 SELECT grant_key AS subject FROM grants JOIN api_keys USING (api_key)
-WHERE timestamp <= watermark AND @not_in_series;
+WHERE timestamp <= watermark AND @not_held;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there.
@@ -312,8 +433,21 @@ SELECT id, @audit_columns FROM audit WHERE id > :id ORDER BY id LIMIT :most;
 SELECT @grant_columns FROM grants WHERE grant_key > :grant_key ORDER BY grant_key LIMIT :most;
 
 -- name: rows_of_replies
-SELECT grant_key, key_hash, sha256, committed, keep_until FROM replies
+SELECT grant_key, key_hash, sha256, answer, keep_until FROM replies
 WHERE (grant_key, key_hash) > (:grant_key, :key_hash) ORDER BY grant_key, key_hash LIMIT :most;
+
+-- name: rows_of_relays
+SELECT @relay_columns FROM relays WHERE relay_id > :relay_id ORDER BY relay_id LIMIT :most;
+
+-- name: rows_of_relay_grants
+SELECT @relay_grant_columns FROM relay_grants
+WHERE (relay_id, grant_key) > (:relay_id, :grant_key) ORDER BY relay_id, grant_key LIMIT :most;
+
+-- name: rows_of_outbox
+SELECT @effect_columns FROM outbox WHERE id > :id ORDER BY id LIMIT :most;
+
+-- name: rows_of_upstreams
+SELECT cloud, url, url_secret FROM upstreams WHERE cloud > :cloud ORDER BY cloud LIMIT :most;
 
 -- name: rows_of_api_keys
 SELECT @key_columns FROM api_keys WHERE id > :id ORDER BY id LIMIT :most;
@@ -331,7 +465,19 @@ SELECT id, @audit_columns FROM audit ORDER BY id DESC LIMIT 1;
 SELECT @grant_columns FROM grants ORDER BY grant_key DESC LIMIT 1;
 
 -- name: last_of_replies
-SELECT grant_key, key_hash, sha256, committed, keep_until FROM replies ORDER BY grant_key DESC, key_hash DESC LIMIT 1;
+SELECT grant_key, key_hash, sha256, answer, keep_until FROM replies ORDER BY grant_key DESC, key_hash DESC LIMIT 1;
+
+-- name: last_of_relays
+SELECT @relay_columns FROM relays ORDER BY relay_id DESC LIMIT 1;
+
+-- name: last_of_relay_grants
+SELECT @relay_grant_columns FROM relay_grants ORDER BY relay_id DESC, grant_key DESC LIMIT 1;
+
+-- name: last_of_outbox
+SELECT @effect_columns FROM outbox ORDER BY id DESC LIMIT 1;
+
+-- name: last_of_upstreams
+SELECT cloud, url, url_secret FROM upstreams ORDER BY cloud DESC LIMIT 1;
 
 -- name: last_of_api_keys
 SELECT @key_columns FROM api_keys ORDER BY id DESC LIMIT 1;
@@ -350,11 +496,26 @@ VALUES (:id, :at, :grant_key, :cloud, :api_key, :event, :code, :asset_id, :publi
 
 -- name: add_to_grants!
 INSERT INTO grants (@grant_columns)
-VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, :uses, :keep_until, :spent_at, :revoked_at);
+VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, :uses, :pending, :keep_until, :spent_at, :revoked_at);
 
 -- name: add_to_replies!
-INSERT INTO replies (grant_key, key_hash, sha256, committed, keep_until)
-VALUES (:grant_key, :key_hash, :sha256, :committed, :keep_until);
+INSERT INTO replies (grant_key, key_hash, sha256, answer, keep_until)
+VALUES (:grant_key, :key_hash, :sha256, :answer, :keep_until);
+
+-- name: add_to_relays!
+INSERT INTO relays (@relay_columns)
+VALUES (:relay_id, :cloud, :target, :bytes, :md5, :sha256, :address, :request_id, :key_hash, :pending_at, :misses);
+
+-- name: add_to_relay_grants!
+INSERT INTO relay_grants (@relay_grant_columns)
+VALUES (:relay_id, :grant_key, :api_key, :timestamp, :max_uses, :keep_until);
+
+-- name: add_to_outbox!
+INSERT INTO outbox (@effect_columns)
+VALUES (:id, :name, :subject, :due_at, :tries, :error, :created_at, :dead);
+
+-- name: add_to_upstreams!
+INSERT INTO upstreams (cloud, url, url_secret) VALUES (:cloud, :url, :url_secret);
 
 -- name: add_to_api_keys!
 INSERT INTO api_keys (@key_columns)

@@ -83,6 +83,9 @@ SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @used AND @before;
 -- name: unused_grants_of_cloud
 SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @unused AND @before;
 
+-- name: pending_grants_of_cloud
+SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @pending AND @before;
+
 -- name: revoked_grants_of_cloud
 SELECT @grant_columns FROM grants WHERE cloud = :cloud AND @revoked AND @before;
 
@@ -95,6 +98,9 @@ SELECT @grant_columns FROM grants WHERE api_key = :api_key AND @used AND @before
 -- name: unused_grants_of_key
 SELECT @grant_columns FROM grants WHERE @key_among_rare AND @unused AND @before;
 
+-- name: pending_grants_of_key
+SELECT @grant_columns FROM grants WHERE @key_among_rare AND @pending AND @before;
+
 -- name: revoked_grants_of_key
 SELECT @grant_columns FROM grants WHERE @key_among_rare AND @revoked AND @before;
 
@@ -103,7 +109,7 @@ SELECT @grant_columns FROM grants WHERE @key_among_rare AND @revoked AND @before
 
 -- name: drop_grants
 WITH old AS (
-  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_in_series ORDER BY keep_until LIMIT :most
+  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_held ORDER BY keep_until LIMIT :most
 )
 DELETE FROM grants USING old WHERE grants.grant_key = old.grant_key RETURNING grants.api_key, grants.timestamp;
 
@@ -177,7 +183,8 @@ SELECT CAST(CAST(inhrelid AS regclass) AS text) AS name FROM pg_inherits WHERE i
 
 -- name: keeps_grants
 SELECT 1 AS kept FROM grants WHERE @within AND keep_until >= :now
-UNION ALL SELECT 1 FROM series_grants WHERE @within LIMIT 1;
+UNION ALL SELECT 1 FROM series_grants WHERE @within
+UNION ALL SELECT 1 FROM relay_grants WHERE @within LIMIT 1;
 
 -- name: count_grants_within
 SELECT count(*) AS rows FROM grants WHERE @within;

@@ -31,6 +31,10 @@ WHERE cloud = :cloud AND @used AND grant_key < :before ORDER BY grant_key DESC L
 SELECT @grant_columns FROM grants INDEXED BY grants_unused
 WHERE cloud = :cloud AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
 
+-- name: pending_grants_of_cloud
+SELECT @grant_columns FROM grants INDEXED BY grants_pending
+WHERE cloud = :cloud AND @pending AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
 -- name: revoked_grants_of_cloud
 SELECT @grant_columns FROM grants INDEXED BY grants_revoked
 WHERE cloud = :cloud AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
@@ -47,6 +51,10 @@ WHERE cloud = :cloud AND api_key = :api_key AND @used AND grant_key < :before OR
 SELECT @grant_columns FROM grants INDEXED BY grants_unused
 WHERE cloud = :cloud AND api_key = :api_key AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
 
+-- name: pending_grants_of_key
+SELECT @grant_columns FROM grants INDEXED BY grants_pending
+WHERE cloud = :cloud AND api_key = :api_key AND @pending AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+
 -- name: revoked_grants_of_key
 SELECT @grant_columns FROM grants INDEXED BY grants_revoked
 WHERE cloud = :cloud AND api_key = :api_key AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
@@ -56,7 +64,7 @@ WHERE cloud = :cloud AND api_key = :api_key AND @revoked AND grant_key < :before
 
 -- name: drop_grants
 DELETE FROM grants WHERE grant_key IN (
-  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_in_series ORDER BY keep_until LIMIT :most
+  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_held ORDER BY keep_until LIMIT :most
 ) RETURNING api_key, timestamp;
 
 -- The inner statement is answered by the index of blob keys alone.

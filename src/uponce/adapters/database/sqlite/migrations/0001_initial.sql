@@ -21,6 +21,13 @@ CREATE TABLE api_keys (
 
 CREATE INDEX api_keys_cloud ON api_keys (cloud);
 
+-- The accounts to which uploads of a cloud are passed on.
+CREATE TABLE upstreams (
+  cloud      TEXT NOT NULL PRIMARY KEY,
+  url        TEXT NOT NULL,  -- without the secret
+  url_secret BLOB NOT NULL   -- encrypted, bound to this cloud
+) STRICT;
+
 -- The ledger. A grant that was never used or revoked has no row. Its key begins with the timestamp that was signed, so
 -- rows that come and go together are together.
 CREATE TABLE grants (
@@ -30,6 +37,7 @@ CREATE TABLE grants (
   timestamp  INTEGER NOT NULL,
   max_uses   INTEGER NOT NULL,
   uses       INTEGER NOT NULL CHECK (uses BETWEEN 0 AND max_uses),
+  pending    INTEGER NOT NULL DEFAULT 0 CHECK (pending BETWEEN 0 AND uses),  -- uses whose outcome is not known
   keep_until INTEGER NOT NULL,
   spent_at   INTEGER,
   revoked_at INTEGER,
@@ -42,6 +50,7 @@ CREATE INDEX grants_page ON grants (cloud);
 CREATE INDEX grants_key_page ON grants (api_key);
 CREATE INDEX grants_unused ON grants (cloud) WHERE revoked_at IS NULL AND uses < max_uses;
 CREATE INDEX grants_revoked ON grants (cloud) WHERE revoked_at IS NOT NULL;
+CREATE INDEX grants_pending ON grants (cloud) WHERE pending > 0;
 
 CREATE TABLE assets (
   id                INTEGER NOT NULL PRIMARY KEY,
@@ -96,7 +105,7 @@ CREATE TABLE replies (
   grant_key  BLOB    NOT NULL,
   key_hash   BLOB    NOT NULL,  -- SHA-256 of the client's key
   sha256     TEXT    NOT NULL,  -- of the bytes that were answered; the asset may be an older one that was kept
-  committed  TEXT    NOT NULL,  -- JSON object
+  answer     TEXT    NOT NULL,  -- JSON object
   keep_until INTEGER NOT NULL,
   PRIMARY KEY (grant_key, key_hash)
 ) STRICT, WITHOUT ROWID;
@@ -159,3 +168,59 @@ SELECT series.*, (
   FROM (SELECT * FROM series_grants WHERE series_id = series.id ORDER BY grant_key)
 ) AS grants
 FROM series;
+
+-- Uploads that were passed on to an upstream, until their outcome is known. All rows of one go when it is.
+CREATE TABLE relays (
+  relay_id   TEXT    NOT NULL PRIMARY KEY,
+  cloud      TEXT    NOT NULL,
+  target     TEXT    NOT NULL,  -- JSON object: where in the upstream
+  bytes      INTEGER NOT NULL,
+  md5        TEXT    NOT NULL,
+  sha256     TEXT    NOT NULL,
+  address    TEXT    NOT NULL,
+  request_id TEXT    NOT NULL,
+  key_hash   BLOB,              -- SHA-256 of the client's Idempotency-Key
+  pending_at INTEGER NOT NULL,
+  misses     INTEGER NOT NULL   -- look-ups after the bound that found nothing
+) STRICT;
+
+-- The grants of which such an upload has taken one use each.
+CREATE TABLE relay_grants (
+  relay_id   TEXT    NOT NULL,
+  grant_key  BLOB    NOT NULL,
+  api_key    TEXT    NOT NULL,
+  timestamp  INTEGER NOT NULL,
+  max_uses   INTEGER NOT NULL,
+  keep_until INTEGER NOT NULL,
+  PRIMARY KEY (relay_id, grant_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX relay_grants_key ON relay_grants (grant_key);
+
+CREATE TRIGGER relay_end AFTER DELETE ON relays
+BEGIN
+  DELETE FROM relay_grants WHERE relay_id = OLD.relay_id;
+END;
+
+-- A relay with its grants: a JSON array of [key in hex, api_key, timestamp, max_uses, keep_until].
+CREATE VIEW whole_relays AS
+SELECT relays.*, (
+  SELECT json_group_array(json_array(lower(hex(grant_key)), api_key, timestamp, max_uses, keep_until))
+  FROM (SELECT * FROM relay_grants WHERE relay_id = relays.relay_id ORDER BY grant_key)
+) AS grants
+FROM relays;
+
+-- Work that a transaction left for later. No number comes twice: a worker may still name one that is done.
+CREATE TABLE outbox (
+  id         INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  name       TEXT    NOT NULL,  -- which work
+  subject    TEXT    NOT NULL,  -- on what
+  due_at     INTEGER NOT NULL,
+  tries      INTEGER NOT NULL,
+  error      TEXT    NOT NULL,  -- of the last try
+  created_at INTEGER NOT NULL,
+  dead       INTEGER NOT NULL   -- 1 when it waits for an operator
+) STRICT;
+
+CREATE INDEX outbox_due ON outbox (dead, due_at);
+CREATE INDEX outbox_subject ON outbox (subject);

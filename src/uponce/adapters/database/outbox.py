@@ -1,0 +1,56 @@
+"""Operations on the outbox: work that a transaction left for later, each row run at least once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from uponce.adapters.database.rows import effect_of
+from uponce.adapters.database.steps import Ask, Steps, operation
+from uponce.app.ports import Effect
+
+_ERROR_LENGTH = 500
+
+
+def adding(name: str, subject: str, now: float, seconds: int) -> Ask:
+    """The write of an effect that is due in so many seconds."""
+    return "add_effect", {"name": name, "subject": subject, "due_at": int(now) + seconds, "now": int(now)}
+
+
+@operation()
+def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
+    """As Outbox.claim_effects. Servers that claim at once skip each other's rows. Nothing due, nothing written."""
+    (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
+    due_at = int(now) + lease
+    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(effect_of, rows)]
+    yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]
+    return claimed
+
+
+@operation()
+def finish(_: float, effect_id: int) -> Steps[None]:
+    yield [("finish_effect", {"id": effect_id})]
+
+
+@operation()
+def postpone(now: float, effect_id: int, seconds: int, error: str, *, dead: bool) -> Steps[None]:
+    later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
+    yield [("postpone_effect", later)]
+
+
+@operation()
+def hasten(now: float, subject: str) -> Steps[None]:
+    yield [("hasten_effects", {"subject": subject, "now": int(now)})]
+
+
+@operation()
+def list_all(_: float, most: int) -> Steps[Sequence[Effect]]:
+    """Dead ones first, then by their time."""
+    (rows,) = yield [("list_effects", {"most": most})]
+    return [effect_of(row) for row in rows]
+
+
+@operation()
+def retry(now: float, effect_id: int | None) -> Steps[int]:
+    """Make one effect, or all dead ones, due now and alive; how many."""
+    name = "retry_dead_effects" if effect_id is None else "retry_effect"
+    (rows,) = yield [(name, {"now": int(now), "id": effect_id})]
+    return len(rows)

@@ -1,0 +1,128 @@
+"""Operations on uploads that are passed on to an upstream: take the grants, note the upload, write its outcome.
+
+A row of a relay and a pending use of each of its grants come and go together, in one transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from uponce.adapters.database import decisions, outbox
+from uponce.adapters.database.grants import ask_grant, ask_watermark, check_key, check_usable, first_grant
+from uponce.adapters.database.rows import (
+    audit_params,
+    grant_params,
+    relay_grant_params,
+    relay_of,
+    relay_params,
+    relayed_reply_params,
+    reply_of,
+)
+from uponce.adapters.database.series import hold_to_spend
+from uponce.adapters.database.steps import Ask, Rules, Steps, of_grant, operation
+from uponce.core.relaying import Forwarded, Relay
+
+EFFECT = "relay"  # the work that looks a relay up
+
+
+def _locks(relay: Relay, *_: object) -> Sequence[int]:
+    return [of_grant(grant.key) for grant in relay.grants]
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=_locks)
+def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
+    """As Relays.begin_relay, for an upload that no series brought. A repeat gets what the first one got."""
+    found = yield [
+        ask
+        for grant in relay.grants
+        for ask in (
+            ask_watermark(grant),
+            ("find_reply", {"grant_key": grant.key, "key_hash": relay.key_hash}),  # no key, no reply
+            ask_grant(grant.key),
+        )
+    ]
+    for grant, keys in zip(relay.grants, found[::3], strict=True):
+        check_key(grant, keys)
+    for replies in found[1::3]:
+        answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
+        if isinstance(answer, Forwarded):  # the answer of an upload that was stored here is none of the upstream's
+            return answer
+    check_usable(relay.grants, found[2::3])
+    return (yield from _begin(now, relay, seconds, []))
+
+
+@operation(rules=Rules.SHARED)
+def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> Steps[Relay | Forwarded]:
+    """As Relays.begin_relay, for all grants of a series together, which ends by it.
+
+    Watermarks are not asked: they were when each grant joined.
+    """
+    grants = yield from hold_to_spend(series_id)
+    found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
+    for grant, keys in zip(grants, found[::2], strict=True):
+        check_key(grant, keys, watermark=False)
+    check_usable(grants, found[1::2])
+    return (
+        yield from _begin(
+            now, replace(relay, grants=tuple(grants)), seconds, [("end_series", {"series_id": series_id})]
+        )
+    )
+
+
+def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> Steps[Relay]:
+    """Take one use of each grant, and note the upload as pending."""
+    pending = replace(relay, pending_at=int(now), misses=0)
+    taken = yield [("take_grant", grant_params(grant, now)) for grant in relay.grants]
+    if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
+        lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
+        (records,) = yield [ask_grant(lost.key)]
+        raise decisions.refuse_spent(first_grant(records), lost)
+    yield [
+        ("add_relay", relay_params(pending)),
+        *(("add_relay_grant", relay_grant_params(pending, grant)) for grant in relay.grants),
+        outbox.adding(EFFECT, relay.id, now, seconds),
+        *further,
+    ]
+    return pending
+
+
+@operation(rules=Rules.SHARED, grouped=True, locks=_locks)
+def end(now: float, relay: Relay, answer: Forwarded | None, code: str) -> Steps[bool]:
+    """As Relays.end_relay. The deleted row is what entitles to write: its attempt owned it, and no other one can."""
+    (ended,) = yield [("end_relay", {"relay_id": relay.id})]
+    if not ended:
+        return False
+    yield ending(now, relay, answer, code)
+    return True
+
+
+def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
+    """The writes of an outcome. The grants are remembered for a while, as those of a series."""
+    kept = [decisions.kept_until(grant, now) for grant in relay.grants]
+    settled: list[Ask] = [("finish_effects", {"subject": relay.id})]
+    if answer is None:
+        settled += [("free_grant", grant_params(grant, now)) for grant in kept]
+        return settled + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
+    settled += [("settle_grant", grant_params(grant, now)) for grant in kept]
+    note = decisions.forwarding(relay, answer, code, now)
+    settled += [("write_audit", audit_params(grant, note)) for grant in kept]
+    if relay.key_hash is not None:
+        settled += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
+    return settled
+
+
+@operation()
+def find(_: float, relay_id: str) -> Steps[Relay | None]:
+    (rows,) = yield [("find_relay", {"relay_id": relay_id})]
+    return relay_of(rows[0]) if rows else None
+
+
+@operation()
+def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Relay]]:
+    """Oldest first."""
+    (rows,) = yield [("find_relays_of_grant", {"grant_key": grant_key})]
+    return [relay_of(row) for row in rows]
+
+
+@operation()
+def note_misses(_: float, relay_id: str, misses: int) -> Steps[None]:
+    yield [("note_misses", {"relay_id": relay_id, "misses": misses})]

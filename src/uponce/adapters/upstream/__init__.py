@@ -1,0 +1,17 @@
+"""The account that a relay passes uploads on to, over HTTP."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Time-outs in seconds.
+
+    `connect`: until a connection is there. `stall`: sending without progress. `reply`: from the last byte of the
+    request, or the first of the answer, to the end of the answer. `idle`: how long an unused connection is kept.
+    """
+
+    connect: float = 5
+    stall: float = 60
+    reply: float = 120
+    idle: float = 4

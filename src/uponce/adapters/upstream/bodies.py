@@ -1,0 +1,57 @@
+"""Bodies of requests to an upstream: forms whose last part may be unknown until the file has been sent."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from uponce.app.ports.upstream import Sign
+
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers write names in a part's header
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body in three pieces: `head`, then the bytes of `file`, then what `tail` returns.
+
+    `tail` is called after the last byte of the file. `withheld`: only the tail makes the request valid.
+    """
+
+    content_type: str
+    head: bytes
+    file: AsyncIterable[bytes | bytearray] | None = None
+    tail: Callable[[], Awaitable[bytes]] | None = None
+    withheld: bool = False
+
+
+def form(fields: Mapping[str, str]) -> Body:
+    """Return the fields as a form without a file."""
+    return Body("application/x-www-form-urlencoded", urlencode(fields).encode())
+
+
+def multipart(
+    fields: Mapping[str, str], filename: str, file: AsyncIterable[bytes | bytearray], sign: Sign | None, boundary: str
+) -> Body:
+    """Return a form with the fields, then the file, then the fields that `sign` returns."""
+
+    async def tail() -> bytes:
+        last = {} if sign is None else await sign()
+        return b"\r\n" + _parts(last, boundary) + f"--{boundary}--\r\n".encode()
+
+    start = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename.translate(_ESCAPES)}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return Body(
+        content_type=f"multipart/form-data; boundary={boundary}",
+        head=_parts(fields, boundary) + start.encode(errors="replace"),
+        file=file,
+        tail=tail,
+        withheld=sign is not None,
+    )
+
+
+def _parts(fields: Mapping[str, str], boundary: str) -> bytes:
+    return "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_ESCAPES)}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ).encode()

@@ -1,0 +1,69 @@
+"""The API of an upstream: addresses, credentials and forms. exchange.py sends them."""
+
+import base64
+import secrets
+from collections.abc import AsyncIterable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from uponce import __version__
+from uponce.adapters.upstream import Times
+from uponce.adapters.upstream.bodies import form, multipart
+from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.core.errors import InvalidParameter
+from uponce.core.values import Upstream
+
+if TYPE_CHECKING:
+    from uponce.adapters.upstream.exchange import Exchanges
+
+
+class HttpUpstream:
+    """An UpstreamClient. `connections` is how many there are at once, to all upstreams together."""
+
+    def __init__(self, times: Times | None = None, connections: int = 256) -> None:
+        self._times = times or Times()
+        self._connections = connections
+        self._opened: Exchanges | None = None
+
+    async def close(self) -> None:
+        """End all requests and connections."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
+
+    def _exchanges(self) -> "Exchanges":
+        if self._opened is None:
+            # aiohttp takes 10 MiB and 80 ms: servers without a relay do without.
+            from uponce.adapters.upstream.exchange import Exchanges
+
+            self._opened = Exchanges(self._times, self._connections)
+        return self._opened
+
+    async def upload(
+        self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
+    ) -> UpstreamReply:
+        """Send one upload; see the port. `sign`, once called, runs to its end, also if this call is cancelled."""
+        chunk = {"Content-Range": call.span, "X-Unique-Upload-Id": call.upload_id}
+        headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
+        body = multipart(call.fields, call.filename, file, sign, boundary=secrets.token_hex(16))
+        return await self._exchanges().post(_url(upstream, f"{call.kind}/upload"), headers, body)
+
+    async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+        """Ask with HTTP Basic; see the port."""
+        credentials = base64.b64encode(f"{upstream.api_key}:{upstream.secret}".encode()).decode()
+        url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
+        return await self._exchanges().get(url, _AGENT | {"Authorization": f"Basic {credentials}"})
+
+    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+        """Send a signed form; see the port."""
+        return await self._exchanges().post(_url(upstream, path), dict(_AGENT), form(fields))
+
+
+_AGENT = {"User-Agent": f"uponce/{__version__}"}
+
+
+def _url(upstream: Upstream, path: str) -> str:
+    """Return the whole address. Raise InvalidParameter for a path that would leave the cloud."""
+    if any(segment in (".", "..") for segment in path.split("/")):
+        raise InvalidParameter("A segment of the path is '.' or '..'. Send the path without it.")
+    return f"{upstream.prefix}/v1_1/{quote(upstream.cloud, safe='')}/{quote(path)}"

@@ -1,0 +1,82 @@
+"""Create and list clouds, and set the upstream that uploads of a cloud are passed on to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uponce.app.import_keys import import_keys
+from uponce.app.manage_keys import DEFAULT_WINDOW, check_policy, create_key
+from uponce.app.services import Services
+from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.values import ApiKey, KeyScope, KeyUses, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A cloud, its keys and its upstream."""
+
+    name: str
+    keys: tuple[ApiKey, ...]
+    upstream: Upstream | None
+
+
+async def create_cloud(
+    services: Services, name: str, upstream: Upstream | None, *, window: int = DEFAULT_WINDOW, same_keys: bool = False
+) -> Sequence[ApiKey]:
+    """Make a cloud with two keys, and return them: one to sign for browsers, one for the SDK on a server.
+
+    With `same_keys` the key of the upstream is one to sign for browsers, so a backend goes on signing with it. Raise
+    InvalidParameter if the cloud exists.
+    """
+    if await services.database.list_keys(name):
+        raise InvalidParameter(f"Cloud {name} exists already. `uponce clouds relay {name} URL` changes its upstream.")
+    check_policy(name, window)
+    browser = None
+    if same_keys:
+        browser = await _same_key(services, name, upstream, window)
+    keys = [
+        browser or await create_key(services, name, name="browser", window=window),
+        await create_key(services, name, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window),
+    ]
+    # Last: without its upstream a cloud stores uploads here, and never somewhere that the operator did not name.
+    if upstream is not None:
+        await services.database.set_upstream(name, upstream)
+    return keys
+
+
+async def _same_key(services: Services, cloud: str, upstream: Upstream | None, window: int) -> ApiKey:
+    if upstream is None:
+        raise InvalidParameter("Only a cloud with an upstream can have the same keys as its upstream. Add --relay.")
+    key = ApiKey(
+        upstream.api_key, cloud, (upstream.secret,), KeyUses.ONCE, KeyScope.UPLOAD, window, name="same as upstream"
+    )
+    _, conflicts = await import_keys(services, [key])
+    if conflicts:
+        raise InvalidParameter(f"API key {key.api_key} exists already and differs: {conflicts[0].what}.")
+    return key
+
+
+async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> None:
+    """Pass uploads of a cloud on from now on, or store them here again for None. Raise NotFound without such a cloud.
+
+    Uploads that are pending in the former upstream are looked up in the new one.
+    """
+    if not await services.database.list_keys(cloud):
+        raise NotFound(f"Cloud {cloud} does not exist. `uponce clouds create {cloud}` makes it.")
+    await services.database.set_upstream(cloud, upstream)
+
+
+async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> bool:
+    """Set the upstream that the settings name, unless it is set. Return whether it was changed."""
+    if (await services.database.list_upstreams()).get(cloud) == upstream:
+        return False
+    await services.database.set_upstream(cloud, upstream)
+    return True
+
+
+async def list_clouds(services: Services) -> list[Cloud]:
+    """Return all clouds in the order of their names."""
+    upstreams = await services.database.list_upstreams()
+    keys: dict[str, list[ApiKey]] = {}
+    for key in await services.database.list_keys():
+        keys.setdefault(key.cloud, []).append(key)
+    return [Cloud(name, tuple(keys[name]), upstreams.get(name)) for name in sorted(keys)]

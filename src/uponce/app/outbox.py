@@ -1,0 +1,50 @@
+"""Run the effects that transactions left in the outbox: each at least once, with back-off, until it is done or dead."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from uponce.app.ports import Effect
+from uponce.app.services import Services
+from uponce.core.errors import UponceError
+
+log = logging.getLogger("uponce")
+
+_LEASE_SECONDS = 120
+_AT_ONCE = 16
+_MOST_TRIES = 1000
+_MOST_WAIT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Run the effect again after so many seconds. `error` is for the operator."""
+
+    seconds: int
+    error: str = ""
+
+
+Handler = Callable[[Services, Effect], Awaitable[Later | None]]
+
+
+async def run_due(services: Services, handlers: Mapping[str, Handler]) -> int:
+    """Run all effects that are due, some at once. Return how many."""
+    effects = await services.database.claim_effects(_AT_ONCE, _LEASE_SECONDS)
+    await asyncio.gather(*(_run(services, effect, handlers) for effect in effects))
+    return len(effects)
+
+
+async def _run(services: Services, effect: Effect, handlers: Mapping[str, Handler]) -> None:
+    database = services.database
+    try:
+        async with asyncio.timeout(_LEASE_SECONDS / 2):
+            later = await handlers[effect.name](services, effect)
+    except Exception as error:
+        log.exception("effect %d, %s of %s, failed", effect.id, effect.name, effect.subject)
+        detail = error.for_operator if isinstance(error, UponceError) else repr(error)
+        later = Later(min(_MOST_WAIT, 2 ** min(effect.tries, 10)), detail)
+    if later is None:
+        await database.finish_effect(effect.id)
+    else:
+        await database.postpone_effect(effect.id, later.seconds, later.error, dead=effect.tries >= _MOST_TRIES)

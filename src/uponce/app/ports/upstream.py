@@ -1,0 +1,59 @@
+"""The UpstreamClient port: the HTTP API of the account that a relay passes uploads on to."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from uponce.core.values import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """One upload request. `kind` is the resource type in the URL. `fields` are sent before the file.
+
+    `span` is the value of Content-Range, and `upload_id` of X-Unique-Upload-Id: both are for one chunk of a file.
+    """
+
+    kind: str
+    fields: Mapping[str, str]
+    filename: str
+    span: str | None = None
+    upload_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReply:
+    """An answer. `document` is the JSON object in it, None if the body is no JSON object. `body` is its text.
+
+    `headers` are those that clients may see. `date` is the upstream's clock in Unix seconds, if it tells it.
+    """
+
+    status: int
+    document: Mapping[str, Any] | None
+    body: str
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    date: float | None = None
+
+
+Sign = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class UpstreamClient(Protocol):
+    """Every call raises UpstreamUnavailable if the upstream cannot have completed it."""
+
+    async def upload(
+        self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
+    ) -> UpstreamReply:
+        """Send one upload, and return the answer, whatever its status.
+
+        The fields go first, then the file while it arrives. After its last byte, `sign` returns the fields that make
+        the request valid, and they go last: nothing is complete without them. `sign` None: `fields` are valid already.
+        An exception of `file` or `sign` ends the request and comes back. OutcomeUnknown: the signature may have left,
+        and no answer came.
+        """
+
+    async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+        """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet."""
+
+    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+        """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""

@@ -1,0 +1,1 @@
+"""Uploads of a cloud that has an upstream: checked and spent here, stored there."""

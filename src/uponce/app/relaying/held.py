@@ -1,0 +1,171 @@
+"""The file of an upload that is passed on: small in memory, larger sent while it arrives, or spooled first."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+
+from uponce.app.relaying.chunks import Data, cut, cut_arriving
+from uponce.app.relaying.relay import Passing, Relaying
+from uponce.app.services import Services
+from uponce.core.errors import MalformedRequest
+from uponce.core.relaying import Forwarded
+from uponce.core.values import Digest
+
+
+class Held:
+    """A file that one request writes: in memory while it is small, and sent while it arrives once it is not.
+
+    Memory is bounded for all uploads together. When nothing is left of it, a small file is sent while it arrives too.
+    """
+
+    def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
+        """`length` is that of the request's body, if it is known."""
+        self._services = services
+        self._passing = passing
+        self._in_chunks = length is None or length > services.limits.relay_whole_bytes
+        self._memory = services.attempts.memory
+        self._taken = 0
+        self._parts: list[bytes] = []
+        self._stream: Stream | None = None
+
+    @property
+    def size(self) -> int:
+        return self._taken if self._stream is None else self._stream.size
+
+    async def write(self, data: Data) -> None:
+        if self._stream is None and self._has_room(len(data)):
+            self._parts.append(bytes(data))
+            self._taken += len(data)
+            return
+        if self._stream is None:
+            self._stream = Stream(self._services, self._passing, in_chunks=self._in_chunks)
+            for part in self._parts:
+                await self._stream.write(part)
+            self._drop()
+        await self._stream.write(data)
+
+    def _has_room(self, size: int) -> bool:
+        return self._taken + size <= self._services.limits.small_body_bytes and self._memory.take(size)
+
+    async def seal(self) -> Digest:
+        """End the writing, and return the digest."""
+        if self._stream is not None:
+            return await self._stream.seal()
+        hashes = _Hashes()
+        for part in self._parts:
+            hashes.update(part)
+        return hashes.digest()
+
+    async def finish(self, digest: Digest) -> Forwarded:
+        """Let the upload complete, and return the upstream's answer. Call it after all that could refuse the file."""
+        if self._stream is not None:
+            return await self._stream.finish()
+        relaying = Relaying(self._services, self._passing)
+        relaying.digest = digest
+        return await relaying.send_small(_each(self._parts))
+
+    async def discard(self) -> None:
+        """Drop the bytes. End the upload unless `finish` was called. May be repeated."""
+        self._drop()
+        if self._stream is not None:
+            await self._stream.discard()
+
+    def _drop(self) -> None:
+        self._memory.give_back(self._taken)
+        self._taken = 0
+        self._parts.clear()
+
+
+async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+class _Hashes:
+    """Both digests of a file, and its size."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._md5, self._sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+
+    def update(self, data: Data) -> None:
+        self._md5.update(data)
+        self._sha256.update(data)
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        return Digest(self.size, self._md5.hexdigest(), self._sha256.hexdigest())
+
+
+class Stream:
+    """A file that is sent while it arrives. The upstream's pace is the client's pace.
+
+    Nothing is complete before `finish`: the file ends, but the signature that must follow waits for it. An error of
+    the upstream ends the next write.
+    """
+
+    def __init__(self, services: Services, passing: Passing, *, in_chunks: bool) -> None:
+        self._relaying = Relaying(services, passing)
+        self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
+        self._hashes = _Hashes()
+        self._agreed = asyncio.get_running_loop().create_future()
+        self._is_sealed = False
+        blocks = self._arriving()
+        if in_chunks:
+            chunks = cut_arriving(blocks, services.blobs, services.limits.relay_chunk_bytes)
+            sending = self._relaying.send_chunks(chunks)
+        else:
+            sending = self._relaying.send(blocks)
+        self._sending = asyncio.ensure_future(sending)
+
+    @property
+    def size(self) -> int:
+        return self._hashes.size
+
+    async def write(self, data: Data) -> None:
+        # Hashing releases the interpreter, so both go on at once.
+        await asyncio.gather(asyncio.to_thread(self._hashes.update, data), self._put(data))
+
+    async def seal(self) -> Digest:
+        if not self._is_sealed:
+            self._is_sealed = True
+            self._relaying.digest = self._hashes.digest()
+            await self._put(None)
+        return self._hashes.digest()
+
+    async def finish(self) -> Forwarded:
+        """Let the upload complete, and return the answer. Call it after all that could refuse the file."""
+        self._agreed.set_result(None)
+        return await asyncio.shield(self._sending)
+
+    async def discard(self) -> None:
+        """End the request unless `finish` was called. The upstream never gets a signature."""
+        if self._agreed.done():
+            return
+        self._sending.cancel()
+        await asyncio.wait([self._sending])
+        if not self._sending.cancelled():
+            self._sending.exception()  # seen: the client gets another error
+
+    async def _put(self, block: Data | None) -> None:
+        putting = asyncio.ensure_future(self._blocks.put(block))
+        await asyncio.wait([putting, self._sending], return_when=asyncio.FIRST_COMPLETED)
+        if not putting.done():
+            putting.cancel()
+        if self._sending.done():
+            self._sending.result()
+            raise MalformedRequest("The upstream ended the upload before its last byte.")
+
+    async def _arriving(self) -> AsyncIterator[Data]:
+        while (block := await self._blocks.get()) is not None:
+            yield block
+        await asyncio.shield(self._agreed)  # aiohttp cancels this when the connection breaks
+
+
+async def send_spooled(services: Services, passing: Passing, digest: Digest, blocks: AsyncIterator[Data]) -> Forwarded:
+    """Pass on a file that has arrived. It must run to its own end, also when its request is cancelled."""
+    limits, relaying = services.limits, Relaying(services, passing)
+    relaying.digest = digest
+    if digest.size <= limits.relay_whole_bytes:
+        return await relaying.send(blocks)
+    return await relaying.send_chunks(cut(blocks, digest.size, limits.relay_chunk_bytes))

@@ -1,0 +1,99 @@
+"""Find the outcome of an upload that is pending in an upstream: look the asset up until the outcome is certain."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from uponce.app.outbox import Later
+from uponce.app.ports import Effect, UpstreamReply
+from uponce.app.relaying.relay import forwarded
+from uponce.app.services import Services
+from uponce.core.errors import UpstreamUnavailable
+from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, judge_look_up
+from uponce.core.upstream import MARKER
+from uponce.core.values import Upstream
+
+log = logging.getLogger("uponce")
+
+_FIRST_SECONDS = 10
+_MOST_SECONDS = 300
+_QUOTA_SECONDS = 3600
+
+
+async def reconcile(services: Services, effect: Effect) -> Later | None:
+    """Look a pending upload up. None when its outcome is written, else when to look again."""
+    relay = await services.database.find_relay(effect.subject)
+    if relay is None:
+        return None
+    upstream = (await services.database.list_upstreams()).get(relay.cloud)
+    if upstream is None:
+        return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: set it again")
+    found, wait = await _look_up(services, upstream, relay, effect.now)
+    judgement = judge_look_up(relay, found, effect.now, services.limits)
+    if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
+        await services.database.end_relay(relay, found.forwarded, "looked_up")
+        return None
+    if judgement.verdict is Verdict.FREE:
+        await services.database.end_relay(relay, None)
+        return None
+    if judgement.misses != relay.misses:
+        await services.database.note_misses(relay.id, judgement.misses)
+    return Later(wait or _pause(relay, effect, services), "" if found is Missing.NOTHING else "the look-up failed")
+
+
+def _pause(relay: Relay, effect: Effect, services: Services) -> int:
+    """Return the seconds until the next look: longer each time, but not past the bound, after which it decides."""
+    seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+    left = relay.pending_at + bound(services.limits) - effect.now
+    return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
+
+
+async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: int) -> tuple[Found | Missing, int]:
+    """Return what the upstream has, and how many seconds its quota asks to wait, or 0."""
+    client, target = services.upstream, relay.target
+    assert client is not None
+    for kind, public_id in target.names:
+        try:
+            if target.marker is None:
+                path = f"resources/{kind}/{target.type}/{public_id}"
+                reply = await client.get(upstream, path, {"media_metadata": "true"})
+            else:
+                query = {"key": MARKER, "value": target.marker}
+                reply = await client.get(upstream, f"resources/{kind}/context", query)
+        except UpstreamUnavailable:
+            return Missing.UNREADABLE, 0
+        if reply.status in (420, 429):
+            return Missing.UNREADABLE, _quota_wait(reply)
+        document = _document(reply, relay)
+        if document is not None:
+            return _found(document, reply, relay, now), 0
+        if reply.status != 404 and not (reply.status == 200 and target.marker is not None):
+            log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
+            return Missing.UNREADABLE, 0
+    return Missing.NOTHING, 0
+
+
+def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
+    """Return the asset in an answer, None if there is none."""
+    if reply.status != 200 or reply.document is None:
+        return None
+    if relay.target.marker is None:
+        return reply.document if "public_id" in reply.document else None
+    resources = reply.document.get("resources")
+    return next(iter(resources), None) if isinstance(resources, list) else None
+
+
+def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: int) -> Found:
+    # Nothing but this upload has the marker. A list does not show the etag.
+    etag = relay.digest.md5 if relay.target.marker is not None else str(document.get("etag", ""))
+    version = document.get("version")
+    answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
+    return Found(etag, version if isinstance(version, int) else 0, now if reply.date is None else reply.date, answer)
+
+
+def _quota_wait(reply: UpstreamReply) -> int:
+    """Return how many seconds the upstream asks to wait, at most an hour: the quota counts by the hour."""
+    after = next((value for name, value in reply.headers if name.lower() == "retry-after"), "")
+    return min(int(after), _QUOTA_SECONDS) if after.isdigit() else _MOST_SECONDS

@@ -1,0 +1,256 @@
+"""Pass an upload on to its cloud's upstream: file → pending → signature → outcome. The pending row is the arbiter.
+
+The upstream completes no request without a signature, and uponce makes that signature only after one transaction has
+noted the grant as pending. So of any number of attempts one is passed on. What the upstream then answers decides: a
+success spends the grant, a refusal frees it, and anything else leaves it pending until a look-up finds the outcome.
+"""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from uponce.app.ports import UpstreamCall, UpstreamReply
+from uponce.app.relaying.chunks import Chunk, Data
+from uponce.app.services import Services
+from uponce.core.errors import OutcomeUnknown, Unavailable, UponceError, UpstreamRefused, UpstreamUnavailable
+from uponce.core.parameters import UploadSpec
+from uponce.core.relaying import Forwarded, Relay, trailer_timestamp
+from uponce.core.upstream import aim, seed_of, signed
+from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
+
+log = logging.getLogger("uponce")
+
+_FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
+_RETRY_SECONDS = 10
+_NO_NAME = "file"
+_UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
+_UNKNOWN = (
+    "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. Wait "
+    f"{_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """An upload to pass on. `params` are those that the client signed. A series ends when the upload is pending."""
+
+    upstream: Upstream
+    grants: tuple[Grant, ...]
+    spec: UploadSpec
+    params: Mapping[str, str]
+    requested: ResourceType | None
+    filename: str | None
+    caller: Caller
+    idempotency_key: str | None = None
+    series_id: str | None = None
+
+
+class Repeated(Exception):
+    """The Idempotency-Key has an answer already."""
+
+    def __init__(self, answer: Forwarded) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class Relaying:
+    """One attempt to pass an upload on. It must run to its own end, also when its request is cancelled.
+
+    Each way of sending returns the upstream's answer to a completed upload. UpstreamRefused and UpstreamUnavailable
+    spend nothing. OutcomeUnknown leaves the grant pending. `digest` is that of the whole file; it must be set before
+    the last byte is sent.
+    """
+
+    def __init__(self, services: Services, passing: Passing) -> None:
+        client = services.upstream
+        assert client is not None
+        self._services = services
+        self._client = client
+        self._passing = passing
+        self._attempt = services.ids.hex(32)
+        seed = seed_of(passing.grants[0], self._attempt)
+        self._target = aim(passing.upstream, passing.spec, passing.params, passing.requested, passing.filename, seed)
+        self._pending: Relay | None = None
+        self.digest: Digest | None = None
+
+    async def send_small(self, file: AsyncIterator[Data]) -> Forwarded:
+        """Make the grant pending before the upstream hears of the upload, so that attempts that lose send nothing."""
+        return await self._to_the_end(self._send_small(file))
+
+    async def send(self, file: AsyncIterator[Data]) -> Forwarded:
+        """Send a file in one request, perhaps while it arrives."""
+        return await self._to_the_end(self._upload(self._call(self._target.fields), file))
+
+    async def send_chunks(self, chunks: AsyncIterator[Chunk]) -> Forwarded:
+        """Send a file in chunks. Only the last one completes the upload, so only that one waits for its signature."""
+        return await self._to_the_end(self._send_chunks(chunks))
+
+    async def _to_the_end(self, sending: Coroutine[Any, Any, UpstreamReply]) -> Forwarded:
+        try:
+            reply = await sending
+        except Repeated as repeated:
+            return repeated.answer
+        except OutcomeUnknown:
+            await self._hasten()
+            raise
+        except UpstreamUnavailable:  # without its signature the request is not complete
+            await self._free()
+            raise
+        return await self._conclude(reply)
+
+    async def _send_small(self, file: AsyncIterator[Data]) -> UpstreamReply:
+        fields = {**self._target.fields, **await self._sign()}
+        return await self._client.upload(self._passing.upstream, self._call(fields), file, None)
+
+    async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
+        return await self._client.upload(self._passing.upstream, call, file, self._sign)
+
+    async def _send_chunks(self, chunks: AsyncIterator[Chunk]) -> UpstreamReply:
+        async for chunk in chunks:
+            call = replace(self._call(self._target.fields), span=chunk.span, upload_id=self._attempt)
+            if chunk.is_last:
+                return await self._upload(call, chunk.blocks)
+            reply = await self._send_early(call, chunk.blocks)
+            if not _is_success(reply):
+                return reply
+        raise AssertionError("chunks have a last one")
+
+    async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
+        """Send a chunk that completes nothing."""
+        upstream, now = self._passing.upstream, int(self._services.clock.now())
+        fields = {**call.fields, **signed(upstream, call.fields, now)}
+        try:
+            return await self._client.upload(upstream, replace(call, fields=fields), file, None)
+        except OutcomeUnknown as error:
+            raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
+
+    def _call(self, fields: Mapping[str, str]) -> UpstreamCall:
+        return UpstreamCall(self._target.kind, fields, self._passing.filename or _NO_NAME)
+
+    async def _sign(self) -> Mapping[str, str]:
+        """Make the grant pending. Only after this there is a signature."""
+        services, passing = self._services, self._passing
+        assert self.digest is not None
+        new = Relay(
+            id=self._attempt,
+            cloud=passing.grants[0].cloud,
+            grants=passing.grants,
+            target=self._target,
+            digest=self.digest,
+            caller=passing.caller,
+            key_hash=_hash_of(passing.idempotency_key),
+            series_id=passing.series_id,
+        )
+        with services.metrics.committing():
+            begun = await services.database.begin_relay(new, _FIRST_LOOK_SECONDS)
+        if isinstance(begun, Forwarded):
+            raise Repeated(begun)
+        self._pending = begun
+        stamp = trailer_timestamp(begun.pending_at, passing.upstream.window, services.limits.relay_fence)
+        return signed(passing.upstream, self._target.fields, stamp)
+
+    async def _conclude(self, reply: UpstreamReply) -> Forwarded:
+        if self._pending is None:  # it answered before it had a signature
+            raise _refusal(reply) if _is_refusal(reply) else UpstreamUnavailable(_UNREACHED, detail=_told(reply))
+        if _is_refusal(reply):
+            await self._free()
+            raise _refusal(reply)
+        if not _is_success(reply) or _is_unfinished(reply):
+            await self._hasten()
+            raise OutcomeUnknown(_UNKNOWN, detail=_told(reply), retry_after=_RETRY_SECONDS)
+        return await self._spend(self._pending, reply)
+
+    async def _spend(self, pending: Relay, reply: UpstreamReply) -> Forwarded:
+        answer = forwarded(reply, pending.digest.size)
+        names = [name for _, name in pending.target.names if name]
+        if answer.public_id and names and answer.public_id not in names:
+            log.warning(
+                "the upstream of cloud %s named an asset %r instead of %r. A preset of the account may rename uploads: "
+                "add identify=context to the URL of the upstream",
+                pending.cloud,
+                answer.public_id,
+                names[0],
+            )
+        try:
+            owned = await self._services.database.end_relay(pending, answer, _code(pending, reply))
+        except Unavailable as error:
+            raise OutcomeUnknown(_UNKNOWN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
+        if not owned:
+            log.warning("relay %s: its outcome was written before %r was answered", pending.id, answer.public_id)
+        return answer
+
+    async def _free(self) -> None:
+        """Give the grants back. Should this fail, a look-up finds nothing and does it later."""
+        if self._pending is None:
+            return
+        try:
+            await self._services.database.end_relay(self._pending, None)
+        except UponceError as error:
+            log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
+
+    async def _hasten(self) -> None:
+        """Look the outcome up now."""
+        if self._pending is None:
+            return
+        try:
+            await self._services.database.hasten_effect(self._pending.id)
+        except UponceError as error:
+            log.warning("relay %s is looked up later: %s", self._pending.id, error.for_operator)
+
+
+def _hash_of(idempotency_key: str | None) -> bytes | None:
+    """Return what the database stores of a client's Idempotency-Key."""
+    return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).digest()
+
+
+def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
+    """Return an answer as clients get it, to an upload of so many bytes."""
+    document = reply.document or {}
+    return Forwarded(
+        reply.status,
+        reply.body,
+        asset_id=_text(document.get("asset_id")),
+        public_id=_text(document.get("public_id")),
+        headers=reply.headers,
+        size=size,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_success(reply: UpstreamReply) -> bool:
+    return 200 <= reply.status < 300 and reply.document is not None and "error" not in reply.document
+
+
+def _is_unfinished(reply: UpstreamReply) -> bool:
+    """Return whether the upstream waits for more chunks, although it got the last one."""
+    return reply.document is not None and reply.document.get("done") is False
+
+
+def _is_refusal(reply: UpstreamReply) -> bool:
+    return 400 <= reply.status < 500 and reply.document is not None
+
+
+def _code(pending: Relay, reply: UpstreamReply) -> str:
+    """Return `existing` if the upstream answered with an asset that has other bytes."""
+    document = reply.document or {}
+    return "existing" if document.get("existing") and document.get("etag") != pending.digest.md5 else ""
+
+
+def _refusal(reply: UpstreamReply) -> UpstreamRefused:
+    if reply.status in (401, 403):
+        log.error("the upstream refuses the account's credentials or rights: %s", reply.body[:200])
+    error = (reply.document or {}).get("error")
+    message = _text(error.get("message")) if isinstance(error, Mapping) else ""
+    message = message or f"The upstream answered {reply.status}."
+    refusal = UpstreamRefused(message)
+    refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
+    return refusal
+
+
+def _told(reply: UpstreamReply) -> str:
+    return f"the upstream answered {reply.status}: {reply.body[:200]!r}"

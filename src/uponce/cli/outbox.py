@@ -1,0 +1,55 @@
+"""`uponce outbox`: show the work that transactions left for later, and run dead work again."""
+
+import typer
+
+from uponce.cli.options import Data, Json, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Show and retry the work that a server does after a commit.")
+
+
+@app.command("list")
+def list_(
+    data: Data = None,
+    limit: int = typer.Option(100, min=1, max=10_000, help="Most rows to show."),
+    as_json: Json = False,
+) -> None:
+    """Show effects that are not done: dead ones first, then those that are due next."""
+    import asyncio
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from uponce.config import load
+    from uponce.core.freshness import utc
+    from uponce.wiring import opened
+
+    with opened(load(data=data)) as backend:
+        effects = asyncio.run(backend.services.database.list_effects(limit))
+    if as_json:
+        print_json([asdict(effect) for effect in effects])
+        return
+    table = Table("id", "effect", "subject", "state", "tries", "error", box=None)
+    for effect in effects:
+        state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
+        table.add_row(str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error)
+    Console().print(table)
+
+
+@app.command()
+def retry(
+    effect_id: int | None = typer.Argument(None, metavar="[ID]", help="One effect. By default all that are dead."),
+    data: Data = None,
+) -> None:
+    """Make an effect due now. A running server then runs it."""
+    import asyncio
+
+    from uponce.config import load
+    from uponce.core.errors import NotFound
+    from uponce.wiring import opened
+
+    with opened(load(data=data)) as backend:
+        count = asyncio.run(backend.services.database.retry_effects(effect_id))
+    if effect_id is not None and not count:
+        raise NotFound(f"There is no effect {effect_id}. `uponce outbox list` shows all.")
+    typer.echo(f"{count} effects are due now")

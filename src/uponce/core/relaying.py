@@ -1,0 +1,114 @@
+"""What becomes of an upload whose outcome in the upstream is not known. Pure: the table of docs/design/relay.md.
+
+A grant whose upload may have completed upstream is pending. It stays pending until the upstream shows the asset, or
+until the upload can no longer complete: its signature is dead, and two look-ups found nothing.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from uponce.core.policy import Limits
+from uponce.core.upstream import Target
+from uponce.core.values import Caller, Digest, Grant
+
+MISSES = 2  # look-ups after the bound that must find nothing before a grant is free again
+_TICK = 2  # seconds; the clocks of both sides are read without fractions
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """One upload that is passed on, pending until its outcome is known. `id` names the attempt, which owns the row.
+
+    `pending_at` is in Unix seconds, by the database's clock. `misses` counts look-ups that found nothing after the
+    bound. `series_id` names the series that the upload ends. `key_hash` is of the client's Idempotency-Key.
+    """
+
+    id: str
+    cloud: str
+    grants: tuple[Grant, ...]
+    target: Target
+    digest: Digest
+    caller: Caller
+    key_hash: bytes | None = None
+    series_id: str | None = None
+    pending_at: int = 0
+    misses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The upstream's answer, as it was given. `body` is JSON text. `headers` are those that clients may see.
+
+    `asset_id` and `public_id` are those of the upstream's asset, empty if the answer names none. `size` is how many
+    bytes were sent. `replayed` says that a repeated request got the answer of the first one.
+    """
+
+    status: int
+    body: str
+    asset_id: str = ""
+    public_id: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    size: int = 0
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock."""
+
+    etag: str
+    version: int
+    upstream_now: float
+    forwarded: Forwarded
+
+
+class Missing(Enum):
+    """What a look-up found instead of an asset."""
+
+    NOTHING = "the upstream has no asset of that name"
+    UNREADABLE = "the upstream did not answer the look-up"
+
+
+class Verdict(Enum):
+    SPENT = "the upload completed: the grant is spent"
+    FREE = "the upload can no longer complete: the grant is free again"
+    WAIT = "the outcome is still unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a look-up decides. `misses` is the count to store with the row."""
+
+    verdict: Verdict
+    misses: int
+
+
+def bound(limits: Limits) -> int:
+    """Return how many seconds after `pending_at` an upload can still complete in the upstream."""
+    return limits.relay_fence + limits.skew + limits.relay_processing
+
+
+def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
+    """Return the timestamp of the upstream's signature, so far back that the signature dies `fence` seconds later.
+
+    A process that stops before it sends the signature and wakes late sends one that the upstream refuses.
+    """
+    return pending_at - max(0, window - fence)
+
+
+def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
+    """Decide from one look-up at `now`, by the database's clock. Only a certain outcome ends the wait.
+
+    An asset with the bytes' MD5 counts as this upload's, and so does one that is not older than the attempt by the
+    upstream's clock: presets may change the bytes. Where another writer used the same name, the grant is spent.
+    """
+    if found is Missing.UNREADABLE:
+        return Judgement(Verdict.WAIT, relay.misses)
+    if isinstance(found, Found):
+        pending_upstream = relay.pending_at + (found.upstream_now - now)
+        if found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK:
+            return Judgement(Verdict.SPENT, relay.misses)
+    if now < relay.pending_at + bound(limits):
+        return Judgement(Verdict.WAIT, relay.misses)
+    misses = relay.misses + 1
+    return Judgement(Verdict.FREE if misses >= MISSES else Verdict.WAIT, misses)

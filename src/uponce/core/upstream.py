@@ -1,0 +1,168 @@
+"""The account behind a relay: how it is named, what uponce sends it, and how an asset is found there again."""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from uponce.core.canonical import string_to_sign
+from uponce.core.errors import InvalidParameter
+from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
+from uponce.core.parameters import UNSIGNED, UploadSpec, names_of_relay
+from uponce.core.signature import sign
+from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
+
+# The options of the URL: what each may be, and its default.
+_OPTIONS = {
+    "upload_prefix": r"https?://[^/?#\s&]+(/[^?#\s&]*)?",
+    "signature_algorithm": "sha1|sha256",
+    "window": "[1-9][0-9]{0,8}",
+    "identify": "public_id|context",
+}
+_DEFAULTS = {
+    "upload_prefix": "https://api.cloudinary.com",
+    "signature_algorithm": "sha1",
+    "window": "3600",
+    "identify": "public_id",
+}
+MARKER = "uponce"  # the context key of an asset whose public_id the upstream chooses
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def parse_upstream(url: str, secret: str | None = None) -> Upstream:
+    """Read `cloudinary://KEY:SECRET@CLOUD[?upload_prefix=…&signature_algorithm=…&window=…&identify=context]`.
+
+    `secret` is for a URL without one. Raise InvalidParameter, which never repeats the secret.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise _bad_url("it cannot be read") from None
+    found = secret or unquote(parts.password or "")
+    cloud = parts.netloc.rpartition("@")[2]  # urlsplit's hostname is in lower case
+    if parts.scheme != "cloudinary" or not parts.username or not cloud or parts.path.strip("/"):
+        raise _bad_url("it has another form")
+    if not found:
+        raise _bad_url("it has no secret")
+    options = _DEFAULTS | options
+    for name, value in options.items():
+        if name not in _DEFAULTS:
+            raise _bad_url(f"it has the unknown option {name}")
+        if not re.fullmatch(_OPTIONS[name], value):
+            raise _bad_url(f"{name} does not match {_OPTIONS[name]}")
+    return Upstream(
+        cloud,
+        unquote(parts.username),
+        found,
+        options["upload_prefix"].rstrip("/"),
+        Algorithm(options["signature_algorithm"]),
+        int(options["window"]),
+        marked=options["identify"] == "context",
+    )
+
+
+def url_of(upstream: Upstream) -> str:
+    """Return the URL without the secret: `cloudinary://KEY@CLOUD?upload_prefix=…`."""
+    options = {
+        "upload_prefix": upstream.prefix,
+        "signature_algorithm": upstream.algorithm.value,
+        "window": str(upstream.window),
+        "identify": "context" if upstream.marked else "public_id",
+    }
+    query = "&".join(f"{name}={value}" for name, value in options.items() if value != _DEFAULTS[name])
+    return f"cloudinary://{quote(upstream.api_key, safe='')}@{upstream.cloud}{'?' if query else ''}{query}"
+
+
+def _bad_url(problem: str) -> InvalidParameter:
+    return InvalidParameter(
+        f"The URL of the upstream is not usable: {problem}. Write "
+        "cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com, where the part after ? is optional."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the upload of one grant goes in the upstream, and how its asset is found there.
+
+    `kind` is the resource type in the URL, or `auto`. `fields` are sent, without those that sign. `names` are the
+    resource types and public_ids under which the asset may be; a `marker` finds it by its context instead.
+    """
+
+    kind: str
+    type: str
+    fields: Mapping[str, str]
+    names: tuple[tuple[str, str], ...] = ()
+    marker: str | None = None
+
+
+def aim(
+    upstream: Upstream,
+    spec: UploadSpec,
+    params: Mapping[str, str],
+    requested: ResourceType | None,
+    filename: str | None,
+    seed: bytes,
+) -> Target:
+    """Return where an upload goes. Equal seeds give equal names, so a repeated request finds the first one's asset.
+
+    A public_id that is signed is kept. Otherwise uponce computes the public_id, as the upstream would shape it, and
+    asks the upstream to replace no asset.
+    """
+    fields = passed_on(params)
+    kind, delivery_type = str(requested or "auto"), params.get("type", "upload")
+    if upstream.marked:
+        marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
+        entry = f"{MARKER}={marker}"
+        fields["context"] = f"{fields['context']}|{entry}" if fields.get("context") else entry
+        return Target(kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker)
+    random = _digits(upstream.secret, b"name" + seed, RANDOM_LENGTH)
+    suffix = _digits(upstream.secret, b"suffix" + seed, UNIQUE_SUFFIX_LENGTH)
+    naming = spec.naming
+    if naming.public_id is None:
+        # The upstream itself adds folder and prefix. It adds an extension only to what it finds to be raw.
+        bare = Naming(None, None, None, naming.use_filename, naming.unique_filename, naming.filename_override)
+        fields["public_id"] = bare.written(requested or ResourceType.IMAGE, filename, random, suffix)
+        if naming.unique_filename or not naming.use_filename:
+            fields.setdefault("overwrite", "false")
+    found = dict.fromkeys(
+        (each, naming.written(ResourceType(each), filename, random, suffix)) for each in _kinds(requested)
+    )
+    if requested is None:
+        found[ResourceType.RAW.value, naming.written(ResourceType.IMAGE, filename, random, suffix)] = None
+    return Target(kind, delivery_type, fields, tuple(found))
+
+
+def _kinds(requested: ResourceType | None) -> tuple[str, ...]:
+    return tuple(each.value for each in ResourceType) if requested is None else (requested.value,)
+
+
+def _digits(secret: str, message: bytes, length: int) -> str:
+    """Return base-36 digits that only the holder of the secret can compute."""
+    number = int.from_bytes(hmac.digest(secret.encode(), message, hashlib.sha256), "big")
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[digit])
+    return "".join(digits)
+
+
+def seed_of(grant: Grant, attempt: str) -> bytes:
+    """Return what names the asset of an attempt: the grant, and where a grant makes several assets, the attempt."""
+    return grant.key if grant.max_uses == 1 else grant.key + attempt.encode()
+
+
+def passed_on(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that the upstream receives: all signed ones, except those that uponce obeys."""
+    kept = UNSIGNED | names_of_relay()
+    return {name: value for name, value in params.items() if name not in kept}
+
+
+def signed(upstream: Upstream, fields: Mapping[str, str], timestamp: int) -> dict[str, str]:
+    """Return `api_key`, `timestamp` and `signature`, which make the fields valid for the upstream."""
+    stamp = str(timestamp)
+    string = string_to_sign({**fields, "timestamp": stamp})
+    signature = sign(string, upstream.secret, upstream.algorithm)
+    return {"timestamp": stamp, "api_key": upstream.api_key, "signature": signature}

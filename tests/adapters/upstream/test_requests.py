@@ -1,0 +1,283 @@
+"""What an upstream receives from the relay's HTTP client, and what comes back: a stub, and a real server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from dataclasses import replace
+from itertools import repeat
+
+import pytest
+
+from tests.adapters.upstream.calling import BYTES, CALL, KEY, MD5, Signer, complete, pieces, run
+from tests.server import Server
+from tests.upstreams import ANSWERS, HTML, LIMIT, StubUpstream, Trouble
+from uponce.adapters.upstream.client import HttpUpstream
+from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.core.errors import InvalidParameter
+from uponce.core.upstream import signed
+from uponce.core.values import Upstream
+
+# --- what is sent
+
+
+def test_the_fields_go_first_then_the_file_then_what_signs_them() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
+        assert (reply.status, stub.store[KEY].etag) == (200, MD5)
+        (request,) = stub.requests
+        assert request.names == ["public_id", "overwrite", "file", "timestamp", "api_key", "signature"]
+        assert (request.headers["transfer-encoding"], request.complete) == ("chunked", True)
+        assert request.parts[2] == ("file", "cat.png", BYTES)
+        assert b"\r\nContent-Type: application/octet-stream\r\n\r\n\x00\x01" in request.body
+        assert "cookie" not in request.headers and "authorization" not in request.headers
+
+    run(play)
+
+
+def test_without_sign_the_fields_are_complete_before_the_file() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        reply = await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
+        assert (reply.status, stub.store[KEY].etag) == (200, MD5)
+        assert stub.requests[0].names[-1] == "file"
+
+    run(play)
+
+
+async def assert_held_back(client: HttpUpstream, stub: StubUpstream) -> None:
+    """Nothing that ends the request is sent before `sign` has returned."""
+    signer = Signer(stub.upstream)
+    signer.go.clear()
+    async with asyncio.TaskGroup() as group:
+        upload = group.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
+        await signer.begun.wait()
+        await asyncio.sleep(0.1)
+        (request,) = stub.requests
+        early = (BYTES in request.body, request.closed, request.complete, "signature" in request.names)
+        signer.go.set()
+    assert early == (True, False, False, False)
+    assert upload.result().status == 200
+    assert "signature" in request.names and signer.calls == 1
+
+
+class ClosesFirst(HttpUpstream):
+    """The mutant: it ends the form before it signs."""
+
+    async def upload(
+        self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
+    ) -> UpstreamReply:
+        reply = await super().upload(upstream, call, file, None)
+        assert sign is not None
+        await sign()
+        return reply
+
+
+def test_no_closing_boundary_leaves_before_sign_has_returned() -> None:
+    run(lambda stub, client: assert_held_back(client, stub))
+
+
+def test_control_a_client_that_closes_the_form_before_it_signs_is_red() -> None:
+    async def play(stub: StubUpstream, _: HttpUpstream) -> None:
+        mutant = ClosesFirst()
+        with pytest.raises(AssertionError):
+            await assert_held_back(mutant, stub)
+        await mutant.close()
+
+    run(play)
+
+
+def test_a_filename_is_written_as_browsers_write_it() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        call = replace(CALL, filename='Ünï "q"\r\nX: y.png')
+        await client.upload(stub.upstream, call, pieces(), Signer(stub.upstream))
+        assert 'filename="Ünï %22q%22%0D%0AX: y.png"\r\n'.encode() in stub.requests[0].body
+
+    run(play)
+
+
+def test_chunks_of_a_file_have_their_headers() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        for start in (0, 2048):
+            call = replace(CALL, span=f"bytes {start}-{start + 2047}/4096", upload_id="one")
+            reply = await client.upload(stub.upstream, call, pieces(BYTES[start : start + 2048]), Signer(stub.upstream))
+        assert reply.document is not None and reply.document["etag"] == MD5
+
+    run(play)
+
+
+def test_any_public_id_can_be_looked_up_and_destroyed() -> None:
+    name = "fotos/Grüße & 100% #1? +;=日本"
+
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        call = replace(CALL, fields={"public_id": name})
+        await client.upload(stub.upstream, call, pieces(), Signer(stub.upstream, call.fields))
+        path = f"resources/image/upload/{name}"
+        reply = await client.get(stub.upstream, path, {"media_metadata": "true", "x": "a&b =ü"})
+        assert reply.document is not None
+        assert (reply.document["public_id"], reply.document["etag"]) == (name, MD5)
+        assert stub.requests[-1].query["x"] == "a&b =ü"
+        assert reply.date == pytest.approx(time.time(), abs=5)
+        fields = {"public_id": name}
+        reply = await client.post(
+            stub.upstream, "image/destroy", fields | signed(stub.upstream, fields, int(time.time()))
+        )
+        assert (reply.document, stub.store) == ({"result": "ok"}, {})
+        assert (await client.get(stub.upstream, path)).status == 404
+
+    run(play)
+
+
+@pytest.mark.parametrize("path", ["..", "resources/../../x", "./ping", "a/."])
+def test_no_path_leads_out_of_the_cloud(path: str) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        with pytest.raises(InvalidParameter):
+            await client.get(stub.upstream, path)
+        assert stub.requests == []
+
+    run(play)
+
+
+# --- what comes back
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status"),
+    [
+        (Trouble.LIMITED, 420),
+        (Trouble.REFUSED, 400),
+        (Trouble.FAILED, 500),
+        (Trouble.FAILED_LATE, 500),
+        (Trouble.MOVED, 302),
+        (Trouble.ACCEPTED, 200),
+        (Trouble.WRONG_ETAG, 200),
+        (Trouble.RENAMED, 200),
+        (Trouble.CLOSES_IDLE, 200),
+        (Trouble.DRIPS, 200),
+    ],
+)
+def test_every_status_comes_back_as_an_answer(trouble: Trouble, status: int) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads = iter([trouble])
+        reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
+        assert reply.status == status and len(stub.requests) == 1
+        assert (reply.document is None) == (trouble is Trouble.MOVED)
+
+    run(play)
+
+
+@pytest.mark.parametrize("trouble", [Trouble.HTML, Trouble.TORN_JSON])
+def test_what_is_no_json_has_no_document(trouble: Trouble) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads = iter([trouble])
+        reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
+        assert (reply.status, reply.document) == (200, None)
+        assert reply.body == HTML.decode() or '"public_id"' in reply.body
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[1]",
+        b"7",
+        b'"x"',
+        b"null",
+        b"",
+        b"[" * 100_000,
+        b'{"a":NaN}',
+        b'{"a":"\xff"}',
+        b'{"a":"\\ud800"}',
+        b'{"a":1e999}',
+    ],
+)
+def test_only_an_object_of_json_is_a_document(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, Trouble.HTML, (200, body, {}))
+
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads = iter([Trouble.HTML])
+        reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
+        assert reply.document is None
+        reply.body.encode()
+
+    run(play)
+
+
+def test_clients_see_the_headers_that_limit_rates_and_no_cookie() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads, stub.reads = iter([Trouble.LIMITED, Trouble.REFUSED]), repeat(Trouble.LIMITED)
+        replies = [await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream)) for _ in range(2)]
+        assert dict(replies[0].headers) == LIMIT
+        assert dict(replies[1].headers) == {"X-Cld-Error": "Invalid image file"}
+        assert (await client.get(stub.upstream, "ping")).headers == replies[0].headers
+        assert "cookie" not in stub.requests[-1].headers
+
+    run(play)
+
+
+def test_an_answer_before_the_end_of_the_body_comes_back_and_nothing_is_signed() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield BYTES
+            await asyncio.sleep(0)
+
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads = repeat(Trouble.EARLY_413)
+        signer = Signer(stub.upstream)
+        reply = await client.upload(stub.upstream, CALL, endless(), signer)
+        assert (reply.status, reply.body, signer.calls) == (413, HTML.decode(), 0)
+        assert not stub.requests[0].closed
+
+    run(play)
+
+
+def test_an_answer_while_it_is_signed_comes_back_after_sign_has_ended_and_no_signature_leaves() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.uploads = repeat(Trouble.EARLY_413)
+        stub.reading.clear()  # so the answer comes when the file has left
+        signer = Signer(stub.upstream)
+        signer.go.clear()
+        upload = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
+        await signer.begun.wait()
+        stub.reading.set()
+        await asyncio.sleep(0.2)
+        assert not upload.done()
+        signer.go.set()
+        assert ((await upload).status, signer.ends) == (413, 1)
+        assert not stub.requests[0].closed
+
+    run(play)
+
+
+# --- a real server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("upstream") / "data") as server:
+        yield server
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["signature last", "signature first"])
+def test_a_round_trip_with_a_real_server(server: Server, last: bool) -> None:
+    upstream = Upstream(server.cloud, server.server.key, server.server.secret, prefix=server.base)
+    name = f"größe/日本 {last}"
+    fields = {"public_id": name, "context": "a=b|c=ü"}
+    call = UpstreamCall("raw", fields, 'ein "Bild".bin')
+
+    async def play() -> None:
+        client = HttpUpstream()
+        if last:
+            reply = await client.upload(upstream, call, pieces(), Signer(upstream, fields))
+        else:
+            reply = await client.upload(upstream, complete(upstream, call), pieces(), None)
+        assert reply.document is not None, reply
+        assert (reply.status, reply.document["etag"], reply.document["public_id"]) == (200, MD5, name)
+        assert reply.date == pytest.approx(time.time(), abs=5)
+        stale = await client.upload(upstream, call, pieces(), Signer(upstream, fields, age=4000))
+        assert stale.status == 400 and "Stale request" in stale.body
+        gone = {"public_id": name}
+        sent = gone | signed(upstream, gone, int(time.time()))
+        assert (await client.post(upstream, "raw/destroy", sent)).document == {"result": "ok"}
+        await client.close()
+
+    asyncio.run(play())

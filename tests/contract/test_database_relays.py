@@ -1,0 +1,319 @@
+"""What any Database must do, run on every back end: uploads that are pending in an upstream, and the outbox."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from tests.contract.databases import (
+    CALLER,
+    KEY,
+    MAX_UPLOAD,
+    SKEW,
+    START,
+    WINDOW,
+    Backend,
+    attempt,
+    draft,
+    grant,
+    relay,
+    run,
+    unlimited,
+)
+from tests.contract.test_database_series import complete
+from uponce.app.ports import Database, Rule
+from uponce.core.errors import (
+    IdempotencyKeyReused,
+    OutcomeUnknown,
+    SeriesGone,
+    SignatureRevoked,
+    SignatureUsed,
+    StaleRequest,
+    UnknownApiKey,
+    UponceError,
+)
+from uponce.core.relaying import Forwarded, Relay
+from uponce.core.values import Algorithm, AuditEvent, Grant, GrantStatus, Upstream
+
+A, B = grant("a"), grant("b")
+ANSWER = Forwarded(200, '{"public_id":"cät"}', "the-asset", "cät", (("X-FeatureRateLimit-Limit", "500"),), 3)
+ACCOUNT = Upstream("acme", "999", "the-upstream's-secret", "http://127.0.0.1:9", Algorithm.SHA256, 600)
+
+
+async def begun(database: Database, new: Relay, seconds: int = 60) -> Relay:
+    made = await database.begin_relay(new, seconds)
+    assert isinstance(made, Relay)
+    return made
+
+
+async def code_of(database: Database, new: Relay) -> str:
+    """`ok`, or the code of the refusal."""
+    try:
+        await database.begin_relay(new, 60)
+    except UponceError as error:
+        return error.code
+    return "ok"
+
+
+def whole(database: Database) -> None:
+    """No rule of the ledger is broken."""
+    assert {rule: run(database.violations(rule, 90 * 86400)) for rule in Rule if rule is not Rule.PURGED} == {
+        rule: [] for rule in Rule if rule is not Rule.PURGED
+    }
+
+
+def test_a_pending_relay_comes_back_as_it_was_begun(backend: Backend, database: Database) -> None:
+    new = relay(A, key_hash=sha256(b"key").digest())
+    made = run(begun(database, new))
+    assert made == replace(new, pending_at=START)
+    for server in (database, backend.server()):
+        assert run(server.find_relay(new.id)) == made
+        assert run(server.relays_of(A.key)) == [made]
+        record = run(server.find_grant(A.key))
+        assert record is not None
+        assert (record.status, record.uses, record.pending, record.spent_at) == (GrantStatus.PENDING, 1, 1, None)
+    assert run(database.find_relay("another")) is None
+    assert run(database.relays_of(B.key)) == []
+    whole(database)
+
+
+def test_while_it_is_pending_no_other_attempt_gets_through_and_none_leaves_a_trace(database: Database) -> None:
+    run(begun(database, relay(A)))
+    tries: list[Coroutine[Any, Any, object]] = [
+        database.begin_relay(relay(A, id="second"), 60),
+        database.commit(A, draft(blob="b" * 32), CALLER),
+        database.delete(A, draft(blob="b").name, CALLER),
+    ]
+    for each in tries:
+        with pytest.raises(OutcomeUnknown) as refusal:
+            run(each)
+        assert refusal.value.retry_after
+    assert run(database.history(A.key, 10)) == []
+    assert run(database.find_relay("second")) is None
+    assert [effect.subject for effect in run(database.list_effects(10))] == [relay(A).id]
+    whole(database)
+
+
+def test_of_many_attempts_one_is_passed_on(backend: Backend) -> None:
+    servers = [backend.server(), backend.server()]
+    run(servers[0].add_key(KEY))
+
+    async def race(contested: Grant) -> list[str]:
+        attempts = [relay(contested, id=f"{contested.key.hex()}{number}") for number in range(8)]
+        drafts = [draft(blob=f"{contested.key.hex()}{number}") for number in range(2)]
+        return await asyncio.gather(
+            *(code_of(servers[number % 2], each) for number, each in enumerate(attempts)),
+            *(attempt(server, contested, each) for server, each in zip(servers, drafts, strict=True)),
+        )
+
+    for number in range(10):
+        outcomes = run(race(grant(f"contested {number}")))
+        assert outcomes.count("ok") == 1, outcomes
+        assert set(outcomes) <= {"ok", "outcome_unknown", "signature_used"}
+
+
+def test_a_success_spends_it(database: Database) -> None:
+    made = run(begun(database, relay(A)))
+    assert run(database.end_relay(made, ANSWER, "existing")) is True
+    record = run(database.find_grant(A.key))
+    assert record is not None
+    assert (record.status, record.uses, record.pending, record.spent_at) == (GrantStatus.USED, 1, 0, START)
+    (line,) = run(database.history(A.key, 10))
+    assert (line.event, line.code, line.asset_id, line.public_id) == (AuditEvent.SPENT, "existing", "the-asset", "cät")
+    assert line.caller == CALLER
+    with pytest.raises(SignatureUsed):
+        run(database.begin_relay(relay(A, id="second"), 60))
+    assert (run(database.find_relay(made.id)), run(database.list_effects(10))) == (None, [])
+    whole(database)
+
+
+def test_a_refusal_gives_the_use_back(database: Database) -> None:
+    made = run(begun(database, relay(A)))
+    assert run(database.end_relay(made, None)) is True
+    assert run(database.find_grant(A.key)) is None
+    assert run(database.history(A.key, 10)) == []
+    assert run(database.list_effects(10)) == []
+    assert run(attempt(database, A, draft(blob="b" * 32))) == "ok"
+    whole(database)
+
+
+def test_only_the_owner_of_the_row_writes_its_outcome(database: Database) -> None:
+    late = run(begun(database, relay(A)))
+    run(database.end_relay(late, None))
+    second = run(begun(database, relay(A, id="second")))
+    assert run(database.end_relay(late, ANSWER)) is False
+    assert run(database.end_relay(late, None)) is False
+    assert run(database.find_relay(second.id)) == second
+    assert run(database.end_relay(second, ANSWER)) is True
+    assert run(database.end_relay(second, ANSWER)) is False
+    assert len(run(database.history(A.key, 10))) == 1
+    whole(database)
+
+
+def test_a_repeat_gets_the_stored_answer_and_other_bytes_do_not(database: Database) -> None:
+    hashed = sha256(b"the client's key").digest()
+    run(database.end_relay(run(begun(database, relay(A, key_hash=hashed))), ANSWER))
+    again = relay(A, id="again", key_hash=hashed)
+    assert run(database.begin_relay(again, 60)) == replace(ANSWER, replayed=True)
+    reply = run(database.find_reply(A.key, "the client's key"))
+    assert reply is not None and reply.answer == ANSWER
+    with pytest.raises(IdempotencyKeyReused):
+        run(database.begin_relay(replace(again, digest=replace(again.digest, sha256="2" * 64)), 60))
+    with pytest.raises(SignatureUsed):
+        run(database.begin_relay(relay(A, id="another", key_hash=sha256(b"another").digest()), 60))
+    assert run(database.find_relay("again")) is None
+
+
+def test_what_is_used_revoked_stale_or_unknown_is_not_passed_on(database: Database) -> None:
+    run(attempt(database, A, draft(blob="b" * 32)))
+    run(database.revoke_grant(B, CALLER))
+    assert run(code_of(database, relay(A))) == SignatureUsed.code
+    assert run(code_of(database, relay(B))) == SignatureRevoked.code
+    assert run(code_of(database, relay(replace(grant("c"), api_key="222")))) == UnknownApiKey.code
+    run(database.fence(SKEW))
+    assert run(code_of(database, relay(grant("d")))) == StaleRequest.code
+    assert run(database.list_effects(10)) == []
+
+
+def test_a_grant_with_several_uses_counts_each(database: Database) -> None:
+    twice = grant("twice", max_uses=2)
+    first, second = (run(begun(database, relay(twice, id=name))) for name in ("first", "second"))
+    assert run(code_of(database, relay(twice, id="third"))) == OutcomeUnknown.code
+    run(database.end_relay(first, None))
+    assert run(code_of(database, relay(twice, id="third"))) == "ok"
+    run(database.end_relay(second, ANSWER))
+    record = run(database.find_grant(twice.key))
+    assert record is not None and (record.uses, record.pending) == (2, 1)
+    whole(database)
+
+
+def test_an_unlimited_grant_is_passed_on_any_number_of_times(database: Database) -> None:
+    often = unlimited(A)
+    for number in range(3):
+        run(database.end_relay(run(begun(database, relay(often, id=f"{number}"))), ANSWER))
+    record = run(database.find_grant(A.key))
+    assert record is not None and (record.uses, record.pending, record.status) == (3, 0, GrantStatus.UNUSED)
+
+
+def test_a_revocation_counts_once_the_pending_upload_is_free(database: Database) -> None:
+    made = run(begun(database, relay(A)))
+    assert run(database.revoke_grant(A, CALLER)).revoked_at == START
+    run(database.end_relay(made, None))
+    assert run(code_of(database, relay(A, id="second"))) == SignatureRevoked.code
+    whole(database)
+
+
+def test_all_grants_of_a_series_are_taken_together_and_it_ends(database: Database) -> None:
+    async def play() -> None:
+        done = await complete(database, A, B)
+        made = await begun(database, relay(A, B, series=done.id))
+        assert {each.key for each in made.grants} == {A.key, B.key}
+        assert await database.find_series(done.id) is None
+        with pytest.raises(SeriesGone):
+            await database.begin_relay(relay(A, B, id="second", series=done.id), 60)
+        for each in (A, B):
+            assert await code_of(database, relay(each, id="other")) == OutcomeUnknown.code
+        assert await database.end_relay(made, ANSWER)
+        for each in (A, B):
+            assert await code_of(database, relay(each, id="other")) == SignatureUsed.code
+
+    run(play())
+    whole(database)
+
+
+def test_a_series_with_a_used_grant_takes_none(database: Database) -> None:
+    async def play() -> None:
+        done = await complete(database, A, B)
+        assert await attempt(database, B, draft(blob="b" * 32)) == "ok"
+        assert await code_of(database, relay(A, B, series=done.id)) == SignatureUsed.code
+        assert await database.find_series(done.id) is not None
+        assert await code_of(database, relay(A)) == "ok"
+
+    run(play())
+    whole(database)
+
+
+def test_a_purge_spares_pending_grants_and_the_outcome_still_counts(backend: Backend, database: Database) -> None:
+    made = run(begun(database, relay(A)))
+    run(attempt(database, B, draft(blob="b" * 32)))
+    backend.clock.time += WINDOW + SKEW + MAX_UPLOAD + 7200
+    assert run(database.purge(90 * 86400)) == 1
+    assert run(database.find_relay(made.id)) == made
+    assert run(database.end_relay(made, ANSWER)) is True
+    record = run(database.find_grant(A.key))
+    assert record is not None and record.status is GrantStatus.USED
+
+
+def test_misses_are_remembered(database: Database) -> None:
+    made = run(begun(database, relay(A)))
+    run(database.note_misses(made.id, 1))
+    assert run(database.find_relay(made.id)) == replace(made, misses=1)
+
+
+def test_an_effect_is_claimed_once_and_again_after_its_lease(backend: Backend, database: Database) -> None:
+    other = backend.server()
+    run(begun(database, relay(A), seconds=60))
+    assert run(database.claim_effects(10, 120)) == []
+    backend.clock.time += 60
+    (effect,) = run(database.claim_effects(10, 120))
+    assert (effect.name, effect.subject, effect.tries, effect.now) == ("relay", relay(A).id, 1, START + 60)
+    assert run(other.claim_effects(10, 120)) == []
+    backend.clock.time += 120
+    (again,) = run(other.claim_effects(10, 120))
+    assert (again.id, again.tries) == (effect.id, 2)
+    run(other.postpone_effect(effect.id, 300, "no answer"))
+    (listed,) = run(database.list_effects(10))
+    assert (listed.error, listed.due_at, listed.dead) == ("no answer", START + 180 + 300, False)
+    run(database.hasten_effect(effect.subject))
+    assert [each.id for each in run(database.claim_effects(10, 120))] == [effect.id]
+    run(database.finish_effect(effect.id))
+    assert run(database.list_effects(10)) == []
+
+
+def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Database) -> None:
+    run(begun(database, relay(A), seconds=0))
+    (effect,) = run(database.claim_effects(10, 120))
+    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    backend.clock.time += 9999
+    run(database.hasten_effect(effect.subject))
+    assert run(database.claim_effects(10, 120)) == []
+    assert [each.dead for each in run(database.list_effects(10))] == [True]
+    assert run(database.retry_effects(effect.id + 1)) == 0
+    assert run(database.retry_effects()) == 1
+    assert [each.id for each in run(database.claim_effects(10, 120))] == [effect.id]
+    assert run(database.retry_effects(effect.id)) == 1
+
+
+def test_servers_share_what_is_due(backend: Backend, database: Database) -> None:
+    servers = [database, backend.server()]
+
+    async def play() -> None:
+        for number in range(20):
+            await begun(database, relay(grant(f"g{number}"), id=f"{number}"), seconds=0)
+        claimed = await asyncio.gather(*(servers[number % 2].claim_effects(3, 120) for number in range(12)))
+        ids = [effect.id for batch in claimed for effect in batch]
+        assert len(ids) == len(set(ids))
+        while more := await database.claim_effects(3, 120):
+            ids += [effect.id for effect in more]
+        assert len(ids) == len(set(ids)) == 20
+
+    run(play())
+
+
+def test_an_upstream_belongs_to_all_keys_of_its_cloud(backend: Backend, database: Database) -> None:
+    run(database.add_key(replace(KEY, api_key="333", cloud="another", secrets=("a third one",))))
+    run(database.set_upstream("demo", ACCOUNT))
+    for server in (database, backend.server()):
+        found = {key.api_key: key.upstream for key in run(server.list_keys())}
+        assert found == {"111": ACCOUNT, "333": None}
+        key = run(server.find_key("111"))
+        assert key is not None and key.upstream == ACCOUNT
+        assert run(server.list_upstreams()) == {"demo": ACCOUNT}
+    changed = replace(ACCOUNT, secret="a new secret", marked=True)
+    run(database.set_upstream("demo", changed))
+    assert run(database.list_upstreams()) == {"demo": changed}
+    run(database.set_upstream("demo", None))
+    assert [key.upstream for key in run(database.list_keys("demo"))] == [None]

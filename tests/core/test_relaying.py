@@ -1,0 +1,85 @@
+"""What becomes of an upload whose outcome in the upstream is not known."""
+
+from dataclasses import replace
+
+import pytest
+
+from uponce.core.policy import Limits
+from uponce.core.relaying import (
+    MISSES,
+    Forwarded,
+    Found,
+    Missing,
+    Relay,
+    Verdict,
+    bound,
+    judge_look_up,
+    trailer_timestamp,
+)
+from uponce.core.upstream import Target
+from uponce.core.values import Caller, Digest, Grant
+
+LIMITS = Limits()
+BEGUN = 1_700_000_000
+END = BEGUN + bound(LIMITS)
+RELAY = Relay(
+    id="r",
+    cloud="media",
+    grants=(Grant(b"K", "media", "k", BEGUN, 1, BEGUN + 9000),),
+    target=Target("image", "upload", {}, (("image", "cat"),)),
+    digest=Digest(3, "the md5", "the sha256"),
+    caller=Caller("", ""),
+    pending_at=BEGUN,
+)
+
+
+def found(etag: str, version: int, ahead: int = 0, now: int = BEGUN + 10) -> Found:
+    """An asset in an upstream whose clock is `ahead`."""
+    return Found(etag, version, now + ahead, Forwarded(200, "{}"))
+
+
+def missed(count: int) -> Relay:
+    return replace(RELAY, misses=count)
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "verdict"),
+    [
+        (found("the md5", BEGUN - 9999), BEGUN + 10, Verdict.SPENT),
+        (found("other", BEGUN + 1), BEGUN + 10, Verdict.SPENT),
+        (found("other", BEGUN - 60), BEGUN + 10, Verdict.WAIT),
+        (found("other", BEGUN + 7201, ahead=7200), BEGUN + 10, Verdict.SPENT),
+        (found("other", BEGUN + 7100, ahead=7200), BEGUN + 10, Verdict.WAIT),
+        (found("other", BEGUN - 3599, ahead=-3600), BEGUN + 10, Verdict.SPENT),
+        (Missing.NOTHING, BEGUN + 10, Verdict.WAIT),
+        (Missing.NOTHING, END - 1, Verdict.WAIT),
+        (Missing.UNREADABLE, END + 9999, Verdict.WAIT),
+    ],
+)
+def test_only_a_certain_outcome_ends_the_wait(seen: Found | Missing, now: int, verdict: Verdict) -> None:
+    assert judge_look_up(missed(MISSES), seen, now, LIMITS).verdict is verdict
+
+
+def test_a_grant_is_free_after_the_bound_and_two_look_ups_that_find_nothing() -> None:
+    first = judge_look_up(RELAY, Missing.NOTHING, END, LIMITS)
+    assert (first.verdict, first.misses) == (Verdict.WAIT, 1)
+    assert judge_look_up(missed(1), Missing.NOTHING, END + 10, LIMITS).verdict is Verdict.FREE
+
+
+def test_look_ups_before_the_bound_do_not_count() -> None:
+    assert judge_look_up(RELAY, Missing.NOTHING, END - 1, LIMITS).misses == 0
+
+
+def test_an_older_asset_of_that_name_counts_as_nothing() -> None:
+    old = found("other", BEGUN - 60, now=END)
+    assert judge_look_up(missed(1), old, END, LIMITS).verdict is Verdict.FREE
+
+
+def test_the_signature_is_dead_when_the_fence_is_over() -> None:
+    stamp = trailer_timestamp(BEGUN, window=3600, fence=300)
+    assert stamp + 3600 == BEGUN + 300
+    assert trailer_timestamp(BEGUN, window=200, fence=300) == BEGUN
+
+
+def test_nothing_is_released_while_the_signature_may_still_work() -> None:
+    assert bound(LIMITS) >= LIMITS.relay_fence + LIMITS.skew + LIMITS.relay_processing

@@ -1,0 +1,159 @@
+"""The account behind a relay: its URL, what it is sent, under which name the asset is found again."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from uponce.core.errors import InvalidParameter
+from uponce.core.parameters import read_relayed
+from uponce.core.signature import verify
+from uponce.core.upstream import Target, aim, parse_upstream, seed_of, signed, url_of
+from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
+
+ACCOUNT = Upstream("demo", "123", "the secret of the account")
+SEED = b"a grant"
+
+
+def aimed(
+    params: Mapping[str, str],
+    requested: ResourceType | None = ResourceType.IMAGE,
+    filename: str | None = "My cat.jpg",
+    *,
+    upstream: Upstream = ACCOUNT,
+    seed: bytes = SEED,
+) -> Target:
+    return aim(upstream, read_relayed(params), params, requested, filename, seed)
+
+
+@pytest.mark.parametrize(
+    ("url", "upstream"),
+    [
+        ("cloudinary://123:se%40cret@Demo", Upstream("Demo", "123", "se@cret")),
+        (
+            "cloudinary://123:topsecret@demo?upload_prefix=http://127.0.0.1:8000/&signature_algorithm=sha256&window=600",
+            Upstream("demo", "123", "topsecret", "http://127.0.0.1:8000", Algorithm.SHA256, 600),
+        ),
+        ("cloudinary://123:topsecret@demo?identify=context", Upstream("demo", "123", "topsecret", marked=True)),
+    ],
+)
+def test_a_url_names_the_account_and_can_be_written_without_the_secret(url: str, upstream: Upstream) -> None:
+    assert parse_upstream(url) == upstream
+    assert upstream.secret not in url_of(upstream)
+    assert parse_upstream(url_of(upstream), upstream.secret) == upstream
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://123:topsecret@demo",
+        "cloudinary://123:topsecret@demo/folder",
+        "cloudinary://123@demo",
+        "cloudinary://:topsecret@demo",
+        "cloudinary://123:topsecret@",
+        "cloudinary://123:topsecret@demo?upload_prefix=ftp://host",
+        "cloudinary://123:topsecret@demo?prefix=https://host",
+        "cloudinary://123:topsecret@demo?window=0",
+        "cloudinary://123:topsecret@demo?identify=luck",
+        "cloudinary://123:topsecret@demo?signature_algorithm=md5",
+        "cloudinary://123:topsecret@[demo",
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_secret(url: str) -> None:
+    with pytest.raises(InvalidParameter) as refusal:
+        parse_upstream(url)
+    assert "topsecret" not in str(refusal.value)
+
+
+def test_the_secret_is_in_no_representation() -> None:
+    assert ACCOUNT.secret not in repr(ACCOUNT)
+
+
+def test_parameters_of_uponce_are_kept_and_all_others_passed_on() -> None:
+    params = {
+        "timestamp": "1700000000",
+        "nonce": "n",
+        "valid_for": "60",
+        "max_bytes": "1000",
+        "sha256": "0" * 64,
+        "origin": "https://app.example",
+        "max_uses": "1",
+        "public_id": "cat",
+        "tags": "a,b",
+        "ocr": "adv_ocr",
+        "upload_preset": "mine",
+        "an_add_on_of_tomorrow": "1",
+        "api_key": "1",
+        "signature": "2",
+    }
+    target = aimed(params)
+    assert target.fields == {
+        "public_id": "cat",
+        "tags": "a,b",
+        "ocr": "adv_ocr",
+        "upload_preset": "mine",
+        "an_add_on_of_tomorrow": "1",
+    }
+    assert (target.kind, target.type, target.names, target.marker) == ("image", "upload", (("image", "cat"),), None)
+
+
+def test_a_signed_public_id_is_looked_for_below_its_folder_and_prefix() -> None:
+    target = aimed({"public_id": "cat&dog", "folder": "pets/", "public_id_prefix": "2026", "type": "private"})
+    assert target.names == (("image", "pets/2026/cat&dog"),)
+    assert (target.fields["public_id"], target.type) == ("cat&dog", "private")
+    assert "overwrite" not in target.fields
+
+
+def test_without_a_name_one_grant_has_one_name_that_replaces_nothing() -> None:
+    one, again, other = aimed({"folder": "pets"}), aimed({"folder": "pets"}), aimed({}, seed=b"another grant")
+    assert one == again
+    assert one.fields["public_id"] != other.fields["public_id"]
+    assert one.names == (("image", f"pets/{one.fields['public_id']}"),)
+    assert len(one.fields["public_id"]) == 20
+    assert one.fields["overwrite"] == "false"
+    foreign = aimed({"folder": "pets"}, upstream=Upstream("demo", "123", "another secret"))
+    assert foreign.fields["public_id"] != one.fields["public_id"]
+
+
+def test_a_name_after_the_file_is_computed_as_the_upstream_would() -> None:
+    unique = aimed({"use_filename": "true"})
+    assert unique.fields["public_id"].startswith("My_cat_")
+    assert len(unique.fields["public_id"]) == len("My_cat_") + 6
+    assert unique.fields["overwrite"] == "false"
+    plain = aimed({"use_filename": "1", "unique_filename": "0"})
+    assert plain.fields["public_id"] == "My_cat"
+    assert "overwrite" not in plain.fields
+
+
+def test_a_raw_file_keeps_its_extension_and_auto_is_looked_for_everywhere() -> None:
+    raw = aimed({"use_filename": "1", "unique_filename": "0"}, ResourceType.RAW, "a.pdf")
+    assert raw.fields["public_id"] == "a.pdf"
+    assert raw.names == (("raw", "a.pdf"),)
+    auto = aimed({"use_filename": "1", "unique_filename": "0"}, None, "a.pdf")
+    assert auto.fields["public_id"] == "a"
+    assert set(auto.names) == {("image", "a"), ("video", "a"), ("raw", "a.pdf"), ("raw", "a")}
+
+
+def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
+    marked = Upstream("demo", "123", "secret", marked=True)
+    target = aimed({"context": "alt=A cat"}, None, upstream=marked)
+    assert target.marker is not None
+    assert target.fields["context"] == f"alt=A cat|uponce={target.marker}"
+    assert "public_id" not in target.fields
+    assert [kind for kind, _ in target.names] == ["image", "video", "raw"]
+    assert aimed({}, upstream=marked).fields["context"] == f"uponce={target.marker}"
+
+
+def test_a_grant_for_several_uploads_has_a_name_for_each_attempt() -> None:
+    once, often = (Grant(b"K", "c", "k", 1, uses, 2) for uses in (1, 3))
+    assert seed_of(once, "a") == seed_of(once, "b")
+    assert seed_of(often, "a") != seed_of(often, "b")
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_the_signature_is_what_the_account_accepts(algorithm: Algorithm) -> None:
+    account = Upstream("demo", "123", "secret", algorithm=algorithm)
+    fields = {"public_id": "a&b", "tags": "x,y"}
+    trailer = signed(account, fields, 1_700_000_000)
+    assert (trailer["timestamp"], trailer["api_key"]) == ("1700000000", "123")
+    assert verify(fields | trailer, trailer["signature"], ["secret"]).algorithm is algorithm

@@ -1,0 +1,159 @@
+"""Two real servers: one plays the account of a team, the other one is the relay in front of it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloudinary import api, uploader
+from cloudinary.exceptions import BadRequest, NotFound
+
+from tests.e2e.commands import printed, uponce
+from tests.server import Key, Server
+
+pytestmark = pytest.mark.xdist_group("relay")
+
+Json = dict[str, Any]
+_OF_THE_SERVER = {"request_id", "api_key", "signature", "asset_id", "version", "version_id", "created_at", "public_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    account: Server
+    relay: Server
+
+    @property
+    def url(self) -> str:
+        """The account as the relay's operator writes it: its second key works any number of times."""
+        key = self.account.server
+        return f"cloudinary://{key.key}:{key.secret}@{self.account.cloud}?upload_prefix={self.account.base}"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("relay")
+    with Server(folder / "account") as account:
+        setting = {"UPONCE_RELAY": Pair(account, account).url, "UPONCE_LOG_LEVEL": "info"}
+        with Server(folder / "relay", env=setting) as relay:
+            yield Pair(account, relay)
+
+
+def options(server: Server, key: Key) -> Json:
+    return {"cloud_name": server.cloud, "api_key": key.key, "api_secret": key.secret, "upload_prefix": server.base}
+
+
+def shape(answer: Json) -> Json:
+    """An answer without what differs from upload to upload, and without its host."""
+    kept = {name: value for name, value in answer.items() if name not in _OF_THE_SERVER}
+    return {name: re.sub(r"https?://\S+", "URL", value) if "url" in name else value for name, value in kept.items()}
+
+
+def test_the_sdk_gets_the_same_answer_as_from_the_account(pair: Pair, media: Path) -> None:
+    for file, kind in (("cat.jpg", "image"), ("dance.gif", "image"), ("walk.mp4", "video")):
+        path = media / file
+        params = {"tags": f"a,{file}", "context": "alt=A cat", "resource_type": kind, "folder": "pets"}
+        direct = uploader.upload(path, **options(pair.account, pair.account.server), **params)
+        relayed = uploader.upload(path, **options(pair.relay, pair.relay.browser), **params)
+        assert shape(relayed) == shape(direct)
+        assert relayed["secure_url"].startswith(pair.account.base)
+        assert relayed["public_id"].startswith("pets/")
+        assert relayed["etag"] == hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_one_signature_makes_one_asset_in_the_account(pair: Pair) -> None:
+    fields = pair.relay.signed({"public_id": "once"})
+    first = pair.relay.post(fields, b"the first file", resource_type="raw")
+    assert (first.status, first.json()["etag"]) == (200, hashlib.md5(b"the first file").hexdigest())
+    again = pair.relay.post(fields, b"another file", resource_type="raw")
+    assert (again.status, again.json()["error"]["code"]) == (400, "signature_used")
+    found = api.resource("once", resource_type="raw", media_metadata=True, **options(pair.account, pair.account.server))
+    assert found["etag"] == first.json()["etag"]
+
+
+def test_a_refusal_of_the_account_reaches_the_sdk_and_spends_nothing(pair: Pair) -> None:
+    fields = pair.relay.signed({"public_id": "no-picture"})
+    refused = pair.relay.post(fields, b"no picture at all", resource_type="image")
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "invalid_media")
+    assert pair.relay.post(fields, b"no picture at all", resource_type="raw").status == 200
+
+
+@pytest.mark.parametrize("size", [300_000, 24_000_000], ids=["one request", "two chunks"])
+def test_a_large_file_arrives_whole(pair: Pair, size: int, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(bytes(range(256)) * (size // 256))
+    setting = {"UPONCE_RELAY_WHOLE_BYTES": "1000000"}
+    with Server(tmp_path / "relay", env={"UPONCE_RELAY": pair.url, **setting}) as relay:
+        answer = uploader.upload(path, resource_type="raw", **options(relay, relay.browser))
+    assert answer["etag"] == hashlib.md5(path.read_bytes()).hexdigest()
+    assert answer["bytes"] == path.stat().st_size
+
+
+def test_the_sdk_sends_a_large_file_in_chunks_through_the_relay(pair: Pair, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"0123456789abcdef" * 700_000)
+    sent = options(pair.relay, pair.relay.browser)
+    answer = uploader.upload_large(path, resource_type="raw", chunk_size=6_000_000, **sent)
+    assert answer["etag"] == hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_the_sdk_of_a_server_manages_the_account_through_the_relay(pair: Pair, media: Path) -> None:
+    server, browser = (options(pair.relay, key) for key in (pair.relay.server, pair.relay.browser))
+    made = uploader.upload(media / "cat.jpg", public_id="managed", **browser)
+    assert api.resource("managed", **server)["version"] == made["version"]
+    assert uploader.destroy("managed", **server)["result"] == "ok"
+    with pytest.raises(NotFound):
+        api.resource("managed", **server)
+    with pytest.raises(BadRequest):
+        uploader.rename("managed", "other", **server)  # which the account of this test lacks
+
+
+def test_the_secret_of_the_account_stays_in_the_server(pair: Pair) -> None:
+    secret = pair.account.server.secret
+    assert secret not in pair.relay.output
+    for file in pair.relay.data_dir.rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes(), file
+    for words in (["clouds", "list"], ["clouds", "list", "--json"], ["settings"]):
+        assert secret not in printed(uponce(*words, "--data", pair.relay.data_dir, env={"UPONCE_RELAY": pair.url}))
+
+
+def test_doctor_asks_the_account(pair: Pair, tmp_path: Path) -> None:
+    assert re.search(r"ok +relay of media +http\S+ accepts", printed(uponce("doctor", "--data", pair.relay.data_dir)))
+    cases = {
+        pair.url.replace(pair.account.server.secret, "wrong-secret-of-the-account"): "it answered 401",
+        "cloudinary://k:s@c?upload_prefix=http://127.0.0.1:9": "Check upload_prefix",
+    }
+    for number, (url, problem) in enumerate(cases.items()):
+        data = tmp_path / str(number)
+        printed(uponce("clouds", "create", "shop", "--relay", "-", "--data", data, stdin=url + "\n"))
+        found = uponce("doctor", "--data", data)
+        assert found.code == 1
+        assert problem in found.stdout
+
+
+def test_clouds_are_made_listed_and_passed_on_by_commands(pair: Pair, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    made = uponce("clouds", "create", "shop", "--relay", pair.url, "--same-keys", "--data", data)
+    assert made.code == 0
+    assert pair.account.server.secret not in made.stderr
+    assert "standard input" in made.stderr
+    assert f"CLOUDINARY_URL=cloudinary://{pair.account.server.key}:" in made.stdout
+    (cloud,) = json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))
+    assert (cloud["cloud"], pair.account.base in cloud["upstream"]) == ("shop", True)
+    assert "stored here" in printed(uponce("clouds", "relay", "shop", "--off", "--data", data))
+    assert json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))[0]["upstream"] is None
+    assert "passed on" in printed(uponce("clouds", "relay", "shop", "-", "--data", data, stdin=pair.url))
+    for words in (["create", "shop"], ["relay", "none", "-"], ["create", "other", "--same-keys"]):
+        assert uponce("clouds", *words, "--data", data, stdin=pair.url).code == 1, words
+    assert uponce("clouds", "relay", "shop", "--data", data).code == 2
+    wrong = uponce("clouds", "create", "x", "--relay", "cloudinary://a:topsecret@", "--data", data)
+    assert wrong.code == 1 and "topsecret" not in wrong.stderr
+
+
+def test_the_outbox_shows_what_is_pending_and_can_be_hastened(pair: Pair, tmp_path: Path) -> None:
+    assert json.loads(printed(uponce("outbox", "list", "--json", "--data", pair.relay.data_dir))) == []
+    assert "0 effects" in printed(uponce("outbox", "retry", "--data", pair.relay.data_dir))
+    assert uponce("outbox", "retry", "7", "--data", pair.relay.data_dir).code == 1

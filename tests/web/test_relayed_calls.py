@@ -1,0 +1,66 @@
+"""Calls of a cloud with an upstream that are no uploads."""
+
+import base64
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from tests.asgi import Answer
+from tests.upstreams import StubUpstream, Trouble
+from tests.web.relays import md5
+from tests.world import PNG, World, assert_accepted, assert_refused
+
+
+def basic(world: World, key: str = "server") -> str:
+    found = getattr(world, key)
+    return "Basic " + base64.b64encode(f"{found.api_key}:{found.secrets[0]}".encode()).decode()
+
+
+def act(world: World, path: str, fields: Mapping[str, str], **headers: str) -> Answer:
+    body = urlencode(fields).encode()
+    more = {"content-type": "application/x-www-form-urlencoded", "content-length": str(len(body)), **headers}
+    return world.request("POST", f"/v1_1/demo/{path}", headers=more, chunks=[body])
+
+
+def test_the_upstream_answers_reads_of_servers(relay: World, stub: StubUpstream) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "pets/kätzchen 1"}), kind="raw"))
+    path = "/v1_1/demo/resources/raw/upload/pets/k%C3%A4tzchen%201?media_metadata=true"
+    answer = assert_accepted(relay.get(path, authorization=basic(relay)))
+    assert answer.json["etag"] == md5(PNG)
+    assert assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay))).json == {"status": "ok"}
+    assert relay.get("/v1_1/demo/usage", authorization=basic(relay)).status == 404
+    asked = len(stub.requests)
+    assert_refused(relay.get("/v1_1/demo/ping", authorization=basic(relay, "browser")), 401, "scope_denied")
+    assert_refused(relay.get("/v1_1/demo/ping"), 401, "bad_credentials")
+    stub.reads = iter([Trouble.LIMITED])
+    limited = relay.get("/v1_1/demo/ping", authorization=basic(relay))
+    assert (limited.status, limited.headers["x-featureratelimit-remaining"]) == (420, "0")
+    assert len(stub.requests) == asked + 1
+
+
+def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUpstream) -> None:
+    for how in ("signed", "basic"):
+        assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+        if how == "signed":
+            answer = act(relay, "raw/destroy", relay.sign({"public_id": "cat"}, key=relay.server))
+        else:
+            answer = act(relay, "raw/destroy", {"public_id": "cat"}, authorization=basic(relay))
+        assert assert_accepted(answer).json == {"result": "ok"}
+        assert not stub.store
+
+
+def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    asked = len(stub.requests)
+    assert_refused(act(relay, "raw/destroy", relay.sign({"public_id": "cat"})), 401, "scope_denied")
+    forged = relay.sign({"public_id": "cat"}, key=relay.server) | {"public_id": "dog"}
+    assert_refused(act(relay, "raw/destroy", forged), 401, "invalid_signature")
+    stale = relay.sign({"public_id": "cat", "timestamp": 1}, key=relay.server)
+    assert_refused(act(relay, "raw/destroy", stale), 400, "stale_request")
+    assert len(stub.requests) == asked
+
+
+def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream) -> None:
+    stub.uploads = iter([Trouble.SILENT, Trouble.HTML])
+    fields = relay.sign({"public_id": "cat"}, key=relay.server)
+    assert_refused(act(relay, "raw/destroy", fields), 503, "outcome_unknown")
+    assert_refused(act(relay, "raw/destroy", fields), 503, "upstream_unavailable")
