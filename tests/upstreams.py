@@ -33,7 +33,7 @@ class Trouble(Enum):
 
     RESET = "resets the connection in the middle of the body"
     HANG_UP = "closes the connection in the middle of the body"
-    EARLY_413 = "answers 413 in the middle of the body, and drops the rest"
+    EARLY_413 = "answers 413 in the middle of the body, a byte at a time, and drops the rest"
     AT_BOUNDARY = "stores at the closing boundary, whatever the lengths say, and hangs up"
     LIMITED = "answers 420 with the headers of a rate limit, stores nothing"
     REFUSED = "answers 400, stores nothing"
@@ -236,7 +236,7 @@ class StubUpstream:
             if trouble in (Trouble.RESET, Trouble.HANG_UP) and len(request.body) > 1000:
                 return _hang_up(writer, reset=trouble is Trouble.RESET)
             if trouble is Trouble.EARLY_413 and not request.complete and len(request.body) > 1000:
-                await _send(writer, *ANSWERS[trouble])
+                await _send(writer, *ANSWERS[trouble], slowly=True)
                 return await _drop_rest(reader)
             if trouble is Trouble.AT_BOUNDARY and request.closed:
                 self._answer(request, None)
@@ -362,7 +362,7 @@ async def _send(
     writer.write("\r\n".join([*head, "", ""]).encode())
     for octet in body if slowly else b"":
         writer.write(bytes([octet]))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
     writer.write(b"" if slowly else body)
     await writer.drain()
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.adapters.upstream.calling import BYTES, CALL, KEY, Signer, certificate, complete, pieces, run
@@ -257,6 +259,9 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
         with pytest.raises(UpstreamUnavailable):
             await client.upload(stub.upstream, CALL, large(), Signer(stub.upstream))
         assert 0 < taken < 16 * 1024 * 1024  # what the sockets of both sides hold
+        port = urlsplit(stub.upstream.prefix).port
+        left = [each for each in psutil.Process().net_connections() if each.raddr and each.raddr.port == port]
+        assert left == []  # the connection does not wait until the upstream reads again
         held = taken
 
         stub.reading.set()

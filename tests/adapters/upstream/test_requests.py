@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from itertools import repeat
 
@@ -214,16 +214,25 @@ def test_clients_see_the_headers_that_limit_rates_and_no_cookie() -> None:
     run(play)
 
 
-def test_an_answer_before_the_end_of_the_body_comes_back_and_nothing_is_signed() -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
-            yield BYTES
-            await asyncio.sleep(0)
+async def endless() -> AsyncIterator[bytes]:
+    while True:
+        yield BYTES
+        await asyncio.sleep(0)
 
+
+async def ends_during_the_answer() -> AsyncIterator[bytes]:
+    yield BYTES
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("file", [endless, ends_during_the_answer])
+def test_an_answer_before_the_end_of_the_body_comes_back_and_nothing_is_signed(
+    file: Callable[[], AsyncIterator[bytes]],
+) -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         stub.uploads = repeat(Trouble.EARLY_413)
         signer = Signer(stub.upstream)
-        reply = await client.upload(stub.upstream, CALL, endless(), signer)
+        reply = await client.upload(stub.upstream, CALL, file(), signer)
         assert (reply.status, reply.body, signer.calls) == (413, HTML.decode(), 0)
         assert not stub.requests[0].closed
 
