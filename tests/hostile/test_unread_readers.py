@@ -53,6 +53,6 @@ def test_an_unread_reader_holds_little_and_costs_no_upload_its_time(server: Serv
     kernel = kernel_bytes() - before
     for reader in readers:
         reader.close()
-    waits.check(worst=0.5)
+    waits.check(worst=1.0)  # the promise of the design
     assert cost.memory / READERS < 128 * KIB
     assert kernel / READERS < 512 * KIB

@@ -16,7 +16,7 @@ from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 # The options of the URL: what each may be, and its default.
 _OPTIONS = {
-    "upload_prefix": r"https?://[^/?#\s&]+(/[^?#\s&]*)?",
+    "upload_prefix": r"https?://[^/?#\s&@]+(/[^?#\s&]*)?",
     "signature_algorithm": "sha1|sha256",
     "window": "[1-9][0-9]{0,8}",
     "identify": "public_id|context",

@@ -219,7 +219,8 @@ def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Return a text that every database can hold."""
+    return value.replace("\0", "") if isinstance(value, str) else ""
 
 
 def _is_success(reply: UpstreamReply) -> bool:
