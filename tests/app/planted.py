@@ -171,6 +171,19 @@ def plant_unaudited(world: World, count: int) -> set[str]:
     return none | put_grants(world, "audited twice", count - count // 2, audited=2)
 
 
+def plant_unsettled(world: World, count: int) -> set[str]:
+    """Half of them pending without an upload that was passed on, half the other way round."""
+    pending = put_grants(world, "pending", count // 2, dated=False, audited=0)
+    write(world, "UPDATE grants SET pending = 1 WHERE grant_key = ?", [(bytes.fromhex(each),) for each in pending])
+    settled = put_grants(world, "settled", count - count // 2)
+    write(
+        world,
+        "INSERT INTO relay_grants VALUES ('none', ?, '', 0, 1, 0)",
+        [(bytes.fromhex(each),) for each in settled],
+    )
+    return pending | settled
+
+
 def plant_overdue(world: World, count: int) -> set[str]:
     return put_grants(world, "overdue", count, age=7500 + 3601)
 
@@ -194,6 +207,7 @@ PLANTERS: dict[str, Planter] = {
     "overused": plant_overused,
     "undated": plant_undated,
     "unaudited": plant_unaudited,
+    "unsettled": plant_unsettled,
     "overdue": plant_overdue,
     "watermark": plant_watermark,
 }

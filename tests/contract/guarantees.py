@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race
+from tests.contract.databases import CALLER, SKEW, START, WINDOW, SteppedClock, draft, grant, race, relay
 from uponce.app.ports import Committed, Database
 from uponce.core.errors import OutcomeUnknown, Refused, SignatureUsed, UponceError
 from uponce.core.freshness import check_fresh
+from uponce.core.relaying import Relay
 from uponce.core.values import AssetName, Grant, GrantStatus
 
 
@@ -16,6 +17,31 @@ async def check_one_winner(servers: Sequence[Database], *, racers: int = 24, max
     contested = grant("contested", max_uses=max_uses)
     answers = await race(servers, contested, racers)
     assert sorted(answers) == ["ok"] * max_uses + ["signature_used"] * (racers - max_uses)
+
+
+async def check_one_is_passed_on(servers: Sequence[Database], *, racers: int = 24) -> None:
+    """Of concurrent attempts exactly one may go to the upstream. The outcome of the others is unknown."""
+    attempts = [relay(grant("contested"), id=f"{number}") for number in range(racers)]
+    told = await asyncio.gather(
+        *(servers[number % len(servers)].begin_relay(each, 60) for number, each in enumerate(attempts)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(answer, Relay) for answer in told) == 1, told
+    assert sum(isinstance(answer, OutcomeUnknown) for answer in told) == racers - 1, told
+
+
+async def check_only_the_owner_ends_a_relay(database: Database) -> None:
+    """An attempt whose row is gone frees no use that another attempt has taken."""
+    contested = grant("contested", max_uses=2)
+    late = await database.begin_relay(relay(contested, id="late"), 60)
+    assert isinstance(late, Relay)
+    assert await database.end_relay(late, None)
+    second = await database.begin_relay(relay(contested, id="second"), 60)
+    assert not await database.end_relay(late, None)
+    record = await database.find_grant(contested.key)
+    assert record is not None
+    assert (record.uses, record.pending) == (1, 1)
+    assert await database.find_relay("second") == second
 
 
 async def removal(database: Database, grant: Grant, name: AssetName) -> str:

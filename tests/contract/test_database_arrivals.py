@@ -11,6 +11,7 @@ import pytest
 from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, publish, run, unlimited
 from tests.contract.grouped import MOST_REFUSALS, Grouped, Sent, ready
 from tests.contract.guarantees import check_one_winner, check_purge_forgets_nothing_usable, check_repeats_agree
+from tests.contract.test_database_relays import ACCOUNT
 from uponce.app.ports import Database, Records
 from uponce.core.errors import BlobCondemned, FileTooLarge, SignatureRevoked, SignatureUsed, UnknownApiKey, UponceError
 from uponce.core.values import AuditEvent
@@ -151,6 +152,28 @@ def test_the_steps_read_keys_as_they_are_now(grouped: Any, database: Database, b
     run(backend.server().revoke_key(KEY.api_key))
     run(upload("four"))
     assert seen == [(("the-secret",), None), (("second",), None), (("third",), None), (("third",), START)]
+
+
+def test_the_steps_read_the_upstream_as_it_is_now(database: Database, backend: Backend) -> None:
+    """One that this server or another one sets or forgets is read again."""
+    seen: list[Any] = []
+
+    def look(records: Records) -> None:
+        key = records.find_key(KEY.api_key)
+        seen.append(key and key.upstream)
+
+    async def upload(name: str) -> None:
+        sent = Sent(grant(name), draft(name, blob=name), CALLER, look)
+        await database.commit_arrival(sent, ready, MOST_REFUSALS)
+
+    run(upload("one"))
+    run(database.set_upstream("demo", ACCOUNT))
+    run(upload("two"))
+    run(backend.server().set_upstream("demo", replace(ACCOUNT, secret="another")))
+    run(upload("three"))
+    run(database.set_upstream("demo", None))
+    run(upload("four"))
+    assert seen == [None, ACCOUNT, replace(ACCOUNT, secret="another"), None]
 
 
 def test_a_secret_that_runs_out_is_not_remembered(database: Database, backend: Backend) -> None:

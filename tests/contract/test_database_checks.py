@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.contract.databases import CALLER, START, Backend, draft, grant, publish, run, unlimited
+from tests.contract.databases import (
+    CALLER,
+    START,
+    Backend,
+    draft,
+    grant,
+    publish,
+    relay,
+    run,
+    unlimited,
+)
+from tests.contract.test_database_relays import ANSWER, begun
 from uponce.app.ports import Database, Rule
 from uponce.core.values import Digest
 
@@ -48,13 +59,18 @@ def test_condemned_blobs_are_told_apart(database: Database) -> None:
 
 @pytest.mark.parametrize("rule", sorted(Rule))
 def test_ordinary_work_breaks_no_rule(backend: Backend, database: Database, rule: Rule) -> None:
-    """Uploads, overwrites, reuse, an unlimited key, revocation, condemnation and a purge."""
+    """Uploads, overwrites, reuse, an unlimited key, revocation, condemnation, relays and a purge."""
     many = unlimited(grant("many"))
     for number, key in enumerate(KEYS):
         run(database.commit(many, draft(f"cat-{number % 2}", blob=key), CALLER))
     run(database.record_refusal(grant("many"), "signature_used", CALLER))
     run(database.revoke_grant(grant("revoked"), CALLER))
     run(database.condemn(["9" * 32]))
+    for name, subject in (("pending", grant("pending")), ("also", many), ("spent", many), ("free", many)):
+        passed_on = run(begun(database, relay(subject, id=name)))
+        if name in ("spent", "free"):
+            run(database.end_relay(passed_on, ANSWER if name == "spent" else None))
+    run(database.revoke_grant(grant("pending"), CALLER))
     old = grant("old", at=START - 3600)
     run(database.commit(old, draft("old", blob="8" * 32), CALLER))
     backend.clock.time = old.keep_until + 1

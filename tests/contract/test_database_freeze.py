@@ -6,10 +6,24 @@ from typing import Any
 
 import pytest
 
-from tests.contract.databases import CALLER, KEY, SKEW, START, Backend, attempt, draft, grant, publish, run
+from tests.contract.databases import (
+    CALLER,
+    KEY,
+    SKEW,
+    START,
+    Backend,
+    attempt,
+    draft,
+    grant,
+    publish,
+    relay,
+    run,
+)
+from tests.contract.test_database_relays import ACCOUNT
 from uponce.app.ports import Database
 from uponce.core.errors import DatabaseUnavailable
 
+PENDING = relay(grant("pending"))
 Write = Callable[[Database], Coroutine[Any, Any, Any]]
 WRITES: dict[str, Write] = {
     "commit": lambda database: database.commit(grant("new"), draft(blob="b"), CALLER),
@@ -20,6 +34,13 @@ WRITES: dict[str, Write] = {
     "revoke_key": lambda database: database.revoke_key(KEY.api_key),
     "fence": lambda database: database.fence(SKEW),
     "condemn": lambda database: database.condemn(["ab" * 16]),
+    "begin_relay": lambda database: database.begin_relay(relay(grant("new")), 0),
+    "end_relay": lambda database: database.end_relay(PENDING, None),
+    "note_misses": lambda database: database.note_misses(PENDING.id, 1),
+    "claim_effects": lambda database: database.claim_effects(9, 60),
+    "retry_effects": lambda database: database.retry_effects(1),
+    "set_upstream": lambda database: database.set_upstream("demo", ACCOUNT),
+    "forget_upstream": lambda database: database.set_upstream("demo", None),
     "ping": lambda database: database.ping(),
 }
 
@@ -38,6 +59,9 @@ def test_a_frozen_database_takes_no_write_from_any_server(backend: Backend, data
     """Also from one that was connected before; what can be read stays as it was."""
     early = backend.server()
     run(publish(database, "spent"))
+    run(database.set_upstream("demo", ACCOUNT))
+    pending = run(database.begin_relay(PENDING, 60))
+    backend.clock.time += 1000
     assert is_up(early)
     run(database.freeze())
     run(database.freeze())
@@ -48,6 +72,7 @@ def test_a_frozen_database_takes_no_write_from_any_server(backend: Backend, data
     assert run(early.find_grant(grant("new").key)) is None
     found = run(early.find_grant(grant("spent").key))
     assert found is not None and found.uses == 1
+    assert run(early.find_relay(PENDING.id)) == pending
     assert [key.watermark for key in run(early.list_keys())] == [None]
 
 

@@ -20,6 +20,7 @@ from tests.contract.databases import (
     relay,
     run,
 )
+from tests.contract.test_database_relays import ANSWER
 from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.app.ports import Committed, Database, MovableDatabase, Row, Table
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StaleRequest
@@ -96,6 +97,12 @@ def test_what_was_spent_stays_spent_and_what_comes_next_has_room(database: Datab
         reply = run(target.find_reply(grant("spent 2").key, "key 2"))
         assert reply is not None and isinstance(reply.answer, Committed)
         assert reply.answer.asset.name.public_id.endswith("2")
+        assert run(attempt(target, grant("pending 1"), draft(blob="b4"))) == "outcome_unknown"
+        (pending,) = run(target.relays_of(grant("pending 1").key))
+        assert run(target.end_relay(pending, ANSWER))
+        assert run(attempt(target, grant("pending 1"), draft(blob="b4"))) == "signature_used"
+        assert len(run(target.list_effects(99))) == 3
+        run(target.begin_relay(relay(grant("passed on")), 60))
         run(target.add_key(replace(KEY, api_key="999", created_at=START)))
         assert [key.api_key for key in run(target.list_keys())] == ["111", "222", "000", "999"]
 

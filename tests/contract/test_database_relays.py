@@ -16,6 +16,7 @@ from tests.contract.databases import (
     START,
     WINDOW,
     Backend,
+    PlainBox,
     attempt,
     draft,
     grant,
@@ -29,6 +30,7 @@ from uponce.core.errors import (
     IdempotencyKeyReused,
     OutcomeUnknown,
     SeriesGone,
+    SettingRefused,
     SignatureRevoked,
     SignatureUsed,
     StaleRequest,
@@ -301,6 +303,26 @@ def test_servers_share_what_is_due(backend: Backend, database: Database) -> None
         assert len(ids) == len(set(ids)) == 20
 
     run(play())
+
+
+def test_an_upstream_whose_secret_cannot_be_read_is_named_and_can_be_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: PlainBox, cipher: bytes, context: str) -> str:
+        if context == "demo/upstream":
+            raise SettingRefused("lost")
+        return decrypt(_, cipher, context)
+
+    decrypt = PlainBox.decrypt
+    run(database.set_upstream("demo", ACCOUNT))
+    monkeypatch.setattr(PlainBox, "decrypt", refuse)
+    assert run(database.unreadable_keys()) == {"111": "lost"}
+    for look in (database.find_key("111"), database.list_upstreams()):
+        with pytest.raises(SettingRefused):
+            run(look)
+    run(database.set_upstream("demo", replace(ACCOUNT, secret="new")))
+    run(database.set_upstream("demo", None))
+    assert run(database.unreadable_keys()) == {}
 
 
 def test_an_upstream_belongs_to_all_keys_of_its_cloud(backend: Backend, database: Database) -> None:

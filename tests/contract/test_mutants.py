@@ -17,12 +17,14 @@ from tests.contract.guarantees import (
     answers_of,
     check_answers_are_true,
     check_one_deletion_or_upload,
+    check_one_is_passed_on,
     check_one_winner,
+    check_only_the_owner_ends_a_relay,
     check_purge_forgets_nothing_usable,
     check_repeats_agree,
     check_wider_window_revives_nothing,
 )
-from uponce.adapters.database import grants, sqlite
+from uponce.adapters.database import grants, relays, sqlite
 from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.rows import reply_params
@@ -33,6 +35,7 @@ from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import UponceError
 from uponce.core.refusals import refusal_of
+from uponce.core.relaying import Forwarded, Relay
 from uponce.core.values import UNLIMITED_USES, Asset, AssetName, Caller, Grant
 
 
@@ -54,6 +57,37 @@ class LookFirst:
         if refusal:
             raise refusal
         return await super().commit(replace(grant, max_uses=UNLIMITED_USES), draft, caller)  # type: ignore[misc, no-any-return]
+
+
+class LookThenPassOn(SqliteDatabase):
+    """As LookFirst, for an upload that is passed on."""
+
+    looking = 0
+
+    async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
+        self.looking += 1
+        record = await self.find_grant(relay.grants[0].key)
+        self.looking -= 1
+        while self.looking:
+            await asyncio.sleep(0)
+        refusal = record and refusal_of(record, 1)
+        if refusal:
+            raise refusal
+        unlimited = tuple(replace(each, max_uses=UNLIMITED_USES) for each in relay.grants)
+        return await super().begin_relay(replace(relay, grants=unlimited), seconds)
+
+
+@operation()
+def end(now: float, relay: Relay, answer: Forwarded | None, code: str) -> Steps[bool]:
+    yield [("end_relay", {"relay_id": relay.id}), *relays.ending(now, relay, answer, code)]
+    return True
+
+
+class EndWithoutOwning(SqliteDatabase):
+    """Writes the outcome of a relay whose row may be gone."""
+
+    async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
+        return await self.write(end(relay, answer, code))
 
 
 class SelectThenInsert(LookFirst, SqliteDatabase):
@@ -211,6 +245,27 @@ def test_a_deletion_that_spends_after_it_deletes_more_than_one(tmp_path: Path) -
     _close(servers)
     servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
     asyncio.run(check_one_deletion_or_upload(servers))
+    _close(servers)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_select_then_insert_passes_on_twice(tmp_path: Path, count: int) -> None:
+    servers = _servers(tmp_path / "mutant.db", SteppedClock(), LookThenPassOn, count)
+    with pytest.raises(AssertionError):
+        asyncio.run(check_one_is_passed_on(servers))
+    _close(servers)
+    servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase, count)
+    asyncio.run(check_one_is_passed_on(servers))
+    _close(servers)
+
+
+def test_an_outcome_written_without_owning_the_row_frees_the_use_of_another_attempt(tmp_path: Path) -> None:
+    servers = _servers(tmp_path / "mutant.db", SteppedClock(), EndWithoutOwning)
+    with pytest.raises(AssertionError):
+        asyncio.run(check_only_the_owner_ends_a_relay(servers[0]))
+    _close(servers)
+    servers = _servers(tmp_path / "real.db", SteppedClock(), SqliteDatabase)
+    asyncio.run(check_only_the_owner_ends_a_relay(servers[0]))
     _close(servers)
 
 

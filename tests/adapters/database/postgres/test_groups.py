@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,19 @@ from tests.contract.databases import (
     grant,
     open_postgres,
     open_sqlite,
+    relay,
     run,
 )
+from tests.contract.test_database_relays import ANSWER
 from tests.postgres import shared
-from uponce.adapters.database import grants, upkeep
+from uponce.adapters.database import grants, relays, upkeep
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, Steps, operation
 from uponce.app.ports import Table
 from uponce.core.errors import NotFound, UponceError
+from uponce.core.relaying import Relay
+from uponce.core.values import Digest
 
 SEEDS = (1, 2, 3)
 _UNORDERED = {"id"}  # two engines number rows in different orders
@@ -61,7 +65,7 @@ def as_one_group(database: Opened, operations: Sequence[Operation[Any]]) -> list
     return [(each.code, each.message) if isinstance(each, UponceError) else each for each in outcomes]
 
 
-def some(rng: random.Random, label: str) -> Operation[Any]:
+def some(rng: random.Random, label: str, _: list[Relay]) -> Operation[Any]:
     """Uploads, deletions, revocations and refusals that meet in a few grants and names."""
     subject = grant(f"g{rng.randrange(14)}", max_uses=rng.choice((1, 2, 3)))
     name = f"n{rng.randrange(5)}" if rng.random() < 0.7 else f"own\0{label}"
@@ -82,22 +86,45 @@ def some(rng: random.Random, label: str) -> Operation[Any]:
             return grants.commit(subject, upload, CALLER)
 
 
+def some_of_relays(rng: random.Random, label: str, begun: list[Relay]) -> Operation[Any]:
+    """Relays that begin and end, uploads and revocations that meet in a few grants."""
+    subject = grant(f"r{rng.randrange(8)}", max_uses=rng.choice((1, 2, 3)))
+    further = [grant(f"r{number}", max_uses=2) for number in (8, 9)][: rng.choice((0, 0, 0, 1, 2))]
+    digest = Digest(3, "0" * 32, rng.choice("12") * 64)
+    key_hash = rng.choice((None, b"k" * 32))
+    match rng.randrange(12):
+        case 0:
+            return grants.commit(subject, draft("n", blob=label), CALLER)
+        case 1:
+            return grants.revoke(subject, CALLER)
+        case 2 | 3 | 4 | 5 | 6 if begun:
+            ending = begun.pop(rng.randrange(len(begun)))
+            return relays.end(ending, rng.choice((ANSWER, None, None, None)), "existing")
+        case _:
+            return relays.begin(replace(relay(subject, *further, id=label, key_hash=key_hash), digest=digest), 60)
+
+
 def rows(database: Opened) -> dict[Table, list[list[tuple[str, Any]]]]:
     found = {table: run(database.rows(table, None, 10_000)) for table in Table}
     return {
-        table: sorted(sorted((name, value) for name, value in row.items() if name not in _UNORDERED) for row in each)
+        table: sorted((sorted((n, v) for n, v in row.items() if n not in _UNORDERED) for row in each), key=repr)
         for table, each in found.items()
         if table is not Table.KEYS
     }
 
 
-def check_both_end_alike(ours: Opened, other: Opened, clock: SteppedClock, seed: int) -> None:
-    rng = random.Random(seed)
+Some = Callable[[random.Random, str, list[Relay]], Operation[Any]]
+
+
+def check_both_end_alike(ours: Opened, other: Opened, clock: SteppedClock, seed: int, some: Some = some) -> None:
+    rng, begun = random.Random(seed), list[Relay]()
     for database in (ours, other):
         run(database.condemn(["condemned"]))
     for turn in range(6):
-        group = [some(rng, f"{turn}/{number}") for number in range(rng.choice((1, 3, 12, 24)))]
-        assert as_one_group(ours, group) == as_one_group(other, group)
+        group = [some(rng, f"{seed}/{turn}/{number}", begun) for number in range(rng.choice((1, 3, 12, 24)))]
+        told = as_one_group(ours, group)
+        assert told == as_one_group(other, group)
+        begun += [each for each in told if isinstance(each, Relay)]
         clock.time += rng.choice((-2, 0, 1, 3))
     assert rows(ours) == rows(other)
 
@@ -107,12 +134,22 @@ def test_both_engines_end_alike(database: PostgresDatabase, other: Opened, clock
     check_both_end_alike(database, other, clock, seed)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_both_engines_end_relays_alike(
+    database: PostgresDatabase, other: Opened, clock: SteppedClock, seed: int
+) -> None:
+    check_both_end_alike(database, other, clock, seed, some_of_relays)
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "wrong"),
+    ("some", "name", "text", "wrong"),
     [
-        ("put_asset", "version_id = excluded.version_id, ", ""),
-        ("spend_grant", "uses = grants.uses + 1", "uses = grants.uses"),
-        ("find_condemned", ":blob_key", ":blob_key AND false"),
+        (some, "put_asset", "version_id = excluded.version_id, ", ""),
+        (some, "spend_grant", "uses = grants.uses + 1", "uses = grants.uses"),
+        (some, "find_condemned", ":blob_key", ":blob_key AND false"),
+        (some_of_relays, "take_grant", "pending = grants.pending + 1", "pending = 1"),
+        (some_of_relays, "free_grant", "uses = uses - 1", "uses = uses"),
+        (some_of_relays, "end_relay", "relay_id = :relay_id", "relay_id = :relay_id AND false"),
     ],
 )
 def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
@@ -120,6 +157,7 @@ def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
     other: Opened,
     clock: SteppedClock,
     monkeypatch: pytest.MonkeyPatch,
+    some: Some,
     name: str,
     text: str,
     wrong: str,
@@ -127,7 +165,7 @@ def test_the_check_goes_red_when_a_statement_of_one_engine_is_broken(
     monkeypatch.setitem(load("postgres"), name, changed("postgres", name, text, wrong))
     with pytest.raises(AssertionError):
         for seed in SEEDS:
-            check_both_end_alike(database, other, clock, seed)
+            check_both_end_alike(database, other, clock, seed, some)
 
 
 def test_of_rivals_in_one_group_as_many_win_as_the_grant_has_uses(database: PostgresDatabase) -> None:
