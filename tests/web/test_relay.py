@@ -199,6 +199,46 @@ def test_look_ups_that_the_upstream_does_not_answer_release_nothing(relay: World
     assert status_of(relay, fields) is GrantStatus.USED
 
 
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("trouble", [Trouble.HTML, Trouble.MOVED, Trouble.FAILED, Trouble.TORN_JSON])
+def test_only_the_upstreams_own_word_counts_as_nothing(
+    relay: World, stub: StubUpstream, trouble: Trouble, marked: bool
+) -> None:
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=marked)))
+    fields = relay.sign()
+    stub.uploads, stub.reads = iter([Trouble.FORGETS]), repeat(trouble)
+    assert_refused(relay.upload(fields, kind="raw"), 503, "outcome_unknown")
+    for _ in range(20):
+        reconcile(relay, after=400)
+    assert status_of(relay, fields) is GrantStatus.PENDING
+    stub.reads = iter(())
+    for _ in range(3):
+        reconcile(relay, after=4000)
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+
+
+def test_a_list_by_context_is_read_to_its_end(relay: World, stub: StubUpstream) -> None:
+    """A page may be empty, and another one follow."""
+    pages: list[str | None] = []
+
+    class Paging(EachOnItsLoop):
+        async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+            cursor = (query or {}).get("next_cursor")
+            pages.append(cursor)
+            if path.endswith("raw/context") and cursor is None:
+                return UpstreamReply(200, {"resources": [], "next_cursor": "more"}, "{}")
+            return await super().get(upstream, path, query)
+
+    relay.swap(upstream=Paging())
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, marked=True)))
+    fields = relay.sign()
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind="raw"), 503, "outcome_unknown")
+    reconcile(relay)
+    assert pages == [None, "more"]
+    assert status_of(relay, fields) is GrantStatus.USED
+
+
 def test_an_asset_that_is_stored_late_is_found(relay: World, stub: StubUpstream) -> None:
     fields = relay.sign()
     stub.uploads, stub.delay = iter([Trouble.SILENT]), LIMITS.relay_processing - 10

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,9 @@ class Server:
     def kill(self) -> None:
         """SIGKILL to the server and its decoders: no goodbye, no clean-up, like a power cut."""
         self._end(signal.SIGKILL)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _accepts(self._port) and time.monotonic() < deadline:  # its decoders have the same socket, and die later
+            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> bool:
         """Ask it to stop; whether it did so within 10 seconds. If not, it is killed."""
@@ -109,6 +113,12 @@ class Server:
                 what = f"ended with {process.returncode}" if ended else f"was not listening after {_START_SECONDS} s"
                 raise ServerFailed(f"The server {what}. It printed:\n{_tail(printed)}")
             time.sleep(_POLL_SECONDS)
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

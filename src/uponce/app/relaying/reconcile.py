@@ -20,6 +20,7 @@ log = logging.getLogger("uponce")
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 300
 _QUOTA_SECONDS = 3600
+_MOST_PAGES = 100
 
 
 async def reconcile(services: Services, effect: Effect) -> Later | None:
@@ -52,16 +53,9 @@ def _pause(relay: Relay, effect: Effect, services: Services) -> int:
 
 async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: int) -> tuple[Found | Missing, int]:
     """Return what the upstream has, and how many seconds its quota asks to wait, or 0."""
-    client, target = services.upstream, relay.target
-    assert client is not None
-    for kind, public_id in target.names:
+    for kind, public_id in relay.target.names:
         try:
-            if target.marker is None:
-                path = f"resources/{kind}/{target.type}/{public_id}"
-                reply = await client.get(upstream, path, {"media_metadata": "true"})
-            else:
-                query = {"key": MARKER, "value": target.marker}
-                reply = await client.get(upstream, f"resources/{kind}/context", query)
+            reply = await _ask(services, upstream, relay, kind, public_id)
         except UpstreamUnavailable:
             return Missing.UNREADABLE, 0
         if reply.status in (420, 429):
@@ -69,10 +63,36 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: in
         document = _document(reply, relay)
         if document is not None:
             return _found(document, reply, relay, now), 0
-        if reply.status != 404 and not (reply.status == 200 and target.marker is not None):
+        if not _says_nothing(reply, relay):
             log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
             return Missing.UNREADABLE, 0
     return Missing.NOTHING, 0
+
+
+async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str) -> UpstreamReply:
+    """Return the answer that has the asset, or the last one. A list by context may have empty pages before others."""
+    client, target = services.upstream, relay.target
+    assert client is not None
+    if target.marker is None:
+        path = f"resources/{kind}/{target.type}/{public_id}"
+        return await client.get(upstream, path, {"media_metadata": "true"})
+    query = {"key": MARKER, "value": target.marker}
+    for _ in range(_MOST_PAGES):
+        reply = await client.get(upstream, f"resources/{kind}/context", query)
+        cursor = (reply.document or {}).get("next_cursor")
+        if not isinstance(cursor, str) or _document(reply, relay) is not None:
+            return reply
+        query["next_cursor"] = cursor
+    raise UpstreamUnavailable("The upstream has too many assets with a context to look through.")
+
+
+def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
+    """Return whether this is the upstream's own word that it has no such asset, and not that of a server in between."""
+    if reply.document is None:
+        return False
+    if relay.target.marker is None:
+        return reply.status == 404
+    return reply.status == 200 and isinstance(reply.document.get("resources"), list)
 
 
 def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
