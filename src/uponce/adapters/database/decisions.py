@@ -120,7 +120,7 @@ def check_joins(grant: Grant, record: GrantRecord | None, holders: int) -> None:
 
 
 def kept_until(grant: Grant, now: float) -> Grant:
-    """An unfinished upload may have kept it beyond its time; what has become of it is told for a while from now."""
+    """Return the grant with a later end, so that the ledger can still say what became of a long upload."""
     return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
 
 

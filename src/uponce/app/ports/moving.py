@@ -11,9 +11,8 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 class Table(StrEnum):
-    """What a store consists of, but for unfinished uploads: of those only the ones that
-    were passed on move, since they may complete. In this order it moves: a store without keys takes no
-    upload, so a half one cannot forget what was spent."""
+    """What a store consists of, in the order in which it moves: a store without keys takes no upload, so half of one
+    cannot forget what was spent. Of unfinished uploads only those move that were passed on, since they may complete."""
 
     ASSETS = "assets"
     CONDEMNED = "condemned"

@@ -60,7 +60,7 @@ class Outbox(Protocol):
     """Effects, each run at least once."""
 
     async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
-        """Take effects that are due, oldest first, and of each subject its first only. Nobody else gets them for
+        """Take effects that are due, oldest first, and of each subject its first only. No other claim gets them for
         `lease` seconds. Each claim counts as a try."""
 
     async def finish_effect(self, effect_id: int) -> None: ...

@@ -62,7 +62,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
                 return await _pass_on(services, series, key.upstream, assembly, caller)
             draft = await _judge(services, series, assembly, caller)
             return await _settle(services, series, assembly, draft, caller)
-        except SeriesGone:  # swept or terminated meanwhile, by somebody who sees to the bytes
+        except SeriesGone:  # another request ended the series, and deletes the bytes
             raise
         except StorageUnavailable:
             await status(services, series.id)  # gone, and its bytes with it: then that is the reason
@@ -138,6 +138,6 @@ async def _give_up(services: Services, series: Series, assembly: Assembly, calle
             refusal = record and refusal_of(record, grant.max_uses)
             if isinstance(refusal, GrantRefused):
                 await record_refusal(services, grant, refusal.code, caller)
-        # Whoever ended it before us sees to the bytes, or has committed them from another server.
+        # A request that ended the series before deletes the bytes, or another server has committed them.
         if await services.database.end_series(series.id):
             await assembly.discard()
