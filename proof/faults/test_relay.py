@@ -1,0 +1,17 @@
+"""The `relay` campaign, small: deaths and lost replies make no asset too many upstream, and leave none pending."""
+
+import pytest
+
+from proof.faults.campaigns import relay
+
+pytestmark = pytest.mark.proof
+
+SECONDS, SEED = 20, 20_261_127
+
+
+def test_a_relay_and_its_upstream_that_die() -> None:
+    report = relay.run(SECONDS, SEED)
+    print(report)
+    assert report.holds, report
+    assert report.inside > 0
+    assert report.counts["signatures whose outcome was looked up"] > 0
