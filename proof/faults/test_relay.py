@@ -1,10 +1,10 @@
-"""The `relay` campaign, small: deaths and lost replies make no asset too many upstream, and leave none pending."""
+"""The `relay` campaign, small, in `make full`: deaths and lost replies make no asset too many upstream, and leave none pending."""
 
 import pytest
 
 from proof.faults.campaigns import relay
 
-pytestmark = pytest.mark.proof
+pytestmark = [pytest.mark.proof, pytest.mark.full]
 
 SECONDS, SEED = 20, 20_261_127
 
