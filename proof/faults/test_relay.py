@@ -1,4 +1,4 @@
-"""The `relay` campaign, small, in `make full`: deaths and lost replies make no asset too many upstream, and leave none pending."""
+"""The `relay` campaign, small, in `make full`: no asset too many upstream, and none pending."""
 
 import pytest
 
