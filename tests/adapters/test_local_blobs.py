@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import random
 import re
 import shutil
 import stat
@@ -17,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.one_blob import KEY, MUTANTS, Outcome, code_of
+from tests.adapters.packing import put
 from tests.contract.stores import local_of
+from uponce.adapters import files
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
@@ -170,6 +173,47 @@ def test_a_write_that_takes_less_is_continued(store: Blobs, monkeypatch: pytest.
         await spooled.discard()
 
     monkeypatch.setattr(os, "writev", short)
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not files.NOWAIT, reason="this system reads nothing without waiting")
+@pytest.mark.parametrize("size", [200_000, 2_500_000], ids=["small", "large"])
+def test_bytes_of_which_only_some_are_in_memory_are_read_whole(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """As when the system needs memory, and has dropped some of a file's pages."""
+    data, whole = random.Random(1).randbytes(size), os.preadv
+
+    def half(descriptor: int, blocks: Sequence[memoryview], offset: int, flags: int = 0) -> int:
+        return whole(descriptor, [memoryview(blocks[0])[: len(blocks[0]) // 2]], offset, flags)
+
+    async def scenario() -> None:
+        spooled = await store.receive()
+        await spooled.write(data)
+        await spooled.seal()
+        assert b"".join([block async for block in spooled.blocks()]) == data
+        await spooled.discard()
+        (key,) = put(store, data)
+        blob = await store.open(key)
+        assert blob is not None
+        assert await blob.read(0, size) == data
+        assert await blob.read(100, 150_000) == data[100:150_100]
+        blob.close()
+
+    monkeypatch.setattr(os, "preadv", half)
+    asyncio.run(scenario())
+
+
+def test_a_spooled_file_that_is_cut_short_is_noticed(store: Blobs) -> None:
+    async def scenario() -> None:
+        spooled = await store.receive()
+        await spooled.write(bytes(2_500_000))
+        await spooled.seal()
+        os.truncate(spooled.path, 2_400_000)
+        with pytest.raises(StorageUnavailable, match="cannot be read"):
+            [block async for block in spooled.blocks()]
+        await spooled.discard()
+
     asyncio.run(scenario())
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
@@ -128,3 +129,19 @@ def test_tus_js_client(server: Server, node: str, folder: Path, size: int, md5: 
         return told
 
     check(server, "tus-js-client", size, md5, upload)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_relay(server: Server, folder: Path, size: int, md5: str, whole: bool, tmp_path: Path) -> None:
+    """The bytes pass through: the relay's memory is flat, and the account has the file as it was."""
+    account = server.server
+    url = f"cloudinary://{account.key}:{account.secret}@{server.cloud}?upload_prefix={server.base}"
+    with Server(tmp_path / "relay", env={"UPONCE_RELAY": url}) as relay:
+
+        def upload() -> Json:
+            sent = {"resource_type": "raw", "public_id": "large", **options(relay, relay.browser)}
+            send = uploader.upload if whole else partial(uploader.upload_large, chunk_size=CHUNK)
+            answer: Json = send(str(folder / "film.mp4"), **sent)
+            return answer
+
+        check(relay, "relay, one request" if whole else "relay, chunks", size, md5, upload)

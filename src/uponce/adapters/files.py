@@ -53,16 +53,23 @@ class OpenFile:
     async def read(self, offset: int, length: int) -> bytes:
         if self.whole or offset >= self.size:
             return self.whole[offset : offset + length]
-        if NOWAIT:
-            with suppress(OSError):  # not in memory, or a file system that cannot tell
-                if cached := self._read(offset, length, NOWAIT):
-                    return cached
-        return await self._threads.in_thread(lambda: self._read(offset, length))
+        return self._cached(offset, length) or await self._threads.in_thread(lambda: self._read(offset, length))
 
-    def _read(self, offset: int, length: int, flags: int = 0) -> bytes:
+    def _cached(self, offset: int, length: int) -> bytes:
+        """Return these bytes if all of them are in memory, else none. A system in need of memory keeps parts."""
+        if not NOWAIT:
+            return b""
+        descriptor, length = self._number(), min(length, self.size - offset)
+        try:
+            block = read_at(descriptor, self._start + offset, length, NOWAIT)
+            return block if len(block) == length and self._is_there(descriptor, NOWAIT) else b""
+        except OSError:  # not in memory, or a file system that cannot tell
+            return b""
+
+    def _read(self, offset: int, length: int) -> bytes:
         descriptor = self._number()
-        block = read_at(descriptor, self._start + offset, max(0, min(length, self.size - offset)), flags)
-        if not self._is_there(descriptor, flags):
+        block = read_at(descriptor, self._start + offset, max(0, min(length, self.size - offset)))
+        if not self._is_there(descriptor):
             raise StorageUnavailable(
                 "The stored bytes cannot be read.", detail="the blob was deleted while it was read"
             )
@@ -73,7 +80,7 @@ class OpenFile:
             raise OSError(errno.EBADF, "the blob is closed")
         return self._descriptor
 
-    def _is_there(self, descriptor: int, flags: int) -> bool:
+    def _is_there(self, descriptor: int, flags: int = 0) -> bool:
         """To be asked after a read. A deletion erases the header first: if it is there, the bytes were those of the
         blob."""
         length = len(self._header)

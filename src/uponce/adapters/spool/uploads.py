@@ -14,7 +14,7 @@ from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.system import start_writeback
-from uponce.core.errors import UponceError
+from uponce.core.errors import StorageUnavailable, UponceError
 from uponce.core.formats import BINARY
 from uponce.core.values import Digest
 
@@ -142,11 +142,14 @@ class _File:
 
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
-    """Yield the first `size` bytes of a file in order."""
+    """Yield the first `size` bytes of a file in order. Raises StorageUnavailable when the file has less."""
     descriptor = await disk.in_thread(lambda: os.open(path, os.O_RDONLY | SAFE))
     blob = OpenFile(disk, descriptor, size)
     try:
         for offset in range(0, size, BLOCK_BYTES):
-            yield await blob.read(offset, BLOCK_BYTES)
+            block = await blob.read(offset, BLOCK_BYTES)
+            if len(block) < min(BLOCK_BYTES, size - offset):
+                raise StorageUnavailable("A spooled file cannot be read.", detail=f"it ends before {size} bytes")
+            yield block
     finally:
         blob.close()
