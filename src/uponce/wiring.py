@@ -162,7 +162,7 @@ def sqlite_path(url: str) -> Path:
     """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
-            f"UPONCE_DATABASE={url} names no file. A memory database forgets spent signatures. Use "
+            f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
             "sqlite:////path/to/file."
         )
     return Path(url.removeprefix("sqlite:///"))

@@ -13,7 +13,9 @@ _MILLISECONDS_FROM = 10**12
 def parse_timestamp(text: str) -> int:
     """Return Unix seconds. A number of 13 digits counts as milliseconds, which Directus sends."""
     if not _DIGITS.fullmatch(text):
-        raise InvalidParameter("Invalid timestamp. Send Unix seconds as plain digits, for example 1767225600.")
+        raise InvalidParameter(
+            f"Invalid timestamp {text[:20]!r}. Send Unix seconds as plain digits, for example 1767225600."
+        )
     number = int(text)
     return number // 1000 if number >= _MILLISECONDS_FROM else number
 

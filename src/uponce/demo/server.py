@@ -76,7 +76,7 @@ class Server:
         self.url, self._port = listening[1], int(listening[2])
         self.keys = self.keys or tuple(Key(*found) for found in _KEY.findall(printed))
         if len(self.keys) != 2:
-            raise ServerFailed(f"The server's first start must print 2 keys, it printed {len(self.keys)}.")
+            raise ServerFailed(f"The server printed {len(self.keys)} keys at its first start instead of 2.")
 
     def kill(self) -> None:
         """SIGKILL to the server and its decoders: no goodbye, no clean-up, like a power cut."""

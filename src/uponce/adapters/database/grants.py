@@ -95,7 +95,7 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
 def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
-    """The row after it. What is used up or revoked stays as it is, without another audit row."""
+    """Revoke a grant, and return its row. A grant that is used up or revoked stays as it is: no second audit row."""
     (changed,) = yield [("revoke_grant", grant_params(grant, now))]
     asks = [ask_grant(grant.key)]
     if changed:
@@ -152,7 +152,7 @@ def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply 
 
 @operation()
 def history(_: float, key: bytes, most: int) -> Steps[Sequence[AuditRecord]]:
-    """Oldest first."""
+    """Return the audit rows of a grant, oldest first."""
     (rows,) = yield [("history", {"grant_key": key, "most": most})]
     return [audit_of(row) for row in rows]
 

@@ -118,7 +118,7 @@ def find(_: float, relay_id: str) -> Steps[Relay | None]:
 
 @operation()
 def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Relay]]:
-    """Oldest first."""
+    """Return the relays of a grant, oldest first."""
     (rows,) = yield [("find_relays_of_grant", {"grant_key": grant_key})]
     return [relay_of(row) for row in rows]
 

@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The facts, or the code, public message and private detail of an error. `seconds` of CPU time were used."""
+    """The facts of a file, or an error's code, public message and private detail. It took `seconds` of CPU time."""
 
     facts: MediaFacts | None = None
     code: str | None = None

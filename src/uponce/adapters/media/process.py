@@ -55,13 +55,13 @@ class DecoderProcess:
         try:
             decoder = cls(process)
         except ProcessLookupError:
-            raise DecoderLost("ended at once") from None
+            raise DecoderLost("it ended at once") from None
         try:
             async with asyncio.timeout(seconds):
                 decoder.sandboxed = (await decoder._read(Ready)).sandboxed
         except TimeoutError:
             await decoder.close()
-            raise DecoderLost(f"not ready after {seconds:g} seconds") from None
+            raise DecoderLost(f"it was not ready after {seconds:g} seconds") from None
         except BaseException:
             await decoder.close()
             raise

@@ -73,7 +73,7 @@ def _still(seed: int, width: int, height: int) -> Any:
 
 
 def _pictures(seed: int, width: int, height: int, count: int) -> Iterator[Any]:
-    """The disc's way once round, in so many pictures."""
+    """Yield so many pictures of a disc that moves once round."""
     background = _background(seed, width, height)
     ink = _colour(seed, 0.6, 0.9)
     for index in range(count):

@@ -157,7 +157,10 @@ class _Parts:
             self._start += chunk[:missing]
             allowed = (self._delimiter, self._delimiter[2:])
             if not any(start.startswith(self._start[: len(start)]) for start in allowed):
-                raise MalformedRequest("The multipart body does not begin with its boundary.")
+                raise MalformedRequest(
+                    "The multipart body does not begin with the boundary of its Content-Type. Let your HTTP library "
+                    "write that header."
+                )
 
     def take(self, item: "MultipartSegment | bytearray | bytes | None") -> Iterator[Event]:
         if isinstance(item, MultipartSegment):

@@ -97,5 +97,7 @@ def basic_credentials(authorization: str) -> tuple[str, str]:
 def server_credentials(head: Head) -> tuple[str, str]:
     """Return API key and secret of a request from a server. BadCredentials for a request from a web page."""
     if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
-        raise BadCredentials("This request comes from a web page. Call this address from a server.")
+        raise BadCredentials(
+            "This request comes from a web page, which must not know the secret. Let your server call this address."
+        )
     return basic_credentials(head.get("authorization"))

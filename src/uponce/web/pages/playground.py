@@ -41,7 +41,7 @@ _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
 @dataclass(frozen=True, slots=True)
 class Playground:
-    """Whether the playground is for this machine only, and the most bytes of a file that it signs for."""
+    """The playground's limits: whether it is for this machine only, and the most bytes of a file that it signs for."""
 
     local: bool
     max_bytes: int
