@@ -13,6 +13,7 @@ from cloudinary import api, uploader
 from cloudinary.exceptions import BadRequest, NotFound
 
 from tests.e2e.commands import printed, uponce
+from tests.e2e.test_node_sdk import run
 from tests.server import Key, Server
 
 pytestmark = pytest.mark.xdist_group("relay")
@@ -62,6 +63,29 @@ def test_the_sdk_gets_the_same_answer_as_from_the_account(pair: Pair, media: Pat
         assert relayed["secure_url"].startswith(pair.account.base)
         assert relayed["public_id"].startswith("pets/")
         assert relayed["etag"] == hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("package", ["cloudinary-2-1-0", "cloudinary-newest"])
+def test_npms_sdk_gets_the_same_answers_as_from_the_account(pair: Pair, node: str, media: Path, package: str) -> None:
+    """A path, a data URI, a stream, and a large file in chunks."""
+    for name in ("cat.jpg", "walk.mp4"):
+        direct, relayed = (
+            run(node, server.urls[1], "uploader.cjs", package, media / name) for server in (pair.account, pair.relay)
+        )
+        del relayed["uri"]["original_filename"]  # a data URI has no name: the relay calls its file `file`
+        assert {kind: shape(answer) for kind, answer in relayed.items()} == {
+            kind: shape(answer) for kind, answer in direct.items()
+        }
+
+
+@pytest.mark.parametrize("package", ["cloudinary-2-1-0", "cloudinary-newest"])
+@pytest.mark.parametrize("place", ["last", "first"])
+def test_a_signature_of_npms_sdk_works_once(pair: Pair, node: str, media: Path, package: str, place: str) -> None:
+    first, second = run(node, pair.relay.urls[0], "sign_and_post.cjs", package, media / "dance.gif", place)
+    assert (first["status"], first["error"]) == (200, None)
+    assert first["body"]["secure_url"].startswith(pair.account.base)
+    assert (second["status"], second["body"]["error"]["code"]) == (400, "signature_used")
+    assert second["error"] == second["body"]["error"]["message"]
 
 
 def test_one_signature_makes_one_asset_in_the_account(pair: Pair) -> None:
