@@ -107,7 +107,7 @@ class Received:
 
     method: str
     path: str
-    query: dict[str, str]
+    query: list[tuple[str, str]]
     headers: dict[str, str]
     body: bytearray = field(default_factory=bytearray)
     complete: bool = False
@@ -227,7 +227,7 @@ class StubUpstream:
         method, target, _ = line.split(" ")
         path, _, query = target.partition("?")
         headers = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines)}
-        request = Received(method, unquote(path), dict(parse_qsl(query)), headers)
+        request = Received(method, unquote(path), parse_qsl(query), headers)
         self.requests.append(request)
         trouble = next(self.reads if method == "GET" else self.uploads, None)
         async for piece in _pieces(reader, headers):
@@ -269,8 +269,11 @@ class StubUpstream:
         _, version, cloud, *rest = request.path.split("/")
         if (version, cloud) != ("v1_1", self.upstream.cloud):
             return 401, _error(f"Invalid cloud_name {cloud}")
-        if request.method == "GET":
-            return self._look_up(request, rest)
+        credentials = base64.b64encode(f"{self.upstream.api_key}:{self.upstream.secret}".encode()).decode()
+        if request.headers.get("authorization") == f"Basic {credentials}":
+            return self._look_up(request, rest) if request.method == "GET" else self._administer(request, rest)
+        if request.method != "POST":
+            return 401, _error("Invalid credentials")
         try:
             params = request.fields
             verify(params, params.get("signature", ""), [self.upstream.secret])
@@ -310,11 +313,19 @@ class StubUpstream:
         self.store[key] = StubAsset(*key, etag, len(file), version, now + self.delay, context)
         return 200, self.store[key].document(self.upstream.prefix)
 
+    def _administer(self, request: Received, rest: list[str]) -> tuple[int, dict[str, Any]]:
+        """Answer a call that changes something: delete assets, or say what was sent."""
+        if rest[1:] == ["destroy"]:
+            gone = self.store.pop((rest[0], "upload", request.fields["public_id"]), None)
+            return 200, {"result": "ok" if gone else "not found"}
+        if request.method != "DELETE":
+            return 200, {"sent": request.body.decode(), "as": request.headers.get("content-type")}
+        names = [value for name, value in request.query if name == "public_ids[]"]
+        return 200, {"deleted": {name: "deleted" for name in names if self.store.pop((rest[1], rest[2], name), None)}}
+
     def _look_up(self, request: Received, rest: list[str]) -> tuple[int, dict[str, Any]]:
-        credentials = base64.b64encode(f"{self.upstream.api_key}:{self.upstream.secret}".encode()).decode()
-        if request.headers.get("authorization") != f"Basic {credentials}":
-            return 401, _error("Invalid credentials")
-        now, etag = self.clock(), "true" in (request.query.get("media_metadata"), request.query.get("image_metadata"))
+        now, query = self.clock(), dict(request.query)
+        etag = "true" in (query.get("media_metadata"), query.get("image_metadata"))
         visible = {key: asset for key, asset in self.store.items() if asset.visible_at <= now}
         if rest[0] == "resources" and self.misses > 0:
             self.misses -= 1
@@ -325,7 +336,7 @@ class StubUpstream:
             case ["upload_presets", name] if name in self.presets:
                 return 200, {"name": name, **self.presets[name]}
             case ["resources", kind, "context"]:
-                wanted = (request.query.get("key", ""), request.query.get("value", ""))
+                wanted = (query.get("key", ""), query.get("value", ""))
                 found = [each for each in visible.values() if each.kind == kind and wanted in each.context.items()]
                 return 200, {"resources": [each.document(self.upstream.prefix, etag=etag) for each in found]}
             case ["resources", kind, delivery_type, *name] if (kind, delivery_type, "/".join(name)) in visible:

@@ -8,7 +8,7 @@ from tests.asgi import Answer
 from tests.world import World
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.upstream import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.policy import Limits
 from uponce.core.values import Upstream
 
@@ -29,10 +29,17 @@ class EachOnItsLoop:
         finally:
             await client.close()
 
-    async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         client = HttpUpstream(Times(reply=5))
         try:
             return await client.get(upstream, path, query)
+        finally:
+            await client.close()
+
+    async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
+        client = HttpUpstream(Times(reply=5))
+        try:
+            return await client.call(upstream, path, asked)
         finally:
             await client.close()
 

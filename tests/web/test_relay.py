@@ -14,7 +14,7 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import LIMITS, EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.outbox import run_due
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.upstream import Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.policy import Limits
 from uponce.core.relaying import bound
 from uponce.core.values import GrantStatus, Upstream
@@ -222,8 +222,8 @@ def test_a_list_by_context_is_read_to_its_end(relay: World, stub: StubUpstream) 
     pages: list[str | None] = []
 
     class Paging(EachOnItsLoop):
-        async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
-            cursor = (query or {}).get("next_cursor")
+        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+            cursor = dict(query).get("next_cursor")
             pages.append(cursor)
             if path.endswith("raw/context") and cursor is None:
                 return UpstreamReply(200, {"resources": [], "next_cursor": "more"}, "{}")

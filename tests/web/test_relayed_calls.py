@@ -48,6 +48,34 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
         assert not stub.store
 
 
+def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> None:
+    """Also a name that the query repeats, and a body of any type."""
+    for name in ("cat", "dog", "cow"):
+        assert_accepted(relay.upload(relay.sign({"public_id": name}), kind="raw"))
+    gone = "/v1_1/demo/resources/raw/upload?public_ids[]=cat&public_ids[]=dog"
+    assert_refused(relay.request("DELETE", gone), 401, "bad_credentials")
+    assert_refused(
+        relay.request("DELETE", gone, headers={"authorization": basic(relay, "browser")}), 401, "scope_denied"
+    )
+    assert len(stub.store) == 3
+    answer = relay.request("DELETE", gone, headers={"authorization": basic(relay)})
+    assert assert_accepted(answer).json == {"deleted": {"cat": "deleted", "dog": "deleted"}}
+    assert [name for *_, name in stub.store] == ["cow"]
+    headers = {"authorization": basic(relay), "content-type": "application/json", "content-length": "13"}
+    for method, path in (("PUT", "upload_presets/a"), ("POST", "resources/raw/upload/cow")):
+        answer = relay.request(method, f"/v1_1/demo/{path}", headers=headers, chunks=[b'{"tags": [1]}'])
+        assert assert_accepted(answer).json == {"sent": '{"tags": [1]}', "as": "application/json"}
+    large = relay.request("PUT", "/v1_1/demo/upload_presets/a", headers=headers, chunks=[bytes(300_000)])
+    assert_refused(large, 400, "malformed_request")
+
+
+def test_a_change_without_an_answer_is_unknown_and_a_read_is_not(relay: World, stub: StubUpstream) -> None:
+    stub.uploads, stub.reads = iter([Trouble.SILENT]), iter([Trouble.SILENT] * 5)
+    headers = {"authorization": basic(relay)}
+    assert_refused(relay.request("POST", "/v1_1/demo/folders/a", headers=headers), 503, "outcome_unknown")
+    assert_refused(relay.get("/v1_1/demo/folders", authorization=basic(relay)), 503, "upstream_unavailable")
+
+
 def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None:
     assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
     asked = len(stub.requests)

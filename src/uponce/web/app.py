@@ -9,9 +9,9 @@ from starlette.routing import Router
 
 from uponce.app.ports import Metrics
 from uponce.app.services import Services
-from uponce.core.errors import UnsupportedCall, UponceError
-from uponce.web.cloudinary.calls import missing
-from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, wrong_method
+from uponce.core.errors import UponceError
+from uponce.web.cloudinary.calls import missing, refuse_method
+from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal
 from uponce.web.express import Express
 from uponce.web.failures import FailedCredentials
 from uponce.web.operators import Scrape
@@ -83,19 +83,11 @@ class App:
         if (answer := preflight(route, request)) is not None:
             await send_response(request, answer, send)
         elif request.method not in route.methods:
-            await _send(route, request, _refuse_method(route, request), send)
+            await _send(route, request, refuse_method(request, route.purpose, route.methods), send)
         elif route.takes_uploads and request.method in _SENDING:
             await _answer_upload(route, request, send, self._services.metrics)
         else:
             await _answer(route, request, send)
-
-
-def _refuse_method(route: Route, request: Request) -> Response:
-    """Name the call of Cloudinary's API that has this method here. If there is none, say what the address is for."""
-    call = missing(request.method, request.path)
-    if isinstance(call, UnsupportedCall):
-        return refusal(request, call)
-    return wrong_method(request, route.purpose, route.methods)
 
 
 async def _answer(route: Route, request: Request, send: Send) -> None:

@@ -8,7 +8,7 @@ from uponce.app.services import Services
 from uponce.web import delivery
 from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.destroy import destroy
-from uponce.web.cloudinary.relayed import METHODS, relayed, unknown_call
+from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.upload import group_pipeline, upload
 from uponce.web.operators import Scrape, healthz, metrics, readyz
@@ -26,7 +26,7 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
-_DESTROY = ("/v1_1/{cloud}/{resource_type}/destroy",)
+_DESTROY = "/v1_1/{cloud}/{resource_type}/destroy"
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
@@ -59,8 +59,9 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     def bound(endpoint: Callable[[Services, Request], Awaitable[Response]]) -> Endpoint:
         return partial(endpoint, services)
 
-    def or_relayed(endpoint: Endpoint) -> Endpoint:
-        return partial(relayed, services, endpoint)
+    def or_relayed(path: str, purpose: str, **own: Callable[[Services, Request], Awaitable[Response]]) -> Route:
+        found = {method: bound(endpoint) for method, endpoint in own.items()}
+        return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose)
 
     receive = partial(upload, services, group_pipeline(services))
     deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))
@@ -68,15 +69,12 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     return (
         *(_of_playground(services, playground) if playground else ()),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
-        Route(_DESTROY, ("POST",), or_relayed(bound(destroy)), "This address deletes an asset."),
+        or_relayed(_DESTROY, "This address deletes an asset.", POST=destroy),
         tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
-        *(
-            Route((f"/v1_1/{{cloud}}/{path}",), ("GET",), or_relayed(bound(call)), _READS_CATALOG)
-            for path, call in _ADMIN.items()
-        ),
-        Route(("/v1_1/{cloud}/{call:path}",), METHODS, or_relayed(unknown_call), _NO_SUCH_CALL),
+        *(or_relayed(f"/v1_1/{{cloud}}/{path}", _READS_CATALOG, GET=call) for path, call in _ADMIN.items()),
+        or_relayed("/v1_1/{cloud}/{call:path}", _NO_SUCH_CALL),
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
         Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
         *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),

@@ -114,7 +114,7 @@ def test_any_public_id_can_be_looked_up_and_destroyed() -> None:
         reply = await client.get(stub.upstream, path, {"media_metadata": "true", "x": "a&b =ü"})
         assert reply.document is not None
         assert (reply.document["public_id"], reply.document["etag"]) == (name, MD5)
-        assert stub.requests[-1].query["x"] == "a&b =ü"
+        assert ("x", "a&b =ü") in stub.requests[-1].query
         assert reply.date == pytest.approx(time.time(), abs=5)
         fields = {"public_id": name}
         reply = await client.post(

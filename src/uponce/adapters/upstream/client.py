@@ -8,8 +8,8 @@ from urllib.parse import quote, urlencode
 
 from uponce import __version__
 from uponce.adapters.upstream import Times
-from uponce.adapters.upstream.bodies import form, multipart
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.adapters.upstream.bodies import Body, form, multipart
+from uponce.app.ports.upstream import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter
 from uponce.core.values import Upstream
 
@@ -46,20 +46,30 @@ class HttpUpstream:
         chunk = {"Content-Range": call.span, "X-Unique-Upload-Id": call.upload_id}
         headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
         body = multipart(call.fields, call.filename, file, sign, boundary=secrets.token_hex(16))
-        return await self._exchanges().post(_url(upstream, f"{call.kind}/upload"), headers, body)
+        return await self._exchanges().send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
-    async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Ask with HTTP Basic; see the port."""
-        credentials = base64.b64encode(f"{upstream.api_key}:{upstream.secret}".encode()).decode()
         url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
-        return await self._exchanges().get(url, _AGENT | {"Authorization": f"Basic {credentials}"})
+        return await self._exchanges().get(url, _AGENT | _basic(upstream))
+
+    async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
+        """Make a call with HTTP Basic; see the port."""
+        url = _url(upstream, path) + (f"?{urlencode(asked.query)}" if asked.query else "")
+        body = Body(asked.content_type, asked.body)
+        return await self._exchanges().send(asked.method, url, _AGENT | _basic(upstream), body)
 
     async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
         """Send a signed form; see the port."""
-        return await self._exchanges().post(_url(upstream, path), dict(_AGENT), form(fields))
+        return await self._exchanges().send("POST", _url(upstream, path), dict(_AGENT), form(fields))
 
 
 _AGENT = {"User-Agent": f"uponce/{__version__}"}
+
+
+def _basic(upstream: Upstream) -> dict[str, str]:
+    credentials = base64.b64encode(f"{upstream.api_key}:{upstream.secret}".encode()).decode()
+    return {"Authorization": f"Basic {credentials}"}
 
 
 def _url(upstream: Upstream, path: str) -> str:

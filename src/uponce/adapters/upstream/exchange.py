@@ -53,12 +53,12 @@ class Exchanges:
         except _BROKEN as error:
             raise _unavailable(_detail(url, error)) from None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: Body) -> UpstreamReply:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> UpstreamReply:
         """Return the answer, whatever its status, also one that begins before the body has left."""
         sending = Sending(body, self._times)
         reply, lost = None, ""
         try:
-            reply = await self._post(url, headers, sending)
+            reply = await self._send(method, url, headers, sending)
         except _BROKEN as error:
             lost = _detail(url, error)
         finally:
@@ -69,12 +69,14 @@ class Exchanges:
             raise _unknown(lost) if sending.committed else _unavailable(lost)
         return reply
 
-    async def _post(self, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
+    async def _send(self, method: str, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
         address = URL(url, encoded=True)
         async with asyncio.timeout(None) as limit:
             sending.limit = limit
             try:
-                async with self._session.post(address, headers=headers, data=sending, allow_redirects=False) as answer:
+                async with self._session.request(
+                    method, address, headers=headers, data=sending, allow_redirects=False
+                ) as answer:
                     sending.stop()
                     return await _read(answer)
             finally:

@@ -43,7 +43,7 @@ from uponce.app.ports.keys import Keys
 from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relays import Effect, Outbox, Relays
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.upstream import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
@@ -52,6 +52,7 @@ __all__ = [
     "CONTEXT_WINDOW",
     "HEADER_BYTES",
     "PLACES",
+    "AdminCall",
     "Assembly",
     "BlobStore",
     "Body",

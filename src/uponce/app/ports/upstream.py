@@ -1,6 +1,6 @@
 """The UpstreamClient port: the HTTP API of the account that a relay passes uploads on to."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,19 @@ class UpstreamReply:
     date: float | None = None
 
 
+Query = Mapping[str, str] | Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCall:
+    """A call as a server made it. `query` may repeat names."""
+
+    method: str
+    query: Sequence[tuple[str, str]]
+    content_type: str
+    body: bytes
+
+
 Sign = Callable[[], Awaitable[Mapping[str, str]]]
 
 
@@ -52,8 +65,11 @@ class UpstreamClient(Protocol):
         and no answer came.
         """
 
-    async def get(self, upstream: Upstream, path: str, query: Mapping[str, str] | None = None) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet."""
+
+    async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
+        """Make a call that may change something, with HTTP Basic. `path` as in `get`, OutcomeUnknown as in `upload`."""
 
     async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
         """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from uponce.app.authorise import check_grant_fresh, require_credentials, verify_signed
-from uponce.app.ports import UpstreamReply
+from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import ScopeDenied, UpstreamUnavailable
@@ -12,30 +12,26 @@ from uponce.core.upstream import passed_on, signed
 from uponce.core.values import KeyScope, KeyUses, Upstream
 
 
-async def read(services: Services, upstream: Upstream, path: str, query: Mapping[str, str]) -> Forwarded:
-    """Return the upstream's answer to a read of its Admin API. The caller has checked who asks."""
-    assert services.upstream is not None
-    return _answer(await services.upstream.get(upstream, path, query))
+async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCall) -> Forwarded:
+    """Return the upstream's answer to a call with HTTP Basic, which the caller has checked.
 
-
-async def act(services: Services, upstream: Upstream, path: str, params: Mapping[str, str]) -> Forwarded:
-    """Let the upstream do what a server asks for, such as a deletion, under the upstream's own signature.
-
-    The caller has checked who asks. OutcomeUnknown: it may have been done.
+    The call goes on as it is, with the upstream's credentials. OutcomeUnknown: it may have been carried out.
     """
     assert services.upstream is not None
-    fields = passed_on(params)
-    fields |= signed(upstream, fields, int(services.clock.now()))
-    return _answer(await services.upstream.post(upstream, path, fields))
+    if asked.method == "GET":
+        return _answer(await services.upstream.get(upstream, path, asked.query))
+    return _answer(await services.upstream.call(upstream, path, asked))
 
 
 async def act_signed(
     services: Services, upstream: Upstream, cloud: str, path: str, params: Mapping[str, str]
 ) -> Forwarded:
-    """Do as `act` does for signed parameters. Raise ScopeDenied unless their key is one for servers.
+    """Let the upstream do what signed parameters ask for, such as a deletion, under the upstream's own signature.
 
-    A signature that works once cannot be spent for an action of another system, so uponce refuses those.
+    Raise ScopeDenied unless their key is one for servers: a signature that works once cannot be spent for an action of
+    another system. OutcomeUnknown: it may have been done.
     """
+    assert services.upstream is not None
     require_credentials(params)
     verified = await verify_signed(services, cloud, params, None)
     check_grant_fresh(services, verified)
@@ -45,7 +41,9 @@ async def act_signed(
             f"API key {key.api_key} only uploads. For other calls of a cloud with an upstream, sign with a key of "
             "scope all and unlimited uses (`uponce keys create --scope all --uses unlimited`), on your server only."
         )
-    return await act(services, upstream, path, params)
+    fields = passed_on(params)
+    fields |= signed(upstream, fields, int(services.clock.now()))
+    return _answer(await services.upstream.post(upstream, path, fields))
 
 
 def _answer(reply: UpstreamReply) -> Forwarded:

@@ -4,6 +4,9 @@ import re
 from functools import cache
 
 from uponce.core.errors import NotFound, UnsupportedCall, UponceError
+from uponce.web.errors import refusal, wrong_method
+from uponce.web.request import Request
+from uponce.web.response import Response
 
 # Method, path below /v1_1/<cloud>/, and the name that SDKs give the call. `<rt>` is a resource type, `*` one segment,
 # `**` one segment or more. The first row that fits counts.
@@ -125,6 +128,14 @@ def missing(method: str, path: str) -> UponceError:
     return NotFound(
         "There is no such call. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or by tus to /tus/<cloud>/."
     )
+
+
+def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
+    """Name the call of Cloudinary's API that has this method here. If there is none, say what the address is for."""
+    call = missing(request.method, request.path)
+    if isinstance(call, UnsupportedCall):
+        return refusal(request, call)
+    return wrong_method(request, purpose, methods)
 
 
 def _no_such_address(path: str) -> UponceError:

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from multipart import (
     MultipartError,
@@ -26,6 +27,8 @@ from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
 from uponce.web.cloudinary.text_bodies import json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
+
+T = TypeVar("T")
 
 _MAX_BOUNDARY = 200
 _MAX_FIELDS_BYTES = 256 * 1024
@@ -269,9 +272,18 @@ async def body_fields(request: Request, limits: Limits) -> Fields:
 
     Raise RequestTooSlow when they take more than a minute.
     """
+    return await _soon(_body_fields(request.head, request.body, limits))
+
+
+async def small_body(request: Request) -> bytes:
+    """Return the body of a small request as it is. Raise RequestTooSlow as `body_fields` does."""
+    return await _soon(request.body.read(_MAX_FIELDS_BYTES))
+
+
+async def _soon(reading: Coroutine[Any, Any, T]) -> T:
     try:
         async with asyncio.timeout(_FIELDS_SECONDS):
-            return await _body_fields(request.head, request.body, limits)
+            return await reading
     except TimeoutError:
         raise RequestTooSlow(f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again.") from None
 
