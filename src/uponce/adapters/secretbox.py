@@ -61,7 +61,7 @@ class AesSecretBox:
             return aes.decrypt(nonce, sealed, context.encode()).decode()
         except (InvalidTag, ValueError):
             raise SettingRefused(
-                f"The secret of API key {context} cannot be decrypted with {self.shown}: another key encrypted it. "
+                f"The secret of {context} cannot be decrypted with {self.shown}: another key encrypted it. "
                 f"{_CURE}"
             ) from None
 
