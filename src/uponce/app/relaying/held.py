@@ -167,5 +167,5 @@ async def send_spooled(services: Services, passing: Passing, digest: Digest, blo
     limits, relaying = services.limits, Relaying(services, passing)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:
-        return await relaying.send(blocks)
+        return await relaying.send(blocks, digest.size)
     return await relaying.send_chunks(cut(blocks, digest.size, limits.relay_chunk_bytes))
