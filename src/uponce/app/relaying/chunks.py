@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from uponce.app.ports import BlobStore, Spooled
+from uponce.app.ports import BlobStore, SpooledChunk
 
 Data = bytes | bytearray
 
@@ -74,21 +74,21 @@ async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_byte
         await _drop(arriving)
 
 
-async def _spool(file: _Cut, blobs: BlobStore, size: int) -> tuple[Spooled, bool]:
+async def _spool(file: _Cut, blobs: BlobStore, size: int) -> tuple[SpooledChunk, bool]:
     """Return the next chunk, and whether it is the last one."""
-    spooled = await blobs.receive()
+    spooled = await blobs.receive_chunk()
     try:
         async with aclosing(file.take(size)) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 await spooled.write(block)
-        await spooled.seal()
+        await spooled.flush()
         return spooled, await file.has_ended()
     except BaseException:
         await spooled.discard()
         raise
 
 
-async def _drop(arriving: "asyncio.Future[tuple[Spooled, bool]]") -> None:
+async def _drop(arriving: "asyncio.Future[tuple[SpooledChunk, bool]]") -> None:
     """Delete a chunk that is not sent."""
     if not arriving.done():
         arriving.cancel()
