@@ -360,7 +360,9 @@ async def _pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asyn
         await reader.readexactly(2)
     left = int(headers.get("content-length", 0))
     while left:
-        piece = await reader.readexactly(min(left, 16_384))
+        piece = await reader.read(min(left, 16_384))
+        if not piece:
+            raise asyncio.IncompleteReadError(piece, left)
         left -= len(piece)
         yield piece
 

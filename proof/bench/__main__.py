@@ -57,12 +57,12 @@ def _all_rows(options: argparse.Namespace, words: Sequence[str]) -> bool:
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proof.bench", description="Run benchmarks.")
-    parser.add_argument("rows", nargs="*", choices=[*(row.number for row in ROWS), []], metavar="ROW", help="P1 … P9")
+    parser.add_argument("rows", nargs="*", choices=[*(row.number for row in ROWS), []], metavar="ROW", help="P1 … P10")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2, help="of one measurement")
     parser.add_argument("--latency-seconds", type=float, default=30, help="of P7")
     parser.add_argument("--fill", type=int, default=1_000_000, help="rows of the filled database of P5")
-    parser.add_argument("--film", type=int, default=500, help="megabytes of the film of P6 and P9")
+    parser.add_argument("--film", type=int, default=500, help="megabytes of the film of P6, P9 and P10")
     parser.add_argument("--against", metavar="COMMIT", default="", help="measure this commit too, in the same rounds")
     parser.add_argument("--peers", action="store_true", help="install the peers and measure them too")
     parser.add_argument("--record", action="store_true", help="add the results to proof/records/benchmarks.jsonl")

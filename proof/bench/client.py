@@ -27,11 +27,15 @@ class Client:
         self._socket.close()
         os.close(self._file)
 
-    def ask(self, head: bytes, start: int = 0, end: int = 0, tail: str = "") -> Answer:
-        """The head, the bytes of the file from `start` up to `end`, the tail. Any refusal is an error."""
+    def send(self, start: int = 0, end: int = 0, head: bytes = b"") -> None:
+        """The head and the bytes of the file from `start` up to `end`, of a request that goes on."""
         self._socket.sendall(head)
         while start < end:
             start += os.sendfile(self._socket.fileno(), self._file, start, end - start)
+
+    def ask(self, head: bytes, start: int = 0, end: int = 0, tail: str = "") -> Answer:
+        """The head, the bytes of the file from `start` up to `end`, the tail. Any refusal is an error."""
+        self.send(start, end, head)
         self._socket.sendall(tail.encode())
         response = HTTPResponse(self._socket)
         response.begin()

@@ -57,6 +57,18 @@ def test_a_film_in_parts_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFi
         assert case in told
 
 
+@pytest.mark.proof
+def test_a_relay_can_be_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """P10 with a small film: each upload goes directly and through the relay."""
+    options = ["--rounds", "1", "--seconds", "0.3", "--film", "3", "--cache", str(tmp_path / "cache")]
+
+    assert main(["P10", *options]) == 0
+
+    told = capfd.readouterr().out
+    for figure in ("added ms", "relay p99 ms", "uploads/s", "MB/s", "memory above idle MiB", "uploads under way"):
+        assert figure in told
+
+
 def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
     """Signed with a wrong secret: fast, and worth nothing."""
     setup = Setup(tmp_path, 1, 1, 1, 1)
@@ -176,7 +188,7 @@ def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:
 
 
 def test_rows_are_numbered_as_they_are_told() -> None:
-    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 10)]
+    assert [each.number for each in ROWS] == [f"P{number}" for number in range(1, 11)]
 
 
 @pytest.mark.proof

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from uponce.app.relaying import held
+from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.held import Stream
 from uponce.core.errors import UpstreamUnavailable
 
@@ -15,10 +16,24 @@ def test_a_connection_that_breaks_while_the_signature_is_awaited_is_an_unavailab
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The HTTP client then cancels what reads the file."""
-    asyncio.run(_break(monkeypatch))
+    asyncio.run(_break(monkeypatch, Stream))
 
 
-async def _break(monkeypatch: pytest.MonkeyPatch) -> None:
+class Unshielded(Stream):
+    """The mutant: what cancels the reader cancels the request's own future, too."""
+
+    async def _arriving(self) -> AsyncIterator[Data]:
+        while (block := await self._blocks.get()) is not None:
+            yield block
+        await self._agreed
+
+
+def test_control_a_reader_that_cancels_the_future_it_waits_for_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(asyncio.InvalidStateError):
+        asyncio.run(_break(monkeypatch, Unshielded))
+
+
+async def _break(monkeypatch: pytest.MonkeyPatch, kind: type[Stream]) -> None:
     broken = asyncio.Event()
 
     class Breaking:
@@ -36,12 +51,39 @@ async def _break(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(held, "Relaying", Breaking)
     nothing: Any = None
-    stream = Stream(nothing, nothing, in_chunks=False)
+    stream = kind(nothing, nothing, in_chunks=False)
     await stream.write(b"the whole file")
     await stream.seal()
     await broken.wait()
-    with pytest.raises(UpstreamUnavailable):
-        await stream.finish()
+    try:
+        with pytest.raises(UpstreamUnavailable):
+            await stream.finish()
+    finally:
+        await asyncio.wait([stream._sending])
+        stream._sending.exception()
+
+
+def test_writes_end_when_the_upstream_has_ended_the_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the write that waits at this moment, and those after it."""
+
+    class Ending:
+        def __init__(self, *_: Any) -> None: ...
+
+        async def send(self, blocks: AsyncIterator[bytes]) -> None:
+            await anext(blocks)
+            await asyncio.sleep(0.01)
+            raise UpstreamUnavailable("The connection broke.")
+
+    async def write() -> None:
+        nothing: Any = None
+        stream = Stream(nothing, nothing, in_chunks=False)
+        for _ in range(3):
+            with pytest.raises(UpstreamUnavailable):
+                while True:
+                    await stream.write(bytes(100_000))
+
+    monkeypatch.setattr(held, "Relaying", Ending)
+    asyncio.run(asyncio.wait_for(write(), 5))
 
 
 async def _read(blocks: AsyncIterator[bytes]) -> None:

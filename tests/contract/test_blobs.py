@@ -65,6 +65,24 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise([0, *sorted(places), len(data)])]
 
 
+@pytest.mark.parametrize("size", [0, 1, 3 * MEBIBYTE + 17])
+def test_bytes_that_pass_through_are_spooled_until_they_are_discarded(store: BlobStore, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+
+    async def play() -> None:
+        chunk = await store.receive_chunk()
+        for block in cut(data, [size // 3, size // 2]):
+            await chunk.write(block)
+        await chunk.flush()
+        assert (chunk.size, b"".join([block async for block in chunk.blocks()])) == (size, data)
+        assert [blob.size async for blob in store.spooled()] == [size]
+        await chunk.discard()
+        await chunk.discard()
+        assert [blob async for blob in store.spooled()] == []
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize(
     "size", [0, 1, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, 3 * MEBIBYTE + 17], ids=lambda size: f"{size}-bytes"
 )

@@ -37,7 +37,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("relay")
-    with Server(folder / "account") as account:
+    with Server(folder / "account", env={"UPONCE_MAX_UNVERIFIED_PER_ADDRESS": "32"}) as account:
         setting = {"UPONCE_RELAY": Pair(account, account).url, "UPONCE_LOG_LEVEL": "info"}
         with Server(folder / "relay", env=setting) as relay:
             yield Pair(account, relay)

@@ -1,6 +1,6 @@
 """Relays that are broken on purpose: the checks of this folder must find each of them."""
 
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,13 +8,15 @@ import pytest
 
 from tests.upstreams import StubUpstream, Trouble
 from tests.web import test_relay as checks
+from tests.web import test_relay_small as small
 from tests.web.relays import LIMITS, EachOnItsLoop
 from tests.world import PNG, World
 from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying import reconcile
+from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.relay import Relaying
 from uponce.core.errors import OutcomeUnknown
-from uponce.core.relaying import Found, Judgement, Missing, Relay, Verdict, judge_look_up, trailer_timestamp
+from uponce.core.relaying import Forwarded, Found, Judgement, Missing, Relay, Verdict, judge_look_up, trailer_timestamp
 from uponce.core.upstream import signed
 from uponce.core.values import GrantStatus, Upstream
 
@@ -25,6 +27,22 @@ STREAMED = checks.SIZES["as it arrives"]
 
 def check_signed_after_commit(relay: World, stub: StubUpstream) -> None:
     checks.test_the_signature_leaves_last_and_after_the_commit(relay, stub, STREAMED)
+
+
+def check_small_signed_after_commit(relay: World, stub: StubUpstream) -> None:
+    checks.test_the_signature_leaves_last_and_after_the_commit(relay, stub, PNG)
+
+
+def check_small_broken_before_its_signature(relay: World, stub: StubUpstream) -> None:
+    small.test_a_small_file_is_sent_during_the_commit_and_a_break_before_its_signature_spends_nothing(
+        relay, stub, Trouble.RESET
+    )
+
+
+def check_small_answered_early(relay: World, stub: StubUpstream) -> None:
+    small.test_a_small_file_is_sent_during_the_commit_and_a_break_before_its_signature_spends_nothing(
+        relay, stub, Trouble.EARLY_413
+    )
 
 
 def check_found_after_a_lost_reply(relay: World, stub: StubUpstream) -> None:
@@ -55,7 +73,7 @@ def check_who_wakes_late_stores_nothing(relay: World, stub: StubUpstream) -> Non
     assert checks.status_of(relay, fields) is GrantStatus.UNUSED
 
 
-_sign, _upload = Relaying._sign, Relaying._upload
+_sign, _upload, _conclude = Relaying._sign, Relaying._upload, Relaying._conclude
 
 
 async def sign_only(self: Relaying) -> Mapping[str, str]:
@@ -68,6 +86,16 @@ async def upload_then_commit(self: Relaying, *arguments: Any) -> UpstreamReply:
     reply = await _upload(self, *arguments)
     await _sign(self)
     return reply
+
+
+async def commit_then_send(self: Relaying, file: AsyncIterator[Data]) -> UpstreamReply:
+    fields = {**self._target.fields, **await _sign(self)}
+    call = UpstreamCall(self._target.kind, fields, "a.bin")
+    return await self._client.upload(self._passing.upstream, call, file, None)
+
+
+async def conclude_late(self: Relaying, reply: UpstreamReply) -> Forwarded:
+    return await _conclude(self, replace(reply, is_early=False))
 
 
 async def sign_when_awake(self: Relaying) -> Mapping[str, str]:
@@ -104,6 +132,14 @@ def signs_first(relay: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relaying, "_upload", upload_then_commit)
 
 
+def commits_first(relay: World, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Relaying, "_send_small", commit_then_send)
+
+
+def takes_early_answers_for_late_ones(relay: World, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Relaying, "_conclude", conclude_late)
+
+
 def signs_late(relay: World, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relaying, "_sign", sign_when_awake)
 
@@ -122,6 +158,9 @@ def repeats(relay: World, patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS: dict[str, tuple[Callable[[World, pytest.MonkeyPatch], None], Check]] = {
     "the signature before the commit": (signs_first, check_signed_after_commit),
+    "the signature of a small file before the commit": (signs_first, check_small_signed_after_commit),
+    "a small file behind its signature": (commits_first, check_small_broken_before_its_signature),
+    "an answer before the signature that counts": (takes_early_answers_for_late_ones, check_small_answered_early),
     "a fresh timestamp after waking": (signs_late, check_who_wakes_late_stores_nothing),
     "free at the first look-up that finds nothing": (frees_at_once, check_released_late),
     "free at the first such look-up after the bound": (frees_after_one_miss, check_released_late),

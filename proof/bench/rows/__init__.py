@@ -1,7 +1,7 @@
 """All rows, in the order in which they are told."""
 
 from proof.bench.row import Row
-from proof.bench.rows import delivery, filled, large, latency, parts, replays, start, uploads
+from proof.bench.rows import delivery, filled, large, latency, parts, relay, replays, start, uploads
 
 ROWS: tuple[Row, ...] = (
     uploads.P1,
@@ -13,4 +13,5 @@ ROWS: tuple[Row, ...] = (
     latency.P7,
     start.P8,
     parts.P9,
+    relay.P10,
 )

@@ -43,6 +43,9 @@ SIZES = (2_000, 40_000, 100_000)
 TIMES = {"UPONCE_SKEW": "1", "UPONCE_RELAY_FENCE": "3", "UPONCE_RELAY_PROCESSING": "4"}
 ROOM = {"UPONCE_ATTEMPTS_PER_GRANT": str(RACERS + 1), "UPONCE_REFUSALS_PER_GRANT": str(RACERS * TRIES)}
 
+# The relay sends the file before its signature.
+ROOM_UPSTREAM = {"UPONCE_MAX_UNVERIFIED_PER_ADDRESS": "64", "UPONCE_MAX_UNVERIFIED_UPLOADS": "64"}
+
 FINAL = frozenset({"ok", "signature_used"})
 # Of an attempt that did not decide anything. A signature for the upstream may die while machines start again.
 OPEN = frozenset({"lost", "outcome_unknown", "upstream_unavailable", "signature_in_use", "stale_request"})
@@ -202,7 +205,7 @@ def _looked_up(relay: Server) -> int:
 def sitting(folder: Path, chance: random.Random, program: Sequence[str] = UPONCE) -> Iterator[Sitting]:
     """A relay that runs this program, and its upstream behind a line without faults."""
     with (
-        Server(folder / "upstream") as upstream,
+        Server(folder / "upstream", env=ROOM_UPSTREAM) as upstream,
         FaultProxy(upstream.port, lambda _: Fault()) as line,
     ):
         key, secret = upstream.server

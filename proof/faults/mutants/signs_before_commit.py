@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 
-from uponce.app.ports import UpstreamCall, UpstreamReply
+from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.relay import Relaying
 from uponce.cli import main
@@ -15,15 +15,8 @@ async def sign_first(self: Relaying) -> Mapping[str, str]:
     return signed(self._passing.upstream, self._target.fields, int(self._services.clock.now()))
 
 
-async def send_then_commit(self: Relaying, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
-    reply = await _upload(self, call, file)
-    await _sign(self)
-    return reply
-
-
-async def send_small_then_commit(self: Relaying, file: AsyncIterator[Data]) -> UpstreamReply:
-    fields = {**self._target.fields, **await sign_first(self)}
-    reply = await self._client.upload(self._passing.upstream, self._call(fields), file, None)
+async def send_then_commit(self: Relaying, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
+    reply = await _upload(self, call, file, sign)
     await _sign(self)
     return reply
 
@@ -32,7 +25,6 @@ async def send_small_then_commit(self: Relaying, file: AsyncIterator[Data]) -> U
 _upload = Relaying._upload
 Relaying._sign = sign_first  # type: ignore[method-assign]
 Relaying._upload = send_then_commit  # type: ignore[method-assign]
-Relaying._send_small = send_small_then_commit  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,7 @@ from tests.server import Server
 from tests.upstreams import ANSWERS, HTML, LIMIT, StubUpstream, Trouble
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, UpstreamUnavailable
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream
 
@@ -23,13 +23,38 @@ from uponce.core.values import Upstream
 def test_the_fields_go_first_then_the_file_then_what_signs_them() -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
-        assert (reply.status, stub.store[KEY].etag) == (200, MD5)
+        assert (reply.status, reply.is_early, stub.store[KEY].etag) == (200, False, MD5)
         (request,) = stub.requests
         assert request.names == ["public_id", "overwrite", "file", "timestamp", "api_key", "signature"]
         assert (request.headers["transfer-encoding"], request.complete) == ("chunked", True)
         assert request.parts[2] == ("file", "cat.png", BYTES)
         assert b"\r\nContent-Type: application/octet-stream\r\n\r\n\x00\x01" in request.body
         assert "cookie" not in request.headers and "authorization" not in request.headers
+
+    run(play)
+
+
+@pytest.mark.parametrize("is_signed_last", [True, False])
+def test_a_file_of_known_size_makes_a_body_of_known_length(is_signed_last: bool) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        sized = replace(CALL, size=len(BYTES), filename="Ünï.png")
+        call, sign = (sized, Signer(stub.upstream)) if is_signed_last else (complete(stub.upstream, sized), None)
+        assert (await client.upload(stub.upstream, call, pieces(), sign)).status == 200
+        (request,) = stub.requests
+        assert int(request.headers["content-length"]) == len(request.body)
+        assert (stub.store[KEY].etag, request.complete) == (MD5, True)
+        assert "transfer-encoding" not in request.headers
+
+    run(play)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_file_of_another_size_than_told_gets_no_signature(off: int) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        with pytest.raises(UpstreamUnavailable):
+            await client.upload(stub.upstream, replace(CALL, size=len(BYTES) + off), pieces(), Signer(stub.upstream))
+        assert all("signature" not in request.names for request in stub.requests)
+        assert stub.store == {}
 
     run(play)
 
@@ -233,7 +258,7 @@ def test_an_answer_before_the_end_of_the_body_comes_back_and_nothing_is_signed(
         stub.uploads = repeat(Trouble.EARLY_413)
         signer = Signer(stub.upstream)
         reply = await client.upload(stub.upstream, CALL, file(), signer)
-        assert (reply.status, reply.body, signer.calls) == (413, HTML.decode(), 0)
+        assert (reply.status, reply.body, reply.is_early, signer.calls) == (413, HTML.decode(), True, 0)
         assert not stub.requests[0].closed
 
     run(play)
@@ -251,7 +276,8 @@ def test_an_answer_while_it_is_signed_comes_back_after_sign_has_ended_and_no_sig
         await asyncio.sleep(0.2)
         assert not upload.done()
         signer.go.set()
-        assert ((await upload).status, signer.ends) == (413, 1)
+        reply = await upload
+        assert (reply.status, reply.is_early, signer.ends) == (413, True, 1)
         assert not stub.requests[0].closed
 
     run(play)

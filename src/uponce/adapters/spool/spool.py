@@ -15,7 +15,7 @@ from uponce.adapters.files import PRIVATE, SAFE, blobs_in, checked
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
 from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
-from uponce.adapters.spool.uploads import Destination, SpooledUpload
+from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.spans import Span
 
@@ -38,6 +38,9 @@ class Spool:
 
     async def receive(self, key: str | None = None) -> SpooledUpload:
         return SpooledUpload(self.folder, self._ids.hex(32) if key is None else checked(key), self.disk, self._store)
+
+    async def receive_chunk(self) -> SpooledChunk:
+        return SpooledChunk(self.folder / self._ids.hex(32), self.disk)
 
     async def begin(self) -> str:
         key = self._ids.hex(32)

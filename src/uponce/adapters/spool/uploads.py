@@ -40,41 +40,25 @@ class Destination(Protocol):
         """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""
 
 
-class SpooledUpload:
-    """The Spooled port. Touches nothing at first: the first flush makes the file."""
+class SpooledChunk:
+    """The SpooledChunk port. Touches nothing at first: the first flush makes the file."""
 
-    def __init__(self, folder: Path, key: str, disk: Disk, store: Destination) -> None:
-        self.key = key
+    def __init__(self, path: Path, disk: Disk, hashes: Hashes | None = None) -> None:
+        """Only with `hashes` the bytes are hashed, and begin to go to the disk at once."""
         self._disk = disk
-        self._store = store
-        self._file = _File(folder / key)
-        self._hashes = Hashes()
-        self._writer = BufferedWriter(disk, self._file.append, self._hashes)
+        self._file = _File(path, is_kept=hashes is not None)
+        self._writer = BufferedWriter(disk, self._file.append, hashes)
         self.write = self._writer.write
-        self._offered = False
 
     @property
     def size(self) -> int:
         return self._writer.size
 
-    @property
-    def path(self) -> str:
-        return str(self._file.path)
-
     def blocks(self) -> AsyncIterator[bytes]:
         return blocks_of_file(self._disk, self._file.path, self.size)
 
-    async def seal(self) -> Digest:
+    async def flush(self) -> None:
         await self._writer.flush()  # also of nothing: the file of an empty blob has to exist
-        return self._hashes.digest()
-
-    async def publish(self, media_type: str = BINARY) -> None:
-        def put(descriptor: int) -> None:
-            self._offered = True
-            self._store.put(self.key, self._file.path, descriptor, media_type)
-
-        await self._writer.settle()
-        await self._store.run(lambda: self._file.give(put), self.size)
 
     async def discard(self) -> None:
         self._writer.drop()
@@ -86,6 +70,36 @@ class SpooledUpload:
 
     async def _discard(self) -> None:
         await self._disk.in_thread(self._file.remove)
+
+
+class SpooledUpload(SpooledChunk):
+    """The Spooled port."""
+
+    def __init__(self, folder: Path, key: str, disk: Disk, store: Destination) -> None:
+        self.key = key
+        self._store = store
+        self._hashes = Hashes()
+        self._offered = False
+        super().__init__(folder / key, disk, self._hashes)
+
+    @property
+    def path(self) -> str:
+        return str(self._file.path)
+
+    async def seal(self) -> Digest:
+        await self.flush()
+        return self._hashes.digest()
+
+    async def publish(self, media_type: str = BINARY) -> None:
+        def put(descriptor: int) -> None:
+            self._offered = True
+            self._store.put(self.key, self._file.path, descriptor, media_type)
+
+        await self._writer.settle()
+        await self._store.run(lambda: self._file.give(put), self.size)
+
+    async def _discard(self) -> None:
+        await super()._discard()
         if self._offered:
             await self._store.withdraw(self.key)
 
@@ -97,8 +111,9 @@ class _File:
     could otherwise end in another file, which got the same number.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_kept: bool) -> None:
         self.path = path
+        self._is_kept = is_kept
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._ended = False
@@ -107,7 +122,8 @@ class _File:
         with self._lock:
             descriptor = self._writable()
             write_all(descriptor, blocks)
-            start_writeback(descriptor)
+            if self._is_kept:
+                start_writeback(descriptor)
 
     def give(self, put: Callable[[int], None]) -> None:
         """Let `put` take the open file, and end."""

@@ -51,7 +51,8 @@ class Blobs:
         self.store = store
         self.shared = shared
         self.group_store = store.group_store
-        self.receive, self.begin, self.hold = spool.receive, spool.begin, spool.hold
+        self.receive, self.receive_chunk = spool.receive, spool.receive_chunk
+        self.begin, self.hold = spool.begin, spool.hold
         self.assembly, self.asking, self.spooled = spool.assembly, spool.asking, spool.spooled
         self.open, self.open_now = store.open, store.open_now
         self.published, self.digest = store.published, store.digest

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from uponce.app.ports.upstream import Sign
+from uponce.app.ports.upstream import Sign, UpstreamCall
 
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers write names in a part's header
 
@@ -13,7 +13,8 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers 
 class Body:
     """A body in three pieces: `head`, then the bytes of `file`, then what `tail` returns.
 
-    `tail` is called after the last byte of the file. `withheld`: only the tail makes the request valid.
+    `tail` is called after the last byte of the file. `withheld`: only the tail makes the request valid. `size` is that
+    of the whole body, None if it is unknown.
     """
 
     content_type: str
@@ -21,6 +22,7 @@ class Body:
     file: AsyncIterable[bytes | bytearray] | None = None
     tail: Callable[[], Awaitable[bytes]] | None = None
     withheld: bool = False
+    size: int | None = None
 
 
 def form(fields: Mapping[str, str]) -> Body:
@@ -29,24 +31,35 @@ def form(fields: Mapping[str, str]) -> Body:
 
 
 def multipart(
-    fields: Mapping[str, str], filename: str, file: AsyncIterable[bytes | bytearray], sign: Sign | None, boundary: str
+    call: UpstreamCall,
+    file: AsyncIterable[bytes | bytearray],
+    sign: Sign | None,
+    boundary: str,
+    example: Mapping[str, str],
 ) -> Body:
-    """Return a form with the fields, then the file, then the fields that `sign` returns."""
+    """Return a form with the fields, then the file, then the fields that `sign` returns.
 
-    async def tail() -> bytes:
-        last = {} if sign is None else await sign()
+    These are as long as those of `example`.
+    """
+
+    def end(last: Mapping[str, str]) -> bytes:
         return b"\r\n" + _parts(last, boundary) + f"--{boundary}--\r\n".encode()
 
+    async def tail() -> bytes:
+        return end({} if sign is None else await sign())
+
     start = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename.translate(_ESCAPES)}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; '
+        f'filename="{call.filename.translate(_ESCAPES)}"\r\nContent-Type: application/octet-stream\r\n\r\n'
     )
+    head = _parts(call.fields, boundary) + start.encode(errors="replace")
     return Body(
         content_type=f"multipart/form-data; boundary={boundary}",
-        head=_parts(fields, boundary) + start.encode(errors="replace"),
+        head=head,
         file=file,
         tail=tail,
         withheld=sign is not None,
+        size=None if call.size is None else len(head) + call.size + len(end(example)),
     )
 
 

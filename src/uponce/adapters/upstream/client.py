@@ -11,6 +11,7 @@ from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body, form, multipart
 from uponce.app.ports.upstream import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter
+from uponce.core.upstream import signed
 from uponce.core.values import Upstream
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class HttpUpstream:
         """Send one upload; see the port. `sign`, once called, runs to its end, also if this call is cancelled."""
         chunk = {"Content-Range": call.span, "X-Unique-Upload-Id": call.upload_id}
         headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
-        body = multipart(call.fields, call.filename, file, sign, boundary=secrets.token_hex(16))
+        example = {} if sign is None else signed(upstream, call.fields, _ANY_TIME)
+        body = multipart(call, file, sign, secrets.token_hex(16), example)
         return await self._exchanges().send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
     async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
@@ -56,7 +58,7 @@ class HttpUpstream:
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Make a call with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(asked.query)}" if asked.query else "")
-        body = Body(asked.content_type, asked.body)
+        body = Body(asked.content_type, asked.body, size=len(asked.body))
         return await self._exchanges().send(asked.method, url, _AGENT | _basic(upstream), body)
 
     async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
@@ -64,6 +66,7 @@ class HttpUpstream:
         return await self._exchanges().send("POST", _url(upstream, path), dict(_AGENT), form(fields))
 
 
+_ANY_TIME = 1_000_000_000  # which has as many digits as the times of signatures
 _AGENT = {"User-Agent": f"uponce/{__version__}"}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -67,7 +68,7 @@ class Exchanges:
             raise sending.error
         if reply is None:
             raise _unknown(lost) if sending.committed else _unavailable(lost)
-        return reply
+        return replace(reply, is_early=not sending.committed)
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
         address = URL(url, encoded=True)

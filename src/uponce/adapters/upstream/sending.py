@@ -25,6 +25,8 @@ class Sending(Payload):
 
     def __init__(self, body: Body, times: Times) -> None:
         super().__init__(body, content_type=body.content_type)
+        self._size = body.size  # from which aiohttp makes Content-Length
+        self._left = body.size
         self._body = body
         self._times = times
         self._tail: asyncio.Future[bytes] | None = None
@@ -67,6 +69,10 @@ class Sending(Payload):
 
     async def _put(self, writer: StreamWriter, data: bytes | bytearray, *, last: bool = False) -> None:
         await self._unless_stopped()
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0 or (last and self._left):
+                raise ValueError(f"a body of {self._size} bytes would end {self._left} bytes before its end")
         await writer.write(data, drain=False)  # which raises before it hands anything on, or hands on everything
         self.committed = self.committed or last
         async with asyncio.timeout(self._times.stall):

@@ -19,6 +19,7 @@ from uponce.app.ports.blobs import (
     Presigner,
     SharedParts,
     Spooled,
+    SpooledChunk,
     StoredBlob,
 )
 from uponce.app.ports.database import (
@@ -89,6 +90,7 @@ __all__ = [
     "SharedParts",
     "Sign",
     "Spooled",
+    "SpooledChunk",
     "Steps",
     "StoredBlob",
     "Table",

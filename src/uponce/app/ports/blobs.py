@@ -11,6 +11,26 @@ from uponce.core.spans import Span
 from uponce.core.values import Digest
 
 
+class SpooledChunk(Protocol):
+    """Bytes on the disk of this server that one request writes, then reads, then deletes. They are never durable."""
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes were accepted so far."""
+
+    async def write(self, data: bytes | bytearray) -> None:
+        """Append. After StorageFull or StorageUnavailable the caller must `discard`."""
+
+    async def flush(self) -> None:
+        """End the writing. All bytes are in the file then."""
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        """Yield the bytes in order. Possible until `discard`."""
+
+    async def discard(self) -> None:
+        """Delete the bytes. Does nothing if they are gone."""
+
+
 class Spooled(Protocol):
     """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all."""
 
@@ -197,6 +217,9 @@ class BlobStore(Parts, Protocol):
 
     async def receive(self, key: str | None = None) -> Spooled:
         """Return a new blob to write. `key` is for a copy of a blob of another store."""
+
+    async def receive_chunk(self) -> SpooledChunk:
+        """Return a file for bytes that only pass through. They have no digest and never become a blob."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 

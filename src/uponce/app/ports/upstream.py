@@ -11,12 +11,14 @@ from uponce.core.values import Upstream
 class UpstreamCall:
     """One upload request. `kind` is the resource type in the URL. `fields` are sent before the file.
 
+    `size` is how many bytes the file has, None while that is unknown.
     `span` is the value of Content-Range, and `upload_id` of X-Unique-Upload-Id: both are for one chunk of a file.
     """
 
     kind: str
     fields: Mapping[str, str]
     filename: str
+    size: int | None = None
     span: str | None = None
     upload_id: str | None = None
 
@@ -26,6 +28,7 @@ class UpstreamReply:
     """An answer. `document` is the JSON object in it, None if the body is no JSON object. `body` is its text.
 
     `headers` are those that clients may see. `date` is the upstream's clock in Unix seconds, if it tells it.
+    `is_early` says that the answer came before the signature left, so the upstream completed nothing.
     """
 
     status: int
@@ -33,6 +36,7 @@ class UpstreamReply:
     body: str
     headers: tuple[tuple[str, str], ...] = field(default=())
     date: float | None = None
+    is_early: bool = False
 
 
 Query = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -60,9 +64,9 @@ class UpstreamClient(Protocol):
         """Send one upload, and return the answer, whatever its status.
 
         The fields go first, then the file while it arrives. After its last byte, `sign` returns the fields that make
-        the request valid, and they go last: nothing is complete without them. `sign` None: `fields` are valid already.
-        An exception of `file` or `sign` ends the request and comes back. OutcomeUnknown: the signature may have left,
-        and no answer came.
+        the request valid, and they go last, in a separate write: nothing is complete without them. `sign` None:
+        `fields` are valid already. An exception of `file` or `sign` ends the request and comes back. OutcomeUnknown:
+        the signature may have left, and no answer came.
         """
 
     async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:

@@ -1,11 +1,11 @@
 """A large file in the chunks in which an upstream takes it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from uponce.app.ports import BlobStore, Spooled
+from uponce.app.ports import BlobStore, SpooledChunk
 
 Data = bytes | bytearray
 
@@ -15,6 +15,7 @@ class Chunk:
     """Bytes of a file, and their place in it as Content-Range says it."""
 
     span: str
+    size: int
     blocks: AsyncIterator[Data]
     is_last: bool
 
@@ -42,15 +43,15 @@ class _Cut:
         return False
 
 
-async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> AsyncIterator[Chunk]:
+async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of a file of known size. The blocks of each must be read before the next one."""
     file = _Cut(blocks)
     for start in range(0, size, chunk_bytes):
         end = min(start + chunk_bytes, size)
-        yield Chunk(f"bytes {start}-{end - 1}/{size}", file.take(end - start), end == size)
+        yield Chunk(f"bytes {start}-{end - 1}/{size}", end - start, file.take(end - start), end == size)
 
 
-async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int) -> AsyncIterator[Chunk]:
+async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of a file that is still arriving. The spool has at most two of them: one that is sent, and one
     that arrives."""
     file, start = _Cut(blocks), 0
@@ -62,7 +63,8 @@ async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_byte
                 arriving = asyncio.ensure_future(_spool(file, blobs, chunk_bytes))
             end = start + spooled.size
             try:
-                yield Chunk(f"bytes {start}-{end - 1}/{end if is_last else -1}", spooled.blocks(), is_last)
+                span = f"bytes {start}-{end - 1}/{end if is_last else -1}"
+                yield Chunk(span, spooled.size, spooled.blocks(), is_last)
             finally:
                 await spooled.discard()
             if is_last:
@@ -72,21 +74,21 @@ async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_byte
         await _drop(arriving)
 
 
-async def _spool(file: _Cut, blobs: BlobStore, size: int) -> tuple[Spooled, bool]:
+async def _spool(file: _Cut, blobs: BlobStore, size: int) -> tuple[SpooledChunk, bool]:
     """Return the next chunk, and whether it is the last one."""
-    spooled = await blobs.receive()
+    spooled = await blobs.receive_chunk()
     try:
         async with aclosing(file.take(size)) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 await spooled.write(block)
-        await spooled.seal()
+        await spooled.flush()
         return spooled, await file.has_ended()
     except BaseException:
         await spooled.discard()
         raise
 
 
-async def _drop(arriving: "asyncio.Future[tuple[Spooled, bool]]") -> None:
+async def _drop(arriving: "asyncio.Future[tuple[SpooledChunk, bool]]") -> None:
     """Delete a chunk that is not sent."""
     if not arriving.done():
         arriving.cancel()

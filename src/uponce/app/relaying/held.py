@@ -11,6 +11,8 @@ from uponce.core.errors import MalformedRequest
 from uponce.core.relaying import Forwarded
 from uponce.core.values import Digest
 
+_QUICKLY_HASHED = 32 * 1024
+
 
 class Held:
     """A file that one request writes: in memory while it is small, and sent while it arrives once it is not.
@@ -108,6 +110,8 @@ class Stream:
         self._relaying = Relaying(services, passing)
         self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
         self._hashes = _Hashes()
+        self._size = 0
+        self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
         self._is_sealed = False
         blocks = self._arriving()
@@ -117,18 +121,34 @@ class Stream:
         else:
             sending = self._relaying.send(blocks)
         self._sending = asyncio.ensure_future(sending)
+        self._sending.add_done_callback(self._make_room)
 
     @property
     def size(self) -> int:
-        return self._hashes.size
+        return self._size
 
     async def write(self, data: Data) -> None:
-        # Hashing releases the interpreter, so both go on at once.
-        await asyncio.gather(asyncio.to_thread(self._hashes.update, data), self._put(data))
+        self._size += len(data)
+        await self._hash(data)
+        await self._put(data)
+
+    async def _hash(self, data: Data) -> None:
+        """Hash the block while the next one arrives. A small block takes less time than a thread does."""
+        await self._hashed()
+        if len(data) <= _QUICKLY_HASHED:
+            self._hashes.update(data)
+        else:
+            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._hashes.update, data)
+
+    async def _hashed(self) -> None:
+        if self._hashing is not None:
+            await self._hashing
+            self._hashing = None
 
     async def seal(self) -> Digest:
         if not self._is_sealed:
             self._is_sealed = True
+            await self._hashed()
             self._relaying.digest = self._hashes.digest()
             await self._put(None)
         return self._hashes.digest()
@@ -148,13 +168,16 @@ class Stream:
             self._sending.exception()  # seen: the client gets another error
 
     async def _put(self, block: Data | None) -> None:
-        putting = asyncio.ensure_future(self._blocks.put(block))
-        await asyncio.wait([putting, self._sending], return_when=asyncio.FIRST_COMPLETED)
-        if not putting.done():
-            putting.cancel()
+        if not self._sending.done():
+            await self._blocks.put(block)
         if self._sending.done():
             self._sending.result()
             raise MalformedRequest("The upstream ended the upload before its last byte.")
+
+    def _make_room(self, _: object) -> None:
+        """Let a block that waits go in, since no reader takes the one before it any more."""
+        while not self._blocks.empty():
+            self._blocks.get_nowait()
 
     async def _arriving(self) -> AsyncIterator[Data]:
         while (block := await self._blocks.get()) is not None:
@@ -167,5 +190,5 @@ async def send_spooled(services: Services, passing: Passing, digest: Digest, blo
     limits, relaying = services.limits, Relaying(services, passing)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:
-        return await relaying.send(blocks)
+        return await relaying.send(blocks, digest.size)
     return await relaying.send_chunks(cut(blocks, digest.size, limits.relay_chunk_bytes))

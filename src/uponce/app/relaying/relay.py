@@ -5,13 +5,15 @@ noted the grant as pending. So of any number of attempts one is passed on. What 
 success spends the grant, a refusal frees it, and anything else leaves it pending until a look-up finds the outcome.
 """
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from uponce.app.ports import UpstreamCall, UpstreamReply
+from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.chunks import Chunk, Data
 from uponce.app.services import Services
 from uponce.core.errors import OutcomeUnknown, Unavailable, UponceError, UpstreamRefused, UpstreamUnavailable
@@ -76,14 +78,14 @@ class Relaying:
         self.digest: Digest | None = None
 
     async def send_small(self, file: AsyncIterator[Data]) -> Forwarded:
-        """Make the grant pending before the upstream hears of the upload, so that attempts that lose send nothing."""
+        """Send a file of known digest, and make the grant pending at the same time, which takes about as long."""
         return await self._to_the_end(self._send_small(file))
 
-    async def send(self, file: AsyncIterator[Data]) -> Forwarded:
-        """Send a file in one request, perhaps while it arrives."""
-        return await self._to_the_end(self._upload(self._call(self._target.fields), file))
+    async def send(self, file: AsyncIterator[Data], size: int | None = None) -> Forwarded:
+        """Send a file in one request, perhaps while it arrives. Its size may be unknown then."""
+        return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
-    async def send_chunks(self, chunks: AsyncIterator[Chunk]) -> Forwarded:
+    async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
         """Send a file in chunks. Only the last one completes the upload, so only that one waits for its signature."""
         return await self._to_the_end(self._send_chunks(chunks))
 
@@ -101,20 +103,30 @@ class Relaying:
         return await self._conclude(reply)
 
     async def _send_small(self, file: AsyncIterator[Data]) -> UpstreamReply:
-        fields = {**self._target.fields, **await self._sign()}
-        return await self._client.upload(self._passing.upstream, self._call(fields), file, None)
+        assert self.digest is not None
+        signing = asyncio.ensure_future(self._sign())
+        call = self._call(self.digest.size)
+        uploading = asyncio.ensure_future(self._upload(call, file, lambda: asyncio.shield(signing)))
+        try:
+            await asyncio.shield(signing)  # to its end, also if the upload has failed: it may have taken the grant
+        except BaseException:
+            uploading.cancel()
+            await asyncio.gather(uploading, return_exceptions=True)
+            raise
+        return await uploading
 
-    async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
-        return await self._client.upload(self._passing.upstream, call, file, self._sign)
+    async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
+        return await self._client.upload(self._passing.upstream, call, file, sign)
 
-    async def _send_chunks(self, chunks: AsyncIterator[Chunk]) -> UpstreamReply:
-        async for chunk in chunks:
-            call = replace(self._call(self._target.fields), span=chunk.span, upload_id=self._attempt)
-            if chunk.is_last:
-                return await self._upload(call, chunk.blocks)
-            reply = await self._send_early(call, chunk.blocks)
-            if not _is_success(reply):
-                return reply
+    async def _send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> UpstreamReply:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                call = replace(self._call(chunk.size), span=chunk.span, upload_id=self._attempt)
+                if chunk.is_last:
+                    return await self._upload(call, chunk.blocks, self._sign)
+                reply = await self._send_early(call, chunk.blocks)
+                if not _is_success(reply):
+                    return reply
         raise AssertionError("chunks have a last one")
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
@@ -126,8 +138,8 @@ class Relaying:
         except OutcomeUnknown as error:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
 
-    def _call(self, fields: Mapping[str, str]) -> UpstreamCall:
-        return UpstreamCall(self._target.kind, fields, self._passing.filename or _NO_NAME)
+    def _call(self, size: int | None) -> UpstreamCall:
+        return UpstreamCall(self._target.kind, self._target.fields, self._passing.filename or _NO_NAME, size)
 
     async def _sign(self) -> Mapping[str, str]:
         """Make the grant pending. Only after this there is a signature."""
@@ -152,7 +164,8 @@ class Relaying:
         return signed(passing.upstream, self._target.fields, stamp)
 
     async def _conclude(self, reply: UpstreamReply) -> Forwarded:
-        if self._pending is None:  # it answered before it had a signature
+        if self._pending is None or reply.is_early:
+            await self._free()
             raise _refusal(reply) if _is_refusal(reply) else UpstreamUnavailable(_UNREACHED, detail=_told(reply))
         if _is_refusal(reply):
             await self._free()

@@ -1,0 +1,61 @@
+"""A small file on its way upstream while its grant is made pending: the signature leaves last here too."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.upstreams import StubUpstream, Trouble
+from tests.web.relays import md5
+from tests.web.test_relay import status_of, stored
+from tests.world import World, assert_accepted, assert_refused
+from uponce.core.errors import SignatureUsed, UponceError
+from uponce.core.relaying import Relay
+from uponce.core.values import GrantStatus
+
+
+@contextmanager
+def slowly(relay: World, stub: StubUpstream, error: UponceError | None = None) -> Iterator[None]:
+    """A database that makes a grant pending, or refuses it, when the upstream has had time to answer the file."""
+    begin = relay.database.begin_relay
+
+    async def begin_slowly(new: Relay, seconds: int) -> Any:
+        for _ in range(200):
+            if any(SMALL in request.body for request in stub.requests):
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        if error is not None:
+            raise error
+        return await begin(new, seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay.database, "begin_relay", begin_slowly)
+        yield
+
+
+SMALL = b"small " * 500
+
+
+@pytest.mark.parametrize("trouble", [Trouble.RESET, Trouble.HANG_UP, Trouble.EARLY_413])
+def test_a_small_file_is_sent_during_the_commit_and_a_break_before_its_signature_spends_nothing(
+    relay: World, stub: StubUpstream, trouble: Trouble
+) -> None:
+    fields = relay.sign()
+    stub.uploads = iter([trouble])
+    with slowly(relay, stub):
+        assert_refused(relay.upload(fields, SMALL, kind="raw"), 503, "upstream_unavailable")
+    assert len(stub.requests) == 1
+    assert "signature" not in stub.requests[0].names
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    assert_accepted(relay.upload(fields, SMALL, kind="raw"))
+    assert stored(stub) == [md5(SMALL)]
+
+
+def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: World, stub: StubUpstream) -> None:
+    with slowly(relay, stub, SignatureUsed("This signature is spent.")):
+        assert_refused(relay.upload(relay.sign(), SMALL, kind="raw"), 400, "signature_used")
+    (request,) = stub.requests
+    assert (request.complete, request.closed, stub.store) == (False, False, {})
