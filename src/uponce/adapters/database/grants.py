@@ -104,8 +104,8 @@ def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
     return grant_of(records[0])
 
 
-@operation(grouped=True, locks=lambda grant, code, caller, most: (of_grant(grant.key),))
-def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int) -> Steps[None]:
+@operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
+def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
     """Add an audit row. When the grant has `most` rows of refusals, count all further ones in one more row."""
     yield from _refuse(now, grant, code, caller, most)
 
@@ -151,9 +151,9 @@ def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply 
 
 
 @operation()
-def history(_: float, key: bytes, most: int) -> Steps[Sequence[AuditRecord]]:
+def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
     """Oldest first."""
-    (rows,) = yield [("history", {"grant_key": key, "most": most})]
+    (rows,) = yield [("history", {"grant_key": key, "most": limit})]
     return [audit_of(row) for row in rows]
 
 
@@ -167,7 +167,7 @@ def newest_moment(_: float) -> Steps[int | None]:
 
 @operation(first="unsorted")
 def page(
-    _: float, cloud: str, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
     """Newest timestamp first, in the order of the keys."""
     before = _parsed(cursor)

@@ -31,7 +31,7 @@ def finish(_: float, effect_id: int) -> Steps[None]:
 
 
 @operation()
-def postpone(now: float, effect_id: int, seconds: int, error: str, *, dead: bool) -> Steps[None]:
+def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
     later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     yield [("postpone_effect", later)]
 
@@ -42,14 +42,14 @@ def hasten(now: float, subject: str) -> Steps[None]:
 
 
 @operation()
-def list_all(_: float, most: int) -> Steps[Sequence[Effect]]:
+def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Dead ones first, then by their time."""
-    (rows,) = yield [("list_effects", {"most": most})]
+    (rows,) = yield [("list_effects", {"most": limit})]
     return [effect_of(row) for row in rows]
 
 
 @operation()
-def retry(now: float, effect_id: int | None) -> Steps[int]:
+def retry(now: float, effect_id: int | None = None) -> Steps[int]:
     """Make one effect, or all dead ones, due now and alive; how many."""
     name = "retry_dead_effects" if effect_id is None else "retry_effect"
     (rows,) = yield [(name, {"now": int(now), "id": effect_id})]

@@ -26,6 +26,7 @@ from uponce.adapters.database.rows import (
     spans_text,
 )
 from uponce.adapters.database.steps import BEGINNING_A_SERIES, Ask, Rows, Rules, Steps, of_grant, of_name, operation
+from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
 from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
@@ -81,7 +82,7 @@ def _joining(series_id: str, grant: Grant) -> Ask:
 
 
 @operation()
-def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart]) -> Steps[Series]:
+def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
     before = yield from _hold(series_id)
     series = grown(before, Chunk(span, total))
@@ -152,15 +153,15 @@ def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
 
 
 @operation()
-def parts(_: float, series_id: str, span: Span, most: int) -> Steps[Sequence[StoredPart]]:
+def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[StoredPart]]:
     """The parts that hold bytes of the span, in order, at most so many."""
-    values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": most}
+    values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
     return [part_of(row) for row in rows]
 
 
 @operation()
-def end(_: float, series_id: str, *, if_empty: bool) -> Steps[bool]:
+def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
     """Whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
@@ -186,7 +187,7 @@ def end_slowest(
 
 
 @operation()
-def end_old(now: float, older_than: float, empty: float, most: int) -> Steps[Sequence[str]]:
+def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
     """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
     (ended,) = yield [("end_old_series", moments)]
