@@ -21,20 +21,16 @@ from uponce.app.ports.blobs import (
     Spooled,
     StoredBlob,
 )
+from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
-    Candidate,
     Catalog,
-    Committed,
     Database,
-    Draft,
     Glance,
     Ledger,
     OpenSeries,
     Page,
     Records,
-    Refusal,
-    Reply,
     Rule,
     Steps,
     Upkeep,
