@@ -50,16 +50,17 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
         raise decisions.refuse_condemned()
     yield from _spend(grant, now, _UPLOAD)
     committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
-    yield publishing(committed, draft) + noting(grant, committed, draft, caller, now)
+    yield publishing([grant], committed, draft, caller, now)
     return committed
 
 
-def publishing(committed: Committed, draft: Draft) -> list[Ask]:
-    """The writes of an asset, unless it was there and stays as it is."""
-    return [] if committed.existing else [("put_asset", asset_params(committed.asset))]
+def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+    """The writes of an upload whose grants are spent: the asset, unless it stays as it is, and a note of each use."""
+    asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
+    return asset + [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
 
 
-def noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
     writes: list[Ask] = [("write_audit", audit_params(grant, decisions.spending(committed, caller, now)))]
     if draft.idempotency_key is not None:

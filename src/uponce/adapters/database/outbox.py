@@ -10,9 +10,10 @@ from uponce.app.ports import Effect
 _ERROR_LENGTH = 500
 
 
-def adding(name: str, subject: str, now: float, seconds: int) -> Ask:
+def adding(name: str, subject: str, now: float, seconds: int = 0, details: str = "") -> Ask:
     """The write of an effect that is due in so many seconds."""
-    return "add_effect", {"name": name, "subject": subject, "due_at": int(now) + seconds, "now": int(now)}
+    due_at = int(now) + seconds
+    return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
 @operation()

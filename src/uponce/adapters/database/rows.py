@@ -309,6 +309,7 @@ def effect_of(row: Row) -> Effect:
         id=row["id"],
         name=row["name"],
         subject=row["subject"],
+        details=row["details"],
         due_at=row["due_at"],
         tries=row["tries"],
         created_at=row["created_at"],

@@ -13,7 +13,6 @@ from uponce.adapters.database.grants import (
     check_key,
     check_usable,
     first_grant,
-    noting,
     publishing,
 )
 from uponce.adapters.database.rows import (
@@ -117,8 +116,7 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
         raise decisions.series_gone()
     committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
-    notes = [ask for grant in kept for ask in noting(grant, committed, draft, caller, now)]
-    yield [*publishing(committed, draft), *notes, ("end_series", {"series_id": series_id})]
+    yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
     return committed
 
 
