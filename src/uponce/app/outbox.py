@@ -52,4 +52,6 @@ async def _run(services: Services, effect: Effect, handlers: Mapping[str, Handle
         await database.finish_effect(effect.id)
     else:
         dead = later.dead or effect.tries >= _MOST_TRIES
+        if dead:
+            log.error("effect %d, %s of %s, is dead: %s", effect.id, effect.name, effect.subject, later.error)
         await database.postpone_effect(effect.id, later.seconds, later.error, dead=dead)

@@ -3,12 +3,13 @@
 import base64
 from collections.abc import Sequence
 
-from uponce.adapters.database import decisions
+from uponce.adapters.database import decisions, outbox
 from uponce.adapters.database.rows import (
     asset_of,
     asset_params,
     audit_of,
     audit_params,
+    effect_details,
     grant_of,
     grant_params,
     name_params,
@@ -17,7 +18,7 @@ from uponce.adapters.database.rows import (
     reply_params,
 )
 from uponce.adapters.database.steps import Ask, Rows, Rules, Steps, of_grant, of_name, operation
-from uponce.app.ports import Candidate, Committed, Draft, Page, Refusal, Reply
+from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal, Reply
 from uponce.core.errors import GrantRefused, InvalidParameter, UponceError
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
 from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
@@ -57,7 +58,21 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """The writes of an upload whose grants are spent: the asset, unless it stays as it is, and a note of each use."""
     asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
-    return asset + [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
+    notes = [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
+    return asset + notes + _leaving(grants[0], committed, draft, caller, now)
+
+
+def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+    """The writes of the draft's effects. Those of one asset run in the order of its commits."""
+    return [
+        outbox.adding(
+            name,
+            committed.asset.asset_id,
+            now,
+            details=effect_details(AfterCommit(details, grant.api_key, caller.request_id, committed)),
+        )
+        for name, details in draft.effects
+    ]
 
 
 def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:

@@ -21,7 +21,7 @@ from uponce.app.ports.blobs import (
     Spooled,
     StoredBlob,
 )
-from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
     Catalog,
@@ -48,6 +48,7 @@ __all__ = [
     "CONTEXT_WINDOW",
     "HEADER_BYTES",
     "PLACES",
+    "AfterCommit",
     "Assembly",
     "BlobStore",
     "Body",

@@ -13,7 +13,8 @@ class Draft:
 
     `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
     when the name exists: replace it, or leave it and answer with it. `idempotency_key` is the one that the client
-    sent, if any: under it the answer is stored.
+    sent, if any: under it the answer is stored. `effects` are left in the outbox: of each
+    its name, and what its work needs to know.
     """
 
     name: AssetName
@@ -27,6 +28,7 @@ class Draft:
     original_filename: str | None
     overwrite: bool
     idempotency_key: str | None = None
+    effects: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ class Committed:
     overwritten: bool = False
     unneeded_blob: str | None = None
     replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCommit:
+    """The details of an effect that a commit left: what the draft said, and what came of it. `api_key` signed it."""
+
+    details: str
+    api_key: str
+    request_id: str
+    committed: Committed
 
 
 @dataclass(frozen=True, slots=True)
