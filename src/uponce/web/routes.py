@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from uponce.app.services import Services
+from uponce.core.parameters import Call
 from uponce.web import delivery
 from uponce.web.cloudinary import resources
-from uponce.web.cloudinary.destroy import destroy
 from uponce.web.cloudinary.relayed import METHODS, relayed, unknown_call
 from uponce.web.cloudinary.signatures import signatures
+from uponce.web.cloudinary.signed_calls import CALLS, signed_call
 from uponce.web.cloudinary.upload import group_pipeline, upload
 from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
@@ -26,7 +27,6 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
-_DESTROY = ("/v1_1/{cloud}/{resource_type}/destroy",)
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
@@ -62,13 +62,19 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     def or_relayed(endpoint: Endpoint) -> Endpoint:
         return partial(relayed, services, endpoint)
 
+    def act(call: Call) -> Endpoint:
+        return or_relayed(partial(signed_call, services, call))
+
     receive = partial(upload, services, group_pipeline(services))
     deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (
         *(_of_playground(services, playground) if playground else ()),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
-        Route(_DESTROY, ("POST",), or_relayed(bound(destroy)), "This address deletes an asset."),
+        *(
+            Route((f"/v1_1/{{cloud}}/{{resource_type}}/{call}",), ("POST",), act(call), purpose)
+            for call, (_, purpose) in CALLS.items()
+        ),
         tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
