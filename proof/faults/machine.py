@@ -14,13 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from cloudinary.utils import SIGNATURE_SHA1, SIGNATURE_SHA256, api_sign_request
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from proof.faults.audit import examine
 from proof.faults.mortal import CLOUD, LOST, Attempt, Process
@@ -30,11 +24,13 @@ from tests.contract.stores import local_of
 from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.browse import show_signed
-from uponce.app.destroy import DestroyRequest, destroy_as
+from uponce.app.destroy import destroy
 from uponce.app.manage_keys import rotate_key, set_up
 from uponce.app.revoke import revoke_signed
+from uponce.app.signed_calls import SignedCall, signed_by
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
+from uponce.core.parameters import Call
 from uponce.core.values import ResourceType
 
 T = TypeVar("T")
@@ -357,10 +353,11 @@ class Machine(RuleBasedStateMachine):
         return result
 
     async def delete_now(self, name: str) -> str:
-        fields = {"public_id": name, "nonce": self.process.services.ids.hex(20)}
-        request = DestroyRequest(CLOUD, ResourceType.RAW, fields, CALLER)
+        services = self.process.services
+        request = SignedCall(CLOUD, ResourceType.RAW, {"public_id": name, "nonce": services.ids.hex(20)}, CALLER)
         try:
-            return "ok" if await destroy_as(self.process.services, self.server, request) else "not found"
+            found = await destroy(services, signed_by(services, self.server, request, Call.DESTROY))
+            return "ok" if found else "not found"
         except UponceError as error:
             return error.code
 

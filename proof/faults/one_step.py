@@ -17,11 +17,13 @@ from typing import Any
 
 from proof.faults.one_upload import NumberedIds, acknowledge, services_of
 from proof.faults.operator import settings
-from uponce.app.destroy import DestroyRequest, destroy_as
+from uponce.app.destroy import destroy
 from uponce.app.manage_keys import rotate_key
 from uponce.app.revoke import revoke_signed
 from uponce.app.services import Services
+from uponce.app.signed_calls import SignedCall, signed_by
 from uponce.core.errors import NotFound
+from uponce.core.parameters import Call
 from uponce.core.values import Caller, KeyScope, ResourceType
 from uponce.wiring import DAY, opened
 
@@ -48,7 +50,8 @@ async def delete(services: Services, public_id: str) -> bool:
     """Whether there was such an asset; by the server's key, whose signatures are unlimited."""
     (key,) = (key for key in await services.database.list_keys() if key.scope is KeyScope.ALL)
     fields = {"public_id": public_id, "nonce": services.ids.hex(20)}
-    return await destroy_as(services, key, DestroyRequest(key.cloud, ResourceType.RAW, fields, CALLER))
+    request = SignedCall(key.cloud, ResourceType.RAW, fields, CALLER)
+    return await destroy(services, signed_by(services, key, request, Call.DESTROY))
 
 
 STEPS: dict[str, Callable[[Services, str], Coroutine[Any, Any, object]]] = {

@@ -40,6 +40,7 @@ class Params(TypedDict, total=False):
     nonce: str
     timestamp: int
     callback: str
+    notification_url: str
 
 
 class Signed(TypedDict):

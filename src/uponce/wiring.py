@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from uponce.app.ports import Metrics, NoMetrics
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
+from uponce.app.uploading.pipeline import NOTIFY
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
+from uponce.web.cloudinary.notifications import Notifications
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,15 +34,16 @@ if TYPE_CHECKING:
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
     from uponce.adapters.metrics.counts import PrometheusMetrics
+    from uponce.adapters.notifier import Notifier
     from uponce.adapters.secretbox import AesSecretBox
     from uponce.adapters.store.blobs import Blobs
     from uponce.adapters.upstream.client import HttpUpstream
+    from uponce.app.outbox import Handler
     from uponce.app.ports import FrontServer, Presigner
 
 log = logging.getLogger("uponce")
 
 DAY = 86400
-HANDLERS = {"relay": reconcile}
 _OUTBOX_SECONDS = 2
 
 
@@ -54,12 +57,14 @@ class Backend:
     decoders: "DecoderPool"
     secrets: "AesSecretBox"
     upstream: "HttpUpstream"
+    notifier: "Notifier"
     services: Services
 
 
 def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecretBox | None" = None) -> Backend:
     """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
     from uponce.adapters.media.pool import DecoderPool
+    from uponce.adapters.notifier import Notifier
     from uponce.adapters.upstream.client import HttpUpstream
 
     clock, ids = SystemClock(), RandomIds()
@@ -89,8 +94,10 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecre
         metrics=metrics or NoMetrics(),
         upstream=upstream,
         inspects=settings.relay_inspect.lower() == "on",
+        notification_url=settings.notification_url,
     )
-    return Backend(settings, database, blobs, decoders, secrets, upstream, services)
+    notifier = Notifier(settings.private_receivers)
+    return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
@@ -308,6 +315,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
             stack.push_async_callback(backend.upstream.close)
+            stack.push_async_callback(backend.notifier.close)
             stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
             stack.push_async_callback(_end, asyncio.create_task(_run_outbox(backend)))
             with draining(backend.settings.drain_seconds) as is_draining:
@@ -339,12 +347,18 @@ async def _keep_house(backend: Backend) -> None:
             services.metrics.sweep_failed()
 
 
+def handlers(backend: Backend) -> "Mapping[str, Handler]":
+    """Return what runs each effect, by its name."""
+    return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
+
+
 async def _run_outbox(backend: Backend) -> None:
     """Run the effects that are due, again and again. A failure is logged, and the next round tries again."""
+    by_name = handlers(backend)
     while True:
         await asyncio.sleep(_OUTBOX_SECONDS)
         try:
-            while await run_due(backend.services, HANDLERS):
+            while await run_due(backend.services, by_name):
                 pass
         except (Exception, asyncio.CancelledError) as error:
             if _is_ending():

@@ -15,8 +15,9 @@ from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
-from uponce.app.destroy import DestroyRequest, destroy
+from uponce.app.destroy import destroy
 from uponce.app.ports import PLACES
+from uponce.app.signed_calls import SignedCall
 from uponce.core.values import ResourceType
 
 
@@ -35,7 +36,7 @@ def put(world: World, name: str, data: bytes) -> None:
 
 def remove(world: World, name: str) -> None:
     fields = world.sign({"public_id": name}, key=world.server)
-    assert run(destroy(world.services, DestroyRequest("demo", ResourceType.RAW, fields, CALLER)))
+    assert run(destroy(world.services, SignedCall("demo", ResourceType.RAW, fields, CALLER)))
 
 
 def copied(store: Blobs) -> list[bytes]:

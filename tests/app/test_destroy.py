@@ -11,8 +11,9 @@ from tests.app.uploads import CALLER, attempt
 from tests.world import OTHER_PNG, World
 from uponce.app import destroy as module
 from uponce.app.browse import show_signed
-from uponce.app.destroy import DestroyRequest, destroy
+from uponce.app.destroy import destroy
 from uponce.app.manage_keys import create_key
+from uponce.app.signed_calls import SignedCall
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
@@ -37,7 +38,7 @@ def cat(world: World) -> Iterator[dict[str, str]]:
 
 
 async def outcome(world: World, fields: dict[str, str]) -> str:
-    request = DestroyRequest("demo", ResourceType.IMAGE, fields, CALLER)
+    request = SignedCall("demo", ResourceType.IMAGE, fields, CALLER)
     try:
         return "ok" if await destroy(world.services, request) else "not found"
     except UponceError as error:

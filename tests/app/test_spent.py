@@ -8,8 +8,9 @@ import pytest
 from tests.app.uploads import CALLER, attempt
 from tests.world import OTHER_PNG, World
 from uponce.app import authorise
-from uponce.app.destroy import DestroyRequest, destroy
+from uponce.app.destroy import destroy
 from uponce.app.manage_keys import revoke_key, rotate_key
+from uponce.app.signed_calls import SignedCall
 from uponce.core.signature import Verified, grant_key, verify
 from uponce.core.values import Algorithm, ResourceType
 
@@ -24,7 +25,7 @@ def test_after_an_overwrite(world: World) -> None:
 def test_after_the_asset_is_deleted(world: World) -> None:
     fields = world.sign({"public_id": "a"})
     assert attempt(world, fields) == "ok"
-    request = DestroyRequest("demo", ResourceType.IMAGE, world.sign({"public_id": "a"}, key=world.server), CALLER)
+    request = SignedCall("demo", ResourceType.IMAGE, world.sign({"public_id": "a"}, key=world.server), CALLER)
     assert asyncio.run(destroy(world.services, request))
     assert attempt(world, fields) == "signature_used"
     assert world.traces().assets == 0

@@ -64,6 +64,10 @@ READ = [
     ({"valid_for": "60"}, UploadSpec(valid_for=60)),
     ({"max_bytes": "1"}, UploadSpec(max_bytes=1)),
     ({"callback": "https://app.example/cors.html"}, UploadSpec(callback="https://app.example/cors.html")),
+    *(
+        ({"notification_url": url}, UploadSpec(notification_url=url))
+        for url in ("https://app.example/a?b=c", "HTTP://10.0.0.7:8080", "http://[::1]:80/", "http://a.example?b")
+    ),
     ({"max_uses": str(MAX_USES)}, UploadSpec(max_uses=MAX_USES)),
     ({"sha256": HASH}, UploadSpec(sha256=HASH)),
     (

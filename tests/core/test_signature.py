@@ -13,7 +13,16 @@ from uponce.core.canonical import collect, string_to_sign
 from uponce.core.errors import InvalidParameter, InvalidSignature, UnknownParameter
 from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import Call
-from uponce.core.signature import Verified, grant_key, mint_fields, sign, sign_response, timestamp_of, verify
+from uponce.core.signature import (
+    Verified,
+    grant_key,
+    mint_fields,
+    sign,
+    sign_notification,
+    sign_response,
+    timestamp_of,
+    verify,
+)
 from uponce.core.values import Algorithm
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
@@ -147,3 +156,15 @@ def test_what_the_server_would_refuse_is_not_signed() -> None:
     with pytest.raises(UnknownParameter, match="Unknown parameter folder"):
         _minted({"folder": "cats"}, call=Call.DESTROY)
     assert _minted({"public_id": "cat"}, call=Call.DESTROY)["public_id"] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        (Algorithm.SHA1, "c19cc9729200663fe42d24497fae942f13ab36ae"),
+        (Algorithm.SHA256, "ce54b2f092025322aac3f94750d948845d7ef951123b5da9d2952c1d14455227"),
+    ],
+)
+def test_a_notification_is_signed_as_sdks_verify_it(algorithm: Algorithm, expected: str) -> None:
+    body = b'{"notification_type":"upload","timestamp":"2026-01-01T00:00:00+00:00","public_id":"p1"}'
+    assert sign_notification(body, 1_700_000_000, "abcd", algorithm) == expected

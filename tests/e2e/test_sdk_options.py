@@ -48,7 +48,7 @@ OF_NODE: list[Json] = [
 REFUSED: dict[str, Any] = {
     "eager": [{"width": 100, "crop": "fill"}],
     "transformation": [{"width": 100, "crop": "fill"}],
-    "notification_url": "https://a.example",
+    "eager_notification_url": "https://a.example",
     "moderation": "manual",
     "raw_convert": "aspose",
     "categorization": "google_tagging",

@@ -67,7 +67,12 @@ CASES = {
     "origin that is none": Bad(400, "invalid_parameter", {"origin": "app.example"}),
     # What for.
     "unsupported parameter": Bad(400, "unsupported_parameter", {"eager": "w_100"}),
-    "notification_url": Bad(400, "unsupported_parameter", {"notification_url": "https://a.example"}),
+    "eager_notification_url": Bad(400, "unsupported_parameter", {"eager_notification_url": "https://a.example"}),
+    "notification_url by ftp": Bad(400, "invalid_parameter", {"notification_url": "ftp://a.example/x"}),
+    "notification_url with a user": Bad(400, "invalid_parameter", {"notification_url": "http://u:p@a.example/"}),
+    "notification_url with a backslash": Bad(400, "invalid_parameter", {"notification_url": "http://a.example/\\b"}),
+    "two notification_urls": Bad(400, "invalid_parameter", {"notification_url": "http://a.example\nhttp://b.example"}),
+    "notification_url without a signature": Bad(401, "invalid_signature", changed={"notification_url": "http://a.b/"}),
     "unknown parameter": Bad(400, "unknown_parameter", {"no_such": "1"}),
     "unknown and empty": Bad(400, "unknown_parameter", changed={"no_such": ""}),
     "another access mode": Bad(400, "unsupported_parameter", {"access_mode": "authenticated"}),

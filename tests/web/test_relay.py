@@ -15,10 +15,10 @@ from tests.web.relays import LIMITS, EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.outbox import run_due
 from uponce.app.ports.upstream import Query, Sign, UpstreamCall, UpstreamReply
+from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.relaying import bound
 from uponce.core.values import GrantStatus, Upstream
-from uponce.wiring import HANDLERS
 
 
 def status_of(world: World, fields: Mapping[str, str]) -> GrantStatus:
@@ -31,7 +31,7 @@ def status_of(world: World, fields: Mapping[str, str]) -> GrantStatus:
 def reconcile(world: World, after: float = 0) -> int:
     """Let the outbox run what is due in so many seconds."""
     world.clock.time += after
-    return asyncio.run(run_due(world.services, HANDLERS))
+    return asyncio.run(run_due(world.services, {"relay": look_up}))
 
 
 def stored(stub: StubUpstream) -> list[str]:

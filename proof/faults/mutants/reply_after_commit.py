@@ -25,7 +25,7 @@ async def commit_then_keep(self: SqliteDatabase, grant: Grant, draft: Draft, cal
     return committed
 
 
-SqliteDatabase.commit = commit_then_keep  # type: ignore[assignment, method-assign]
+SqliteDatabase.commit = commit_then_keep
 
 if __name__ == "__main__":
     one_upload.main(*sys.argv[1:])

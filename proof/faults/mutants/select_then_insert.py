@@ -33,8 +33,8 @@ def looking_first(insert: Commit) -> Commit:
 # At import, not under the guard: worker processes import this file and never run it.
 # In a group one thread looks and commits, so all are streamed. tests/contract has the same mistake in groups.
 os.environ["UPONCE_SMALL_BODY_BYTES"] = "0"
-SqliteDatabase.commit = looking_first(SqliteDatabase.commit)  # type: ignore[method-assign, assignment]
-PostgresDatabase.commit = looking_first(PostgresDatabase.commit)  # type: ignore[method-assign, assignment]
+SqliteDatabase.commit = looking_first(SqliteDatabase.commit)  # type: ignore[assignment]
+PostgresDatabase.commit = looking_first(PostgresDatabase.commit)  # type: ignore[assignment]
 
 if __name__ == "__main__":
     main()

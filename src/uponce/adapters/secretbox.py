@@ -61,8 +61,7 @@ class AesSecretBox:
             return aes.decrypt(nonce, sealed, context.encode()).decode()
         except (InvalidTag, ValueError):
             raise SettingRefused(
-                f"The secret of {context} cannot be decrypted with {self.shown}: another key encrypted it. "
-                f"{_CURE}"
+                f"The secret of {context} cannot be decrypted with {self.shown}: another key encrypted it. {_CURE}"
             ) from None
 
     def _ready(self) -> AESGCM:

@@ -19,10 +19,14 @@ _MOST_WAIT = 300
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Run the effect again after so many seconds. `error` is for the operator."""
+    """Run the effect again after so many seconds, or only when an operator says so if it is `dead`.
+
+    `error` is for the operator.
+    """
 
     seconds: int
     error: str = ""
+    dead: bool = False
 
 
 Handler = Callable[[Services, Effect], Awaitable[Later | None]]
@@ -47,4 +51,7 @@ async def _run(services: Services, effect: Effect, handlers: Mapping[str, Handle
     if later is None:
         await database.finish_effect(effect.id)
     else:
-        await database.postpone_effect(effect.id, later.seconds, later.error, dead=effect.tries >= _MOST_TRIES)
+        dead = later.dead or effect.tries >= _MOST_TRIES
+        if dead:
+            log.error("effect %d, %s of %s, is dead: %s", effect.id, effect.name, effect.subject, later.error)
+        await database.postpone_effect(effect.id, later.seconds, later.error, dead=dead)

@@ -23,7 +23,8 @@ from uponce.core.policy import Limits
 class Services:
     """`group_store` is there when the blob store takes small blobs in groups. `presigner` is there when delivery
     redirects to the store, and `front` when a server in front sends the bytes. `upstream` passes uploads on. A
-    relay that `inspects` judges each file before."""
+    relay that `inspects` judges each file before. The answers of uploads that are stored here
+    are posted to `notification_url`, unless it is empty or they sign another one."""
 
     database: Database
     blobs: BlobStore
@@ -38,3 +39,4 @@ class Services:
     metrics: Metrics = field(default_factory=NoMetrics)
     upstream: UpstreamClient | None = None
     inspects: bool = False
+    notification_url: str = ""

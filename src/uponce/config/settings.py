@@ -170,6 +170,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Base of the URLs in answers. The default is the host that the client called.",
         Rule("a URL like https://media.example", lambda url: url is None or _is_url(url)),
     ] = None
+    notification_url: Annotated[
+        str,
+        "Where uponce posts the answer of each upload, unless the upload signs its own `notification_url`. Empty: "
+        "nowhere. uponce posts no upload that a relay passes on.",
+        Rule("empty, or a URL like https://app.example/uploaded", lambda url: not url or _is_url(url)),
+    ] = ""
+    notification_networks: Annotated[
+        str,
+        "Private addresses or networks to which uponce may post notifications, such as `127.0.0.1, 10.0.0.0/8`. Empty: "
+        "only to public addresses.",
+        Rule("IP addresses or networks, separated by commas", _are_networks),
+    ] = ""
     trusted_proxies: Annotated[
         str,
         "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
@@ -223,6 +235,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return _networks(self.trusted_proxies)
+
+    @property
+    def private_receivers(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return _networks(self.notification_networks)
+
+    @property
+    def base_url(self) -> str:
+        """The base of URLs where no client called a host."""
+        return self.public_url or f"http://{self.host}:{self.port}"
 
     @property
     def server_name(self) -> str:

@@ -39,6 +39,7 @@ class UploadSpec:
     valid_for: int | None = None
     max_uses: int | None = None
     callback: str | None = None
+    notification_url: str | None = None
 
 
 class Call(StrEnum):
@@ -137,6 +138,12 @@ _SUPPORTED = (
         partial(readers.text, limit=MAX_CALLBACK_LENGTH),
         meaning="No effect on an upload by script. uponce refuses a form with it that a browser posts.",
     ),
+    Parameter(
+        "notification_url",
+        Use.SPEC,
+        readers.url,
+        meaning="Where uponce posts the answer of the upload too. Default: `UPONCE_NOTIFICATION_URL`.",
+    ),
     # There is no CDN to invalidate, and no eager transformation, metadata field or asset folder to modify.
     Parameter("invalidate", Use.NO_EFFECT, readers.boolean, _EVERY),
     Parameter("source", Use.NO_EFFECT, partial(readers.text, limit=MAX_SOURCE_LENGTH)),
@@ -153,7 +160,7 @@ _SWITCHES = """
 _REFUSED = """
     access_control asset_folder auto_tagging background_removal batch_id categorization custom_coordinates
     detection display_name eager eager_notification_url eval face_coordinates format headers manifest_json
-    manifest_transformation metadata moderation notification_url ocr on_success proxy quality_override raw_convert
+    manifest_transformation metadata moderation ocr on_success proxy quality_override raw_convert
     regions responsive_breakpoints similarity_search template template_vars transformation upload_preset
     """
 _UNSIGNED = (
@@ -184,6 +191,7 @@ def names(*uses: Use) -> tuple[str, ...]:
 
 
 UNSIGNED = frozenset(names(Use.UNSIGNED))
+_OF_UPLOADS_YET = frozenset({"notification_url"})  # Cloudinary takes them with other calls too
 
 
 def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> UploadSpec:
@@ -235,7 +243,7 @@ def _row(name: str, call: Call | None) -> Parameter:
         raise unknown(name)
     if row.use is Use.UNSIGNED or (call in row.calls if call else row.calls):
         return row
-    if row.use in (Use.REFUSED, Use.SWITCH):
+    if row.use in (Use.REFUSED, Use.SWITCH) or name in _OF_UPLOADS_YET:
         raise UnsupportedParameter(f"Parameter {name} is not supported by this server yet. Sign without it.")
     raise unknown(name)
 

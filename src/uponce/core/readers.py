@@ -11,6 +11,10 @@ MAX_TAGS = 1000
 MAX_TAG_LENGTH = 255
 MAX_CONTEXT_LENGTH = 1024
 
+MAX_URL_LENGTH = 2048
+
+# No user info, no fragment, and nothing that two parsers could read differently.
+_URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -52,6 +56,15 @@ def positive(name: str, value: str, *, limit: int) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", value) or not 1 <= int(value) <= limit:
         raise InvalidParameter(f"Parameter {name} must be a whole number from 1 to {limit}, not '{shown(value)}'.")
     return int(value)
+
+
+def url(name: str, value: str) -> str:
+    if len(value) > MAX_URL_LENGTH or not _URL.fullmatch(value) or "\\" in value or "#" in value:
+        raise InvalidParameter(
+            f"Parameter {name} must be one http or https URL of at most {MAX_URL_LENGTH} ASCII characters, without a "
+            f"user name and without #, not '{shown(value)}'."
+        )
+    return value
 
 
 def public_id(name: str, value: str) -> str:

@@ -131,6 +131,11 @@ def sign_response(public_id: str, version: int, secret: str, algorithm: Algorith
     return sign(string_to_sign(params, version=1), secret, algorithm)
 
 
+def sign_notification(body: bytes, timestamp: int, secret: str, algorithm: Algorithm) -> str:
+    """Return the signature of a notification, as SDKs verify it: the hex hash of body, timestamp and secret."""
+    return hashlib.new(algorithm, body + f"{timestamp}{secret}".encode(), usedforsecurity=False).hexdigest()
+
+
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:
     """Return the text between `s--` and `--` of a delivery URL.
 

@@ -7,9 +7,9 @@ from functools import partial
 from uponce.app.services import Services
 from uponce.web import delivery
 from uponce.web.cloudinary import resources
-from uponce.web.cloudinary.destroy import destroy
 from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
+from uponce.web.cloudinary.signed_calls import CALLS, signed_call
 from uponce.web.cloudinary.upload import group_pipeline, upload
 from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
@@ -26,7 +26,6 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
-_DESTROY = "/v1_1/{cloud}/{resource_type}/destroy"
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
@@ -69,7 +68,10 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     return (
         *(_of_playground(services, playground) if playground else ()),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
-        or_relayed(_DESTROY, "This address deletes an asset.", POST=destroy),
+        *(
+            or_relayed(f"/v1_1/{{cloud}}/{{resource_type}}/{call}", purpose, POST=partial(signed_call, call))
+            for call, (_, purpose) in CALLS.items()
+        ),
         tus_row(_TUS, tus.METHODS, bound(tus.serve), _RECEIVES_TUS),
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),

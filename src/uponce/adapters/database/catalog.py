@@ -28,10 +28,10 @@ def find_of_blob(_: float, blob_key: str) -> Steps[Asset | None]:
 
 @operation(first="unsorted")
 def of_context(
-    _: float, cloud: str, kind: ResourceType, key: str, value: str | None, limit: int, cursor: str | None
+    _: float, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
 ) -> Steps[Page[Asset]]:
     """Newest first. A cursor is the id of the asset at which the next page begins."""
-    window = {"cloud": cloud, "resource_type": kind, "newest": _id_of(cursor)}
+    window = {"cloud": cloud, "resource_type": resource_type, "newest": _id_of(cursor)}
     (ends,) = yield [("find_end_of_window", window | {"window": CONTEXT_WINDOW})]
     behind = ends[0]["id"] if ends else 0
     asked = window | {"behind": behind, "part": context_part(key, value), "most": limit + 1}

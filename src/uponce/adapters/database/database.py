@@ -1,34 +1,20 @@
 """The Database port for every engine: each method runs an operation. See app/ports/ for what each method promises."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import catalog, grants, keys, outbox, relays, series, upkeep
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
-from uponce.app.ports import Committed, Draft, Effect, Page, Reply, Row, Rule, Steps, Table
+from uponce.app.ports import Committed, Steps
 from uponce.app.ports.database import A
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.relaying import Forwarded, Relay
-from uponce.core.series import Series, StoredPart
-from uponce.core.spans import Span
-from uponce.core.values import (
-    ApiKey,
-    Asset,
-    AssetName,
-    AuditRecord,
-    Caller,
-    Digest,
-    Grant,
-    GrantRecord,
-    GrantStatus,
-    ResourceType,
-    Upstream,
-)
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
 class Backend(Protocol):
@@ -47,172 +33,124 @@ class Backend(Protocol):
         """As Upkeep.integrity."""
 
 
-class _Keys(Backend):
-    _secrets: SecretBox
+def _reads(make: Callable[P, Operation[T]]) -> Method[P, T]:
+    """Return the method that runs an operation without writes. Its parameters are those of the operation."""
 
-    async def find_key(self, api_key: str) -> ApiKey | None:
-        return await self.read(keys.find(self._secrets, api_key))
+    async def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.read(make(*args, **kwargs))
 
-    async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
-        return await self.read(keys.list_all(self._secrets, cloud))
-
-    async def unreadable_keys(self) -> Mapping[str, str]:
-        return await self.read(keys.list_unreadable(self._secrets))
-
-    async def add_key(self, key: ApiKey) -> None:
-        await self.write(keys.add(self._secrets, key))
-
-    async def revoke_key(self, api_key: str) -> ApiKey | None:
-        return await self.write(keys.revoke(self._secrets, api_key))
-
-    async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
-        return await self.write(keys.rotate(self._secrets, api_key, secret, overlap))
-
-    async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
-        await self.write(keys.set_upstream(self._secrets, cloud, upstream))
-
-    async def list_upstreams(self) -> Mapping[str, Upstream]:
-        return await self.read(keys.list_upstreams(self._secrets))
+    return method
 
 
-class _Ledger(Backend):
-    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
-        return await self.write(grants.commit(grant, draft, caller))
+def _writes(make: Callable[P, Operation[T]]) -> Method[P, T]:
+    """Return the method that runs an operation which writes."""
+
+    async def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.write(make(*args, **kwargs))
+
+    return method
+
+
+def _reads_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
+    """As `_reads`, for an operation that first takes what decrypts secrets."""
+
+    async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.read(make(self._secrets, *args, **kwargs))
+
+    return method
+
+
+def _writes_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
+    """As `_writes`, for an operation that first takes what encrypts secrets."""
+
+    async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.write(make(self._secrets, *args, **kwargs))
+
+    return method
+
+
+class Database(Backend):
+    """What the engines inherit. A line names the operation that a method of the port runs."""
+
+    _slack = 0
+
+    def __init__(self, secrets: SecretBox) -> None:
+        self._secrets = secrets
+
+    # Keys
+    find_key = _reads_secrets(keys.find)
+    list_keys = _reads_secrets(keys.list_all)
+    unreadable_keys = _reads_secrets(keys.list_unreadable)
+    add_key = _writes_secrets(keys.add)
+    revoke_key = _writes_secrets(keys.revoke)
+    rotate_key = _writes_secrets(keys.rotate)
+    set_upstream = _writes_secrets(keys.set_upstream)
+    list_upstreams = _reads_secrets(keys.list_upstreams)
+
+    # Ledger
+    commit = _writes(grants.commit)
+    delete = _writes(grants.delete)
+    find_grant = _reads(grants.find)
+    list_grants = _reads(grants.page)
+    history = _reads(grants.history)
+    find_reply = _reads(grants.find_reply)
+    revoke_grant = _writes(grants.revoke)
+    record_refusal = _writes(grants.refuse)
+    newest_moment = _reads(grants.newest_moment)
 
     async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
         committed: Committed = await self.run_arrival(arrival, steps, most_refusals)
         return committed
 
-    async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
-        return await self.write(grants.delete(grant, name, caller))
+    # Catalog
+    find_asset = _reads(catalog.find)
+    find_commit = _reads(catalog.find_of_blob)
+    list_by_context = _reads(catalog.of_context)
+    digests = _reads(catalog.digests)
+    unnamed = _reads(catalog.unnamed)
+    condemn = _writes(catalog.condemn)
+    condemned = _reads(catalog.condemned)
+    series_blobs = _reads(series.blobs)
 
-    async def find_grant(self, key: bytes) -> GrantRecord | None:
-        return await self.read(grants.find(key))
+    # OpenSeries
+    create_series = _writes(series.create)
+    join_series = _writes(series.join)
+    find_series = _reads(series.find)
+    find_named_series = _reads(series.find_named)
+    find_series_of = _reads(series.find_of)
+    record_span = _writes(series.record)
+    series_parts = _reads(series.parts)
+    commit_series = _writes(series.commit)
+    end_series = _writes(series.end)
+    note_arrival = _writes(series.note_arrival)
 
-    async def list_grants(
-        self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
-    ) -> Page[GrantRecord]:
-        return await self.read(grants.page(cloud, api_key, status, limit, cursor))
+    # Relays
+    end_relay = _writes(relays.end)
+    find_relay = _reads(relays.find)
+    relays_of = _reads(relays.find_of)
+    note_misses = _writes(relays.note_misses)
 
-    async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
-        return await self.read(grants.history(key, limit))
-
-    async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        return await self.read(grants.find_reply(grant_key, idempotency_key))
-
-    async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
-        return await self.write(grants.revoke(grant, caller))
-
-    async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
-        await self.write(grants.refuse(grant, code, caller, most))
-
-    async def newest_moment(self) -> int | None:
-        return await self.read(grants.newest_moment())
-
-
-class _Catalog(Backend):
-    async def find_asset(self, name: AssetName) -> Asset | None:
-        return await self.read(catalog.find(name))
-
-    async def find_commit(self, blob_key: str) -> Asset | None:
-        return await self.read(catalog.find_of_blob(blob_key))
-
-    async def list_by_context(
-        self, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
-    ) -> Page[Asset]:
-        return await self.read(catalog.of_context(cloud, resource_type, key, value, limit, cursor))
-
-    async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        return await self.read(catalog.digests(prefix))
-
-    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        return await self.read(catalog.unnamed(blob_keys))
-
-    async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        return await self.write(catalog.condemn(blob_keys))
-
-    async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        return await self.read(catalog.condemned(blob_keys))
-
-    async def series_blobs(self) -> frozenset[str]:
-        return await self.read(series.blobs())
-
-
-class _OpenSeries(Backend):
-    async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
-        return await self.write(series.create(new, grant, per_key=per_key, in_all=in_all))
-
-    async def join_series(self, series_id: str, grant: Grant) -> Series:
-        return await self.write(series.join(series_id, grant))
-
-    async def find_series(self, series_id: str) -> Series | None:
-        return await self.read(series.find(series_id))
-
-    async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None:
-        return await self.read(series.find_named(cloud, api_key, upload_id))
-
-    async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
-        return await self.read(series.find_of(grant_key))
-
-    async def record_span(
-        self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
-    ) -> Series:
-        return await self.write(series.record(series_id, span, total, parts))
-
-    async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        return await self.read(series.parts(series_id, span, limit))
-
-    async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
-        return await self.write(series.commit(series_id, draft, caller))
-
-    async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
-        return await self.write(series.end(series_id, if_empty=if_empty))
-
-    async def note_arrival(self, series_id: str, size: int) -> None:
-        await self.write(series.note_arrival(series_id, size))
-
-
-class _Relays(Backend):
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
         if relay.series_id is None:
             return await self.write(relays.begin(relay, seconds))
         return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
 
-    async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
-        return await self.write(relays.end(relay, answer, code))
+    # Outbox
+    claim_effects = _writes(outbox.claim)
+    finish_effect = _writes(outbox.finish)
+    postpone_effect = _writes(outbox.postpone)
+    hasten_effect = _writes(outbox.hasten)
+    list_effects = _reads(outbox.list_all)
+    retry_effects = _writes(outbox.retry)
 
-    async def find_relay(self, relay_id: str) -> Relay | None:
-        return await self.read(relays.find(relay_id))
-
-    async def relays_of(self, grant_key: bytes) -> Sequence[Relay]:
-        return await self.read(relays.find_of(grant_key))
-
-    async def note_misses(self, relay_id: str, misses: int) -> None:
-        await self.write(relays.note_misses(relay_id, misses))
-
-
-class _Outbox(Backend):
-    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
-        return await self.write(outbox.claim(most, lease))
-
-    async def finish_effect(self, effect_id: int) -> None:
-        await self.write(outbox.finish(effect_id))
-
-    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
-        await self.write(outbox.postpone(effect_id, seconds, error, dead=dead))
-
-    async def hasten_effect(self, subject: str) -> None:
-        await self.write(outbox.hasten(subject))
-
-    async def list_effects(self, limit: int) -> Sequence[Effect]:
-        return await self.read(outbox.list_all(limit))
-
-    async def retry_effects(self, effect_id: int | None = None) -> int:
-        return await self.write(outbox.retry(effect_id))
-
-
-class _Upkeep(Backend):
-    _slack = 0
+    # Upkeep
+    fence = _writes(upkeep.fence)
+    freeze = _writes(upkeep.freeze)
+    frozen = _reads(upkeep.frozen)
+    thaw = _writes(upkeep.thaw)
+    violations = _reads(upkeep.violations)
+    end_slowest_series = _writes(series.end_slowest)
+    end_old_series = _writes(series.end_old)
 
     async def purge(self, audit_seconds: int) -> int:
         dropped = await self._turn_over()
@@ -225,52 +163,13 @@ class _Upkeep(Backend):
         """Drop whole parts of the ledger, where the engine has such; how many rows went."""
         return 0
 
-    async def fence(self, skew: int) -> int:
-        return await self.write(upkeep.fence(skew))
-
-    async def freeze(self) -> None:
-        await self.write(upkeep.freeze())
-
-    async def frozen(self) -> bool:
-        return await self.read(upkeep.frozen())
-
-    async def thaw(self, skew: int) -> int:
-        return await self.write(upkeep.thaw(skew))
-
-    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
-        return await self.read(upkeep.violations(rule, audit_seconds))
-
     async def ping(self) -> None:
         if await self.frozen():
             raise DatabaseUnavailable(upkeep.FROZEN)
         await self.write(upkeep.touch())
 
-    async def end_slowest_series(
-        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
-    ) -> Sequence[str]:
-        end = partial(series.end_slowest, per_key=per_key, in_all=in_all, rate=rate, seconds=seconds)
-        return await self.write(end(api_key))
-
-    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
-        return await self.write(series.end_old(older_than, empty, upkeep.BATCH))
-
-
-class _Moving(Backend):
-    async def count_rows(self, table: Table) -> int:
-        return await self.read(upkeep.count_rows(table))
-
-    async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
-        return await self.read(upkeep.rows(table, after, limit))
-
-    async def last_row(self, table: Table) -> Row | None:
-        return await self.read(upkeep.last_row(table))
-
-    async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
-        await self.write(upkeep.add_rows(table, rows))
-
-
-class Database(_Keys, _Ledger, _Catalog, _OpenSeries, _Relays, _Outbox, _Upkeep, _Moving):
-    """What the engines inherit."""
-
-    def __init__(self, secrets: SecretBox) -> None:
-        self._secrets = secrets
+    # Moving
+    count_rows = _reads(upkeep.count_rows)
+    rows = _reads(upkeep.rows)
+    last_row = _reads(upkeep.last_row)
+    add_rows = _writes(upkeep.add_rows)

@@ -3,12 +3,13 @@
 import base64
 from collections.abc import Sequence
 
-from uponce.adapters.database import decisions
+from uponce.adapters.database import decisions, outbox
 from uponce.adapters.database.rows import (
     asset_of,
     asset_params,
     audit_of,
     audit_params,
+    effect_details,
     grant_of,
     grant_params,
     name_params,
@@ -17,7 +18,7 @@ from uponce.adapters.database.rows import (
     reply_params,
 )
 from uponce.adapters.database.steps import Ask, Rows, Rules, Steps, of_grant, of_name, operation
-from uponce.app.ports import Candidate, Committed, Draft, Page, Refusal, Reply
+from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal, Reply
 from uponce.core.errors import GrantRefused, InvalidParameter, UponceError
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
 from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
@@ -50,16 +51,31 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
         raise decisions.refuse_condemned()
     yield from _spend(grant, now, _UPLOAD)
     committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
-    yield publishing(committed, draft) + noting(grant, committed, draft, caller, now)
+    yield publishing([grant], committed, draft, caller, now)
     return committed
 
 
-def publishing(committed: Committed, draft: Draft) -> list[Ask]:
-    """The writes of an asset, unless it was there and stays as it is."""
-    return [] if committed.existing else [("put_asset", asset_params(committed.asset))]
+def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+    """The writes of an upload whose grants are spent: the asset, unless it stays as it is, and a note of each use."""
+    asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
+    notes = [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
+    return asset + notes + _leaving(grants[0], committed, draft, caller, now)
 
 
-def noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
+    """The writes of the draft's effects. Those of one asset run in the order of its commits."""
+    return [
+        outbox.adding(
+            name,
+            committed.asset.asset_id,
+            now,
+            details=effect_details(AfterCommit(details, grant.api_key, caller.request_id, committed)),
+        )
+        for name, details in draft.effects
+    ]
+
+
+def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
     writes: list[Ask] = [("write_audit", audit_params(grant, decisions.spending(committed, caller, now)))]
     if draft.idempotency_key is not None:
@@ -104,8 +120,8 @@ def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
     return grant_of(records[0])
 
 
-@operation(grouped=True, locks=lambda grant, code, caller, most: (of_grant(grant.key),))
-def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int) -> Steps[None]:
+@operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
+def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
     """Add an audit row. When the grant has `most` rows of refusals, count all further ones in one more row."""
     yield from _refuse(now, grant, code, caller, most)
 
@@ -151,9 +167,9 @@ def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply 
 
 
 @operation()
-def history(_: float, key: bytes, most: int) -> Steps[Sequence[AuditRecord]]:
+def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
     """Return the audit rows of a grant, oldest first."""
-    (rows,) = yield [("history", {"grant_key": key, "most": most})]
+    (rows,) = yield [("history", {"grant_key": key, "most": limit})]
     return [audit_of(row) for row in rows]
 
 
@@ -167,7 +183,7 @@ def newest_moment(_: float) -> Steps[int | None]:
 
 @operation(first="unsorted")
 def page(
-    _: float, cloud: str, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
+    _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
     """Newest timestamp first, in the order of the keys."""
     before = _parsed(cursor)

@@ -27,7 +27,7 @@ def _find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
 
 
 @operation(timed=True)
-def list_all(now: float, secrets: SecretBox, cloud: str | None) -> Steps[Sequence[ApiKey]]:
+def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[Sequence[ApiKey]]:
     """Of one cloud or of all, oldest first."""
     (rows,) = yield [("list_all_keys", {}) if cloud is None else ("list_keys", {"cloud": cloud})]
     return [key_of(row, secrets, now) for row in rows]

@@ -10,9 +10,10 @@ from uponce.app.ports import Effect
 _ERROR_LENGTH = 500
 
 
-def adding(name: str, subject: str, now: float, seconds: int) -> Ask:
+def adding(name: str, subject: str, now: float, seconds: int = 0, details: str = "") -> Ask:
     """The write of an effect that is due in so many seconds."""
-    return "add_effect", {"name": name, "subject": subject, "due_at": int(now) + seconds, "now": int(now)}
+    due_at = int(now) + seconds
+    return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
 @operation()
@@ -31,7 +32,7 @@ def finish(_: float, effect_id: int) -> Steps[None]:
 
 
 @operation()
-def postpone(now: float, effect_id: int, seconds: int, error: str, *, dead: bool) -> Steps[None]:
+def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
     later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     yield [("postpone_effect", later)]
 
@@ -42,14 +43,14 @@ def hasten(now: float, subject: str) -> Steps[None]:
 
 
 @operation()
-def list_all(_: float, most: int) -> Steps[Sequence[Effect]]:
+def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Dead ones first, then by their time."""
-    (rows,) = yield [("list_effects", {"most": most})]
+    (rows,) = yield [("list_effects", {"most": limit})]
     return [effect_of(row) for row in rows]
 
 
 @operation()
-def retry(now: float, effect_id: int | None) -> Steps[int]:
+def retry(now: float, effect_id: int | None = None) -> Steps[int]:
     """Make one effect, or all dead ones, due now and alive; how many."""
     name = "retry_dead_effects" if effect_id is None else "retry_effect"
     (rows,) = yield [(name, {"now": int(now), "id": effect_id})]

@@ -86,7 +86,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
-def end(now: float, relay: Relay, answer: Forwarded | None, code: str) -> Steps[bool]:
+def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
     """As Relays.end_relay. The deleted row is what entitles to write: its attempt owned it, and no other one can."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]
     if not ended:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from uponce.adapters.database.steps import Row
-from uponce.app.ports import Committed, Draft, Effect, Reply
+from uponce.app.ports import AfterCommit, Committed, Draft, Effect, Reply
 from uponce.core.errors import SettingRefused
 from uponce.core.relaying import Forwarded, Relay
 from uponce.core.series import Series, StoredPart
@@ -242,6 +242,11 @@ def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Co
     }
 
 
+def effect_details(after: AfterCommit) -> str:
+    """Return the details of an effect that a commit leaves."""
+    return _json(replace(after, committed=replace(after.committed, unneeded_blob=None)))
+
+
 def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:
     return {
         "grant_key": grant.key,
@@ -309,6 +314,7 @@ def effect_of(row: Row) -> Effect:
         id=row["id"],
         name=row["name"],
         subject=row["subject"],
+        details=row["details"],
         due_at=row["due_at"],
         tries=row["tries"],
         created_at=row["created_at"],

@@ -13,7 +13,6 @@ from uponce.adapters.database.grants import (
     check_key,
     check_usable,
     first_grant,
-    noting,
     publishing,
 )
 from uponce.adapters.database.rows import (
@@ -26,6 +25,7 @@ from uponce.adapters.database.rows import (
     spans_text,
 )
 from uponce.adapters.database.steps import BEGINNING_A_SERIES, Ask, Rows, Rules, Steps, of_grant, of_name, operation
+from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
 from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
@@ -81,7 +81,7 @@ def _joining(series_id: str, grant: Grant) -> Ask:
 
 
 @operation()
-def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart]) -> Steps[Series]:
+def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
     before = yield from _hold(series_id)
     series = grown(before, Chunk(span, total))
@@ -116,8 +116,7 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
         raise decisions.series_gone()
     committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
-    notes = [ask for grant in kept for ask in noting(grant, committed, draft, caller, now)]
-    yield [*publishing(committed, draft), *notes, ("end_series", {"series_id": series_id})]
+    yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
     return committed
 
 
@@ -152,15 +151,15 @@ def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
 
 
 @operation()
-def parts(_: float, series_id: str, span: Span, most: int) -> Steps[Sequence[StoredPart]]:
+def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[StoredPart]]:
     """The parts that hold bytes of the span, in order, at most so many."""
-    values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": most}
+    values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
     return [part_of(row) for row in rows]
 
 
 @operation()
-def end(_: float, series_id: str, *, if_empty: bool) -> Steps[bool]:
+def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
     """Whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
@@ -186,7 +185,7 @@ def end_slowest(
 
 
 @operation()
-def end_old(now: float, older_than: float, empty: float, most: int) -> Steps[Sequence[str]]:
+def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
     """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
     (ended,) = yield [("end_old_series", moments)]

@@ -57,6 +57,14 @@ def load(engine: str) -> dict[str, Statement]:
     }
 
 
+def load_migrations(engine: str) -> list[str]:
+    """The texts of <engine>/migrations/*.sql, and of migrations/*.sql for what both engines write alike, by number."""
+    here = resources.files(__package__)
+    folders = (here / engine / "migrations", here / "migrations")
+    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith(".sql")]
+    return [file.read_text() for file in sorted(files, key=lambda file: file.name)]
+
+
 def positional(statement: Statement, text: str) -> str:
     """The text with `$n` for the n-th of the statement's parameters."""
     return _PARAMETER.sub(lambda match: f"${statement.names.index(match[1]) + 1}", text)

@@ -142,10 +142,10 @@ def count_rows(_: float, table: Table) -> Steps[int]:
 
 
 @operation(patient=True)
-def rows(_: float, table: Table, after: Row | None, most: int) -> Steps[Sequence[Row]]:
+def rows(_: float, table: Table, after: Row | None, limit: int) -> Steps[Sequence[Row]]:
     first = _BEFORE_ALL[table]
     key = first if after is None else {name: after[name] for name in first}
-    (found,) = yield [(f"rows_of_{table}", {**key, "most": most})]
+    (found,) = yield [(f"rows_of_{table}", {**key, "most": limit})]
     return [dict(row) for row in found]
 
 
@@ -156,7 +156,7 @@ def last_row(_: float, table: Table) -> Steps[Row | None]:
 
 
 @operation()
-def add_rows(_: float, table: Table, new: Sequence[Row]) -> Steps[None]:
-    yield [(f"add_to_{table}", row) for row in new]
+def add_rows(_: float, table: Table, rows: Sequence[Row]) -> Steps[None]:
+    yield [(f"add_to_{table}", row) for row in rows]
     if table in _NUMBERED:
         yield [("count_on", {"table": table.value})]

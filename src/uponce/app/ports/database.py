@@ -1,14 +1,13 @@
 """The Database port, and what goes through it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
 from uponce.app.ports.keys import Keys
 from uponce.app.ports.relays import Outbox, Relays
-from uponce.core.errors import GrantRefused, IdempotencyKeyReused
-from uponce.core.relaying import Forwarded
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -21,71 +20,12 @@ from uponce.core.values import (
     Grant,
     GrantRecord,
     GrantStatus,
-    MediaFacts,
     ResourceType,
 )
 
 T = TypeVar("T")
 
 CONTEXT_WINDOW = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An asset that is about to be committed: everything but what the commit itself decides.
-
-    `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
-    when the name exists: replace it, or leave it and answer with it. `idempotency_key` is the one that the client
-    sent, if any: under it the answer is stored.
-    """
-
-    name: AssetName
-    asset_id: str
-    version_id: str
-    blob_key: str
-    digest: Digest
-    facts: MediaFacts
-    tags: tuple[str, ...]
-    context: tuple[tuple[str, str], ...]
-    original_filename: str | None
-    overwrite: bool
-    idempotency_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit made: the stored asset and how it came about.
-
-    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the spooled ones
-    when the asset existed and was not to be overwritten. Deleting it is left to the caller, and to the sweeper.
-    `replayed`: nothing was made, this is what an earlier upload with the same Idempotency-Key was answered.
-    """
-
-    asset: Asset
-    existing: bool = False
-    overwritten: bool = False
-    unneeded_blob: str | None = None
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What an upload with an Idempotency-Key was answered, and the SHA-256 of its bytes.
-
-    A record of the past: the asset may have been overwritten or deleted since.
-    """
-
-    answer: Committed | Forwarded
-    sha256: str
-
-    def repeat(self, sha256: str) -> Committed | Forwarded:
-        """The answer to an upload of these bytes; IdempotencyKeyReused when they are other bytes."""
-        if sha256 != self.sha256:
-            raise IdempotencyKeyReused(
-                "This Idempotency-Key was already sent with this signature, for a file with other bytes than this one "
-                f"(SHA-256 {sha256}). Repeat with the same file, or upload this one with a new signature and a new key."
-            )
-        return replace(self.answer, replayed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +45,6 @@ class Rule(StrEnum):
     AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while those are kept
     PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An upload whose bytes are durable and that only has to be committed."""
-
-    grant: Grant
-    draft: Draft
-    caller: Caller
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refused use of a genuine signature, which the audit has to note."""
-
-    grant: Grant
-    caller: Caller
-    error: GrantRefused
 
 
 class Records(Protocol):

@@ -41,8 +41,8 @@ class Relays(Protocol):
 class Effect:
     """Work that a transaction left for later. `name` says which, `subject` on what. Times in Unix seconds.
 
-    Effects of one subject run one after the other. A `dead` one waits for an operator. `now` is the moment of the
-    claim, by the database's clock.
+    `details` is what the work needs to know, in a form of its own. Effects of one subject run one after the other. A
+    `dead` one waits for an operator. `now` is the moment of the claim, by the database's clock.
     """
 
     id: int
@@ -54,6 +54,7 @@ class Effect:
     error: str = ""
     dead: bool = False
     now: int = 0
+    details: str = ""
 
 
 class Outbox(Protocol):

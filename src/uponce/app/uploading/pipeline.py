@@ -38,6 +38,8 @@ from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
+NOTIFY = "notify"  # the effect that posts the answer of an upload to a URL, its details
+
 C = TypeVar("C", bound=Committed | Forwarded)
 
 
@@ -230,6 +232,7 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
         overwrite=spec.overwrite,
+        effects=((NOTIFY, url),) if (url := spec.notification_url or services.notification_url) else (),
     )
 
 

@@ -1,9 +1,10 @@
-"""The calls of Cloudinary's Upload and Admin API that uponce does not have yet. Each is refused by its own name."""
+"""The calls of Cloudinary's Upload and Admin API, except reads that uponce has. A missing one is refused by name."""
 
 import re
 from functools import cache
 
 from uponce.core.errors import NotFound, UnsupportedCall, UponceError
+from uponce.core.parameters import Call
 from uponce.web.errors import refusal, wrong_method
 from uponce.web.request import Request
 from uponce.web.response import Response
@@ -102,6 +103,7 @@ ANY     analysis/**                                analyze
 ANY     notifications/**                           notifications
 ANY     accounts/**                                provisioning
 """
+_HERE = frozenset(str(call) for call in Call)
 _PARTS = {"<rt>": "(?:image|video|raw|auto|all)", "*": "[^/]+", "**": ".+"}
 _BELOW_CLOUD = re.compile(r"/v[12](?:_[0-9])?/[^/]+/(.+?)/?")
 _ALIAS = re.compile(r"(image|video|raw|auto)/(private|authenticated)")
@@ -122,8 +124,8 @@ def missing(method: str, path: str) -> UponceError:
     for name, of_method, pattern in _rows():
         if of_method in ("ANY", method) and pattern.fullmatch(below[1]):
             return UnsupportedCall(
-                f"{name} is not supported by uponce yet. Of Cloudinary's Upload and Admin API, uponce has upload, "
-                "destroy, ping, resource, resources_by_context, upload_presets and upload_preset."
+                f"{name} is not supported by uponce yet. Of Cloudinary's Upload and Admin API, uponce has "
+                f"{', '.join(Call)}, ping, resource, resources_by_context, upload_presets and upload_preset."
             )
     return NotFound(
         "There is no such call. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or by tus to /tus/<cloud>/."
@@ -154,7 +156,7 @@ def _no_such_address(path: str) -> UponceError:
 @cache
 def _rows() -> tuple[tuple[str, str, re.Pattern[str]], ...]:
     rows = [line.split() for line in _TABLE.strip().splitlines()]
-    return tuple((name, method, re.compile(_pattern(path))) for method, path, name in rows)
+    return tuple((name, method, re.compile(_pattern(path))) for method, path, name in rows if name not in _HERE)
 
 
 def _pattern(path: str) -> str:

@@ -133,7 +133,7 @@ def _read(node: dict[str, Any]) -> float:
 def page(api_key: str | None, status: GrantStatus | None) -> Operation[Any]:
     """In the middle of the list."""
     after = urlsafe_b64encode(dated(START + SPAN + SPAN // 2, bytes(32))).decode()
-    return grants.page("demo", api_key, status, PAGE, after)
+    return grants.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after)
 
 
 @pytest.mark.parametrize(("api_key", "status"), KINDS)

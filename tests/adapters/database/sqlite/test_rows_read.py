@@ -92,7 +92,7 @@ def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantSta
     after = b64encode(dated(START + ROWS // 2, bytes(32))).decode()
 
     def look() -> None:
-        ask(filled, grants.page("demo", api_key, status, PAGE, after))
+        ask(filled, grants.page("demo", api_key=api_key, status=status, limit=PAGE, cursor=after))
 
     return steps(filled, look)
 
@@ -113,12 +113,15 @@ def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, mo
 
 
 def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(filled: sqlite3.Connection) -> None:
-    pages = (catalog.of_context("demo", ResourceType.IMAGE, key, None, PAGE, None) for key in ("k", "no such key"))
+    pages = (
+        catalog.of_context("demo", ResourceType.IMAGE, key, None, limit=PAGE, cursor=None)
+        for key in ("k", "no such key")
+    )
     assert max(steps(filled, partial(ask, filled, page)) for page in pages) <= 2 * FEW * STEPS
 
 
 def test_a_page_by_context_reads_one_window(filled: sqlite3.Connection) -> None:
-    page = catalog.of_context("other", ResourceType.IMAGE, "no such key", None, PAGE, None)
+    page = catalog.of_context("other", ResourceType.IMAGE, "no such key", None, limit=PAGE, cursor=None)
     assert steps(filled, partial(ask, filled, page)) <= 2 * CONTEXT_WINDOW * 15
 
 
@@ -130,7 +133,7 @@ def test_the_check_goes_red_with_the_order_of_all_assets(
     monkeypatch.setitem(
         statements, slow.name, replace(slow, text=slow.text.replace("INDEXED BY assets_context", "NOT INDEXED"))
     )
-    page = catalog.of_context("demo", ResourceType.IMAGE, "no such key", None, PAGE, None)
+    page = catalog.of_context("demo", ResourceType.IMAGE, "no such key", None, limit=PAGE, cursor=None)
     assert steps(filled, partial(ask, filled, page)) > ROWS
 
 

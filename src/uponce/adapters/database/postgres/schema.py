@@ -5,22 +5,19 @@ migration may add, and may drop only what the release before it has stopped usin
 """
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import psycopg
 
-from uponce.adapters.database.statements import load
+from uponce.adapters.database.statements import load, load_migrations
 from uponce.core.errors import SettingRefused
 
 _STATEMENTS = load("postgres")
 
 
 def migrations() -> Sequence[str]:
-    """The texts of migrations/*.sql; the first one makes version 1."""
-    folder = resources.files(__package__) / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [file.read_text() for file in files]
+    """The texts of the migrations; the first one makes version 1."""
+    return load_migrations("postgres")
 
 
 def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:

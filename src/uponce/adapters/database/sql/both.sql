@@ -27,7 +27,7 @@ relay_id, cloud, target, bytes, md5, sha256, address, request_id, key_hash, pend
 relay_id, grant_key, api_key, timestamp, max_uses, keep_until
 
 -- fragment: effect_columns
-id, name, subject, due_at, tries, error, created_at, dead
+id, name, subject, details, due_at, tries, error, created_at, dead
 
 -- fragment: used
 revoked_at IS NULL AND pending = 0 AND uses >= max_uses
@@ -335,8 +335,8 @@ UPDATE relays SET misses = :misses WHERE relay_id = :relay_id;
 -- The outbox
 
 -- name: add_effect!
-INSERT INTO outbox (name, subject, due_at, tries, error, created_at, dead)
-VALUES (:name, :subject, :due_at, 0, '', :now, 0);
+INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead)
+VALUES (:name, :subject, :details, :due_at, 0, '', :now, 0);
 
 -- name: find_due_effects
 SELECT @effect_columns FROM outbox AS due
@@ -512,7 +512,7 @@ VALUES (:relay_id, :grant_key, :api_key, :timestamp, :max_uses, :keep_until);
 
 -- name: add_to_outbox!
 INSERT INTO outbox (@effect_columns)
-VALUES (:id, :name, :subject, :due_at, :tries, :error, :created_at, :dead);
+VALUES (:id, :name, :subject, :details, :due_at, :tries, :error, :created_at, :dead);
 
 -- name: add_to_upstreams!
 INSERT INTO upstreams (cloud, url, url_secret) VALUES (:cloud, :url, :url_secret);

@@ -2,19 +2,17 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from importlib import resources
 
 from uponce.adapters.database import upkeep
 from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.core.errors import SettingRefused
 
 
 def migrations() -> Sequence[str]:
-    """The texts of migrations/*.sql; the first one makes version 1."""
-    folder = resources.files(__package__) / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [file.read_text() for file in files]
+    """The texts of the migrations; the first one makes version 1."""
+    return load_migrations("sqlite")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,9 +1,14 @@
-"""Deletion of an asset, by signed fields, or by HTTP Basic in place of a signature."""
+"""Calls that change an asset, by signed fields, or by HTTP Basic in place of a signature."""
 
-from uponce.app import destroy as deletion
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
 from uponce.app.authenticate import authenticate
+from uponce.app.destroy import destroy
 from uponce.app.services import Services
+from uponce.app.signed_calls import SignedCall, signed_by
 from uponce.core.canonical import collect_known
+from uponce.core.parameters import Call
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import destroy_answer
 from uponce.web.cloudinary.calls import missing
@@ -13,21 +18,31 @@ from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Response, json_response
 
+Act: TypeAlias = Callable[[Services, Request, SignedCall], Awaitable[Response]]
 
-async def destroy(services: Services, request: Request) -> Response:
-    """Delete the asset that `/v1_1/<cloud>/<image|video|raw>/destroy` names in its fields."""
+
+async def signed_call(call: Call, services: Services, request: Request) -> Response:
+    """Do what `/v1_1/<cloud>/<image|video|raw>/<call>` asks for in its fields."""
     head, resource_type, limits = request.head, _resource_type(request), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
-    wanted = deletion.DestroyRequest(request.params["cloud"], resource_type, fields, request.caller)
+    wanted = SignedCall(request.params["cloud"], resource_type, fields, request.caller)
     # A browser adds credentials that it remembers to the forms of any site, so they do not count from a page.
-    if "signature" in fields or not head.get("authorization") or head.origin is not None:
-        deleted = await deletion.destroy(services, wanted)
-    else:
+    if "signature" not in fields and head.get("authorization") and head.origin is None:
         key = await authenticate(services, wanted.cloud, *basic_credentials(head.get("authorization")))
-        deleted = await deletion.destroy_as(services, key, wanted)
+        wanted = signed_by(services, key, wanted, call)
+    act, _ = CALLS[call]
+    return await act(services, request, wanted)
+
+
+async def _destroy(services: Services, request: Request, wanted: SignedCall) -> Response:
+    deleted = await destroy(services, wanted)
     note_event(request, "deleted" if deleted else "absent")
     return json_response(destroy_answer(deleted))
+
+
+# What each call does, and what its address is for.
+CALLS: dict[Call, tuple[Act, str]] = {Call.DESTROY: (_destroy, "This address deletes an asset.")}
 
 
 def _resource_type(request: Request) -> ResourceType:

@@ -1,0 +1,81 @@
+"""POST notifications to URLs that clients signed: only to public addresses, unless a network is allowed by a setting.
+
+The address that is checked is the one that is connected to, so a DNS server cannot answer twice.
+"""
+
+import errno
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import aiohttp
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_SECONDS = 10  # for all of one request
+_AT_ONCE = 16
+_PRIVATE = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
+        "192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 "
+        "2001::/23 2001:db8::/32 2002::/16 3fff::/20"
+    ).split()
+)
+_PUBLIC_V6 = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Return whether the address belongs to the public internet. `ipaddress` calls more addresses global."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address not in _PUBLIC_V6 or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
+            return False
+    return not any(address in network for network in _PRIVATE)
+
+
+class Notifier:
+    """Sends notifications. It follows no redirect, asks no proxy, and reads no answer but its status."""
+
+    def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
+        self._allowed = allowed
+        self._seconds = seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
+        """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
+        import aiohttp  # it takes 10 MiB and 80 ms: servers without notifications do without
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_AT_ONCE, force_close=True, socket_factory=self._socket),
+                timeout=aiohttp.ClientTimeout(total=self._seconds),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        try:
+            async with self._session.post(url, headers=headers, data=body, allow_redirects=False) as answer:
+                return "" if 200 <= answer.status < 300 else f"the receiver answered {answer.status}"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return f"{type(error).__name__} {error}".strip()
+
+    def _socket(self, info: "aiohttp.AddrInfoType") -> socket.socket:
+        """Return a socket for the address. OSError if uponce may not post there."""
+        family, kind, protocol, _, where = info
+        address = ip_address(str(where[0]).partition("%")[0])
+        if not is_public(address) and not any(address in network for network in self._allowed):
+            reason = f"{address} is a private address that is not in UPONCE_NOTIFICATION_NETWORKS"
+            raise PermissionError(errno.EACCES, reason)
+        return socket.socket(family, kind, protocol)

@@ -1,0 +1,74 @@
+"""Notifications of uploads, as Cloudinary sends them: the answer of the upload, signed by the key that signed it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import msgspec
+
+from uponce.app.authorise import Signer
+from uponce.app.outbox import Later
+from uponce.app.ports import AfterCommit, Effect
+from uponce.app.services import Services
+from uponce.app.uploading.pipeline import Uploaded
+from uponce.core.signature import sign_notification
+from uponce.core.values import Algorithm
+from uponce.web.cloudinary.answers import Bases, Json, upload_answer
+
+Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
+
+_FIRST_SECONDS = 10
+_MOST_SECONDS = 3600
+_MOST_TRIES = 32  # the last one is a day after the first one
+
+_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/rows.py
+
+
+class Notifications:
+    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs."""
+
+    def __init__(self, post: Post, base: str) -> None:
+        self._post = post
+        self._bases = Bases.of(base, "https")
+
+    async def send(self, services: Services, effect: Effect) -> Later | None:
+        """Post one notification. None if the receiver accepted it, else when to try again."""
+        after = _DETAILS.decode(effect.details)
+        key = await services.database.find_key(after.api_key)
+        if key is None:
+            return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
+        signer = Signer(key.api_key, _algorithm(key.algorithms), key.secrets[0])
+        body = msgspec.json.encode(self._body(after, signer, effect.created_at))
+        now = int(services.clock.now())
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": "uponce",
+            "X-Cld-Timestamp": str(now),
+            "X-Cld-Signature": sign_notification(body, now, signer.secret, signer.algorithm),
+        }
+        problem = await self._post(after.details, headers, body)
+        if not problem:
+            return None
+        pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
+        return Later(pause, problem, dead=effect.tries >= _MOST_TRIES)
+
+    def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
+        answer = upload_answer(Uploaded(after.committed, signer), self._bases)
+        del answer["api_key"]
+        moment = datetime.fromtimestamp(created_at, UTC).isoformat()
+        return {
+            "notification_type": "upload",
+            "timestamp": moment,
+            "request_id": after.request_id,
+            **answer,
+            "notification_context": {
+                "triggered_at": moment,
+                "triggered_by": {"source": "api", "id": signer.api_key},
+            },
+            "signature_key": signer.api_key,
+        }
+
+
+def _algorithm(accepted: tuple[Algorithm, ...]) -> Algorithm:
+    """Return SHA-1, which SDKs verify by default, unless the key's signatures may not have it."""
+    return Algorithm.SHA1 if Algorithm.SHA1 in accepted else accepted[0]

@@ -1,0 +1,145 @@
+"""What any Database must do, run on every back end: the commit that stores an asset leaves the effects of its draft."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.contract.databases import (
+    CALLER,
+    KEY,
+    START,
+    Backend,
+    PlainBox,
+    SteppedClock,
+    attempt,
+    draft,
+    grant,
+    run,
+)
+from tests.contract.grouped import Grouped
+from tests.contract.test_database_series import complete
+from uponce.adapters.database import outbox
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.steps import Steps, operation
+from uponce.app.ports import AfterCommit, Committed, Database, Draft, Effect
+from uponce.core.errors import BlobCondemned
+from uponce.core.values import Caller, Grant
+
+NOTIFY, URL = "notify", "https://app.example/uploaded"
+A, B = grant("a"), grant("b")
+
+
+def noticed(blob: str, public_id: str = "cat", *, overwrite: bool = True) -> Draft:
+    return replace(draft(public_id, blob=blob, overwrite=overwrite), effects=((NOTIFY, URL),))
+
+
+def left(database: Database) -> list[AfterCommit]:
+    """The notices in the outbox, oldest first."""
+    effects = sorted(run(database.list_effects(1000)), key=lambda effect: effect.id)
+    assert all(effect.name == NOTIFY for effect in effects)
+    return [msgspec.json.decode(effect.details, type=AfterCommit) for effect in effects]
+
+
+def test_a_commit_leaves_the_notification_of_what_it_stored(backend: Backend, database: Database) -> None:
+    committed = run(database.commit(A, noticed("blob-a"), CALLER))
+    assert left(database) == left(backend.server()) == [AfterCommit(URL, KEY.api_key, CALLER.request_id, committed)]
+    (effect,) = run(database.list_effects(10))
+    assert (effect.subject, effect.due_at, effect.tries) == (committed.asset.asset_id, START, 0)
+
+
+def test_a_commit_without_a_url_leaves_none(database: Database) -> None:
+    run(database.commit(A, draft(blob="blob-a"), CALLER))
+    assert left(database) == []
+
+
+def test_what_is_refused_leaves_none(database: Database) -> None:
+    run(database.commit(A, noticed("blob-a"), CALLER))
+    assert run(attempt(database, A, noticed("blob-b"))) == "signature_used"
+    run(database.condemn(["blob-c"]))
+    with pytest.raises(BlobCondemned):
+        run(database.commit(B, noticed("blob-c"), CALLER))
+    assert len(left(database)) == 1
+
+
+def test_a_repeat_leaves_no_second_one(database: Database) -> None:
+    repeated = replace(noticed("blob-a"), idempotency_key="once")
+    run(database.commit(A, repeated, CALLER))
+    assert run(database.commit(A, replace(repeated, blob_key="blob-b"), CALLER)).replayed
+    assert len(left(database)) == 1
+
+
+def test_of_a_group_each_upload_leaves_its_own(database: Database) -> None:
+    async def arrive() -> None:
+        grouped = Grouped(database)
+        sent = [grouped.commit(grant(f"g{n}"), noticed(f"blob-{n}", f"cat-{n % 3}"), CALLER) for n in range(12)]
+        await asyncio.gather(*sent)
+
+    run(arrive())
+    assert {notice.committed.asset.blob_key for notice in left(database)} == {f"blob-{n}" for n in range(12)}
+    assert len(left(database)) == 12
+
+
+def test_a_series_leaves_one_for_all_its_signatures(database: Database) -> None:
+    series = run(complete(database, A, B))
+    committed = run(database.commit_series(series.id, noticed(series.blob_key), CALLER))
+    assert [notice.committed for notice in left(database)] == [committed]
+
+
+def test_notifications_of_one_asset_come_in_the_order_of_its_commits(database: Database) -> None:
+    for name in "abc":
+        run(database.commit(grant(name), noticed(f"blob-{name}"), CALLER))
+    run(database.commit(grant("d"), noticed("blob-d", "another"), CALLER))
+
+    async def claim() -> list[Effect]:
+        return list(await database.claim_effects(10, 60))
+
+    seen: list[str] = []
+    while effects := run(claim()):
+        blobs = [msgspec.json.decode(effect.details, type=AfterCommit).committed.asset.blob_key for effect in effects]
+        assert len(blobs) == (1 if seen else 2)  # of each asset its first only
+        seen += blobs
+        for effect in effects:
+            run(database.finish_effect(effect.id))
+    assert [blob for blob in seen if blob != "blob-d"] == ["blob-a", "blob-b", "blob-c"]
+
+
+async def check_a_commit_is_never_without_its_notification(database: Database) -> None:
+    """Also when its request ends while the commit is under way."""
+    committing = asyncio.ensure_future(database.commit(A, noticed("blob-a"), CALLER))
+    await asyncio.sleep(0)
+    committing.cancel()
+    while await database.find_commit("blob-a") is None:
+        await asyncio.sleep(0.01)
+    assert len(await database.list_effects(10)) == 1
+
+
+def test_a_commit_is_never_without_its_notification(database: Database) -> None:
+    run(check_a_commit_is_never_without_its_notification(database))
+
+
+@operation()
+def notify(now: float, committed: Committed) -> Steps[None]:
+    yield [outbox.adding(NOTIFY, committed.asset.asset_id, now)]
+
+
+class NotifyAfter(SqliteDatabase):
+    """Writes the notification in a transaction of its own."""
+
+    async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
+        committed = await super().commit(grant, replace(draft, effects=()), caller)
+        await self.write(notify(committed))
+        return committed
+
+
+def test_the_check_goes_red_when_the_notification_is_written_after_the_commit(tmp_path: Path) -> None:
+    broken = NotifyAfter(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox())
+    broken.open()
+    try:
+        run(broken.add_key(KEY))
+        with pytest.raises(AssertionError):
+            run(check_a_commit_is_never_without_its_notification(broken))
+    finally:
+        broken.close()

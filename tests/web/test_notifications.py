@@ -1,0 +1,152 @@
+"""Notifications: what a receiver gets after an upload, how often, and which addresses get nothing."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import cloudinary
+import pytest
+from cloudinary.utils import verify_notification_signature
+
+from tests.receiver import Receiver, receiving
+from tests.world import OTHER_PNG, PNG, START, World, assert_accepted, assert_refused
+from uponce.adapters.notifier import Notifier, is_public
+from uponce.app.outbox import run_due
+from uponce.app.ports import Effect
+from uponce.app.uploading.pipeline import NOTIFY
+from uponce.web.cloudinary.notifications import Notifications
+
+BASE = "https://media.example"
+LOCAL = (ip_network("127.0.0.1"),)
+DAY = 86400
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL) -> int:
+    """Let the outbox run what is due in so many seconds."""
+
+    async def deliver() -> int:
+        notifier = Notifier(allowed, seconds=5)
+        try:
+            return await run_due(world.services, {NOTIFY: Notifications(notifier.post, BASE).send})
+        finally:
+            await notifier.close()
+
+    world.clock.time += after
+    return asyncio.run(deliver())
+
+
+def effects(world: World) -> list[Effect]:
+    return list(asyncio.run(world.database.list_effects(100)))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "in a group"])
+def test_a_receiver_gets_the_answer_signed_as_sdks_verify_it(world: World, receiver: Receiver, whole: bool) -> None:
+    world.whole_bodies = whole
+    answer = assert_accepted(world.upload(world.sign({"notification_url": receiver.url, "tags": "a"}), PNG)).json
+    assert deliver(world) == 1
+    ((headers, body),) = receiver.got
+    sent = json.loads(body)
+    assert {name: sent.pop(name) for name in ("notification_type", "timestamp", "signature_key")} == {
+        "notification_type": "upload",
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "signature_key": world.browser.api_key,
+    }
+    assert sent.pop("notification_context")["triggered_by"] == {"source": "api", "id": world.browser.api_key}
+    assert len(sent.pop("request_id")) == 32
+    assert sent["secure_url"].startswith(f"{BASE}/demo/image/upload/")
+    differing = {"url", "secure_url", "api_key", "signature"}  # the signature is of the key's own algorithm
+    assert {k: v for k, v in sent.items() if k not in differing} == {
+        k: v for k, v in answer.items() if k not in differing
+    }
+    cloudinary.config(api_secret=world.browser.secrets[0])
+    stamp = int(headers["X-Cld-Timestamp"])
+    assert stamp == START
+    assert verify_notification_signature(body.decode(), stamp, headers["X-Cld-Signature"], valid_for=10**9)
+    assert not verify_notification_signature(body.decode() + " ", stamp, headers["X-Cld-Signature"], valid_for=10**9)
+    assert effects(world) == [] and deliver(world, DAY) == 0
+
+
+def test_a_receiver_that_fails_first_gets_it_again_and_in_order(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [500, 307]
+    for file in (PNG, OTHER_PNG):
+        fields = world.sign({"notification_url": receiver.url, "public_id": "cat"})
+        assert_accepted(world.upload(fields, file))
+    assert deliver(world) == 1
+    assert [effect.error for effect in effects(world)] == ["", "the receiver answered 500"]
+    assert deliver(world, 9) == 0
+    assert deliver(world, 1) == 1
+    assert effects(world)[-1].error == "the receiver answered 307"  # and uponce did not follow
+    assert len(receiver.got) == 2
+    assert deliver(world, 20) == 1
+    assert deliver(world) == 1
+    versions = [json.loads(body)["version"] for _, body in receiver.got]
+    assert versions[0] == versions[1] == versions[2] < versions[3]
+    assert effects(world) == []
+
+
+def test_a_receiver_that_never_accepts_gets_it_for_a_day_and_then_the_effect_is_dead(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.statuses = [503] * 100
+    assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
+    while not effects(world)[0].dead:
+        deliver(world, 600)
+    assert len(receiver.got) == 32
+    assert DAY < world.clock.time - START < 2 * DAY
+    assert effects(world)[0].error == "the receiver answered 503"
+    assert deliver(world, DAY) == 0
+    receiver.statuses.clear()
+    assert asyncio.run(world.database.retry_effects()) == 1
+    assert deliver(world) == 1
+    assert effects(world) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_a_private_address_gets_nothing_unless_a_setting_allows_it(world: World, receiver: Receiver, host: str) -> None:
+    url = receiver.url.replace("127.0.0.1", host)
+    assert_accepted(world.upload(world.sign({"notification_url": url}), PNG))
+    deliver(world, allowed=())
+    assert receiver.got == []
+    assert re.search("is a private address|is not a canonical IPv4 address", effects(world)[0].error)
+    assert effects(world)[0].due_at > START
+
+
+def test_the_setting_is_for_uploads_that_sign_no_other_url(world: World, receiver: Receiver) -> None:
+    world.swap(notification_url=f"{receiver.url}/setting")
+    assert_accepted(world.upload(world.sign(), PNG))
+    assert_accepted(world.upload(world.sign({"notification_url": f"{receiver.url}/own"}), PNG))
+    urls = [json.loads(effect.details)["details"] for effect in effects(world)]
+    assert sorted(urls) == [f"{receiver.url}/own", f"{receiver.url}/setting"]
+
+
+def test_a_refused_upload_notifies_no_receiver(world: World, receiver: Receiver) -> None:
+    fields = world.sign({"notification_url": receiver.url})
+    assert_accepted(world.upload(fields, PNG))
+    assert_refused(world.upload(fields, OTHER_PNG), 400, "signature_used")
+    assert len(effects(world)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.1.2.3 169.254.169.254 172.31.0.1 192.0.0.8 192.168.1.1 198.18.0.1 "
+    "224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 ::127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 "
+    "fe80::1 fc00::1 fd00:ec2::254 ff02::1 2001::1 2001:db8::1 2002:7f00:1:: 2606:4700::5efe:7f00:1".split(),
+)
+def test_private_addresses(text: str) -> None:
+    assert not is_public(ip_address(text))
+
+
+@pytest.mark.parametrize(
+    "text", "1.1.1.1 172.32.0.1 100.128.0.1 ::ffff:1.1.1.1 64:ff9b::101:101 2606:4700::1111".split()
+)
+def test_public_addresses(text: str) -> None:
+    assert is_public(ip_address(text))
