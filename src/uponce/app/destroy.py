@@ -4,7 +4,6 @@ The transaction alone decides, as for an upload. What breaks before it changes n
 bytes that no row names, which the sweeper finds.
 """
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, require_credentials, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
+from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
 from uponce.core.parameters import UNSIGNED, Call, check_route
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
@@ -43,9 +43,7 @@ async def destroy(services: Services, request: DestroyRequest) -> bool:
     if public_id is None:
         raise MissingParameter("Missing required parameter - public_id")
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
-    # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    settling = asyncio.ensure_future(_settle(services, verified, name, request.caller))
-    return await asyncio.shield(settling)
+    return await unbroken(_settle(services, verified, name, request.caller))
 
 
 async def destroy_as(services: Services, key: ApiKey, request: DestroyRequest) -> bool:
