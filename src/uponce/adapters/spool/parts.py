@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
@@ -210,7 +210,7 @@ class FileAssembly:
 
 def _compare(descriptor: int, data: memoryview, position: int) -> None:
     for part in _parts(data):
-        if os.pread(descriptor, len(part), position) != part:
+        if read_at(descriptor, position, len(part)) != part:
             raise other_bytes(position)
         position += len(part)
 
