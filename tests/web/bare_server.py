@@ -7,15 +7,17 @@ import asyncio
 import hashlib
 import socket
 import sys
+from collections.abc import AsyncIterator
 
 import uvicorn
 
-from tests.web.bare import send_error
+from tests.web.bare import request, send_error
 from uponce.core.errors import SignatureUsed
 from uponce.core.policy import Limits
 from uponce.web import response
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.request import Message, Receive, Scope, Send
+from uponce.web.response import Response, length_header, send_response
 
 LARGE, BLOCK = 64 * 1024 * 1024, 256 * 1024
 
@@ -23,7 +25,7 @@ seen: list[str] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/download` is LARGE zeros, `/refuse` refuses unread, `/late` after a while,
+    """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
     `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
     `/messages` answers with the number of messages that its body came in.
     `/headers` answers with the names of the request's headers, as they are after its body.
@@ -38,7 +40,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _large(scope, receive, send)
         return
     if path == "/download":
-        await _download(send)
+        await _download(scope, receive, send)
         return
     if path in ("/refuse", "/reset", "/late"):
         response.LINGER_SECONDS = 0 if path == "/reset" else 30
@@ -82,11 +84,17 @@ async def _large(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": hash_.hexdigest().encode()})
 
 
-async def _download(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
-    for _ in range(LARGE // BLOCK):
-        await send({"type": "http.response.body", "body": bytes(BLOCK), "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+async def _download(scope: Scope, receive: Receive, send: Send) -> None:
+    number = 0
+
+    async def blocks() -> AsyncIterator[bytes]:
+        nonlocal number
+        for _ in range(LARGE // BLOCK):
+            number += 1
+            yield bytes(BLOCK)
+
+    zeros = Response(200, (length_header(LARGE),), blocks(), close=lambda: seen.append(f"downloaded {number}"))
+    await send_response(request(scope, receive), zeros, send)
 
 
 async def _sizes(receive: Receive) -> list[int] | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.bare_server import LARGE
 from uponce.core.policy import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -364,37 +363,3 @@ def test_without_lingering_it_would_meet_a_reset_connection(bare: Bare) -> None:
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         for _ in range(5):
             post(bare, "/reset", 30 * MEBIBYTE)
-
-
-# Who reads, and who does not.
-
-
-def read_download(client: socket.socket) -> int:
-    """Bytes that come until the end, or until the connection breaks."""
-    size = 0
-    try:
-        while size < LARGE and (block := client.recv(1024 * 1024)):
-            size += len(block)
-    except ConnectionResetError:
-        pass
-    return size
-
-
-@pytest.mark.proof
-def test_a_reader_that_stalls_is_dropped(bare: Bare) -> None:
-    with bare.connect() as client:
-        client.sendall(get("/download", close=True))
-        time.sleep(HEAD_SECONDS * 2.5)
-        assert read_download(client) < LARGE
-
-
-@pytest.mark.proof
-def test_a_reader_that_is_only_slow_gets_all(bare: Bare) -> None:
-    with bare.connect() as client:
-        client.sendall(get("/download", close=True))
-        size = 0
-        for step in range(1, 9):
-            time.sleep(HEAD_SECONDS / 2)
-            while size < step * 2 * MEBIBYTE:
-                size += len(client.recv(MEBIBYTE))
-        assert size + read_download(client) >= LARGE

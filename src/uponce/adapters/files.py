@@ -116,12 +116,18 @@ class OpenFile:
 
 
 def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
-    """The bytes there, fewer at the end. With RWF_NOWAIT, OSError or fewer where the system has them not in memory."""
-    if not flags:
-        return os.pread(descriptor, length, offset)
-    block = bytearray(length)
-    size = os.preadv(descriptor, [block], offset, flags)
-    return bytes(block) if size == length else bytes(block[:size])
+    """Return the bytes there, fewer only at the end of the file: one `pread` may return fewer anywhere.
+
+    With RWF_NOWAIT, OSError or fewer where the system has them not in memory.
+    """
+    if flags:
+        into = bytearray(length)
+        size = os.preadv(descriptor, [into], offset, flags)
+        return bytes(into) if size == length else bytes(into[:size])
+    block = os.pread(descriptor, length, offset)
+    while len(block) < length and (more := os.pread(descriptor, length - len(block), offset + len(block))):
+        block += more
+    return block
 
 
 def is_packed(key: str) -> bool:

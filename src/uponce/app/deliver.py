@@ -36,8 +36,11 @@ async def open_original(services: Services, path: DeliveryPath, asset: Asset) ->
     # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
     for _ in range(2):
         blob = services.blobs.open_now(asset.blob_key) or await services.blobs.open(asset.blob_key)
-        if blob is not None:
+        if blob is not None and blob.size == asset.digest.size:
             return Delivery(asset, blob)
+        if blob is not None:  # cut short on the disk: never a whole answer with the asset's validators
+            blob.close()
+            raise StorageUnavailable("The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}")
         asset = await _find(services, path)
     raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
 

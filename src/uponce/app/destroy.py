@@ -4,12 +4,12 @@ The transaction alone decides, as for an upload. What breaks before it changes n
 bytes that no row names, which the sweeper finds.
 """
 
-import asyncio
 from contextlib import suppress
 
 from uponce.app.authorise import Verified, record_refusal
 from uponce.app.services import Services
 from uponce.app.signed_calls import SignedCall, admit
+from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, Unavailable
 from uponce.core.parameters import Call
 from uponce.core.values import AssetName, Caller
@@ -27,9 +27,7 @@ async def destroy(services: Services, request: SignedCall) -> bool:
     if public_id is None:
         raise MissingParameter("Missing required parameter - public_id")
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
-    # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    settling = asyncio.ensure_future(_settle(services, verified, name, request.caller))
-    return await asyncio.shield(settling)
+    return await unbroken(_settle(services, verified, name, request.caller))
 
 
 async def _settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:

@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 
-# An ASGI extension of our protocol: an asynchronous function of the body's length and of idle seconds.
+# ASGI extensions of our protocol: an asynchronous function of the body's length and of idle seconds, and a function
+# that returns whether the connection has ended.
 DISCARD = "uponce.discard"
+GONE = "uponce.gone"
 
 # With MSG_TRUNC the kernel drops the bytes of a TCP stream (tcp(7)): the kernel never writes here.
 _NOWHERE = bytearray(1 << 20)

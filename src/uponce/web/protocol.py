@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
-from uponce.web.discarding import DISCARD, discard
+from uponce.web.discarding import DISCARD, GONE, discard
 from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -239,12 +239,14 @@ class HardenedProtocol(HttpToolsProtocol):
         self.body_bytes = 0
         super().on_headers_complete()
         self._large = None
+        # Not `disconnected`, which follows a failed write one turn of the loop later.
+        extensions = self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[dict-item]
         if not any(name in _FRAMING for name, _ in self.headers):
             return
         if (length := self._plain_length()) > BLOCK_BYTES:
             self._large = LargeBody(self, self.cycle, length)
             self.cycle.receive = self._large.receive  # type: ignore[method-assign, assignment]
-        self.scope["extensions"] = {DISCARD: partial(self._discard_rest, self.cycle)}  # type: ignore[dict-item]
+        extensions[DISCARD] = partial(self._discard_rest, self.cycle)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Start an upload at once, and a few GETs in each turn of the loop: no upload waits behind thousands."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from uponce.web.discarding import DISCARD
+from uponce.web.discarding import DISCARD, GONE
 from uponce.web.request import Header, Receive, Request, Scope, Send
 
 LINGER_SECONDS = 30.0
@@ -76,10 +76,13 @@ async def send_response(request: Request, response: Response, send: Send, more: 
 async def _send_body(request: Request, response: Response, send: Send) -> None:
     body = b"" if request.method == "HEAD" else response.body
     if not isinstance(body, bytes):
+        is_gone = request.scope.get("extensions", {}).get(GONE, bool)
         async for block in body:
             await send({"type": "http.response.body", "body": block, "more_body": True})
             # Returns when the reader has taken most of it: only then the next block is read into memory.
             await send({"type": "http.response.body", "body": b"", "more_body": True})
+            if is_gone():  # `send` then returns at once, and would so read the whole file in one turn of the loop
+                return
         body = b""
     elif response.lingers:
         await send({"type": "http.response.body", "body": body, "more_body": True})

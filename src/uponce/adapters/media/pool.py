@@ -264,7 +264,7 @@ def _ordinary(head: bytes, format_: Format | None) -> MediaFacts | None:
 def _head(path: str) -> bytes:
     """Return the first bytes of a file. It was just written, so it is in memory: no thread is needed."""
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with Path(path).open("rb") as file:
             return file.read(SCAN_BYTES)
     except OSError as error:
         raise StorageUnavailable(

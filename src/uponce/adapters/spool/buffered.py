@@ -71,7 +71,9 @@ class BufferedWriter:
         blocks, size = self._pending, self._pending_size
         self._pending, self._pending_size = [], 0
         flush = self._flush_in_lanes if is_large else self._flush_in_thread
-        self._flushing.append(asyncio.ensure_future(flush(blocks, size)))
+        flushing = asyncio.ensure_future(flush(blocks, size))
+        flushing.add_done_callback(_see)
+        self._flushing.append(flushing)
 
     async def _flush_in_thread(self, blocks: Blocks, size: int) -> None:
         await self._disk.in_thread(lambda: self._write_and_hash(blocks))
@@ -105,3 +107,9 @@ class BufferedWriter:
     def _hash(self, blocks: Blocks) -> None:
         if self.hashes is not None:
             self.hashes.feed_md5(blocks)
+
+
+def _see(flushing: asyncio.Future[None]) -> None:
+    """See the error of a flush that no caller waits for any more: the upload was discarded before its flush ended."""
+    if not flushing.cancelled():
+        flushing.exception()

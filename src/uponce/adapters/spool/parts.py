@@ -12,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.spool.locks import Hold, is_wanted
 from uponce.adapters.spool.uploads import Destination, blocks_of_file
 from uponce.adapters.system import start_writeback, sync_data, sync_folder
+from uponce.app.unbroken import unbroken
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
@@ -100,7 +101,7 @@ async def release(disk: Disk, writer: BufferedWriter, close: Callable[[], None])
     writer.drop()
     # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
     with suppress(UponceError):
-        await asyncio.shield(asyncio.ensure_future(disk.in_thread(close)))
+        await unbroken(disk.in_thread(close))
     await writer.give_up()
 
 
@@ -193,7 +194,7 @@ class FileAssembly:
 
     async def release(self) -> None:
         with suppress(UponceError):
-            await asyncio.shield(asyncio.ensure_future(self._disk.in_thread(self._hold.close)))
+            await unbroken(self._disk.in_thread(self._hold.close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
         def work() -> None:
@@ -209,7 +210,7 @@ class FileAssembly:
 
 def _compare(descriptor: int, data: memoryview, position: int) -> None:
     for part in _parts(data):
-        if os.pread(descriptor, len(part), position) != part:
+        if read_at(descriptor, position, len(part)) != part:
             raise other_bytes(position)
         position += len(part)
 

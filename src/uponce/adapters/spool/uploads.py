@@ -1,6 +1,5 @@
 """Whole uploads while they arrive: one file each in the spool."""
 
-import asyncio
 import errno
 import os
 import threading
@@ -14,6 +13,7 @@ from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.system import start_writeback
+from uponce.app.unbroken import unbroken
 from uponce.core.errors import StorageUnavailable, UponceError
 from uponce.core.formats import BINARY
 from uponce.core.values import Digest
@@ -63,9 +63,8 @@ class SpooledChunk:
     async def discard(self) -> None:
         self._writer.drop()
         # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
-        ending = asyncio.ensure_future(self._discard())
         with suppress(UponceError):  # the sweeper deletes what stays
-            await asyncio.shield(ending)
+            await unbroken(self._discard())
         await self._writer.give_up()
 
     async def _discard(self) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, write_all
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, read_at, write_all
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.locks import WHOLE, in_progress
 from uponce.adapters.spool.parts import other_bytes, release
@@ -153,8 +153,11 @@ class ObjectParts:
         return StoredPart(span, name, hash_.hexdigest())
 
     def read(self, key: str, part: StoredPart, start: int, end: int) -> bytes:
-        """In a thread: these bytes of the blob, which the part has."""
-        return self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
+        """In a thread: these bytes of the blob, which the part has; StorageUnavailable if its object has less."""
+        block = self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
+        if len(block) != end - start:
+            raise _unreadable(key, f"object {part.name} ends early")
+        return block
 
 
 class ObjectPart:
@@ -212,7 +215,7 @@ class ObjectPart:
         last = min(part.span.end, span.end)
         for start in range(max(part.span.start, span.start), last, BLOCK_BYTES):
             end = min(start + BLOCK_BYTES, last)
-            if self._parts.read(key, part, start, end) != os.pread(descriptor, end - start, start - self._base):
+            if self._parts.read(key, part, start, end) != read_at(descriptor, start - self._base, end - start):
                 raise other_bytes(start)
 
 
@@ -284,9 +287,9 @@ class ObjectAssembly:
             await self._spooled.write(block)
             position += len(block)
             if position == part.span.end and hash_.hexdigest() != part.sha256:
-                raise self._unreadable(f"object {part.name} has other bytes than were recorded")
+                raise _unreadable(self._blob, f"object {part.name} has other bytes than were recorded")
         if position != size:
-            raise self._unreadable(f"the parts end at byte {position} of {size}")
+            raise _unreadable(self._blob, f"the parts end at byte {position} of {size}")
         return await self._spooled.seal()
 
     async def _blocks(self, parts: AsyncIterable[StoredPart]) -> AsyncIterator[tuple[StoredPart, bytes]]:
@@ -296,7 +299,7 @@ class ObjectAssembly:
             end = 0
             async for part in parts:
                 if part.span.start != end:
-                    raise self._unreadable(f"no part has the byte {end}")
+                    raise _unreadable(self._blob, f"no part has the byte {end}")
                 end = part.span.end
                 for start in range(part.span.start, end, _READ_BYTES):
                     coming.append((part, asyncio.create_task(self._read(part, start))))
@@ -313,17 +316,7 @@ class ObjectAssembly:
 
     async def _read(self, part: StoredPart, start: int) -> bytes:
         end = min(start + _READ_BYTES, part.span.end)
-        block = await self._parts.run(lambda: self._parts.read(self._blob, part, start, end))
-        if len(block) != end - start:
-            raise self._unreadable(f"object {part.name} ends early")
-        return block
-
-    def _unreadable(self, detail: str) -> StorageUnavailable:
-        return StorageUnavailable(
-            "The bytes of this upload that arrived before cannot be read. Nothing was spent. Send this request again, "
-            "or begin the upload again.",
-            detail=f"blob {self._blob}: {detail}",
-        )
+        return await self._parts.run(lambda: self._parts.read(self._blob, part, start, end))
 
     def blocks(self) -> AsyncIterator[bytes]:
         return self._spooled.blocks()
@@ -350,6 +343,14 @@ class ObjectAssembly:
 
 def _ended() -> OSError:
     return OSError(errno.EBADF, "the piece has ended")
+
+
+def _unreadable(key: str, detail: str) -> StorageUnavailable:
+    return StorageUnavailable(
+        "The bytes of this upload that arrived before cannot be read. Nothing was spent. Send this request again, or "
+        "begin the upload again.",
+        detail=f"blob {key}: {detail}",
+    )
 
 
 def _path(key: str, name: str) -> str:

@@ -1,6 +1,5 @@
 """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on."""
 
-import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,6 +9,7 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
+from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import (
     Uploaded,
     Wanted,
@@ -46,9 +46,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
     stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
-    # Not to be torn in the middle: a cancelled request lets it run to its own end.
-    finishing = asyncio.ensure_future(counted(services, partial(_finish, services, series, caller)))
-    outcome = await asyncio.shield(finishing)
+    outcome = await unbroken(counted(services, partial(_finish, services, series, caller)))
     return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
 
 

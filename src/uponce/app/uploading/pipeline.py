@@ -6,7 +6,6 @@ database: one sync makes the bytes of all durable, one transaction commits all. 
 none is answered before its group is durable.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Reco
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
+from uponce.app.unbroken import unbroken
 from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
 from uponce.core.canonical import collect_known
 from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
@@ -73,12 +73,10 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         payer = payer_of(verified.grant, request.caller)
         draft = await judge(services, wanted, payer, intake.body.key, intake.body.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
-        # The last act is not to be torn in the middle: a cancelled request lets it run to its own end.
         spooled = intake.release()
         assert not isinstance(spooled, Held)
         settle = partial(_settle, services, verified, draft, spooled, request.caller)
-        settling = asyncio.ensure_future(counted(services, settle))
-        return Uploaded(await asyncio.shield(settling), verified.signer)
+        return Uploaded(await unbroken(counted(services, settle)), verified.signer)
 
 
 async def _pass_on(
@@ -92,9 +90,7 @@ async def _pass_on(
         wanted = Wanted(request.cloud, request.requested, spec, intake.filename)
         await inspect(services, intake.body.path, digest, wanted, payer_of(verified.grant, request.caller))
     passing = passing_of(request, verified, upstream, intake.filename)
-    # From here on the request may be cancelled, and the upload goes on to its own end.
-    relaying = asyncio.ensure_future(_relay(services, passing, intake.release(), digest))
-    return await asyncio.shield(relaying)
+    return await unbroken(_relay(services, passing, intake.release(), digest))
 
 
 async def _relay(services: Services, passing: Passing, body: Spooled | Held, digest: Digest) -> Forwarded:

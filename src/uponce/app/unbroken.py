@@ -1,0 +1,31 @@
+"""Work that a cancelled request leaves running, and whose failure is still seen."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from uponce.core.errors import UponceError
+
+T = TypeVar("T")
+
+log = logging.getLogger("uponce")
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Return what the work returns. If the caller is cancelled, the work runs to its own end.
+
+    `asyncio.shield` alone then forgets the work, and asyncio logs each of its refusals as a failure of the program.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(_note)
+        raise
+
+
+def _note(running: "asyncio.Future[Any]") -> None:
+    error = None if running.cancelled() else running.exception()
+    if error is not None and not isinstance(error, UponceError):
+        log.error("the work of a cancelled request failed", exc_info=error)

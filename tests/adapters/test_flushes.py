@@ -1,0 +1,66 @@
+"""Flushes of an upload that ends before they do: every error of theirs is seen."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_unbroken import complaints
+from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.uploads import SpooledUpload
+from uponce.core.errors import StorageUnavailable
+
+LARGE, SMALL = bytes(1024 * 1024), bytes(100)
+
+
+@pytest.mark.parametrize("block", [LARGE, SMALL], ids=["in lanes", "in a thread"])
+@pytest.mark.parametrize("torn", [False, True])
+def test_an_upload_that_is_discarded_while_it_is_flushed_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: bytes, torn: bool
+) -> None:
+    """Also where the caller of `discard` is cancelled, and so waits for no flush."""
+    disk, gate = Disk(), threading.Event()
+    upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
+    append = upload._file.append
+
+    def late(blocks: object) -> None:
+        gate.wait()
+        append(blocks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(upload._writer, "_put", late)
+
+    async def play() -> None:
+        await upload.write(block)
+        sealing = asyncio.ensure_future(upload.seal())
+        await asyncio.sleep(0.01)
+        sealing.cancel()
+        discarding = asyncio.ensure_future(upload.discard())
+        await asyncio.sleep(0 if torn else 0.05)
+        if torn:
+            discarding.cancel()
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.wait([sealing, discarding])
+        await asyncio.sleep(0.05)
+        upload._writer._flushing.clear()
+
+    try:
+        assert complaints(play) == []
+    finally:
+        disk.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flush_that_fails_is_what_the_writer_gets(tmp_path: Path) -> None:
+    disk = Disk()
+    upload = SpooledUpload(tmp_path / "missing", "a" * 32, disk, store=None)  # type: ignore[arg-type]
+
+    async def play() -> None:
+        await upload.write(LARGE)
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable):
+                await upload.seal()
+
+    asyncio.run(play())
+    disk.close()

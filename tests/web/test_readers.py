@@ -1,0 +1,53 @@
+"""Readers of a large answer: those that stall, those that are slow, and those that have gone."""
+
+import re
+import socket
+import time
+
+import pytest
+
+from tests.web.bare_server import BLOCK, LARGE
+from tests.web.test_protocol import HEAD_SECONDS, MEBIBYTE, Bare, bare, get
+
+__all__ = ["bare"]
+
+
+def read_download(client: socket.socket) -> int:
+    """Bytes that come until the end, or until the connection breaks."""
+    size = 0
+    try:
+        while size < LARGE and (block := client.recv(1024 * 1024)):
+            size += len(block)
+    except ConnectionResetError:
+        pass
+    return size
+
+
+def test_nothing_more_is_read_for_a_reader_that_has_gone(bare: Bare) -> None:
+    with bare.connect() as client:
+        client.sendall(get("/download"))
+        client.recv(BLOCK)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    while not (found := re.findall(rb"downloaded ([0-9]+)", bare.say(get("/seen", close=True)))):
+        time.sleep(0.01)
+    assert 0 < int(found[-1]) < LARGE // BLOCK / 2
+
+
+@pytest.mark.proof
+def test_a_reader_that_stalls_is_dropped(bare: Bare) -> None:
+    with bare.connect() as client:
+        client.sendall(get("/download", close=True))
+        time.sleep(HEAD_SECONDS * 2.5)
+        assert read_download(client) < LARGE
+
+
+@pytest.mark.proof
+def test_a_reader_that_is_only_slow_gets_all(bare: Bare) -> None:
+    with bare.connect() as client:
+        client.sendall(get("/download", close=True))
+        size = 0
+        for step in range(1, 9):
+            time.sleep(HEAD_SECONDS / 2)
+            while size < step * 2 * MEBIBYTE:
+                size += len(client.recv(MEBIBYTE))
+        assert size + read_download(client) >= LARGE
