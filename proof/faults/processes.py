@@ -74,6 +74,11 @@ def freeze(group: int) -> None:
         time.sleep(0.0005)
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process has stopped."""
+    return _state(_PROC / str(pid) / "stat") == "T"
+
+
 def _in_group(group: int) -> Callable[[int], int]:
     return lambda pid: pid if os.getpgid(pid) == group else 0
 

@@ -22,6 +22,12 @@ class Kind(StrEnum):
     RESET = "reset"  # both ends see it reset
     SWALLOW = "swallow"  # the server goes on to the end of the request; its reply is lost and the connection with it
     SILENCE = "silence"  # nothing passes any more, and nobody is told
+    MESSAGE = "message"  # `call` is called before the byte passes, which then goes on
+    ANSWER = "answer"  # `call` is called when the answer begins, which is lost
+
+
+_PASSING = (Kind.SWALLOW, Kind.MESSAGE)
+_UNTIMED = (Kind.NONE, Kind.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Fault:
     after: int = 0
     delay: float = 0
     rate: float | None = None
+    call: Callable[[], object] = bool
 
 
 Plan = Callable[[int], Fault]
@@ -42,12 +49,16 @@ Plan = Callable[[int], Fault]
 
 
 class FaultProxy:
-    """Listens on `port` from `__enter__` to `__exit__`. `struck` counts faults that came to pass, by kind."""
+    """Listens on `port` from `__enter__` to `__exit__`. `struck` counts faults that came to pass, by kind.
+
+    `sent` is how many bytes came on the connection with the most since `hang_up`.
+    """
 
     def __init__(self, server_port: int, plan: Plan) -> None:
         self.plan = plan
         self.port = 0
         self.connections = 0
+        self.sent = 0
         self.struck: Counter[Kind] = Counter()
         self._server_port = server_port
         self._loop = asyncio.new_event_loop()
@@ -69,6 +80,11 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+
+    def hang_up(self) -> None:
+        """End all connections. The next ones get the plan as it is then."""
+        self.sent = 0
+        self._loop.call_soon_threadsafe(lambda: [each.cancel() for each in self._open])
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -132,15 +148,16 @@ class Link:
             if fault.rate is not None:
                 await asyncio.sleep(len(block) / fault.rate)
             left = fault.after - self._sent
-            if fault.kind is not Kind.NONE and len(block) >= left and not self._strikes:
+            if fault.kind not in _UNTIMED and len(block) >= left and not self._strikes:
                 self._strike()
-                if fault.kind is not Kind.SWALLOW:
+                if fault.kind not in _PASSING:
                     writer.write(block[: max(left, 0)])
                     await writer.drain()
                     if fault.kind is Kind.SILENCE:
                         await asyncio.Event().wait()
                     return
             self._sent += len(block)
+            self._proxy.sent = max(self._proxy.sent, self._sent)
             writer.write(block)
             await writer.drain()
         writer.write_eof()
@@ -149,13 +166,16 @@ class Link:
         while block := await reader.read(_BLOCK):
             if self._strikes and self._fault.kind is Kind.SILENCE:
                 await asyncio.Event().wait()
-            if self._strikes:
+            if self._fault.kind is Kind.ANSWER:
+                self._strike()
+            if self._strikes and self._fault.kind is not Kind.MESSAGE:
                 return
             self._writer.write(block)
             await self._writer.drain()
 
     def _strike(self) -> None:
         self._strikes = True
+        self._fault.call()
         self._proxy.struck[self._fault.kind] += 1
 
 

@@ -1,14 +1,35 @@
-"""The `relay` campaign, small, in `make full`: no asset too many upstream, and none pending."""
+"""The `relay` campaign: in `make proof` its small form, without chance; in `make full` a short run of all of it."""
+
+import random
+from pathlib import Path
 
 import pytest
 
 from proof.faults.campaigns import relay
+from proof.faults.tally import Tally
 
-pytestmark = [pytest.mark.proof, pytest.mark.full]
+pytestmark = pytest.mark.proof
 
 SECONDS, SEED = 20, 20_261_127
 
 
+@pytest.mark.parametrize("sit", relay.SMALL, ids=["a race of fifty", "a kill at every message", "a late waker"])
+def test_no_asset_too_many_upstream_and_none_pending(sit: relay.Sit) -> None:
+    report = relay.small(sit, SEED)
+    print(report)
+    assert report.holds, report
+    assert report.inside > 0
+
+
+@pytest.mark.parametrize("control", [relay.controls, relay.control_stops], ids=["unasked", "a late waker"])
+def test_broken_relays_are_found(tmp_path: Path, control: relay.Control) -> None:
+    tally = Tally()
+    control(tmp_path, random.Random(SEED), tally)
+    assert tally.controls
+    assert all(tally.controls.values()), tally.controls
+
+
+@pytest.mark.full
 def test_a_relay_and_its_upstream_that_die() -> None:
     report = relay.run(SECONDS, SEED)
     print(report)

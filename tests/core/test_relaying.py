@@ -10,10 +10,12 @@ from uponce.core.relaying import (
     Forwarded,
     Found,
     Missing,
+    Outcome,
     Relay,
     Verdict,
     bound,
     judge_look_up,
+    outcome_of,
     trailer_timestamp,
 )
 from uponce.core.upstream import Target
@@ -82,4 +84,26 @@ def test_the_signature_is_dead_when_the_fence_is_over() -> None:
 
 
 def test_nothing_is_released_while_the_signature_may_still_work() -> None:
-    assert bound(LIMITS) >= LIMITS.relay_fence + LIMITS.skew + LIMITS.relay_processing
+    assert bound(LIMITS) > LIMITS.relay_fence + LIMITS.skew + LIMITS.relay_processing
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "outcome"),
+    [
+        (200, {"public_id": "a"}, Outcome.STORED),
+        (200, {"status": "pending", "batch_id": "b"}, Outcome.STORED),
+        (200, {"done": False}, Outcome.UNKNOWN),
+        (200, {"error": {"message": "no"}}, Outcome.UNKNOWN),
+        (200, None, Outcome.UNKNOWN),
+        (302, {}, Outcome.UNKNOWN),
+        (400, {"error": {"message": "no"}}, Outcome.REFUSED),
+        (420, {}, Outcome.REFUSED),
+        (499, {"done": False}, Outcome.REFUSED),
+        (404, None, Outcome.UNKNOWN),
+        (500, {"error": {"message": "no"}}, Outcome.UNKNOWN),
+    ],
+)
+def test_only_json_of_a_success_or_a_refusal_is_certain(
+    status: int, document: dict[str, object] | None, outcome: Outcome
+) -> None:
+    assert outcome_of(status, document) is outcome

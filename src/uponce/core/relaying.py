@@ -4,6 +4,7 @@ A grant whose upload may have completed upstream is pending. It stays pending un
 until the upload can no longer complete: its signature is dead, and two look-ups found nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -62,6 +63,14 @@ class Found:
     forwarded: Forwarded
 
 
+class Outcome(Enum):
+    """What an answer of the upstream says of an upload whose signature has left."""
+
+    STORED = "the upload completed"
+    REFUSED = "the upload never completes"
+    UNKNOWN = "the upload may have completed, or may complete later"
+
+
 class Missing(Enum):
     """What a look-up found instead of an asset."""
 
@@ -83,9 +92,23 @@ class Judgement:
     misses: int
 
 
+def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
+    """Return what an answer says. `document` is its JSON object, None if it has none.
+
+    An answer without JSON may come from a server in between. `done` is false while the upstream waits for more chunks.
+    """
+    if document is None:
+        return Outcome.UNKNOWN
+    if 400 <= status < 500:
+        return Outcome.REFUSED
+    if 200 <= status < 300 and "error" not in document and document.get("done") is not False:
+        return Outcome.STORED
+    return Outcome.UNKNOWN
+
+
 def bound(limits: Limits) -> int:
     """Return how many seconds after `pending_at` an upload can still complete in the upstream."""
-    return limits.relay_fence + limits.skew + limits.relay_processing
+    return limits.relay_fence + limits.skew + limits.relay_processing + _TICK
 
 
 def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:

@@ -18,7 +18,7 @@ from uponce.app.relaying.chunks import Chunk, Data
 from uponce.app.services import Services
 from uponce.core.errors import OutcomeUnknown, Unavailable, UponceError, UpstreamRefused, UpstreamUnavailable
 from uponce.core.parameters import UploadSpec
-from uponce.core.relaying import Forwarded, Relay, trailer_timestamp
+from uponce.core.relaying import Forwarded, Outcome, Relay, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
 from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
 
@@ -164,13 +164,15 @@ class Relaying:
         return signed(passing.upstream, self._target.fields, stamp)
 
     async def _conclude(self, reply: UpstreamReply) -> Forwarded:
+        outcome = outcome_of(reply.status, reply.document)
         if self._pending is None or reply.is_early:
             await self._free()
-            raise _refusal(reply) if _is_refusal(reply) else UpstreamUnavailable(_UNREACHED, detail=_told(reply))
-        if _is_refusal(reply):
+            is_refused = outcome is Outcome.REFUSED
+            raise _refusal(reply) if is_refused else UpstreamUnavailable(_UNREACHED, detail=_told(reply))
+        if outcome is Outcome.REFUSED:
             await self._free()
             raise _refusal(reply)
-        if not _is_success(reply) or _is_unfinished(reply):
+        if outcome is Outcome.UNKNOWN:
             await self._hasten()
             raise OutcomeUnknown(_UNKNOWN, detail=_told(reply), retry_after=_RETRY_SECONDS)
         return await self._spend(self._pending, reply)
@@ -238,15 +240,6 @@ def _text(value: object) -> str:
 
 def _is_success(reply: UpstreamReply) -> bool:
     return 200 <= reply.status < 300 and reply.document is not None and "error" not in reply.document
-
-
-def _is_unfinished(reply: UpstreamReply) -> bool:
-    """Return whether the upstream waits for more chunks, although it got the last one."""
-    return reply.document is not None and reply.document.get("done") is False
-
-
-def _is_refusal(reply: UpstreamReply) -> bool:
-    return 400 <= reply.status < 500 and reply.document is not None
 
 
 def _code(pending: Relay, reply: UpstreamReply) -> str:
