@@ -56,9 +56,9 @@ class Sniffer:
             return MediaFacts(ResourceType.RAW)
         return MediaFacts(format_.kind, format_.name, 16, 16, 1)
 
-    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
         try:
-            format_ = admit(head[:HEAD_BYTES], requested)
+            format_ = admit(bytes(file[:HEAD_BYTES]), requested)
         except InvalidMedia:
             return None
         return MediaFacts(format_.kind, format_.name, 16, 16, 1) if format_ else MediaFacts(ResourceType.RAW)

@@ -65,7 +65,7 @@ class RawInspector:
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.RAW)
 
-    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
         return MediaFacts(ResourceType.RAW)
 
     async def ping(self) -> None:

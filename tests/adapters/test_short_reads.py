@@ -119,4 +119,4 @@ def test_a_picture_is_known_by_its_first_bytes(tmp_path: Path, monkeypatch: pyte
     picture = samples.png(7, 64, 64)
     (tmp_path / "picture").write_bytes(picture)
     monkeypatch.setattr(Path, "open", open_)
-    assert pool._head(str(tmp_path / "picture")) == picture
+    assert pool._head(str(tmp_path / "picture"))[0] == picture

@@ -8,14 +8,14 @@ from uponce.adapters.media import samples
 
 
 @pytest.fixture
-def webp(tmp_path: Path) -> str:
+def avif(tmp_path: Path) -> str:
     path = tmp_path / "a"
-    path.write_bytes(samples.webp(1))
+    path.write_bytes(samples.avif(1))
     return str(path)
 
 
 @pytest.fixture
-def gif(tmp_path: Path) -> str:
+def tiff(tmp_path: Path) -> str:
     path = tmp_path / "b"
-    path.write_bytes(samples.gif(1))
+    path.write_bytes(samples.tiff(1))
     return str(path)

@@ -12,9 +12,9 @@ from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
 T = TypeVar("T")
-# Of the fixtures `webp` and `gif`: ordinary pictures that need a decoder, unlike JPEG and PNG.
-WEBP = MediaFacts(ResourceType.IMAGE, "webp", 320, 240, 1)
-GIF = MediaFacts(ResourceType.IMAGE, "gif", 160, 120, 12)
+# Of the fixtures `avif` and `tiff`: ordinary pictures that need a decoder.
+AVIF = MediaFacts(ResourceType.IMAGE, "avif", 160, 120, 1)
+TIFF = MediaFacts(ResourceType.IMAGE, "tiff", 160, 120, 1)
 
 
 def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.media.pools import WEBP, decoder_pids, run
+from tests.adapters.media.pools import AVIF, decoder_pids, run
 from tests.hostile.bombs import fragments, png, png_chunk
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderTimeUsed
@@ -15,7 +15,7 @@ from uponce.core.values import Payer
 
 
 def test_a_file_that_uses_too_much_processor_time_is_refused(
-    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel ends the decoder in the middle of a library's work. The file is not tried again."""
     monkeypatch.setattr("uponce.adapters.media.pool._CLOCK_PER_CPU", 1000)
@@ -26,12 +26,12 @@ def test_a_file_that_uses_too_much_processor_time_is_refused(
         with pytest.raises(InvalidMedia, match=r"longer than 0\.03 seconds of processor time, or") as refusal:
             await pool.inspect(str(bomb), None)
         assert isinstance(refusal.value.__cause__, DecoderTimeUsed)
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
 
     run(tmp_path, scenario, workers=1, job_seconds=0.03)
 
 
-def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, webp: str) -> None:
+def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, avif: str) -> None:
     """The grant is then refused before a decoder is asked, and another grant is not."""
     payer, other = Payer("aa", "K", "A"), Payer("bb", "K", "A")
 
@@ -40,22 +40,22 @@ def test_refused_files_of_one_grant_have_a_limit(tmp_path: Path, webp: str) -> N
             [pid] = decoder_pids()
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(InvalidMedia):
-                await pool.inspect(webp, None, payer)
-            assert await pool.inspect(webp, None, other) == WEBP
+                await pool.inspect(avif, None, payer)
+            assert await pool.inspect(avif, None, other) == AVIF
         with pytest.raises(InvalidMedia, match=r"used 0\.7 seconds of decoder time, the limit"):
-            await pool.inspect(webp, None, payer)
-        assert await pool.inspect(webp, None, other) == WEBP
+            await pool.inspect(avif, None, payer)
+        assert await pool.inspect(avif, None, other) == AVIF
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1, grant_seconds=0.7)
 
 
-def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, webp: str) -> None:
+def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, avif: str) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(fragments(100_000_000))
 
     async def scenario(pool: DecoderPool) -> None:
         with pytest.raises(MediaTooLarge, match=rf"needs more than {128 * 1024 * 1024} bytes of memory, the limit"):
             await pool.inspect(str(bomb), None)
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
 
     run(tmp_path, scenario, workers=1, memory_bytes=128 * 1024 * 1024)

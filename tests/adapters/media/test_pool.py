@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
-from tests.adapters.media.pools import GIF, WEBP, decoder_pids, run, status
+from tests.adapters.media.pools import AVIF, TIFF, decoder_pids, run, status
 from uponce.adapters.media import samples
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
@@ -21,53 +21,53 @@ from uponce.core.errors import InvalidMedia, Refused, ServerBusy
 from uponce.core.values import MediaFacts, ResourceType
 
 
-def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, webp: str) -> None:
+def test_a_decoder_that_hangs_costs_one_file(tmp_path: Path, avif: str) -> None:
     """After the time for one job it is killed and replaced."""
 
     async def scenario(pool: DecoderPool) -> None:
         [stuck] = decoder_pids()
         os.kill(stuck, signal.SIGSTOP)
         with pytest.raises(InvalidMedia, match=r"^Invalid image file\. .* longer than 0\.1 seconds"):
-            await pool.inspect(webp, None)
-        assert await pool.inspect(webp, None) == WEBP
+            await pool.inspect(avif, None)
+        assert await pool.inspect(avif, None) == AVIF
         assert stuck not in decoder_pids()
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1)
 
 
-def test_a_decoder_that_dies_once_costs_nothing(tmp_path: Path, webp: str) -> None:
+def test_a_decoder_that_dies_once_costs_nothing(tmp_path: Path, avif: str) -> None:
     """The kernel's out-of-memory killer is not the file's fault: another decoder looks at it."""
 
     async def scenario(pool: DecoderPool) -> None:
         [victim] = decoder_pids()
         os.kill(victim, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(webp, None))
+        job = asyncio.create_task(pool.inspect(avif, None))
         await asyncio.sleep(0.05)
         os.kill(victim, signal.SIGKILL)
-        assert await job == WEBP
+        assert await job == AVIF
         assert len(decoder_pids()) == 1
 
     run(tmp_path, scenario, workers=1)
 
 
-def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, webp: str) -> None:
+def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, avif: str) -> None:
     async def scenario(pool: DecoderPool) -> None:
         for victim in decoder_pids():
             os.kill(victim, signal.SIGKILL)
         await asyncio.sleep(0.2)
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
 
     run(tmp_path, scenario, workers=3)
 
 
 def test_a_file_that_kills_decoders_is_refused(
-    tmp_path: Path, webp: str, gif: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, avif: str, tiff: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the second; the next file is read as if nothing had been."""
     ask, deaths = DecoderProcess.ask, []
 
     async def die_of_webp(process: DecoderProcess, job: Job) -> Answer:
-        if job.format == "webp":
+        if job.format == "avif":
             deaths.append(job)
             process.kill()
         return await ask(process, job)
@@ -75,42 +75,42 @@ def test_a_file_that_kills_decoders_is_refused(
     async def scenario(pool: DecoderPool) -> None:
         monkeypatch.setattr(DecoderProcess, "ask", die_of_webp)
         with pytest.raises(InvalidMedia, match=r"^Invalid image file\. The decoder ended while reading it"):
-            await pool.inspect(webp, None)
+            await pool.inspect(avif, None)
         assert len(deaths) == 2
-        assert await pool.inspect(gif, None) == GIF
+        assert await pool.inspect(tiff, None) == TIFF
 
     run(tmp_path, scenario, workers=2)
 
 
-def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, webp: str, gif: str) -> None:
+def test_a_cancelled_caller_leaves_no_answer_behind(tmp_path: Path, avif: str, tiff: str) -> None:
     """The next caller gets the facts of its own file."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(webp, None))
+        job = asyncio.create_task(pool.inspect(avif, None))
         await asyncio.sleep(0.05)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
-        assert await pool.inspect(gif, None) == GIF
+        assert await pool.inspect(tiff, None) == TIFF
 
     run(tmp_path, scenario, workers=1)
 
 
-def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, webp: str) -> None:
+def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, avif: str) -> None:
     """Then the server is busy, which says nothing about the file."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(webp, None))
+        job = asyncio.create_task(pool.inspect(avif, None))
         await asyncio.sleep(0.05)
         with pytest.raises(ServerBusy, match=r"No decoder became free in 0\.3 seconds") as refusal:
-            await pool.inspect(webp, None)
+            await pool.inspect(avif, None)
         assert refusal.value.retry_after
         os.kill(pid, signal.SIGCONT)
-        assert await job == WEBP
+        assert await job == AVIF
 
     run(tmp_path, scenario, workers=1, queue_seconds=0.3)
 
@@ -128,13 +128,13 @@ def test_ping(tmp_path: Path) -> None:
     run(tmp_path, scenario, workers=1, job_seconds=0.06)
 
 
-def test_close_during_a_job(tmp_path: Path, webp: str) -> None:
+def test_close_during_a_job(tmp_path: Path, avif: str) -> None:
     """A file that was being read when the server stops is not called invalid."""
 
     async def scenario(pool: DecoderPool) -> None:
         [pid] = decoder_pids()
         os.kill(pid, signal.SIGSTOP)
-        job = asyncio.create_task(pool.inspect(webp, None))
+        job = asyncio.create_task(pool.inspect(avif, None))
         await asyncio.sleep(0.05)
         await pool.close()
         with pytest.raises(ServerBusy):
@@ -144,7 +144,7 @@ def test_close_during_a_job(tmp_path: Path, webp: str) -> None:
 
 
 def test_a_decoder_that_dies_once_while_it_starts_does_not_fail_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, webp: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avif: str
 ) -> None:
     """Else one process fewer in memory, at the wrong moment, would end the whole server."""
     starts, start = 0, DecoderProcess.start
@@ -159,7 +159,7 @@ def test_a_decoder_that_dies_once_while_it_starts_does_not_fail_the_start(
         return process
 
     async def use(pool: DecoderPool) -> None:
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
 
     monkeypatch.setattr(DecoderProcess, "start", die_first)
     run(tmp_path, use, workers=1)
@@ -176,12 +176,12 @@ def test_a_root_that_does_not_exist_fails_the_start(tmp_path: Path) -> None:
     assert decoder_pids() == []
 
 
-def test_many_files_at_once(tmp_path: Path, webp: str, gif: str) -> None:
+def test_many_files_at_once(tmp_path: Path, avif: str, tiff: str) -> None:
     """Answers do not get mixed up."""
 
     async def scenario(pool: DecoderPool) -> None:
-        facts = await asyncio.gather(*(pool.inspect(path, None) for path in (webp, gif) * 50))
-        assert facts == [WEBP, GIF] * 50
+        facts = await asyncio.gather(*(pool.inspect(path, None) for path in (avif, tiff) * 50))
+        assert facts == [AVIF, TIFF] * 50
 
     run(tmp_path, scenario, workers=2)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.media.pools import WEBP, decoder_pids, run
+from tests.adapters.media.pools import AVIF, decoder_pids, run
 from uponce.adapters.media.messages import Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderProcess
 
 
 def test_a_decoder_gives_way_after_its_share_of_work(
-    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its libraries leak cannot add up to a failure."""
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
@@ -23,16 +23,16 @@ def test_a_decoder_gives_way_after_its_share_of_work(
         seen = set[int]()
         async with asyncio.timeout(60):
             while len(seen) < 3:
-                assert await pool.inspect(webp, None) == WEBP
+                assert await pool.inspect(avif, None) == AVIF
                 seen.update(decoder_pids())
             while len(decoder_pids()) > 1:
-                assert await pool.inspect(webp, None) == WEBP
+                assert await pool.inspect(avif, None) == AVIF
 
     run(tmp_path, scenario, workers=1)
 
 
 def test_decoders_work_on_until_their_successors_are_ready(
-    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All come to the end of their share together; nobody waits for new ones to start."""
     monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 3)
@@ -49,20 +49,20 @@ def test_decoders_work_on_until_their_successors_are_ready(
         before = set(decoder_pids())
         try:
             for _ in range(20):
-                assert await pool.inspect(webp, None) == WEBP
+                assert await pool.inspect(avif, None) == AVIF
             assert set(decoder_pids()) == before
         finally:
             may_start.set()
         async with asyncio.timeout(60):
             while before & set(decoder_pids()):
-                assert await pool.inspect(webp, None) == WEBP
+                assert await pool.inspect(avif, None) == AVIF
 
     run(tmp_path, scenario, workers=2, queue_seconds=5)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
-    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     start = DecoderProcess.start
 
@@ -77,7 +77,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
 
         monkeypatch.setattr(DecoderProcess, "start", held_up)
         [pid] = decoder_pids()
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
         monkeypatch.setattr("uponce.adapters.media.pool._JOBS_PER_PROCESS", 1000)
         try:
             if when == "after":
@@ -86,7 +86,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
             os.kill(pid, signal.SIGKILL)
         finally:
             may_start.set()
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
         await asyncio.gather(*pool._replacements)
         assert len(decoder_pids()) == len(starts) == 1
         assert pid not in decoder_pids()
@@ -96,7 +96,7 @@ def test_a_decoder_that_dies_while_its_successor_starts_is_replaced_once(
 
 @pytest.mark.parametrize("step", ["start", "close"])
 def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_size(
-    tmp_path: Path, webp: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
     monkeypatch.setattr("uponce.adapters.media.pool._RESTART_PAUSE", 0.01)
     real, calls = getattr(DecoderProcess, step), 0
@@ -112,7 +112,7 @@ def test_an_unexpected_error_of_a_replacement_is_logged_and_the_pool_keeps_its_s
         [pid] = decoder_pids()
         monkeypatch.setattr(DecoderProcess, step, fail_once)
         os.kill(pid, signal.SIGKILL)
-        assert await pool.inspect(webp, None) == WEBP
+        assert await pool.inspect(avif, None) == AVIF
         assert pid not in decoder_pids()
 
     run(tmp_path, scenario, workers=1, queue_seconds=5)

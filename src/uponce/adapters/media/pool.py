@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
@@ -97,9 +98,9 @@ class DecoderPool:
 
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer = _UNKNOWN) -> MediaFacts:
         """See the Inspector port."""
-        head = _head(path)
+        head, size = _head(path)
         format_ = admit(head[:HEAD_BYTES], requested)
-        facts = _ordinary(head, format_)
+        facts = self._ordinary(head, size, format_)
         if facts is not None:
             judge_dimensions(facts, self._setup.limits)
             return facts
@@ -112,12 +113,21 @@ class DecoderPool:
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
 
-    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
+    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
         """See the Inspector port."""
         try:
-            return _ordinary(head, admit(head[:HEAD_BYTES], requested))
+            return self._ordinary(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested))
         except InvalidMedia:
             return None
+
+    def _ordinary(self, head: bytes | memoryview, size: int, format_: Format | None) -> MediaFacts | None:
+        """What the file is, if its first bytes are enough to say it. A decoder refuses a file of too many frames."""
+        if format_ is None:
+            return MediaFacts(ResourceType.RAW)
+        shape = scan(head, size, format_.name)
+        if shape is None or shape[2] > self._setup.limits.max_frames:
+            return None
+        return MediaFacts(format_.kind, format_.name, *shape)
 
     async def ping(self) -> None:
         """See the Inspector port. Raises ServerBusy if the decoders do not answer."""
@@ -253,19 +263,11 @@ async def _logged(work: Coroutine[None, None, None]) -> None:
         log.exception("a decoder could not be ended")
 
 
-def _ordinary(head: bytes, format_: Format | None) -> MediaFacts | None:
-    """What the file is, if its first bytes are enough to say it."""
-    if format_ is None:
-        return MediaFacts(ResourceType.RAW)
-    size = scan(head, format_.name)
-    return None if size is None else MediaFacts(format_.kind, format_.name, *size, 1)
-
-
-def _head(path: str) -> bytes:
-    """Return the first bytes of a file. It was just written, so it is in memory: no thread is needed."""
+def _head(path: str) -> tuple[bytes, int]:
+    """Return a file's first bytes, and its size. It was just written, so it is in memory: no thread is needed."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(SCAN_BYTES)
+            return file.read(SCAN_BYTES), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise StorageUnavailable(
             "The received file cannot be read. Send the upload again.", detail=str(error)

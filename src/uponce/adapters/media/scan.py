@@ -1,31 +1,46 @@
-"""The size of an ordinary JPEG or PNG, read from its header in this process: no decoder is asked.
+"""The size of an ordinary JPEG, PNG, GIF or WebP, read from its headers in this process: no decoder is asked.
 
-`scan` answers only for headers that libvips is certain to accept, with the size that libvips would report. Anything
-else gets None, which means "ask the decoder" and never "refuse". A fuzz compares the scan with libvips
+`scan` answers only for headers that libvips is certain to accept, with what libvips would report. Anything else gets
+None, which means "ask the decoder" and never "refuse". A fuzz compares the scan with the decoder
 (tests/adapters/media/scanning.py).
 
 Why: most uploads are ordinary pictures. For those the hand-over to a decoder costs more than the rest of the upload,
 and they do not wait while hostile files keep the decoders busy.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from zlib import crc32
 
-from uponce.app.ports import HEADER_BYTES
-
-# A header that is longer, by a large preview or colour profile, goes to the decoder.
-SCAN_BYTES = HEADER_BYTES
+# A JPEG or PNG whose header is longer, by a large preview or colour profile, goes to the decoder.
+SCAN_BYTES = 64 * 1024
 
 _MOST_SEGMENTS = 256
 _LARGEST_JPEG_SIDE = 65_500  # of libjpeg
 _LARGEST_VIPS_SIDE = 100_000_000
 
+Data = bytes | memoryview
+Shape = tuple[int, int, int]
 
-def scan(head: bytes, format_name: str) -> tuple[int, int] | None:
-    """Return width and height by the file's first SCAN_BYTES, or None when only the decoder can tell."""
+
+def scan(data: Data, size: int, format_name: str) -> Shape | None:
+    """Return width, height and number of frames, or None when only the decoder can tell.
+
+    `data` is the beginning of a file of `size` bytes: at least SCAN_BYTES, or all of it. The scan of a GIF needs all.
+    """
     read = _SCANNERS.get(format_name)
-    return read(head) if read else None
+    return read(data, size) if read else None
+
+
+def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, int], Shape | None]:
+    """Return a scanner of pictures with one frame, which needs the first SCAN_BYTES only."""
+
+    def scan_head(data: Data, _: int) -> Shape | None:
+        sides = read(bytes(data[:SCAN_BYTES]))
+        return sides and (*sides, 1)
+
+    return scan_head
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
@@ -150,4 +165,160 @@ def _palette_fits(length: int, colour: int, depth: int) -> bool:
     return colour in (2, 3, 6) and length % 3 == 0 and 0 < length <= min(most, 768)
 
 
-_SCANNERS = {"jpg": _jpeg, "png": _png}
+_MOST_BLOCKS = 4096  # of a GIF: 64 KiB of pixels have 257
+_GIF_EXTENSIONS = {0xF9: 4, 0xFF: 11}  # control and application: the length of their first block
+_MOST_CODE_BITS = 11
+
+
+def _gif(data: Data, _: int) -> Shape | None:
+    """Whole up to the trailer, with a first frame that fills the screen.
+
+    libvips ignores some screen sizes, and then takes the size of the first frame.
+    Source: https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    """
+    if data[:6] not in (b"GIF87a", b"GIF89a"):
+        return None
+    width, height = _little(data, 6, 2), _little(data, 8, 2)
+    try:
+        frames = _gif_frames(data)
+    except IndexError:  # the data ends before the trailer
+        return None
+    return (width, height, frames) if frames and width and height else None
+
+
+def _gif_frames(data: Data) -> int | None:
+    """Return the number of frames. Raises IndexError if the data ends before the trailer."""
+    at, frames, budget = 13 + _colour_table(data[10]), 0, iter(range(_MOST_BLOCKS))
+    for _ in budget:
+        if data[at] == 0x3B:  # trailer
+            return frames
+        if data[at] == 0x2C:  # image descriptor
+            if not frames and not _gif_frame_fills_screen(data, at):
+                return None
+            frames += 1
+            at += 10 + _colour_table(data[at + 9])
+            if data[at] > _MOST_CODE_BITS:
+                return None
+            at += 1
+        elif data[at] == 0x21 and _gif_extension_is_plain(data, at):
+            at += 2
+        else:
+            return None
+        at = _gif_blocks_end(data, at, budget)
+    return None
+
+
+def _gif_frame_fills_screen(data: Data, at: int) -> bool:
+    return data[at + 1 : at + 5] == b"\0\0\0\0" and data[at + 5 : at + 9] == data[6:10]
+
+
+def _gif_extension_is_plain(data: Data, at: int) -> bool:
+    return data[at + 1] == 0xFE or _GIF_EXTENSIONS.get(data[at + 1]) == data[at + 2]
+
+
+def _gif_blocks_end(data: Data, at: int, budget: Iterator[int]) -> int:
+    """Return where the blocks that begin at `at` end. Each takes one of the budget."""
+    for _ in budget:
+        length = data[at]
+        at += 1 + length
+        if not length:
+            break
+    return at
+
+
+def _colour_table(flags: int) -> int:
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+_Chunk = tuple[bytes, int, int]  # name, where its content begins, and the content's length
+
+_WEBP_PICTURE = rb"(?:(?:ALPH)?VP8 |VP8L)"
+_WEBP_FRAME = re.compile(_WEBP_PICTURE)
+_WEBP_STILL = re.compile(rb"VP8X(?:ICCP)?" + _WEBP_PICTURE + rb"(?:EXIF|XMP )*")
+_WEBP_ANIMATION = re.compile(rb"VP8X(?:ICCP)?ANIM(?:ANMF)+(?:EXIF|XMP )*")
+_WEBP_FLAGS = 0x3E
+_WEBP_ANIMATED = 0x02
+_LARGEST_WEBP_SIDE = 16_383
+
+
+def _webp(data: Data, size: int) -> Shape | None:
+    """One picture, or VP8X and the chunks of a still picture or an animation, in the order in which encoders write.
+
+    Nothing may follow: the decoder counts chunks behind the end, too.
+    Source: https://developers.google.com/speed/webp/docs/riff_container
+    """
+    end = 8 + _little(data, 4, 4)
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or end != size:
+        return None
+    chunks = _webp_chunks(data, 12, end)
+    if chunks and chunks[0][0] == b"VP8X":
+        return _webp_extended(data, chunks)
+    sides = _webp_sides(data, chunks[0]) if len(chunks) == 1 else None
+    return sides and (*sides, 1)
+
+
+def _webp_extended(data: Data, chunks: Sequence[_Chunk]) -> Shape | None:
+    flags, canvas = _little(data, 20, 1), (1 + _little(data, 24, 3), 1 + _little(data, 27, 3))
+    kinds, lengths = _webp_kinds(chunks), {kind: length for kind, _, length in chunks}
+    if flags & ~_WEBP_FLAGS or max(canvas) > _LARGEST_WEBP_SIDE or lengths[b"VP8X"] != 10:
+        return None
+    if flags & _WEBP_ANIMATED:
+        frames = [chunk for chunk in chunks if chunk[0] == b"ANMF"]
+        is_plain = _WEBP_ANIMATION.fullmatch(kinds) and lengths[b"ANIM"] == 6
+        fits = is_plain and all(_webp_frame_fits(data, frame, canvas) for frame in frames)
+        return (*canvas, len(frames)) if fits else None
+    pictures = [chunk for chunk in chunks if chunk[0] in _WEBP_PICTURES]
+    return (*canvas, 1) if _WEBP_STILL.fullmatch(kinds) and _webp_sides(data, pictures[0]) == canvas else None
+
+
+def _webp_chunks(data: Data, at: int, end: int) -> Sequence[_Chunk]:
+    """Return the chunks from `at` to `end`, none unless they fill it."""
+    chunks = list[_Chunk]()
+    while at < end and at + 8 <= len(data) and len(chunks) < _MOST_SEGMENTS:
+        length = _little(data, at + 4, 4)
+        chunks.append((bytes(data[at : at + 4]), at + 8, length))
+        at += 8 + length + (length & 1)
+    return chunks if at == end else ()
+
+
+def _webp_kinds(chunks: Sequence[_Chunk]) -> bytes:
+    return b"".join(kind for kind, _, _ in chunks)
+
+
+def _webp_frame_fits(data: Data, frame: _Chunk, canvas: tuple[int, int]) -> bool:
+    """Whether an animation's frame is one picture, of the size that the frame says, inside the canvas."""
+    _, at, length = frame
+    left, top, width, height = (_little(data, at + place, 3) for place in (0, 3, 6, 9))
+    parts = _webp_chunks(data, at + 16, at + length)
+    is_picture = _WEBP_FRAME.fullmatch(_webp_kinds(parts))
+    inside = 2 * left + width < canvas[0] and 2 * top + height < canvas[1]
+    return bool(is_picture) and inside and _webp_sides(data, parts[-1]) == (width + 1, height + 1)
+
+
+def _webp_sides(data: Data, chunk: _Chunk) -> tuple[int, int] | None:
+    """Return width and height of the picture in this chunk, None if it has none."""
+    kind, at, length = chunk
+    read = _WEBP_PICTURES.get(kind)
+    return read(bytes(data[at : at + min(length, 10)]), length) if read else None
+
+
+def _vp8(head: bytes, length: int) -> tuple[int, int] | None:
+    """A shown key frame of a known profile, whose first partition fits in. Source: RFC 6386, 9.1."""
+    start, width, height = _little(head, 0, 3), _little(head, 6, 2) & 0x3FFF, _little(head, 8, 2) & 0x3FFF
+    plain = not start & 1 and start >> 1 & 7 <= 3 and start >> 4 & 1 and start >> 5 < length
+    return (width, height) if plain and len(head) == 10 and head[3:6] == b"\x9d\x01\x2a" and width and height else None
+
+
+def _vp8l(head: bytes, _: int) -> tuple[int, int] | None:
+    """Source: RFC 9649, 3.4."""
+    sides = _little(head, 1, 4)
+    plain = len(head) >= 5 and head[0] == 0x2F and not sides >> 29
+    return (1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)) if plain else None
+
+
+def _little(data: Data, at: int, length: int) -> int:
+    return int.from_bytes(data[at : at + length], "little")
+
+
+_WEBP_PICTURES = {b"VP8 ": _vp8, b"VP8L": _vp8l}
+_SCANNERS = {"jpg": _still(_jpeg), "png": _still(_png), "gif": _gif, "webp": _webp}

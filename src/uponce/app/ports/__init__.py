@@ -43,11 +43,8 @@ from uponce.app.ports.relays import Effect, Outbox, Relays
 from uponce.app.ports.upstream import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
-HEADER_BYTES = 64 * 1024  # of a file, that Inspector.read_header wants
-
 __all__ = [
     "CONTEXT_WINDOW",
-    "HEADER_BYTES",
     "PLACES",
     "AdminCall",
     "AfterCommit",
@@ -124,10 +121,10 @@ class Inspector(Protocol):
         claims more than a limit; ServerBusy if no decoder becomes free in time.
         """
 
-    def read_header(self, head: bytes, requested: ResourceType | None) -> MediaFacts | None:
-        """Return what `inspect` would, if the file is ordinary and its first bytes are enough; else None.
+    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
+        """Return what `inspect` would, if the file is ordinary and its headers are enough; else None.
 
-        It asks no decoder and refuses nothing. `head` has the first HEADER_BYTES.
+        It asks no decoder and refuses nothing. `file` is the whole file.
         """
 
     async def ping(self) -> None:

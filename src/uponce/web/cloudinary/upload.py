@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from uponce.app.ports import HEADER_BYTES
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, FileStart, UploadRequest
@@ -78,7 +77,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     form = read_whole_form(first, request.head.get("content-type"), limits)
     if form is None or any(name == "callback" for name, _ in form.fields):
         return None
-    facts = services.inspector.read_header(bytes(form.file[:HEADER_BYTES]), frame.requested)
+    facts = services.inspector.read_header(form.file, frame.requested)
     if facts is None:
         return None
     note_fields(request, form.fields)
