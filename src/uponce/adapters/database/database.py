@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import catalog, grants, keys, outbox, relays, series, upkeep
+from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
@@ -20,14 +21,13 @@ Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 class Backend(Protocol):
     """What an engine has to do."""
 
+    _committer: Committer
+
     async def read(self, operation: Operation[T]) -> T:
         """What the operation finds. Everything that it finds is durable."""
 
     async def write(self, operation: Operation[T]) -> T:
         """What the operation returns or refuses, after it is durable."""
-
-    async def run_arrival(self, arrival: Any, steps: Steps[Any], most_refusals: int) -> Any:
-        """As Ledger.commit_arrival."""
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """As Upkeep.integrity."""
@@ -99,7 +99,7 @@ class Database(Backend):
     newest_moment = _reads(grants.newest_moment)
 
     async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
-        committed: Committed = await self.run_arrival(arrival, steps, most_refusals)
+        committed: Committed = await self._committer.run_arrival(arrival, steps, most_refusals)
         return committed
 
     # Catalog

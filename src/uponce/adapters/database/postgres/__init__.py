@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -27,7 +27,6 @@ from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation, Rules, Steps, operation
 from uponce.app.ports import Clock
-from uponce.app.ports import Steps as PipelineSteps
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.freshness import utc
 
@@ -100,9 +99,6 @@ class PostgresDatabase(Database):
         if operation.grouped:
             return await self._committer.run(operation)
         return await self._pool.run(partial(write, operation=operation))
-
-    async def run_arrival(self, arrival: Any, steps: PipelineSteps[Any], most_refusals: int) -> Any:
-        return await self._committer.run_arrival(arrival, steps, most_refusals)
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """What PostgreSQL has noticed; `deep` also lets the extension amcheck, where installed, compare every index."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
@@ -19,7 +19,7 @@ from uponce.adapters.database.sqlite.filesystem import identity, locked, make_pr
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.steps import Operation, run
-from uponce.app.ports import Clock, Steps
+from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused
 
 __all__ = ["SqliteDatabase"]
@@ -92,9 +92,6 @@ class SqliteDatabase(Database):
 
     async def write(self, operation: Operation[T]) -> T:
         return await self._committer.run(operation)
-
-    async def run_arrival(self, arrival: Any, steps: Steps[Any], most_refusals: int) -> Any:
-        return await self._committer.run_arrival(arrival, steps, most_refusals)
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """The messages of SQLite's own check, each once."""
