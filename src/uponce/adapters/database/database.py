@@ -122,6 +122,9 @@ class _Catalog(Backend):
     ) -> Page[Asset]:
         return await self.read(catalog.of_context(cloud, resource_type, key, value, limit, cursor))
 
+    async def list_surplus(self, cloud: str, *, files: int, size: int, seconds: int) -> Sequence[Asset]:
+        return await self.read(catalog.surplus(cloud, files, size, seconds))
+
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return await self.read(catalog.digests(prefix))
 

@@ -41,10 +41,11 @@ _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
 @dataclass(frozen=True, slots=True)
 class Playground:
-    """The playground's limits: whether it is for this machine only, and the most bytes of a file that it signs for."""
+    """The limits: only this machine or all clients, the most bytes of a file, the seconds that a file stays."""
 
     local: bool
     max_bytes: int
+    keep_seconds: int
 
 
 async def guard(playground: Playground, endpoint: Endpoint, request: Request) -> Response:
@@ -120,7 +121,8 @@ async def sign(services: Services, playground: Playground, request: Request) -> 
     if status != 200:
         return json_response(dict(answer), status=status)
     lifetime = min(key.window, int(answer["fields"].get("valid_for", key.window)))
-    return json_response({**answer, "now": now, "expires_at": int(now) + lifetime})
+    times = {"now": now, "expires_at": int(now) + lifetime, "keep_seconds": playground.keep_seconds}
+    return json_response({**answer, **times})
 
 
 async def status(services: Services, _: Playground, request: Request) -> Response:
