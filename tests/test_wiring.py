@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from tests.scrape import Scraped
 from uponce import wiring
 from uponce.app.manage_keys import set_up
+from uponce.app.services import Services
+from uponce.app.tidy_playground import Kept
 from uponce.config import Settings
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.wiring import Backend, build, build_metrics, lifespan
@@ -76,6 +78,35 @@ def test_housekeeping_outlives_every_failure(
     assert len(logged) == 2
     assert all(record.exc_info for record in logged)
     assert failures(backend) == 2
+
+
+@pytest.mark.parametrize("playground", ["off", "local", "public"])
+def test_a_server_with_a_playground_tidies_it_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, playground: str
+) -> None:
+    kept: list[Kept] = []
+
+    async def tidy(_: Services, limits: Kept) -> None:
+        kept.append(limits)
+        await away()
+
+    limits = {"playground_keep_files": 1, "playground_keep_bytes": 2, "playground_keep_seconds": 3}
+    server = build(replace(SETTINGS, data=str(tmp_path), playground=playground, playground_bytes=4, **limits))
+
+    async def serve() -> None:
+        async with lifespan(server)(None):
+            await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(wiring, "_OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr(wiring, "tidy_playground", tidy)
+    with caplog.at_level(logging.ERROR, "uponce"):
+        asyncio.run(serve())
+    logged = [each for each in caplog.records if "old files of the playground failed" in each.message]
+    if playground == "off":
+        assert (kept, logged) == ([], [])
+    else:
+        assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
+        assert len(kept) == len(logged) >= 2
 
 
 def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

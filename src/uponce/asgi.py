@@ -34,7 +34,7 @@ def create_app() -> App:
     scrape = None if metrics is None else Scrape(settings.metrics_token, metrics.text)
     proxies = TrustedProxies(settings.proxy_networks)
     HardenedProtocol.limits, HardenedProtocol.proxies = settings.limits, proxies
-    playground = Playground(settings.playground == "local", settings.playground_bytes)
+    playground = Playground(settings.playground == "local", settings.playground_bytes, settings.playground_keep_seconds)
     app = create_web_app(
         backend.services,
         lifespan(backend),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from uponce.app.ports import Metrics, NoMetrics
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
+from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.uploading.pipeline import NOTIFY
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 DAY = 86400
-_OUTBOX_SECONDS = 2
+_OFTEN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +318,8 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.push_async_callback(backend.upstream.close)
             stack.push_async_callback(backend.notifier.close)
             stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
-            stack.push_async_callback(_end, asyncio.create_task(_run_outbox(backend)))
+            for often in _often(backend):
+                stack.push_async_callback(_end, asyncio.create_task(often))
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
@@ -352,18 +354,38 @@ def handlers(backend: Backend) -> "Mapping[str, Handler]":
     return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
 
 
-async def _run_outbox(backend: Backend) -> None:
-    """Run the effects that are due, again and again. A failure is logged, and the next round tries again."""
-    by_name = handlers(backend)
+def _often(backend: Backend) -> "Iterator[Coroutine[Any, Any, None]]":
+    """Yield what a server does every few seconds beside its requests."""
+    settings, services, by_name = backend.settings, backend.services, handlers(backend)
+    kept = Kept(
+        settings.playground_keep_files,
+        settings.playground_keep_bytes,
+        settings.playground_keep_seconds,
+        settings.playground_bytes,
+    )
+
+    async def run_outbox() -> None:
+        while await run_due(services, by_name):
+            pass
+
+    async def tidy() -> None:
+        await tidy_playground(services, kept)
+
+    yield _repeat("the outbox", run_outbox)
+    if settings.playground != "off":
+        yield _repeat("the deletion of old files of the playground", tidy)
+
+
+async def _repeat(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work again and again. A failure is logged, and the next round tries again."""
     while True:
-        await asyncio.sleep(_OUTBOX_SECONDS)
+        await asyncio.sleep(_OFTEN_SECONDS)
         try:
-            while await run_due(backend.services, by_name):
-                pass
+            await work()
         except (Exception, asyncio.CancelledError) as error:
             if _is_ending():
                 raise
-            log.exception("the outbox failed; the next round is in %d seconds: %s", _OUTBOX_SECONDS, error)
+            log.exception("%s failed; the next round is in %d seconds: %s", name, _OFTEN_SECONDS, error)
 
 
 def _is_ending() -> bool:

@@ -111,12 +111,24 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),
         ("storage_accel", "blobs", "empty, or like /blobs/"),
+        ("playground_keep_files", "0", "at least 1"),
+        ("playground_keep_seconds", "0", "at least 1"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: str) -> None:
     variable = f"UPONCE_{name.upper()}"
     said = refusal({variable: value})
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
+
+
+def test_a_playground_keeps_at_least_one_of_its_largest_files() -> None:
+    values = {"UPONCE_PLAYGROUND_BYTES": "11", "UPONCE_PLAYGROUND_KEEP_BYTES": "10"}
+    assert load(values).playground == "off"
+    said = refusal(values | {"UPONCE_PLAYGROUND": "public"})
+    assert said == (
+        "UPONCE_PLAYGROUND_KEEP_BYTES=10 (environment) is not valid: it must be at least UPONCE_PLAYGROUND_BYTES, "
+        "which is 11."
+    )
 
 
 @pytest.mark.parametrize("name", ["small_body_bytes", "pack_bytes"])

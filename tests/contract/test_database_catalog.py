@@ -195,3 +195,30 @@ def test_overwrites_at_once_on_two_servers_each_replace_another_version(backend:
     assert last is not None
     replaced = [one.unneeded_blob for one in committed if one.overwritten]
     assert sorted(map(str, replaced)) == sorted(f"blob-n{n}" for n in range(40) if f"blob-n{n}" != last.blob_key)
+
+
+def test_the_surplus_of_a_cloud_is_what_its_newest_files_and_bytes_leave_out(
+    backend: Backend, database: Database
+) -> None:
+    """Four files of three bytes, one a second. The newest file of another cloud never counts."""
+
+    async def put(name: str, cloud: str = "demo") -> None:
+        made = draft(name, blob=f"blob-{name}")
+        await database.commit(grant(name), replace(made, name=replace(made.name, cloud=cloud)), CALLER)
+
+    async def fill() -> None:
+        for name in "abcd":
+            backend.clock.time += 1
+            await put(name)
+        await put("e", "other")
+
+    def surplus(*, files: int = 9, size: int = 99, seconds: int = 99) -> list[str]:
+        found = run(database.list_surplus("demo", files=files, size=size, seconds=seconds))
+        return [asset.name.public_id for asset in found]
+
+    run(fill())
+    assert surplus() == []
+    assert (surplus(files=4), surplus(files=2)) == ([], ["a", "b"])
+    assert (surplus(size=12), surplus(size=11), surplus(size=6)) == ([], ["a"], ["a", "b"])
+    assert (surplus(seconds=4), surplus(seconds=2)) == ([], ["a", "b"])
+    assert surplus(files=1, seconds=2) == ["a", "b", "c"]

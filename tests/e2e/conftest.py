@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from tests.e2e.commands import printed, uponce
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
 from uponce.adapters.media import samples
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NODE = Path(__file__).parent / "node"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -62,6 +66,24 @@ def curl() -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     return needed("chromium")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    from tests.e2e.test_browser import FLAGS
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("playground") / "data", env={"UPONCE_PLAYGROUND": "local"}) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

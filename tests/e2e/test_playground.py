@@ -10,59 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
-from tests.e2e.conftest import NODE
-from tests.e2e.test_browser import FLAGS
+from tests.e2e.playground import ON, SAMPLES, Watched, press, until, upload
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
-
-SAMPLES = Path(__file__).parents[2] / "src/uponce/web/pages/samples"
-SHOTS = Path(__file__).parents[2] / "screenshots"
-TRIES = ("again", "twenty", "expire", "cut", "lose", "revoke")
-ON = {"UPONCE_PLAYGROUND": "local"}
-
-
-@pytest.fixture(scope="module")
-def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("playground") / "data", env=ON) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page whose complaints and whose requests to other hosts are kept."""
-
-    def __init__(self, browser: Browser, base: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-        self.page = self.context.new_page()
-        self.base = base
-        self.complaints: list[str] = []
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", self._request)
-        self.page.goto(f"{base}/playground")
-
-    def _console(self, message: ConsoleMessage) -> None:
-        # Chromium itself reports every answer with status 400 here: the refusals that the page asks for.
-        if message.type in ("error", "warning") and "status of 400" not in message.text:
-            self.complaints.append(message.text)
-
-    def _request(self, request: Request) -> None:
-        if not request.url.startswith((self.base, "blob:")):
-            self.complaints.append(f"request to {request.url}")
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.complaints == []
 
 
 @pytest.fixture
@@ -71,28 +24,6 @@ def page(browser: Browser, playground: Server) -> Iterator[Page]:
     watched.page.wait_for_selector("#fields dd")
     yield watched.page
     watched.close()
-
-
-def until(page: Page, condition: str) -> None:
-    """Wait until it holds. Playwright's own way to wait needs `eval`, which the page's policy forbids."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(condition)
-
-
-def upload(page: Page) -> str:
-    """Press the button; the address of what was stored."""
-    page.click("#upload")
-    return str(page.locator("#result .facts a").get_attribute("href"))
-
-
-def press(page: Page, trial: str) -> Locator:
-    """Try one thing; the place of its outcome, once it is there."""
-    page.click(f"#try-{trial} button")
-    page.wait_for_selector(f"#try-{trial} .verdict[data-kept]", timeout=30_000)
-    return page.locator(f"#try-{trial} .verdict")
 
 
 def newest(page: Page) -> list[str]:
@@ -111,6 +42,19 @@ def test_upload_and_see_it(page: Page, playground: Server) -> None:
     assert page.evaluate("document.querySelector('#result img').naturalWidth") == 1600
     assert page.evaluate("document.querySelector('#bar').value") == 1
     assert newest(page) == ["Stored", "used"]
+    assert "The server deletes this file after 60 minutes at the latest." in page.inner_text("#result")
+
+
+def test_a_stored_file_goes_after_its_time(browser: Browser, tmp_path: Path) -> None:
+    with Server(tmp_path / "data", env=ON | {"UPONCE_PLAYGROUND_KEEP_SECONDS": "2"}) as server:
+        watched = Watched(browser, server.base)
+        path = upload(watched.page)
+        assert server.get(path).status == 200
+        until = time.monotonic() + 20
+        while server.get(path).status != 404:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        watched.close()
 
 
 def test_the_same_signature_again(page: Page) -> None:
@@ -132,6 +76,7 @@ def test_twenty_at_once(page: Page) -> None:
     assert "1 stored, 19 refused" in seen.inner_text()
     assert (seen.locator(".dots .good").count(), seen.locator(".dots .bad").count()) == (1, 19)
     assert newest(page) == ["1 stored, 19 refused", "used"]
+    assert page.locator("#result .stored img").count() == 1
 
 
 def test_let_it_expire(page: Page) -> None:
@@ -218,6 +163,19 @@ def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) 
     page.click("#upload")
     page.wait_for_selector("#result .refused")
     assert page.inner_text("#state") == "Unused"
+    assert (page.inner_text("#preview"), page.locator("#preview img").count()) == ("No preview", 0)
+
+
+def test_a_server_that_is_gone_is_named(browser: Browser, playground: Server) -> None:
+    page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
+    page.wait_for_selector("#fields dd")
+    page.route("**/playground/sign", lambda route: route.abort())
+    page.route("**/v1_1/**", lambda route: route.abort())
+    page.click("#upload")
+    page.wait_for_selector("#result >> text=The server cannot be reached.")
+    page.click("#sign")
+    page.wait_for_selector("#trouble >> text=The server cannot be reached. Check that it runs, and try again.")
+    page.context.close()
 
 
 def test_the_code_beside_it_runs(page: Page, curl: str, node: str, tmp_path: Path) -> None:
@@ -329,44 +287,3 @@ def test_no_other_site_can_frame_it_or_use_its_signatures(browser: Browser, play
     ask = "(url) => fetch(url, { method: 'POST', body: '{}' }).then(() => 'read', () => 'blocked')"
     assert page.evaluate(ask, f"{playground.base}/playground/sign") == "blocked"
     page.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
-def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, scheme: str, width: int) -> None:
-    """Contrast, names, roles: with stored and refused uploads on the page, and with the widget."""
-    watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = watched.page
-    page.wait_for_selector("#fields dd")
-    upload(page)
-    for trial in ("again", "twenty", "revoke"):
-        press(page, trial)
-    page.get_by_role("tab", name="Widget").click()
-    page.wait_for_selector("uponce-upload")
-    page.evaluate((NODE / "node_modules/axe-core/axe.min.js").read_text() + "; true")
-    found = page.evaluate("axe.run()")
-    assert len(found["passes"]) > 20 and node
-    assert [(one["id"], [each["target"] for each in one["nodes"]]) for one in found["violations"]] == []
-    watched.close()
-
-
-def test_without_javascript_it_says_what_to_do(browser: Browser, playground: Server) -> None:
-    watched = Watched(browser, playground.base, java_script_enabled=False)
-    assert watched.page.locator("noscript .notice").is_visible()
-    watched.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str, width: int) -> None:
-    """Screenshots go to the folder screenshots/, for people to look at."""
-    watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page = watched.page
-    page.wait_for_selector("#fields dd")
-    upload(page)
-    for trial in ("again", "twenty", "revoke"):
-        press(page, trial)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), trial
-    SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / f"playground-{scheme}-{width}.png", full_page=True)
-    watched.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.asgi import call
 from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
 from tests.server import Server
+from tests.stores.service import free_ports
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
@@ -131,11 +133,16 @@ def express(node: str, tmp_path: Path) -> Iterator[str]:
     """The address of the guide's Express program."""
     code = block(GUIDE, "js", "express").replace('require("cloudinary")', 'require("cloudinary-2-1-0")')
     program = NODE / f"express-{tmp_path.name}.cjs"
-    program.write_text(code + '\nconst on = app.listen(0, "127.0.0.1", () => console.log(on.address().port));\n')
+    program.write_text(code)
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public/index.html").write_text(block(GUIDE, "html", "<uponce-upload"))
+    port = str(free_ports(1)[0])
     try:
-        with subprocess.Popen([node, program], stdout=subprocess.PIPE, text=True) as running:
+        command, environment = [node, str(program)], {**os.environ, "PORT": port}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as running:
             assert running.stdout is not None
-            yield f"http://127.0.0.1:{running.stdout.readline().strip()}/sign"
+            assert running.stdout.readline() == f"Open http://localhost:{port}\n"
+            yield f"http://127.0.0.1:{port}/sign"
             running.kill()
     finally:
         program.unlink()
@@ -148,6 +155,8 @@ def test_express_signs_what_uploads_once(server: Server, media: Path, express: s
         headers = {"X-User": user} if user else {}
         return urllib3.request("POST", express, json={"params": {"nonce": "express"}}, headers=headers)
 
+    page = urllib3.request("GET", express.removesuffix("sign"))
+    assert b"<uponce-upload sign=" in page.data
     assert ask("").status == 403
     signed = ask("7").json()
     assert signed["url"] == server.upload_url()

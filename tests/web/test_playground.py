@@ -19,6 +19,7 @@ PAGES = Path(__file__).parents[2] / "src/uponce/web/pages"
 HOST = "localhost:8000"
 JSON = {"content-type": "application/json", "origin": f"http://{HOST}", "host": HOST}
 MAX_BYTES = 5000
+KEEP_SECONDS = 3600
 
 
 class From:
@@ -32,7 +33,7 @@ class From:
 
 
 def serve(world: World, *, local: bool = True, address: str = "127.0.0.1", public_url: str | None = None) -> World:
-    playground = Playground(local, MAX_BYTES)
+    playground = Playground(local, MAX_BYTES, KEEP_SECONDS)
     app = create_app(world.services, _no_lifespan, public_url, None, None, playground)
     world.app = From(app, address)  # type: ignore[assignment]
     return world
@@ -128,7 +129,7 @@ def test_its_signature_stores_once_in_its_own_cloud(world: World) -> None:
     assert signed["url"] == f"http://{HOST}/v1_1/playground/auto/upload"
     fields = signed["fields"]
     assert (fields["nonce"], fields["max_bytes"]) == ("n1", str(MAX_BYTES))
-    assert signed["expires_at"] == int(fields["timestamp"]) + 600
+    assert (signed["expires_at"], signed["keep_seconds"]) == (int(fields["timestamp"]) + 600, KEEP_SECONDS)
 
     url = "/v1_1/playground/auto/upload"
     first = world.request("PUT", f"{url}?{_query(fields)}", headers={"host": HOST}, chunks=[b"once"])

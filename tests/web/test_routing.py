@@ -24,7 +24,7 @@ APP = create_app(
     None,
     Scrape("token", bytes),
     None,
-    Playground(True, 1),
+    Playground(True, 1, 3600),
 )
 ROWS = APP.routes.rows
 PATHS = [(path, row) for row in ROWS for path in row.paths]

@@ -6,13 +6,14 @@ bytes that no row names, which the sweeper finds.
 
 from contextlib import suppress
 
-from uponce.app.authorise import Verified, record_refusal
+from uponce.app.authorise import Verified, record_refusal, verify_signed
 from uponce.app.services import Services
+from uponce.app.sign import mint
 from uponce.app.signed_calls import SignedCall, admit
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, Unavailable
 from uponce.core.parameters import Call
-from uponce.core.values import AssetName, Caller
+from uponce.core.values import ApiKey, AssetName, Caller
 
 
 async def destroy(services: Services, request: SignedCall) -> bool:
@@ -28,6 +29,12 @@ async def destroy(services: Services, request: SignedCall) -> bool:
         raise MissingParameter("Missing required parameter - public_id")
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
     return await unbroken(_settle(services, verified, name, request.caller))
+
+
+async def drop_asset(services: Services, key: ApiKey, name: AssetName, caller: Caller) -> bool:
+    """Delete an asset for the server itself, under a signature of this key, whatever its scope."""
+    fields = mint(key, {"public_id": name.public_id}, clock=services.clock, ids=services.ids, call=Call.DESTROY)
+    return await _settle(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
 
 
 async def _settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:

@@ -123,6 +123,8 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     for name, limit in Limits.__dataclass_fields__.items():
         least = limit.metadata["least"]
         yield name, values[name] >= least, "at least 1" if least else "0 or more"
+    fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
+    yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
     # Behind a server in front, every client seems to be on this machine.
     hidden = settings.playground == "local" and settings.public_url is not None
     yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"

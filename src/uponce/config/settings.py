@@ -197,6 +197,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     playground_bytes: Annotated[int, "Most bytes of a file that the playground signs for.", AT_LEAST_1] = (
         100 * 1024 * 1024
     )
+    playground_keep_bytes: Annotated[
+        int, "Most bytes of all files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
+    ] = 1024**3
+    playground_keep_files: Annotated[
+        int, "Most files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
+    ] = 1_000
+    playground_keep_seconds: Annotated[int, "Seconds after which the playground deletes a file.", AT_LEAST_1] = 3600
     window: Annotated[int, "Seconds that a signature of a new key lives.", AT_LEAST_1] = 3600
     decoders: Annotated[int, "Number of decoder processes for each server process.", AT_LEAST_1] = 2
     decoder_seconds: Annotated[

@@ -12,6 +12,7 @@ from uponce.core.values import Asset, AssetName, Digest, ResourceType
 
 # What the blob store can make a path of. The statement `broken_addressable` says the same.
 _ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
+_SURPLUS = 100
 
 
 @operation()
@@ -52,6 +53,13 @@ def _id_of(cursor: str | None) -> int:
     if not re.fullmatch("[1-9][0-9]{0,17}", cursor):
         raise InvalidParameter("The cursor cannot be read. Send next_cursor as it was received, or none to begin.")
     return int(cursor)
+
+
+@operation(timed=True)
+def surplus(now: float, cloud: str, files: int, size: int, seconds: int) -> Steps[Sequence[Asset]]:
+    kept = {"cloud": cloud, "most_files": files, "most_bytes": size, "before": int(now - seconds)}
+    (rows,) = yield [("surplus_assets", kept | {"most": _SURPLUS})]
+    return [asset_of(row) for row in rows]
 
 
 @operation()

@@ -106,6 +106,7 @@ class Database(Backend):
     find_asset = _reads(catalog.find)
     find_commit = _reads(catalog.find_of_blob)
     list_by_context = _reads(catalog.of_context)
+    list_surplus = _reads(catalog.surplus)
     digests = _reads(catalog.digests)
     unnamed = _reads(catalog.unnamed)
     condemn = _writes(catalog.condemn)

@@ -170,6 +170,12 @@ class Catalog(Protocol):
         assets than `limit`, also none. An unreadable cursor is InvalidParameter.
         """
 
+    async def list_surplus(self, cloud: str, *, files: int, size: int, seconds: int) -> Sequence[Asset]:
+        """Return assets that a cloud should lose, oldest first. One call returns some of them: repeat it.
+
+        They are not among its newest `files`, do not fit into `size` bytes, newest first, or are `seconds` old.
+        """
+
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
 

@@ -44,7 +44,7 @@ def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
         sent = dict(request.scope["headers"])
         if _is_known(etag, sent.get(b"if-none-match", b"")):
             return Response(304, headers[1:])
-        if len(plain) > _SMALL and _accepts_gzip(sent.get(b"accept-encoding", b"")):
+        if len(plain) > _SMALL and accepts_gzip(sent.get(b"accept-encoding", b"")):
             return Response(200, (*headers, length_header(len(packed)), (b"content-encoding", b"gzip")), packed)
         return Response(200, (*headers, length_header(len(plain))), plain)
 
@@ -56,7 +56,7 @@ def _is_known(etag: bytes, condition: bytes) -> bool:
     return b"*" in tags or etag.removeprefix(b"W/") in tags
 
 
-def _accepts_gzip(header: bytes) -> bool:
+def accepts_gzip(header: bytes) -> bool:
     """Return whether the client names gzip and does not forbid gzip with `q=0`."""
     for item in header.lower().split(b","):
         name, _, weight = item.replace(b" ", b"").partition(b";q=")

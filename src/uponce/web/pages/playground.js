@@ -31,6 +31,11 @@ const say = (text) => ($("said").textContent = text);
 const wait = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const firstSentence = (text) => text.split(/(?<=\.) (?=[A-Z])/)[0];
 const short = (hex) => `${hex.slice(0, 6)}…${hex.slice(-4)}`;
+/** Seconds in words, in the largest unit that is not below 2. */
+function span(seconds) {
+  const [unit, length] = [["days", 86400], ["hours", 3600], ["minutes", 60]].find(([, each]) => seconds >= 2 * each) ?? ["seconds", 1];
+  return `${Math.round(seconds / length)} ${unit}`;
+}
 const now = () => Date.now() / 1000 + clockSkew;
 
 function size(bytes) {
@@ -41,16 +46,27 @@ function size(bytes) {
 /** The file as a picture: `full` shows it with controls. */
 function picture(blob, url, { full = false, name = "" } = {}) {
   const type = blob.type ?? "";
-  if (type.startsWith("image/")) return make("img", { src: url, alt: full ? name : "" });
-  if (!type.startsWith("video/")) return make("span", { textContent: full ? "No preview" : "" });
+  const none = make("span", { textContent: full ? "No preview" : "" });
+  const onerror = ({ target }) => target.replaceWith(none); // not what its name says, or a format unknown to browsers
+  if (type.startsWith("image/")) return make("img", { src: url, alt: full ? name : "", onerror });
+  if (!type.startsWith("video/")) return none;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const props = { src: url, muted: true, loop: true, playsInline: true, autoplay: full && !still, controls: full };
+  const props = { src: url, muted: true, loop: true, playsInline: true, autoplay: full && !still, controls: full, onerror };
   return make("video", { ...props, ariaLabel: full ? name : null });
+}
+
+/** As fetch, with a message for people if there is no answer. */
+async function get(path, options) {
+  try {
+    return await fetch(`/playground/${path}`, options);
+  } catch {
+    throw new Error("The server cannot be reached. Check that it runs, and try again.");
+  }
 }
 
 async function ask(action, body) {
   const headers = { "Content-Type": "application/json" };
-  const response = await fetch(`/playground/${action}`, { method: "POST", headers, body: JSON.stringify(body) });
+  const response = await get(action, { method: "POST", headers, body: JSON.stringify(body) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error.message);
   return answer;
@@ -76,7 +92,7 @@ function chooseOwn(files) {
 
 async function sample(index) {
   const [name, type] = SAMPLES[index];
-  const bytes = await (await fetch(`/playground/samples/${name}`)).arrayBuffer();
+  const bytes = await (await get(`samples/${name}`)).arrayBuffer();
   return [new Blob([bytes], { type }), name];
 }
 
@@ -107,6 +123,7 @@ async function sign(params = {}) {
   const lifetime = answer.expires_at - Number(answer.fields.timestamp);
   signature = { number: signatures, url: answer.url, fields: answer.fields, expiresAt: answer.expires_at, lifetime };
   signature.state = "unused";
+  signature.kept = answer.keep_seconds;
   addToLog(signature);
   showSignature();
   showCode();
@@ -255,7 +272,8 @@ function showStored(which, answer, type) {
   const link = make("a", { href: answer.secure_url, textContent: answer.secure_url, target: "_blank", rel: "noopener" });
   const spans = facts.map((text) => make("span", { textContent: text }));
   const caption = make("figcaption", {}, make("strong", { textContent: "✓ Stored" }), ...spans);
-  which.stored = [make("figure", { className: "stored" }, media, caption), make("p", { className: "facts" }, link)];
+  const gone = make("p", { className: "facts empty", textContent: `The server deletes this file after ${span(which.kept)} at the latest.` });
+  which.stored = [make("figure", { className: "stored" }, media, caption), make("p", { className: "facts" }, link), gone];
   $("result").replaceChildren(...which.stored);
 }
 
@@ -316,7 +334,9 @@ const TRIES = [
         return outcome;
       });
       const outcomes = await Promise.all(race);
-      const won = outcomes.filter(({ status }) => status === 200).length;
+      const winners = outcomes.filter(({ status }) => status === 200);
+      const won = winners.length;
+      for (const { answer } of winners) showStored(which, answer, file.blob.type);
       const lost = outcomes.filter((one) => refusedAs(one, "signature_used") || refusedAs(one, "signature_in_use")).length;
       const title = `${won} stored, ${lost} refused`;
       const kept = won === 1 && lost === RIVALS - 1;
@@ -516,26 +536,31 @@ async function showWidget() {
 
 // --- start
 
-showSamples();
-showTries();
-showTabs();
-$("sign").addEventListener("click", () => act(() => sign()));
-$("upload").addEventListener("click", () => act(() => upload()));
-$("copy").addEventListener("click", copy);
-$("picked").addEventListener("change", ({ target }) => chooseOwn(target.files));
-document.addEventListener("paste", (event) => {
-  if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
-});
-for (const type of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(type, (event) => {
-    if (event.target.closest?.("uponce-upload")) return; // the widget takes its own files
-    event.preventDefault();
-    $("drop").classList.toggle("over", type === "dragover");
-    if (type === "drop") chooseOwn(event.dataTransfer.files);
+function start() {
+  showSamples();
+  showTries();
+  showTabs();
+  $("sign").addEventListener("click", () => act(() => sign()));
+  $("upload").addEventListener("click", () => act(() => upload()));
+  $("copy").addEventListener("click", copy);
+  $("picked").addEventListener("change", ({ target }) => chooseOwn(target.files));
+  document.addEventListener("paste", (event) => {
+    if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
+  });
+  for (const type of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(type, (event) => {
+      if (event.target.closest?.("uponce-upload")) return; // the widget takes its own files
+      event.preventDefault();
+      $("drop").classList.toggle("over", type === "dragover");
+      if (type === "drop") chooseOwn(event.dataTransfer.files);
+    });
+  }
+  setInterval(tick, 100);
+  act(async () => {
+    choose(...(await sample(0)));
+    await sign();
   });
 }
-setInterval(tick, 100);
-act(async () => {
-  choose(...(await sample(0)));
-  await sign();
-});
+
+// After the first frame: people see the page before its work begins.
+requestAnimationFrame(() => setTimeout(start));

@@ -1,9 +1,10 @@
 """The playground: a page that shows that a signature works once. It exists only if the operator turns it on."""
 
+import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
@@ -20,14 +21,14 @@ from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_sighting
 from uponce.web.errors import refusal
+from uponce.web.pages.assets import accepts_gzip
+from uponce.web.pages.page import style_hash
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, json_response, length_header
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 ASSETS = (
-    "tokens.css",
-    "playground.css",
     "playground.js",
     "snippets.js",
     *(f"samples/{name}" for name in ("dusk.jpg", "morning.jpg", "moon.gif", "sunrise.mp4", "sunrise.jpg")),
@@ -41,10 +42,11 @@ _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
 @dataclass(frozen=True, slots=True)
 class Playground:
-    """The playground's limits: whether it is for this machine only, and the most bytes of a file that it signs for."""
+    """The limits: only this machine or all clients, the most bytes of a file, the seconds that a file stays."""
 
     local: bool
     max_bytes: int
+    keep_seconds: int
 
 
 async def guard(playground: Playground, endpoint: Endpoint, request: Request) -> Response:
@@ -75,18 +77,25 @@ def _is_loopback(address: str) -> bool:
 
 
 @cache
-def _html() -> bytes:
-    return files("uponce.web.pages").joinpath("playground.html").read_bytes()
+def _html() -> tuple[bytes, str]:
+    """Return the page and the hash of its style. The style is inside, so the first paint waits for one answer only."""
+    html, tokens, layout = (
+        files("uponce.web.pages").joinpath(name).read_text("utf-8")
+        for name in ("playground.html", "tokens.css", "playground.css")
+    )
+    style = tokens + layout
+    return html.replace("<style></style>", f"<style>{style}</style>").encode(), style_hash(style)
 
 
 async def page(request: Request) -> Response:
     """Return the page. It runs the scripts of this server only, and shows media of this server."""
-    head, html = request.head, _html()
-    policy = _policy(request.called_url(), request.base_url())
-    etag = f'"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
+    head, (html, style) = request.head, _html()
+    policy = _policy(request.called_url(), request.base_url(), style)
+    etag = f'W/"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
     headers: tuple[Header, ...] = (
         (b"content-security-policy", policy.encode()),
         (b"etag", etag.encode()),
+        (b"vary", b"accept-encoding"),
         (b"cache-control", b"no-cache"),
         NO_SNIFF,
         (b"referrer-policy", b"no-referrer"),
@@ -95,15 +104,20 @@ async def page(request: Request) -> Response:
     if etag in head.get("if-none-match"):
         return Response(304, headers)
     html_type = (b"content-type", b"text/html; charset=utf-8")
+    if accepts_gzip(head.get("accept-encoding").encode()):
+        html, headers = _packed(html), (*headers, (b"content-encoding", b"gzip"))
     return Response(200, (*headers, html_type, length_header(len(html))), html)
 
 
-def _policy(page: str, base: str) -> str:
+_packed = cache(partial(gzip.compress, mtime=0))
+
+
+def _policy(page: str, base: str, style: str) -> str:
     """Return the Content-Security-Policy. Uploads go to the public URL, which can differ from the page's URL."""
     scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
     origin = "/".join(base.split("/", 3)[:3])
     return (
-        f"default-src 'none'; script-src {scripts}; style-src 'self'; img-src 'self' blob: {origin}; "
+        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {origin}; "
         f"media-src 'self' blob: {origin}; connect-src 'self' {origin}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
@@ -120,7 +134,8 @@ async def sign(services: Services, playground: Playground, request: Request) -> 
     if status != 200:
         return json_response(dict(answer), status=status)
     lifetime = min(key.window, int(answer["fields"].get("valid_for", key.window)))
-    return json_response({**answer, "now": now, "expires_at": int(now) + lifetime})
+    times = {"now": now, "expires_at": int(now) + lifetime, "keep_seconds": playground.keep_seconds}
+    return json_response({**answer, **times})
 
 
 async def status(services: Services, _: Playground, request: Request) -> Response:

@@ -203,6 +203,14 @@ SELECT id FROM @assets_by_context WHERE @with_context ORDER BY @place DESC LIMIT
 SELECT id, @asset_columns FROM @assets_by_context WHERE @with_context AND @place > :behind AND @has_part
 ORDER BY @place DESC LIMIT {most};
 
+-- Of one cloud: the assets that do not fit into its newest files and bytes, and the assets that are too old.
+-- name: surplus_assets
+SELECT @asset_columns FROM (
+  SELECT id, @asset_columns, count(*) OVER newest AS files, sum(bytes) OVER newest AS total
+  FROM assets WHERE cloud = :cloud WINDOW newest AS (ORDER BY id DESC)
+) AS counted
+WHERE files > :most_files OR total > :most_bytes OR created_at <= :before ORDER BY id LIMIT :most;
+
 -- An overwritten asset keeps what the update leaves out: that is its identity.
 -- name: put_asset!
 INSERT INTO assets (@asset_columns)
