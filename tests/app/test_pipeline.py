@@ -212,7 +212,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         (upload(), "commit_arrival"),
         (upload(b"text", "raw", "a.txt"), "commit_arrival"),
         (CASES["fields in the query"], "commit_arrival"),
-        (CASES["fields after the file"], "commit"),
+        (CASES["fields after the file"], "commit_arrival"),
         (lambda world: world.upload(world.sign(), headers=KEYED), "commit_arrival"),
         (lambda world: world.put(PNG, world.sign()), "commit"),
     ],

@@ -6,9 +6,17 @@ import pytest
 
 from tests.asgi import END, Answer, part, parts_of
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.core.policy import Limits
 
 FILE = part("file", PNG, "cat.png")
 Send = Callable[[World, dict[str, str]], Answer]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["in pieces", "at once"])
+def whole_bodies(request: pytest.FixtureRequest) -> None:
+    """A small body that arrives whole is read in one step."""
+    for name in {"world", "shared"} & {*request.fixturenames}:
+        request.getfixturevalue(name).whole_bodies = request.param
 
 
 def _split(fields: Mapping[str, str], *first: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -78,6 +86,13 @@ def test_an_empty_parameter_counts_as_absent(world: World) -> None:
     assert assert_accepted(answer).json["tags"] == []
 
 
+def test_a_file_before_its_fields_has_a_limit_that_others_do_not_have(world: World) -> None:
+    world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
+    fields = world.sign()
+    assert_refused(ORDERS["file first"](world, fields), 400, "file_too_large")
+    assert_accepted(world.upload(fields))
+
+
 @pytest.mark.parametrize("name", ["public_id", "overwrite", "folder"])
 def test_a_field_behind_a_verified_file_is_late_and_changes_nothing(shared: World, name: str) -> None:
     fields = shared.sign()
@@ -90,6 +105,7 @@ def test_a_field_behind_a_verified_file_is_late_and_changes_nothing(shared: Worl
 
 def test_a_spent_signature_before_the_file_is_refused_before_the_file_is_read(world: World) -> None:
     """The body ends where the file would begin to flow, and the answer is there already."""
+    world.whole_bodies = False
     fields = world.sign()
     assert_accepted(world.upload(fields))
     answer = world.post(parts_of(fields), FILE[: -len(PNG)], torn=True)

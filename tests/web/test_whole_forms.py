@@ -29,7 +29,8 @@ PIECES = (
 
 def events_of(form: WholeForm) -> list[Event]:
     file = [bytes(form.file)] if form.file else []
-    return [*(Field(name, value) for name, value in form.fields), FileStart(form.filename), *file]
+    before, after = ([Field(*each) for each in fields] for fields in (form.fields, form.late))
+    return [*before, FileStart(form.filename), *file, *after]
 
 
 def check(body: bytes) -> bool:
@@ -57,10 +58,15 @@ def test_what_clients_send_is_read_in_one_step() -> None:
     assert check(body_of(("timestamp", "", b"1"), FILE, end=b"--"))
     assert check(body_of(FILE))
     assert check(body_of(("a", "", b""), ("file", '; filename="f"', b"")))
+    assert check(body_of(FILE, ("late", "", b"1")))
+    assert check(body_of(("a", "", b"1"), FILE, ("b", "", b"2"), ("c", "", b"3"), end=b"--"))
 
 
 def test_the_rest_is_left_to_the_stream() -> None:
-    assert not check(body_of(FILE, ("late", "", b"1")))
+    assert not check(body_of(FILE, ("late", "", b"\xff")))
+    assert not check(body_of(FILE, ("file", "", b"data:,x")))
+    assert not check(body_of(FILE, ("other", '; filename="f"', b"1")))
+    assert not check(body_of(FILE, *[("a", "", b"1")] * (LIMITS.max_fields + 1)))
     assert not check(body_of(("file", "", b"data:,x")))
     assert not check(body_of(FILE, FILE))
     assert not check(body_of(FILE, end=b"--\r\nepilogue"))
@@ -83,8 +89,8 @@ def test_any_pieces_mean_the_same(body: bytes) -> None:
 @given(st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3), st.booleans())
 @example(0, b"", 0, False)
 def test_a_changed_form_means_the_same(at: int, put: bytes, cut: int, two: bool) -> None:
-    fields = [("timestamp", "", b"1"), ("public_id", "", b"cat")] if two else [("t", "", b"1")]
-    body = body_of(*fields, FILE)
+    before, after = [("timestamp", "", b"1")], [("public_id", "", b"cat")] if two else []
+    body = body_of(*before, FILE, *after)
     at %= len(body)
     check(body[:at] + put + body[at + cut :])
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from multipart import (
@@ -65,11 +66,12 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
 
 @dataclass(frozen=True, slots=True)
 class WholeForm:
-    """A multipart form that has arrived whole: its fields in order, and its last part, which is the file."""
+    """A multipart form that has arrived whole: the fields before its file, the file, and the `late` fields."""
 
     fields: Fields
     filename: str
     file: memoryview
+    late: Fields
 
 
 _PLAIN_TYPE = re.compile(r"multipart/form-data; ?boundary=([A-Za-z0-9'+_.-]{1,70})")
@@ -81,43 +83,44 @@ _PLAIN_PART = re.compile(
 
 
 def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
-    """Return a form in its ordinary spelling, with the file as its last part. None for any other form.
+    """Return a form with one file in its ordinary spelling. None for any other form.
 
     `multipart_events` reads or refuses the other forms. Where both read a form, they read the same.
     """
     plain = _PLAIN_TYPE.fullmatch(content_type)
-    if plain is None:
+    try:
+        return None if plain is None else _whole_form(body, b"\r\n--" + plain[1].encode(), limits)
+    except ValueError:  # of the spelling, or of text that is not UTF-8
         return None
-    delimiter = b"\r\n--" + plain[1].encode()
+
+
+def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
+    parts = list(islice(_plain_parts(body, delimiter), limits.max_fields + 2))
+    (place,) = (number for number, part in enumerate(parts) if part[0] == "file")
+    _, filename, file = parts.pop(place)
+    if filename is None or len(body) - len(file) > limits.max_form_bytes or len(parts) > limits.max_fields:
+        raise ValueError
+    fields = tuple(_plain_field(*part, limits) for part in parts)
+    return WholeForm(fields[:place], filename, file, fields[place:])
+
+
+def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
+    """Yield name, filename and bytes of each part. Raise ValueError unless all is parts."""
     if not body.startswith(delimiter[2:]):
-        return None
-    at, fields = len(delimiter) - 2, list[tuple[str, str]]()
+        raise ValueError
+    at, whole = len(delimiter) - 2, memoryview(body)
     while part := _PLAIN_PART.match(body, at):
-        start, end = part.end(), body.find(delimiter, part.end())
-        if end < 0 or len(fields) > limits.max_fields:
-            return None
+        end = body.index(delimiter, part.end())
         at = end + len(delimiter)
-        try:
-            if part[2] is not None:
-                return _with_file(body, at, part, fields, slice(start, end), limits)
-            fields.append((part[1].decode(), body[start:end].decode()))
-        except UnicodeDecodeError:
-            return None
-        if part[1] in (b"file", b"file[]") or end - start > limits.max_field_bytes:
-            return None
-    return None
+        yield part[1].decode(), None if part[2] is None else part[2].decode(), whole[part.end() : end]
+    if body[at:] not in (b"--\r\n", b"--"):
+        raise ValueError
 
 
-def _with_file(
-    body: bytes, at: int, part: re.Match[bytes], fields: list[tuple[str, str]], file: slice, limits: Limits
-) -> WholeForm | None:
-    """Return the form if this part is the file and the body ends at `at`."""
-    overhead = len(body) - (file.stop - file.start)
-    if part[1] != b"file" or body[at:] not in (b"--\r\n", b"--") or overhead > limits.max_form_bytes:
-        return None
-    if len(fields) > limits.max_fields:
-        return None
-    return WholeForm(tuple(fields), part[2].decode(), memoryview(body)[file])
+def _plain_field(name: str, filename: str | None, value: memoryview, limits: Limits) -> tuple[str, str]:
+    if filename is not None or name == "file[]" or len(value) > limits.max_field_bytes:
+        raise ValueError
+    return name, bytes(value).decode()
 
 
 def _parser(content_type: str, limits: Limits) -> PushMultipartParser:

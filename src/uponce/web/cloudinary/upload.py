@@ -14,7 +14,7 @@ from uponce.core.relaying import Forwarded
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
-from uponce.web.cloudinary.forms import media_type_of, multipart_events, read_whole_form
+from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.headers import basic_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request
@@ -75,13 +75,22 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     if not body.complete or len(first) > limits.small_body_bytes:
         return None
     form = read_whole_form(first, request.head.get("content-type"), limits)
-    if form is None or any(name == "callback" for name, _ in form.fields):
+    if form is None or (form.late and not _is_signed_late(form, frame, limits)):
+        return None
+    fields = form.fields + form.late
+    if any(name == "callback" for name, _ in fields):
         return None
     facts = services.inspector.read_header(form.file, frame.requested)
     if facts is None:
         return None
-    note_fields(request, form.fields)
-    return Arrival(frame, frame.fields + form.fields, form.filename, form.file, facts)
+    note_fields(request, fields)
+    return Arrival(frame, frame.fields + fields, form.filename, form.file, facts)
+
+
+def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
+    """Return whether nothing could be verified before the file. A later field may then change what is signed."""
+    is_early = any(name == "signature" for name, _ in frame.fields + form.fields)
+    return not is_early and len(form.file) <= limits.max_unverified_bytes
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
