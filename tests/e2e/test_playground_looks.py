@@ -84,8 +84,9 @@ def first_paint(browser: Browser, base: str, delay: float = 0) -> tuple[float, i
     return milliseconds, size
 
 
+@pytest.mark.full
 def test_the_first_paint_is_quick_and_small(browser: Browser, playground: Server) -> None:
-    """The median of nine in a warm browser. The control is a page that takes 300 ms.
+    """The median of nine in a warm browser, on a quiet machine. The control is a page that takes 300 ms.
 
     Other work on the machine only adds time. So a round that other work slowed down is measured again, twice at most.
     """
