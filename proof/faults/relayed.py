@@ -54,6 +54,7 @@ ROOM_UPSTREAM = {
     "UPONCE_MAX_UNVERIFIED_PER_ADDRESS": "256",
     "UPONCE_MAX_UNVERIFIED_UPLOADS": "256",
     "UPONCE_LEAST_RATE": "1",
+    "UPONCE_IDLE_SECONDS": "120",
 }
 
 FINAL = frozenset({"ok", "signature_used"})
@@ -172,8 +173,9 @@ class Sitting:
 
     async def wake_late(self) -> bool:
         """Return whether the stopped attempt's grant was released, so that another one could spend it."""
+        # Sent while it arrives: a small file would be lost to the time-out of a connection that is not there yet.
         sleeper, name = self.relay.dealt(0), self.sign({"overwrite": "true", **STOP})
-        stopped = asyncio.ensure_future(self.post(name, b"late", 0))
+        stopped = asyncio.ensure_future(self.post(name, b"late" * 10_000, 0))
         released = await asyncio.to_thread(self._release, sleeper)
         # Other parameters would be another grant: the server that is awake stops too, and is woken.
         awake = self.relay.dealt(1)
