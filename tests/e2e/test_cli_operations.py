@@ -224,7 +224,7 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
         ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
         ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
         ("UPONCE_DATABASE", "mysql://db", "'mysql' is not a database that uponce knows."),
-        ("UPONCE_DATABASE", "sqlite:///:memory:", "A memory database forgets spent signatures"),
+        ("UPONCE_DATABASE", "sqlite:///:memory:", "A database in memory would forget which signatures are spent"),
         ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),
         ("UPONCE_SECRET_KEY", "short", "UPONCE_SECRET_KEY"),
         ("UPONCE_PUBLIC_URL", "media.example", "it must be a URL like https://media.example"),

@@ -1,7 +1,8 @@
 """Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
 
-All connections of a process share 32 blocks. A connection takes a block only when bytes are there, so 500 slow uploads
-need few. Without a free block it reads in smaller pieces. It reads one block ahead of its request, and then waits.
+Up to eight connections of a process share 32 blocks. A connection takes a block only when bytes are there. When there
+are more connections, or no block is free, each reads in smaller pieces: the way to the disk, or to an upstream, holds up
+to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from uponce.web.request import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
+_AHEAD = 4  # blocks or pieces that one connection fills on their way
+_PIECES_BYTES = 4 * 1024 * 1024  # of all connections together
+_LEAST_PIECE = 16 * 1024
 _SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
 
 
@@ -38,6 +42,9 @@ class _Pool:
         self._users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
+        """Return a free block. None if there is none, or if so many share that each gets pieces."""
+        if self._is_crowded:
+            return None
         for block in self._blocks:
             if sys.getrefcount(block) == self._FREE:
                 return block
@@ -46,8 +53,18 @@ class _Pool:
         self._blocks.append(Block(BLOCK_BYTES))
         return self._blocks[-1]
 
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._users) * _AHEAD > self._most
+
+    def piece(self) -> memoryview:
+        """Return memory for one read whose bytes are copied at once."""
+        return _SMALL[: max(_LEAST_PIECE, _PIECES_BYTES // (len(self._users) * _AHEAD or 1))]
+
     def enter(self, user: "LargeBody") -> None:
         self._users.add(user)
+        if self._is_crowded:
+            self._blocks.clear()
 
     def leave(self, user: "LargeBody") -> None:
         """Give the memory back when the last large body has arrived."""
@@ -159,7 +176,7 @@ class LargeBody(asyncio.BufferedProtocol):
         if self._block is None:
             self._block = POOL.take()
         if self._block is None:
-            return _SMALL[: self._left]
+            return POOL.piece()[: self._left]
         return memoryview(self._block)[self._filled : self._filled + self._left]
 
     def buffer_updated(self, nbytes: int) -> None:
