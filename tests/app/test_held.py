@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from uponce.app.relaying import held
 from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.held import Stream
 from uponce.core.errors import UpstreamUnavailable
+
+PASSING: Any = SimpleNamespace(spec=SimpleNamespace(sha256=None), idempotency_key=None)
 
 
 def test_a_connection_that_breaks_while_the_signature_is_awaited_is_an_unavailable_upstream(
@@ -51,7 +54,7 @@ async def _break(monkeypatch: pytest.MonkeyPatch, kind: type[Stream]) -> None:
 
     monkeypatch.setattr(held, "Relaying", Breaking)
     nothing: Any = None
-    stream = kind(nothing, nothing, in_chunks=False)
+    stream = kind(nothing, PASSING, in_chunks=False)
     await stream.write(b"the whole file")
     await stream.seal()
     await broken.wait()
@@ -76,7 +79,7 @@ def test_writes_end_when_the_upstream_has_ended_the_upload(monkeypatch: pytest.M
 
     async def write() -> None:
         nothing: Any = None
-        stream = Stream(nothing, nothing, in_chunks=False)
+        stream = Stream(nothing, PASSING, in_chunks=False)
         for _ in range(3):
             with pytest.raises(UpstreamUnavailable):
                 while True:

@@ -134,6 +134,26 @@ def test_a_block_is_free_when_no_one_has_it() -> None:
     assert id(again) == number
 
 
+def test_a_crowd_gets_small_pieces_and_gives_its_blocks_back() -> None:
+    pool = _Pool(32)
+    users = [object() for _ in range(64)]
+    for user in users[:8]:
+        pool.enter(user)  # type: ignore[arg-type]
+    kept = pool.take()
+    assert kept is not None
+    pool.enter(users[8])  # type: ignore[arg-type]
+    assert pool.take() is None
+    assert len(pool.piece()) == 64 * 1024
+    for user in users[9:]:
+        pool.enter(user)  # type: ignore[arg-type]
+    assert len(pool.piece()) == 16 * 1024
+    for user in users[8:]:
+        pool.leave(user)  # type: ignore[arg-type]
+    again = pool.take()
+    assert again is not None
+    assert again is not kept
+
+
 def test_a_block_behind_no_bytes_is_itself() -> None:
     block = Block(b"abc")
     assert id(b"" + block) == id(bytearray() + block) == id(block)

@@ -53,7 +53,10 @@ class OpenFile:
     async def read(self, offset: int, length: int) -> bytes:
         if self.whole or offset >= self.size:
             return self.whole[offset : offset + length]
-        return self._cached(offset, length) or await self._threads.in_thread(lambda: self._read(offset, length))
+        return self._cached(offset, length) or await self.read_in_thread(offset, length)
+
+    async def read_in_thread(self, offset: int, length: int) -> bytes:
+        return await self._threads.in_thread(lambda: self._read(offset, length))
 
     def _cached(self, offset: int, length: int) -> bytes:
         """Return these bytes if all of them are in memory, else none. A system in need of memory keeps parts."""

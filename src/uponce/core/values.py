@@ -77,7 +77,7 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Size in bytes and lower-case hex digests of a whole file."""
+    """Size in bytes and lower-case hex digests of a whole file. No SHA-256 of a relayed file if nothing asks for it."""
 
     size: int
     md5: str

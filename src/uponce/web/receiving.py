@@ -1,8 +1,8 @@
 """Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
 
 Up to eight connections of a process share 32 blocks. A connection takes a block only when bytes are there. When there
-are more connections, or no block is free, each reads in smaller pieces: the way to the disk, or to an upstream, holds up
-to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
+are more connections, or no block is free, each reads in smaller pieces: on the way to the disk, or to an upstream, are
+up to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
 """
 
 import asyncio

@@ -60,6 +60,10 @@ class SpooledChunk:
     async def flush(self) -> None:
         await self._writer.flush()  # also of nothing: the file of an empty blob has to exist
 
+    async def rewind(self) -> None:
+        await self._disk.in_thread(self._file.rewind)
+        self._writer.size = 0
+
     async def discard(self) -> None:
         self._writer.drop()
         # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
@@ -124,6 +128,10 @@ class _File:
             if self._is_kept:
                 start_writeback(descriptor)
 
+    def rewind(self) -> None:
+        with self._lock:
+            os.lseek(self._writable(), 0, os.SEEK_SET)
+
     def give(self, put: Callable[[int], None]) -> None:
         """Let `put` take the open file, and end."""
         with self._lock:
@@ -158,13 +166,12 @@ class _File:
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
     """Yield the first `size` bytes of a file in order. Raises StorageUnavailable when the file has less."""
-    descriptor = await disk.in_thread(lambda: os.open(path, os.O_RDONLY | SAFE))
-    blob = OpenFile(disk, descriptor, size)
+    file = OpenFile(disk, await disk.in_thread(lambda: os.open(path, os.O_RDONLY | SAFE)), size)
     try:
         for offset in range(0, size, BLOCK_BYTES):
-            block = await blob.read(offset, BLOCK_BYTES)
+            block = await file.read_in_thread(offset, BLOCK_BYTES)  # large blocks cost more than the way to a thread
             if len(block) < min(BLOCK_BYTES, size - offset):
                 raise StorageUnavailable("A spooled file cannot be read.", detail=f"it ends before {size} bytes")
             yield block
     finally:
-        blob.close()
+        file.close()

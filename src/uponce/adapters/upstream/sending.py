@@ -13,6 +13,8 @@ from uponce.adapters.upstream.bodies import Body
 
 T = TypeVar("T")
 
+_PIECE_BYTES = 256 * 1024  # what a transport cannot send at once, it copies again and again
+
 
 class Sending(Payload):
     """What aiohttp writes as the body of a request.
@@ -73,10 +75,12 @@ class Sending(Payload):
             self._left -= len(data)
             if self._left < 0 or (last and self._left):
                 raise ValueError(f"a body of {self._size} bytes would end {self._left} bytes before its end")
-        await writer.write(data, drain=False)  # which raises before it hands anything on, or hands on everything
-        self.committed = self.committed or last
-        async with asyncio.timeout(self._times.stall):
-            await writer.drain()
+        for start in range(0, len(data), _PIECE_BYTES):
+            # It raises before it hands anything on, or hands on everything.
+            await writer.write(memoryview(data)[start : start + _PIECE_BYTES], drain=False)
+            self.committed = self.committed or last
+            async with asyncio.timeout(self._times.stall):
+                await writer.drain()
 
     async def _own(self, awaited: Awaitable[T]) -> T:
         try:

@@ -25,7 +25,10 @@ class SpooledChunk(Protocol):
         """End the writing. All bytes are in the file then."""
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes in order. Possible until `discard`."""
+        """Yield the bytes in order. Possible until `rewind` and `discard`."""
+
+    async def rewind(self) -> None:
+        """Begin anew, on the same space of the disk. Call it after `flush`."""
 
     async def discard(self) -> None:
         """Delete the bytes. Does nothing if they are gone."""

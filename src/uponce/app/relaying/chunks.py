@@ -30,7 +30,9 @@ class _Cut:
     async def take(self, size: int) -> AsyncIterator[Data]:
         """Yield the next `size` bytes, fewer at the end."""
         while size > 0 and not await self.has_ended():
-            block, self._rest = self._rest[:size], self._rest[size:]
+            block, self._rest = self._rest, b""
+            if len(block) > size:
+                block, self._rest = block[:size], block[size:]
             size -= len(block)
             yield block
 
@@ -52,48 +54,32 @@ async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> Async
 
 
 async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of a file that is still arriving. The spool has at most two of them: one that is sent, and one
-    that arrives."""
+    """Yield the chunks of a file that is still arriving. Two of them are in the spool: one is sent, and one arrives."""
     file, start = _Cut(blocks), 0
-    arriving = asyncio.ensure_future(_spool(file, blobs, chunk_bytes))
+    sent, other = await blobs.receive_chunk(), await blobs.receive_chunk()
+    arriving = asyncio.ensure_future(_fill(sent, file, chunk_bytes))
     try:
         while True:
-            spooled, is_last = await arriving
+            is_last = await arriving
             if not is_last:
-                arriving = asyncio.ensure_future(_spool(file, blobs, chunk_bytes))
-            end = start + spooled.size
-            try:
-                span = f"bytes {start}-{end - 1}/{end if is_last else -1}"
-                yield Chunk(span, spooled.size, spooled.blocks(), is_last)
-            finally:
-                await spooled.discard()
+                arriving = asyncio.ensure_future(_fill(other, file, chunk_bytes))
+            end = start + sent.size
+            span = f"bytes {start}-{end - 1}/{end if is_last else -1}"
+            yield Chunk(span, sent.size, sent.blocks(), is_last)
             if is_last:
                 return
-            start = end
+            await sent.rewind()
+            start, sent, other = end, other, sent
     finally:
-        await _drop(arriving)
-
-
-async def _spool(file: _Cut, blobs: BlobStore, size: int) -> tuple[SpooledChunk, bool]:
-    """Return the next chunk, and whether it is the last one."""
-    spooled = await blobs.receive_chunk()
-    try:
-        async with aclosing(file.take(size)) as blocks:  # type: ignore[type-var]
-            async for block in blocks:
-                await spooled.write(block)
-        await spooled.flush()
-        return spooled, await file.has_ended()
-    except BaseException:
-        await spooled.discard()
-        raise
-
-
-async def _drop(arriving: "asyncio.Future[tuple[SpooledChunk, bool]]") -> None:
-    """Delete a chunk that is not sent."""
-    if not arriving.done():
         arriving.cancel()
-    try:
-        spooled, _ = await arriving
-    except (asyncio.CancelledError, Exception):
-        return
-    await spooled.discard()
+        await asyncio.gather(arriving, return_exceptions=True)
+        await asyncio.gather(sent.discard(), other.discard())
+
+
+async def _fill(spooled: SpooledChunk, file: _Cut, size: int) -> bool:
+    """Spool the next chunk, and return whether it is the last one."""
+    async with aclosing(file.take(size)) as blocks:  # type: ignore[type-var]
+        async for block in blocks:
+            await spooled.write(block)
+    await spooled.flush()
+    return await file.has_ended()

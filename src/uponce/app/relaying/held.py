@@ -53,7 +53,7 @@ class Held:
         """End the writing, and return the digest."""
         if self._stream is not None:
             return await self._stream.seal()
-        hashes = _Hashes()
+        hashes = _Hashes(self._passing)
         for part in self._parts:
             hashes.update(part)
         return hashes.digest()
@@ -84,19 +84,22 @@ async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 class _Hashes:
-    """Both digests of a file, and its size."""
+    """The digest of a file that is passed on. Its SHA-256 is computed only if something will be compared with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, passing: Passing) -> None:
         self.size = 0
-        self._md5, self._sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        is_compared = passing.spec.sha256 is not None or passing.idempotency_key is not None
+        self._sha256 = hashlib.sha256() if is_compared else None
 
     def update(self, data: Data) -> None:
         self._md5.update(data)
-        self._sha256.update(data)
+        if self._sha256 is not None:
+            self._sha256.update(data)
         self.size += len(data)
 
     def digest(self) -> Digest:
-        return Digest(self.size, self._md5.hexdigest(), self._sha256.hexdigest())
+        return Digest(self.size, self._md5.hexdigest(), self._sha256.hexdigest() if self._sha256 is not None else "")
 
 
 class Stream:
@@ -109,7 +112,7 @@ class Stream:
     def __init__(self, services: Services, passing: Passing, *, in_chunks: bool) -> None:
         self._relaying = Relaying(services, passing)
         self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
-        self._hashes = _Hashes()
+        self._hashes = _Hashes(passing)
         self._size = 0
         self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
