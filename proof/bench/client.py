@@ -21,6 +21,7 @@ class Client:
 
     def __init__(self, server: Server, file: Path) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = os.open(file, os.O_RDONLY)
 
     def close(self) -> None:

@@ -208,7 +208,23 @@ class SharedParts(Parts, Protocol):
         """Yield every object, under the key of its blob, in no order."""
 
 
-class BlobStore(Parts, Protocol):
+class Spool(Protocol):
+    """Files that are being received, on the disk of this server."""
+
+    async def receive(self, key: str | None = None) -> Spooled:
+        """Return a new blob to write. `key` is for a copy of a blob of another store."""
+
+    async def receive_chunk(self) -> SpooledChunk:
+        """Return a file for bytes that only pass through. They have no digest and never become a blob."""
+
+    def spooled(self) -> AsyncIterator[StoredBlob]:
+        """Yield every spooled blob, in no order. Its `age` counts from the last write."""
+
+    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
+        """Delete spooled blobs not written for `older_than` seconds, except the keys to `spare`. Return how many."""
+
+
+class BlobStore(Spool, Parts, Protocol):
     """Immutable bytes under random keys; a public_id never becomes a path.
 
     `shared` exists if new blobs that arrive in parts are to be shared. The methods of Parts then serve older uploads
@@ -217,12 +233,6 @@ class BlobStore(Parts, Protocol):
 
     @property
     def shared(self) -> SharedParts | None: ...
-
-    async def receive(self, key: str | None = None) -> Spooled:
-        """Return a new blob to write. `key` is for a copy of a blob of another store."""
-
-    async def receive_chunk(self) -> SpooledChunk:
-        """Return a file for bytes that only pass through. They have no digest and never become a blob."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 
@@ -235,14 +245,8 @@ class BlobStore(Parts, Protocol):
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         """Yield every published blob whose key begins with `prefix`, in no order."""
 
-    def spooled(self) -> AsyncIterator[StoredBlob]:
-        """Yield every spooled blob, in no order. Its `age` counts from the last write."""
-
     async def digest(self, key: str) -> Digest | None:
         """Read a published blob and return its digest. Raise StorageUnavailable if the bytes cannot be read."""
-
-    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
-        """Delete spooled blobs not written for `older_than` seconds, except the keys to `spare`. Return how many."""
 
     async def ping(self) -> None:
         """Return if the store can be written, else raise."""
