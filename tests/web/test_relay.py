@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import replace
 from itertools import repeat
@@ -117,17 +116,6 @@ def test_what_is_signed_for_uponce_is_enforced_here(
     assert not stub.store
     assert status_of(relay, fields) is GrantStatus.UNUSED
     assert not relay.traces().spooled
-
-
-@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
-def test_the_bytes_that_were_signed_are_accepted_and_a_repeat_with_others_is_told(relay: World, file: bytes) -> None:
-    signed = relay.sign({"sha256": hashlib.sha256(file).hexdigest()})
-    assert_accepted(relay.upload(signed, file, kind="raw"))
-    fields, headers = relay.sign({"nonce": "repeat"}), {"idempotency-key": "one"}
-    assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
-    assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
-    other = relay.upload(fields, file[:-1] + b"?", kind="raw", headers=headers)
-    assert_refused(other, 400, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("trouble", [Trouble.REFUSED, Trouble.LIMITED])

@@ -1,6 +1,7 @@
 """A small file on its way upstream while its grant is made pending: the signature leaves last here too."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
-from tests.web.test_relay import status_of, stored
+from tests.web.test_relay import SIZES, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
 from uponce.core.errors import SignatureUsed, UponceError
 from uponce.core.relaying import Relay
@@ -59,3 +60,14 @@ def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: Wor
         assert_refused(relay.upload(relay.sign(), SMALL, kind="raw"), 400, "signature_used")
     (request,) = stub.requests
     assert (request.complete, request.closed, stub.store) == (False, False, {})
+
+
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_the_bytes_that_were_signed_are_accepted_and_a_repeat_with_others_is_told(relay: World, file: bytes) -> None:
+    signed = relay.sign({"sha256": hashlib.sha256(file).hexdigest()})
+    assert_accepted(relay.upload(signed, file, kind="raw"))
+    fields, headers = relay.sign({"nonce": "repeat"}), {"idempotency-key": "one"}
+    assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
+    assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
+    other = relay.upload(fields, file[:-1] + b"?", kind="raw", headers=headers)
+    assert_refused(other, 400, "idempotency_key_reused")
