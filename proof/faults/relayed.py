@@ -221,9 +221,14 @@ class Sitting:
         return [_signature_of(public_id) for (public_id,) in rows]
 
     def completed(self) -> Counter[str]:
-        """How often an upload was completed upstream, by signature."""
-        rows = Place(self.upstream.data_dir).rows("SELECT public_id FROM audit WHERE event = 'spent'")
-        return Counter(_signature_of(public_id) for (public_id,) in rows)
+        """How often an upload was completed upstream, by signature.
+
+        Each chunk has a signature of its own there, and the request that completes the upload spends them all.
+        """
+        rows = Place(self.upstream.data_dir).rows(
+            "SELECT DISTINCT public_id, request_id FROM audit WHERE event = 'spent'"
+        )
+        return Counter(_signature_of(public_id) for public_id, _ in rows)
 
     def judge(self, tally: Tally) -> None:
         """Recover, and enter in the tally what was done and what is broken."""
