@@ -76,6 +76,15 @@ def test_a_change_without_an_answer_is_unknown_and_a_read_is_not(relay: World, s
     assert_refused(relay.get("/v1_1/demo/folders", authorization=basic(relay)), 503, "upstream_unavailable")
 
 
+def test_a_signed_call_may_have_another_authorization(relay: World, stub: StubUpstream) -> None:
+    """A proxy in front may add one. Without a signature it authenticates nothing."""
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    assert act(relay, "raw/destroy", {"public_id": "cat"}, authorization="Bearer x").status >= 400
+    assert stub.store
+    signed = relay.sign({"public_id": "cat"}, key=relay.server)
+    assert assert_accepted(act(relay, "raw/destroy", signed, authorization="Bearer x")).json == {"result": "ok"}
+
+
 def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None:
     assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
     asked = len(stub.requests)

@@ -1,4 +1,4 @@
-"""Calls that change an asset by signed fields: who may make them."""
+"""A call with signed fields that changes an asset. This module decides whether the sender may make the call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from uponce.core.values import ApiKey, Caller, KeyScope, ResourceType
 
 @dataclass(frozen=True, slots=True)
 class SignedCall:
-    """Its route, its collected fields, and who sends it."""
+    """A call before it is verified: cloud and resource type of its URL, its fields, and its sender."""
 
     cloud: str
     resource_type: ResourceType

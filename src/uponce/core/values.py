@@ -77,7 +77,10 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Size in bytes and lower-case hex digests of a whole file. No SHA-256 of a relayed file if nothing asks for it."""
+    """Size in bytes and lower-case hex digests of a whole file.
+
+    `sha256` is empty for a relayed file if nothing is compared with it.
+    """
 
     size: int
     md5: str

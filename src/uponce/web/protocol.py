@@ -230,9 +230,8 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._abort()
-            raise ConnectionAbortedError(
-                f"more than {_MAX_PIPELINED} pipelined requests"
-            )  # stops the parser in the midst of a read
+            # An exception stops the parser in the midst of a read.
+            raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             self._close(_too_long(length))
             raise ConnectionAbortedError("the path is too long")

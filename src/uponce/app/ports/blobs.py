@@ -28,7 +28,7 @@ class SpooledChunk(Protocol):
         """Yield the bytes in order. Possible until `rewind` and `discard`."""
 
     async def rewind(self) -> None:
-        """Begin anew, on the same space of the disk. Call it after `flush`."""
+        """Forget the bytes. The next `write` starts at the first byte of the same file. Call `flush` before."""
 
     async def discard(self) -> None:
         """Delete the bytes. Does nothing if they are gone."""

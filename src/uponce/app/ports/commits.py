@@ -13,8 +13,8 @@ class Draft:
 
     `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
     when the name exists: replace it, or leave it and answer with it. `idempotency_key` is the one that the client
-    sent, if any: under it the answer is stored. `effects` are left in the outbox: of each
-    its name, and what its work needs to know.
+    sent, if any: under it the answer is stored. The commit writes `effects` to the outbox.
+    An effect has a name, and the details that its handler needs.
     """
 
     name: AssetName

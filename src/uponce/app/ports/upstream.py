@@ -44,7 +44,7 @@ Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class AdminCall:
-    """A call as a server made it. `query` may repeat names."""
+    """A call that a server sent with HTTP Basic. `query` may have a name more than once."""
 
     method: str
     query: Sequence[tuple[str, str]]
@@ -73,7 +73,10 @@ class UpstreamClient(Protocol):
         """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet."""
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
-        """Make a call that may change something, with HTTP Basic. `path` as in `get`, OutcomeUnknown as in `upload`."""
+        """Make a call that may change something, with HTTP Basic. `path` is not escaped yet.
+
+        OutcomeUnknown: the upstream may have carried out the call, and no answer came.
+        """
 
     async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
         """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""

@@ -38,7 +38,7 @@ from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
-NOTIFY = "notify"  # the effect that posts the answer of an upload to a URL, its details
+NOTIFY = "notify"  # an effect: post the answer of an upload. Its details are the URL
 
 C = TypeVar("C", bound=Committed | Forwarded)
 

@@ -34,10 +34,15 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
     return refuse_method(request, purpose, tuple(own))
 
 
+def _has_basic(request: Request) -> bool:
+    """Return whether HTTP Basic authenticates the request. A proxy may add another scheme to a signed call."""
+    return request.head.get("authorization").lower().startswith("basic ")
+
+
 async def _pass_on(services: Services, upstream: Upstream, request: Request) -> Response:
     cloud, limits = request.params["cloud"], services.limits
     path, query = request.path.split("/", 3)[3], request.query(limits)
-    if request.method == "POST" and not request.head.get("authorization"):
+    if request.method == "POST" and not _has_basic(request):
         params = collect([*query, *await body_fields(request, limits)])
         note_fields(request, params.items())
         answer = await act_signed(services, upstream, cloud, path, params)
