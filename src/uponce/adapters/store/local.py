@@ -193,6 +193,8 @@ class LocalStore:
         return self._has_holes
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
+        if not bodies:
+            return []
         shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
         keys = [shard + self._ids.hex(30) for _ in bodies]
         try:
