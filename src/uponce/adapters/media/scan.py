@@ -15,6 +15,7 @@ from zlib import crc32
 
 # A JPEG or PNG whose header is longer, by a large preview or colour profile, goes to the decoder.
 SCAN_BYTES = 64 * 1024
+_MOSTLY_ENOUGH = 4 * 1024
 
 _MOST_SEGMENTS = 256
 _LARGEST_JPEG_SIDE = 65_500  # of libjpeg
@@ -34,10 +35,10 @@ def scan(data: Data, size: int, format_name: str) -> Shape | None:
 
 
 def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, int], Shape | None]:
-    """Return a scanner of pictures with one frame, which needs the first SCAN_BYTES only."""
+    """Return a scanner of pictures with one frame, which needs the first SCAN_BYTES at most."""
 
     def scan_head(data: Data, _: int) -> Shape | None:
-        sides = read(bytes(data[:SCAN_BYTES]))
+        sides = read(bytes(data[:_MOSTLY_ENOUGH])) or read(bytes(data[:SCAN_BYTES]))
         return sides and (*sides, 1)
 
     return scan_head

@@ -38,6 +38,8 @@ from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
+_MOST_SEEN = 20_000  # 2 MB
+
 NOTIFY = "notify"  # an effect: post the answer of an upload. Its details are the URL
 
 C = TypeVar("C", bound=Committed | Forwarded)
@@ -269,13 +271,15 @@ class Pipeline:
     def __init__(self, services: Services, store: GroupStore) -> None:
         self._services = services
         self._group_store = store
+        self._seen: set[bytes] = set()  # the keys of grants that were tried here, the latest of them
 
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group, and return what it became.
 
-        Whatever goes wrong before the commit spends nothing and leaves nothing behind. An unknown outcome deletes
+        The event loop hashes: so the thread of the database can go on with another group. Whatever goes wrong before the commit spends nothing and leaves nothing behind. An unknown outcome deletes
         nothing.
         """
+        arrival.digest = _digest_of(arrival.data)
         with self._services.metrics.committing():
             committed = await self._committed(arrival)
         if not committed.replayed:
@@ -313,7 +317,6 @@ class Pipeline:
             refusal = self._spent(arrival, records)
             if refusal is not None:
                 return refusal
-            arrival.digest = _digest_of(arrival.data)
             self._judge(arrival)
         except (UponceError, GoesUpstream) as error:
             return error
@@ -331,17 +334,27 @@ class Pipeline:
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
-        """The refusal of a spent signature, before its bytes are hashed and stored. The commit decides again.
+        """The refusal of a spent signature, before its bytes are stored. The commit decides again.
 
-        With an Idempotency-Key only the commit decides: it may have an answer for a repeat.
+        Only a grant that was tried here before is looked up: mostly a grant is new, and the look-up finds nothing. With
+        an Idempotency-Key only the commit decides: it may have an answer for a repeat.
         """
         assert arrival.verified is not None
         if arrival.request.idempotency_key is not None:
             return None
         grant = arrival.verified.grant
+        if not self._was_tried(grant.key):
+            return None
         record = records.find_grant(grant.key)
         error = record and refusal_of(record, grant.max_uses)
         return Refusal(grant, arrival.request.caller, error) if error else None
+
+    def _was_tried(self, key: bytes) -> bool:
+        tried = key in self._seen
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(key)
+        return tried
 
     def _judge(self, arrival: Arrival) -> None:
         assert arrival.verified is not None and arrival.digest is not None
