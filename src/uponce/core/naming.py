@@ -24,12 +24,15 @@ _MAX_EXTENSION = 40
 _FORBIDDEN = frozenset('?&#\\%<>+"')
 # Controls, invisible formatting (direction marks, zero-width), surrogates, private use, unassigned, line ends.
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_ORDINARY = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")  # no check of these would find anything
 # Segments that a delivery URL reads as something else: a version, a signature.
 _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
 
 
 def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: bool = False) -> str:
     """Return the public_id in Unicode form NFC. Raise InvalidParameter with the reason if it is not allowed."""
+    if not is_folder and _ORDINARY.fullmatch(public_id):
+        return public_id
     normal = unicodedata.normalize("NFC", public_id) if len(public_id) <= MAX_WRITTEN_LENGTH else public_id
     problem = _problem(normal, is_folder)
     if problem:
@@ -108,7 +111,7 @@ def _extension(kind: ResourceType, filename: str | None) -> str:
 
 def split_filename(filename: str) -> tuple[str, str]:
     """Return name and extension of the last path segment: browsers and attackers send whole paths."""
-    last = re.split(r"[/\\]", filename)[-1]
+    last = filename.replace("\\", "/").rpartition("/")[2]
     stem, dot, extension = last.rpartition(".")
     return (stem, extension) if dot and stem else (last, "")
 

@@ -32,10 +32,7 @@ class Statement:
     text: str
     silent: bool
     names: tuple[str, ...]
-
-    @property
-    def writes(self) -> bool:
-        return not self.text.startswith("SELECT")
+    writes: bool
 
     def filled(self, values: Mapping[str, object]) -> str:
         """The text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
@@ -113,7 +110,8 @@ def _expanded(text: str, fragments: Mapping[str, str]) -> str:
 
 
 def _statement(name: str, text: str, *, silent: bool) -> Statement:
-    return Statement(name, text, silent, tuple(dict.fromkeys(_PARAMETER.findall(text))))
+    names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+    return Statement(name, text, silent, names, writes=not text.startswith("SELECT"))
 
 
 def _type(statement: Statement, name: str) -> str:

@@ -148,9 +148,7 @@ class _Running:
 
     def send(self, session: Session, rows: Sequence[Rows] | None) -> Sequence[Ask]:
         if rows is not None and not self._wrote:
-            self._wrote = any(
-                _has_written(session.statements[name], each) for (name, _), each in zip(self._asks, rows, strict=True)
-            )
+            self._wrote = _have_written(session, self._asks, rows)
         try:
             self._asks = self._steps.send(rows)  # type: ignore[arg-type]
         except UponceError as refusal:
@@ -160,8 +158,12 @@ class _Running:
         return self._asks
 
 
-def _has_written(statement: Statement, rows: Rows) -> bool:
-    return statement.writes and (statement.silent or bool(rows))
+def _have_written(session: Session, asks: Sequence[Ask], rows: Sequence[Rows]) -> bool:
+    for (name, _), found in zip(asks, rows, strict=True):
+        statement = session.statements[name]
+        if statement.writes and (statement.silent or found):
+            return True
+    return False
 
 
 def waves(operations: Sequence[Operation[Any]]) -> list[int]:

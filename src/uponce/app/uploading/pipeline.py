@@ -217,7 +217,8 @@ def payer_of(grant: Grant, caller: Caller) -> Payer:
 def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
     """Return the asset that bytes become which were judged to be good."""
     spec, filename, ids = wanted.spec, wanted.filename, services.ids
-    public_id = spec.naming.name(facts.kind, filename, ids.base36(RANDOM_LENGTH), ids.base36(UNIQUE_SUFFIX_LENGTH))
+    chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
+    public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
     original = split_filename(spec.naming.filename_override or filename or "")[0]
     return Draft(
         name=AssetName(wanted.cloud, facts.kind, spec.type, public_id),
