@@ -16,6 +16,7 @@ from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, diff
 from tests.adapters.test_local_blobs import ROOT, needs_strace
 from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.store import local
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.app.ports import Body
@@ -62,6 +63,19 @@ def test_a_group_comes_back_in_its_order(tmp_path: Path, kind: str, type_: type)
     assert asyncio.run(different(store, keys, bodies)) == []
     assert local_of(store).put_group([]) == []
     store.close()
+
+
+def test_a_group_syncs_only_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group in a pack has nothing in the folders of files."""
+    synced: list[Path] = []
+    for kind, count in (("packs", 0), ("files", 1)):
+        store = store_of(tmp_path / kind, kind)
+        local_of(store).put_group([body(b"abc")])  # the first group of a pack also makes the pack's name durable
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "sync_folder", synced.append)
+            local_of(store).put_group([body(b"def")])
+        assert len(synced) == count
+        store.close()
 
 
 def test_blobs_of_a_group_are_deleted_one_by_one(tmp_path: Path, kind: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 
-_BATCH = 500
+_BATCH = 100
 RESTFUL = 4.0
 
 

@@ -19,7 +19,7 @@ from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUplo
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.spans import Span
 
-_LIST_BATCH = 500
+_LIST_BATCH = 100
 
 
 class Spool:

@@ -277,8 +277,8 @@ class Pipeline:
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group, and return what it became.
 
-        The event loop hashes: so the thread of the database can go on with another group. Whatever goes wrong before the commit spends nothing and leaves nothing behind. An unknown outcome deletes
-        nothing.
+        The event loop hashes: so the thread of the database can go on with another group. Whatever goes wrong before
+        the commit spends nothing and leaves nothing behind. An unknown outcome deletes nothing.
         """
         arrival.digest = _digest_of(arrival.data)
         with self._services.metrics.committing():

@@ -13,6 +13,7 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite.checkpointer import Checkpointer
 from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Engine
 from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
@@ -45,7 +46,8 @@ class SqliteDatabase(Database):
         self._connect = partial(connect, self._path)
         identify = partial(identity, self._path)
         records = Records(secrets, knows_grants=True)
-        self._engine = Engine(self._connect, identify, clock, records)
+        self._checkpointer = Checkpointer(self._connect)
+        self._engine = Engine(self._connect, identify, clock, records, self._checkpointer.note_commit)
         self._committer = Committer(self._engine, records, unavailable)
         self._readers = Readers(self._connect, identify)
         self.glance = Glances(self._connect, identify)
@@ -67,6 +69,7 @@ class SqliteDatabase(Database):
         except (OSError, sqlite3.Error) as error:
             raise cannot_open(self._path, error) from None
         self._committer.start()
+        self._checkpointer.start()
 
     def describe(self) -> str:
         """For people: what was checked, and no secret."""
@@ -80,6 +83,7 @@ class SqliteDatabase(Database):
     def close(self) -> None:
         """Finish what was begun; later calls raise DatabaseUnavailable."""
         self._committer.close()
+        self._checkpointer.close()
         self._readers.close()
         self.glance.close()
 

@@ -28,11 +28,13 @@ class Engine:
         identify: Callable[[], Hashable],
         clock: Clock,
         records: Records,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._identify = identify
         self._clock = clock
         self._records = records
+        self._committed = committed
         self._file: Hashable = None
         self._session: Session | None = None
 
@@ -54,6 +56,7 @@ class Engine:
             outcomes = self._run_all(session, [*operations, *more()])
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
             session.connection.execute("COMMIT")
+            self._committed()
             self._refuse_moved()
         except Exception as error:
             self.disconnect()

@@ -1,0 +1,118 @@
+"""What moves committed pages to the database file beside the commits, and what becomes of its failures."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
+from uponce.adapters.database.sqlite.checkpointer import EVERY, Checkpointer
+from uponce.adapters.database.sqlite.connection import connect
+
+WAIT_SECONDS = 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "uponce.db"
+    path.touch()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (x)")
+    return path
+
+
+class Told(sqlite3.Connection):
+    """Tells when a checkpoint is over; the first `failures` of them fail."""
+
+    over = threading.Semaphore(0)
+    failures = 0
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if "wal_checkpoint" not in sql:
+            return super().execute(sql, parameters)
+        try:
+            if Told.failures:
+                Told.failures -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, parameters)
+        finally:
+            Told.over.release()
+
+
+@pytest.fixture
+def checkpointer(path: Path) -> Checkpointer:
+    Told.over, Told.failures = threading.Semaphore(0), 0
+    return Checkpointer(lambda: connect(path, factory=Told))
+
+
+def committed(path: Path, checkpointer: Checkpointer, count: int) -> sqlite3.Connection:
+    """A connection that has committed so often, and noted it."""
+    connection = connect(path)
+    for number in range(count):
+        connection.execute("INSERT INTO t VALUES (?)", (number,))
+        checkpointer.note_commit()
+    return connection
+
+
+def pages_left(path: Path) -> int:
+    """Pages of the log that are not in the database file, by the index of the log (walformat.html, 2.1 and 2.2)."""
+    header = (path.parent / f"{path.name}-shm").read_bytes()[:136]
+    in_log, moved = int.from_bytes(header[16:20], "little"), int.from_bytes(header[96:100], "little")
+    return in_log - moved
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + WAIT_SECONDS
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpointer) -> None:
+    checkpointer.start()
+    writer = committed(path, checkpointer, EVERY - 1)
+    before = pages_left(path)
+    assert before >= EVERY - 1  # nothing was due yet, and no commit moved them itself
+    writer.execute("INSERT INTO t VALUES (0)")
+    checkpointer.note_commit()
+    assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+
+
+def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> None:
+    Told.failures = 2
+    checkpointer.start()
+    writer = committed(path, checkpointer, 0)
+    for _ in range(3):
+        writer.execute("INSERT INTO t VALUES (0)")
+        for _ in range(EVERY):
+            checkpointer.note_commit()
+        assert Told.over.acquire(timeout=WAIT_SECONDS)
+    assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+
+
+def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[None] = []
+    monkeypatch.setattr(Checkpointer, "note_commit", lambda _: noted.append(None))
+    database = open_sqlite(path.with_name("other.db"))
+    run(database.add_key(KEY))
+    assert len(noted) == 1
+    assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
+    assert len(noted) == 2
+    database.close()
+
+
+def test_it_ends_when_told_also_if_it_was_never_started(path: Path, checkpointer: Checkpointer) -> None:
+    checkpointer.close()
+    started = Checkpointer(lambda: connect(path))
+    started.start()
+    started.close()
+    assert not any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
