@@ -37,7 +37,7 @@ COLUMNS = {
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
     "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses",
     "relay_grants": "relay_id grant_key api_key timestamp max_uses keep_until",
-    "outbox": "id name subject due_at tries error created_at dead details",
+    "outbox": "id name subject details due_at tries error created_at dead",
 }
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
