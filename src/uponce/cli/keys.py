@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from uponce.app.import_keys import import_keys
-from uponce.app.manage_keys import create_key, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json
 from uponce.config import load, parse_key

@@ -18,9 +18,8 @@ from uvicorn.supervisors import Multiprocess
 from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
-from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_clouds import preset_upstream
-from uponce.app.manage_keys import set_up
+from uponce.app.manage_keys import Conflict, import_keys, set_up
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
 from uponce.cli.options import Data
 from uponce.config import Settings, as_environment, load, preset_keys

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from uponce.app.browse import list_signatures, show_known, show_signed
-from uponce.app.revoke import revoke_known, revoke_signed
+from uponce.app.manage_signatures import list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, print_json
 from uponce.config import load
