@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
     from uponce.adapters.media.pool import DecoderPool
-    from uponce.adapters.metrics.counts import PrometheusMetrics
+    from uponce.adapters.metrics import PrometheusMetrics
     from uponce.adapters.notifier import Notifier
     from uponce.adapters.secretbox import AesSecretBox
     from uponce.adapters.store.blobs import Blobs
@@ -105,8 +105,7 @@ def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
     """Return None without UPONCE_METRICS_TOKEN, and when no folder can hold them: the server serves without metrics."""
     if not settings.metrics_token:
         return None
-    from uponce.adapters.metrics.counts import PrometheusMetrics
-    from uponce.adapters.metrics.shared import take_place
+    from uponce.adapters.metrics import PrometheusMetrics, take_place
 
     try:
         place = take_place() if settings.workers > 1 else None
@@ -122,7 +121,7 @@ def metrics_of_workers(settings: Settings) -> "Iterator[None]":
     if not settings.metrics_token or settings.workers == 1:
         yield
         return
-    from uponce.adapters.metrics.shared import shared_folder
+    from uponce.adapters.metrics import shared_folder
 
     with shared_folder():
         yield
