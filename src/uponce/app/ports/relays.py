@@ -30,9 +30,6 @@ class Relays(Protocol):
 
     async def find_relay(self, relay_id: str) -> Relay | None: ...
 
-    async def relays_of(self, grant_key: bytes) -> Sequence[Relay]:
-        """The pending uploads of a grant."""
-
     async def note_misses(self, relay_id: str, misses: int) -> None:
         """Store how many look-ups found nothing after the bound."""
 

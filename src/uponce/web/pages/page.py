@@ -63,7 +63,7 @@ _PAGE: tuple[Header, ...] = (
 )
 
 
-def html_page(title: str, content: str, *, status: int = 200) -> Response:
+def html_page(title: str, content: str) -> Response:
     """Return a page with this title and this content, which is HTML."""
     page = _FRAME.substitute(title=escape(title), style=_STYLE, content=content).encode()
-    return Response(status, (*_PAGE, length_header(len(page))), page)
+    return Response(200, (*_PAGE, length_header(len(page))), page)
