@@ -16,7 +16,7 @@ from yarl import URL
 
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body
-from uponce.app.ports.upstream import UpstreamReply
+from uponce.app.ports.relaying import UpstreamReply
 from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Effect, Outbox, Refusal, Reply
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
     Catalog,
@@ -39,8 +39,7 @@ from uponce.app.ports.database import (
     Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
-from uponce.app.ports.relays import Effect, Outbox, Relays
-from uponce.app.ports.upstream import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 __all__ = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from uponce.app.ports.commits import Candidate, Committed, Draft, Refusal, Reply
-from uponce.app.ports.relays import Outbox, Relays
+from uponce.app.ports.commits import Candidate, Committed, Draft, Outbox, Refusal, Reply
+from uponce.app.ports.relaying import Relays
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
