@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import typer
 
 from proof.bench import page as benchmarks
 from proof.bench.picture import picture
 from proof.bench.scale.__main__ import RECORDS as SCALE
 from proof.mutation import page as mutation
-from uponce.cli import app as command_line
+from uponce.cli import COMMANDS, load_command
 from uponce.config import PREFIX, Settings
 from uponce.core.formats import FORMATS, Format
 from uponce.core.parameters import PARAMETERS, ROWS, Use, names
@@ -152,15 +151,14 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def commands_page() -> str:
-    group = typer.main.get_command(command_line)
-    sections = "\n".join(_command_sections("uponce", group))
+    sections = "\n".join(_command_sections("uponce", {name: load_command(name) for name in COMMANDS}))
     return f"# Command line\n\n{NOTICE}Exit codes: 0 done, 1 refused or failed, 2 usage.\n\n{sections}"
 
 
-def _command_sections(path: str, command: Any) -> Iterator[str]:
-    for name, child in getattr(command, "commands", {}).items():
+def _command_sections(path: str, commands: Mapping[str, Any]) -> Iterator[str]:
+    for name, child in commands.items():
         if hasattr(child, "commands"):
-            yield from _command_sections(f"{path} {name}", child)
+            yield from _command_sections(f"{path} {name}", child.commands)
             continue
         rows = [(_usage(p), getattr(p, "help", None) or "") for p in child.params if p.name != "help"]
         about = "".join(_prose(paragraph) for paragraph in (child.help or "").split("\n\n"))

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from cloudinary.utils import api_sign_request
 
+from tests import samples
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.media import samples
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 from proof.faults.clients import LOST, Reply, form
+from tests import samples
 from tests.server import Key, Server
-from uponce.adapters.media import samples
 
 LARGEST = 400_000
 DELETIONS, OVERWRITES = 0.15, 0.15

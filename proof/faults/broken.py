@@ -11,7 +11,7 @@ from proof.faults.statements import changed
 from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark, SelectThenInsert
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.statements import load
-from uponce.app import authorise, destroy
+from uponce.app import authorise, signed_calls
 from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
@@ -72,5 +72,5 @@ def variants() -> dict[str, Broken]:
         "key by the received hex": Broken(patch.object(authorise, "verify", verify_by_hex)),
         "blob discarded on success": Broken(patch.object(upload, "_settle", settle_and_tidy)),
         "commit before publish": Broken(patch.object(upload, "_settle", commit_then_publish)),
-        "bytes deleted before the row": Broken(patch.object(destroy, "_settle", bytes_first)),
+        "bytes deleted before the row": Broken(patch.object(signed_calls, "_settle", bytes_first)),
     }

@@ -23,11 +23,9 @@ from tests.app.uploads import CALLER
 from tests.contract.stores import local_of
 from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.app.browse import show_signed
-from uponce.app.destroy import destroy
 from uponce.app.manage_keys import rotate_key, set_up
-from uponce.app.revoke import revoke_signed
-from uponce.app.signed_calls import SignedCall, signed_by
+from uponce.app.manage_signatures import revoke_signed, show_signed
+from uponce.app.signed_calls import SignedCall, destroy, signed_by
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
 from uponce.core.parameters import Call

@@ -17,11 +17,10 @@ from typing import Any
 
 from proof.faults.one_upload import NumberedIds, acknowledge, services_of
 from proof.faults.operator import settings
-from uponce.app.destroy import destroy
 from uponce.app.manage_keys import rotate_key
-from uponce.app.revoke import revoke_signed
+from uponce.app.manage_signatures import revoke_signed
 from uponce.app.services import Services
-from uponce.app.signed_calls import SignedCall, signed_by
+from uponce.app.signed_calls import SignedCall, destroy, signed_by
 from uponce.core.errors import NotFound
 from uponce.core.parameters import Call
 from uponce.core.values import Caller, KeyScope, ResourceType

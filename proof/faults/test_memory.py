@@ -15,8 +15,8 @@ from proof.faults.campaigns.clients import healthy, open_file_limit
 from proof.faults.clients import FORM_TAIL, LOST, Connection, Reply, connected, form, form_head
 from proof.faults.fleet import fresh_bucket
 from proof.faults.processes import open_files, peak_memory
+from tests import samples
 from tests.server import Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.proof
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,14 @@ from msgspec.structs import replace
 from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
+from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.notifier import Notifier
+from uponce.adapters.secretbox import AesSecretBox, key_from_text
+from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
-from uponce.app.outbox import run_due
-from uponce.app.ports import Metrics, NoMetrics
+from uponce.adapters.upstream.client import HttpUpstream
+from uponce.app.outbox import Handler, run_due
+from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
@@ -28,19 +33,10 @@ from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.web.cloudinary.notifications import Notifications
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from uponce.adapters.archive import Archive
     from uponce.adapters.database.postgres import PostgresDatabase
     from uponce.adapters.database.sqlite import SqliteDatabase
-    from uponce.adapters.media.pool import DecoderPool
-    from uponce.adapters.metrics.counts import PrometheusMetrics
-    from uponce.adapters.notifier import Notifier
-    from uponce.adapters.secretbox import AesSecretBox
-    from uponce.adapters.store.blobs import Blobs
-    from uponce.adapters.upstream.client import HttpUpstream
-    from uponce.app.outbox import Handler
-    from uponce.app.ports import FrontServer, Presigner
+    from uponce.adapters.metrics import PrometheusMetrics
 
 log = logging.getLogger("uponce")
 
@@ -54,20 +50,16 @@ class Backend:
 
     settings: Settings
     database: "SqliteDatabase | PostgresDatabase"
-    blobs: "Blobs"
-    decoders: "DecoderPool"
-    secrets: "AesSecretBox"
-    upstream: "HttpUpstream"
-    notifier: "Notifier"
+    blobs: Blobs
+    decoders: DecoderPool
+    secrets: AesSecretBox
+    upstream: HttpUpstream
+    notifier: Notifier
     services: Services
 
 
-def build(settings: Settings, metrics: Metrics | None = None, secrets: "AesSecretBox | None" = None) -> Backend:
+def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecretBox | None = None) -> Backend:
     """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
-    from uponce.adapters.media.pool import DecoderPool
-    from uponce.adapters.notifier import Notifier
-    from uponce.adapters.upstream.client import HttpUpstream
-
     clock, ids = SystemClock(), RandomIds()
     blobs = blob_store(settings)
     _check_locks(settings)
@@ -105,8 +97,7 @@ def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
     """Return None without UPONCE_METRICS_TOKEN, and when no folder can hold them: the server serves without metrics."""
     if not settings.metrics_token:
         return None
-    from uponce.adapters.metrics.counts import PrometheusMetrics
-    from uponce.adapters.metrics.shared import take_place
+    from uponce.adapters.metrics import PrometheusMetrics, take_place
 
     try:
         place = take_place() if settings.workers > 1 else None
@@ -117,18 +108,18 @@ def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
 
 
 @contextmanager
-def metrics_of_workers(settings: Settings) -> "Iterator[None]":
+def metrics_of_workers(settings: Settings) -> Iterator[None]:
     """Let all processes that start inside count together."""
     if not settings.metrics_token or settings.workers == 1:
         yield
         return
-    from uponce.adapters.metrics.shared import shared_folder
+    from uponce.adapters.metrics import shared_folder
 
     with shared_folder():
         yield
 
 
-def _database(settings: Settings, clock: SystemClock, secrets: "AesSecretBox") -> "SqliteDatabase | PostgresDatabase":
+def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
     match urlsplit(settings.database_url).scheme:
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
@@ -176,7 +167,7 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def blob_store(settings: Settings) -> "Blobs":
+def blob_store(settings: Settings) -> Blobs:
     """Return the store, not open yet. Raise SettingRefused for a URL that names no store."""
     url, ids = settings.storage_url, RandomIds()
     match urlsplit(url):
@@ -206,7 +197,7 @@ def _check_locks(settings: Settings) -> None:
         )
 
 
-def _presigner(settings: Settings, blobs: "Blobs") -> "Presigner | None":
+def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
     """Raise SettingRefused if delivery should redirect to a store that has no URLs."""
     if not settings.storage_redirect:
         return None
@@ -219,7 +210,7 @@ def _presigner(settings: Settings, blobs: "Blobs") -> "Presigner | None":
     return presigner
 
 
-def _front(settings: Settings, blobs: "Blobs") -> "FrontServer | None":
+def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
     """Raise SettingRefused if there is no folder that a web server could read."""
     if not settings.storage_accel:
         return None
@@ -236,16 +227,15 @@ def secret_key_path(settings: Settings) -> Path:
     return settings.data_dir / "secret.key"
 
 
-def secret_box(settings: Settings) -> "AesSecretBox":
+def secret_box(settings: Settings) -> AesSecretBox:
     """Encrypts API secrets with UPONCE_SECRET_KEY, or with the key in the data folder: not read yet, and not made."""
-    from uponce.adapters.secretbox import AesSecretBox, key_from_text
 
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
     )
 
 
-def own_secrets(settings: Settings) -> "AesSecretBox | None":
+def own_secrets(settings: Settings) -> AesSecretBox | None:
     """Return None unless the settings have the secret key: then a file has it."""
     return None if settings.secret_key is None else secret_box(settings)
 
@@ -267,7 +257,7 @@ def archive_of(settings: Settings, folder: str) -> "Archive":
 
 
 @contextmanager
-def opened(settings: Settings, *, create: bool = False, secrets: "AesSecretBox | None" = None) -> "Iterator[Backend]":
+def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | None = None) -> Iterator[Backend]:
     """Open the database and the blob store for a command; the decoders stay asleep.
 
     Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
@@ -285,7 +275,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: "AesSecretBox |
 
 
 @contextmanager
-def opened_target(settings: Settings, database: str, storage: str | None) -> "Iterator[Backend]":
+def opened_target(settings: Settings, database: str, storage: str | None) -> Iterator[Backend]:
     """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
 
     It receives uploads apart from servers that run here.
@@ -349,12 +339,12 @@ async def _keep_house(backend: Backend) -> None:
             services.metrics.sweep_failed()
 
 
-def handlers(backend: Backend) -> "Mapping[str, Handler]":
+def handlers(backend: Backend) -> Mapping[str, Handler]:
     """Return what runs each effect, by its name."""
     return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
 
 
-def _often(backend: Backend) -> "Iterator[Coroutine[Any, Any, None]]":
+def _often(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield what a server does every few seconds beside its requests."""
     settings, services, by_name = backend.settings, backend.services, handlers(backend)
     kept = Kept(

@@ -12,9 +12,8 @@ import pytest
 
 from proof.faults.small_disk import can_mount, mounted
 from tests.scrape import Scraped
-from uponce.adapters.metrics import shared
-from uponce.adapters.metrics.counts import PrometheusMetrics
-from uponce.adapters.metrics.shared import SIZES, VARIABLE, shared_folder, take_place
+from uponce.adapters import metrics as module
+from uponce.adapters.metrics import SIZES, VARIABLE, PrometheusMetrics, shared_folder, take_place
 from uponce.app.services import Services
 from uponce.config import load
 from uponce.core import errors
@@ -30,7 +29,7 @@ SUCCESSES = (0, 200, 201, 204, 206, 302, 304, 307, 405, 500)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(shared, "PLACES", (str(tmp_path),))
+    monkeypatch.setattr(module, "PLACES", (str(tmp_path),))
     with shared_folder():
         yield Path(os.environ[VARIABLE])
 
@@ -38,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
     """Every route with every method and status, every outcome: no file grows, for which there may be no room."""
     app = create_app(Services(*[None] * 5), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
-    routes = {"unmatched", *app.routes.templates}
+    routes = {"unmatched", *(path for route in app.routes.rows for path in route.paths)}
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
     metrics = PrometheusMetrics("10.20.30", "server" * 40, take_place())
     for status in {*SUCCESSES, *STATUS.values(), *TUS_STATUS.values()}:
@@ -56,11 +55,11 @@ def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
 
 COUNT = """
 import sys
-from uponce.adapters.metrics import shared
-from uponce.adapters.metrics.counts import PrometheusMetrics
+from uponce.adapters import metrics as module
+from uponce.adapters.metrics import PrometheusMetrics
 if sys.argv[1] == "library":
-    shared._reserve = lambda file, size: None
-metrics = PrometheusMetrics("1", "s", shared.take_place())
+    module._reserve = lambda file, size: None
+metrics = PrometheusMetrics("1", "s", module.take_place())
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(100):
@@ -92,7 +91,7 @@ def test_where_there_is_no_room_a_worker_has_no_metrics(
 ) -> None:
     settings = load({"UPONCE_METRICS_TOKEN": "token", "UPONCE_WORKERS": "2"})
     assert build_metrics(settings) is not None
-    monkeypatch.setattr(shared, "PLACES", (str(folder / "nowhere"),))
+    monkeypatch.setattr(module, "PLACES", (str(folder / "nowhere"),))
     with metrics_of_workers(settings):
         assert build_metrics(settings) is None
         assert "no folder for them could be made" in caplog.text
@@ -101,7 +100,7 @@ def test_where_there_is_no_room_a_worker_has_no_metrics(
 
 
 def test_one_process_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "PLACES", ())
+    monkeypatch.setattr(module, "PLACES", ())
     metrics = build_metrics(load({"UPONCE_METRICS_TOKEN": "token", "UPONCE_INSTANCE": "one"}))
     assert metrics is not None
     metrics.stored()
@@ -116,7 +115,7 @@ def test_a_folder_of_another_program_is_not_used(folder: Path, monkeypatch: pyte
     monkeypatch.setenv(VARIABLE, "/other")
     with shared_folder():
         assert os.environ[VARIABLE] != "/other"
-    monkeypatch.setattr(shared, "PLACES", ())
+    monkeypatch.setattr(module, "PLACES", ())
     monkeypatch.setenv(VARIABLE, "/other")
     with shared_folder():
         assert VARIABLE not in os.environ

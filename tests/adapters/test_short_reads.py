@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests import samples
 from tests.adapters.packing import put
 from uponce.adapters.clock import RandomIds
-from uponce.adapters.media import pool, samples
+from uponce.adapters.media import pool
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.parts import ObjectPart, ObjectParts

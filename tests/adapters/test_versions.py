@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from uponce.adapters import versions
-from uponce.adapters.versions import Flaw, known_flaws
+from uponce.adapters.versions import known_flaws
+from uponce.app.diagnose import Flaw
 from uponce.cli.doctor import examine
 
 MADE_UP = Flaw("FFmpeg", "7.1", "7.1.3", "CVE-1999-0001", "a made-up film ends the decoder", "av")

@@ -15,9 +15,8 @@ from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
-from uponce.app.destroy import destroy
 from uponce.app.ports import PLACES
-from uponce.app.signed_calls import SignedCall
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.values import ResourceType
 
 

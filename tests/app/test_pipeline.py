@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests import samples
 from tests.app.failing import Failing
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import OTHER_PNG, PNG, World
 from uponce.adapters.database.committer import Records
-from uponce.adapters.media import samples
 from uponce.app.ports import Body, Committed
 from uponce.app.uploading import pipeline
 from uponce.core.errors import OutcomeUnknown, StorageFull, StorageUnavailable, UponceError

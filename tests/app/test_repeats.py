@@ -14,7 +14,7 @@ from tests.app.uploads import CALLER, attempt, form, live_attempts, outcome, sen
 from tests.world import OTHER_PNG, PNG, MovableClock, World
 from uponce.app.backup import fence
 from uponce.app.manage_keys import revoke_key, set_up
-from uponce.app.revoke import revoke_signed
+from uponce.app.manage_signatures import revoke_signed
 from uponce.app.sign import mint
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, InvalidMedia, OutcomeUnknown

@@ -8,9 +8,8 @@ import pytest
 from tests.app.uploads import CALLER, attempt
 from tests.world import OTHER_PNG, World
 from uponce.app import authorise
-from uponce.app.destroy import destroy
 from uponce.app.manage_keys import revoke_key, rotate_key
-from uponce.app.signed_calls import SignedCall
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.signature import Verified, grant_key, verify
 from uponce.core.values import Algorithm, ResourceType
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uponce.core.spans import Span, merged, prefix_end, split, total_size
+from uponce.core.spans import Span, merged, split, total_size
 
 SPAN = st.builds(lambda start, size: Span(start, start + size), st.integers(0, 40), st.integers(0, 12))
 
@@ -21,12 +21,6 @@ def test_merged_spans_hold_the_same_bytes_and_never_touch(spans: list[Span]) -> 
     assert total_size(result) == len(numbers(*spans))
     assert all(a.end < b.start for a, b in pairwise(result))
     assert all(span.size for span in result)
-
-
-@given(st.lists(SPAN, max_size=8))
-def test_the_prefix_ends_at_the_first_hole(spans: list[Span]) -> None:
-    there = numbers(*spans)
-    assert prefix_end(merged(spans)) == next(number for number in range(100) if number not in there)
 
 
 @given(SPAN, st.lists(SPAN, max_size=8))

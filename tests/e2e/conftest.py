@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import samples
 from tests.e2e.commands import printed, uponce
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
-from uponce.adapters.media import samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

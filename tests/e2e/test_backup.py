@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.e2e.commands import Done, as_json, beside, code_of, in_a_process, killed_amid_copying, printed, uponce
 from tests.e2e.traffic import Traffic
 from tests.server import Server
 from uponce.adapters.archive import Archive
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("operator")
 

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
-from uponce import __version__
+from uponce import __version__, cli
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -72,6 +72,11 @@ def test_help_names_every_command() -> None:
         assert {f"{group} {name}".strip() for name in names} - groups == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with(command: str) -> None:
+    assert cli.load_command(command).help.split("\n\n")[0] == cli.COMMANDS[command]
 
 
 def test_a_shell_completes_commands() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, uponce
 from tests.server import Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("operator")
 

@@ -10,11 +10,11 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import pytest
 
+from tests import samples
 from tests.e2e.commands import beside, printed
 from tests.e2e.conftest import DOCS
 from tests.e2e.lossy import LossyProxy
 from tests.server import Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("curl")
 

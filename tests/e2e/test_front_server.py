@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from tests import samples
 from tests.deployment import NGINX, Nginx
 from tests.e2e.commands import in_a_process
 from tests.scrape import BEARER, TOKEN
 from tests.server import Server
-from uponce.adapters.media import samples
 
 pytestmark = [
     pytest.mark.proof,

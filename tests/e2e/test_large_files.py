@@ -16,13 +16,13 @@ from cloudinary import uploader
 from cloudinary.exceptions import BadRequest
 from cloudinary.utils import api_sign_request
 
+from tests import samples
 from tests.asgi import END, FORM, part, parts_of
 from tests.chunks import headers, noise, spans
 from tests.e2e.conftest import NODE
 from tests.e2e.test_python_sdk import delivered, options
 from tests.e2e.test_readme import block
 from tests.server import Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("large files")
 

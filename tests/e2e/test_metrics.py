@@ -21,9 +21,9 @@ from tests.server import Server
 SETTINGS = {"UPONCE_METRICS_TOKEN": TOKEN, "UPONCE_INSTANCE": "server-7", "UPONCE_DECODERS": "1"}
 AT_ONCE = 8
 NOWHERE = """
-from uponce.adapters.metrics import shared
+from uponce.adapters import metrics as module
 from uponce.cli import main
-shared.PLACES = ("/proc/nowhere",)
+module.PLACES = ("/proc/nowhere",)
 main()
 """
 

@@ -11,13 +11,12 @@ import obstore
 import pytest
 import urllib3
 
-from tests import postgres
+from tests import postgres, samples
 from tests.chunks import noise
 from tests.e2e.commands import Done, in_a_process, uponce
 from tests.server import Server
 from tests.stores import seaweedfs
 from tests.stores.seaweedfs import BUCKET, SeaweedFS
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("object-storage")
 

@@ -15,8 +15,8 @@ from cloudinary import uploader
 from cloudinary.exceptions import AuthorizationRequired, BadRequest
 from cloudinary.utils import api_sign_request, cloudinary_url, verify_api_response_signature
 
+from tests import samples
 from tests.server import Key, Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("python sdk")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.e2e.commands import code_of, in_a_process, printed, uponce
 from tests.server import Key, Server
-from uponce.adapters.media import samples
 
 pytestmark = pytest.mark.xdist_group("serve")
 

@@ -21,9 +21,9 @@ import pytest
 import urllib3
 
 from proof.faults.processes import peak_memory
+from tests import samples
 from tests.adapters.media.pools import decoder_pids, run
 from tests.server import Server
-from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.errors import UponceError
 from uponce.core.values import ResourceType

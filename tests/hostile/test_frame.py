@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.hostile.frame import MIB, Honest, Waits, budget, decoding, raw
 from tests.server import Server
-from uponce.adapters.media import samples
 
 
 def test_bytes_go_as_they_are_and_all_answers_come_back(server: Server, honest: Honest) -> None:

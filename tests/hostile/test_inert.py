@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
+from tests import samples
 from tests.deployment import Caddy, Nginx
 from tests.hostile.frame import needed
 from tests.server import Server
-from uponce.adapters.media import samples
 from uponce.core.formats import BINARY, FORMATS
 
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"

@@ -13,11 +13,11 @@ import pytest
 from proof.faults.audit import count
 from proof.faults.control import seeded, until_red
 from proof.faults.tally import Tally
+from tests import samples
 from tests.e2e.commands import beside, printed
 from tests.hostile.frame import PICTURE
 from tests.hostile.spellings import WAYS, Grant, Reply, Spelling, fresh, spellings
 from tests.server import Key, Server
-from uponce.adapters.media import samples
 
 OTHER = samples.png(8, 64, 64)
 RACERS = 12

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from uponce import cli
 from uponce.core import errors
 
 SOURCE = Path(__file__).parents[2] / "src/uponce"
@@ -33,6 +34,8 @@ def texts() -> Iterator[Text]:
         for node in ast.walk(tree):
             for text in _said(node):
                 yield Text(str(path.relative_to(SOURCE)), node.lineno, text)  # type: ignore[attr-defined]
+    for what in cli.COMMANDS.values():
+        yield Text("cli/__init__.py", 1, what)
 
 
 def _said(node: ast.AST) -> Iterator[str]:

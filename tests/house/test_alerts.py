@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tests.scrape import Scraped
-from uponce.adapters.metrics.counts import PrometheusMetrics
+from uponce.adapters.metrics import PrometheusMetrics
 
 GUIDE = (Path(__file__).parents[2] / "docs/guide/production.md").read_text()
 _, SECTION = GUIDE.split("\n## Metrics\n")

@@ -8,7 +8,7 @@ from tests.asgi import Answer
 from tests.world import World
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.ports.upstream import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.policy import Limits
 from uponce.core.values import Upstream
 

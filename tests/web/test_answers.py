@@ -13,9 +13,9 @@ import cloudinary
 import pytest
 from cloudinary.utils import verify_api_response_signature
 
+from tests import samples
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import START, World, assert_accepted
-from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
 from uponce.web.app import create_app

@@ -15,8 +15,8 @@ import urllib3
 import uvicorn
 
 import uponce
+from tests import samples
 from tests.world import World
-from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
 

@@ -15,7 +15,7 @@ from tests.chunks import form, headers
 from tests.scrape import BEARER, TOKEN, Scraped
 from tests.tus import VERSION, Client, play
 from tests.world import PNG, World, assert_accepted, assert_refused
-from uponce.adapters.metrics.counts import PrometheusMetrics
+from uponce.adapters.metrics import PrometheusMetrics
 from uponce.app.sweep import sweep
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable

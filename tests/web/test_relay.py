@@ -14,7 +14,7 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import LIMITS, EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.app.outbox import run_due
-from uponce.app.ports.upstream import Query, Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import Query, Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.relaying import bound

@@ -11,7 +11,7 @@ from tests.web import test_relay as checks
 from tests.web import test_relay_small as small
 from tests.web.relays import LIMITS, EachOnItsLoop
 from tests.world import PNG, World
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying import reconcile
 from uponce.app.relaying.chunks import Data
 from uponce.app.relaying.relay import Relaying

@@ -26,8 +26,8 @@ from proof.faults.operator import recover
 from proof.faults.processes import freeze
 from proof.faults.report import Report
 from proof.faults.tally import Tally
+from tests import samples
 from tests.server import Server
-from uponce.adapters.media import samples
 
 CLIENTS = 8
 CUTS_ON_ONE_DISK = 12

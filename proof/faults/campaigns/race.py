@@ -24,8 +24,8 @@ from proof.faults.place import Place
 from proof.faults.processes import owners
 from proof.faults.report import Report
 from proof.faults.tally import Tally
+from tests import samples
 from tests.server import Server
-from uponce.adapters.media import samples
 
 RACERS = 50
 LANES = 5  # signatures that are contested at the same time

@@ -4,12 +4,12 @@ import sys
 
 from proof.faults import one_step
 from proof.faults.one_upload import acknowledge
-from uponce.app import destroy
+from uponce.app import signed_calls
 from uponce.app.authorise import Verified
 from uponce.app.services import Services
 from uponce.core.values import AssetName, Caller
 
-_settle = destroy._settle
+_settle = signed_calls._settle
 
 
 async def answer_then_settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
@@ -18,7 +18,7 @@ async def answer_then_settle(services: Services, verified: Verified, name: Asset
     return await _settle(services, verified, name, caller)
 
 
-destroy._settle = answer_then_settle
+signed_calls._settle = answer_then_settle
 
 if __name__ == "__main__":
     one_step.main(*sys.argv[1:])

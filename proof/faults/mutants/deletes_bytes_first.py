@@ -5,7 +5,7 @@ from typing import Any
 
 from proof.faults.bytes_first import bytes_first
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.app import destroy
+from uponce.app import signed_calls
 from uponce.cli import main
 
 _SECONDS = 0.1
@@ -19,7 +19,7 @@ async def delete_late(self: PostgresDatabase, *arguments: Any) -> Any:
 
 
 PostgresDatabase.delete = delete_late  # type: ignore[assignment]
-destroy._settle = bytes_first
+signed_calls._settle = bytes_first
 
 if __name__ == "__main__":
     main()

@@ -43,7 +43,7 @@ class AesSecretBox:
         return self._key
 
     def make_key(self) -> None:
-        """Make the key file unless it exists. Only for a database without API keys: see `KeyRing.add`."""
+        """Make the key file unless it exists. Only for a database without API keys: see `adapters/database/keys.py`."""
         if self._path is not None:
             create_key(self._path)
 

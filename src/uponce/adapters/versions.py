@@ -4,20 +4,8 @@ import platform
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """Releases of `project` from `since` on have it, until `fixed`. A new release of `package` brings the fix."""
-
-    project: str
-    since: str
-    fixed: str
-    cve: str
-    what: str
-    package: str
-
+from uponce.app.diagnose import Flaw
 
 # Memory errors in the loaders, demuxers and decoders that may run here: see core/formats.py and media/videos.py. The
 # table omits flaws of other code, such as the decoder of MagicYUV (CVE-2026-8461), which no file reaches here.

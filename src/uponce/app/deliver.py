@@ -1,4 +1,4 @@
-"""Find the asset behind a delivery URL and open its bytes."""
+"""Find an asset by its delivery URL or by its name, and open its bytes."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath
-from uponce.core.errors import DatabaseUnavailable, DeliveryDenied, NotFound, StorageUnavailable, UnsupportedCall
+from uponce.core.errors import (
+    DatabaseUnavailable,
+    DeliveryDenied,
+    InvalidParameter,
+    NotFound,
+    StorageUnavailable,
+    UnsupportedCall,
+)
 from uponce.core.formats import canonical_format
+from uponce.core.naming import check_public_id
 from uponce.core.readers import shown
 from uponce.core.signature import verify_delivery
-from uponce.core.values import Asset, AssetName, DeliveryType
+from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,20 @@ def find_now(services: Services, path: DeliveryPath) -> Asset | None:
         if asset is not None and _is_wanted(asset, extension):
             return asset
     return None
+
+
+async def find_asset(
+    services: Services, cloud: str, resource_type: ResourceType, type_: DeliveryType, public_id: str
+) -> Asset:
+    """Return the asset of this name, in any Unicode form of its public_id. Raise NotFound unless it exists."""
+    try:
+        name = AssetName(cloud, resource_type, type_, check_public_id(public_id))
+    except InvalidParameter:  # no asset can have this public_id
+        raise NotFound(f"Resource not found - {shown(public_id)}") from None
+    asset = await services.database.find_asset(name)
+    if asset is None:
+        raise NotFound(f"Resource not found - {public_id}")
+    return asset
 
 
 async def _check_signature(services: Services, path: DeliveryPath, cloud: str, type_: DeliveryType) -> None:

@@ -34,19 +34,16 @@ class Finding:
     detail: str
 
 
-class Flaw(Protocol):
-    """A known flaw of a release of `project`. The release `fixed` mends it, which comes with a new `package`."""
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Releases of `project` from `since` on have it, until `fixed`. A new release of `package` brings the fix."""
 
-    @property
-    def project(self) -> str: ...
-    @property
-    def cve(self) -> str: ...
-    @property
-    def what(self) -> str: ...
-    @property
-    def fixed(self) -> str: ...
-    @property
-    def package(self) -> str: ...
+    project: str
+    since: str
+    fixed: str
+    cve: str
+    what: str
+    package: str
 
 
 class Decoders(Protocol):

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uponce.app.import_keys import import_keys
-from uponce.app.manage_keys import DEFAULT_WINDOW, check_policy, create_key
+from uponce.app.manage_keys import DEFAULT_WINDOW, check_policy, create_key, import_keys
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound
 from uponce.core.values import ApiKey, KeyScope, KeyUses, Upstream

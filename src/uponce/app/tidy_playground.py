@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from uponce.app.destroy import drop_asset
 from uponce.app.manage_keys import PLAYGROUND, playground_key
 from uponce.app.services import Services
+from uponce.app.signed_calls import drop_asset
 from uponce.core.values import ApiKey, Caller
 
 _SERVER = Caller(address="the server itself", request_id="")

@@ -1,4 +1,4 @@
-"""`uponce backup` and `uponce restore`"""
+"""`uponce backup`"""
 
 import asyncio
 from typing import Any
@@ -6,20 +6,26 @@ from typing import Any
 import typer
 
 from uponce import __version__
-from uponce.adapters.clock import SystemClock
-from uponce.app.backup import BackedUp, back_up, restore
+from uponce.app.backup import BackedUp, back_up
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.fence import told
-from uponce.cli.options import print_json
-from uponce.cli.progress import Show, shown
+from uponce.cli.options import Data, Json, Show, print_json, shown
 from uponce.config import load
-from uponce.wiring import archive_of, blob_store, opened, own_secrets
+from uponce.wiring import archive_of, opened
 
 _SHOWN = 10
 
 
-def run_backup(folder: str, *, data: str | None, as_json: bool) -> None:
+def run(
+    folder: str = typer.Argument(metavar="FOLDER", help="A new or empty folder, or the folder of an earlier backup."),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the database, the media and the secret key into a folder.
+
+    Files that an earlier backup has in that folder are not copied again. It is safe beside a running server. It needs
+    SQLite; PostgreSQL has its own tools.
+    """
     settings = load(data=data)
     archive = archive_of(settings, folder)
     with archive.writing(), opened(settings) as backend, shown() as show:
@@ -30,16 +36,16 @@ def run_backup(folder: str, *, data: str | None, as_json: bool) -> None:
                 archive,
                 __version__,
                 on_pages=lambda pages, total: show("copying the database", pages, total),
-                on_media=lambda copying: _show_media(show, copying),
+                on_media=lambda copying: show_media(show, copying),
             )
         )
     if as_json:
         before = None if done.before is None else str(done.before)
-        rest = {"folder": str(archive.folder), **_as_data(done.media), "dropped": done.dropped, "before": before}
+        rest = {"folder": str(archive.folder), **as_data(done.media), "dropped": done.dropped, "before": before}
         print_json({**done.facts, **rest})
     else:
         _print(str(archive.folder), done)
-    _tell_lost_and_exit(done.media)
+    tell_lost_and_exit(done.media)
 
 
 def _print(folder: str, done: BackedUp) -> None:
@@ -52,41 +58,16 @@ def _print(folder: str, done: BackedUp) -> None:
         typer.echo(f"the database of the backup before is {done.before}")
 
 
-def run_restore(folder: str, *, data: str | None, as_json: bool) -> None:
-    settings, now = load(data=data), SystemClock().now()
-    archive = archive_of(settings, folder)
-    with archive.reading(own_secrets(settings), now) as snapshot, shown() as show:
-        done, mark = asyncio.run(
-            restore(
-                archive,
-                snapshot,
-                blob_store(settings),
-                now,
-                settings.limits.skew,
-                on_pages=lambda pages, total: show("copying the database", pages, total),
-                on_media=lambda copying: _show_media(show, copying),
-            )
-        )
-    if as_json:
-        print_json({**_as_data(done), "watermark": mark})
-    else:
-        typer.echo(
-            f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations and "
-            "rotations made since the backup: repeat them"
-        )
-    _tell_lost_and_exit(done)
-
-
-def _show_media(show: Show, copying: Copying) -> None:
+def show_media(show: Show, copying: Copying) -> None:
     done = f"{copying.copied:,} files, {copying.bytes:,} bytes"
     show("copying the media", copying.places, len(PLACES), done)
 
 
-def _as_data(done: Copying) -> dict[str, Any]:
+def as_data(done: Copying) -> dict[str, Any]:
     return {"present": done.present, "copied": done.copied, "bytes": done.bytes, "lost": done.lost}
 
 
-def _tell_lost_and_exit(done: Copying) -> None:
+def tell_lost_and_exit(done: Copying) -> None:
     if done.lost:
         tell_lost(done)
         raise typer.Exit(1)

@@ -1,10 +1,23 @@
 """`uponce clouds`: create and list clouds, and set what their uploads are passed on to."""
 
+import asyncio
+import sys
+
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from uponce.cli.options import Data, Json
+from uponce.app.manage_clouds import create_cloud, list_clouds, set_upstream
+from uponce.cli.address import cloudinary_url, find_base_url
+from uponce.cli.options import Data, Json, print_json
+from uponce.config import load
+from uponce.core.upstream import parse_upstream, url_of
+from uponce.core.values import Upstream
+from uponce.wiring import opened
 
-app = typer.Typer(no_args_is_help=True, help="Create and list clouds, and pass their uploads on to an account.")
+_STDIN = "-"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -25,17 +38,44 @@ def create(
 
     With --relay, uponce checks and spends each signature and passes the upload on. The account stores the media.
     """
-    from uponce.cli.cloud_commands import create as run
-
-    run(name, data=data, relay=relay, same_keys=same_keys, as_json=as_json)
+    settings, upstream = load(data=data), None if relay is None else _upstream(relay)
+    with opened(settings, create=True) as backend:
+        make = create_cloud(backend.services, name, upstream, window=settings.window, same_keys=same_keys)
+        keys = asyncio.run(make)
+    base = find_base_url(settings, None)
+    if as_json:
+        urls = [{"name": key.name, "cloudinary_url": cloudinary_url(key, base)} for key in keys]
+        print_json({"cloud": name, "upstream": upstream and url_of(upstream), "keys": urls})
+        return
+    for key in keys:
+        typer.echo(f"# key {key.name!r}")
+        typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
+    if upstream is not None:
+        typer.echo(f"uploads of cloud {name} are passed on to {url_of(upstream)}")
 
 
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all clouds with their keys and upstreams, without secrets."""
-    from uponce.cli.cloud_commands import list_ as run
-
-    run(data=data, as_json=as_json)
+    with opened(load(data=data)) as backend:
+        clouds = asyncio.run(list_clouds(backend.services))
+    if as_json:
+        print_json(
+            [
+                {
+                    "cloud": cloud.name,
+                    "api_keys": [key.api_key for key in cloud.keys],
+                    "upstream": cloud.upstream and url_of(cloud.upstream),
+                }
+                for cloud in clouds
+            ]
+        )
+        return
+    table = Table("cloud", "API keys", "upstream", box=None)
+    for cloud in clouds:
+        upstream = "-" if cloud.upstream is None else url_of(cloud.upstream)
+        table.add_row(cloud.name, " ".join(key.api_key for key in cloud.keys), upstream)
+    Console().print(table)
 
 
 @app.command()
@@ -48,8 +88,23 @@ def relay(
     off: bool = typer.Option(False, "--off", help="Store uploads here again."),
 ) -> None:
     """Pass the uploads of a cloud on to an account from now on."""
-    from uponce.cli.cloud_commands import relay as run
-
     if off == (url is not None):
         raise typer.BadParameter("Name the account's URL, or --off.")
-    run(name, url, data=data)
+    upstream = None if url is None else _upstream(url)
+    with opened(load(data=data)) as backend:
+        asyncio.run(set_upstream(backend.services, name, upstream))
+    where = "stored here" if upstream is None else f"passed on to {url_of(upstream)}"
+    typer.echo(f"uploads of cloud {name} are {where}")
+
+
+def _upstream(url: str) -> Upstream:
+    if url == _STDIN:
+        return parse_upstream(sys.stdin.readline())
+    upstream = parse_upstream(url)
+    typer.secho(
+        "uponce: the secret was on the command line, where other users of this machine can see it. With - it comes "
+        "from the standard input.",
+        fg="yellow",
+        err=True,
+    )
+    return upstream

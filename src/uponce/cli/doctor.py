@@ -20,7 +20,7 @@ from uponce.app.diagnose import (
     of_upstreams,
     of_versions,
 )
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.config import load
 from uponce.core.errors import UponceError
 from uponce.wiring import Backend, opened
@@ -28,7 +28,8 @@ from uponce.wiring import Backend, opened
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
 
-def run(*, data: str | None, as_json: bool) -> None:
+def run(data: Data = None, as_json: Json = False) -> None:
+    """Check settings, disk, database and decoders, and say how to mend what is wrong."""
     findings = list(examine(data))
     if as_json:
         print_json([asdict(finding) for finding in findings])

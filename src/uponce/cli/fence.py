@@ -5,13 +5,17 @@ import asyncio
 import typer
 
 from uponce.app.backup import fence
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.config import load
 from uponce.core.freshness import utc
 from uponce.wiring import opened
 
 
-def run(*, data: str | None, as_json: bool) -> None:
+def run(data: Data = None, as_json: Json = False) -> None:
+    """Refuse every signature that may have been used since a copy of the database was made.
+
+    Run it once after restoring a database with other tools than `uponce restore`, and before serving.
+    """
     with opened(load(data=data)) as backend:
         watermark = asyncio.run(fence(backend.services))
     if as_json:

@@ -8,8 +8,7 @@ import typer
 
 from uponce.app.fsck import PLACES, Examined, Report, Severity, gather
 from uponce.app.services import Services
-from uponce.cli.options import print_json
-from uponce.cli.progress import shown
+from uponce.cli.options import Data, Json, print_json, shown
 from uponce.config import load
 from uponce.wiring import DAY, opened
 
@@ -17,7 +16,18 @@ _SHOWN = 10
 _COLOURS = {Severity.DAMAGE: "red", Severity.WARNING: "yellow", Severity.REMOVABLE: "cyan"}
 
 
-def run(*, data: str | None, grace: int | None, deep: bool, as_json: bool) -> None:
+def run(
+    data: Data = None,
+    grace: int | None = typer.Option(
+        None, help="Files younger than this, in seconds, count as in flight. [UPONCE_GRACE_SECONDS, 7200]"
+    ),
+    deep: bool = typer.Option(False, "--deep", help="Also read and hash every blob, and check every index."),
+    as_json: Json = False,
+) -> None:
+    """Compare the database with the stored files, and the ledger with itself.
+
+    Exit code 1 if there is damage. Leftovers that a sweep removes are no damage.
+    """
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
     with opened(settings) as backend:

@@ -1,12 +1,28 @@
 """`uponce keys`: create, list, revoke, rotate and renew API keys."""
 
-from typing import Literal
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from getpass import getpass
+from typing import Any, Literal, TypeVar
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from uponce.cli.options import Data, Json
+from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.cli.address import cloudinary_url, find_base_url
+from uponce.cli.options import Data, Json, print_json
+from uponce.config import load, parse_key
+from uponce.core.errors import InvalidParameter
+from uponce.core.freshness import duration, utc
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
+from uponce.wiring import Backend, opened
 
-app = typer.Typer(no_args_is_help=True, help="Create, import, list, revoke, rotate and renew API keys.")
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
@@ -26,18 +42,20 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print its CLOUDINARY_URL."""
-    from uponce.cli.key_commands import create as run
-
-    run(
-        data=data,
-        cloud=cloud,
-        name=name,
-        uses=uses,
-        scope=scope,
-        window=window,
-        allow_v1=allow_v1,
-        sha256_only=sha256_only,
-        as_json=as_json,
+    _print_new(
+        data,
+        as_json,
+        lambda backend: create_key(
+            backend.services,
+            cloud or backend.settings.cloud,
+            name=name,
+            uses=KeyUses(uses),
+            scope=KeyScope(scope),
+            window=backend.settings.window if window is None else window,
+            allow_v1=allow_v1,
+            algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
+        ),
+        create=True,
     )
 
 
@@ -66,25 +84,54 @@ def import_(
     cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload&window=3600&name=browser.
     A key that exists is never changed; one that differs ends the command with exit code 1.
     """
-    from uponce.cli.key_commands import import_ as run
-
-    run(api_key, data=data, cloud=cloud, name=name, uses=uses, scope=scope, window=window, as_json=as_json)
+    settings = load(data=data)
+    lived = settings.window if window is None else window
+    if api_key is None:
+        keys = [parse_key(line, lived) for line in sys.stdin.read().split()]
+    else:
+        secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+        keys = [
+            ApiKey(api_key, cloud or settings.cloud, (secret,), KeyUses(uses), KeyScope(scope), lived, name),
+        ]
+    if not keys:
+        raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
+    added, conflicts = _with_backend(data, lambda backend: import_keys(backend.services, keys), create=True)
+    if as_json:
+        print_json({"imported": [_public(key) for key in added], "conflicts": [asdict(each) for each in conflicts]})
+    elif not conflicts:
+        typer.echo(f"imported {len(added)} of {len(keys)} keys; the others exist already, with the same secret")
+    for conflict in conflicts:
+        typer.secho(
+            f"uponce: API key {conflict.api_key} exists already and differs: {conflict.what}. It was not changed.",
+            fg="red",
+            err=True,
+        )
+    if conflicts:
+        raise typer.Exit(1)
 
 
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all keys, without their secrets."""
-    from uponce.cli.key_commands import list_ as run
-
-    run(data=data, as_json=as_json)
+    found = _with_backend(data, lambda backend: backend.services.database.list_keys())
+    if as_json:
+        print_json([_public(key) for key in found])
+        return
+    table = Table("API key", "cloud", "name", "uses", "scope", "window", "state", box=None)
+    for key in found:
+        state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
+        table.add_row(key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state)
+    Console().print(table)
 
 
 @app.command()
 def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
     """Refuse a key and all its signatures from now on."""
-    from uponce.cli.key_commands import revoke as run
-
-    run(api_key, data=data, as_json=as_json)
+    key = _with_backend(data, lambda backend: revoke_key(backend.services, api_key))
+    if as_json:
+        print_json(_public(key))
+        return
+    typer.echo(f"revoked {key.api_key}")
 
 
 @app.command()
@@ -97,9 +144,7 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret and print its CLOUDINARY_URL."""
-    from uponce.cli.key_commands import rotate as run
-
-    run(api_key, overlap, data=data, as_json=as_json)
+    _print_new(data, as_json, lambda backend: rotate_key(backend.services, api_key, overlap))
 
 
 @app.command()
@@ -113,6 +158,50 @@ def renew(
     Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on. Keys whose
     secret can be read stay as they are. Spent signatures stay spent.
     """
-    from uponce.cli.key_commands import renew as run
+    settings = load(data=data)
+    with opened(settings) as backend:
+        keys = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
+    base = find_base_url(settings, None)
+    if as_json:
+        print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
+        return
+    if not keys:
+        typer.echo("the secret of every API key can be read; nothing was changed")
+    for key in keys:
+        if key.revoked_at is None:
+            typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
 
-    run(data=data, yes=yes, as_json=as_json)
+
+def _print_new(
+    data: str | None, as_json: bool, make: Callable[[Backend], Awaitable[ApiKey]], *, create: bool = False
+) -> None:
+    key = _with_backend(data, make, create=create)
+    settings = load(data=data)
+    url = cloudinary_url(key, find_base_url(settings, None))
+    if as_json:
+        print_json({**_public(key), "cloudinary_url": url})
+        return
+    typer.echo(f"CLOUDINARY_URL={url}")
+
+
+def _with_backend(data: str | None, use: Callable[[Backend], Awaitable[T]], *, create: bool = False) -> T:
+    async def run(backend: Backend) -> T:
+        return await use(backend)
+
+    with opened(load(data=data), create=create) as backend:
+        return asyncio.run(run(backend))
+
+
+def _public(key: ApiKey) -> dict[str, Any]:
+    return {
+        "api_key": key.api_key,
+        "cloud": key.cloud,
+        "name": key.name,
+        "uses": key.uses,
+        "scope": key.scope,
+        "window": key.window,
+        "allow_v1": key.allow_v1,
+        "algorithms": key.algorithms,
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+    }

@@ -2,12 +2,16 @@
 
 import typer
 
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.config import load
 from uponce.wiring import opened
 
 
-def run(*, data: str | None, as_json: bool) -> None:
+def run(data: Data = None, as_json: Json = False) -> None:
+    """Make or upgrade the database tables, as a starting server does.
+
+    It is safe beside running servers of the previous release.
+    """
     with opened(load(data=data), create=True) as backend:
         described = backend.database.describe()
     if as_json:

@@ -8,14 +8,42 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import print_json
-from uponce.cli.progress import shown
+from uponce.cli.options import Data, Json, print_json, shown
 from uponce.config import load
 from uponce.core.errors import SettingRefused
 from uponce.wiring import opened, opened_target
 
 
-def run(to_database: str, to_storage: str | None, *, data: str | None, as_json: bool) -> None:
+def run(
+    to_database: str | None = typer.Option(
+        None, help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet."
+    ),
+    to_storage: str | None = typer.Option(
+        None, help="The new storage, written like UPONCE_STORAGE. By default the media stay where they are."
+    ),
+    undo: bool = typer.Option(
+        False,
+        "--undo",
+        help="Give the move up: this store takes uploads again, with signatures made from now on.",
+    ),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Move to another database and storage, and compare every row and every file.
+
+    Nothing is deleted in the present store. Servers that run on the present store go on delivering. During the move
+    they begin to refuse uploads with 503, and keep refusing. If the command is interrupted, run it again: it
+    continues.
+    """
+    if undo == (to_database is not None):
+        raise typer.BadParameter("Name --to-database, or --undo.")
+    if to_database is None:
+        _undo(data, as_json)
+    else:
+        _move(to_database, to_storage, data, as_json)
+
+
+def _move(to_database: str, to_storage: str | None, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     if to_database == settings.database_url:
         raise SettingRefused("The store is in that database already. Name another database.")
@@ -37,7 +65,7 @@ def run(to_database: str, to_storage: str | None, *, data: str | None, as_json: 
         raise typer.Exit(1)
 
 
-def run_undo(*, data: str | None, as_json: bool) -> None:
+def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     with opened(settings) as backend:
         watermark = asyncio.run(backend.database.thaw(settings.limits.skew))

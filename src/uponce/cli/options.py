@@ -1,9 +1,14 @@
 """Options and output that commands share."""
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Protocol
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 Data = Annotated[
     str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
@@ -24,8 +29,6 @@ Kind = Annotated[
 
 
 def print_json(value: Any) -> None:
-    import msgspec
-
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
@@ -45,3 +48,21 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
 def without_signature(message: str) -> str:
     """Return an error without the signature that it quotes: one that fails here can be good with other parameters."""
     return re.sub(r"(Invalid Signature \w{8})\w+", r"\1…", message)
+
+
+class Show(Protocol):
+    def __call__(self, description: str, completed: float, total: float, done: str = "") -> None: ...
+
+
+@contextmanager
+def shown() -> Iterator[Show]:
+    """Show one bar on a terminal, and nothing where there is none."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1, done="")
+
+        def show(description: str, completed: float, total: float, done: str = "") -> None:
+            bar.update(task, description=description, completed=completed, total=total, done=done)
+
+        yield show

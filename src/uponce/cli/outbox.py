@@ -1,10 +1,19 @@
 """`uponce outbox`: show the work that transactions left for later, and run dead work again."""
 
+import asyncio
+from dataclasses import asdict
+
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from uponce.cli.options import Data, Json, print_json
+from uponce.config import load
+from uponce.core.errors import NotFound
+from uponce.core.freshness import utc
+from uponce.wiring import opened
 
-app = typer.Typer(no_args_is_help=True, help="Show and retry the work that a server does after a commit.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command("list")
@@ -14,16 +23,6 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show effects that are not done: dead ones first, then those that are due next."""
-    import asyncio
-    from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from uponce.config import load
-    from uponce.core.freshness import utc
-    from uponce.wiring import opened
-
     with opened(load(data=data)) as backend:
         effects = asyncio.run(backend.services.database.list_effects(limit))
     if as_json:
@@ -42,12 +41,6 @@ def retry(
     data: Data = None,
 ) -> None:
     """Make an effect due now. A running server then runs it."""
-    import asyncio
-
-    from uponce.config import load
-    from uponce.core.errors import NotFound
-    from uponce.wiring import opened
-
     with opened(load(data=data)) as backend:
         count = asyncio.run(backend.services.database.retry_effects(effect_id))
     if effect_id is not None and not count:

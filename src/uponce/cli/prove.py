@@ -7,16 +7,30 @@ import typer
 from rich.console import Console
 
 from uponce.cli.credentials import Credentials, credentials_of, find_credentials
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.prove import prove
 from uponce.prove.board import Board
 from uponce.prove.checks import Plan, Verdict
 from uponce.prove.site import Site
 
 
-def run(*, url: str | None, key: str | None, data: str | None, plan: Plan, as_json: bool) -> None:
-    """Exit code 0 if every promise was seen to hold, 1 otherwise."""
-    target = _target(url, key, data)
+def run(
+    url: str | None = typer.Option(
+        None, help="cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://HOST, or https://HOST. [CLOUDINARY_URL]"
+    ),
+    key: str | None = typer.Option(None, help="With https://HOST: KEY:SECRET@CLOUD. With a data folder: an API key."),
+    data: Data = None,
+    signatures: int = typer.Option(20, min=1, max=10_000, help="Number of signatures to race for."),
+    at_once: int = typer.Option(10, min=2, max=500, help="Number of uploads that race for each signature."),
+    seconds: float = typer.Option(120, min=1, help="Begin no new check after this many seconds."),
+    as_json: Json = False,
+) -> None:
+    """Test from outside whether signatures work once on a running server.
+
+    It replays signatures, tears uploads, loses replies and races many uploads for one signature. Exit code 0 if every
+    promise holds.
+    """
+    plan, target = Plan(signatures, at_once, seconds), _target(url, key, data)
     site, board = Site(target.base, target.key, plan.seconds), Board(Console(stderr=as_json))
     try:
         proof = asyncio.run(prove(site, board, plan))

@@ -18,10 +18,10 @@ from uvicorn.supervisors import Multiprocess
 from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
-from uponce.app.import_keys import Conflict, import_keys
 from uponce.app.manage_clouds import preset_upstream
-from uponce.app.manage_keys import set_up
+from uponce.app.manage_keys import Conflict, import_keys, set_up
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
+from uponce.cli.options import Data
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.errors import SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
@@ -36,12 +36,29 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(
-    *, data: str | None, host: str | None, port: int | None, workers: int | None, playground: str | None = None
+    data: Data = None,
+    host: str | None = typer.Option(
+        None, help="Address to listen on; 0.0.0.0 for all. [UPONCE_HOST, 127.0.0.1]", show_default=False
+    ),
+    port: int | None = typer.Option(
+        None, help="Port to listen on; 0 picks a free port. [UPONCE_PORT, 8000]", show_default=False
+    ),
+    workers: int | None = typer.Option(
+        None, help="Number of server processes. [UPONCE_WORKERS, 1]", show_default=False
+    ),
+    playground: bool = typer.Option(
+        False, "--playground", help="Serve the page /playground to browsers on this machine. [UPONCE_PLAYGROUND=local]"
+    ),
 ) -> None:
-    """Exit code 0 after SIGTERM or SIGINT, once all that was under way has ended; 1 if the server fails."""
+    """Run the server.
+
+    The first start on an empty data folder makes two API keys and prints a CLOUDINARY_URL for each. Keys in UPONCE_KEYS
+    or UPONCE_KEYS_FILE replace those two, and then no secret is printed. SIGTERM and SIGINT end the server with exit
+    code 0, once the uploads in progress have ended or 30 seconds have passed.
+    """
     for number in _ENDING:
         signal.signal(number, _end)
-    settings = load(data=data, host=host, port=port, workers=workers, playground=playground)
+    settings = load(data=data, host=host, port=port, workers=workers, playground="local" if playground else None)
     allow_files(_OPEN_FILES)
     listener = _listen(settings)
     bound = listener.getsockname()[1]

@@ -2,11 +2,12 @@
 
 import typer
 
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.config import effective
 
 
-def run(*, data: str | None, as_json: bool) -> None:
+def run(data: Data = None, as_json: Json = False) -> None:
+    """Show every setting with its effective value and its source. Secrets are masked."""
     rows = effective(data=data)
     if as_json:
         print_json(rows)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import urlencode
 
 import typer
@@ -9,16 +10,30 @@ import typer
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
-from uponce.cli.options import parse_pairs, print_json
+from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json
 
 
 def run(
-    parameters: list[str], *, data: str | None, url: str | None, key: str | None, resource_type: str, form: str
+    parameters: list[str] = typer.Argument(
+        None, metavar="NAME=VALUE...", help="Upload parameters to sign, such as folder=cats."
+    ),
+    data: Data = None,
+    url: Url = None,
+    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
+    resource_type: Kind = "auto",
+    form: Literal["fields", "curl", "url"] = typer.Option(
+        "fields", "--as", help="fields (one a line), curl (a command), or url (everything in one URL)."
+    ),
+    as_json: Json = False,
 ) -> None:
+    """Make one signature for an upload.
+
+    The key in the data folder, or in CLOUDINARY_URL, signs. The command does not ask the server.
+    """
     credentials = find_credentials(data, key, url)
-    fields = mint(credentials.key, parse_pairs(parameters), clock=SystemClock(), ids=RandomIds())
+    fields = mint(credentials.key, parse_pairs(parameters or []), clock=SystemClock(), ids=RandomIds())
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
-    if form == "json":
+    if as_json:
         print_json({"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields})
         return
     typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields))

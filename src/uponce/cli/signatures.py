@@ -1,12 +1,30 @@
 """`uponce signatures`: show, list and revoke signatures. It works beside a running server."""
 
-from typing import Literal
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from uponce.cli.options import Data, Json
+from uponce.app.manage_signatures import list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.services import Services
+from uponce.cli.options import Data, Json, parse_pairs, print_json
+from uponce.config import load
+from uponce.core.errors import NotFound
+from uponce.core.freshness import utc
+from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
+from uponce.web.cloudinary.signatures import describe_record, describe_sighting
+from uponce.wiring import opened
 
-app = typer.Typer(no_args_is_help=True, help="Show, list and revoke signatures.")
+T = TypeVar("T")
+
+_CALLER = Caller(address="command line", request_id="")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Which = typer.Argument(
     metavar="SIGNATURE...",
@@ -17,9 +35,23 @@ Which = typer.Argument(
 @app.command()
 def show(signature: list[str] = Which, data: Data = None, as_json: Json = False) -> None:
     """Show the status and the history of one signature."""
-    from uponce.cli.signature_commands import show as run
+    grant_id, fields = _read(signature)
 
-    run(signature, data=data, as_json=as_json)
+    async def look(services: Services) -> Any:
+        if grant_id:
+            return await show_known(services, await _operator_of_id(services, grant_id), grant_id)
+        return await show_signed(services, await _operator_of(services, fields), fields)
+
+    answer = describe_sighting(_run(data, look))
+    if as_json:
+        print_json(answer)
+        return
+    for name, value in answer.items():
+        if name != "history":
+            typer.echo(f"{name:<12}{'unlimited' if value is None else value}")
+    for line in answer["history"]:
+        what = line.get("public_id") or line.get("code", "")
+        typer.echo(f"{utc(line['at'])}  {line['event']:<8} {what}  {line.get('address', '')}")
 
 
 @app.command("list")
@@ -33,14 +65,65 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the newest signatures in the ledger. A signature that no upload has used yet is not there."""
-    from uponce.cli.signature_commands import list_ as run
-
-    run(data=data, cloud=cloud, status=status, limit=limit, as_json=as_json)
+    owner = _operator(cloud or load(data=data).cloud)
+    wanted = None if status is None else GrantStatus(status)
+    page = _run(data, lambda services: list_signatures(services, owner, status=wanted, limit=limit, cursor=None))
+    if as_json:
+        print_json([describe_record(record) for record in page.items])
+        return
+    table = Table("id", "status", "signed at", "used at", "uses", box=None)
+    for record in page.items:
+        used_at = utc(record.spent_at) if record.spent_at is not None else ""
+        table.add_row(record.grant.key.hex(), record.status, utc(record.grant.timestamp), used_at, str(record.uses))
+    Console(width=None if typer.get_text_stream("stdout").isatty() else 200).print(table)
 
 
 @app.command()
 def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = False) -> None:
     """Refuse one unused signature from now on, also if no request has used it yet. Exit code 1 if it is used."""
-    from uponce.cli.signature_commands import revoke as run
+    grant_id, fields = _read(signature)
 
-    run(signature, data=data, as_json=as_json)
+    async def work(services: Services) -> GrantRecord:
+        if grant_id:
+            return await revoke_known(services, await _operator_of_id(services, grant_id), grant_id, _CALLER)
+        return await revoke_signed(services, await _operator_of(services, fields), fields, _CALLER)
+
+    record = _run(data, work)
+    if as_json:
+        print_json(describe_record(record))
+    else:
+        typer.echo(f"{record.status} {record.grant.key.hex()}")
+    if record.status is not GrantStatus.REVOKED:
+        raise typer.Exit(1)
+
+
+def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
+    if len(words) == 1 and re.fullmatch(r"[0-9a-f]{64}", words[0]):
+        return words[0], {}
+    if len(words) == 1 and "://" in words[0]:
+        return None, dict(parse_qsl(urlsplit(words[0]).query))
+    return None, parse_pairs(words)
+
+
+def _operator(cloud: str) -> ApiKey:
+    return ApiKey(api_key="", cloud=cloud, secrets=(), uses=KeyUses.ONCE, scope=KeyScope.ALL, window=0)
+
+
+async def _operator_of(services: Services, fields: dict[str, str]) -> ApiKey:
+    key = await services.database.find_key(fields.get("api_key", ""))
+    if key is None:
+        raise NotFound("There is no such API key here. Give all signed fields, with api_key and signature.")
+    return _operator(key.cloud)
+
+
+async def _operator_of_id(services: Services, grant_id: str) -> ApiKey:
+    record = await services.database.find_grant(bytes.fromhex(grant_id))
+    return _operator(record.grant.cloud if record else "")
+
+
+def _run(data: str | None, work: Callable[[Services], Awaitable[T]]) -> T:
+    async def run(services: Services) -> T:
+        return await work(services)
+
+    with opened(load(data=data)) as backend:
+        return asyncio.run(run(backend.services))

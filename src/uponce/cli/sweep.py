@@ -6,12 +6,22 @@ from dataclasses import asdict
 import typer
 
 from uponce.app.sweep import sweep
-from uponce.cli.options import print_json
+from uponce.cli.options import Data, Json, print_json
 from uponce.config import load
 from uponce.wiring import DAY, opened
 
 
-def run(*, data: str | None, grace: int | None, as_json: bool) -> None:
+def run(
+    data: Data = None,
+    grace: int | None = typer.Option(
+        None, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Delete bytes that no asset names, and forget grants whose time is over.
+
+    A running server does the same every few minutes. It is safe beside a running server.
+    """
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
     with opened(settings) as backend:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
-from uponce.cli.options import parse_pairs, print_json, without_signature
+from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json, without_signature
 from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound
 
@@ -37,21 +37,27 @@ _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
 def run(
-    files: list[str],
-    parameters: list[str],
-    *,
-    data: str | None,
-    url: str | None,
-    key: str | None,
-    resource_type: str,
-    as_json: bool,
+    files: list[str] = typer.Argument(metavar="FILE..."),
+    parameter: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="Upload parameter to sign with each file. Repeat the option for more."
+    ),
+    data: Data = None,
+    url: Url = None,
+    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
+    resource_type: Kind = "auto",
+    as_json: Json = False,
 ) -> None:
+    """Sign and upload files, each with its own signature.
+
+    Set CLOUDINARY_URL to upload to a server on another machine. Exit code 1 if a file was refused; the others are
+    stored.
+    """
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise NotFound(f"There is no file {missing}.")
     credentials = find_credentials(data, key, url)
-    signed = parse_pairs(parameters)
+    signed = parse_pairs(parameter)
     answers: list[dict[str, Any]] = []
     with _progress() as progress:
         for path in paths:

@@ -36,11 +36,6 @@ def total_size(spans: Sequence[Span]) -> int:
     return sum(span.size for span in spans)
 
 
-def prefix_end(spans: Sequence[Span]) -> int:
-    """Return how many bytes from the beginning are there without a hole, by merged spans."""
-    return spans[0].end if spans and spans[0].start == 0 else 0
-
-
 def split(span: Span, present: Sequence[Span]) -> Iterator[tuple[Span, bool]]:
     """Yield the span cut at the merged spans `present`, in order: each cut, and whether it is present."""
     position = span.start

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from uponce.demo import sdk
 from uponce.demo.client import Client
-from uponce.demo.relay import relay_story, setting_of
 from uponce.demo.server import Server, ServerFailed
-from uponce.demo.story import STORY, Outcome, Step, World, leave
+from uponce.demo.story import STORY, Outcome, Step, World, leave, relay_story, setting_of
 from uponce.demo.table import Board
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from uponce.core.errors import SettingRefused
 from uponce.prove.board import Board
 from uponce.prove.checks import Check, Outcome, Plan, Verdict, checks, worst
-from uponce.prove.cleanup import CleanUp, clean_up
-from uponce.prove.site import Site
+from uponce.prove.site import CleanUp, Site, clean_up
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uponce.prove.checks import Check, Outcome, Plan, Verdict, worst
-from uponce.prove.cleanup import CleanUp
-from uponce.prove.site import Site, dot
+from uponce.prove.site import CleanUp, Site, dot
 
 FULL_WIDTH = 80
 _MARK, _PROMISE, _SEEN = 1, 15, 28

@@ -68,11 +68,6 @@ class Routes:
                 return Match(route, template, found.groupdict())
         return None
 
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """Return the templates of all paths, as logs and metrics name them."""
-        return tuple(template for _, template, _ in self._compiled)
-
 
 def _compiled(path: str, route: Route) -> tuple[re.Pattern[str], str, Route]:
     pattern, template, _ = compile_path(path)

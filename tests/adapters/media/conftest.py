@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from uponce.adapters.media import samples
+from tests import samples
 
 
 @pytest.fixture

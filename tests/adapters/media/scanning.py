@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 import pyvips
 
-from uponce.adapters.media import samples, worker
+from tests import samples
+from uponce.adapters.media import worker
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.scan import SCAN_BYTES
 from uponce.core.errors import FileRefused, MediaTooLarge

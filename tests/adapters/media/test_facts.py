@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
 from tests.hostile.bombs import mp4
-from uponce.adapters.media import samples
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.errors import InvalidMedia, MediaTooLarge, Refused, StorageUnavailable
 from uponce.core.formats import FORMATS

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.adapters.media.hostile import NOT_MEDIA
 from tests.adapters.media.pools import AVIF, TIFF, decoder_pids, run, status
-from uponce.adapters.media import samples
 from uponce.adapters.media.messages import Answer, Job, Setup
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.process import DecoderLost, DecoderProcess

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.adapters.media import hostile, scanning
 from tests.adapters.media.hostile import png
 from tests.adapters.media.pools import inspect, run
-from uponce.adapters.media import samples, scan
+from uponce.adapters.media import scan
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.errors import MediaTooLarge
 from uponce.core.policy import Limits

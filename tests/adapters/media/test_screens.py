@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
 from tests.hostile import bombs
-from uponce.adapters.media import samples
 from uponce.adapters.media.mp4 import Claims, scan_mp4
 from uponce.adapters.media.screens import screen
 from uponce.core.errors import MediaTooLarge

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.upstreams import StubUpstream
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.ports.upstream import UpstreamCall
+from uponce.app.ports.relaying import UpstreamCall
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream
 

@@ -12,7 +12,7 @@ from tests.adapters.upstream.calling import BYTES, CALL, KEY, MD5, Signer, compl
 from tests.server import Server
 from tests.upstreams import ANSWERS, HTML, LIMIT, StubUpstream, Trouble
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.ports.upstream import Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter, UpstreamUnavailable
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream

@@ -128,7 +128,6 @@ class Database(Backend):
     # Relays
     end_relay = _writes(relays.end)
     find_relay = _reads(relays.find)
-    relays_of = _reads(relays.find_of)
     note_misses = _writes(relays.note_misses)
 
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:

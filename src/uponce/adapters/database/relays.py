@@ -117,12 +117,5 @@ def find(_: float, relay_id: str) -> Steps[Relay | None]:
 
 
 @operation()
-def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Relay]]:
-    """Return the relays of a grant, oldest first."""
-    (rows,) = yield [("find_relays_of_grant", {"grant_key": grant_key})]
-    return [relay_of(row) for row in rows]
-
-
-@operation()
 def note_misses(_: float, relay_id: str, misses: int) -> Steps[None]:
     yield [("note_misses", {"relay_id": relay_id, "misses": misses})]

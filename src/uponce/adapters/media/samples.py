@@ -1,4 +1,4 @@
-"""Real media made on the spot: a disc that wanders over a gradient, and a chord. For the demo and the tests.
+"""Real media made on the spot: a disc that wanders over a gradient, and a chord. For the demo.
 
 Every seed gives other colours, another path and another chord; the seed itself stands in the picture as a row of
 squares, so that no two seeds give the same bytes.
@@ -16,29 +16,13 @@ import av
 import pyvips
 
 _GOLDEN = 0.618034
-_RATE = 44_100
+RATE = 44_100
 _FPS = 25
 _SEED_BITS = 32
 
 
 def jpeg(seed: int, width: int = 640, height: int = 480) -> bytes:
-    return bytes(_still(seed, width, height).jpegsave_buffer(Q=88))
-
-
-def png(seed: int, width: int = 320, height: int = 240) -> bytes:
-    return bytes(_still(seed, width, height).pngsave_buffer())
-
-
-def webp(seed: int, width: int = 320, height: int = 240) -> bytes:
-    return bytes(_still(seed, width, height).webpsave_buffer(Q=80))
-
-
-def avif(seed: int, width: int = 160, height: int = 120) -> bytes:
-    return bytes(_still(seed, width, height).heifsave_buffer(compression="av1", Q=60, effort=0))
-
-
-def tiff(seed: int, width: int = 160, height: int = 120) -> bytes:
-    return bytes(_still(seed, width, height).tiffsave_buffer(compression="deflate"))
+    return bytes(still(seed, width, height).jpegsave_buffer(Q=88))
 
 
 def gif(seed: int, frames: int = 12, width: int = 160, height: int = 120) -> bytes:
@@ -52,23 +36,7 @@ def mp4(seed: int, seconds: float = 1.0, width: int = 320, height: int = 240) ->
     return film("mp4", "libx264", "aac", seed, seconds, width, height)
 
 
-def mov(seed: int, seconds: float = 1.0, width: int = 320, height: int = 240) -> bytes:
-    return film("mov", "libx264", "aac", seed, seconds, width, height)
-
-
-def webm(seed: int, seconds: float = 1.0, width: int = 160, height: int = 120) -> bytes:
-    return film("webm", "libvpx", "libopus", seed, seconds, width, height)
-
-
-def mp3(seed: int, seconds: float = 1.0) -> bytes:
-    return sound("mp3", "libmp3lame", seed, seconds)
-
-
-def wav(seed: int, seconds: float = 1.0) -> bytes:
-    return sound("wav", "pcm_s16le", seed, seconds)
-
-
-def _still(seed: int, width: int, height: int) -> Any:
+def still(seed: int, width: int, height: int) -> Any:
     return next(_pictures(seed, width, height, 1))
 
 
@@ -114,26 +82,18 @@ def film(muxer: str, video: str, audio: str, seed: int, seconds: float, width: i
             frame.pts, frame.time_base = index, Fraction(1, _FPS)
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
-        _play(container, chord, seed, seconds)
+        play(container, chord, seed, seconds)
     return buffer.getvalue()
 
 
-def sound(muxer: str, codec: str, seed: int, seconds: float) -> bytes:
-    """The same for a sound."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=muxer) as container:
-        _play(container, container.add_stream(codec, rate=_RATE), seed, seconds)
-    return buffer.getvalue()
-
-
-def _play(container: Any, stream: Any, seed: int, seconds: float) -> None:
+def play(container: Any, stream: Any, seed: int, seconds: float) -> None:
     """A major chord; its root is the seed's."""
     root = 220 * 2 ** ((seed * _GOLDEN) % 1)
-    steps = [2 * math.pi * root * ratio / _RATE for ratio in (1, 5 / 4, 3 / 2)]
-    total = max(1, round(seconds * _RATE))
+    steps = [2 * math.pi * root * ratio / RATE for ratio in (1, 5 / 4, 3 / 2)]
+    total = max(1, round(seconds * RATE))
     wave = array("h", (round(6000 * sum(math.sin(step * at) for step in steps)) for at in range(total)))
     frame = av.AudioFrame(format="s16", layout="mono", samples=total)
     frame.planes[0].update(wave.tobytes())
-    frame.sample_rate, frame.pts = _RATE, 0
+    frame.sample_rate, frame.pts = RATE, 0
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from uponce.app.ports.upstream import Sign, UpstreamCall
+from uponce.app.ports.relaying import Sign, UpstreamCall
 
 _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers write names in a part's header
 

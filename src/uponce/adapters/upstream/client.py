@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from uponce import __version__
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body, form, multipart
-from uponce.app.ports.upstream import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
+from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
 from uponce.core.errors import InvalidParameter
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream

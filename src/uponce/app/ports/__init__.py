@@ -4,6 +4,7 @@ Ports speak domain values. "Not found" is None where it is ordinary. No HTTP typ
 crosses a port: what goes wrong arrives as an error of core/errors.py.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from uponce.app.ports.blobs import (
@@ -22,12 +23,13 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Refusal, Reply
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Effect, Outbox, Refusal, Reply
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
     Catalog,
     Database,
     Glance,
+    Keys,
     Ledger,
     OpenSeries,
     Page,
@@ -36,11 +38,8 @@ from uponce.app.ports.database import (
     Steps,
     Upkeep,
 )
-from uponce.app.ports.keys import Keys
-from uponce.app.ports.metrics import Metrics, NoMetrics
 from uponce.app.ports.moving import MovableDatabase, Row, Table
-from uponce.app.ports.relays import Effect, Outbox, Relays
-from uponce.app.ports.upstream import AdminCall, Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 __all__ = [
@@ -129,3 +128,56 @@ class Inspector(Protocol):
 
     async def ping(self) -> None:
         """Return when the decoders answer."""
+
+
+class Metrics(Protocol):
+    """How many and how long, for the operator, and nothing about any client.
+
+    Nothing here waits or raises. Label values come from code, never from clients, so their number is bounded.
+    """
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request is over. `route` is a template; `status` is 0 when there was no answer."""
+
+    def sending(self) -> AbstractContextManager[object]:
+        """Around a request that sends an upload, or a part of one."""
+
+    def received(self, size: int) -> None:
+        """Bytes of such a request's body."""
+
+    def refused(self, code: str) -> None:
+        """Such a request was refused, by the code of an error."""
+
+    def committing(self) -> AbstractContextManager[object]:
+        """Around the commit of an upload."""
+
+    def stored(self) -> None:
+        """An upload was committed."""
+
+    def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
+        """A sweep ended and removed that many; `size` in bytes."""
+
+    def sweep_failed(self) -> None:
+        """A sweep of a running server failed."""
+
+
+class NoMetrics:
+    """Nobody watches."""
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None: ...
+
+    def sending(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def received(self, size: int) -> None: ...
+
+    def refused(self, code: str) -> None: ...
+
+    def committing(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def stored(self) -> None: ...
+
+    def swept(self, blobs: int, size: int, grants: int, now: float) -> None: ...
+
+    def sweep_failed(self) -> None: ...

@@ -1,6 +1,8 @@
-"""What goes into a commit, and what comes out of it."""
+"""What goes into a commit, what comes out of it, and the work that it leaves for later."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from uponce.core.errors import GrantRefused, IdempotencyKeyReused
 from uponce.core.relaying import Forwarded
@@ -93,3 +95,45 @@ class Refusal:
     grant: Grant
     caller: Caller
     error: GrantRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Work that a transaction left for later. `name` says which, `subject` on what. Times in Unix seconds.
+
+    `details` is what the work needs to know, in a form of its own. Effects of one subject run one after the other. A
+    `dead` one waits for an operator. `now` is the moment of the claim, by the database's clock.
+    """
+
+    id: int
+    name: str
+    subject: str
+    due_at: int
+    tries: int
+    created_at: int
+    error: str = ""
+    dead: bool = False
+    now: int = 0
+    details: str = ""
+
+
+class Outbox(Protocol):
+    """Effects, each run at least once."""
+
+    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
+        """Take effects that are due, oldest first, and of each subject its first only. No other claim gets them for
+        `lease` seconds. Each claim counts as a try."""
+
+    async def finish_effect(self, effect_id: int) -> None: ...
+
+    async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
+        """Run it again after so many seconds, or when an operator says so if it is `dead`."""
+
+    async def hasten_effect(self, subject: str) -> None:
+        """The effects of a subject are due now."""
+
+    async def list_effects(self, limit: int) -> Sequence[Effect]:
+        """Dead ones first, then by their time."""
+
+    async def retry_effects(self, effect_id: int | None = None) -> int:
+        """Make one, or all that are dead, due now and alive. Return how many."""

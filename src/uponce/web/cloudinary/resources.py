@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from uponce.app.authenticate import authenticate_for_all
-from uponce.app.find_assets import find_asset, find_assets_by_context
+from uponce.app.deliver import find_asset
 from uponce.app.services import Services
 from uponce.core.canonical import collect
 from uponce.core.errors import MissingParameter, NotFound, UnknownParameter, UnsupportedParameter
@@ -95,8 +95,7 @@ async def resources_by_context(services: Services, request: Request) -> Response
     key, fields = await _begin(services, request, _OF_CONTEXT)
     if "key" not in fields:
         raise MissingParameter("Missing required parameter - key")
-    page = await find_assets_by_context(
-        services,
+    page = await services.database.list_by_context(
         key.cloud,
         kind,
         fields["key"],

@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate
-from uponce.app.browse import Sighting, list_signatures, show_known, show_signed
-from uponce.app.revoke import revoke_known, revoke_signed
+from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.canonical import collect_known

@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from uponce.app.authenticate import authenticate
-from uponce.app.destroy import destroy
 from uponce.app.services import Services
-from uponce.app.signed_calls import SignedCall, signed_by
+from uponce.app.signed_calls import SignedCall, destroy, signed_by
 from uponce.core.canonical import collect_known
 from uponce.core.parameters import Call
 from uponce.core.values import ResourceType

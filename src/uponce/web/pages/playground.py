@@ -9,9 +9,8 @@ from importlib.resources import files
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
-from uponce.app.browse import show_signed
 from uponce.app.manage_keys import playground_key
-from uponce.app.revoke import revoke_signed
+from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.services import Services
 from uponce.contrib import SignRules
 from uponce.core.canonical import collect

@@ -11,7 +11,7 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import series
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.statements import load
 from uponce.core.errors import SignatureUsed
 from uponce.core.values import Grant

@@ -14,9 +14,9 @@ from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, PlainBox, SteppedClock, run
 from tests.postgres import shared
 from uponce.adapters.database import grants, upkeep
-from uponce.adapters.database.postgres import PostgresDatabase, partitions
+from uponce.adapters.database.postgres import PostgresDatabase, schema
 from uponce.adapters.database.postgres.connection import adapt
-from uponce.adapters.database.postgres.partitions import SPAN
+from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.statements import load, positional
 from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import CONTEXT_WINDOW
@@ -223,7 +223,7 @@ def test_a_purge_reads_what_it_drops(filled: psycopg.Connection) -> None:
 
 @operation()
 def is_over(now: float) -> Steps[bool]:
-    return (yield from partitions._is_over(START, now))
+    return (yield from schema._is_over(START, now))
 
 
 def test_the_check_goes_red_with_fractions(filled: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
-from uponce.adapters.database.sqlite.checkpointer import EVERY, Checkpointer
 from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.engine import COMMITS_PER_CHECKPOINT, Checkpointer
 
 WAIT_SECONDS = 20
 
@@ -75,9 +75,9 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 
 def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpointer) -> None:
     checkpointer.start()
-    writer = committed(path, checkpointer, EVERY - 1)
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
     before = pages_left(path)
-    assert before >= EVERY - 1  # nothing was due yet, and no commit moved them itself
+    assert before >= COMMITS_PER_CHECKPOINT - 1  # nothing was due yet, and no commit moved them itself
     writer.execute("INSERT INTO t VALUES (0)")
     checkpointer.note_commit()
     assert wait_until(lambda: pages_left(path) == 0)
@@ -91,7 +91,7 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
     writer = committed(path, checkpointer, 0)
     for _ in range(3):
         writer.execute("INSERT INTO t VALUES (0)")
-        for _ in range(EVERY):
+        for _ in range(COMMITS_PER_CHECKPOINT):
             checkpointer.note_commit()
         assert Told.over.acquire(timeout=WAIT_SECONDS)
     assert wait_until(lambda: pages_left(path) == 0)

@@ -16,9 +16,10 @@ import pytest
 
 from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, publish
 from uponce.adapters.database import sqlite as sqlite_module
-from uponce.adapters.database.sqlite import SqliteDatabase, filesystem, schema
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.sqlite import file as module
 from uponce.adapters.database.sqlite.connection import check_durable, connect
-from uponce.adapters.database.sqlite.filesystem import file_system, refuse_network
+from uponce.adapters.database.sqlite.file import file_system, refuse_network
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
@@ -37,7 +38,7 @@ COLUMNS = {
     "series_grants": "series_id grant_key timestamp max_uses keep_until",
     "relays": "relay_id cloud target bytes md5 sha256 address request_id key_hash pending_at misses",
     "relay_grants": "relay_id grant_key api_key timestamp max_uses keep_until",
-    "outbox": "id name subject due_at tries error created_at dead details",
+    "outbox": "id name subject details due_at tries error created_at dead",
 }
 INDEXES = {
     *("api_keys_cloud", "grants_purge", "grants_page", "audit_grant", "audit_age"),
@@ -67,7 +68,7 @@ def test_an_empty_file_becomes_the_expected_schema(tmp_path: Path) -> None:
     open_sqlite(path).close()
     assert tables(path) == COLUMNS
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(schema.migrations())
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(module.migrations())
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         strict = connection.execute("SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'")
         assert strict.fetchone() == (len(COLUMNS),)
@@ -105,7 +106,7 @@ def test_four_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uponce.db"
     steps: Sequence[str] = ["CREATE TABLE a (x);", "CREATE TABLE b (x);\nCREATE TABLE broken (;"]
-    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    monkeypatch.setattr(module, "migrations", lambda: steps)
     with pytest.raises(SettingRefused, match="syntax error"):
         open_sqlite(path)
     assert tables(path) == {}
@@ -116,9 +117,9 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
 
 def test_later_migrations_run_once_on_an_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uponce.db"
-    first = list(schema.migrations())
+    first = list(module.migrations())
     open_sqlite(path).close()
-    monkeypatch.setattr(schema, "migrations", lambda: [*first, "CREATE TABLE later (x);"])
+    monkeypatch.setattr(module, "migrations", lambda: [*first, "CREATE TABLE later (x);"])
     for _ in range(2):
         open_sqlite(path).close()
     assert tables(path) == {**COLUMNS, "later": "x"}
@@ -285,8 +286,8 @@ def test_no_secret_stands_in_the_file_as_it_is(tmp_path: Path) -> None:
 
 def test_the_names_of_new_folders_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(filesystem, "sync_folder", synced.append)
-    filesystem.make_private(tmp_path / "a" / "b" / "uponce.db")
+    monkeypatch.setattr(module, "sync_folder", synced.append)
+    module.make_private(tmp_path / "a" / "b" / "uponce.db")
     assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
 
 

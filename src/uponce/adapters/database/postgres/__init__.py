@@ -19,10 +19,9 @@ import psycopg
 from uponce.adapters.database import upkeep
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
-from uponce.adapters.database.postgres import partitions
 from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
-from uponce.adapters.database.postgres.schema import migrate, version_of
+from uponce.adapters.database.postgres.schema import migrate, past_parts, turn_over, version_of
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation, Rules, Steps, operation
@@ -107,7 +106,7 @@ class PostgresDatabase(Database):
     async def _turn_over(self) -> int:
         """When it cannot be done now, it is done by a later purge, or rows go one by one."""
         try:
-            return await self.write(partitions.turn_over(await self.read(partitions.past())))
+            return await self.write(turn_over(await self.read(past_parts())))
         except DatabaseUnavailable as error:
             if is_in_the_way(error):
                 return 0

@@ -321,10 +321,6 @@ DELETE FROM series;
 -- name: find_relay
 SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
 
--- name: find_relays_of_grant
-SELECT @relay_columns, grants FROM whole_relays
-WHERE relay_id IN (SELECT relay_id FROM relay_grants WHERE grant_key = :grant_key) ORDER BY pending_at, relay_id;
-
 -- name: add_relay!
 INSERT INTO relays (@relay_columns)
 VALUES (:relay_id, :cloud, :target, :bytes, :md5, :sha256, :address, :request_id, :key_hash, :pending_at, :misses);

@@ -13,12 +13,10 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite.checkpointer import Checkpointer
 from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
-from uponce.adapters.database.sqlite.engine import Engine
-from uponce.adapters.database.sqlite.filesystem import identity, locked, make_private, refuse_network
+from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
+from uponce.adapters.database.sqlite.file import identity, locked, make_private, migrate, refuse_network, version_of
 from uponce.adapters.database.sqlite.readers import Glances, Readers
-from uponce.adapters.database.sqlite.schema import migrate, version_of
 from uponce.adapters.database.steps import Operation, run
 from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused

@@ -1,6 +1,10 @@
-"""The transactions of SQLite: the only connection of a process that writes, for the thread that commits."""
+"""The transactions of SQLite: the only connection of a process that writes, for the thread that commits.
+
+What they write is in the log first. Another thread moves it to the database file (Checkpointer).
+"""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -11,6 +15,7 @@ from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, UponceError
 
 MAX_GROUP = 256
+COMMITS_PER_CHECKPOINT = 150  # each changes some ten pages, and after 8,000 the commit does it itself (connection.py)
 
 
 class Engine:
@@ -120,3 +125,49 @@ class Engine:
                 "The server's database was replaced. Send the same request again.",
                 detail="another file has the name of the database file",
             )
+
+
+class Checkpointer:
+    """Moves committed pages from the log to the database file, so that few commits wait for it.
+
+    SQLite does it inside of the commit that makes the log too long: at a thousand commits a second, one in fifty then
+    takes ten times as long. This thread leaves such a commit little to do. It waits for nobody (PASSIVE); only a log
+    that is moved as a whole begins again, so commits must still do it at times. A failure is left to the next commit,
+    which reports it.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._commits = 0
+        self._due = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def note_commit(self) -> None:
+        """Call it after each commit of this process, in the thread that commits."""
+        self._commits += 1
+        if self._commits % COMMITS_PER_CHECKPOINT == 0:
+            self._due.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _serve(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while self._due.wait() and not self._closed:
+            self._due.clear()
+            try:
+                connection = connection or self._connect()
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error:
+                if connection is not None:
+                    discard(connection)
+                connection = None
+        if connection is not None:
+            discard(connection)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.rows import SecretBox, asset_of
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.filesystem import make_private
+from uponce.adapters.database.sqlite.file import make_private
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.core.errors import SettingRefused

@@ -215,6 +215,7 @@ CREATE TABLE outbox (
   id         INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
   name       TEXT    NOT NULL,  -- which work
   subject    TEXT    NOT NULL,  -- on what
+  details    TEXT    NOT NULL,  -- what the work needs to know
   due_at     INTEGER NOT NULL,
   tries      INTEGER NOT NULL,
   error      TEXT    NOT NULL,  -- of the last try

@@ -9,11 +9,10 @@ from proof.faults.bytes_first import bytes_first
 from tests.app.failing import Failing, Tripwire
 from tests.app.uploads import CALLER, attempt
 from tests.world import OTHER_PNG, World
-from uponce.app import destroy as module
-from uponce.app.browse import show_signed
-from uponce.app.destroy import destroy
+from uponce.app import signed_calls as module
 from uponce.app.manage_keys import create_key
-from uponce.app.signed_calls import SignedCall
+from uponce.app.manage_signatures import show_signed
+from uponce.app.signed_calls import SignedCall, destroy
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.world import World
-from uponce.app.import_keys import Conflict, import_keys
-from uponce.app.manage_keys import revoke_key, rotate_key
+from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 

@@ -1,4 +1,4 @@
-"""Look up what became of signatures: one, or a page of them."""
+"""Look up what became of signatures, and revoke one before it is spent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from uponce.app.authorise import verify_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.core.errors import NotFound, ScopeDenied
-from uponce.core.values import ApiKey, AuditRecord, Grant, GrantRecord, GrantStatus, KeyScope
+from uponce.core.values import ApiKey, AuditRecord, Caller, Grant, GrantRecord, GrantStatus, KeyScope
 
 HISTORY_LIMIT = 1000
 
@@ -71,3 +71,16 @@ def _parse_id(grant_id: str) -> bytes:
         return bytes.fromhex(grant_id) if len(grant_id) == 64 else b""
     except ValueError:
         return b""
+
+
+async def revoke_signed(services: Services, owner: ApiKey, fields: Mapping[str, str], caller: Caller) -> GrantRecord:
+    """Revoke a signature by its signed fields, also if no request has used it yet. Return its record."""
+    verified = await verify_signed(services, owner.cloud, fields, call=None)
+    check_reach(owner, verified.grant)
+    return await services.database.revoke_grant(verified.grant, caller)
+
+
+async def revoke_known(services: Services, owner: ApiKey, grant_id: str, caller: Caller) -> GrantRecord:
+    """Revoke a grant in the ledger by its id. Return its record."""
+    record = await find_known(services, owner, grant_id)
+    return await services.database.revoke_grant(record.grant, caller)

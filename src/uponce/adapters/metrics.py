@@ -1,13 +1,22 @@
-"""The numbers of one server, and their text as Prometheus reads it."""
+"""The numbers of one server, also of several processes together, and their text as Prometheus reads it."""
 
-from contextlib import AbstractContextManager
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import BinaryIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client import values as storage
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from uponce.adapters.metrics.shared import Place
 from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
 OK, INTERNAL_ERROR = "ok", "internal_error"
@@ -20,6 +29,23 @@ _FROM_ZERO = (
 )
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # by which workers and the library find the folder
+PLACES = ("/dev/shm", gettempdir())  # noqa: S108 a folder of a random name is made there, which only we may enter
+_PREFIX = "uponce-metrics-"
+_ABANDONED_SECONDS = 60
+
+# More than all values that labels can have take: a file that had to grow could find no room.
+SIZES = {"counter": 1024 * 1024, "histogram": 1024 * 1024, "gauge_livesum": 16 * 1024, "gauge_max": 16 * 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One worker's: the number in its files' names, and the lock that keeps others away for as long as it lives."""
+
+    folder: Path
+    number: int
+    lock: BinaryIO
 
 
 class PrometheusMetrics:
@@ -134,3 +160,79 @@ def _count_in(place: Place | None) -> None:
         storage.ValueClass = storage.MutexValue
     else:
         storage.ValueClass = storage.MultiProcessValue(lambda: place.number)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def shared_folder() -> Iterator[None]:
+    """Let all processes that start inside count in one folder: each into its own files, and a scrape adds them up.
+
+    It is in memory where the system has such a place. Numbers in mapped files of a disk delay a process that counts
+    while the disk is busy. A page that a full disk has no room for kills the process that touches it: so the files also
+    have their size before any process counts in them. Without a folder, processes find none.
+
+    A worker's files outlive it, since counters must not go down. The next worker takes them over and counts on.
+    """
+    os.environ.pop(VARIABLE, None)
+    folder = _make()
+    if folder is None:
+        yield
+        return
+    with folder as path:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.environ[VARIABLE] = path
+            yield
+        finally:
+            os.environ.pop(VARIABLE, None)
+            os.close(descriptor)
+
+
+def _make() -> TemporaryDirectory[str] | None:
+    for place in PLACES:
+        with suppress(OSError):
+            _drop_abandoned(Path(place))
+            return TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True)
+    return None
+
+
+def _drop_abandoned(place: Path) -> None:
+    """Those of servers that were killed; one that lives, or that is starting, keeps its own."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                found = os.fstat(descriptor)
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _ABANDONED_SECONDS:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)
+
+
+def take_place() -> Place:
+    """The first that is free. OSError when there is no folder, or no room in it."""
+    if not os.environ.get(VARIABLE):
+        raise FileNotFoundError(f"no folder for them could be made in any of {', '.join(PLACES)}")
+    folder = Path(os.environ[VARIABLE])
+    for number in count():
+        lock = (folder / f"{number}.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        mark_process_dead(number, str(folder))  # type: ignore[no-untyped-call]
+        for kind, size in SIZES.items():
+            _reserve(folder / f"{kind}_{number}.db", size)
+        return Place(folder, number, lock)
+    raise AssertionError("unreachable")
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Whole or not at all, since somebody may be reading the folder."""
+    if file.exists():
+        return
+    made = file.with_suffix(".new")
+    made.write_bytes(bytes(size))
+    made.replace(file)

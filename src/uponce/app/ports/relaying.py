@@ -1,10 +1,38 @@
-"""The UpstreamClient port: the HTTP API of the account that a relay passes uploads on to."""
+"""What a relay needs: pending uploads in the database, and the HTTP API of the account that stores the media."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from uponce.core.relaying import Forwarded, Relay
 from uponce.core.values import Upstream
+
+
+class Relays(Protocol):
+    """Uploads that were passed on to an upstream, as long as their outcome is not known."""
+
+    async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
+        """Take one use of each grant, and note the upload as pending: the only arbiter of which attempt is passed on.
+
+        Return the relay with its `pending_at`. In the same transaction: the uses, the row, the end of the series, and
+        an effect that looks the upload up after `seconds`. OutcomeUnknown while another upload of a grant is pending;
+        SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey, SeriesGone as for `commit`: these leave no trace.
+
+        Where an answer is stored for this grant and Idempotency-Key already, that answer comes back and nothing else
+        happens; other bytes are IdempotencyKeyReused.
+        """
+
+    async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
+        """Write the outcome, if the row is still there: the attempt that owns it writes once. False if it is gone.
+
+        With an answer the grants are spent: the audit row has its asset and `code`, and the answer is stored for the
+        relay's Idempotency-Key. Without one each grant gets its use back. The effect goes too.
+        """
+
+    async def find_relay(self, relay_id: str) -> Relay | None: ...
+
+    async def note_misses(self, relay_id: str, misses: int) -> None:
+        """Store how many look-ups found nothing after the bound."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,0 @@
-"""Metrics, by prometheus_client."""

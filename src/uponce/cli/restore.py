@@ -1,0 +1,47 @@
+"""`uponce restore`"""
+
+import asyncio
+
+import typer
+
+from uponce.adapters.clock import SystemClock
+from uponce.app.backup import restore
+from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
+from uponce.cli.fence import told
+from uponce.cli.options import Data, Json, print_json, shown
+from uponce.config import load
+from uponce.wiring import archive_of, blob_store, own_secrets
+
+
+def run(
+    folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a data folder from a backup.
+
+    It verifies every file and refuses every signature that may have been used since the backup. It overwrites nothing.
+    If it is interrupted, run it again.
+    """
+    settings, now = load(data=data), SystemClock().now()
+    archive = archive_of(settings, folder)
+    with archive.reading(own_secrets(settings), now) as snapshot, shown() as show:
+        done, mark = asyncio.run(
+            restore(
+                archive,
+                snapshot,
+                blob_store(settings),
+                now,
+                settings.limits.skew,
+                on_pages=lambda pages, total: show("copying the database", pages, total),
+                on_media=lambda copying: show_media(show, copying),
+            )
+        )
+    if as_json:
+        print_json({**as_data(done), "watermark": mark})
+    else:
+        typer.echo(
+            f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations and "
+            "rotations made since the backup: repeat them"
+        )
+    tell_lost_and_exit(done)
