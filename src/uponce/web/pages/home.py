@@ -6,7 +6,8 @@ from string import Template
 from uponce import __version__
 from uponce.app.check import check_ready
 from uponce.app.services import Services
-from uponce.web.pages.page import html_page
+from uponce.web.html import html_page
+from uponce.web.pages.playground import Playground, admits
 from uponce.web.request import Head, Header, Request
 from uponce.web.response import NO_SNIFF, Response, json_response, length_header
 
@@ -20,7 +21,10 @@ _HOME = Template("""<h1>uponce</h1>
 <dt>Upload to</dt><dd><code>$upload_url</code></dd>
 <dt>Resume with tus</dt><dd><code>$tus_url</code></dd>
 <dt>Guide</dt><dd><a href="/guide">How to upload</a></dd>
-</dl>""")
+$more</dl>""")
+
+_PLAYGROUND = """<dt>Playground</dt><dd><a href="/playground">See a signature work once</a></dd>
+"""
 
 _GUIDE = Template("""<p><a href="/">uponce</a></p>
 <h1>How to upload</h1>
@@ -48,10 +52,14 @@ const answer = await response.json();</code></pre>
 unused, so you can send the same fields again. The code <code>signature_used</code> is final: sign again.</p>""")
 
 _ONE_DAY: Header = (b"cache-control", b"public, max-age=86400")
+_BY_ACCEPT: Header = (b"vary", b"accept")
 
 
-async def home(services: Services, request: Request) -> Response:
-    """Return name, version, health, where to upload and where the guide is. JSON for clients that ask for JSON."""
+async def home(playground: Playground | None, services: Services, request: Request) -> Response:
+    """Return name, version, health, where to upload and where the guide is. JSON for clients that ask for JSON.
+
+    Clients that may open the playground also get a link to it.
+    """
     head, base = request.head, request.base_url()
     checks = await check_ready(services)
     healthy = all(problem is None for problem in checks.values())
@@ -64,15 +72,16 @@ async def home(services: Services, request: Request) -> Response:
             "upload_url": upload_url,
             "guide_url": f"{base}/guide",
         }
-        return json_response(body, headers=((b"vary", b"accept"),))
+        return json_response(body, headers=(_BY_ACCEPT,))
     content = _HOME.substitute(
         version=escape(__version__),
         mood="good" if healthy else "bad",
         health="ready" if healthy else "unavailable: see /readyz",
         upload_url=escape(upload_url),
         tus_url=escape(f"{base}/tus/<cloud>/"),
+        more=_PLAYGROUND if playground and admits(playground, request) else "",
     )
-    return html_page("uponce", content)
+    return html_page("uponce", content, headers=(_BY_ACCEPT,))
 
 
 async def guide(request: Request) -> Response:

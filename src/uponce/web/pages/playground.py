@@ -22,8 +22,8 @@ from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_sighting
 from uponce.web.errors import refusal
+from uponce.web.html import style_hash
 from uponce.web.pages.assets import accepts_gzip
-from uponce.web.pages.page import style_hash
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, json_response, length_header
 
