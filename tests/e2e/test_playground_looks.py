@@ -61,6 +61,22 @@ def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str,
     watched.close()
 
 
+def test_nothing_moves_when_the_stored_picture_arrives(browser: Browser, playground: Server) -> None:
+    """A click that is under way would miss its button."""
+    watched = Watched(browser, playground.base, viewport={"width": 768, "height": 800})
+    page, held = watched.page, list[Route]()
+    page.wait_for_selector("#fields dd")
+    page.route("**/playground/image/upload/**", lambda route: held.append(route))  # noqa: PLW0108
+    upload(page)
+    top = "document.getElementById('tries').getBoundingClientRect().top"
+    before = page.evaluate(top)
+    until(page, "document.querySelector('#result img') !== null")
+    held[0].continue_()
+    until(page, "document.querySelector('#result img').naturalWidth > 0")
+    assert page.evaluate(top) == before
+    watched.close()
+
+
 def first_paint(browser: Browser, base: str, delay: float = 0) -> tuple[float, int]:
     """Open the page with an empty cache: milliseconds to the first content, and bytes received without media.
 
