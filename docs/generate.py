@@ -70,7 +70,9 @@ def errors_page() -> str:
             repeats the message, and `X-Request-Id` names the request in the server's log. Programs compare the code,
             which does not change. The message is for people. Messages for people come with status 400, 401 or 404,
             because SDKs hide the bodies of other statuses. A 503 or 507 never spends a signature. Its `Retry-After`
-            says after how many seconds to try again. The table has the usual number.
+            says after how many seconds to try again. The table has the usual number. A browser that opens an address
+            (GET or HEAD, with `text/html` in `Accept` and no `application/json` before it) gets the same refusal as
+            a page.
             """
         )
         + _table(("code", "status", "`Retry-After`", "meaning"), rows)

@@ -1,4 +1,4 @@
-"""The page of the playground in Chromium, as its user sees it."""
+"""The playground and the other pages of the server in Chromium, as a user sees them."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ ON = {"UPONCE_PLAYGROUND": "local"}
 class Watched:
     """A page whose complaints and whose requests to other hosts are kept."""
 
-    def __init__(self, browser: Browser, base: str, **options: Any) -> None:
+    def __init__(self, browser: Browser, base: str, path: str = "/playground", **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         self.page = self.context.new_page()
         self.base = base
@@ -20,11 +20,13 @@ class Watched:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._request)
-        self.page.goto(f"{base}/playground")
+        self.opened = f"{base}{path}"
+        self.page.goto(self.opened)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Chromium itself reports every answer with status 400 here: the refusals that the page asks for.
-        if message.type in ("error", "warning") and "status of 400" not in message.text:
+        # Chromium itself reports every refusal: those that the playground asks for, and a page that is one.
+        refused = "status of 400" in message.text or message.location.get("url") == self.opened
+        if message.type in ("error", "warning") and not refused:
             self.complaints.append(message.text)
 
     def _request(self, request: Request) -> None:

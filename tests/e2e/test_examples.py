@@ -17,6 +17,7 @@ import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.e2e.conftest import needed
+from tests.e2e.looks import found_by_axe, looks, shoot
 from tests.e2e.test_browser import FLAGS
 from tests.e2e.test_readme import block
 from tests.server import Server, lasting_port
@@ -25,7 +26,6 @@ pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-SHOTS = ROOT / "screenshots"
 SECONDS = 120
 HOSTS = {"localhost", "127.0.0.1"}
 Open = Callable[[str], "Example"]
@@ -81,8 +81,9 @@ class Example:
             assert self.server.post(fields, b"GIF89a again").json()["error"]["code"] == "signature_used"
 
     def close(self) -> None:
-        if SHOTS.exists():
-            self.page.screenshot(path=SHOTS / f"example-{self.name}.png", full_page=True)
+        for look in looks(self.page):
+            shoot(self.page, f"example-{self.name}-{look}")
+            assert found_by_axe(self.page) == [], look
         self.page.context.close()
         assert self.problems == []
 
@@ -145,8 +146,8 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def example(server: Server, browser: Browser) -> Iterator[Open]:
-    """Start an example by its name, and open its page."""
+def example(server: Server, browser: Browser, node: str) -> Iterator[Open]:
+    """Start an example by its name, and open its page. `node` has axe."""
     with ExitStack() as running:
 
         def start(name: str) -> Example:
@@ -212,6 +213,7 @@ def test_the_django_form_accepts_no_address_of_another_server(example: Open) -> 
         }"""
     )
     seen.page.click("text=Save")
+    seen.name += "-refused"
     assert seen.page.inner_text(".errorlist") == "Upload a photo."
     assert seen.page.input_value("[name=title]") == "Theirs"
 
@@ -257,11 +259,14 @@ from uponce.contrib.starlette import sign_endpoint
 
 app = FastAPI()
 authorise = lambda request: True
-app.get("/", response_class=HTMLResponse)(lambda: '<link rel="icon" href="data:,">' + PAGE)
+TOP = '<!doctype html><html lang="en"><title>Photos</title><link rel="icon" href="data:,"><main><h1>Photos</h1>'
+app.get("/", response_class=HTMLResponse)(lambda: TOP + PAGE)
 """
 
 
-def test_the_three_lines_of_the_readme(server: Server, browser: Browser, media: Path, tmp_path: Path) -> None:
+def test_the_three_lines_of_the_readme(
+    server: Server, browser: Browser, node: str, media: Path, tmp_path: Path
+) -> None:
     """Two lines of HTML and one of Python upload a photo."""
     html = block("README.md", "html", "uponce-upload").replace("http://127.0.0.1:8000", server.base)
     python = block("README.md", "python", "sign_endpoint")

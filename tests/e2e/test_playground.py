@@ -226,23 +226,21 @@ def test_the_widget_uploads_and_the_time_line_shows_it(page: Page) -> None:
 
 
 def test_by_keyboard_alone(page: Page) -> None:
-    """From the top: choose the next sample by an arrow key, upload, and use the signature again."""
+    """From the top: choose the next sample by an arrow key, upload, and try each way to break it."""
     for _ in range(40):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.name === 'sample'"):
             break
     page.keyboard.press("ArrowRight")
     until(page, "document.getElementById('file-name').textContent === 'morning.jpg'")
-    for target in ("upload", "again"):
+    for target in ("upload", "again", "twenty", "expire", "cut", "lose", "revoke"):
         for _ in range(20):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.closest('#upload, #try-again') !== null") and page.evaluate(
-                "(name) => document.activeElement.matches(`#${name}, #try-${name} button`)", target
-            ):
+            if page.evaluate("(name) => document.activeElement.matches(`#${name}, #try-${name} button`)", target):
                 break
         page.keyboard.press("Enter")
-        page.wait_for_selector("#result .stored" if target == "upload" else "#try-again [data-kept=true]")
-    assert "Refused: signature_used" in page.inner_text("#said")
+        page.wait_for_selector("#result .stored" if target == "upload" else f"#try-{target} [data-kept=true]")
+    assert "Refused: signature_revoked" in page.inner_text("#said")
 
 
 def answering(status: int, body: Any) -> Callable[[Route], None]:

@@ -2,25 +2,23 @@
 
 import statistics
 import time
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Route
 
-from tests.e2e.conftest import NODE
+from tests.e2e.looks import SCHEMES, WIDTHS, found_by_axe, shoot
 from tests.e2e.playground import Watched, press, until, upload
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
 
-SHOTS = Path(__file__).parents[2] / "screenshots"
 PAINT = "performance.getEntriesByName('first-contentful-paint')"
 RECEIVED = """performance.getEntriesByType('navigation').concat(performance.getEntriesByType('resource'))
   .filter(({ name }) => !name.includes('/samples/')).reduce((sum, { transferSize }) => sum + transferSize, 0)"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, scheme: str, width: int) -> None:
     """Contrast, names, roles: with stored and refused uploads on the page, and with the widget."""
     watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -31,10 +29,7 @@ def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, sche
         press(page, trial)
     page.get_by_role("tab", name="Widget").click()
     page.wait_for_selector("uponce-upload")
-    page.evaluate((NODE / "node_modules/axe-core/axe.min.js").read_text() + "; true")
-    found = page.evaluate("axe.run()")
-    assert len(found["passes"]) > 20 and node
-    assert [(one["id"], [each["target"] for each in one["nodes"]]) for one in found["violations"]] == []
+    assert node and found_by_axe(page) == []
     watched.close()
 
 
@@ -45,10 +40,9 @@ def test_without_javascript_it_says_what_to_do(browser: Browser, playground: Ser
     watched.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str, width: int) -> None:
-    """Screenshots go to the folder screenshots/, for people to look at."""
     watched = Watched(browser, playground.base, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = watched.page
     page.wait_for_selector("#fields dd")
@@ -56,8 +50,23 @@ def test_it_fits_every_screen(browser: Browser, playground: Server, scheme: str,
     for trial in ("again", "twenty", "revoke"):
         press(page, trial)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), trial
-    SHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SHOTS / f"playground-{scheme}-{width}.png", full_page=True)
+    shoot(page, f"playground-{scheme}-{width}")
+    watched.close()
+
+
+def test_nothing_moves_when_the_stored_picture_arrives(browser: Browser, playground: Server) -> None:
+    """A click that is under way would miss its button."""
+    watched = Watched(browser, playground.base, viewport={"width": 768, "height": 800})
+    page, held = watched.page, list[Route]()
+    page.wait_for_selector("#fields dd")
+    page.route("**/playground/image/upload/**", lambda route: held.append(route))  # noqa: PLW0108
+    upload(page)
+    top = "document.getElementById('tries').getBoundingClientRect().top"
+    before = page.evaluate(top)
+    until(page, "document.querySelector('#result img') !== null")
+    held[0].continue_()
+    until(page, "document.querySelector('#result img').naturalWidth > 0")
+    assert page.evaluate(top) == before
     watched.close()
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.app.failing import Failing
+from tests.web.test_playground import serve
 from tests.world import World
 from uponce import __version__
 from uponce.core.errors import DatabaseUnavailable
@@ -33,6 +34,20 @@ def test_the_page_says_what_this_server_is(shared: World) -> None:
         assert text.removeprefix("https:") in page
 
 
+def test_a_link_to_the_playground_for_clients_that_may_open_it(world: World) -> None:
+    def links(host: str) -> bool:
+        return b'href="/playground"' in world.get("/", host=host).body
+
+    assert not links("localhost")
+    serve(world)
+    assert links("localhost")
+    assert not links("media.example")
+    serve(world, address="192.0.2.7")
+    assert not links("localhost")
+    serve(world, local=False, address="192.0.2.7")
+    assert links("media.example")
+
+
 def test_json_for_clients_that_ask_for_it(shared: World) -> None:
     answer = shared.get("/", accept="application/json")
     base = answer.json["upload_url"].partition("/v1_1")[0]
@@ -43,7 +58,7 @@ def test_json_for_clients_that_ask_for_it(shared: World) -> None:
         "upload_url": f"{base}/v1_1/<cloud>/auto/upload",
         "guide_url": f"{base}/guide",
     }
-    assert answer.headers["vary"] == "accept"
+    assert answer.headers["vary"] == shared.get("/").headers["vary"] == "accept"
     assert shared.get("/", accept="text/html, application/json").headers["content-type"].startswith("text/html")
 
 

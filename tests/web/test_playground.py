@@ -82,6 +82,15 @@ def test_a_foreign_name_that_leads_here_is_refused(world: World, host: str) -> N
     assert ask(world, "sign", {"params": {}}, host=host, origin=f"http://{host}").status == 403
 
 
+@pytest.mark.parametrize("name", ["[", "[::1", "localhost]", "[localhost]", "[::::]", "localhost:x", ""])
+def test_a_host_and_an_origin_that_are_none_are_refused(world: World, name: str) -> None:
+    serve(world)
+    assert world.get("/playground", host=name).status == 403
+    assert ask(world, "sign", {"params": {}}, origin=f"http://{name}").status == 403
+    serve(world, local=False)
+    assert ask(world, "sign", {"params": {}}, host=name, origin="http://evil.example").status in (400, 403)
+
+
 @pytest.mark.parametrize("header", ["x-forwarded-for", "x-real-ip", "forwarded", "via"])
 def test_a_request_through_a_proxy_is_refused(world: World, header: str) -> None:
     """Every client of a proxy on this machine has the proxy's address."""

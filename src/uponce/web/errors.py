@@ -16,6 +16,7 @@ from uponce.core.errors import (
     UponceError,
     UpstreamRefused,
 )
+from uponce.web.refused import refusal_page, wants_page
 from uponce.web.request import Header, Request
 from uponce.web.request_log import note_error
 from uponce.web.response import Response, forwarded_response, json_response
@@ -108,6 +109,7 @@ def refusal(
 ) -> Response:
     """Return the error as `{"error": {"message", "code"}}` and X-Cld-Error, in the shape that unmodified SDKs show.
 
+    A browser that opens an address gets a page with the same status and the same headers.
     `status` replaces the status of the table. Clients that failed with too many credentials get TooManyFailures.
     """
     judged = request.site.failures.judge(request.address, _public(error))
@@ -125,8 +127,11 @@ def refusal(
         more.append((b"www-authenticate", b'Basic realm="uponce"'))
     if lingers:
         more.append((b"connection", b"close"))
+    status = status or status_of(error)
+    if wants_page(request):
+        return refusal_page(error, status, more, lingers=lingers)
     body = {"error": {"message": error.message, "code": error.code}}
-    return json_response(body, status=status or status_of(error), headers=more, lingers=lingers)
+    return json_response(body, status=status, headers=more, lingers=lingers)
 
 
 def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:

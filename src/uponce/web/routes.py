@@ -80,7 +80,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
         Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
         *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),
-        Route(("/",), _READ, bound(home), _SHOWS_PAGE),
+        Route(("/",), _READ, bound(partial(home, playground)), _SHOWS_PAGE),
         Route(("/guide",), _READ, guide, _SHOWS_PAGE),
         Route(("/widget.js",), _READ, asset("widget/widget.js"), "This address is the upload widget."),
         Route(("/robots.txt",), _READ, robots, "This address is for crawlers."),

@@ -59,6 +59,11 @@ class Widget:
         self.problems: list[str] = []
         page.on("console", lambda message: self.problems.append(message.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self._host(request.url))
+
+    def _host(self, url: str) -> None:
+        if urlsplit(url).hostname not in ("localhost", "127.0.0.1", None):
+            self.problems.append(f"request to {url}")
 
     def open(self, body: str | None = None) -> None:
         self.site.body = form() if body is None else body

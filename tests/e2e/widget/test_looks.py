@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from tests.e2e.looks import found_by_axe, looks, shoot
 from tests.e2e.widget.page import MB, Widget, crawling, form
 from tests.e2e.widget.site import Site
 from tests.server import Server
@@ -58,6 +59,21 @@ def test_it_fits_and_does_not_jump(browser: Browser, server: Server, site: Site,
     smallest = widget.js(f"Math.min(...{buttons}.map((each) => each.offsetHeight))")
     assert smallest >= (44 if width < 500 else 36)
     context.close()
+
+
+def test_axe_finds_nothing_in_any_state(widget: Widget, media: Path, film: Path, node: str) -> None:
+    widget.site.signs = lambda params: params | ({"allowed_formats": "jpg,gif"})
+    widget.open(f"<main><h1>Photos</h1>{form()}</main>")
+    for look in looks(widget.page):  # nothing chosen yet
+        assert node and found_by_axe(widget.page) == [], look
+    widget.pick(media / "cat.jpg", media / "dance.gif", media / "walk.mp4", film)
+    widget.until("String(el.uploads.map(({ state }) => state)) === 'done,done,refused,refused'")
+    widget.js("(el.setAttribute('paused', ''), 0)")
+    widget.pick(media / "note.txt")
+    widget.until("el.uploads[4].state === 'paused'")
+    for look in looks(widget.page):
+        shoot(widget.page, f"widget-{look}")
+        assert found_by_axe(widget.page) == [], look
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

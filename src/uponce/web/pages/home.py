@@ -5,7 +5,8 @@ from html import escape
 from uponce import __version__
 from uponce.app.check import check_ready
 from uponce.app.services import Services
-from uponce.web.pages.page import html_page, template
+from uponce.web.html import html_page, template
+from uponce.web.pages.playground import Playground, admits
 from uponce.web.request import Head, Header, Request
 from uponce.web.response import NO_SNIFF, Response, json_response, length_header
 
@@ -13,12 +14,17 @@ UPLOAD_PATH = "/v1_1/<cloud>/auto/upload"
 
 _HOME = template("home.html")
 _GUIDE = template("guide.html")
+_PLAYGROUND = '<dt>Playground</dt><dd><a href="/playground">See a signature work once</a></dd>\n'
 
 _ONE_DAY: Header = (b"cache-control", b"public, max-age=86400")
+_BY_ACCEPT: Header = (b"vary", b"accept")
 
 
-async def home(services: Services, request: Request) -> Response:
-    """Return name, version, health, where to upload and where the guide is. JSON for clients that ask for JSON."""
+async def home(playground: Playground | None, services: Services, request: Request) -> Response:
+    """Return name, version, health, where to upload and where the guide is. JSON for clients that ask for JSON.
+
+    Clients that may open the playground also get a link to it.
+    """
     head, base = request.head, request.base_url()
     checks = await check_ready(services)
     healthy = all(problem is None for problem in checks.values())
@@ -31,15 +37,16 @@ async def home(services: Services, request: Request) -> Response:
             "upload_url": upload_url,
             "guide_url": f"{base}/guide",
         }
-        return json_response(body, headers=((b"vary", b"accept"),))
+        return json_response(body, headers=(_BY_ACCEPT,))
     content = _HOME.substitute(
         version=escape(__version__),
         mood="good" if healthy else "bad",
         health="ready" if healthy else "unavailable: see /readyz",
         upload_url=escape(upload_url),
         tus_url=escape(f"{base}/tus/<cloud>/"),
+        more=_PLAYGROUND if playground and admits(playground, request) else "",
     )
-    return html_page("uponce", content)
+    return html_page("uponce", content, headers=(_BY_ACCEPT,))
 
 
 async def guide(request: Request) -> Response:

@@ -262,6 +262,7 @@ function showRefused(which, { blob, name, thumb }, title, text) {
 function showStored(which, answer, type) {
   const full = { full: true, name: `The stored file ${answer.public_id}` };
   const media = picture({ type }, answer.secure_url, full);
+  if (answer.width) Object.assign(media, { width: answer.width, height: answer.height }); // room before it is loaded
   const facts = [
     answer.format?.toUpperCase() ?? answer.resource_type,
     answer.width && `${answer.width} × ${answer.height}`,

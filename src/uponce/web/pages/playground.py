@@ -2,12 +2,13 @@
 
 import gzip
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from ipaddress import ip_address
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from uponce.app.manage_keys import playground_key
 from uponce.app.manage_signatures import revoke_signed, show_signed
@@ -20,8 +21,8 @@ from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_sighting
 from uponce.web.errors import refusal
+from uponce.web.html import style_hash
 from uponce.web.pages.assets import accepts_gzip
-from uponce.web.pages.page import style_hash
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, json_response, length_header
 
@@ -34,7 +35,7 @@ ASSETS = (
 )
 SCRIPTS = tuple(f"playground/{name}" for name in ASSETS if name.endswith(".js"))
 _MAX_BODY = 16 * 1024
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?", re.ASCII | re.IGNORECASE)
 # A server in front hides how far away its clients are.
 _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
@@ -50,9 +51,14 @@ class Playground:
 
 async def guard(playground: Playground, endpoint: Endpoint, request: Request) -> Response:
     """Run the endpoint for clients that the playground is for. Raise ScopeDenied for other clients."""
-    if playground.local and not _is_local(request):
+    if not admits(playground, request):
         raise ScopeDenied("This playground is only for browsers on the machine of the server.")
     return await endpoint(request)
+
+
+def admits(playground: Playground, request: Request) -> bool:
+    """Return whether the playground is for this client."""
+    return not playground.local or _is_local(request)
 
 
 def refuse(request: Request, error: UponceError) -> Response:
@@ -63,9 +69,8 @@ def refuse(request: Request, error: UponceError) -> Response:
 def _is_local(request: Request) -> bool:
     """Return whether client and called name are this machine. A name of another site that leads here is a trick."""
     head = request.head
-    name = urlsplit(f"//{head.get('host')}").hostname or ""
     direct = not any(head.get(header) for header in _PROXY_HEADERS)
-    return direct and _is_loopback(request.address) and name in _LOOPBACK_NAMES
+    return direct and _is_loopback(request.address) and bool(_LOOPBACK_HOST.fullmatch(head.get("host")))
 
 
 def _is_loopback(address: str) -> bool:
@@ -162,6 +167,6 @@ async def _shown(services: Services, key: ApiKey, fields: dict[str, str]) -> Res
 def _check_origin(request: Request) -> None:
     """Raise ScopeDenied for other sites, and for programs: a browser sends the origin of the page with every POST."""
     head, base = request.head, request.base_url()
-    origin = urlsplit(head.origin or "").netloc
-    if not origin or origin not in (head.get("host"), urlsplit(base).netloc):
+    origin = (head.origin or "").partition("://")[2]
+    if not origin or origin not in (head.get("host"), base.split("/")[2]):
         raise ScopeDenied("Only the page of the playground can ask here. Make your own signatures with your own key.")

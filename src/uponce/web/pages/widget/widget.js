@@ -326,8 +326,10 @@ class Upload {
 
   /** A large file: parts, by tus. Its address says how much has arrived, and which asset it became. */
   async resumable(signal) {
-    if (this.place) this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
-    else await this.begin(signal);
+    if (this.place) {
+      this.show("uploading"); // not queued: the queue would run it again
+      this.arrived(await this.send("HEAD", this.place, { headers: TUS, signal }));
+    } else await this.begin(signal);
     while (this.offset < this.size) {
       this.show("uploading");
       const end = Math.min(this.offset + this.host.partSize, this.size);

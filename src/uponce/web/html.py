@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -11,7 +12,7 @@ from uponce.web.response import NO_SNIFF, NO_STORE, Response, length_header
 
 
 def template(name: str) -> Template:
-    """Return a file of this package with places for values, which must be HTML."""
+    """Return a file of the pages with places for values, which must be HTML."""
     return Template(_text(name))
 
 
@@ -24,7 +25,7 @@ def style_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-_FRAME, _STYLE = template("page.html"), _text("page.css")
+_FRAME, _STYLE = template("page.html"), _text("tokens.css") + _text("page.css")
 _CSP = f"default-src 'none'; style-src '{style_hash(_STYLE)}'; base-uri 'none'; form-action 'none'"
 _PAGE: tuple[Header, ...] = (
     (b"content-type", b"text/html; charset=utf-8"),
@@ -32,11 +33,12 @@ _PAGE: tuple[Header, ...] = (
     NO_SNIFF,
     (b"referrer-policy", b"no-referrer"),
     NO_STORE,
-    (b"vary", b"accept"),
 )
 
 
-def html_page(title: str, content: str) -> Response:
+def html_page(
+    title: str, content: str, *, status: int = 200, headers: Iterable[Header] = (), lingers: bool = False
+) -> Response:
     """Return a page with this title and this content, which is HTML."""
     page = _FRAME.substitute(title=escape(title), style=_STYLE, content=content).encode()
-    return Response(200, (*_PAGE, length_header(len(page))), page)
+    return Response(status, (*_PAGE, length_header(len(page)), *headers), page, lingers)
