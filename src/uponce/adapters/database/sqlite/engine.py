@@ -15,7 +15,7 @@ from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, UponceError
 
 MAX_GROUP = 256
-COMMITS_PER_CHECKPOINT = 150  # each changes some ten pages, and after 8,000 the commit does it itself (connection.py)
+COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them itself after 8,000 (connection.py)
 
 
 class Engine:
