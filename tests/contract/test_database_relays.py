@@ -25,7 +25,7 @@ from tests.contract.databases import (
     unlimited,
 )
 from tests.contract.test_database_series import complete
-from uponce.app.ports import Database, Rule
+from uponce.app.ports import Database, Rule, Waiting
 from uponce.core.errors import (
     IdempotencyKeyReused,
     OutcomeUnknown,
@@ -271,6 +271,38 @@ def test_an_effect_is_claimed_once_and_again_after_its_lease(backend: Backend, d
     assert [each.id for each in run(database.claim_effects(10, 120))] == [effect.id]
     run(database.finish_effect(effect.id))
     assert run(database.list_effects(10)) == []
+
+
+def test_a_name_hastens_the_pending_uploads_of_its_cloud(backend: Backend, database: Database) -> None:
+    mine, marked = relay(A), relay(B, id="m")
+    mine = replace(mine, target=replace(mine.target, fields={}, names=(("image", "cät"), ("raw", "cät.jpg"))))
+    marked = replace(marked, target=replace(marked.target, fields={}, names=(), marker="0123456789abcdefghij"))
+    for each in (mine, marked):
+        run(begun(database, each, seconds=180))
+
+    def hastened(cloud: str, *names: str) -> list[str]:
+        run(database.hasten_relays(cloud, names, 5))
+        return sorted(each.subject for each in run(database.list_effects(10)) if each.due_at == START + 5)
+
+    for names in ((), ("dog",), ("cät.jp",), ('"cät',), ("CÄT",)):
+        assert hastened("demo", *names) == []
+    assert hastened("elsewhere", "cät") == []
+    assert hastened("demo", "cät") == [mine.id]
+    assert hastened("demo", "dog", "0123456789abcdefghij") == sorted([mine.id, marked.id])
+    assert run(database.claim_effects(10, 120)) == []
+    backend.clock.time += 5
+    assert len(run(database.claim_effects(10, 120))) == 2
+
+
+def test_what_waits_is_counted(database: Database) -> None:
+    assert run(database.count_waiting()) == Waiting(0, 0)
+    made = run(begun(database, relay(A), seconds=0))
+    run(begun(database, relay(B, id="b"), seconds=0))
+    effect, _ = run(database.claim_effects(10, 120))
+    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    assert run(database.count_waiting()) == Waiting(2, 1)
+    run(database.end_relay(made, ANSWER))
+    assert run(database.count_waiting()).pending == 1
 
 
 def test_a_dead_effect_waits_for_an_operator(backend: Backend, database: Database) -> None:

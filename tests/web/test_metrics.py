@@ -16,6 +16,7 @@ from tests.scrape import BEARER, TOKEN, Scraped
 from tests.tus import VERSION, Client, play
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.adapters.metrics import PrometheusMetrics
+from uponce.app.ports import Waiting
 from uponce.app.sweep import sweep
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
@@ -48,6 +49,23 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     world = Watched(tmp_path)
     yield world
     world.close()
+
+
+def test_what_waits_is_shown(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the database says, at the moment of the scrape. Without the database, what was counted last."""
+
+    async def counted() -> Waiting:
+        return Waiting(3, 1)
+
+    def shown() -> tuple[float, float]:
+        scraped = watched.scrape()
+        return scraped.value("uponce_pending_uploads"), scraped.value("uponce_dead_effects")
+
+    assert shown() == (0, 0)
+    monkeypatch.setattr(watched.database, "count_waiting", counted)
+    assert shown() == (3, 1)
+    watched.swap(database=Failing(watched.database, before={"count_waiting": DatabaseUnavailable("gone")}))
+    assert shown() == (3, 1)
 
 
 def test_without_a_token_there_is_nothing_at_that_address(world: World) -> None:

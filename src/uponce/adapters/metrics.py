@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as storage
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from uponce.app.ports import Waiting
 from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
 OK, INTERNAL_ERROR = "ok", "internal_error"
@@ -36,7 +37,8 @@ _PREFIX = "uponce-metrics-"
 _ABANDONED_SECONDS = 60
 
 # More than all values that labels can have take: a file that had to grow could find no room.
-SIZES = {"counter": 1024 * 1024, "histogram": 1024 * 1024, "gauge_livesum": 16 * 1024, "gauge_max": 16 * 1024}
+_GAUGES = ("gauge_livesum", "gauge_max", "gauge_mostrecent")
+SIZES = {"counter": 1024 * 1024, "histogram": 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,19 @@ class PrometheusMetrics:
             multiprocess_mode="max",
         )
 
+        self._pending = Gauge(
+            "uponce_pending_uploads",
+            "Uploads whose outcome in the upstream is not known.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._dead = Gauge(
+            "uponce_dead_effects",
+            "Effects of the outbox that wait for an operator.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         number, length = self._of_request(route, method, status)
         number.inc()
@@ -142,6 +157,10 @@ class PrometheusMetrics:
 
     def sweep_failed(self) -> None:
         self._sweep_failures.inc()
+
+    def waiting(self, waiting: Waiting) -> None:
+        self._pending.set(waiting.pending)
+        self._dead.set(waiting.dead)
 
     def text(self) -> bytes:
         """All numbers, in Prometheus' text format 0.0.4. StorageUnavailable when the shared ones cannot be read."""

@@ -136,6 +136,13 @@ def sign_notification(body: bytes, timestamp: int, secret: str, algorithm: Algor
     return hashlib.new(algorithm, body + f"{timestamp}{secret}".encode(), usedforsecurity=False).hexdigest()
 
 
+def verify_notification(body: bytes, timestamp: int, signature: str, secret: str) -> bool:
+    """Return whether a notification was signed with this secret, by either algorithm."""
+    expected = [sign_notification(body, timestamp, secret, algorithm) for algorithm in Algorithm]
+    matches = [hmac.compare_digest(each.encode(), signature.encode()) for each in expected]
+    return any(matches)
+
+
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:
     """Return the text between `s--` and `--` of a delivery URL.
 

@@ -3,17 +3,19 @@
 import asyncio
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from uponce.app.check import check_ready
 from uponce.app.services import Services
-from uponce.core.errors import BadToken, DatabaseUnavailable
+from uponce.core.errors import BadToken, DatabaseUnavailable, Unavailable
 from uponce.web.errors import refusal
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, NO_STORE, Response, json_response, length_header
 
 _RETRY: Header = (b"retry-after", str(DatabaseUnavailable.retry_seconds).encode())
 _CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="uponce metrics"')
+_COUNT_SECONDS = 1
 _METRICS_TYPE: Header = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -50,11 +52,17 @@ class Scrape:
     text: Callable[[], bytes]
 
 
-async def metrics(scrape: Scrape, request: Request) -> Response:
-    """Return the metrics of this moment, or 401 without the right token."""
+async def metrics(scrape: Scrape, services: Services, request: Request) -> Response:
+    """Return the metrics of this moment, or 401 without the right token.
+
+    Without its database a server shows what it counted last.
+    """
     if not _may_read(scrape, request.head.get("authorization")):
         error = BadToken("Send UPONCE_METRICS_TOKEN as Authorization: Bearer.")
         return refusal(request, error, headers=(_CHALLENGE,))
+    with suppress(Unavailable, TimeoutError):
+        async with asyncio.timeout(_COUNT_SECONDS):
+            services.metrics.waiting(await services.database.count_waiting())
     text = await asyncio.to_thread(scrape.text)
     return Response(200, (_METRICS_TYPE, length_header(len(text)), NO_STORE, NO_SNIFF), text)
 

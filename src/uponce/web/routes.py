@@ -7,6 +7,7 @@ from functools import partial
 from uponce.app.services import Services
 from uponce.web import delivery
 from uponce.web.cloudinary import resources
+from uponce.web.cloudinary.notifications import notified_by_upstream
 from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.signed_calls import CALLS, signed_call
@@ -45,7 +46,9 @@ _RECEIVES_TUS = "This address receives uploads by tus 1.0: POST the signed field
 _ONE_TUS_UPLOAD = "This address is one upload by tus 1.0."
 _SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP Basic."
 _READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic."
+_TAKES_NOTIFICATIONS = "This address takes the notifications of the account behind a relay, by POST."
 _NO_SUCH_CALL = "This address is a call that uponce lacks."
+_SHOWS_METRICS = "This address shows metrics."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
@@ -77,9 +80,14 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
         *(or_relayed(f"/v1_1/{{cloud}}/{path}", _READS_CATALOG, GET=call) for path, call in _ADMIN.items()),
         or_relayed("/v1_1/{cloud}/{call:path}", _NO_SUCH_CALL),
+        Route(("/relay/{cloud}/notifications",), ("POST",), bound(notified_by_upstream), _TAKES_NOTIFICATIONS),
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),
         Route(("/readyz",), _READ, bound(readyz), "This address says whether uploads can be stored."),
-        *([Route(("/metrics",), _READ, partial(metrics, scrape), "This address shows metrics.")] if scrape else ()),
+        *(
+            [Route(("/metrics",), _READ, bound(partial(metrics, scrape)), "This address shows metrics.")]
+            if scrape
+            else ()
+        ),
         Route(("/",), _READ, bound(partial(home, playground)), _SHOWS_PAGE),
         Route(("/guide",), _READ, guide, _SHOWS_PAGE),
         Route(("/widget.js",), _READ, asset("widget/widget.js"), "This address is the upload widget."),

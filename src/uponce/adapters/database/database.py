@@ -129,6 +129,7 @@ class Database(Backend):
     end_relay = _writes(relays.end)
     find_relay = _reads(relays.find)
     note_misses = _writes(relays.note_misses)
+    hasten_relays = _writes(relays.hasten)
 
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
         if relay.series_id is None:
@@ -142,6 +143,7 @@ class Database(Backend):
     hasten_effect = _writes(outbox.hasten)
     list_effects = _reads(outbox.list_all)
     retry_effects = _writes(outbox.retry)
+    count_waiting = _reads(outbox.count)
 
     # Upkeep
     fence = _writes(upkeep.fence)

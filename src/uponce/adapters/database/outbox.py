@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from uponce.adapters.database.rows import effect_of
 from uponce.adapters.database.steps import Ask, Steps, operation
-from uponce.app.ports import Effect
+from uponce.app.ports import Effect, Waiting
 
 _ERROR_LENGTH = 500
 
@@ -47,6 +47,12 @@ def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Dead ones first, then by their time."""
     (rows,) = yield [("list_effects", {"most": limit})]
     return [effect_of(row) for row in rows]
+
+
+@operation()
+def count(_: float) -> Steps[Waiting]:
+    ((row,),) = yield [("count_waiting", {})]
+    return Waiting(row["pending"], row["dead"])
 
 
 @operation()

@@ -264,6 +264,11 @@ def reply_of(row: Row) -> Reply:
     return Reply(answer, row["sha256"])
 
 
+def target_part(name: str) -> str:
+    """Return the text that the column `target` has where an upload has this name or marker in the upstream."""
+    return _json(name)
+
+
 def relay_params(relay: Relay) -> Params:
     return {
         "relay_id": relay.id,

@@ -23,7 +23,7 @@ from uponce.app.ports.blobs import (
     SpooledChunk,
     StoredBlob,
 )
-from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Effect, Outbox, Refusal, Reply
+from uponce.app.ports.commits import AfterCommit, Candidate, Committed, Draft, Effect, Outbox, Refusal, Reply, Waiting
 from uponce.app.ports.database import (
     CONTEXT_WINDOW,
     Catalog,
@@ -91,6 +91,7 @@ __all__ = [
     "UpstreamCall",
     "UpstreamClient",
     "UpstreamReply",
+    "Waiting",
 ]
 
 
@@ -160,6 +161,9 @@ class Metrics(Protocol):
     def sweep_failed(self) -> None:
         """A sweep of a running server failed."""
 
+    def waiting(self, waiting: Waiting) -> None:
+        """What the database says now of pending uploads and of the outbox."""
+
 
 class NoMetrics:
     """Nobody watches."""
@@ -181,3 +185,5 @@ class NoMetrics:
     def swept(self, blobs: int, size: int, grants: int, now: float) -> None: ...
 
     def sweep_failed(self) -> None: ...
+
+    def waiting(self, waiting: Waiting) -> None: ...

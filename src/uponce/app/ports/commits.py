@@ -117,6 +117,14 @@ class Effect:
     details: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many uploads are pending in an upstream, and how many effects wait for an operator."""
+
+    pending: int
+    dead: int
+
+
 class Outbox(Protocol):
     """Effects, each run at least once."""
 
@@ -134,6 +142,8 @@ class Outbox(Protocol):
 
     async def list_effects(self, limit: int) -> Sequence[Effect]:
         """Dead ones first, then by their time."""
+
+    async def count_waiting(self) -> Waiting: ...
 
     async def retry_effects(self, effect_id: int | None = None) -> int:
         """Make one, or all that are dead, due now and alive. Return how many."""

@@ -31,6 +31,9 @@ class Relays(Protocol):
 
     async def find_relay(self, relay_id: str) -> Relay | None: ...
 
+    async def hasten_relays(self, cloud: str, names: Sequence[str], seconds: int) -> None:
+        """Look up the pending uploads of these names or markers in so many seconds, unless it is done sooner."""
+
     async def note_misses(self, relay_id: str, misses: int) -> None:
         """Store how many look-ups found nothing after the bound."""
 

@@ -2,16 +2,18 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from uponce.app.outbox import Later
 from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
-from uponce.core.errors import UpstreamUnavailable
+from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
 from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, judge_look_up
+from uponce.core.signature import verify_notification
 from uponce.core.upstream import MARKER
 from uponce.core.values import Upstream
 
@@ -20,6 +22,9 @@ log = logging.getLogger("uponce")
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 300
 _QUOTA_SECONDS = 3600
+# An upload whose answer is on its way is not pending any more by then.
+_NOTIFIED_SECONDS = 5
+_NOTIFICATION_SECONDS = 7200  # as long as SDKs accept one
 _MOST_PAGES = 100
 
 
@@ -49,6 +54,53 @@ def _pause(relay: Relay, effect: Effect, services: Services) -> int:
     seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
     left = relay.pending_at + bound(services.limits) - effect.now
     return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A notification as it arrived: its body, and the two headers that prove where it comes from."""
+
+    body: bytes
+    timestamp: str
+    signature: str
+
+
+async def notified(services: Services, cloud: str, notification: Notification) -> None:
+    """Look up soon what the account says it has stored, if that upload is pending. The look-up decides.
+
+    Raise NotFound if the cloud has no upstream, InvalidSignature if the account did not sign this within two hours.
+    """
+    upstream = (await services.database.list_upstreams()).get(cloud)
+    if upstream is None:
+        raise NotFound(f"Cloud {cloud[:64]} has no upstream, so no account sends notifications here.")
+    _verify(notification, upstream, services.clock.now())
+    names = _names_in(notification.body)
+    if names:
+        await services.database.hasten_relays(cloud, names, _NOTIFIED_SECONDS)
+
+
+def _verify(notification: Notification, upstream: Upstream, now: float) -> None:
+    timestamp = notification.timestamp
+    if not re.fullmatch("[0-9]{1,12}", timestamp) or not verify_notification(
+        notification.body, int(timestamp), notification.signature, upstream.secret
+    ):
+        raise InvalidSignature("The notification is not signed with the API secret of the upstream account.")
+    if int(timestamp) < now - _NOTIFICATION_SECONDS:
+        raise InvalidSignature(f"The notification is older than {_NOTIFICATION_SECONDS} seconds.")
+
+
+def _names_in(body: bytes) -> Sequence[str]:
+    """Return the names by which an upload would be pending: its public_id, and the marker in its context."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ()
+    if not isinstance(document, dict) or document.get("notification_type") != "upload":
+        return ()
+    context = document.get("context")
+    custom = context.get("custom") if isinstance(context, dict) else None
+    marker = custom.get(MARKER) if isinstance(custom, dict) else None
+    return [name for name in (document.get("public_id"), marker) if isinstance(name, str) and name]
 
 
 async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: int) -> tuple[Found | Missing, int]:

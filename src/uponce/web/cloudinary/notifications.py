@@ -1,4 +1,7 @@
-"""Notifications of uploads, as Cloudinary sends them: the answer of the upload, signed by the key that signed it."""
+"""Notifications of uploads, as Cloudinary sends them: the answer of the upload, signed by the key that signed it.
+
+uponce sends its own, and a relay takes those of the account behind it.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -9,11 +12,15 @@ import msgspec
 from uponce.app.authorise import Signer
 from uponce.app.outbox import Later
 from uponce.app.ports import AfterCommit, Effect
+from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.signature import sign_notification
 from uponce.core.values import Algorithm
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
+from uponce.web.cloudinary.forms import small_body
+from uponce.web.request import Request
+from uponce.web.response import Response, json_response
 
 Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
 
@@ -72,3 +79,11 @@ class Notifications:
 def _algorithm(accepted: tuple[Algorithm, ...]) -> Algorithm:
     """Return SHA-1, which SDKs verify by default, unless the key's signatures may not have it."""
     return Algorithm.SHA1 if Algorithm.SHA1 in accepted else accepted[0]
+
+
+async def notified_by_upstream(services: Services, request: Request) -> Response:
+    """Take a notification of the account behind a relay. It is refused unless the account's secret signed it."""
+    body, head = await small_body(request), request.head
+    notification = Notification(body, head.get("x-cld-timestamp"), head.get("x-cld-signature"))
+    await notified(services, request.params["cloud"], notification)
+    return json_response({"result": "ok"})

@@ -358,6 +358,14 @@ UPDATE outbox SET due_at = :due_at, error = :error, dead = :dead WHERE id = :id;
 -- name: hasten_effects!
 UPDATE outbox SET due_at = :now WHERE subject = :subject AND dead = 0 AND due_at > :now;
 
+-- Of uploads that are pending in the upstream of a cloud, those whose target names `part`.
+-- name: hasten_relays!
+UPDATE outbox SET due_at = :due_at WHERE dead = 0 AND due_at > :due_at
+AND subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud AND @target_has_part);
+
+-- name: count_waiting
+SELECT (SELECT count(*) FROM relays) AS pending, (SELECT count(*) FROM outbox WHERE dead = 1) AS dead;
+
 -- name: finish_effect!
 DELETE FROM outbox WHERE id = :id;
 

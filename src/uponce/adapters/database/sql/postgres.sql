@@ -16,6 +16,9 @@ assets
 -- fragment: has_part
 strpos(context, :part) > 0
 
+-- fragment: target_has_part
+strpos(target, :part) > 0
+
 -- name: begin!
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 

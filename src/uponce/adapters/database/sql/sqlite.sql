@@ -13,6 +13,9 @@ id
 -- fragment: has_part
 instr(context, :part) > 0
 
+-- fragment: target_has_part
+instr(target, :part) > 0
+
 -- One transaction writes at a time, so there is nothing to lock.
 -- name: hold!
 SELECT 1;
