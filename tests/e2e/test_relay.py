@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from cloudinary.exceptions import BadRequest, NotFound
 
 from tests.e2e.commands import printed, uponce
 from tests.e2e.test_node_sdk import run
-from tests.server import Key, Server
+from tests.server import Key, Server, lasting_port
 
 pytestmark = pytest.mark.xdist_group("relay")
 
@@ -181,3 +182,21 @@ def test_the_outbox_shows_what_is_pending_and_can_be_hastened(pair: Pair, tmp_pa
     assert json.loads(printed(uponce("outbox", "list", "--json", "--data", pair.relay.data_dir))) == []
     assert "0 effects" in printed(uponce("outbox", "retry", "--data", pair.relay.data_dir))
     assert uponce("outbox", "retry", "7", "--data", pair.relay.data_dir).code == 1
+
+
+def test_an_account_that_is_an_uponce_notifies_its_relay(tmp_path: Path) -> None:
+    port = lasting_port()
+    notified = {
+        "UPONCE_NOTIFICATION_URL": f"http://127.0.0.1:{port}/relay/media/notifications",
+        "UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8",
+    }
+    with Server(tmp_path / "account", env=notified) as account:
+        setting = {"UPONCE_RELAY": Pair(account, account).url, "UPONCE_LOG_LEVEL": "debug"}
+        with Server(tmp_path / "relay", port=port, env=setting) as relay:
+            assert relay.post(relay.signed(), b"bytes").status == 200
+            line = re.compile(r"route=/relay/\{cloud\}/notifications\b")
+            deadline = time.monotonic() + 30
+            while not (found := [each for each in relay.output.splitlines() if line.search(each)]):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert "status=200" in found[0]
