@@ -355,8 +355,7 @@ def _often(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     )
 
     async def run_outbox() -> None:
-        while await run_due(services, by_name):
-            pass
+        await run_due(services, by_name)
 
     async def tidy() -> None:
         await tidy_playground(services, kept)

@@ -13,6 +13,7 @@ log = logging.getLogger("uponce")
 
 _LEASE_SECONDS = 120
 _AT_ONCE = 16
+_LOOK_SECONDS = 1  # for further ones that are due, while some run
 _MOST_TRIES = 1000
 _MOST_WAIT = 300
 
@@ -33,10 +34,25 @@ Handler = Callable[[Services, Effect], Awaitable[Later | None]]
 
 
 async def run_due(services: Services, handlers: Mapping[str, Handler]) -> int:
-    """Run all effects that are due, some at once. Return how many."""
-    effects = await services.database.claim_effects(_AT_ONCE, _LEASE_SECONDS)
-    await asyncio.gather(*(_run(services, effect, handlers) for effect in effects))
-    return len(effects)
+    """Run effects until none is due, some at once. Return how many. A slow one delays none that becomes due meanwhile.
+
+    If the database fails, or the caller is cancelled, effects that run are given up: they run again after their lease.
+    """
+    count, running = 0, set[asyncio.Task[None]]()
+    try:
+        while True:
+            effects = await services.database.claim_effects(_AT_ONCE - len(running), _LEASE_SECONDS)
+            count += len(effects)
+            running |= {asyncio.create_task(_run(services, effect, handlers)) for effect in effects}
+            if not running:
+                return count
+            done, running = await asyncio.wait(running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _run(services: Services, effect: Effect, handlers: Mapping[str, Handler]) -> None:
