@@ -143,10 +143,10 @@ def test_a_crowd_gets_small_pieces_and_gives_its_blocks_back() -> None:
     assert kept is not None
     pool.enter(users[8])  # type: ignore[arg-type]
     assert pool.take() is None
-    assert len(pool.piece()) == 64 * 1024
+    assert len(pool.piece()) == 2 * 1024 * 1024 // (9 * 4)
     for user in users[9:]:
         pool.enter(user)  # type: ignore[arg-type]
-    assert len(pool.piece()) == 16 * 1024
+    assert len(pool.piece()) == 8 * 1024
     for user in users[8:]:
         pool.leave(user)  # type: ignore[arg-type]
     again = pool.take()

@@ -18,8 +18,8 @@ from uponce.web.request import Message
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
 _AHEAD = 4  # blocks or pieces that one connection fills on their way
-_PIECES_BYTES = 4 * 1024 * 1024  # of all connections together
-_LEAST_PIECE = 16 * 1024
+_PIECES_BYTES = 2 * 1024 * 1024  # of all connections together
+_LEAST_PIECE = 8 * 1024
 _SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
 
 

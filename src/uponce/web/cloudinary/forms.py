@@ -123,6 +123,15 @@ def _plain_field(name: str, filename: str | None, value: memoryview, limits: Lim
     return name, bytes(value).decode()
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]
+    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else."""
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if b"\n" in line or b"\r" in line:
+            raise MultipartError("Invalid line break in segment header")
+        super()._on_segment_headerline(line)
+
+
 def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
     if len(_BOUNDARY.findall(content_type)) > 1:
         raise MalformedRequest("Header Content-Type has more than one boundary. Send one.")
@@ -134,7 +143,7 @@ def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
             "application/json, or PUT the bytes of the file."
         )
     # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
-    return PushMultipartParser(
+    return _Parser(
         boundary,
         max_header_size=_MAX_PART_HEADER_BYTES,
         max_header_count=_MAX_PART_HEADERS,
