@@ -12,12 +12,9 @@ from tests import samples
 from tests.app.failing import Failing
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import OTHER_PNG, PNG, World
-from uponce.adapters.database.committer import Records
 from uponce.app.ports import Body, Committed
-from uponce.app.uploading import pipeline
 from uponce.core.errors import OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
-from uponce.core.values import GrantRecord
 
 # An answer that comes before the body has been read ends the connection.
 NOT_COMPARED = frozenset({"x-request-id", "x-cld-error", "connection"})
@@ -283,40 +280,6 @@ def test_an_unknown_outcome_is_read_back_and_deletes_nothing(world: World, happe
     world.swap(database=database)
     answer = world.upload(world.sign())
     assert (answer.status, len(world.traces().blobs)) == (200 if happened else 503, 1)
-
-
-def test_only_a_grant_that_was_tried_before_is_looked_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up spares the bytes of a replay. A new grant is not in the ledger, nearly always."""
-    asked: list[bytes] = []
-    find = Records.find_grant
-
-    def noted(records: Records, key: bytes) -> GrantRecord | None:
-        asked.append(key)
-        return find(records, key)
-
-    monkeypatch.setattr(Records, "find_grant", noted)
-    fields = world.sign()
-    assert (world.upload(fields).status, len(asked)) == (200, 0)
-    monkeypatch.setattr(world.services.group_store, "put_group", None)
-    assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
-
-
-def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: World) -> None:
-    """The commit refuses it, and its bytes go again."""
-    fields = world.sign()
-    assert world.upload(fields).status == 200
-    stored = world.traces().blobs
-    world.swap()
-    assert world.upload(fields, OTHER_PNG).code == "signature_used"
-    assert world.traces().blobs == stored
-
-
-def test_the_memory_of_grants_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_MOST_SEEN", 3)
-    for _ in range(5):
-        fields = world.sign()
-        assert world.upload(fields).status == 200
-        assert world.upload(fields, OTHER_PNG).code == "signature_used"
 
 
 def test_a_refusal_whose_outcome_is_unknown_is_no_defect(world: World) -> None:

@@ -1,0 +1,73 @@
+"""What a small upload is spared: a look-up of its grant, and a loop that stands still."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world import OTHER_PNG, World
+from uponce.adapters.database.committer import Records
+from uponce.app.uploading import pipeline
+from uponce.core.policy import Limits
+from uponce.core.values import Digest, GrantRecord
+
+
+@pytest.fixture
+def world(quick_path: Path) -> Iterator[World]:
+    world = World(quick_path)
+    world.whole_bodies = True
+    yield world
+    world.close()
+
+
+def test_only_a_grant_that_was_tried_before_is_looked_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up spares the bytes of a replay. A new grant is not in the ledger, nearly always."""
+    asked: list[bytes] = []
+    find = Records.find_grant
+
+    def noted(records: Records, key: bytes) -> GrantRecord | None:
+        asked.append(key)
+        return find(records, key)
+
+    monkeypatch.setattr(Records, "find_grant", noted)
+    fields = world.sign()
+    assert (world.upload(fields).status, len(asked)) == (200, 0)
+    monkeypatch.setattr(world.services.group_store, "put_group", None)
+    assert (world.upload(fields, OTHER_PNG).code, len(asked)) == ("signature_used", 1)
+
+
+def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: World) -> None:
+    """The commit refuses it, and its bytes go again."""
+    fields = world.sign()
+    assert world.upload(fields).status == 200
+    stored = world.traces().blobs
+    world.swap()
+    assert world.upload(fields, OTHER_PNG).code == "signature_used"
+    assert world.traces().blobs == stored
+
+
+def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting may be raised, and the loop must not stand still."""
+    threads: list[str] = []
+    real = pipeline._digest_of
+
+    def noted(data: bytes | memoryview) -> Digest:
+        threads.append(threading.current_thread().name)
+        return real(data)
+
+    monkeypatch.setattr(pipeline, "_digest_of", noted)
+    world = World(quick_path, limits=Limits(small_body_bytes=4 * 1024 * 1024))
+    world.whole_bodies = True
+    for size in (1024 * 1024, 1024 * 1024 + 1):
+        assert world.upload(world.sign(), bytes(size), kind="raw").status == 200
+    world.close()
+    assert [name == "MainThread" for name in threads] == [True, False]
+
+
+def test_the_memory_of_grants_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_MOST_SEEN", 3)
+    for _ in range(5):
+        fields = world.sign()
+        assert world.upload(fields).status == 200
+        assert world.upload(fields, OTHER_PNG).code == "signature_used"
