@@ -1,9 +1,12 @@
 """What moves committed pages to the database file beside the commits, and what becomes of its failures."""
 
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
 from uponce.adapters.database.sqlite.connection import connect
 from uponce.adapters.database.sqlite.engine import COMMITS_PER_CHECKPOINT, Checkpointer
+from uponce.adapters.database.sqlite.file import identity
 
 WAIT_SECONDS = 20
 
@@ -47,7 +51,7 @@ class Told(sqlite3.Connection):
 @pytest.fixture
 def checkpointer(path: Path) -> Checkpointer:
     Told.over, Told.failures = threading.Semaphore(0), 0
-    return Checkpointer(lambda: connect(path, factory=Told))
+    return Checkpointer(lambda: connect(path, factory=Told), partial(identity, path))
 
 
 def committed(path: Path, checkpointer: Checkpointer, count: int) -> sqlite3.Connection:
@@ -99,6 +103,42 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
     writer.close()
 
 
+def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, checkpointer: Checkpointer) -> None:
+    """An operator put a copy in the place of the file, and left the log where it is."""
+    checkpointer.start()
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+    assert Told.over.acquire(timeout=WAIT_SECONDS)
+    writer.close()
+    old = path.with_name("old.db")
+    shutil.copy(path, path.with_name("copy.db"))
+    path.rename(old)
+    path.with_name("copy.db").rename(path)
+    before = old.read_bytes()
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+    assert Told.over.acquire(timeout=WAIT_SECONDS)
+    assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+    assert old.read_bytes() == before
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("SELECT count(*) FROM t").fetchone()[0] == 2 * COMMITS_PER_CHECKPOINT
+
+
+def test_nothing_is_moved_while_no_file_has_the_name(path: Path, checkpointer: Checkpointer) -> None:
+    checkpointer.start()
+    writer = committed(path, checkpointer, 1)
+    path.rename(path.with_name("old.db"))
+    for _ in range(COMMITS_PER_CHECKPOINT - 1):
+        checkpointer.note_commit()
+    path.with_name("old.db").rename(path)
+    for _ in range(COMMITS_PER_CHECKPOINT):
+        checkpointer.note_commit()
+    assert Told.over.acquire(timeout=WAIT_SECONDS)
+    assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+
+
 def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[None] = []
     monkeypatch.setattr(Checkpointer, "note_commit", lambda _: noted.append(None))
@@ -112,7 +152,7 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
 
 def test_it_ends_when_told_also_if_it_was_never_started(path: Path, checkpointer: Checkpointer) -> None:
     checkpointer.close()
-    started = Checkpointer(lambda: connect(path))
+    started = Checkpointer(lambda: connect(path), partial(identity, path))
     started.start()
     started.close()
     assert not any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())

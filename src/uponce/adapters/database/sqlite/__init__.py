@@ -44,7 +44,7 @@ class SqliteDatabase(Database):
         self._connect = partial(connect, self._path)
         identify = partial(identity, self._path)
         records = Records(secrets, knows_grants=True)
-        self._checkpointer = Checkpointer(self._connect)
+        self._checkpointer = Checkpointer(self._connect, identify)
         self._engine = Engine(self._connect, identify, clock, records, self._checkpointer.note_commit)
         self._committer = Committer(self._engine, records, unavailable)
         self._readers = Readers(self._connect, identify)

@@ -134,10 +134,15 @@ class Checkpointer:
     takes ten times as long. This thread leaves such a commit little to do. It waits for nobody (PASSIVE); only a log
     that is moved as a whole begins again, so commits must still do it at times. A failure is left to the next commit,
     which reports it.
+
+    `identify` as for the Engine. Where another file has the name, the log may be that file's: its pages must not get
+    into the old one, and not count as moved.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
         self._connect = connect
+        self._identify = identify
+        self._held: tuple[Hashable, sqlite3.Connection] | None = None
         self._commits = 0
         self._due = threading.Event()
         self._closed = False
@@ -159,15 +164,24 @@ class Checkpointer:
             self._thread.join()
 
     def _serve(self) -> None:
-        connection: sqlite3.Connection | None = None
         while self._due.wait() and not self._closed:
             self._due.clear()
             try:
-                connection = connection or self._connect()
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except sqlite3.Error:
-                if connection is not None:
-                    discard(connection)
-                connection = None
-        if connection is not None:
-            discard(connection)
+                self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except (sqlite3.Error, UponceError):
+                self._drop()
+        self._drop()
+
+    def _connection(self) -> sqlite3.Connection:
+        """One to the file that has the name now. Closing one to another file moves nothing (pager.c: HAS_MOVED)."""
+        file = self._identify()
+        if self._held is not None and self._held[0] != file:
+            self._drop()
+        if self._held is None:
+            self._held = file, self._connect()
+        return self._held[1]
+
+    def _drop(self) -> None:
+        if self._held is not None:
+            discard(self._held[1])
+        self._held = None
