@@ -78,7 +78,6 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 
 
 def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpointer) -> None:
-    checkpointer.start()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
     before = pages_left(path)
     assert before >= COMMITS_PER_CHECKPOINT - 1  # nothing was due yet, and no commit moved them itself
@@ -91,7 +90,6 @@ def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpo
 
 def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> None:
     Told.failures = 2
-    checkpointer.start()
     writer = committed(path, checkpointer, 0)
     for _ in range(3):
         writer.execute("INSERT INTO t VALUES (0)")
@@ -105,7 +103,6 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
 
 def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, checkpointer: Checkpointer) -> None:
     """An operator put a copy in the place of the file, and left the log where it is."""
-    checkpointer.start()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
     assert Told.over.acquire(timeout=WAIT_SECONDS)
     writer.close()
@@ -125,7 +122,6 @@ def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, check
 
 
 def test_nothing_is_moved_while_no_file_has_the_name(path: Path, checkpointer: Checkpointer) -> None:
-    checkpointer.start()
     writer = committed(path, checkpointer, 1)
     path.rename(path.with_name("old.db"))
     for _ in range(COMMITS_PER_CHECKPOINT - 1):
@@ -150,9 +146,10 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
     database.close()
 
 
-def test_it_ends_when_told_also_if_it_was_never_started(path: Path, checkpointer: Checkpointer) -> None:
+def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
+    Checkpointer(lambda: connect(path), partial(identity, path)).close()
+    writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
+    assert any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
     checkpointer.close()
-    started = Checkpointer(lambda: connect(path), partial(identity, path))
-    started.start()
-    started.close()
     assert not any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
+    writer.close()

@@ -67,7 +67,6 @@ class SqliteDatabase(Database):
         except (OSError, sqlite3.Error) as error:
             raise cannot_open(self._path, error) from None
         self._committer.start()
-        self._checkpointer.start()
 
     def describe(self) -> str:
         """For people: what was checked, and no secret."""

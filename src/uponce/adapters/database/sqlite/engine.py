@@ -148,12 +148,11 @@ class Checkpointer:
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
     def note_commit(self) -> None:
         """Call it after each commit of this process, in the thread that commits."""
         self._commits += 1
+        if self._commits == COMMITS_PER_CHECKPOINT:  # a command, or an idle server, needs no thread for it
+            self._thread.start()
         if self._commits % COMMITS_PER_CHECKPOINT == 0:
             self._due.set()
 
