@@ -130,10 +130,10 @@ class Engine:
 class Checkpointer:
     """Moves committed pages from the log to the database file, so that few commits wait for it.
 
-    SQLite does it inside of the commit that makes the log too long: at a thousand commits a second, one in fifty then
-    takes ten times as long. This thread leaves such a commit little to do. It waits for nobody (PASSIVE); only a log
-    that is moved as a whole begins again, so commits must still do it at times. A failure is left to the next commit,
-    which reports it.
+    SQLite moves them inside of the commit that makes the log too long: at a thousand commits a second, one in fifty
+    then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
+    SQLite begins a log anew only after all of it was moved, so commits still move some. A failure here is left to the
+    next commit, which reports it.
 
     `identify` as for the Engine. Where another file has the name, the log may be that file's: its pages must not get
     into the old one, and not count as moved.
