@@ -18,15 +18,12 @@ from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
 from uponce.wiring import build, build_metrics, lifespan
 
-_TOP_PAD_BYTES = 16 * 1024 * 1024
-_ARENAS = 1
-
 
 def create_app() -> App:
     """The application, set up from the environment."""
     settings = load()
     configure(settings.log_level, settings.log_format, settings.server_name)
-    _keep_heap()
+    keep_heap()
     if settings.workers > 1:
         _die_with_parent()
     metrics = build_metrics(settings)
@@ -45,16 +42,6 @@ def create_app() -> App:
     )
     _freeze_heap()
     return app
-
-
-def _keep_heap() -> None:
-    """glibc gives the top of the heap back after each large body and faults it in again for the next one.
-
-    With 16 MiB of padding a 200 MB body measured 1.7 times as fast. And it keeps a heap for every few threads, each
-    with what was once needed there: an upload to a bucket in chunks of 20 MB held 31 MiB, with one heap 26, and an
-    idle server 112 MiB, with one 105.
-    """
-    keep_heap(_TOP_PAD_BYTES, _ARENAS)
 
 
 def _freeze_heap() -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,29 @@ from tests.server import Key, Server
 pytestmark = pytest.mark.xdist_group("serve")
 
 LIGHT = {"UPONCE_DECODERS": "1"}
+
+
+# --- memory
+
+
+def heaps_beside_the_first(pid: int) -> int:
+    """Heaps that glibc made for threads: 64 MiB each, on a border of 64 MiB, of which the first part is in use."""
+    size = 64 * 1024 * 1024
+    places: list[tuple[int, int, str]] = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, mode = line.split()[:2]
+        start, _, stop = span.partition("-")
+        places.append((int(start, 16), int(stop, 16), mode))
+    return sum(
+        (mode, next_mode) == ("rw-p", "---p") and start % size == 0 and (stop, next_stop) == (next_start, start + size)
+        for (start, stop, mode), (next_start, next_stop, next_mode) in pairwise(places)
+    )
+
+
+def test_a_server_has_one_heap(tmp_path: Path) -> None:
+    """Heaps of threads that have ended stay, each with what was once needed there."""
+    with Server(tmp_path / "data", env=LIGHT) as server:
+        assert heaps_beside_the_first(server.pid) == 0
 
 
 # --- exit codes

@@ -16,7 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from uponce.adapters.logs import configure
-from uponce.adapters.system import allow_files
+from uponce.adapters.system import allow_files, keep_heap
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
 from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import Conflict, import_keys, set_up
@@ -60,6 +60,7 @@ def run(
         signal.signal(number, _end)
     settings = load(data=data, host=host, port=port, workers=workers, playground="local" if playground else None)
     allow_files(_OPEN_FILES)
+    keep_heap()  # the threads of the preparation end, and their heaps would stay
     listener = _listen(settings)
     bound = listener.getsockname()[1]
     with opened(settings, create=True) as backend:
