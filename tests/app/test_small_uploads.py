@@ -11,6 +11,7 @@ from uponce.adapters.database.committer import Records
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
+from uponce.web.cloudinary.upload import group_pipeline
 
 
 @pytest.fixture
@@ -67,7 +68,11 @@ def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytes
 
 def test_the_memory_of_grants_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_MOST_SEEN", 3)
-    for _ in range(5):
-        fields = world.sign()
-        assert world.upload(fields).status == 200
-        assert world.upload(fields, OTHER_PNG).code == "signature_used"
+    used = group_pipeline(world.services)
+    assert used is not None
+    sizes = []
+    for number in range(8):
+        used._was_tried(bytes([number]))
+        sizes.append(len(used._seen))
+    assert max(sizes) == 3
+    assert used._was_tried(bytes([7])) is True

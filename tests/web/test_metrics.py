@@ -21,6 +21,7 @@ from uponce.app.sweep import sweep
 from uponce.config import load
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
 from uponce.core.policy import Limits
+from uponce.web import operators
 from uponce.web.operators import Scrape
 
 UPLOAD = "/v1_1/{cloud}/{resource_type}/upload"
@@ -66,6 +67,14 @@ def test_what_waits_is_shown(watched: Watched, monkeypatch: pytest.MonkeyPatch) 
     assert shown() == (3, 1)
     watched.swap(database=Failing(watched.database, before={"count_waiting": DatabaseUnavailable("gone")}))
     assert shown() == (3, 1)
+
+
+def test_a_database_that_hangs_does_not_hold_the_metrics_back(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_COUNT_SECONDS", 0.05)
+    watched.swap(database=Held(watched.database, "count_waiting"))
+    assert watched.scrape().value("uponce_pending_uploads") == 0
 
 
 def test_without_a_token_there_is_nothing_at_that_address(world: World) -> None:
