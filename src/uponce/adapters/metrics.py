@@ -249,7 +249,7 @@ def take_place() -> Place:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Whole or not at all, since somebody may be reading the folder."""
+    """Make the file whole or not at all: another process may be reading the folder."""
     if file.exists():
         return
     made = file.with_suffix(".new")

@@ -166,7 +166,7 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Nobody watches."""
+    """Metrics of a server that counts nothing."""
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None: ...
 

@@ -77,15 +77,19 @@ def wait_until(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
+def end_when_moved(path: Path, checkpointer: Checkpointer, writer: sqlite3.Connection) -> None:
+    assert wait_until(lambda: pages_left(path) == 0)
+    checkpointer.close()
+    writer.close()
+
+
 def test_pages_are_moved_after_so_many_commits(path: Path, checkpointer: Checkpointer) -> None:
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT - 1)
     before = pages_left(path)
     assert before >= COMMITS_PER_CHECKPOINT - 1  # nothing was due yet, and no commit moved them itself
     writer.execute("INSERT INTO t VALUES (0)")
     checkpointer.note_commit()
-    assert wait_until(lambda: pages_left(path) == 0)
-    checkpointer.close()
-    writer.close()
+    end_when_moved(path, checkpointer, writer)
 
 
 def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> None:
@@ -96,9 +100,7 @@ def test_it_goes_on_after_a_failure(path: Path, checkpointer: Checkpointer) -> N
         for _ in range(COMMITS_PER_CHECKPOINT):
             checkpointer.note_commit()
         assert Told.over.acquire(timeout=WAIT_SECONDS)
-    assert wait_until(lambda: pages_left(path) == 0)
-    checkpointer.close()
-    writer.close()
+    end_when_moved(path, checkpointer, writer)
 
 
 def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, checkpointer: Checkpointer) -> None:
@@ -113,9 +115,7 @@ def test_the_log_of_another_file_is_not_moved_into_the_old_one(path: Path, check
     before = old.read_bytes()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
     assert Told.over.acquire(timeout=WAIT_SECONDS)
-    assert wait_until(lambda: pages_left(path) == 0)
-    checkpointer.close()
-    writer.close()
+    end_when_moved(path, checkpointer, writer)
     assert old.read_bytes() == before
     with closing(sqlite3.connect(path)) as reader:
         assert reader.execute("SELECT count(*) FROM t").fetchone()[0] == 2 * COMMITS_PER_CHECKPOINT
@@ -130,9 +130,7 @@ def test_nothing_is_moved_while_no_file_has_the_name(path: Path, checkpointer: C
     for _ in range(COMMITS_PER_CHECKPOINT):
         checkpointer.note_commit()
     assert Told.over.acquire(timeout=WAIT_SECONDS)
-    assert wait_until(lambda: pages_left(path) == 0)
-    checkpointer.close()
-    writer.close()
+    end_when_moved(path, checkpointer, writer)
 
 
 def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

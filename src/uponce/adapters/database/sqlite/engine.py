@@ -132,8 +132,8 @@ class Checkpointer:
 
     SQLite moves them inside of the commit that makes the log too long: at a thousand commits a second, one in fifty
     then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
-    SQLite begins a log anew only after all of it was moved, so commits still move some. A failure here is left to the
-    next commit, which reports it.
+    SQLite begins the log anew only after the whole log was moved. So some commits still move its last pages. If the
+    thread cannot move the log, it tries again later, and the next commit that moves pages reports the failure.
 
     `identify` as for the Engine. Where another file has the name, the log may be that file's: its pages must not get
     into the old one, and not count as moved.
