@@ -97,7 +97,7 @@ def test_a_notification_of_something_else_changes_nothing(
     assert reconcile(relay, SOON) == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff", b'{"notification_type":"upload"}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff", b'{"notification_type":"upload"}', b"[" * 200_000])
 def test_a_signed_body_of_any_kind_is_taken(relay: World, stub: StubUpstream, body: bytes) -> None:
     assert_accepted(post(relay, stub, body))
 

@@ -93,7 +93,7 @@ def _names_in(body: bytes) -> Sequence[str]:
     """Return the names by which an upload would be pending: its public_id, and the marker in its context."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     if not isinstance(document, dict) or document.get("notification_type") != "upload":
         return ()
