@@ -240,6 +240,8 @@ def test_by_keyboard_alone(page: Page) -> None:
                 break
         page.keyboard.press("Enter")
         page.wait_for_selector("#result .stored" if target == "upload" else f"#try-{target} [data-kept=true]")
+        if target == "again":
+            assert "Refused: signature_used" in page.inner_text("#said")
     assert "Refused: signature_revoked" in page.inner_text("#said")
 
 

@@ -29,7 +29,7 @@ def test_axe_finds_nothing(browser: Browser, playground: Server, node: str, sche
         press(page, trial)
     page.get_by_role("tab", name="Widget").click()
     page.wait_for_selector("uponce-upload")
-    assert node and found_by_axe(page) == []
+    assert node and found_by_axe(page, kept=20) == []
     watched.close()
 
 
