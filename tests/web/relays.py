@@ -13,7 +13,11 @@ from uponce.core.policy import Limits
 from uponce.core.values import Upstream
 
 LIMITS = Limits(
-    max_failed_credentials=1_000_000, small_body_bytes=4096, relay_whole_bytes=100_000, relay_chunk_bytes=40_000
+    max_failed_credentials=1_000_000,
+    small_body_bytes=4096,
+    relay_whole_bytes=100_000,
+    relay_chunk_bytes=40_000,
+    max_form_bytes=20_000,  # so that of a file of three chunks one is certain to be whole, and sent as it arrives
 )
 
 

@@ -9,6 +9,8 @@ from uponce.app.ports import BlobStore, SpooledChunk
 
 Data = bytes | bytearray
 
+_LEAST_BYTES = 5 * 1024 * 1024  # of each chunk but the last; Cloudinary refuses smaller ones
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -53,9 +55,18 @@ async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> Async
         yield Chunk(f"bytes {start}-{end - 1}/{size}", end - start, file.take(end - start), end == size)
 
 
-async def cut_arriving(blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of a file that is still arriving. Two of them are in the spool: one is sent, and one arrives."""
+async def cut_arriving(
+    blocks: AsyncIterator[Data], blobs: BlobStore, chunk_bytes: int, least: int = 0
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks of a file that is still arriving, and will have `least` bytes or more.
+
+    Content-Range says where a chunk ends, before its first byte. A chunk that is certain to be whole is sent while it
+    arrives. The others are in the spool, two at a time: one is sent, and one arrives.
+    """
     file, start = _Cut(blocks), 0
+    while (size := min(chunk_bytes, least - start - 1)) >= min(chunk_bytes, _LEAST_BYTES):
+        yield Chunk(f"bytes {start}-{start + size - 1}/-1", size, file.take(size), is_last=False)
+        start += size
     sent, other = await blobs.receive_chunk(), await blobs.receive_chunk()
     arriving = asyncio.ensure_future(_fill(sent, file, chunk_bytes))
     try:

@@ -20,11 +20,12 @@ class Held:
     Memory is bounded for all uploads together. When nothing is left of it, a small file is sent while it arrives too.
     """
 
-    def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
-        """`length` is that of the request's body, if it is known."""
+    def __init__(self, services: Services, passing: Passing, length: int | None, least: int = 0) -> None:
+        """`length` is that of the request's body, if it is known. The file has `least` bytes or more."""
         self._services = services
         self._passing = passing
         self._in_chunks = length is None or length > services.limits.relay_whole_bytes
+        self._least = least
         self._memory = services.attempts.memory
         self._taken = 0
         self._parts: list[bytes] = []
@@ -40,7 +41,7 @@ class Held:
             self._taken += len(data)
             return
         if self._stream is None:
-            self._stream = Stream(self._services, self._passing, in_chunks=self._in_chunks)
+            self._stream = Stream(self._services, self._passing, in_chunks=self._in_chunks, least=self._least)
             for part in self._parts:
                 await self._stream.write(part)
             self._drop()
@@ -109,7 +110,7 @@ class Stream:
     the upstream ends the next write.
     """
 
-    def __init__(self, services: Services, passing: Passing, *, in_chunks: bool) -> None:
+    def __init__(self, services: Services, passing: Passing, *, in_chunks: bool, least: int = 0) -> None:
         self._relaying = Relaying(services, passing)
         self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
         self._hashes = _Hashes(passing)
@@ -119,7 +120,7 @@ class Stream:
         self._is_sealed = False
         blocks = self._arriving()
         if in_chunks:
-            chunks = cut_arriving(blocks, services.blobs, services.limits.relay_chunk_bytes)
+            chunks = cut_arriving(blocks, services.blobs, services.limits.relay_chunk_bytes, least)
             sending = self._relaying.send_chunks(chunks)
         else:
             sending = self._relaying.send(blocks)
