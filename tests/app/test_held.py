@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from uponce.app.attempts import Memory
 from uponce.app.relaying import held
 from uponce.app.relaying.chunks import Data
-from uponce.app.relaying.held import Stream
+from uponce.app.relaying.held import Held, Stream
 from uponce.core.errors import UpstreamUnavailable
+from uponce.core.policy import Limits
 
 PASSING: Any = SimpleNamespace(spec=SimpleNamespace(sha256=None), idempotency_key=None)
 
@@ -92,3 +94,21 @@ def test_writes_end_when_the_upstream_has_ended_the_upload(monkeypatch: pytest.M
 async def _read(blocks: AsyncIterator[bytes]) -> None:
     async for _ in blocks:
         pass
+
+
+@pytest.mark.parametrize(("least", "sent"), [(0, 0), (1000, 0), (1001, 10)])
+def test_a_file_that_is_certainly_large_is_not_gathered(monkeypatch: pytest.MonkeyPatch, least: int, sent: int) -> None:
+    """Of 64 such files that begin at a time, up to 8 MiB would be held, and then sent all the same."""
+    taken: list[bytes | bytearray] = []
+
+    class Recording:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        async def write(self, data: Data) -> None:
+            taken.append(data)
+
+    monkeypatch.setattr(held, "Stream", Recording)
+    limits = Limits(small_body_bytes=1000)
+    services: Any = SimpleNamespace(limits=limits, attempts=SimpleNamespace(memory=Memory()))
+    asyncio.run(Held(services, PASSING, 5000, least).write(b"0123456789"))
+    assert sum(map(len, taken)) == sent

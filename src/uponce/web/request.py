@@ -56,23 +56,20 @@ class Body:
 
     async def first(self) -> bytes:
         """Return the first bytes, which `chunks` yields again. `complete` says whether they are the whole body."""
-        self._first = await anext(self.chunks(), b"")
+        self._first = await self._next()
         return self._first
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body in the pieces in which it arrives."""
+        if self._first:
+            yield self._take_first()
+        while chunk := await self._next():
+            yield chunk
+
+    def _take_first(self) -> bytes:
+        """Return the first bytes. No variable keeps them while the rest of the body arrives."""
         first, self._first = self._first, b""
-        if first:
-            yield first
-        while not self.complete:
-            message = await self._next()
-            if message["type"] == "http.disconnect":
-                self.complete = True
-                raise MalformedRequest("The connection ended before the request was complete. Send the request again.")
-            self.complete = not message.get("more_body", False)
-            chunk = message.get("body", b"")
-            if chunk:
-                yield chunk
+        return first
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes."""
@@ -85,7 +82,20 @@ class Body:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    async def _next(self) -> Message:
+    async def _next(self) -> bytes:
+        """Return the next bytes, none at the end of the body."""
+        while not self.complete:
+            message = await self._message()
+            if message["type"] == "http.disconnect":
+                self.complete = True
+                raise MalformedRequest("The connection ended before the request was complete. Send the request again.")
+            self.complete = not message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            if chunk:
+                return chunk
+        return b""
+
+    async def _message(self) -> Message:
         try:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._receive()

@@ -26,6 +26,7 @@ class Held:
         self._passing = passing
         self._in_chunks = length is None or length > services.limits.relay_whole_bytes
         self._least = least
+        self._most = services.limits.small_body_bytes
         self._memory = services.attempts.memory
         self._taken = 0
         self._parts: list[bytes] = []
@@ -48,7 +49,7 @@ class Held:
         await self._stream.write(data)
 
     def _has_room(self, size: int) -> bool:
-        return self._taken + size <= self._services.limits.small_body_bytes and self._memory.take(size)
+        return max(self._taken + size, self._least) <= self._most and self._memory.take(size)
 
     async def seal(self) -> Digest:
         """End the writing, and return the digest."""
