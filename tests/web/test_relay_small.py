@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.asgi import END, FORM, call, part, parts_of
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import SIZES, status_of, stored
-from tests.world import World, assert_accepted, assert_refused
+from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.core.errors import SignatureUsed, UponceError
 from uponce.core.relaying import Relay
 from uponce.core.values import GrantStatus
@@ -71,3 +73,25 @@ def test_the_bytes_that_were_signed_are_accepted_and_a_repeat_with_others_is_tol
     assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
     other = relay.upload(fields, file[:-1] + b"?", kind="raw", headers=headers)
     assert_refused(other, 400, "idempotency_key_reused")
+
+
+def test_only_the_first_upload_of_a_relayed_cloud_tries_the_steps_of_stored_ones(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would be hashed and verified in vain. A cloud that has no upstream any more is found out again."""
+    tried: list[str] = []
+    upload = Pipeline.upload
+
+    async def count(pipeline: Pipeline, arrival: Arrival) -> Uploaded:
+        tried.append(arrival.cloud)
+        return await upload(pipeline, arrival)
+
+    monkeypatch.setattr(Pipeline, "upload", count)
+    seen = []
+    for has_upstream in (True, True, False, False):
+        asyncio.run(relay.database.set_upstream("demo", stub.upstream if has_upstream else None))
+        relay.clock.time += 60
+        form = [parts_of(relay.sign()), part("file", PNG, "cat.png"), END]
+        assert_accepted(asyncio.run(call(relay.app, "POST", relay.route(), headers=FORM, chunks=form, whole=True)))
+        seen.append((len(tried), len(stub.store)))
+    assert seen == [(1, 1), (1, 2), (1, 2), (2, 2)]

@@ -222,6 +222,10 @@ class Payer:
     api_key: str = ""
     address: str = ""
 
+    @staticmethod
+    def of(grant: Grant, caller: "Caller") -> "Payer":
+        return Payer(grant.key.hex(), grant.api_key, caller.address)
+
 
 class AuditEvent(StrEnum):
     """SPENT and DELETED are each one use: an asset was made, or deleted."""

@@ -17,7 +17,6 @@ from uponce.app.uploading.pipeline import (
     drop_unneeded,
     inspect,
     judge,
-    payer_of,
     read_back,
 )
 from uponce.app.uploading.series import hold_all, status, stored_parts
@@ -37,7 +36,7 @@ from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.spans import Span
-from uponce.core.values import Caller, Upstream
+from uponce.core.values import Caller, Payer, Upstream
 
 
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded | Forwarded:
@@ -77,7 +76,7 @@ async def _judge(services: Services, series: Series, assembly: Assembly, caller:
     spec = read_parameters(dict(series.parameters))
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
     digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
-    draft = await judge(services, wanted, payer_of(series.grants[0], caller), assembly.key, assembly.path, digest)
+    draft = await judge(services, wanted, Payer.of(series.grants[0], caller), assembly.key, assembly.path, digest)
     # Who has only the address of the upload may ask under it what became of it.
     return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
 
@@ -92,7 +91,7 @@ async def _pass_on(
     judge_content(digest, spec, services.limits.max_bytes(series.requested, spec))
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
     if services.inspects:
-        await inspect(services, assembly.path, digest, wanted, payer_of(series.grants[0], caller))
+        await inspect(services, assembly.path, digest, wanted, Payer.of(series.grants[0], caller))
     passing = Passing(
         upstream,
         series.grants,

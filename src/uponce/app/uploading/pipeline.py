@@ -66,15 +66,13 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         assert intake.body is not None
         digest = await intake.body.seal()
         repeated = await _answer_again(services, request, verified, digest)
-        if isinstance(repeated, Forwarded):
-            return repeated
         if repeated is not None:
-            return Uploaded(repeated, verified.signer)
+            return repeated if isinstance(repeated, Forwarded) else Uploaded(repeated, verified.signer)
         if verified.key.upstream is not None:
             return await _pass_on(services, request, intake, verified, digest)
         assert not isinstance(intake.body, Held)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
-        payer = payer_of(verified.grant, request.caller)
+        payer = Payer.of(verified.grant, request.caller)
         draft = await judge(services, wanted, payer, intake.body.key, intake.body.path, digest)
         draft = replace(draft, idempotency_key=request.idempotency_key)
         spooled = intake.release()
@@ -92,7 +90,7 @@ async def _pass_on(
     judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
     if not isinstance(intake.body, Held) and services.inspects:
         wanted = Wanted(request.cloud, request.requested, spec, intake.filename)
-        await inspect(services, intake.body.path, digest, wanted, payer_of(verified.grant, request.caller))
+        await inspect(services, intake.body.path, digest, wanted, Payer.of(verified.grant, request.caller))
     passing = passing_of(request, verified, upstream, intake.filename)
     return await unbroken(_relay(services, passing, intake.release(), digest))
 
@@ -211,11 +209,6 @@ async def inspect(services: Services, path: str, digest: Digest, wanted: Wanted,
     return facts
 
 
-def payer_of(grant: Grant, caller: Caller) -> Payer:
-    """Return the names under which the work on the caller's file is charged."""
-    return Payer(grant.key.hex(), grant.api_key, caller.address)
-
-
 def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
     """Return the asset that bytes become which were judged to be good."""
     spec, filename, ids = wanted.spec, wanted.filename, services.ids
@@ -275,6 +268,15 @@ class Pipeline:
         self._services = services
         self._group_store = store
         self._seen: set[bytes] = set()  # the keys of grants that were tried here, the latest of them
+        self._goes_upstream: dict[str, bool] = {}  # by cloud, whether its latest upload did
+
+    def is_for(self, cloud: str) -> bool:
+        """Return whether an upload should come here: the latest one of its cloud did not go upstream."""
+        return not self._goes_upstream.get(cloud)
+
+    def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
+        """Remember where an upload went. Only clouds that exist have outcomes: strangers cannot fill the memory."""
+        self._goes_upstream[cloud] = isinstance(outcome, Forwarded)
 
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group, and return what it became.

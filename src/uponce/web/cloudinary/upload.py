@@ -36,7 +36,8 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
     bases = Bases.of(request.base_url(), request.scheme)
     frame = _frame(request, limits)
     note_fields(request, frame.fields)
-    arrival = await _arrival(services, request, frame) if pipeline is not None and chunk is None else None
+    whole = pipeline is not None and chunk is None and pipeline.is_for(frame.cloud)
+    arrival = await _arrival(services, request, frame) if whole else None
     uploaded = None if arrival is None or pipeline is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
@@ -45,7 +46,10 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
             outcome = await upload_chunk(services, frame, chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
-        return _response(request, await upload_events(services, frame, events), bases)
+        stored = await upload_events(services, frame, events)
+        if pipeline is not None:
+            pipeline.learn(frame.cloud, stored)
+        return _response(request, stored, bases)
 
 
 def _frame(request: Request, limits: Limits) -> UploadRequest:
