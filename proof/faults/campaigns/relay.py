@@ -25,6 +25,9 @@ from proof.faults.tally import Tally
 SITTING_SECONDS, SHORTEST_SITTING = 15.0, 6.0
 CONTROL_SECONDS = 3.0
 
+Control = Callable[[Path, random.Random, Tally], None]
+Sit = Callable[[Path, random.Random, Tally, float], None]
+
 MUTANTS = Path(__file__).parents[1] / "mutants"
 STOPPING = ("-m", "proof.faults.stopping")
 CONTROLS = {
@@ -34,17 +37,22 @@ CONTROLS = {
 
 
 def run(seconds: float, seed: int) -> Report:
+    return series_of("relay", SITTINGS, SITTING_SECONDS, seconds, seed)
+
+
+def series_of(name: str, sittings: Sequence[Sit], longest: float, seconds: float, seed: int) -> Report:
+    """The controls, then the sittings in turns: each of them once at least."""
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-relay-") as folder:
         controls(Path(folder), chance, tally)
         control_stops(Path(folder), chance, tally)
         for number in itertools.count():
             left = deadline - time.monotonic()
-            if number >= len(SITTINGS) and left < SHORTEST_SITTING:
+            if number >= len(sittings) and left < SHORTEST_SITTING:
                 break
-            sit = SITTINGS[number % len(SITTINGS)]
-            sit(Path(folder), chance, tally, min(SITTING_SECONDS, max(left, SHORTEST_SITTING)))
-    return tally.report("relay", seed)
+            sit = sittings[number % len(sittings)]
+            sit(Path(folder), chance, tally, min(longest, max(left, SHORTEST_SITTING)))
+    return tally.report(name, seed)
 
 
 def race(rules: Rules, folder: Path, chance: random.Random, tally: Tally, seconds: float) -> None:
@@ -94,8 +102,6 @@ def stop(rules: Rules, folder: Path, chance: random.Random, tally: Tally, _: flo
         both.judge(tally)
 
 
-Control = Callable[[Path, random.Random, Tally], None]
-Sit = Callable[[Path, random.Random, Tally, float], None]
 SITTINGS: Sequence[Sit] = (
     partial(suffer, Rules()),
     partial(race, Rules(1, RACERS)),
