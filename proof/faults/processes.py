@@ -79,6 +79,18 @@ def is_stopped(pid: int) -> bool:
     return _state(_PROC / str(pid) / "stat") == "T"
 
 
+def has_died(pid: int) -> bool:
+    """Return whether a process has ended, also while its parent has not asked for its exit code."""
+    stat = _PROC / str(pid) / "stat"
+    return not stat.exists() or _state(stat) in "ZX"
+
+
+def is_traced(pid: int) -> bool:
+    """Return whether each thread of a process has a tracer."""
+    statuses = [path.read_text() for path in (_PROC / str(pid)).glob("task/*/status")]
+    return all("\nTracerPid:\t0\n" not in status for status in statuses)
+
+
 def _in_group(group: int) -> Callable[[int], int]:
     return lambda pid: pid if os.getpgid(pid) == group else 0
 

@@ -18,9 +18,10 @@ from proof.faults.clients import LOST, Reply, ask, form
 from proof.faults.fleet import ONE_BOX, UPONCE, Fleet, Ground
 from proof.faults.operator import hasten, recover
 from proof.faults.place import Place
-from proof.faults.processes import is_stopped
+from proof.faults.processes import has_died, is_stopped
 from proof.faults.proxy import Fault, FaultProxy, Kind
 from proof.faults.stopping import STOP
+from proof.faults.strace import attached, highest_by_call
 from proof.faults.tally import Tally
 from tests.server import Server
 
@@ -44,6 +45,12 @@ BOUNDS = {
 SIZES = (2_000, 40_000, 100_000)
 IN_CHUNKS = 6_000_000  # more than one
 IN_THE_SIGNATURE = 150  # so many bytes before the end of a form
+
+# What an exchange consists of, on connections and on the disk; `write` also wakes threads.
+CALLS = (
+    "connect read write writev sendto recvfrom sendmsg recvmsg shutdown close openat pwrite64 pwritev fsync fdatasync "
+    "ftruncate fallocate rename unlink"
+).split()
 
 # On a busy machine an upstream needs longer than this: then a signature dies before it arrives, or worse.
 TIMES = {"UPONCE_SKEW": "1", "UPONCE_RELAY_FENCE": "3", "UPONCE_RELAY_PROCESSING": "4"}
@@ -160,6 +167,26 @@ class Sitting:
         self.inside += not next(plan, None)
         victim.kill()
         await asyncio.to_thread(victim.start)
+
+    async def calls(self, size: int, victim: Server, log: Path) -> Counter[str]:
+        """Return how often a server makes each system call in one upload, when it has had one before."""
+        await self.post(self.sign(), b"b" * size)
+        with attached(victim.pid, "-e", f"trace={','.join(CALLS)}", "-o", str(log)):
+            await self.post(self.sign(), b"c" * size)
+        return highest_by_call(log.read_text())
+
+    async def die_at_call(self, size: int, victim: Server, call: str, number: int) -> bool:
+        """One upload, and a kill of a server when it makes a call for the so-manieth time; whether it came to that."""
+        inject = f"inject={call}:signal=KILL:when={number}"
+        with attached(victim.pid, "-e", f"trace={call}", "-e", inject, "-o", "/dev/null"):
+            await self.post(self.sign(), b"d" * size)
+        died = has_died(victim.pid)
+        self.inside += died
+        if died:
+            victim.kill()
+            await asyncio.to_thread(victim.start)
+            await self.post(self.sign(), b"e" * size)  # the first upload loads modules
+        return died
 
     async def _kill(self) -> None:
         while self.is_racing:

@@ -6,10 +6,14 @@ strace counts a call per thread and per path it is told of (`-P`), and so does w
 import re
 import shutil
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from proof.faults.one_upload import BLOB_KEY, SECOND_KEY
+from proof.faults.processes import is_traced
 
 # The first two names that NumberedIds gives where a blob goes into a pack: for the probe, and for the pack.
 NEW_PACK = tuple(f"media/packs/{name}" for name in (f"probe-{1:010x}", f"{2:010x}"))
@@ -48,4 +52,27 @@ def highest_counts(log: str, data_dir: Path) -> dict[tuple[str, str], int]:
     highest: dict[tuple[str, str], int] = {}
     for (_, path_, call_), times in seen.items():
         highest[path_, call_] = max(highest.get((path_, call_), 0), times)
+    return highest
+
+
+@contextmanager
+def attached(pid: int, *options: str) -> Iterator[None]:
+    """strace on all threads of a process that runs: its numbers begin here, and it lets go at the end."""
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "signal=none", "-p", str(pid), *options])
+    try:
+        while not is_traced(pid):
+            assert tracer.poll() is None, "strace has ended before it was attached"
+            time.sleep(0.005)
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def highest_by_call(log: str) -> Counter[str]:
+    """How often the thread that makes a call most often makes it, by a log with the numbers of threads."""
+    by_thread = Counter(re.findall(r"^(\d+) +(\w+)\(", log, re.MULTILINE))
+    highest: Counter[str] = Counter()
+    for (_, call), times in by_thread.items():
+        highest[call] = max(highest[call], times)
     return highest

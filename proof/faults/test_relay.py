@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from proof.faults.campaigns import relay
+from proof.faults.campaigns import relay, relay_points
+from proof.faults.relayed import SIZES
+from proof.faults.strace import ABSENT, can_trace
 from proof.faults.tally import Tally
 
 pytestmark = pytest.mark.proof
@@ -27,6 +29,18 @@ def test_broken_relays_are_found(tmp_path: Path, control: relay.Control) -> None
     control(tmp_path, random.Random(SEED), tally)
     assert tally.controls
     assert all(tally.controls.values()), tally.controls
+
+
+@pytest.mark.skipif(not can_trace(), reason=ABSENT)
+def test_a_kill_at_some_system_calls_of_an_exchange(tmp_path: Path) -> None:
+    """The long campaign strikes them all. The relay that frees what it does not know must be found here too."""
+    tally = Tally()
+    relay_points.control(tmp_path, tally)
+    relay_points.strike(tmp_path, random.Random(SEED), tally, SIZES[1], most=10)
+    report = tally.report("relay_points", SEED)
+    print(report)
+    assert report.holds, report
+    assert report.inside > 0
 
 
 @pytest.mark.full

@@ -102,7 +102,8 @@ FUZZ = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-EXPLORE = settings(FUZZ, max_examples=600, derandomize=False)
+MORE = settings(FUZZ, max_examples=600)
+EXPLORE = settings(FUZZ, max_examples=5000, derandomize=False)  # for `make full`: other forms each time
 _SPICE = [
     b"\r\n",
     b"\r",
@@ -192,7 +193,8 @@ def is_an_upload_or_a_clear_refusal(
 
 _mutated = given(steps=mutations(), cuts=st.lists(st.floats(0, 1), max_size=5))
 test_a_mutated_form_is_an_upload_or_a_clear_refusal = FUZZ(_mutated(is_an_upload_or_a_clear_refusal))
-test_more_mutated_forms = pytest.mark.proof(EXPLORE(_mutated(is_an_upload_or_a_clear_refusal)))
+test_more_mutated_forms = pytest.mark.proof(MORE(_mutated(is_an_upload_or_a_clear_refusal)))
+test_other_mutated_forms = pytest.mark.full(EXPLORE(_mutated(is_an_upload_or_a_clear_refusal)))
 
 
 def means_the_same_however_it_is_cut(steps: list[tuple[str, float, float, bytes]], cuts: list[float]) -> None:
@@ -209,7 +211,8 @@ def means_the_same_however_it_is_cut(steps: list[tuple[str, float, float, bytes]
 
 _cut = given(steps=mutations(), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=6))
 test_a_mutated_form_means_the_same_however_it_is_cut = FUZZ(_cut(means_the_same_however_it_is_cut))
-test_more_forms_that_are_cut = pytest.mark.proof(EXPLORE(_cut(means_the_same_however_it_is_cut)))
+test_more_forms_that_are_cut = pytest.mark.proof(MORE(_cut(means_the_same_however_it_is_cut)))
+test_other_forms_that_are_cut = pytest.mark.full(EXPLORE(_cut(means_the_same_however_it_is_cut)))
 
 
 def breaks_no_server(shared: World, query: str, content_type: str) -> None:
@@ -221,4 +224,5 @@ def breaks_no_server(shared: World, query: str, content_type: str) -> None:
 
 _asked = given(query=st.text(max_size=40), content_type=st.text(st.characters(max_codepoint=255), max_size=60))
 test_no_query_and_no_content_type_breaks_the_server = FUZZ(_asked(breaks_no_server))
-test_more_queries_and_content_types = pytest.mark.proof(EXPLORE(_asked(breaks_no_server)))
+test_more_queries_and_content_types = pytest.mark.proof(MORE(_asked(breaks_no_server)))
+test_other_queries_and_content_types = pytest.mark.full(EXPLORE(_asked(breaks_no_server)))
