@@ -34,18 +34,18 @@ def figures(measured: Measured) -> Sample:
     return {"uploads/s": measured.rate, **latencies(measured.outcome), **measured.costs}
 
 
+WORKERS = {1: "1 worker", 2: "2 workers"}
+
+
 def _own(setup: Setup, version: Version) -> Sequence[Case]:
-    return [
-        Case(version.named(f"{workers} worker{'s'[: workers - 1]}"), uponce(version.python, workers), measure)
-        for workers in (1, 2)
-    ]
+    return [Case(version.named(words), uponce(version.python, workers), measure) for workers, words in WORKERS.items()]
 
 
 def _peers(setup: Setup) -> Sequence[Case]:
     return [Case(name, program, peers.upload_pictures) for name, program in peers.UPLOADS.items()]
 
 
-_BEST = ("uponce, 1 worker", "uponce, 2 workers")
+_BEST = tuple(f"uponce, {words}" for words in WORKERS.values())
 
 P1 = Row(
     "P1",
