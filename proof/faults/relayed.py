@@ -41,6 +41,7 @@ BOUNDS = {
     "UPONCE_SMALL_BODY_BYTES": "10000",
     "UPONCE_RELAY_WHOLE_BYTES": "60000",
     "UPONCE_RELAY_CHUNK_BYTES": "5242880",
+    "UPONCE_MAX_FORM_BYTES": "65536",  # so a file of two chunks is certain to have the first one, which leaves at once
 }
 SIZES = (2_000, 40_000, 100_000)
 IN_CHUNKS = 6_000_000  # more than one
