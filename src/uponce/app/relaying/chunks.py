@@ -60,8 +60,8 @@ async def cut_arriving(
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of a file that is still arriving, and will have `least` bytes or more.
 
-    Content-Range says where a chunk ends, before its first byte. A chunk that is certain to be whole is sent while it
-    arrives. The others are in the spool, two at a time: one is sent, and one arrives.
+    Content-Range says where a chunk ends, before its first byte. A chunk that is certain to be whole, with a byte
+    behind it, is sent while it arrives. The others are in the spool, two at a time: one is sent, and one arrives.
     """
     file, start = _Cut(blocks), 0
     while (size := min(chunk_bytes, least - start - 1)) >= min(chunk_bytes, _LEAST_BYTES):
