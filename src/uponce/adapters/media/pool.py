@@ -89,7 +89,9 @@ class DecoderPool:
         self._closing = True
         await self._close_all()
         while self._replacements:
-            await asyncio.gather(*self._replacements)
+            # Since Python 3.12 a gather of tasks that are done returns at once, before their callbacks could run.
+            under_way, self._replacements = self._replacements, set()
+            await asyncio.gather(*under_way)
         await self._close_all()  # those that were starting
 
     async def _close_all(self) -> None:
