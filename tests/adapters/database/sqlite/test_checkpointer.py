@@ -24,7 +24,7 @@ WAIT_SECONDS = 20
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "uponce.db"
     path.touch()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE t (x)")
     return path

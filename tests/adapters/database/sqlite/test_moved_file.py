@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,8 @@ def test_a_file_that_goes_during_the_commit_leaves_the_outcome_unknown(
 def test_another_file_in_its_place_is_opened(database: SqliteDatabase, path: Path) -> None:
     """As a restored backup: what is read and written is that, not the one that was there before."""
     backup = path.with_suffix(".backup")
-    with sqlite3.connect(path) as source, sqlite3.connect(backup) as target:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)
-    source.close()
-    target.close()
     assert run(attempt(database, grant("later"), draft("later", blob="l"))) == "ok"
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         move_away(name)
