@@ -6,7 +6,7 @@ of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,16 +33,17 @@ class Snapshot:
         """Open one. SettingRefused when there is none, or what is there takes writes: then it is no copy."""
         self.path = path
         self._live = live
-        try:
-            self._connection = _connect(path, "rw")
-            is_copy = self._run(upkeep.frozen())
-        except sqlite3.Error as error:
-            raise SettingRefused(
-                f"{path} cannot be read as a copy of a database: {error}. Name a folder of `uponce backup`."
-            ) from None
-        if not is_copy:
-            self.close()
-            raise SettingRefused(f"{path} is not a copy of `uponce backup`: it takes writes.")
+        with ExitStack() as opened:
+            try:
+                self._connection = opened.enter_context(closing(_connect(path, "rw")))
+                is_copy = self._run(upkeep.frozen())
+            except sqlite3.Error as error:
+                raise SettingRefused(
+                    f"{path} cannot be read as a copy of a database: {error}. Name a folder of `uponce backup`."
+                ) from None
+            if not is_copy:
+                raise SettingRefused(f"{path} is not a copy of `uponce backup`: it takes writes.")
+            opened.pop_all()  # `close` closes it
 
     def close(self) -> None:
         self._connection.close()
@@ -176,5 +177,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
