@@ -117,13 +117,17 @@ def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: 
         raise RuntimeError(name)
 
     async def close_decoders() -> None:
-        await real()
+        await end_decoders()
         closing("decoders")
 
-    real = backend.decoders.close
+    def close_database() -> None:
+        end_database()
+        closing("database")
+
+    end_decoders, end_database = backend.decoders.close, backend.database.close
     monkeypatch.setattr(backend.decoders, "close", close_decoders)
     monkeypatch.setattr(backend.blobs, "close", lambda: closing("blobs"))
-    monkeypatch.setattr(backend.database, "close", lambda: closing("database"))
+    monkeypatch.setattr(backend.database, "close", close_database)
 
     async def serve() -> None:
         async with lifespan(backend)(None):
