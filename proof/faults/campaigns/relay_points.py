@@ -1,7 +1,8 @@
 """SIGKILL of a relay, or of its upstream, at each system call of one upload that passes through both.
 
-A point is a way to pass a file on, a server, a call and a number. The points of one undisturbed upload are struck in a
-seeded order, one after another, by strace on the running server. The rest is as in the relay campaign.
+A point is a way to pass a file on, a server, a call and a number. Of two threads that make the same call, the one that
+is first at its number is struck. The points of one undisturbed upload are struck in a seeded order, one after another,
+by strace on the running server. The rest is as in the relay campaign.
 """
 
 import asyncio

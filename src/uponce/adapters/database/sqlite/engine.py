@@ -132,8 +132,8 @@ class Checkpointer:
 
     SQLite moves them inside of the commit that makes the log too long: at a thousand commits a second, one in fifty
     then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
-    SQLite begins the log anew only after the whole log was moved. So some commits still move its last pages. If the
-    thread cannot move the log, it tries again later, and the next commit that moves pages reports the failure.
+    SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
+    failure this thread tries again later. The next commit that moves pages reports that failure.
 
     `identify` as for the Engine. Where another file has the name, the log may be that file's: its pages must not get
     into the old one, and not count as moved.
