@@ -66,6 +66,13 @@ def test_a_file_before_its_fields_is_passed_on_too(relay: World, stub: StubUpstr
     assert not relay.traces().spooled
 
 
+def test_a_data_uri_that_goes_in_chunks_has_fewer_bytes_than_its_text(relay: World, stub: StubUpstream) -> None:
+    file = SIZES["in chunks"] * 4
+    uri = f"data:application/octet-stream;base64,{base64.b64encode(file).decode()}"
+    assert_accepted(relay.post(parts_of({**relay.sign(), "file": uri}), END, kind="raw"))
+    assert stored(stub) == [md5(file)]
+
+
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
 def test_the_signature_leaves_last_and_after_the_commit(relay: World, stub: StubUpstream, file: bytes) -> None:
     seen: list[Any] = []

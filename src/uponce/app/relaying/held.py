@@ -20,12 +20,18 @@ class Held:
     Memory is bounded for all uploads together. When nothing is left of it, a small file is sent while it arrives too.
     """
 
-    def __init__(self, services: Services, passing: Passing, length: int | None, least: int = 0) -> None:
-        """`length` is that of the request's body, if it is known. The file has `least` bytes or more."""
+    def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
+        """`length` is that of the request's body, if it is known.
+
+        Then the file has at least as many bytes, but for what a form may have besides. That holds for a file with a
+        name only: one without may be text, which has fewer bytes when it is decoded.
+        """
         self._services = services
         self._passing = passing
         self._in_chunks = length is None or length > services.limits.relay_whole_bytes
-        self._least = least
+        self._least = 0
+        if length is not None and passing.filename is not None:
+            self._least = length - services.limits.max_form_bytes
         self._most = services.limits.small_body_bytes
         self._memory = services.attempts.memory
         self._taken = 0

@@ -278,17 +278,8 @@ class Intake(Receiver[Spooled | Held]):
     async def _open(self) -> Spooled | Held:
         services, request, verified = self._services, self._request, self.verified
         if verified is not None and verified.key.upstream is not None and not services.inspects:
-            passing = passing_of(request, verified, verified.key.upstream, self.filename)
-            return Held(services, passing, request.length, self._least_size())
+            return Held(services, passing_of(request, verified, verified.key.upstream, self.filename), request.length)
         return await services.blobs.receive()
-
-    def _least_size(self) -> int:
-        """Return how many bytes the file has at least: those of the request but what a form may have besides.
-
-        Only a file with a name is sent as it is. Others may be text that is decoded.
-        """
-        length = self._request.length
-        return 0 if length is None or self.filename is None else max(0, length - self._services.limits.max_form_bytes)
 
 
 def passing_of(request: UploadRequest, verified: Verified, upstream: Upstream, filename: str | None) -> Passing:
