@@ -23,8 +23,8 @@ class Held:
     def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
         """`length` is that of the request's body, if it is known.
 
-        Then the file has at least as many bytes, but for what a form may have besides. That holds for a file with a
-        name only: one without may be text, which has fewer bytes when it is decoded.
+        A file with a name has at least `length` bytes, less what a form may have besides its file. The size of a file
+        without a name is not certain: the file may be text, which has fewer bytes when it is decoded.
         """
         self._services = services
         self._passing = passing
