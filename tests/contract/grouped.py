@@ -21,14 +21,6 @@ class Sent:
     caller: Caller
     seen: Callable[[Records], UponceError | None] = lambda _: None
 
-    @property
-    def cloud(self) -> str:
-        return self.grant.cloud
-
-    @property
-    def api_key(self) -> str:
-        return self.grant.api_key
-
 
 def ready(arrivals: Sequence[Sent], records: Records) -> Sequence[Candidate | Refusal | UponceError]:
     """The steps: only what is known to be spent is refused, or what `seen` refuses."""

@@ -83,7 +83,7 @@ def test_only_the_first_upload_of_a_relayed_cloud_tries_the_steps_of_stored_ones
     upload = Pipeline.upload
 
     async def count(pipeline: Pipeline, arrival: Arrival) -> Uploaded:
-        tried.append(arrival.cloud)
+        tried.append(arrival.request.cloud)
         return await upload(pipeline, arrival)
 
     monkeypatch.setattr(Pipeline, "upload", count)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -60,19 +60,16 @@ class PrometheusMetrics:
         _count_in(place)
         self._place = place
         self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
         # Not `instance`: Prometheus itself gives this label to all that it reads, with the address that it asked.
-        build = Gauge(
-            "uponce_build_info", "The server.", ("version", "server"), registry=registry, multiprocess_mode="max"
-        )
+        build = gauge("uponce_build_info", "The server.", ("version", "server"), multiprocess_mode="max")
         build.labels(version, server).set(1)
-        requests = Counter(
-            "uponce_http_requests", "Requests that are over.", ("route", "method", "status"), registry=registry
-        )
-        seconds = Histogram(
+        requests = counter("uponce_http_requests", "Requests that are over.", ("route", "method", "status"))
+        seconds = histogram(
             "uponce_http_request_duration_seconds",
             "Until a request was over.",
             ("route", "method"),
-            registry=registry,
             buckets=_REQUEST_SECONDS,
         )
 
@@ -81,51 +78,40 @@ class PrometheusMetrics:
             return requests.labels(route, method, str(status) if status else "none"), seconds.labels(route, method)
 
         self._of_request = of_request
-        self._uploads = Counter(
-            "uponce_uploads", "Uploads stored, and requests refused that sent one.", ("outcome",), registry=registry
-        )
+        self._uploads = counter("uponce_uploads", "Uploads stored, and requests refused that sent one.", ("outcome",))
         for outcome in _FROM_ZERO:
             self._uploads.labels(outcome)
         self._stored = self._uploads.labels(OK)
-        in_progress = Gauge(
+        in_progress = gauge(
             "uponce_uploads_in_progress",
             "Requests that send an upload now.",
-            registry=registry,
             multiprocess_mode="livesum",
         )
         self._sending = in_progress.track_inprogress()
-        self._received = Counter(
-            "uponce_upload_received_bytes", "Bodies of requests that send uploads.", registry=registry
-        )
-        self._commits = Histogram(
+        self._received = counter("uponce_upload_received_bytes", "Bodies of requests that send uploads.")
+        self._commits = histogram(
             "uponce_upload_commit_duration_seconds",
             "From asking the database until it was durable.",
-            registry=registry,
             buckets=_COMMIT_SECONDS,
         )
-        self._swept_blobs = Counter("uponce_swept_blobs", "Orphans deleted.", registry=registry)
-        self._swept_bytes = Counter("uponce_swept_bytes", "Bytes of these.", registry=registry)
-        self._swept_grants = Counter("uponce_swept_grants", "Ledger rows forgotten.", registry=registry)
-        self._sweep_failures = Counter(
-            "uponce_sweep_failures", "Sweeps that failed; the log has the reason.", registry=registry
-        )
-        self._swept_at = Gauge(
+        self._swept_blobs = counter("uponce_swept_blobs", "Orphans deleted.")
+        self._swept_bytes = counter("uponce_swept_bytes", "Bytes of these.")
+        self._swept_grants = counter("uponce_swept_grants", "Ledger rows forgotten.")
+        self._sweep_failures = counter("uponce_sweep_failures", "Sweeps that failed; the log has the reason.")
+        self._swept_at = gauge(
             "uponce_sweep_last_success_timestamp_seconds",
             "0 before the first sweep since the start.",
-            registry=registry,
             multiprocess_mode="max",
         )
 
-        self._pending = Gauge(
+        self._pending = gauge(
             "uponce_pending_uploads",
             "Uploads whose outcome in the upstream is not known.",
-            registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self._dead = Gauge(
+        self._dead = gauge(
             "uponce_dead_effects",
             "Effects of the outbox that wait for an operator.",
-            registry=registry,
             multiprocess_mode="mostrecent",
         )
 

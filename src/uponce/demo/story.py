@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from uponce.adapters.media import samples
 from uponce.demo import sdk
@@ -178,21 +179,7 @@ def _unused(status: str) -> Outcome:
     return Outcome(status == "unused", f"signature {status or 'unknown'}")
 
 
-def photo(world: World) -> Media:
-    return world.photo
-
-
-def other_photo(world: World) -> Media:
-    return world.other_photo
-
-
-def animation(world: World) -> Media:
-    return world.animation
-
-
-def film(world: World) -> Media:
-    return world.film
-
+photo, other_photo, animation, film = map(attrgetter, ("photo", "other_photo", "animation", "film"))
 
 _ONCE = "A signature works ..."
 _NOT_TWICE = "... once"

@@ -60,17 +60,7 @@ class Records(Protocol):
         """As Ledger.find_grant. A database may know nothing here: the commit decides in any case."""
 
 
-class Arrived(Protocol):
-    """An upload as the database sees it before the steps: whose key it names."""
-
-    @property
-    def cloud(self) -> str: ...
-
-    @property
-    def api_key(self) -> str: ...
-
-
-A = TypeVar("A", bound=Arrived)
+A = TypeVar("A")  # an upload that has arrived
 Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | Exception]]
 
 

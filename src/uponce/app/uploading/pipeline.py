@@ -247,15 +247,6 @@ class Arrival:
     blob_key: str | None = None
     candidate: Candidate | None = None
 
-    @property
-    def cloud(self) -> str:
-        return self.request.cloud
-
-    @property
-    def api_key(self) -> str:
-        """Return the API key that the fields name, verified or not."""
-        return next((value for name, value in self.fields if name == "api_key"), "")
-
 
 class GoesUpstream(Exception):
     """The cloud has an upstream: these steps are not for its uploads."""

@@ -1,8 +1,9 @@
 """Named statements on a connection to PostgreSQL. Equal statements of one step become one statement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import psycopg
@@ -12,6 +13,8 @@ from uponce.adapters.database.statements import Statement, load, merged, positio
 from uponce.adapters.database.steps import Ask, Rules
 from uponce.adapters.database.steps import Rows as FoundRows
 from uponce.app.ports import Clock
+
+Answer = Callable[[], Sequence[FoundRows]]  # the rows of each operation that asked, in order, once they are there
 
 _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
@@ -36,7 +39,7 @@ class Session:
         ]
         found: list[FoundRows] = [()] * len(asks)
         for numbers, answer in sent:
-            for number, rows in zip(numbers, answer.rows(), strict=True):
+            for number, rows in zip(numbers, answer(), strict=True):
                 found[number] = rows
         return found
 
@@ -90,9 +93,10 @@ class Session:
         """From now on a wait ends with an error when the server has been silent for too long; `patient` ones do not."""
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
-    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> "_Answer":
+    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
         if len(params) == 1 or "{" in statement.text:
-            return _Apart([self._execute(statement, each) for each in params])
+            cursors = [self._execute(statement, each) for each in params]
+            return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
         numbers: dict[Any, int] = {}
         if statement.writes:
             places = list(range(len(params)))
@@ -103,10 +107,10 @@ class Session:
         cursor = self._raw(self.connection)
         cursor.execute(merged(statement).encode(), [_encoded(rows)])
         if statement.silent:
-            return _Silent(len(params))
+            return lambda: [()] * len(params)
         if statement.writes:
-            return _Returned(cursor, params)
-        return _Numbered(cursor, places)
+            return partial(_returned, cursor, params)
+        return partial(_numbered, cursor, places)
 
     def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[Any] | None":
         cursor = self._raw(self.connection)
@@ -115,57 +119,22 @@ class Session:
         return None if statement.silent else cursor
 
 
-class _Answer(Protocol):
-    def rows(self) -> Sequence[FoundRows]:
-        """Return the rows of each operation that asked, in order."""
+def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequence[FoundRows]:
+    """Return the rows of a SELECT, which begin with the number of the question."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in _named(cursor):
+        found.setdefault(row["n"], []).append(row)
+    return [found.get(place, ()) for place in places]
 
 
-class _Apart:
-    def __init__(self, cursors: Sequence["psycopg.RawCursor[Any] | None"]) -> None:
-        self._cursors = cursors
-
-    def rows(self) -> Sequence[FoundRows]:
-        return [() if cursor is None else _named(cursor) for cursor in self._cursors]
-
-
-class _Silent:
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def rows(self) -> Sequence[FoundRows]:
-        return [()] * self._count
-
-
-class _Numbered:
-    """Of a SELECT, whose rows begin with the number of the question."""
-
-    def __init__(self, cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> None:
-        self._cursor, self._places = cursor, places
-
-    def rows(self) -> Sequence[FoundRows]:
-        found: dict[int, list[dict[str, Any]]] = {}
-        for row in _named(self._cursor):
-            found.setdefault(row["n"], []).append(row)
-        return [found.get(place, ()) for place in self._places]
-
-
-class _Returned:
-    """Of a write, which returns columns that are named like its parameters."""
-
-    def __init__(self, cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> None:
-        self._cursor, self._params = cursor, params
-
-    def rows(self) -> Sequence[FoundRows]:
-        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        names: Sequence[str] = ()
-        for row in _named(self._cursor):
-            names = names or tuple(row)
-            found.setdefault(tuple(row.values()), []).append(row)
-        return (
-            [found.get(tuple(each[name] for name in names), ()) for each in self._params]
-            if found
-            else [()] * len(self._params)
-        )
+def _returned(cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> Sequence[FoundRows]:
+    """Return the rows of a write, which returns columns that are named like its parameters."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    names: Sequence[str] = ()
+    for row in _named(cursor):
+        names = names or tuple(row)
+        found.setdefault(tuple(row.values()), []).append(row)
+    return [found.get(tuple(each[name] for name in names), ()) for each in params] if found else [()] * len(params)
 
 
 def _named(cursor: "psycopg.RawCursor[Any]") -> list[dict[str, Any]]:

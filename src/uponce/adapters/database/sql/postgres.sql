@@ -175,7 +175,7 @@ WHERE owner.relnamespace = CAST(current_schema() AS regnamespace) AND pg_class.r
 SELECT bt_index_check(CAST(:name AS regclass), true);
 
 
--- Parts of the ledger, see partitions.py. `@within` is of the whole, and only the part of that time answers: its name
+-- Parts of the ledger, see postgres/schema.py. `@within` is of the whole, and only the part of that time answers: its name
 -- is gone when another server drops it before the statement runs.
 
 -- fragment: within
@@ -216,7 +216,7 @@ UPDATE api_keys SET watermark = greatest(
 DROP TABLE grants_{start};
 
 
--- Which history of PostgreSQL this is, see history.py
+-- Which history of PostgreSQL this is, see postgres/__init__.py
 
 -- name: seen_history
 SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)

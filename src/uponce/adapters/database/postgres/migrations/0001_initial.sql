@@ -29,7 +29,7 @@ CREATE TABLE upstreams (
 );
 
 -- The ledger. A grant that was never used or revoked has no row. Its key begins with the timestamp that was signed, so
--- the ledger is cut by the key. See partitions.py.
+-- the ledger is cut by the key. See postgres/schema.py.
 CREATE TABLE grants (
   grant_key  bytea  NOT NULL PRIMARY KEY,
   cloud      text   COLLATE "C" NOT NULL,
