@@ -26,6 +26,17 @@ def until_it_ends(relay: World, fields: dict[str, str], seconds: int = 60, round
     return status
 
 
+@pytest.mark.parametrize(("params", "status"), [({}, GrantStatus.USED), ({"public_id": "cat"}, GrantStatus.UNUSED)])
+def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
+    relay: World, stub: StubUpstream, params: dict[str, object], status: GrantStatus
+) -> None:
+    """An earlier attempt made it, whose request the account carried out late."""
+    fields = pending(relay, stub, params)
+    (asset,) = stub.store.values()
+    asset.etag, asset.version = "other bytes", asset.version - 1000
+    assert until_it_ends(relay, fields) is status
+
+
 @pytest.mark.parametrize("latency", [1, 3, 20])
 def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
     relay: World, stub: StubUpstream, latency: int

@@ -158,8 +158,8 @@ def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
 
 
 def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float) -> Found:
-    # Nothing but this upload has the marker. A list does not show the etag.
-    etag = relay.digest.md5 if relay.target.marker is not None else str(document.get("etag", ""))
+    # An asset that only this grant can have made is this upload's, also if an earlier attempt made it.
+    etag = relay.digest.md5 if relay.target.is_own else str(document.get("etag", ""))
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
     upstream_now = now if reply.date is None else reply.date
