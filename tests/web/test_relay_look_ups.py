@@ -1,11 +1,15 @@
 """Look-ups of pending uploads where the account is slow, was changed, or has the file under another version."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
 from tests.world import World, assert_refused
+from uponce.app.manage_clouds import set_upstream
 from uponce.app.ports.relaying import Query, UpstreamReply
 from uponce.core.values import GrantStatus, Upstream
 
@@ -35,6 +39,18 @@ def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
     (asset,) = stub.store.values()
     asset.etag, asset.version = "other bytes", asset.version - 1000
     assert until_it_ends(relay, fields) is status
+
+
+def test_another_account_says_nothing_of_uploads_that_the_former_one_received(relay: World, stub: StubUpstream) -> None:
+    fields, former = pending(relay, stub, {}), stub.upstream
+    stub.upstream, stub.misses = replace(former, cloud="another"), 1000  # where nothing is found
+    assert asyncio.run(set_upstream(relay.services, "demo", stub.upstream)) == 1  # is pending
+    assert until_it_ends(relay, fields) is GrantStatus.PENDING
+    (effect,) = asyncio.run(relay.database.list_effects(10))
+    assert former.account in effect.error
+    stub.upstream, stub.misses = former, 0
+    assert asyncio.run(set_upstream(relay.services, "demo", replace(former, window=60))) == 1
+    assert until_it_ends(relay, fields) is GrantStatus.USED
 
 
 @pytest.mark.parametrize("latency", [1, 3, 20])

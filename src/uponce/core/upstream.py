@@ -89,7 +89,7 @@ class Target:
 
     `kind` is the resource type in the URL, or `auto`. `fields` are sent, without those that sign. `names` are the
     resource types and public_ids under which the asset may be; a `marker` finds it by its context instead. `is_own`:
-    only uploads of the grant can have that name or marker.
+    only uploads of the grant can have that name or marker. `account` is that of the upstream.
     """
 
     kind: str
@@ -98,6 +98,7 @@ class Target:
     names: tuple[tuple[str, str], ...] = ()
     marker: str | None = None
     is_own: bool = False
+    account: str = ""
 
 
 def aim(
@@ -114,12 +115,14 @@ def aim(
     asks the upstream to replace no asset.
     """
     fields = passed_on(params)
-    kind, delivery_type = str(requested or "auto"), params.get("type", "upload")
+    kind, delivery_type, account = str(requested or "auto"), params.get("type", "upload"), upstream.account
     if upstream.marked:
         marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
         entry = f"{MARKER}={marker}"
         fields["context"] = f"{fields['context']}|{entry}" if fields.get("context") else entry
-        return Target(kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, is_own=True)
+        return Target(
+            kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, True, account
+        )
     random = _digits(upstream.secret, b"name" + seed, RANDOM_LENGTH)
     suffix = _digits(upstream.secret, b"suffix" + seed, UNIQUE_SUFFIX_LENGTH)
     naming = spec.naming
@@ -135,7 +138,7 @@ def aim(
     )
     if requested is None:
         found[ResourceType.RAW.value, naming.written(ResourceType.IMAGE, filename, random, suffix)] = None
-    return Target(kind, delivery_type, fields, tuple(found), is_own=is_own)
+    return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 
 def _kinds(requested: ResourceType | None) -> tuple[str, ...]:

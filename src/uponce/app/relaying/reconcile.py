@@ -36,6 +36,11 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     upstream = (await services.database.list_upstreams()).get(relay.cloud)
     if upstream is None:
         return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: set it again")
+    account = relay.target.account
+    if upstream.account != account:  # whose answers say nothing of this upload
+        return Later(
+            _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: set it again"
+        )
     found, wait = await _look_up(services, upstream, relay)
     judgement = judge_look_up(relay, found, effect.now, services.limits)
     if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
