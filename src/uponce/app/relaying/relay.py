@@ -33,11 +33,16 @@ log = logging.getLogger("uponce")
 
 _FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # of a database that fails when the outcome is known
 _NO_NAME = "file"
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
 _UNCONFIRMED = (
     "The server's database did not confirm that the upload may be passed on. The signature is not spent. Send the "
     "upload again."
+)
+_UNWRITTEN = (
+    "The upstream accepted the upload, but the server's database does not answer. uponce records the upload later. "
+    f"Wait {_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
 )
 _UNKNOWN = (
     "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. Wait "
@@ -202,22 +207,34 @@ class Relaying:
                 names[0],
             )
         try:
-            owned = await self._services.database.end_relay(pending, answer, _code(pending, reply))
+            owned = await self._end(pending, answer, _code(pending, reply))
         except Unavailable as error:
-            raise OutcomeUnknown(_UNKNOWN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
+            await self._hasten()
+            raise OutcomeUnknown(_UNWRITTEN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
         if not owned:
             log.warning("relay %s: its outcome was written before %r was answered", pending.id, answer.public_id)
         return answer
+
+    async def _end(self, pending: Relay, answer: Forwarded | None, code: str = "") -> bool:
+        """Write the outcome, also if the database fails for some seconds. A repeat of what it did finds no row."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._services.database.end_relay(pending, answer, code)
+            except Unavailable:
+                if loop.time() > until:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _is_taken_back(self) -> bool:
         """Give back the grants that a commit without a reply made pending, and return whether it did.
 
         No signature was made, and none will be.
         """
-        database = self._services.database
         try:
-            begun = await database.find_relay(self._attempt)
-            return begun is not None and await database.end_relay(begun, None)
+            begun = await self._services.database.find_relay(self._attempt)
+            return begun is not None and await self._end(begun, None)
         except UponceError as error:
             log.warning("relay %s stays pending if it is: %s", self._attempt, error.for_operator)
             return False
@@ -227,7 +244,7 @@ class Relaying:
         if self._pending is None:
             return
         try:
-            await self._services.database.end_relay(self._pending, None)
+            await self._end(self._pending, None)
         except UponceError as error:
             log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
 

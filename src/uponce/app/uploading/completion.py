@@ -106,8 +106,8 @@ async def _pass_on(
     try:
         return await send_spooled(services, passing, digest, assembly.blocks())
     finally:
-        if await services.database.find_series(series.id) is None:
-            with suppress(Unavailable):
+        with suppress(Unavailable):  # should this fail, the sweeper finds it
+            if await services.database.find_series(series.id) is None:
                 await assembly.clear()
 
 
