@@ -80,6 +80,10 @@ def test_a_pending_relay_comes_back_as_it_was_begun(backend: Backend, database: 
     whole(database)
 
 
+def test_the_moment_is_the_one_by_which_uploads_are_pending(database: Database) -> None:
+    assert run(database.moment()) == run(begun(database, relay(A))).pending_at
+
+
 def test_while_it_is_pending_no_other_attempt_gets_through_and_none_leaves_a_trace(database: Database) -> None:
     run(begun(database, relay(A)))
     tries: list[Coroutine[Any, Any, object]] = [

@@ -94,12 +94,16 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """How the upstream names and changes uploads, and by how many seconds its clock is ahead."""
+    """How the upstream names and changes uploads, and by how many seconds its clock is ahead.
+
+    `latency` is how many seconds a look-up begins before its answer.
+    """
 
     naming: str  # keeps or replaces the asset of that name, or is marked: each upload makes an asset
     changes_bytes: bool
     has_old: bool
     ahead: int
+    latency: int = 0
 
     def etag(self, owner: int) -> str:
         return f"changed {owner}" if self.changes_bytes else f"md5 {owner}"
@@ -226,7 +230,7 @@ class Search:
             each.request == "accepted" and state.now >= each.accepted_at + LIMITS.relay_processing
             for each in state.senders
         )
-        if state.now < END and not late:
+        if state.now < END + self._world.latency and not late:
             yield "a second passes", state._replace(now=state.now + 1)
         for number, sender in enumerate(state.senders):
             for what, following in self._moves_of(state, number, sender):
@@ -305,10 +309,10 @@ class Search:
             return None
         owner, version = state.store[-1]
         etag = f"md5 {number}" if self._world.naming == "marked" else self._world.etag(owner)
-        return Found(etag, version, state.now + self._world.ahead, Forwarded(200, "{}"))
+        return Found(etag, version, state.now + self._world.ahead, state.now, Forwarded(200, "{}"))
 
     def _judge(self, state: State, relay: Relay, found: Found | Missing, owner: int = OLD) -> State:
-        judgement = self._rules.judge(relay, found, state.now, LIMITS)
+        judgement = self._rules.judge(relay, found, state.now - self._world.latency, LIMITS)
         number = int(relay.id)
         if judgement.verdict is Verdict.WAIT:
             rows = tuple((*row[:2], judgement.misses) if row[0] == number else row for row in state.ledger.rows)
@@ -340,4 +344,5 @@ BEHIND, AHEAD = -LIMITS.skew, LIMITS.skew
 MARKED = World("marked", changes_bytes=True, has_old=False, ahead=BEHIND)
 CHANGED = World("replaces", changes_bytes=True, has_old=True, ahead=BEHIND)
 _WORLDS = (MARKED, CHANGED, World("keeps", False, False, BEHIND), World("keeps", True, True, BEHIND))
-WORLDS = [replace(world, ahead=ahead) for world in _WORLDS for ahead in (BEHIND, AHEAD)]
+SLOW = replace(CHANGED, latency=4)
+WORLDS = [*(replace(world, ahead=ahead) for world in _WORLDS for ahead in (BEHIND, AHEAD)), SLOW]

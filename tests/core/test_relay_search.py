@@ -13,6 +13,7 @@ from tests.core.relay_search import (
     MARKED,
     OTHER_BYTES,
     REPLAYABLE,
+    SLOW,
     STUCK,
     WINDOW,
     WORLDS,
@@ -60,6 +61,11 @@ def compare_etags_only(relay: Relay, found: Found | Missing, now: float, limits:
 
 def take_any_asset(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
     return Judgement(Verdict.SPENT, 0) if isinstance(found, Found) else judge_look_up(relay, found, now, limits)
+
+
+def pair_with_the_question(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
+    """The seconds of the look-up count as a difference between the clocks."""
+    return judge_look_up(relay, replace(found, at=now) if isinstance(found, Found) else found, now, limits)
 
 
 def take_silence_for_nothing(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
@@ -110,6 +116,7 @@ WEAKER = {
     "released by one look-up after the bound": (Rules(judge=free_after_one_miss), MARKED, REPLAYABLE),
     "etags only": (Rules(judge=compare_etags_only), CHANGED, REPLAYABLE),
     "any asset of that name": (Rules(judge=take_any_asset), CHANGED, OTHER_BYTES),
+    "the upstream's clock read before its answer": (Rules(judge=pair_with_the_question), SLOW, REPLAYABLE),
     "a look-up without an answer finds nothing": (Rules(judge=take_silence_for_nothing), MARKED, REPLAYABLE),
     "never released": (Rules(judge=wait_for_the_asset), MARKED, STUCK),
     "a bound that ends with the fence": (Rules(judge=partial(judge_early, 4)), MARKED, REPLAYABLE),

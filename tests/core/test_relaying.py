@@ -35,9 +35,9 @@ RELAY = Relay(
 )
 
 
-def found(etag: str, version: int, ahead: int = 0, now: int = BEGUN + 10) -> Found:
-    """An asset in an upstream whose clock is `ahead`."""
-    return Found(etag, version, now + ahead, Forwarded(200, "{}"))
+def found(etag: str, version: int, ahead: int = 0, now: int = BEGUN + 10, took: int = 0) -> Found:
+    """An asset in an upstream whose clock is `ahead`, by a look-up that `took` so many seconds."""
+    return Found(etag, version, now + took + ahead, now + took, Forwarded(200, "{}"))
 
 
 def missed(count: int) -> Relay:
@@ -53,6 +53,8 @@ def missed(count: int) -> Relay:
         (found("other", BEGUN + 7201, ahead=7200), BEGUN + 10, Verdict.SPENT),
         (found("other", BEGUN + 7100, ahead=7200), BEGUN + 10, Verdict.WAIT),
         (found("other", BEGUN - 3599, ahead=-3600), BEGUN + 10, Verdict.SPENT),
+        (found("other", BEGUN + 1, took=60), BEGUN + 10, Verdict.SPENT),
+        (found("other", BEGUN - 60, took=60), BEGUN + 10, Verdict.WAIT),
         (Missing.NOTHING, BEGUN + 10, Verdict.WAIT),
         (Missing.NOTHING, END - 1, Verdict.WAIT),
         (Missing.UNREADABLE, END + 9999, Verdict.WAIT),

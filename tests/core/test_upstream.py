@@ -112,6 +112,7 @@ def test_without_a_name_one_grant_has_one_name_that_replaces_nothing() -> None:
     assert one.names == (("image", f"pets/{one.fields['public_id']}"),)
     assert len(one.fields["public_id"]) == 20
     assert one.fields["overwrite"] == "false"
+    assert one.is_own
     foreign = aimed({"folder": "pets"}, upstream=Upstream("demo", "123", "another secret"))
     assert foreign.fields["public_id"] != one.fields["public_id"]
 
@@ -124,6 +125,7 @@ def test_a_name_after_the_file_is_computed_as_the_upstream_would() -> None:
     plain = aimed({"use_filename": "1", "unique_filename": "0"})
     assert plain.fields["public_id"] == "My_cat"
     assert "overwrite" not in plain.fields
+    assert (unique.is_own, plain.is_own, aimed({"public_id": "My_cat"}).is_own) == (True, False, False)
 
 
 def test_a_raw_file_keeps_its_extension_and_auto_is_looked_for_everywhere() -> None:

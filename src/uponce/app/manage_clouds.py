@@ -54,14 +54,15 @@ async def _same_key(services: Services, cloud: str, upstream: Upstream | None, w
     return key
 
 
-async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> None:
+async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> int:
     """Pass uploads of a cloud on from now on, or store them here again for None. Raise NotFound without such a cloud.
 
-    Uploads that are pending in the former upstream are looked up in the new one.
+    Return how many uploads of all clouds are pending. Those that are in another account wait until it is set again.
     """
     if not await services.database.list_keys(cloud):
         raise NotFound(f"Cloud {cloud} does not exist. `uponce clouds create {cloud}` makes it.")
     await services.database.set_upstream(cloud, upstream)
+    return (await services.database.count_waiting()).pending
 
 
 async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> bool:

@@ -92,9 +92,14 @@ def relay(
         raise typer.BadParameter("Name the account's URL, or --off.")
     upstream = None if url is None else _upstream(url)
     with opened(load(data=data)) as backend:
-        asyncio.run(set_upstream(backend.services, name, upstream))
+        pending = asyncio.run(set_upstream(backend.services, name, upstream))
     where = "stored here" if upstream is None else f"passed on to {url_of(upstream)}"
     typer.echo(f"uploads of cloud {name} are {where}")
+    if pending:
+        typer.echo(
+            f"{pending} uploads are pending, of all clouds. Those of {name} wait until the account that received them "
+            "is set again. `uponce outbox list` shows them."
+        )
 
 
 def _upstream(url: str) -> Upstream:

@@ -55,11 +55,15 @@ class Forwarded:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock."""
+    """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock.
+
+    `at` is the time of `upstream_now` by the database's clock, or later: then the asset looks newer, never older.
+    """
 
     etag: str
     version: int
     upstream_now: float
+    at: float
     forwarded: Forwarded
 
 
@@ -120,7 +124,7 @@ def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
 
 
 def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    """Decide from one look-up at `now`, by the database's clock. Only a certain outcome ends the wait.
+    """Decide from one look-up that began at `now`, by the database's clock. Only a certain outcome ends the wait.
 
     An asset with the bytes' MD5 counts as this upload's, and so does one that is not older than the attempt by the
     upstream's clock: presets may change the bytes. Where another writer used the same name, the grant is spent.
@@ -128,7 +132,7 @@ def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limi
     if found is Missing.UNREADABLE:
         return Judgement(Verdict.WAIT, relay.misses)
     if isinstance(found, Found):
-        pending_upstream = relay.pending_at + (found.upstream_now - now)
+        pending_upstream = relay.pending_at + (found.upstream_now - found.at)
         if found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK:
             return Judgement(Verdict.SPENT, relay.misses)
     if now < relay.pending_at + bound(limits):

@@ -88,7 +88,8 @@ class Target:
     """Where the upload of one grant goes in the upstream, and how its asset is found there.
 
     `kind` is the resource type in the URL, or `auto`. `fields` are sent, without those that sign. `names` are the
-    resource types and public_ids under which the asset may be; a `marker` finds it by its context instead.
+    resource types and public_ids under which the asset may be; a `marker` finds it by its context instead. `is_own`:
+    only uploads of the grant can have that name or marker. `account` is that of the upstream.
     """
 
     kind: str
@@ -96,6 +97,8 @@ class Target:
     fields: Mapping[str, str]
     names: tuple[tuple[str, str], ...] = ()
     marker: str | None = None
+    is_own: bool = False
+    account: str = ""
 
 
 def aim(
@@ -112,27 +115,30 @@ def aim(
     asks the upstream to replace no asset.
     """
     fields = passed_on(params)
-    kind, delivery_type = str(requested or "auto"), params.get("type", "upload")
+    kind, delivery_type, account = str(requested or "auto"), params.get("type", "upload"), upstream.account
     if upstream.marked:
         marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
         entry = f"{MARKER}={marker}"
         fields["context"] = f"{fields['context']}|{entry}" if fields.get("context") else entry
-        return Target(kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker)
+        return Target(
+            kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, True, account
+        )
     random = _digits(upstream.secret, b"name" + seed, RANDOM_LENGTH)
     suffix = _digits(upstream.secret, b"suffix" + seed, UNIQUE_SUFFIX_LENGTH)
     naming = spec.naming
+    is_own = naming.public_id is None and (naming.unique_filename or not naming.use_filename)
     if naming.public_id is None:
         # The upstream itself adds folder and prefix. It adds an extension only to what it finds to be raw.
         bare = Naming(None, None, None, naming.use_filename, naming.unique_filename, naming.filename_override)
         fields["public_id"] = bare.written(requested or ResourceType.IMAGE, filename, random, suffix)
-        if naming.unique_filename or not naming.use_filename:
+        if is_own:
             fields.setdefault("overwrite", "false")
     found = dict.fromkeys(
         (each, naming.written(ResourceType(each), filename, random, suffix)) for each in _kinds(requested)
     )
     if requested is None:
         found[ResourceType.RAW.value, naming.written(ResourceType.IMAGE, filename, random, suffix)] = None
-    return Target(kind, delivery_type, fields, tuple(found))
+    return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 
 def _kinds(requested: ResourceType | None) -> tuple[str, ...]:

@@ -144,6 +144,11 @@ class Upstream:
     window: int = 3600
     marked: bool = False
 
+    @property
+    def account(self) -> str:
+        """Return what tells this account from others: another key leads to the same assets."""
+        return f"{self.prefix}/{self.cloud}"
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:

@@ -128,6 +128,7 @@ class Database(Backend):
     # Relays
     end_relay = _writes(relays.end)
     find_relay = _reads(relays.find)
+    moment = _reads(relays.moment)
     note_misses = _writes(relays.note_misses)
     hasten_relays = _writes(relays.hasten)
 

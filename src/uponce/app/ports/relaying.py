@@ -31,6 +31,9 @@ class Relays(Protocol):
 
     async def find_relay(self, relay_id: str) -> Relay | None: ...
 
+    async def moment(self) -> float:
+        """Return the time by the database's clock, in Unix seconds."""
+
     async def hasten_relays(self, cloud: str, names: Sequence[str], seconds: int) -> None:
         """Look up the pending uploads of these names or markers in so many seconds, unless it is done sooner."""
 

@@ -36,7 +36,12 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     upstream = (await services.database.list_upstreams()).get(relay.cloud)
     if upstream is None:
         return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: set it again")
-    found, wait = await _look_up(services, upstream, relay, effect.now)
+    account = relay.target.account
+    if upstream.account != account:  # whose answers say nothing of this upload
+        return Later(
+            _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: set it again"
+        )
+    found, wait = await _look_up(services, upstream, relay)
     judgement = judge_look_up(relay, found, effect.now, services.limits)
     if judgement.verdict is Verdict.SPENT and isinstance(found, Found):
         await services.database.end_relay(relay, found.forwarded, "looked_up")
@@ -103,7 +108,7 @@ def _names_in(body: bytes) -> Sequence[str]:
     return [name for name in (document.get("public_id"), marker) if isinstance(name, str) and name]
 
 
-async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: int) -> tuple[Found | Missing, int]:
+async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
     """Return what the upstream has, and how many seconds its quota asks to wait, or 0."""
     for kind, public_id in relay.target.names:
         try:
@@ -114,7 +119,7 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay, now: in
             return Missing.UNREADABLE, _quota_wait(reply)
         document = _document(reply, relay)
         if document is not None:
-            return _found(document, reply, relay, now), 0
+            return _found(document, reply, relay, await services.database.moment()), 0
         if not _says_nothing(reply, relay):
             log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
             return Missing.UNREADABLE, 0
@@ -157,12 +162,13 @@ def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
     return next(iter(resources), None) if isinstance(resources, list) else None
 
 
-def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: int) -> Found:
-    # Nothing but this upload has the marker. A list does not show the etag.
-    etag = relay.digest.md5 if relay.target.marker is not None else str(document.get("etag", ""))
+def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float) -> Found:
+    # An asset that only this grant can have made is this upload's, also if an earlier attempt made it.
+    etag = relay.digest.md5 if relay.target.is_own else str(document.get("etag", ""))
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)
-    return Found(etag, version if isinstance(version, int) else 0, now if reply.date is None else reply.date, answer)
+    upstream_now = now if reply.date is None else reply.date
+    return Found(etag, version if isinstance(version, int) else 0, upstream_now, now, answer)
 
 
 def _quota_wait(reply: UpstreamReply) -> int:

@@ -16,7 +16,14 @@ from typing import Any
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.chunks import Chunk, Data
 from uponce.app.services import Services
-from uponce.core.errors import OutcomeUnknown, Unavailable, UponceError, UpstreamRefused, UpstreamUnavailable
+from uponce.core.errors import (
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    Unavailable,
+    UponceError,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
 from uponce.core.parameters import UploadSpec
 from uponce.core.relaying import Forwarded, Outcome, Relay, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
@@ -26,8 +33,17 @@ log = logging.getLogger("uponce")
 
 _FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # of a database that fails when the outcome is known
 _NO_NAME = "file"
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
+_UNCONFIRMED = (
+    "The server's database did not confirm that the upload may be passed on. The signature is not spent. Send the "
+    "upload again."
+)
+_UNWRITTEN = (
+    "The upstream accepted the upload, but the server's database does not answer. uponce records the upload later. "
+    f"Wait {_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
+)
 _UNKNOWN = (
     "The upload was passed on, but the upstream did not say what became of it. uponce looks for it. Wait "
     f"{_RETRY_SECONDS} seconds, then ask for the signature's status, or send this upload again."
@@ -60,9 +76,9 @@ class Repeated(Exception):
 class Relaying:
     """One attempt to pass an upload on. It must run to its own end, also when its request is cancelled.
 
-    Each way of sending returns the upstream's answer to a completed upload. UpstreamRefused and UpstreamUnavailable
-    spend nothing. OutcomeUnknown leaves the grant pending. `digest` is that of the whole file; it must be set before
-    the last byte is sent.
+    Each way of sending returns the upstream's answer to a completed upload. UpstreamRefused, UpstreamUnavailable and
+    DatabaseUnavailable spend nothing. OutcomeUnknown leaves the grant pending. `digest` is that of the whole file; it
+    must be set before the last byte is sent.
     """
 
     def __init__(self, services: Services, passing: Passing) -> None:
@@ -94,7 +110,9 @@ class Relaying:
             reply = await sending
         except Repeated as repeated:
             return repeated.answer
-        except OutcomeUnknown:
+        except OutcomeUnknown as error:
+            if self._pending is None and await self._is_taken_back():
+                raise DatabaseUnavailable(_UNCONFIRMED, detail=error.detail) from error
             await self._hasten()
             raise
         except UpstreamUnavailable:  # without its signature the request is not complete
@@ -189,19 +207,44 @@ class Relaying:
                 names[0],
             )
         try:
-            owned = await self._services.database.end_relay(pending, answer, _code(pending, reply))
+            owned = await self._end(pending, answer, _code(pending, reply))
         except Unavailable as error:
-            raise OutcomeUnknown(_UNKNOWN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
+            await self._hasten()
+            raise OutcomeUnknown(_UNWRITTEN, detail=error.for_operator, retry_after=_RETRY_SECONDS) from error
         if not owned:
             log.warning("relay %s: its outcome was written before %r was answered", pending.id, answer.public_id)
         return answer
+
+    async def _end(self, pending: Relay, answer: Forwarded | None, code: str = "") -> bool:
+        """Write the outcome, also if the database fails for some seconds. A repeat of what it did finds no row."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._services.database.end_relay(pending, answer, code)
+            except Unavailable:
+                if loop.time() > until:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _is_taken_back(self) -> bool:
+        """Give back the grants that a commit without a reply made pending, and return whether it did.
+
+        No signature was made, and none will be.
+        """
+        try:
+            begun = await self._services.database.find_relay(self._attempt)
+            return begun is not None and await self._end(begun, None)
+        except UponceError as error:
+            log.warning("relay %s stays pending if it is: %s", self._attempt, error.for_operator)
+            return False
 
     async def _free(self) -> None:
         """Give the grants back. Should this fail, a look-up finds nothing and does it later."""
         if self._pending is None:
             return
         try:
-            await self._services.database.end_relay(self._pending, None)
+            await self._end(self._pending, None)
         except UponceError as error:
             log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
 

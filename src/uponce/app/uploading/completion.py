@@ -28,6 +28,7 @@ from uponce.core.errors import (
     SeriesGone,
     StorageUnavailable,
     Unavailable,
+    UpstreamRefused,
 )
 from uponce.core.formats import stored_type
 from uponce.core.parameters import read_parameters, read_relayed
@@ -37,6 +38,8 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.spans import Span
 from uponce.core.values import Caller, Payer, Upstream
+
+_NOT_NOW = (401, 403, 420, 429)  # the account's credentials, rights or quota: the same file may pass later
 
 
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded | Forwarded:
@@ -65,11 +68,17 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
             await status(services, series.id)  # gone, and its bytes with it: then that is the reason
             raise
         except (Refused, BlobCondemned) as error:
-            if not (series.shared and isinstance(error, BlobCondemned)):  # its parts are there: it may be tried again
+            if not _may_pass_later(error, series):
                 await _give_up(services, series, assembly, caller)
             raise
     finally:
         await assembly.release()
+
+
+def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
+    if isinstance(error, UpstreamRefused):
+        return error.status in _NOT_NOW
+    return series.shared and isinstance(error, BlobCondemned)  # its parts are there
 
 
 async def _judge(services: Services, series: Series, assembly: Assembly, caller: Caller) -> Draft:
@@ -106,8 +115,8 @@ async def _pass_on(
     try:
         return await send_spooled(services, passing, digest, assembly.blocks())
     finally:
-        if await services.database.find_series(series.id) is None:
-            with suppress(Unavailable):
+        with suppress(Unavailable):  # should this fail, the sweeper finds it
+            if await services.database.find_series(series.id) is None:
                 await assembly.clear()
 
 

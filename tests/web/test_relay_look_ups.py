@@ -1,0 +1,69 @@
+"""Look-ups of pending uploads where the account is slow, was changed, or has the file under another version."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.upstreams import StubUpstream, Trouble
+from tests.web.relays import EachOnItsLoop
+from tests.web.test_relay import reconcile, status_of
+from tests.world import World, assert_refused
+from uponce.app.manage_clouds import set_upstream
+from uponce.app.ports.relaying import Query, UpstreamReply
+from uponce.core.values import GrantStatus, Upstream
+
+
+def pending(relay: World, stub: StubUpstream, params: dict[str, object], kind: str = "raw") -> dict[str, str]:
+    """The fields of an upload that the account stored without an answer."""
+    fields = relay.sign(params)
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind=kind), 503, "outcome_unknown")
+    return fields
+
+
+def until_it_ends(relay: World, fields: dict[str, str], seconds: int = 60, rounds: int = 60) -> GrantStatus:
+    for _ in range(rounds):
+        reconcile(relay, after=seconds)
+        if (status := status_of(relay, fields)) is not GrantStatus.PENDING:
+            break
+    return status
+
+
+@pytest.mark.parametrize(("params", "status"), [({}, GrantStatus.USED), ({"public_id": "cat"}, GrantStatus.UNUSED)])
+def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
+    relay: World, stub: StubUpstream, params: dict[str, object], status: GrantStatus
+) -> None:
+    """An earlier attempt made it, whose request the account carried out late."""
+    fields = pending(relay, stub, params)
+    (asset,) = stub.store.values()
+    asset.etag, asset.version = "other bytes", asset.version - 1000
+    assert until_it_ends(relay, fields) is status
+
+
+def test_another_account_says_nothing_of_uploads_that_the_former_one_received(relay: World, stub: StubUpstream) -> None:
+    fields, former = pending(relay, stub, {}), stub.upstream
+    stub.upstream, stub.misses = replace(former, cloud="another"), 1000  # where nothing is found
+    assert asyncio.run(set_upstream(relay.services, "demo", stub.upstream)) == 1  # is pending
+    assert until_it_ends(relay, fields) is GrantStatus.PENDING
+    (effect,) = asyncio.run(relay.database.list_effects(10))
+    assert former.account in effect.error
+    stub.upstream, stub.misses = former, 0
+    assert asyncio.run(set_upstream(relay.services, "demo", replace(former, window=60))) == 1
+    assert until_it_ends(relay, fields) is GrantStatus.USED
+
+
+@pytest.mark.parametrize("latency", [1, 3, 20])
+def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
+    relay: World, stub: StubUpstream, latency: int
+) -> None:
+    class Slow(EachOnItsLoop):
+        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+            relay.clock.time += latency
+            return await super().get(upstream, path, query)
+
+    relay.swap(upstream=Slow())
+    fields = pending(relay, stub, {"public_id": "cat"}, "auto")
+    (asset,) = stub.store.values()
+    asset.etag = "of the bytes that a preset made"
+    assert until_it_ends(relay, fields) is GrantStatus.USED
