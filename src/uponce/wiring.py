@@ -86,7 +86,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         front=_front(settings, blobs),
         metrics=metrics or NoMetrics(),
         upstream=upstream,
-        inspects=settings.relay_inspect.lower() == "on",
+        inspects=settings.relay_inspect == "on",
         notification_url=settings.notification_url,
     )
     notifier = Notifier(settings.private_receivers)

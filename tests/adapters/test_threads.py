@@ -213,3 +213,47 @@ def test_modest_threads_leave_the_processor_to_others() -> None:
     for threads in (modest, other):
         threads.close()
     assert lower > usual == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_modest_threads_work_where_the_system_forbids_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a service manager's filter of system calls may do."""
+    tried = threading.Event()
+
+    def refuse(*_: int) -> None:
+        tried.set()
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    modest = Threads(1, "modest", modest=True)
+    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 10)) == 1
+    modest.close()
+    assert tried.is_set() is LINUX
+
+
+def test_no_start_of_a_thread_loses_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uponce.adapters.threads.lower_priority", fail)
+    modest = Threads(1, "modest", modest=True)
+    assert asyncio.run(asyncio.wait_for(modest.run(lambda: 1), 10)) == 1
+    modest.close()
+
+
+def test_where_the_system_allows_no_more_threads_the_ones_that_run_do_the_work(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where it allows none, the caller knows at once, and later work is done."""
+    lane, real = Lane(threads), threading.Thread.start
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def play() -> list[object]:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for runs in (threads.run, lane.run):
+            with pytest.raises(RuntimeError, match="new thread"):
+                await runs(lambda: 0)
+        monkeypatch.setattr(threading.Thread, "start", real)
+        first = await lane.run(lambda: 1)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return [first, *await asyncio.gather(*(run(lambda: 2) for run in (threads.run, lane.run, threads.run)))]
+
+    assert asyncio.run(asyncio.wait_for(play(), 10)) == [1, 2, 2, 2]

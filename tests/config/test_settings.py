@@ -1,11 +1,12 @@
 """Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from uponce.config import MASK, Settings, as_environment, effective, load, preset_keys
+from uponce.config.settings import Rule
 from uponce.core.errors import SettingRefused
 
 
@@ -119,6 +120,33 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
     variable = f"UPONCE_{name.upper()}"
     said = refusal({variable: value})
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
+
+
+CHOICES = [
+    (name, choice)
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
+    for rule in get_args(hint)[1:]
+    if isinstance(rule, Rule) and rule.any_case
+    for choice in rule.expected.split(" or ")
+]
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_every_choice_means_the_same_in_any_case(name: str, choice: str) -> None:
+    """All code compares the exact word: `OFF` must not be something else than `off`."""
+    for word in (choice, choice.upper(), choice.title()):
+        assert getattr(load({f"UPONCE_{name.upper()}": word}), name) == choice
+        assert getattr(load({}, **{name: word}), name) == choice
+
+
+def test_the_choices_are_those_of_all_settings() -> None:
+    assert {name for name, _ in CHOICES} == {
+        "database_failover",
+        "log_format",
+        "log_level",
+        "playground",
+        "relay_inspect",
+    }
 
 
 def test_a_playground_keeps_at_least_one_of_its_largest_files() -> None:

@@ -126,3 +126,11 @@ def test_the_unit_waits_as_long_as_a_server_may_take() -> None:
     text = (DEPLOY / "uponce.service").read_text()
     match = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert match is not None and int(match[1]) >= 40
+
+
+def test_systemd_never_gives_up_to_start_the_server() -> None:
+    """By default it does after five failed starts in ten seconds, such as at a boot before the database's."""
+    text = (DEPLOY / "uponce.service").read_text()
+    unit, service = text.split("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in unit
+    assert "\nRestart=always\n" in service

@@ -6,11 +6,13 @@ import re
 import signal
 import socket
 import threading
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import samples
@@ -70,6 +72,32 @@ def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -
     done = in_a_process("serve", "--data", tmp_path / "data", "--port", "0", "--workers", workers, env=environment)
     assert "no decoders here" in done.stderr
     assert done.code == 1
+
+
+def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Path) -> None:
+    """The secret key is away for a while. The server tries until the worker starts."""
+    with Server(tmp_path / "data", workers=2, env={**LIGHT, "UPONCE_LOG_LEVEL": "info"}) as server:
+
+        def until(line: str, times: int = 1) -> None:
+            deadline = time.monotonic() + 60
+            while server.output.count(line) < times:
+                assert server.get("/healthz").status == 200
+                assert time.monotonic() < deadline, server.output
+                time.sleep(0.05)
+
+        until("all 2 workers serve")
+        children = psutil.Process(server.pid).children()
+        lost, *healthy = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        key, away = server.data_dir / "secret.key", tmp_path / "away"
+        key.rename(away)
+        lost.kill()
+        lost.wait(10)
+        until("a new worker could not start; the next try is in 2 seconds")
+        assert [worker.is_running() for worker in healthy] == [True]
+        assert code_of(server, server.signed({"nonce": "one worker"})) == ""
+        away.rename(key)
+        until("Application startup complete", times=3)
+        assert server.stop() == 0
 
 
 # --- addresses

@@ -28,7 +28,7 @@ def configure(level: str, format_: str, instance: str) -> None:
     Libraries stay at `warning` since some of them log credentials at `debug`.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter({"text": TextLines, "json": JsonLines}[format_.lower()](f"{instance}/{os.getpid()}"))
+    handler.setFormatter({"text": TextLines, "json": JsonLines}[format_](f"{instance}/{os.getpid()}"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("uponce", "uvicorn", "uvicorn.error"):

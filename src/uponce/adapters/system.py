@@ -111,9 +111,13 @@ def keep_heap() -> None:
 
 
 def lower_priority() -> None:
-    """Let the other threads of this process go first. Only Linux has a priority for each thread."""
+    """Let the other threads of this process go first. Only Linux has a priority for each thread.
+
+    A hint: a filter of system calls, such as a service manager's, may forbid it.
+    """
     if LINUX:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MODEST)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MODEST)
 
 
 def allow_files(most: int) -> None:

@@ -55,13 +55,13 @@ class Threads:
         return result
 
     def put(self, item: "_Job | Lane") -> bool:
-        """Have a thread do it. False after `close`."""
+        """Have a thread do it. False after `close`. RuntimeError if the system allows no thread at all."""
         with self._gate:
             if self._closed:
                 return False
-            self._unfinished += 1
-            if len(self._members) < min(self._unfinished, self._most):
+            if len(self._members) < min(self._unfinished + 1, self._most):
                 self._begin_thread()
+            self._unfinished += 1
             self._queue.put(item)
         return True
 
@@ -76,12 +76,18 @@ class Threads:
 
     def _begin_thread(self) -> None:
         name = f"{self._name}_{len(self._members)}"
-        self._members.append(threading.Thread(target=self._serve, name=name, daemon=True))
-        self._members[-1].start()
+        thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system allows no more threads: those that run do the work
+            if not self._members:
+                raise
+        else:
+            self._members.append(thread)
 
     def _serve(self) -> None:
         if self._modest:
-            lower_priority()
+            _outcome(lower_priority)  # a thread that ended here would leave its work undone
         while self.do(self._queue.get()):
             pass  # nothing is held on to between two jobs: a result may close itself when nobody has it
 
@@ -114,15 +120,15 @@ class Lane:
         """As `Threads.run`."""
         job = _job(work)
         with self._gate:
+            if not self._jobs and not self._threads.put(self):
+                raise ThreadsEnded
             self._jobs.append(job)
-            is_idle = len(self._jobs) == 1
-        if is_idle and not self._threads.put(self):
-            raise ThreadsEnded
         result: T = await job.future
         return result
 
     def first(self) -> _Job:
-        return self._jobs[0]
+        with self._gate:  # the thread may come before `run` has added the job
+            return self._jobs[0]
 
     def go_on(self) -> None:
         """The first one is done."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import typer
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files, keep_heap
@@ -28,10 +30,13 @@ from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, metrics_of_workers, opened
 
+log = logging.getLogger("uponce")
+
 BACKLOG = 2048
 _GRACEFUL_SECONDS = 30
 _OPEN_FILES = 65_536  # each connection is one; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
+_NEXT_START_SECONDS = 2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -131,10 +136,40 @@ def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
     return server.started
 
 
+class _Workers(Multiprocess):
+    """Starts a lost worker again until it serves, where uvicorn would stop the healthy workers too.
+
+    Until all workers have served once, a worker that cannot start ends the server: the settings are at fault.
+    """
+
+    served = False
+
+    def keep_subprocess_alive(self) -> None:
+        seconds = self.config.timeout_worker_healthcheck
+        if not self.served:
+            super().keep_subprocess_alive()
+            self.served = all(worker.process.is_alive() and worker.is_ready(seconds) for worker in self.processes)
+            if self.served:
+                log.info("all %d workers serve", len(self.processes))
+            return
+        for index, worker in enumerate(self.processes):
+            if self.should_exit.is_set() or worker.is_alive(seconds):
+                continue
+            worker.kill()  # if it hangs
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                log.error("a new worker could not start; the next try is in %d seconds", _NEXT_START_SECONDS)
+                self.should_exit.wait(_NEXT_START_SECONDS)
+            else:
+                log.warning("worker %d ended, and a new one starts", worker.pid)
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
+
+
 def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
-    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor = _Workers(config, sockets=[listener])
     supervisor.run()
-    return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
+    return supervisor.served or all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
 async def _prepare(backend: Backend, base: str) -> None:

@@ -103,11 +103,16 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(settings).items() if name != "limits"} | limits
 
 
+def _rules(name: str) -> list[Rule]:
+    return [note for note in _NOTES.get(name, ()) if isinstance(note, Rule)]
+
+
 def _converted(name: str, given: Given) -> Any:
     try:
-        return msgspec.convert(given.value, _TYPES[name], strict=False)
+        value = msgspec.convert(given.value, _TYPES[name], strict=False)
     except msgspec.ValidationError:
         raise _refused(name, given, "a whole number" if _TYPES[name] is int else "text") from None
+    return value.lower() if any(rule.any_case for rule in _rules(name)) else value
 
 
 def _refused(name: str, given: Given, expected: str) -> SettingRefused:
@@ -118,10 +123,9 @@ def _refused(name: str, given: Given, expected: str) -> SettingRefused:
 def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     """Yield for each setting that could be wrong: its name, whether it can work, and what is expected."""
     values = _flat(settings)
-    for name, notes in _NOTES.items():
-        for rule in notes:
-            if isinstance(rule, Rule):
-                yield name, rule.works(values[name]), rule.expected
+    for name in _NOTES:
+        for rule in _rules(name):
+            yield name, rule.works(values[name]), rule.expected
     for name, limit in Limits.__dataclass_fields__.items():
         least = limit.metadata["least"]
         yield name, values[name] >= least, "at least 1" if least else "0 or more"

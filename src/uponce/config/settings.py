@@ -20,6 +20,7 @@ class Rule:
 
     expected: str
     works: Callable[[Any], bool]
+    any_case: bool = False  # `load` makes the value lower-case, so that all code compares it as it is
 
 
 SECRET = "secret"  # no output shows the value
@@ -28,7 +29,7 @@ NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
 
 
 def one_of(*choices: str) -> Rule:
-    return Rule(" or ".join(choices), lambda text: text.lower() in choices)
+    return Rule(" or ".join(choices), lambda text: text in choices, any_case=True)
 
 
 def matching(pattern: str, expected: str) -> Rule:
