@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed
-from uponce.app.ports import BlobStore
+from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset
@@ -60,8 +60,8 @@ class Archive(Protocol):
     def give_key(self) -> None:
         """Write the secret key to the server's data folder, unless it is there."""
 
-    def give_database(self, now: float, skew: int, on_pages: OnPages) -> int:
-        """Write the server's database, whole or not at all, thawed and fenced. Return the watermark."""
+    def give_database(self, clock: Clock, skew: int, on_pages: OnPages) -> int:
+        """Write the server's database, whole or not at all, thawed and fenced as of its end. Return the watermark."""
 
 
 class NewStore(BlobStore, Protocol):
@@ -105,7 +105,14 @@ async def back_up(
 
 
 async def restore(
-    archive: Archive, snapshot: Catalog, blobs: NewStore, now: float, skew: int, *, on_pages: OnPages, on_media: OnMedia
+    archive: Archive,
+    snapshot: Catalog,
+    blobs: NewStore,
+    clock: Clock,
+    skew: int,
+    *,
+    on_pages: OnPages,
+    on_media: OnMedia,
 ) -> tuple[Copying, int]:
     """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
 
@@ -115,7 +122,7 @@ async def restore(
     blobs.open_store()
     with closing(blobs):
         media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
-    return media, archive.give_database(now, skew, on_pages)
+    return media, archive.give_database(clock, skew, on_pages)
 
 
 async def fence(services: Services) -> int:

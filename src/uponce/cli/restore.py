@@ -23,15 +23,15 @@ def run(
     It verifies every file and refuses every signature that may have been used since the backup. It overwrites nothing.
     If it is interrupted, run it again.
     """
-    settings, now = load(data=data), SystemClock().now()
+    settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
-    with archive.reading(own_secrets(settings), now) as snapshot, shown() as show:
+    with archive.reading(own_secrets(settings), clock.now()) as snapshot, shown() as show:
         done, mark = asyncio.run(
             restore(
                 archive,
                 snapshot,
                 blob_store(settings),
-                now,
+                clock,
                 settings.limits.skew,
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),
