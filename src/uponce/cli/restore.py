@@ -15,6 +15,11 @@ from uponce.wiring import archive_of, blob_store, own_secrets
 
 def run(
     folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
+    reuse_storage: bool = typer.Option(
+        False,
+        "--reuse-storage",
+        help="The storage is that of the server that lost its database. Keep also files that the backup does not name.",
+    ),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -33,6 +38,7 @@ def run(
                 blob_store(settings),
                 clock,
                 settings.limits.skew,
+                reuses_storage=reuse_storage,
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),
             )
