@@ -24,6 +24,7 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.system import sync_file, sync_folder
 from uponce.app.backup import SecretKey
+from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
 
 
@@ -169,8 +170,8 @@ class Archive:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._write(path, self._secret_key.read_bytes())
 
-    def give_database(self, now: float, skew: int, on_pages: Progress) -> int:
-        return restore(self._database, self._live, now, skew, on_pages)
+    def give_database(self, clock: Clock, skew: int, on_pages: Progress) -> int:
+        return restore(self._database, self._live, clock, skew, on_pages)
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write the whole file or none, durably."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed
-from uponce.app.ports import BlobStore
+from uponce.app.copy_media import Catalog, Copying, copy_media, forget_unnamed, unnamed
+from uponce.app.ports import BlobStore, Clock
 from uponce.app.services import Services
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset
@@ -60,8 +60,8 @@ class Archive(Protocol):
     def give_key(self) -> None:
         """Write the secret key to the server's data folder, unless it is there."""
 
-    def give_database(self, now: float, skew: int, on_pages: OnPages) -> int:
-        """Write the server's database, whole or not at all, thawed and fenced. Return the watermark."""
+    def give_database(self, clock: Clock, skew: int, on_pages: OnPages) -> int:
+        """Write the server's database, whole or not at all, thawed and fenced as of its end. Return the watermark."""
 
 
 class NewStore(BlobStore, Protocol):
@@ -97,6 +97,7 @@ async def back_up(
     with closing(archive.take(on_pages)) as snapshot:
         made_at = int(services.clock.now())
         _refuse_other_server(archive, snapshot)
+        await archive.media.sweep_spool(0)  # a backup that was broken off left them
         media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None
@@ -105,17 +106,29 @@ async def back_up(
 
 
 async def restore(
-    archive: Archive, snapshot: Catalog, blobs: NewStore, now: float, skew: int, *, on_pages: OnPages, on_media: OnMedia
+    archive: Archive,
+    snapshot: Catalog,
+    blobs: NewStore,
+    clock: Clock,
+    skew: int,
+    *,
+    reuses_storage: bool = False,
+    on_pages: OnPages,
+    on_media: OnMedia,
 ) -> tuple[Copying, int]:
     """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
 
-    No server can start on half a restore, since the database comes last. Interrupted, it may be repeated.
+    No server can start on half a restore, since the database comes last. Interrupted, it may be repeated. Nothing in
+    the store is deleted. Raise SettingRefused if the store has blobs that the snapshot does not name, unless
+    `reuses_storage`: sweeps of the restored server would delete those of a server that runs.
     """
-    archive.give_key()
     blobs.open_store()
     with closing(blobs):
+        if not reuses_storage:
+            await _refuse_other_storage(snapshot, blobs)
+        archive.give_key()
         media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
-    return media, archive.give_database(now, skew, on_pages)
+    return media, archive.give_database(clock, skew, on_pages)
 
 
 async def fence(services: Services) -> int:
@@ -150,6 +163,15 @@ def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
             f"{archive.folder} is the backup of another database: this server does not have its API keys "
             f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
             "backup; otherwise name another folder."
+        )
+
+
+async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
+    async for key in unnamed(snapshot, blobs):
+        raise SettingRefused(
+            f"UPONCE_STORAGE holds files that the backup does not name, such as {key}. Another server may use them. "
+            "Nothing was restored. Name an empty storage. If this is the storage of the server that lost its database, "
+            "add --reuse-storage."
         )
 
 

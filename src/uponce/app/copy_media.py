@@ -5,7 +5,7 @@ Sources are served meanwhile, so a blob may go while its copy is awaited: then i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
@@ -65,7 +65,6 @@ async def copy_media(
     the catalog does. `deep` reads again the blobs that are there already.
     """
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
-    await target.sweep_spool(0)  # an earlier copy that was broken off left them
     for place in PLACES:
         await copier.copy_place(place, deep)
     return copier.done
@@ -74,13 +73,18 @@ async def copy_media(
 async def forget_unnamed(catalog: Catalog, store: BlobStore) -> int:
     """Delete the blobs that the catalog does not name; how many. Nobody else writes to the store."""
     dropped = 0
+    async for key in unnamed(catalog, store):
+        await store.delete(key)
+        dropped += 1
+    return dropped
+
+
+async def unnamed(catalog: Catalog, store: BlobStore) -> AsyncIterator[str]:
+    """Yield the keys of published blobs that the catalog does not name. The reader may delete each."""
     for place in PLACES:
         named = await catalog.digests(place)
-        unnamed = [blob.key async for blob in store.published(place) if blob.key not in named]
-        for key in unnamed:
-            await store.delete(key)
-        dropped += len(unnamed)
-    return dropped
+        for key in [blob.key async for blob in store.published(place) if blob.key not in named]:
+            yield key
 
 
 class _Copier:

@@ -15,6 +15,11 @@ from uponce.wiring import archive_of, blob_store, own_secrets
 
 def run(
     folder: str = typer.Argument(metavar="FOLDER", help="Folder that `uponce backup` wrote."),
+    reuse_storage: bool = typer.Option(
+        False,
+        "--reuse-storage",
+        help="The storage is that of the server that lost its database. Keep also files that the backup does not name.",
+    ),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -23,16 +28,17 @@ def run(
     It verifies every file and refuses every signature that may have been used since the backup. It overwrites nothing.
     If it is interrupted, run it again.
     """
-    settings, now = load(data=data), SystemClock().now()
+    settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
-    with archive.reading(own_secrets(settings), now) as snapshot, shown() as show:
+    with archive.reading(own_secrets(settings), clock.now()) as snapshot, shown() as show:
         done, mark = asyncio.run(
             restore(
                 archive,
                 snapshot,
                 blob_store(settings),
-                now,
+                clock,
                 settings.limits.skew,
+                reuses_storage=reuse_storage,
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),
             )

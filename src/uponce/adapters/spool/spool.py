@@ -37,7 +37,9 @@ class Spool:
         self.folder.mkdir(exist_ok=True, mode=PRIVATE)
 
     async def receive(self, key: str | None = None) -> SpooledUpload:
-        return SpooledUpload(self.folder, self._ids.hex(32) if key is None else checked(key), self.disk, self._store)
+        if key is not None:
+            await self.drop(key)  # a copy that was broken off left it
+        return SpooledUpload(self.folder, key or self._ids.hex(32), self.disk, self._store)
 
     async def receive_chunk(self) -> SpooledChunk:
         return SpooledChunk(self.folder / self._ids.hex(32), self.disk)

@@ -212,7 +212,7 @@ class Spool(Protocol):
     """Files that are being received, on the disk of this server."""
 
     async def receive(self, key: str | None = None) -> Spooled:
-        """Return a new blob to write. `key` is for a copy of a blob of another store."""
+        """Return a new blob to write. `key` is for a copy of a blob of another store: an earlier try is deleted."""
 
     async def receive_chunk(self) -> SpooledChunk:
         """Return a file for bytes that only pass through. They have no digest and never become a blob."""

@@ -16,6 +16,7 @@ from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.sqlite.file import make_private
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
+from uponce.app.ports import Clock
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset, Digest
 
@@ -132,10 +133,10 @@ def take(live: Path, path: Path, progress: Progress) -> None:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
 
 
-def restore(path: Path, target: Path, now: float, skew: int, progress: Progress) -> int:
+def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progress) -> int:
     """A server's database at `target`, where none was, from the copy at `path`, thawed and fenced; the watermark.
 
-    It appears whole or not at all.
+    It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
     """
     refuse_present(target)
     draft = target.with_name(f"{target.name}.restoring")
@@ -143,7 +144,7 @@ def restore(path: Path, target: Path, now: float, skew: int, progress: Progress)
         _copy(path, draft, progress)
         with closing(_connect(draft, "rw")) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            mark = run(Session(connection), upkeep.thaw(skew).begin(now))
+            mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
         draft.rename(target)
         sync_folder(target.parent)

@@ -1,0 +1,128 @@
+"""What a restore makes of a backup, at any moment of it, on purpose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import run
+from tests.world import START, MovableClock, World, assert_accepted
+from uponce.adapters.archive import Archive
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.local import local_blobs
+from uponce.app.backup import BackedUp, back_up, restore
+from uponce.app.copy_media import Copying
+from uponce.core.errors import SettingRefused
+
+SKEW = 300
+FIRST, LATER = (name * 100_000 for name in (b"first", b"later"))  # too large for packs
+SECRETS = AesSecretBox(bytes(32))
+
+Progress = Callable[..., None]
+
+
+def ignore(*progress: object) -> None: ...
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+class SlowClock(MovableClock):
+    """Each report of progress comes an hour later."""
+
+    def an_hour_later(self, *progress: object) -> None:
+        self.time += 3600
+
+
+@dataclass
+class Box:
+    """A server with its `first` blob and a backup, and the data folder of another one, which has no database yet."""
+
+    world: World
+    first: Path
+    folder: Path
+    data: Path
+
+    @property
+    def database(self) -> Path:
+        return self.data / "uponce.db"
+
+    def back_up(self) -> BackedUp:
+        archive = Archive(self.folder, database=self.world.path, secret_key=None)
+        with archive.writing():
+            work = back_up(self.world.services, SECRETS, archive, "1", on_pages=ignore, on_media=ignore)
+            return run(work)
+
+    def restore(
+        self,
+        storage: Path | None = None,
+        *,
+        reuses_storage: bool = False,
+        clock: MovableClock | None = None,
+        progress: Progress = ignore,
+    ) -> tuple[Copying, int]:
+        archive, clock = Archive(self.folder, database=self.database, secret_key=None), clock or MovableClock()
+        with archive.reading(SECRETS, clock.now()) as snapshot:
+            blobs = local_blobs(storage or self.data / "media", ids=RandomIds())
+            work = restore(
+                archive,
+                snapshot,
+                blobs,
+                clock,
+                SKEW,
+                reuses_storage=reuses_storage,
+                on_pages=progress,
+                on_media=progress,
+            )
+            return run(work)
+
+
+@pytest.fixture
+def box(tmp_path: Path, world: World) -> Box:
+    assert_accepted(world.upload(world.sign({"public_id": "first"}), FIRST, kind="raw"))
+    (first,) = files(world.media / "blobs")
+    box = Box(world, first, tmp_path / "backup", tmp_path / "restored")
+    box.back_up()
+    return box
+
+
+def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:
+    """The old server may take uploads while the media and the database are copied, which can last for hours."""
+    clock = SlowClock()
+    _, watermark = box.restore(clock=clock, progress=clock.an_hour_later)
+    assert clock.time >= START + 2 * 3600
+    assert watermark == clock.time + SKEW
+
+
+def put_later(box: Box) -> tuple[Path, Path]:
+    """What the server gets after the backup: a blob, and a file that it still receives."""
+    before = files(box.world.media / "blobs")
+    assert_accepted(box.world.upload(box.world.sign({"public_id": "later"}), LATER, kind="raw"))
+    (blob,) = files(box.world.media / "blobs") - before
+    spooled = box.world.media / "spool" / ("a" * 32)
+    spooled.write_bytes(b"arriving")
+    return blob, spooled
+
+
+def test_a_restore_leaves_the_storage_of_a_server_that_runs_alone(box: Box) -> None:
+    """A drill that names it by mistake: a sweep of the restored server would delete what came since the backup."""
+    put_later(box)
+    before = files(box.world.media)
+    with pytest.raises(SettingRefused, match="holds files that the backup does not name"):
+        box.restore(box.world.media)
+    assert files(box.world.media) == before
+    assert files(box.data) == set()
+
+
+def test_a_restore_into_the_storage_that_outlived_its_database(box: Box) -> None:
+    """It adds what is missing, and deletes nothing."""
+    later, spooled = put_later(box)
+    box.first.unlink()
+    copied, _ = box.restore(box.world.media, reuses_storage=True)
+    assert (copied.copied, copied.lost) == (1, {})
+    assert box.first.read_bytes() == FIRST
+    assert later.read_bytes() == LATER
+    assert spooled.read_bytes() == b"arriving"
