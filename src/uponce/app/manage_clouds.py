@@ -26,7 +26,7 @@ async def create_cloud(
     With `same_keys` the key of the upstream is one to sign for browsers, so a backend goes on signing with it. Raise
     InvalidParameter if the cloud exists.
     """
-    if await services.database.list_keys(name):
+    if await services.database.has_cloud(name):
         raise InvalidParameter(f"Cloud {name} exists already. `uponce clouds relay {name} URL` changes its upstream.")
     check_policy(name, window)
     browser = None
@@ -57,9 +57,9 @@ async def _same_key(services: Services, cloud: str, upstream: Upstream | None, w
 async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> None:
     """Pass uploads of a cloud on from now on, or store them here again for None. Raise NotFound without such a cloud.
 
-    Uploads that are pending in the former upstream are looked up in the new one.
+    Uploads that are pending in the former upstream are looked up in the new one. No secret need be readable.
     """
-    if not await services.database.list_keys(cloud):
+    if not await services.database.has_cloud(cloud):
         raise NotFound(f"Cloud {cloud} does not exist. `uponce clouds create {cloud}` makes it.")
     await services.database.set_upstream(cloud, upstream)
 
