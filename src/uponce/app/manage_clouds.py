@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uponce.app.manage_keys import DEFAULT_WINDOW, check_policy, create_key, import_keys
+from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, check_policy, create_key, import_keys
 from uponce.app.services import Services
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses, Upstream
 
 
@@ -64,18 +64,22 @@ async def set_upstream(services: Services, cloud: str, upstream: Upstream | None
     await services.database.set_upstream(cloud, upstream)
 
 
-async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> bool:
-    """Set the upstream that the settings name, unless it is set. Return whether it was changed."""
-    if (await services.database.list_upstreams()).get(cloud) == upstream:
-        return False
-    await services.database.set_upstream(cloud, upstream)
-    return True
+async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> None:
+    """Set the upstream that the settings name, unless it is set. Raise SettingRefused if the cloud has no API key."""
+    clouds = {key.cloud for key in await services.database.list_keys()}
+    if cloud not in clouds:
+        raise SettingRefused(
+            f"UPONCE_RELAY passes on the uploads of the cloud {cloud}, and cloud {cloud} has no API key. Set "
+            f"UPONCE_CLOUD to one of: {', '.join(sorted(clouds - {PLAYGROUND}))}."
+        )
+    if (await services.database.list_upstreams()).get(cloud) != upstream:
+        await services.database.set_upstream(cloud, upstream)
 
 
 async def list_clouds(services: Services) -> list[Cloud]:
-    """Return all clouds in the order of their names."""
+    """Return all clouds in the order of their names, also those with an upstream and no key."""
     upstreams = await services.database.list_upstreams()
     keys: dict[str, list[ApiKey]] = {}
     for key in await services.database.list_keys():
         keys.setdefault(key.cloud, []).append(key)
-    return [Cloud(name, tuple(keys[name]), upstreams.get(name)) for name in sorted(keys)]
+    return [Cloud(name, tuple(keys.get(name, ())), upstreams.get(name)) for name in sorted({*keys, *upstreams})]
