@@ -354,9 +354,19 @@ def test_an_upstream_whose_secret_cannot_be_read_is_named_and_can_be_replaced(
     for look in (database.find_key("111"), database.list_upstreams()):
         with pytest.raises(SettingRefused):
             run(look)
+    lost = {"demo": replace(ACCOUNT, secret="")}
+    assert (run(database.lost_upstreams()), run(database.has_cloud("demo"))) == (lost, True)
     run(database.set_upstream("demo", replace(ACCOUNT, secret="new")))
     run(database.set_upstream("demo", None))
     assert run(database.unreadable_keys()) == {}
+    assert run(database.lost_upstreams()) == {}
+
+
+def test_an_upstream_without_a_secret_can_be_stored_and_a_cloud_may_have_nothing_else(database: Database) -> None:
+    lost = replace(ACCOUNT, secret="")
+    run(database.set_upstream("alone", lost))
+    assert run(database.list_upstreams()) == {"alone": lost}
+    assert [run(database.has_cloud(name)) for name in ("alone", "demo", "none")] == [True, True, False]
 
 
 def test_an_upstream_belongs_to_all_keys_of_its_cloud(backend: Backend, database: Database) -> None:

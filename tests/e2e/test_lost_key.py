@@ -1,6 +1,7 @@
 """A lost or foreign secret.key: no command makes a second one, all of them say what to do, and no backup loses it."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from tests.e2e.commands import Done, in_a_process, printed, uponce
 from tests.postgres import shared
+from tests.server import Key, Server
+from tests.upstreams import StubUpstream
 
 pytestmark = pytest.mark.xdist_group("operator")
 
@@ -179,6 +182,37 @@ def test_the_last_resort_gives_new_secrets_to_the_keys_that_cannot_be_read(data:
     assert [url.split("//")[1].split(":")[0] for url in urls] == names
     assert keys_of(data) == names
     assert states(data)["secrets"].startswith("ok ")
+
+
+def test_a_relay_with_a_lost_key_refuses_uploads_until_its_account_is_set_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with StubUpstream().in_thread() as account:
+        key, prefix = account.upstream.api_key, account.upstream.prefix
+        url = f"cloudinary://{key}:{account.upstream.secret}@{account.upstream.cloud}?upload_prefix={prefix}"
+        printed(uponce("clouds", "create", "media", "--relay", "-", "--data", data, stdin=url))
+        (data / "secret.key").unlink()
+        refused(uponce("clouds", "relay", "media", "-", "--data", data, stdin=url), "`uponce keys renew`")
+        refused(uponce("keys", "renew", "--data", data), "add --yes", f"{key}@{account.upstream.cloud}")
+        renewed = uponce("keys", "renew", "--yes", "--data", data)
+        assert "uponce clouds relay media URL" in renewed.stderr
+        browser = Key(*re.findall("//(.*?):(.*?)@", printed(renewed))[0])
+        with Server(data, env={"UPONCE_CLOUD": "media"}) as server:
+            server.cloud, fields = "media", server.signed(key=browser)
+            answer = server.post(fields, b"bytes", resource_type="raw")
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "upstream_unavailable")
+            assert account.requests == []
+            assert "uponce clouds relay" in states(data)["relay of media"]
+            printed(uponce("clouds", "relay", "media", "-", "--data", data, stdin=url))
+            assert server.post(fields, b"bytes", resource_type="raw").status == 200
+        assert len(account.store) == 1
+
+
+def test_a_relay_with_a_lost_key_can_be_ended(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    printed(uponce("clouds", "create", "media", "--relay", "-", "--data", data, stdin="cloudinary://a:b@c"))
+    (data / "secret.key").unlink()
+    printed(uponce("clouds", "relay", "media", "--off", "--data", data))
+    assert len(printed(uponce("keys", "renew", "--yes", "--data", data)).splitlines()) == 2
 
 
 def test_no_first_start_beside_media_of_a_lost_database(data: Path, tmp_path: Path) -> None:

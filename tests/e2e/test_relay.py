@@ -3,8 +3,10 @@
 import hashlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from cloudinary import api, uploader
 from cloudinary.exceptions import BadRequest, NotFound
 
-from tests.e2e.commands import printed, uponce
+from tests.e2e.commands import in_a_process, printed, uponce
 from tests.e2e.test_node_sdk import run
 from tests.server import Key, Server, lasting_port
 
@@ -200,3 +202,33 @@ def test_an_account_that_is_an_uponce_notifies_its_relay(tmp_path: Path) -> None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         assert "status=200" in found[0]
+
+
+def test_a_relay_of_a_cloud_without_keys_does_not_start(tmp_path: Path) -> None:
+    """Its uploads would be stored here, under the cloud that has the keys."""
+    data, keys = tmp_path / "data", "cloudinary://browserkey:0123456789abcdefghijklmno@my-cloud"
+    printed(uponce("keys", "import", "--data", data, stdin=keys))
+    env = {"UPONCE_RELAY": "cloudinary://k:s@c", "UPONCE_DECODERS": "1"}
+    done = in_a_process("serve", "--port", "0", "--data", data, env=env)
+    assert done.code == 1
+    assert "cloud media has no API key" in done.stderr and "UPONCE_CLOUD to one of: my-cloud." in done.stderr
+    with Server(data, env=env | {"UPONCE_CLOUD": "my-cloud"}) as server:
+        assert "uploads of cloud my-cloud are passed on to cloudinary://k@c" in server.output
+
+
+def test_each_start_names_the_accounts_of_the_database(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    printed(uponce("clouds", "create", "shop", "--relay", "-", "--data", data, stdin="cloudinary://k:s@c"))
+    with Server(data, env={"UPONCE_DECODERS": "1"}) as server:
+        assert "uploads of cloud shop are passed on to cloudinary://k@c" in server.output
+
+
+def test_a_cloud_with_an_account_and_no_key_is_listed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    printed(uponce("clouds", "create", "shop", "--relay", "-", "--data", data, stdin="cloudinary://k:s@c"))
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("DELETE FROM api_keys")
+    listed = json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))
+    assert listed == [{"cloud": "shop", "api_keys": [], "upstream": "cloudinary://k@c"}]
+    printed(uponce("clouds", "relay", "shop", "--off", "--data", data))
+    assert json.loads(printed(uponce("clouds", "list", "--json", "--data", data))) == []

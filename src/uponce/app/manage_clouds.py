@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uponce.app.manage_keys import DEFAULT_WINDOW, check_policy, create_key, import_keys
+from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, check_policy, create_key, import_keys
 from uponce.app.services import Services
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses, Upstream
 
 
@@ -26,7 +26,7 @@ async def create_cloud(
     With `same_keys` the key of the upstream is one to sign for browsers, so a backend goes on signing with it. Raise
     InvalidParameter if the cloud exists.
     """
-    if await services.database.list_keys(name):
+    if await services.database.has_cloud(name):
         raise InvalidParameter(f"Cloud {name} exists already. `uponce clouds relay {name} URL` changes its upstream.")
     check_policy(name, window)
     browser = None
@@ -57,26 +57,31 @@ async def _same_key(services: Services, cloud: str, upstream: Upstream | None, w
 async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> int:
     """Pass uploads of a cloud on from now on, or store them here again for None. Raise NotFound without such a cloud.
 
-    Return how many uploads of all clouds are pending. Those that are in another account wait until it is set again.
+    No secret need be readable. Return how many uploads of all clouds are pending. Those that are in another account
+    wait until it is set again.
     """
-    if not await services.database.list_keys(cloud):
+    if not await services.database.has_cloud(cloud):
         raise NotFound(f"Cloud {cloud} does not exist. `uponce clouds create {cloud}` makes it.")
     await services.database.set_upstream(cloud, upstream)
     return (await services.database.count_waiting()).pending
 
 
-async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> bool:
-    """Set the upstream that the settings name, unless it is set. Return whether it was changed."""
-    if (await services.database.list_upstreams()).get(cloud) == upstream:
-        return False
-    await services.database.set_upstream(cloud, upstream)
-    return True
+async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> None:
+    """Set the upstream that the settings name, unless it is set. Raise SettingRefused if the cloud has no API key."""
+    clouds = {key.cloud for key in await services.database.list_keys()}
+    if cloud not in clouds:
+        raise SettingRefused(
+            f"UPONCE_RELAY passes on the uploads of the cloud {cloud}, and cloud {cloud} has no API key. Set "
+            f"UPONCE_CLOUD to one of: {', '.join(sorted(clouds - {PLAYGROUND}))}."
+        )
+    if (await services.database.list_upstreams()).get(cloud) != upstream:
+        await services.database.set_upstream(cloud, upstream)
 
 
 async def list_clouds(services: Services) -> list[Cloud]:
-    """Return all clouds in the order of their names."""
+    """Return all clouds in the order of their names, also those with an upstream and no key."""
     upstreams = await services.database.list_upstreams()
     keys: dict[str, list[ApiKey]] = {}
     for key in await services.database.list_keys():
         keys.setdefault(key.cloud, []).append(key)
-    return [Cloud(name, tuple(keys[name]), upstreams.get(name)) for name in sorted(keys)]
+    return [Cloud(name, tuple(keys.get(name, ())), upstreams.get(name)) for name in sorted({*keys, *upstreams})]

@@ -1,13 +1,14 @@
 """Create, import, revoke, rotate and renew API keys."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter, NotFound, SettingRefused
 from uponce.core.freshness import utc
-from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
+from uponce.core.upstream import url_of
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
 
 # 32 base-36 characters carry 165 bits. With short secrets, one key's signatures could pass for another key's.
 SECRET_LENGTH = 32
@@ -101,22 +102,29 @@ async def rotate_key(services: Services, api_key: str, overlap: int | None = Non
     return await _new_secret(services, api_key, known.window if overlap is None else overlap)
 
 
-async def renew_keys(services: Services, make_secret_key: Callable[[], None], *, confirmed: bool) -> list[ApiKey]:
-    """Give each key whose secret cannot be read a new one, and drop the old one at once. Return these keys.
+async def renew_keys(
+    services: Services, make_secret_key: Callable[[], None], *, confirmed: bool
+) -> tuple[list[ApiKey], Mapping[str, Upstream]]:
+    """Give each key whose secret cannot be read a new one, and drop the old one at once.
 
+    Return these keys, and by cloud each upstream whose secret was lost: it refuses uploads until it is set again.
     `make_secret_key` makes the key that encrypts secrets, unless it exists. Raise SettingRefused, and change nothing,
     unless the operator has confirmed that every copy of the old one is lost.
     """
-    unreadable = await services.database.unreadable_keys()
-    if unreadable and not confirmed:
-        names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
+    database = services.database
+    unreadable, lost = await database.unreadable_keys(), await database.lost_upstreams()
+    if (unreadable or lost) and not confirmed:
+        names, reason = ", ".join([*unreadable, *map(url_of, lost.values())]), next(iter(unreadable.values()), "")
         raise SettingRefused(
             f"The secrets of the API keys {names} cannot be read. {reason} If every copy is lost, add --yes: each "
-            "of these keys gets a new secret, and its backends need the new CLOUDINARY_URL."
+            "of these keys gets a new secret, and its backends need the new CLOUDINARY_URL. A cloud that passes "
+            "uploads on refuses them until you set its account again."
         )
-    if unreadable:
+    if unreadable or lost:
         make_secret_key()
-    return [await _new_secret(services, api_key, 0) for api_key in unreadable]
+    for cloud, upstream in lost.items():  # first: a key is read together with the upstream of its cloud
+        await database.set_upstream(cloud, upstream)
+    return [await _new_secret(services, api_key, 0) for api_key in await database.unreadable_keys()], lost
 
 
 async def _new_secret(services: Services, api_key: str, overlap: int) -> ApiKey:

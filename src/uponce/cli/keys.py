@@ -17,6 +17,7 @@ from uponce.cli.options import Data, Json, print_json
 from uponce.config import load, parse_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
+from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import Backend, opened
 
@@ -156,16 +157,24 @@ def renew(
     """Last resort when secret.key is lost and no backup has it: replace every API secret that cannot be read.
 
     Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on. Keys whose
-    secret can be read stay as they are. Spent signatures stay spent.
+    secret can be read stay as they are. Spent signatures stay spent. A cloud that passes uploads on refuses them until
+    you set its account again.
     """
     settings = load(data=data)
     with opened(settings) as backend:
-        keys = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
+        keys, lost = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
     base = find_base_url(settings, None)
+    for cloud, upstream in lost.items():
+        typer.secho(
+            f"uponce: cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its "
+            f"secret: `uponce clouds relay {cloud} URL`",
+            fg="yellow",
+            err=True,
+        )
     if as_json:
         print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
         return
-    if not keys:
+    if not keys and not lost:
         typer.echo("the secret of every API key can be read; nothing was changed")
     for key in keys:
         if key.revoked_at is None:

@@ -22,6 +22,7 @@ from uponce.adapters.system import allow_files, keep_heap
 from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
 from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import Conflict, import_keys, set_up
+from uponce.app.services import Services
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
 from uponce.cli.options import Data
 from uponce.config import Settings, as_environment, load, preset_keys
@@ -189,13 +190,19 @@ async def _prepare(backend: Backend, base: str) -> None:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
-    if settings.relay is not None:
-        upstream = parse_upstream(settings.relay)
-        await preset_upstream(services, settings.cloud, upstream)
-        typer.echo(f"uploads of cloud {settings.cloud} are passed on to {url_of(upstream)}")
+    await _announce_relays(services, settings)
     for problem in (full, await check_clock(services)):
         if problem is not None:
             _warn(problem)
+
+
+async def _announce_relays(services: Services, settings: Settings) -> None:
+    """Say of each cloud in the database that passes uploads on, where they go; the settings name one of them."""
+    if settings.relay is not None:
+        await preset_upstream(services, settings.cloud, parse_upstream(settings.relay))
+    for cloud, upstream in (await services.database.list_upstreams()).items():
+        state = "passed on to" if upstream.secret else "refused until `uponce clouds relay` sets the secret of"
+        typer.echo(f"uploads of cloud {cloud} are {state} {url_of(upstream)}")
 
 
 def _told(conflict: Conflict) -> str:

@@ -130,7 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "The account that uploads of the cloud `UPONCE_CLOUD` are passed on to: "
         "`cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com`. The part after `?` is optional. "
-        "uponce then checks and spends each signature, and the account stores the media.",
+        "uponce then checks and spends each signature, and the account stores the media. The database keeps it: to end "
+        "the relay, first remove the setting, then run `uponce clouds relay media --off`.",
         SECRET,
     ] = None
     relay_inspect: Annotated[

@@ -34,18 +34,19 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
     """Read `cloudinary://KEY:SECRET@CLOUD[?upload_prefix=…&signature_algorithm=…&window=…&identify=context]`.
 
-    `secret` is for a URL without one. Raise InvalidParameter, which never repeats the secret.
+    `secret` is for a URL without one; it is empty if it was lost. Raise InvalidParameter, which never repeats the
+    secret.
     """
     try:
         parts = urlsplit(url.strip())
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         raise _bad_url("it cannot be read") from None
-    found = secret or unquote(parts.password or "")
+    found = unquote(parts.password or "") if secret is None else secret
     cloud = parts.netloc.rpartition("@")[2]  # urlsplit's hostname is in lower case
     if parts.scheme != "cloudinary" or not parts.username or not cloud or parts.path.strip("/"):
         raise _bad_url("it has another form")
-    if not found:
+    if not found and secret is None:
         raise _bad_url("it has no secret")
     options = _DEFAULTS | options
     for name, value in options.items():

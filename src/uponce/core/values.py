@@ -132,8 +132,9 @@ class KeyScope(StrEnum):
 class Upstream:
     """The account to which a cloud's uploads are passed on.
 
-    `prefix` is where its API is. `window` is for how many seconds the account accepts a signature. `marked` says that
-    its presets may rename assets: then a context entry leads to each asset, and not its public_id.
+    `secret` is empty once it is lost: then nothing is sent there. `prefix` is where its API is. `window` is for how
+    many seconds the account accepts a signature. `marked` says that its presets may rename assets: then a context entry
+    leads to each asset, and not its public_id.
     """
 
     cloud: str

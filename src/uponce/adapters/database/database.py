@@ -86,6 +86,8 @@ class Database(Backend):
     rotate_key = _writes_secrets(keys.rotate)
     set_upstream = _writes_secrets(keys.set_upstream)
     list_upstreams = _reads_secrets(keys.list_upstreams)
+    lost_upstreams = _reads_secrets(keys.list_lost_upstreams)
+    has_cloud = _reads(keys.has_cloud)
 
     # Ledger
     commit = _writes(grants.commit)

@@ -11,8 +11,9 @@ from uponce.adapters.database.rows import (
     upstream_of,
     upstream_params,
 )
-from uponce.adapters.database.steps import Ask, Rules, Steps, operation
-from uponce.core.errors import InvalidParameter
+from uponce.adapters.database.steps import Ask, Row, Rules, Steps, operation
+from uponce.core.errors import InvalidParameter, SettingRefused
+from uponce.core.upstream import parse_upstream
 from uponce.core.values import ApiKey, Upstream
 
 
@@ -84,6 +85,26 @@ def set_upstream(_: float, secrets: SecretBox, cloud: str, upstream: Upstream | 
 def list_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upstream]]:
     (rows,) = yield [("list_upstreams", {})]
     return {row["cloud"]: upstream_of(row, secrets) for row in rows}
+
+
+@operation()
+def list_lost_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upstream]]:
+    (rows,) = yield [("list_upstreams", {})]
+    return {row["cloud"]: parse_upstream(row["url"], "") for row in rows if _is_lost(row, secrets)}
+
+
+def _is_lost(row: Row, secrets: SecretBox) -> bool:
+    try:
+        upstream_of(row, secrets)
+    except SettingRefused:
+        return True
+    return False
+
+
+@operation()
+def has_cloud(_: float, cloud: str) -> Steps[bool]:
+    (rows,) = yield [("find_cloud", {"cloud": cloud})]
+    return bool(rows)
 
 
 def _make_key_once(secrets: SecretBox) -> Steps[None]:

@@ -10,7 +10,7 @@ from uponce import __version__
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.bodies import Body, form, multipart
 from uponce.app.ports.relaying import AdminCall, Query, Sign, UpstreamCall, UpstreamReply
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, UpstreamUnavailable
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream
 
@@ -76,7 +76,13 @@ def _basic(upstream: Upstream) -> dict[str, str]:
 
 
 def _url(upstream: Upstream, path: str) -> str:
-    """Return the whole address. Raise InvalidParameter for a path that would leave the cloud."""
+    """Return the whole address. Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable
+    without a secret."""
+    if not upstream.secret:
+        raise UpstreamUnavailable(
+            "This cloud passes uploads on, and its account is not set up. Send the request again later.",
+            detail=f"the API secret of account {upstream.cloud} is lost: `uponce clouds relay NAME URL` sets it again",
+        )
     if any(segment in (".", "..") for segment in path.split("/")):
         raise InvalidParameter("A segment of the path is '.' or '..'. Send the path without it.")
     return f"{upstream.prefix}/v1_1/{quote(upstream.cloud, safe='')}/{quote(path)}"

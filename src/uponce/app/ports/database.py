@@ -329,6 +329,12 @@ class Keys(Protocol):
     async def list_upstreams(self) -> Mapping[str, Upstream]:
         """By cloud."""
 
+    async def lost_upstreams(self) -> Mapping[str, Upstream]:
+        """By cloud, those whose secret cannot be decrypted: with an empty one."""
+
+    async def has_cloud(self, cloud: str) -> bool:
+        """Return whether the cloud has a key or an upstream, also if no secret of it can be read."""
+
 
 class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Protocol):
     """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.

@@ -63,6 +63,9 @@ SELECT @key_columns, url, url_secret FROM api_keys LEFT JOIN upstreams USING (cl
 -- name: find_any_secret
 SELECT cloud FROM api_keys UNION ALL SELECT cloud FROM upstreams LIMIT 1;
 
+-- name: find_cloud
+SELECT cloud FROM api_keys WHERE cloud = :cloud UNION ALL SELECT cloud FROM upstreams WHERE cloud = :cloud LIMIT 1;
+
 -- name: add_key
 INSERT INTO api_keys (api_key, cloud, secret, uses, scope, window_seconds, name, allow_v1, algorithms, created_at,
   revoked_at, watermark)
