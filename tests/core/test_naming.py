@@ -56,6 +56,9 @@ file_names = st.one_of(
         (Naming(use_filename=True, unique_filename=False), IMAGE, "x" * 199 + ".yz.jpg", "x" * 199),
         (Naming(use_filename=True, unique_filename=False, folder="f"), IMAGE, "cat.jpg", "f/cat"),
         (Naming(use_filename=True, filename_override="dog.png"), IMAGE, "cat.jpg", f"dog_{SUFFIX}"),
+        (Naming(use_filename=True, folder="f" * 199), IMAGE, "n" * 99 + ".jpg", f"{'f' * 199}/{'n' * 44}_{SUFFIX}"),
+        (Naming(use_filename=True, folder="f" * 199), RAW, "n" * 99 + ".jpg", f"{'f' * 199}/{'n' * 44}_{SUFFIX}.jpg"),
+        (Naming(use_filename=True, folder="f" * 240), IMAGE, "_cat.jpg", f"{'f' * 240}/cat_{SUFFIX}"),
         (Naming(filename_override="dog.png"), IMAGE, "cat.jpg", RANDOM),
         (Naming(use_filename=True), IMAGE, None, RANDOM),
         (Naming(use_filename=True), IMAGE, "", RANDOM),
@@ -77,7 +80,7 @@ def test_slashes_around_a_name_that_stands_alone_are_refused() -> None:
     filename=file_names,
     kind=st.sampled_from(ResourceType),
     unique=st.booleans(),
-    folder=st.none() | st.just("some/folder"),
+    folder=st.none() | st.just("some/folder") | st.just("f" * 150 + "/" + "f" * 50),
     overridden=st.booleans(),
 )
 def test_any_file_name_makes_an_allowed_public_id(
@@ -97,6 +100,11 @@ def test_any_file_name_leaves_a_random_name_allowed(filename: str, kind: Resourc
     public_id = Naming().name(kind, filename, RANDOM, SUFFIX)
     assert public_id == check_public_id(public_id)
     assert re.match(rf"{RANDOM}(\.|$)", public_id)
+
+
+def test_a_folder_that_leaves_no_room_for_a_file_name_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="it has 257 characters, 255 are allowed"):
+        Naming(use_filename=True, folder="f" * 248).name(IMAGE, "cat.jpg", RANDOM, SUFFIX)
 
 
 def test_parts_that_are_too_long_together_are_refused() -> None:

@@ -137,6 +137,15 @@ def test_a_raw_file_keeps_its_extension_and_auto_is_looked_for_everywhere() -> N
     assert set(auto.names) == {("image", "a"), ("video", "a"), ("raw", "a.pdf"), ("raw", "a")}
 
 
+def test_a_name_that_is_cut_in_its_folder_is_looked_for_as_it_was_sent() -> None:
+    params = {"use_filename": "1", "folder": "f" * 190, "public_id_prefix": "p"}
+    raw, auto = (aimed(params, kind, "n" * 99 + ".pdf") for kind in (ResourceType.RAW, None))
+    assert raw.names == (("raw", f"{'f' * 190}/p/{raw.fields['public_id']}"),)
+    sent = f"{'f' * 190}/p/{auto.fields['public_id']}"
+    assert set(auto.names) == {("image", sent), ("video", sent), ("raw", sent), ("raw", f"{sent}.pdf")}
+    assert len(f"{sent}.pdf") == 255
+
+
 def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
     marked = Upstream("demo", "123", "secret", marked=True)
     target = aimed({"context": "alt=A cat"}, None, upstream=marked)

@@ -17,7 +17,7 @@ MAX_LENGTH = 255
 MAX_WRITTEN_LENGTH = 4 * MAX_LENGTH
 RANDOM_LENGTH = 20
 UNIQUE_SUFFIX_LENGTH = 6
-# A file's name alone is cut rather than refused: with the suffix both fit into MAX_LENGTH.
+# A file's name alone is cut rather than refused: with the suffix both fit into MAX_LENGTH, also in a folder.
 _MAX_STEM = 200
 _MAX_EXTENSION = 40
 
@@ -86,19 +86,25 @@ class Naming:
 
     def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return the public_id as `name` makes it, unchecked: another server may allow it."""
-        base = self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
-        parts = [part for part in (self.folder, self.public_id_prefix, base) if part]
-        return "/".join(part.strip("/") for part in parts) if len(parts) > 1 else base
+        base = self.bare(kind, filename, random, suffix)
+        return f"{above}{base.strip('/')}" if (above := self._above()) else base
+
+    def bare(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
+        """Return what `written` returns, without folder and prefix."""
+        return self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
+
+    def _above(self) -> str:
+        return "".join(f"{part.strip('/')}/" for part in (self.folder, self.public_id_prefix) if part)
 
     def _from_filename(self, kind: ResourceType, filename: str | None, suffix: str) -> str | None:
         source = self.filename_override or filename
         if not self.use_filename or not source:
             return None
-        stem = _cleaned(split_filename(source)[0], _MAX_STEM)
-        if not stem:
-            return None
-        unique = f"{stem}_{suffix}" if self.unique_filename else stem
-        return unique + _extension(kind, source)
+        unique = f"_{suffix}" if self.unique_filename else ""
+        # As much of a stem for each kind: a relay names an upload to `auto` before anyone knows its kind.
+        room = MAX_LENGTH - len(self._above() + unique + _extension(ResourceType.RAW, source))
+        stem = _cleaned(split_filename(source)[0], min(max(room, 1), _MAX_STEM))
+        return stem + unique + _extension(kind, source) if stem else None
 
 
 def _extension(kind: ResourceType, filename: str | None) -> str:
@@ -119,7 +125,7 @@ def split_filename(filename: str) -> tuple[str, str]:
 def _cleaned(text: str, length: int) -> str:
     normal = unicodedata.normalize("NFC", text[:MAX_WRITTEN_LENGTH])
     allowed = "".join("_" if _is_forbidden(c) or c.isspace() else c for c in normal)
-    return allowed[:length].strip("_.")
+    return allowed.strip("_.")[:length].rstrip("_.")
 
 
 def folder_of(public_id: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
-from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
+from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH
 from uponce.core.parameters import UNSIGNED, UploadSpec, names_of_relay
 from uponce.core.signature import sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
@@ -130,8 +130,7 @@ def aim(
     is_own = naming.public_id is None and (naming.unique_filename or not naming.use_filename)
     if naming.public_id is None:
         # The upstream itself adds folder and prefix. It adds an extension only to what it finds to be raw.
-        bare = Naming(None, None, None, naming.use_filename, naming.unique_filename, naming.filename_override)
-        fields["public_id"] = bare.written(requested or ResourceType.IMAGE, filename, random, suffix)
+        fields["public_id"] = naming.bare(requested or ResourceType.IMAGE, filename, random, suffix)
         if is_own:
             fields.setdefault("overwrite", "false")
     found = dict.fromkeys(
