@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from uponce.core.policy import Limits
 
@@ -331,6 +332,15 @@ def test_a_client_that_writes_first_reads_why_it_was_refused(bare: Bare) -> None
         received = post(bare, "/refuse", 30 * MEBIBYTE)
         assert statuses(received) == [400]
         assert received.endswith(b'{"error":{"message":"Already used.","code":"signature_used"}}')
+
+
+@pytest.mark.parametrize("path", ["/refuse", "/account"])
+def test_a_session_that_was_refused_while_it_wrote_can_go_on(bare: Bare, path: str) -> None:
+    """The rest of a body goes past the parser, so no later request may come by this connection."""
+    with urllib3.HTTPConnectionPool("127.0.0.1", bare.port, maxsize=1, retries=False, timeout=10) as session:
+        refused = session.request("POST", path, body=bytes(30 * MEBIBYTE))
+        assert (refused.status, refused.headers["connection"]) == (400, "close")
+        assert session.request("GET", "/after").data == b"GET /after 0"
 
 
 def test_what_a_refused_client_goes_on_to_write_is_handed_to_nobody(bare: Bare) -> None:

@@ -41,34 +41,6 @@ def _refusal(status: str, message: str, code: str = "malformed_request") -> byte
 _MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
 
 
-def _too_large(limits: Limits) -> bytes:
-    return _refusal(
-        "431 Request Header Fields Too Large",
-        f"The request's head is larger than {limits.max_head_bytes} bytes. Send fewer or shorter headers.",
-    )
-
-
-def _too_slow(limits: Limits) -> bytes:
-    return _refusal(
-        "408 Request Timeout",
-        f"The request's head did not arrive within {limits.head_seconds} seconds. Send the request again.",
-    )
-
-
-def _too_many(limit: int) -> bytes:
-    return _refusal(
-        "503 Service Unavailable\r\nretry-after: 5",
-        f"{limit} connections of this address are in use, the limit. Close some, and send the request again.",
-        "server_busy",
-    )
-
-
-def _too_long(size: int) -> bytes:
-    return _refusal(
-        "414 URI Too Long", f"The request's path is {size} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
-    )
-
-
 class HardenedProtocol(HttpToolsProtocol):
     """Refuses connections that would cost memory or time before there is a request.
 
@@ -130,7 +102,8 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._network and len(neighbours) >= limit:
             idle = next((other for other in neighbours if not other._answering()), None)
             if idle is None:
-                self._close(_too_many(limit))
+                message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
+                self._close(_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
                 return
             idle._leave_place()
             idle._abort()
@@ -172,8 +145,9 @@ class HardenedProtocol(HttpToolsProtocol):
         self._parse(data)
         if self._reading_head and self._fruitless_bytes and self._deadline is None:
             self._arm()
-        if self._fruitless_bytes > self.limits.max_head_bytes and not self.transport.is_closing():
-            self._close(_too_large(self.limits))
+        if self._fruitless_bytes > (limit := self.limits.max_head_bytes) and not self.transport.is_closing():
+            message = f"The request's head is larger than {limit} bytes. Send fewer or shorter headers."
+            self._close(_refusal("431 Request Header Fields Too Large", message))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Ignore Upgrade, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
@@ -233,7 +207,8 @@ class HardenedProtocol(HttpToolsProtocol):
             # An exception stops the parser in the midst of a read.
             raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
-            self._close(_too_long(length))
+            message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
+            self._close(_refusal("414 URI Too Long", message))
             raise ConnectionAbortedError("the path is too long")
         self.body_bytes = 0
         super().on_headers_complete()
@@ -317,6 +292,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
         """Drop the rest of a body of `length` bytes. Read nothing more from this connection."""
+        cycle.keep_alive = False  # the parser misses these bytes
         if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
             if self._large is not None:
@@ -354,7 +330,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._answering():
             self._arm()  # the head belongs to a pipelined request; the answer before it comes first
         elif not self.transport.is_closing():
-            self._close(_too_slow(self.limits) if self._fruitless_bytes else b"")
+            seconds = self.limits.head_seconds
+            message = f"The request's head did not arrive within {seconds} seconds. Send the request again."
+            self._close(_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
