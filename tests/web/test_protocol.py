@@ -18,6 +18,7 @@ from uponce.core.policy import Limits
 ROOT = Path(__file__).parents[2]
 HEAD_SECONDS = 1
 MEBIBYTE = 1024 * 1024
+READ = 256 * 1024  # the most that the server reads at a time
 FLOOD = 100 * MEBIBYTE
 HEAD = b"POST /flood HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -315,6 +316,32 @@ GARBAGE = [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_is_400(bare: Bare, garbage: bytes) -> None:
     assert statuses(bare.say(garbage)) == [400]
+
+
+FOLLOWERS = {
+    "what is no request": b"hello\r\n\r\n",
+    "more bytes than the length says": b"lo world",
+    "a request in two ways": HEAD + AMBIGUOUS["length and chunks"],
+    "a request with a long path": get(f"/{'a' * 17_000}"),
+    "many requests": get("/many") * 18,
+}
+
+
+@pytest.mark.parametrize("kind", FOLLOWERS)
+def test_what_follows_a_whole_request_never_replaces_its_answer(bare: Bare, kind: str) -> None:
+    """The request may be an upload that commits, and then its signature is spent."""
+    received = bare.say(b"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" + FOLLOWERS[kind])
+    assert statuses(received) == [200]
+    assert b"connection: close" in received
+    assert received.endswith(b"POST /whole 5")
+
+
+@pytest.mark.proof
+def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> None:
+    whole = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    received = bare.say(whole, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + READ))
+    assert statuses(received) == [200]
+    assert b"connection: close" in received
 
 
 # Answers to clients that are still writing.
