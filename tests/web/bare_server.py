@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import uvicorn
 
 from tests.web.bare import request, send_error
-from uponce.core.errors import SignatureUsed
+from uponce.core.errors import SignatureUsed, UponceError, UpstreamRefused
 from uponce.core.policy import Limits
 from uponce.web import response
 from uponce.web.protocol import HardenedProtocol
@@ -26,7 +26,8 @@ seen: list[str] = []
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
-    `/reset` does so without lingering, `/slow` takes 2 seconds, `/seen` lists what came.
+    `/account` does so with an upstream's answer, `/reset` without lingering, `/slow` takes 2 seconds, `/seen` lists
+    what came.
     `/messages` answers with the number of messages that its body came in.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
@@ -42,7 +43,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if path == "/download":
         await _download(scope, receive, send)
         return
-    if path in ("/refuse", "/reset", "/late"):
+    if path in ("/refuse", "/account", "/reset", "/late"):
         response.LINGER_SECONDS = 0 if path == "/reset" else 30
         await asyncio.sleep(0.3 if path == "/late" else 0)
 
@@ -50,7 +51,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             seen.append(f"received for {path}")
             return await receive()
 
-        await send_error(scope, counted, send, SignatureUsed("Already used."), body_complete=False)
+        error: UponceError = SignatureUsed("Already used.")
+        if path == "/account":
+            error = UpstreamRefused("Too large.")
+            error.body = '{"error":{"message":"Too large."}}'
+        await send_error(scope, counted, send, error, body_complete=False)
         seen.append(f"refused {path}")
         return
     sizes = await _sizes(receive)

@@ -125,8 +125,6 @@ def refusal(
         more.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, BadCredentials):
         more.append((b"www-authenticate", b'Basic realm="uponce"'))
-    if lingers:
-        more.append((b"connection", b"close"))
     status = status or status_of(error)
     if wants_page(request):
         return refusal_page(error, status, more, lingers=lingers)

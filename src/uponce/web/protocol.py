@@ -41,41 +41,13 @@ def _refusal(status: str, message: str, code: str = "malformed_request") -> byte
 _MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")
 
 
-def _too_large(limits: Limits) -> bytes:
-    return _refusal(
-        "431 Request Header Fields Too Large",
-        f"The request's head is larger than {limits.max_head_bytes} bytes. Send fewer or shorter headers.",
-    )
-
-
-def _too_slow(limits: Limits) -> bytes:
-    return _refusal(
-        "408 Request Timeout",
-        f"The request's head did not arrive within {limits.head_seconds} seconds. Send the request again.",
-    )
-
-
-def _too_many(limit: int) -> bytes:
-    return _refusal(
-        "503 Service Unavailable\r\nretry-after: 5",
-        f"{limit} connections of this address are in use, the limit. Close some, and send the request again.",
-        "server_busy",
-    )
-
-
-def _too_long(size: int) -> bytes:
-    return _refusal(
-        "414 URI Too Long", f"The request's path is {size} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
-    )
-
-
 class HardenedProtocol(HttpToolsProtocol):
     """Refuses connections that would cost memory or time before there is a request.
 
     The protocol refuses a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete
-    after `head_seconds`, and more than 16 requests that wait for an earlier answer. It drops a reader that takes
-    nothing for `write_seconds`. uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them
-    first.
+    after `head_seconds`, and more than 16 requests that wait for an earlier answer. That answer comes first, and then
+    ends the connection. The protocol drops a reader that takes nothing for `write_seconds`. uvicorn makes the
+    connections, so `limits` and `proxies` belong to the class: set them first.
 
     One address has `max_connections_per_address` connections. A new connection then ends the oldest one that has no
     request under way, and is refused when all are busy. The connections of trusted proxies have no bound.
@@ -130,7 +102,8 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._network and len(neighbours) >= limit:
             idle = next((other for other in neighbours if not other._answering()), None)
             if idle is None:
-                self._close(_too_many(limit))
+                message = f"{limit} connections of this address are in use, the limit. Close some, and try again."
+                self._end(_refusal("503 Service Unavailable\r\nretry-after: 5", message, "server_busy"))
                 return
             idle._leave_place()
             idle._abort()
@@ -172,8 +145,9 @@ class HardenedProtocol(HttpToolsProtocol):
         self._parse(data)
         if self._reading_head and self._fruitless_bytes and self._deadline is None:
             self._arm()
-        if self._fruitless_bytes > self.limits.max_head_bytes and not self.transport.is_closing():
-            self._close(_too_large(self.limits))
+        if self._fruitless_bytes > (limit := self.limits.max_head_bytes):
+            message = f"The request's head is larger than {limit} bytes. Send fewer or shorter headers."
+            self._end(_refusal("431 Request Header Fields Too Large", message))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. Ignore Upgrade, also to HTTP/2 (RFC 9110 §7.8): Java's client sends it by default."""
@@ -184,7 +158,7 @@ class HardenedProtocol(HttpToolsProtocol):
             except HttpParserUpgrade as upgrade:
                 data = self._rest_of_upgrade() + data[upgrade.args[0] :]
             except HttpParserError:
-                self._refuse_malformed()
+                self._end(_MALFORMED)
                 return
 
     def _rest_of_upgrade(self) -> bytes:
@@ -201,13 +175,6 @@ class HardenedProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._repeating_head = bool(framing)
         return framing and b"POST / HTTP/1.1\r\n" + framing + b"\r\n"
-
-    def _refuse_malformed(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(_MALFORMED)
-        self.transport.close()
 
     def on_message_begin(self) -> None:
         if not self._repeating_head:
@@ -229,11 +196,12 @@ class HardenedProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
-            self._abort()
+            self._end(b"")
             # An exception stops the parser in the midst of a read.
             raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
-            self._close(_too_long(length))
+            message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
+            self._end(_refusal("414 URI Too Long", message))
             raise ConnectionAbortedError("the path is too long")
         self.body_bytes = 0
         super().on_headers_complete()
@@ -317,6 +285,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
         """Drop the rest of a body of `length` bytes. Read nothing more from this connection."""
+        cycle.keep_alive = False  # the parser misses these bytes
         if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
             if self._large is not None:
@@ -353,11 +322,13 @@ class HardenedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self._answering():
             self._arm()  # the head belongs to a pipelined request; the answer before it comes first
-        elif not self.transport.is_closing():
-            self._close(_too_slow(self.limits) if self._fruitless_bytes else b"")
+        else:
+            seconds = self.limits.head_seconds
+            message = f"The request's head did not arrive within {seconds} seconds. Send the request again."
+            self._end(_refusal("408 Request Timeout", message) if self._fruitless_bytes else b"")
 
     def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._running is not None and not self._running.response_complete
 
     def _abort(self) -> None:
         self._silence()
@@ -369,9 +340,21 @@ class HardenedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _close(self, answer: bytes) -> None:
-        if not self._answering():
-            self.transport.write(answer)
+    def _end(self, refusal: bytes) -> None:
+        """End the connection, with this refusal if it can be written.
+
+        A request that has arrived whole may commit. So its own answer ends the connection, whatever follows it there.
+        """
+        if self.transport.is_closing():
+            return
+        running = self._running if self._answering() else None
+        if running is not None and not running.more_body:
+            running.keep_alive = False
+            self.pipeline.clear()
+            self.flow.pause_reading()
+            return
+        if running is None or not running.response_started:
+            self.transport.write(refusal)
         self.transport.close()
 
 

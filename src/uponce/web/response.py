@@ -53,17 +53,14 @@ def forwarded_response(
     return Response(status, (_JSON, length_header(len(data)), NO_STORE, NO_SNIFF, *passed, *more), data, lingers)
 
 
-def _octets(text: str) -> bytes:
-    return text.encode("latin-1", "replace")
-
-
 def length_header(size: int) -> Header:
     return (b"content-length", str(size).encode())
 
 
 async def send_response(request: Request, response: Response, send: Send, more: Iterable[Header] = ()) -> None:
     """Print the response, with `more` headers and the id of the request."""
-    headers = [*response.headers, *more, (b"x-request-id", request.id.encode())]
+    closing = [(b"connection", b"close")] if response.lingers else []
+    headers = [*response.headers, *more, *closing, (b"x-request-id", request.id.encode())]
     request.status = response.status
     try:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
