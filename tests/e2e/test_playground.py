@@ -166,6 +166,17 @@ def test_what_is_no_media_is_refused_and_the_signature_stays_unused(page: Page) 
     assert (page.inner_text("#preview"), page.locator("#preview img").count()) == ("No preview", 0)
 
 
+@pytest.mark.parametrize("trial", ["again", "twenty", "cut", "lose"])
+def test_a_refused_file_is_no_verdict_on_the_signature(page: Page, trial: str) -> None:
+    """The server keeps its promise: the signature of a refused file is unused. So the page shows no ✗."""
+    page.set_input_files("#picked", {"name": "cut.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n"})
+    seen = press(page, trial)
+    assert seen.get_attribute("data-kept") == "unknown"
+    assert seen.locator(".answer").inner_text().startswith("– Nothing to try")
+    assert "the signature is unused" in seen.inner_text()
+    assert newest(page)[-1] == "unused"
+
+
 def test_a_server_that_is_gone_is_named(browser: Browser, playground: Server) -> None:
     page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
     page.wait_for_selector("#fields dd")

@@ -217,18 +217,34 @@ def test_the_python_of_the_guide(server: Server, folder: Path, data: bytes) -> N
     assert server.get(url).data == data
 
 
-def test_the_node_of_the_guide(server: Server, node: str, folder: Path, data: bytes) -> None:
-    """The function that stands there for browsers: tus-js-client is the same in Node."""
-    signed = {"endpoint": endpoint(server), "fields": server.signed({"nonce": "guide"})}
+def guide_in_node(node: str, folder: Path, remembered: Path, signed: list[Json]) -> list[Json]:
+    """The assets that `uploadResumably` of the guide returns: one file, under each of these signatures in turn.
+
+    tus-js-client is the same in Node as in browsers, except that it remembers addresses in a file.
+    """
     code = block(GUIDE, "js", "uploadResumably").replace("import * as tus from", "const tus = require(")
     program = f"""
         {block(GUIDE, "js", "function assetOf")}
         {code.replace('client";', 'client");')}
-        const file = require("fs").createReadStream({json.dumps(str(folder / "film.mp4"))});
-        uploadResumably(Object.assign(file, {{ name: "film.mp4" }}), {json.dumps(signed)}).then(
-          (asset) => console.log(JSON.stringify(asset)));
+        tus.defaultOptions.urlStorage = new tus.FileUrlStorage({json.dumps(str(remembered))});
+        const file = () => require("fs").createReadStream({json.dumps(str(folder / "film.mp4"))});
+        (async () => {{
+          for (const grant of {json.dumps(signed)}) {{
+            const asset = await uploadResumably(Object.assign(file(), {{ name: "film.mp4" }}), grant);
+            console.log(JSON.stringify(asset));
+          }}
+        }})();
     """
     done = subprocess.run([node, "-e", program], cwd=NODE, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert server.get(told["secure_url"]).data == data
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_node_of_the_guide(server: Server, node: str, folder: Path, data: bytes, tmp_path: Path) -> None:
+    """One file twice, under two signatures: two assets, each in the folder that its signature names."""
+    folders = ["guide/first", "guide/second"]
+    signed = [{"endpoint": endpoint(server), "fields": server.signed({"folder": name})} for name in folders]
+    assets = guide_in_node(node, folder, tmp_path / "urls.json", signed)
+    assert [asset["public_id"].rpartition("/")[0] for asset in assets] == folders
+    for asset in assets:
+        assert server.get(asset["secure_url"]).data == data

@@ -48,11 +48,11 @@ class Visit:
         self._bundle = bundle
         self._film = film
 
-    def begin(self, base: str) -> None:
-        """Load the page, pick the file, start."""
+    def begin(self, base: str, target: str = "uppy") -> None:
+        """Load the page, pick the file, start. The signature names the folder `target`."""
         self.page.goto(self.page.url)
         self.page.add_script_tag(content=self._bundle)
-        fields = self._server.signed({"folder": "uppy", "nonce": time.time_ns()})
+        fields = self._server.signed({"folder": target, "nonce": time.time_ns()})
         self.page.evaluate(
             """([endpoint, fields]) => {
               window.told = { uploads: 0, resumed: false };
@@ -147,6 +147,16 @@ def test_the_page_is_reloaded(server: Server, visits: Callable[[Server], Visit],
         visit.begin(slow.base)
         assert_asset(server, visit.wait_for("told.asset"), data)
     assert len(creations) == 1
+
+
+def test_the_same_file_again_is_a_new_upload(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:
+    """A complete upload is not resumed: the second asset is in the folder that the second signature names."""
+    visit = visits(server)
+    for target in ("uppy/first", "uppy/second"):
+        visit.begin(server.base, target)
+        told = visit.wait_for("told.asset")
+        assert_asset(server, told, data)
+        assert told["asset"]["public_id"].rpartition("/")[0] == target
 
 
 def test_the_network_breaks(server: Server, visits: Callable[[Server], Visit], data: bytes) -> None:

@@ -304,7 +304,7 @@ function logAttempt(which, { blob, name, thumb }, outcome) {
   logLine(which, { ...told, thumb: shown, text });
 }
 
-// --- try to break it: each one returns whether it went as promised, and what was seen
+// --- try to break it: each one returns whether it went as promised (no word if that cannot be seen), and what was seen
 
 const refusedAs = (outcome, code) => outcome.status === 400 && outcome.answer.error.code === code;
 
@@ -313,14 +313,21 @@ function verdict(outcome, code) {
   return { kept: refusedAs(outcome, code), title, text: firstSentence(text) };
 }
 
+/** No verdict, if the server refused the file itself: a signature that is unused shows neither ✓ nor ✗. */
+async function untried(which, { status }) {
+  if (status === 200 || (await lookUp(which)) !== "unused") return undefined;
+  const text = "This file was refused, so the signature is unused. Choose another file, or try again.";
+  return { title: "Nothing to try", text };
+}
+
 const TRIES = [
   {
     id: "again",
     title: "Use the same signature again",
     promise: "With another file, while its time still runs.",
     async run() {
-      if (signature.state !== "used") await upload(await sign());
-      return verdict(await upload(signature, await otherFile()), "signature_used");
+      const first = signature.state === "used" ? { status: 200 } : await upload(await sign());
+      return (await untried(signature, first)) ?? verdict(await upload(signature, await otherFile()), "signature_used");
     },
   },
   {
@@ -338,7 +345,10 @@ const TRIES = [
       const winners = outcomes.filter(({ status }) => status === 200);
       const won = winners.length;
       for (const { answer } of winners) showStored(which, answer, file.blob.type);
-      const lost = outcomes.filter((one) => refusedAs(one, "signature_used") || refusedAs(one, "signature_in_use")).length;
+      const [used, inUse] = ["signature_used", "signature_in_use"].map((code) => outcomes.filter((one) => refusedAs(one, code)).length);
+      const lost = used + inUse;
+      const nothing = won + used === 0 && lost < RIVALS && (await untried(which, outcomes[0]));
+      if (nothing) return nothing;
       const title = `${won} stored, ${lost} refused`;
       const kept = won === 1 && lost === RIVALS - 1;
       const row = make("span", { className: "dots" }, ...dots.map((dot) => dot.cloneNode()));
@@ -370,6 +380,8 @@ const TRIES = [
       const status = await lookUp(which);
       logLine(which, { title: `The server says: ${status}`, text: "Nothing was stored, nothing was spent." });
       const retry = await upload(which);
+      const nothing = status === "unused" && (await untried(which, retry));
+      if (nothing) return nothing;
       const kept = status === "unused" && retry.status === 200;
       return { kept, title: kept ? "Not spent. The retry was stored" : describe(retry).title, text: describe(torn).title };
     },
@@ -384,6 +396,8 @@ const TRIES = [
       await send(which, file, { key, lose: true });
       const again = await send(which, file, { key });
       if (again.status === 200) showStored(which, again.answer, file.blob.type);
+      const nothing = await untried(which, again);
+      if (nothing) return nothing;
       const without = await send(which, file);
       const kept = again.status === 200 && again.replayed && refusedAs(without, "signature_used");
       const text = "Stored once, answered twice. Without the key, the server refuses the repeat.";
@@ -416,13 +430,17 @@ function showTries() {
   }
 }
 
+const MOODS = { true: ["good", "✓"], false: ["bad", "✗"], unknown: ["unknown", "–"] };
+
 async function attempt(trial, seen) {
   const dots = trial.id === "twenty" ? Array.from({ length: RIVALS }, () => make("i")) : [];
   const row = make("div", { className: "dots", hidden: !dots.length }, ...dots);
   seen.hidden = false;
   seen.replaceChildren(row, make("p", { className: "empty", textContent: "Trying…" }));
-  const { kept, title, text } = await trial.run(dots).catch(({ message }) => ({ kept: false, title: "No result", text: message }));
-  const box = answerBox(kept ? "good" : "bad", `${kept ? "✓" : "✗"} ${title}`, text);
+  const failed = ({ message }) => ({ title: "No result", text: message });
+  const { kept = "unknown", title, text } = await trial.run(dots).catch(failed);
+  const [mood, mark] = MOODS[kept];
+  const box = answerBox(mood, `${mark} ${title}`, text);
   seen.replaceChildren(box, row);
   seen.dataset.kept = String(kept);
   say(`${trial.title}: ${title}. ${text}`);
