@@ -99,13 +99,15 @@ class Judgement:
 def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
     """Return what an answer says. `document` is its JSON object, None if it has none.
 
-    An answer without JSON may come from a server in between. `done` is false while the upstream waits for more chunks.
+    An answer without JSON may come from a server in between, and so may JSON that names no asset. `done` is false while
+    the upstream waits for more chunks. `status` is `pending` if it stores the asset later (`async`).
     """
     if document is None:
         return Outcome.UNKNOWN
     if 400 <= status < 500:
         return Outcome.REFUSED
-    if 200 <= status < 300 and "error" not in document and document.get("done") is not False:
+    is_named = bool(document.get("public_id")) or document.get("status") == "pending"
+    if 200 <= status < 300 and is_named and "error" not in document and document.get("done") is not False:
         return Outcome.STORED
     return Outcome.UNKNOWN
 
