@@ -98,6 +98,14 @@ def test_parameters_of_uponce_are_kept_and_all_others_passed_on() -> None:
     assert (target.kind, target.type, target.names, target.marker) == ("image", "upload", (("image", "cat"),), None)
 
 
+@pytest.mark.parametrize("name", ["public_id", "public_id_prefix", "folder", "asset_folder", "type"])
+@pytest.mark.parametrize("value", ["..", "a/../b", "./a", "a/."])
+def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidParameter, match=name):
+        read_relayed({name: value})
+    assert aimed({name: "a.b/..c/d.."}).names
+
+
 def test_a_signed_public_id_is_looked_for_below_its_folder_and_prefix() -> None:
     target = aimed({"public_id": "cat&dog", "folder": "pets/", "public_id_prefix": "2026", "type": "private"})
     assert target.names == (("image", "pets/2026/cat&dog"),)

@@ -41,6 +41,15 @@ def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
     assert until_it_ends(relay, fields) is status
 
 
+def test_a_name_that_no_look_up_can_ask_for_is_refused_before_the_account_has_it(
+    relay: World, stub: StubUpstream
+) -> None:
+    fields = relay.sign({"public_id": "a/../b"})
+    assert_refused(relay.upload(fields, kind="raw"), 400, "invalid_parameter")
+    assert not stub.requests
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+
+
 def test_another_account_says_nothing_of_uploads_that_the_former_one_received(relay: World, stub: StubUpstream) -> None:
     fields, former = pending(relay, stub, {}), stub.upstream
     stub.upstream, stub.misses = replace(former, cloud="another"), 1000  # where nothing is found
