@@ -230,18 +230,18 @@ def read_relayed(params: Mapping[str, str]) -> UploadSpec:
     return replace(found, naming=_relayed_naming(params))
 
 
+def is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:
+    return params.get(name, default) in ("1", "true")
+
+
 def _relayed_naming(params: Mapping[str, str]) -> Naming:
     """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
-
-    def is_on(name: str, default: str) -> bool:
-        return params.get(name, default) in ("1", "true")
-
     return Naming(
         public_id=params.get("public_id"),
         public_id_prefix=params.get("public_id_prefix"),
         folder=params.get("folder"),
-        use_filename=is_on("use_filename", "0"),
-        unique_filename=is_on("unique_filename", "1"),
+        use_filename=is_on(params, "use_filename"),
+        unique_filename=is_on(params, "unique_filename", "1"),
         filename_override=params.get("filename_override"),
     )
 
