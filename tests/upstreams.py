@@ -42,6 +42,7 @@ class Trouble(Enum):
     ACCEPTED = "answers 200 without a result, stores nothing yet"
     FORGETS = "hangs up after the whole request, stores nothing"
     FAILED_LATE = "stores, answers 500"
+    PORTAL = "answers 200 with an empty JSON object, as a server in between, stores nothing"
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
     SHORT = "stores, breaks off in the middle of the answer"
@@ -56,7 +57,15 @@ class Trouble(Enum):
     RENAMED = "stores under another public_id, as a preset that renames"
 
 
-_NOT_STORED = {Trouble.LIMITED, Trouble.REFUSED, Trouble.FAILED, Trouble.MOVED, Trouble.ACCEPTED, Trouble.FORGETS}
+_NOT_STORED = {
+    Trouble.LIMITED,
+    Trouble.REFUSED,
+    Trouble.FAILED,
+    Trouble.MOVED,
+    Trouble.ACCEPTED,
+    Trouble.FORGETS,
+    Trouble.PORTAL,
+}
 LIMIT = {"X-FeatureRateLimit-Limit": "500", "X-FeatureRateLimit-Remaining": "0", "X-FeatureRateLimit-Reset": "soon"}
 HTML = b"<html>Something went wrong</html>"
 ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
@@ -67,6 +76,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.FAILED_LATE: (500, b'{"error":{"message":"General Error"}}', {}),
     Trouble.MOVED: (302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}),
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
+    Trouble.PORTAL: (200, b"{}", {}),
     Trouble.HTML: (200, HTML, {"Content-Type": "text/html"}),
     Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 2 * 1024 * 1024 + b'"}', {}),
     Trouble.ROTTEN_GZIP: (200, b"not gzip", {"Content-Encoding": "gzip"}),

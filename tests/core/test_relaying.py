@@ -94,7 +94,11 @@ def test_nothing_is_released_while_the_signature_may_still_work() -> None:
     [
         (200, {"public_id": "a"}, Outcome.STORED),
         (200, {"status": "pending", "batch_id": "b"}, Outcome.STORED),
-        (200, {"done": False}, Outcome.UNKNOWN),
+        (200, {"public_id": "a", "done": True}, Outcome.STORED),
+        (200, {"public_id": "a", "done": False}, Outcome.UNKNOWN),
+        (200, {}, Outcome.UNKNOWN),
+        (200, {"status": "ok"}, Outcome.UNKNOWN),
+        (200, {"public_id": ""}, Outcome.UNKNOWN),
         (200, {"error": {"message": "no"}}, Outcome.UNKNOWN),
         (200, None, Outcome.UNKNOWN),
         (302, {}, Outcome.UNKNOWN),

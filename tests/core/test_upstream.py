@@ -98,6 +98,26 @@ def test_parameters_of_uponce_are_kept_and_all_others_passed_on() -> None:
     assert (target.kind, target.type, target.names, target.marker) == ("image", "upload", (("image", "cat"),), None)
 
 
+def test_an_asset_is_looked_for_below_its_asset_folder_where_that_is_a_prefix_and_without_it() -> None:
+    on = {"asset_folder": "shop/new", "use_asset_folder_as_public_id_prefix": "true"}
+    assert aimed({"public_id": "cat", **on}).names == (("image", "shop/new/cat"), ("image", "cat"))
+    assert aimed({"public_id": "cat", "asset_folder": "shop"}).names == (("image", "cat"),)
+    computed = aimed(on)
+    name = computed.fields["public_id"]
+    assert computed.names == (("image", f"shop/new/{name}"), ("image", name))
+    auto = {f"{folder}{name}" for folder in ("", "shop/") for name in ("a", "a.pdf")}
+    plain = {"public_id": "", "use_filename": "1", "unique_filename": "0", "asset_folder": "shop"}
+    assert {name for _, name in aimed({**plain, **on, "asset_folder": "shop"}, None, "a.pdf").names} == auto
+
+
+@pytest.mark.parametrize("name", ["public_id", "public_id_prefix", "folder", "asset_folder", "type"])
+@pytest.mark.parametrize("value", ["..", "a/../b", "./a", "a/."])
+def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidParameter, match=name):
+        read_relayed({name: value})
+    assert aimed({name: "a.b/..c/d.."}).names
+
+
 def test_a_signed_public_id_is_looked_for_below_its_folder_and_prefix() -> None:
     target = aimed({"public_id": "cat&dog", "folder": "pets/", "public_id_prefix": "2026", "type": "private"})
     assert target.names == (("image", "pets/2026/cat&dog"),)

@@ -171,7 +171,7 @@ def test_an_unknown_outcome_freezes_until_the_asset_is_found(
     assert stored(stub) == [md5(file)]
 
 
-NOT_STORED = [Trouble.FAILED, Trouble.FORGETS]
+NOT_STORED = [Trouble.FAILED, Trouble.FORGETS, Trouble.PORTAL]
 
 
 @pytest.mark.parametrize("trouble", NOT_STORED)

@@ -8,7 +8,7 @@ import pytest
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop
 from tests.web.test_relay import reconcile, status_of
-from tests.world import World, assert_refused
+from tests.world import World, assert_accepted, assert_refused
 from uponce.app.manage_clouds import set_upstream
 from uponce.app.ports.relaying import Query, UpstreamReply
 from uponce.core.values import GrantStatus, Upstream
@@ -39,6 +39,30 @@ def test_an_older_asset_counts_where_only_this_grant_can_have_its_name(
     (asset,) = stub.store.values()
     asset.etag, asset.version = "other bytes", asset.version - 1000
     assert until_it_ends(relay, fields) is status
+
+
+def test_an_older_asset_under_one_name_does_not_hide_that_of_the_upload_under_another(
+    relay: World, stub: StubUpstream
+) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="image"))
+    relay.clock.time += 1000
+    fields = relay.sign({"public_id": "cat"})
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, b"a film", filename="cat.mp4"), 503, "outcome_unknown")
+    assert [kind for kind, *_ in stub.store] == ["image", "video"]
+    for _ in range(60):
+        reconcile(relay, after=60)
+    records = asyncio.run(relay.database.list_grants("demo", api_key=None, status=None, limit=9, cursor=None))
+    assert [record.status for record in records.items] == [GrantStatus.USED] * 2
+
+
+def test_a_name_that_no_look_up_can_ask_for_is_refused_before_the_account_has_it(
+    relay: World, stub: StubUpstream
+) -> None:
+    fields = relay.sign({"public_id": "a/../b"})
+    assert_refused(relay.upload(fields, kind="raw"), 400, "invalid_parameter")
+    assert not stub.requests
+    assert status_of(relay, fields) is GrantStatus.UNUSED
 
 
 def test_another_account_says_nothing_of_uploads_that_the_former_one_received(relay: World, stub: StubUpstream) -> None:

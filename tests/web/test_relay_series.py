@@ -1,13 +1,15 @@
 """Files that a client sends in chunks or by tus to a cloud with an upstream that does not take them at once."""
 
+import base64
 from dataclasses import replace
 
 import pytest
 
+from tests.asgi import Answer
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
-from tests.web.test_relay import chunk, status_of, stored
-from tests.world import World, assert_accepted
+from tests.web.test_relay import chunk, reconcile, status_of, stored
+from tests.world import World, assert_accepted, assert_refused
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
@@ -41,3 +43,34 @@ def test_an_account_that_refuses_the_file_itself_ends_the_series(relay: World, s
     assert status_of(relay, fields) is GrantStatus.UNUSED
     assert not relay.traces().spooled
     assert relay.sql("SELECT count(*) FROM series") == 0
+
+
+def begin_tus(relay: World, fields: dict[str, str], size: int) -> str:
+    """The address of a new upload."""
+    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
+    headers = {"tus-resumable": "1.0.0", "upload-length": str(size), "upload-metadata": metadata}
+    created = relay.request("POST", "/tus/demo/", headers=headers)
+    assert created.status == 201, created.body
+    return "/tus/" + created.headers["location"].partition("/tus/")[2]
+
+
+def patch(relay: World, place: str, file: bytes) -> Answer:
+    headers = {"tus-resumable": "1.0.0", "upload-offset": "0", "content-type": "application/offset+octet-stream"}
+    return relay.request("PATCH", place, headers=headers, chunks=[file])
+
+
+def test_the_address_of_a_pending_tus_upload_says_that_it_is_pending(relay: World, stub: StubUpstream) -> None:
+    """tus-js-client asks again after 423 only. After any other failure of HEAD it begins a new upload."""
+    place, tus = begin_tus(relay, relay.sign(), 9), {"tus-resumable": "1.0.0"}
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(patch(relay, place, b"some data"), 503, "outcome_unknown")
+    head = relay.request("HEAD", place, headers=tus)
+    assert (head.status, head.headers["retry-after"]) == (423, "10")
+    assert_refused(relay.request("GET", place), 503, "outcome_unknown")
+    for method in ("PATCH", "DELETE"):
+        more = {"upload-offset": "0", "content-type": "application/offset+octet-stream"}
+        assert_refused(relay.request(method, place, headers=tus | more), 503, "outcome_unknown")
+    reconcile(relay)
+    head = relay.request("HEAD", place, headers=tus)
+    assert (head.status, head.headers["upload-offset"]) == (200, "9")
+    assert stored(stub) == [md5(b"some data")]

@@ -208,6 +208,8 @@ def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) 
 # Of these the upstream gets none. A `callback` would turn its answer into a redirect.
 _OF_RELAY = ("nonce", "valid_for", "max_bytes", "sha256", "origin", "max_uses", "timestamp", "callback")
 
+_IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
+
 
 def names_of_relay() -> frozenset[str]:
     """Return the names of the parameters that a relay obeys itself and does not pass on."""
@@ -215,23 +217,31 @@ def names_of_relay() -> frozenset[str]:
 
 
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
-    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here."""
+    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here.
+
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`.
+    """
+    for name in _IN_PATHS:
+        if not {".", ".."}.isdisjoint(params.get(name, "").split("/")):
+            raise InvalidParameter(
+                f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
+            )
     found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
     return replace(found, naming=_relayed_naming(params))
 
 
+def is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:
+    return params.get(name, default) in ("1", "true")
+
+
 def _relayed_naming(params: Mapping[str, str]) -> Naming:
     """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
-
-    def is_on(name: str, default: str) -> bool:
-        return params.get(name, default) in ("1", "true")
-
     return Naming(
         public_id=params.get("public_id"),
         public_id_prefix=params.get("public_id_prefix"),
         folder=params.get("folder"),
-        use_filename=is_on("use_filename", "0"),
-        unique_filename=is_on("unique_filename", "1"),
+        use_filename=is_on(params, "use_filename"),
+        unique_filename=is_on(params, "unique_filename", "1"),
         filename_override=params.get("filename_override"),
     )
 

@@ -99,13 +99,15 @@ class Judgement:
 def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
     """Return what an answer says. `document` is its JSON object, None if it has none.
 
-    An answer without JSON may come from a server in between. `done` is false while the upstream waits for more chunks.
+    An answer without JSON may come from a server in between, and so may JSON that names no asset. `done` is false while
+    the upstream waits for more chunks. `status` is `pending` if it stores the asset later (`async`).
     """
     if document is None:
         return Outcome.UNKNOWN
     if 400 <= status < 500:
         return Outcome.REFUSED
-    if 200 <= status < 300 and "error" not in document and document.get("done") is not False:
+    is_named = bool(document.get("public_id")) or document.get("status") == "pending"
+    if 200 <= status < 300 and is_named and "error" not in document and document.get("done") is not False:
         return Outcome.STORED
     return Outcome.UNKNOWN
 
@@ -123,18 +125,22 @@ def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
     return pending_at - max(0, window - fence)
 
 
-def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    """Decide from one look-up that began at `now`, by the database's clock. Only a certain outcome ends the wait.
+def is_of(relay: Relay, found: Found) -> bool:
+    """Return whether an asset counts as that of the upload.
 
-    An asset with the bytes' MD5 counts as this upload's, and so does one that is not older than the attempt by the
-    upstream's clock: presets may change the bytes. Where another writer used the same name, the grant is spent.
+    One with the bytes' MD5 does, and so does one that is not older than the attempt by the upstream's clock: presets
+    may change the bytes. Where another writer used the same name, the grant is spent.
     """
+    pending_upstream = relay.pending_at + (found.upstream_now - found.at)
+    return found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK
+
+
+def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
+    """Decide from one look-up that began at `now`, by the database's clock. Only a certain outcome ends the wait."""
     if found is Missing.UNREADABLE:
         return Judgement(Verdict.WAIT, relay.misses)
-    if isinstance(found, Found):
-        pending_upstream = relay.pending_at + (found.upstream_now - found.at)
-        if found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK:
-            return Judgement(Verdict.SPENT, relay.misses)
+    if isinstance(found, Found) and is_of(relay, found):
+        return Judgement(Verdict.SPENT, relay.misses)
     if now < relay.pending_at + bound(limits):
         return Judgement(Verdict.WAIT, relay.misses)
     misses = relay.misses + 1

@@ -4,13 +4,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH
-from uponce.core.parameters import UNSIGNED, UploadSpec, names_of_relay
+from uponce.core.parameters import UNSIGNED, UploadSpec, is_on, names_of_relay
 from uponce.core.signature import sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -133,11 +133,18 @@ def aim(
         fields["public_id"] = naming.bare(requested or ResourceType.IMAGE, filename, random, suffix)
         if is_own:
             fields.setdefault("overwrite", "false")
-    found = dict.fromkeys(
-        (each, naming.written(ResourceType(each), filename, random, suffix)) for each in _kinds(requested)
-    )
+    folders = [naming.folder]
+    if is_on(params, "use_asset_folder_as_public_id_prefix"):  # which accounts with fixed folders ignore
+        folders.insert(0, params.get("asset_folder"))
+    kinds = [(each, ResourceType(each)) for each in _kinds(requested)]
     if requested is None:
-        found[ResourceType.RAW.value, naming.written(ResourceType.IMAGE, filename, random, suffix)] = None
+        kinds.append((ResourceType.RAW.value, ResourceType.IMAGE))
+    found = dict[tuple[str, str], None]()
+    for folder in folders:
+        for each, named_as in kinds:
+            bare = naming.bare(named_as, filename, random, suffix)
+            placed = replace(naming, folder=folder, public_id=bare)
+            found[each, placed.written(named_as, filename, random, suffix)] = None
     return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 

@@ -12,7 +12,7 @@ from uponce.app.ports import Effect, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, NotFound, UpstreamUnavailable
-from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, judge_look_up
+from uponce.core.relaying import Found, Missing, Relay, Verdict, bound, is_of, judge_look_up
 from uponce.core.signature import verify_notification
 from uponce.core.upstream import MARKER
 from uponce.core.values import Upstream
@@ -109,7 +109,7 @@ def _names_in(body: bytes) -> Sequence[str]:
 
 
 async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
-    """Return what the upstream has, and how many seconds its quota asks to wait, or 0."""
+    """Return the upload's asset, or what was found instead, and how many seconds the quota asks to wait, or 0."""
     for kind, public_id in relay.target.names:
         try:
             reply = await _ask(services, upstream, relay, kind, public_id)
@@ -119,8 +119,10 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tupl
             return Missing.UNREADABLE, _quota_wait(reply)
         document = _document(reply, relay)
         if document is not None:
-            return _found(document, reply, relay, await services.database.moment()), 0
-        if not _says_nothing(reply, relay):
+            found = _found(document, reply, relay, await services.database.moment())
+            if is_of(relay, found):
+                return found, 0
+        elif not _says_nothing(reply, relay):
             log.warning("relay %s: the look-up in the upstream gave %d: %s", relay.id, reply.status, reply.body[:200])
             return Missing.UNREADABLE, 0
     return Missing.NOTHING, 0

@@ -43,6 +43,7 @@ from uponce.core.series import Chunk, Series, expires_at
 from uponce.core.spans import Span
 from uponce.core.values import Algorithm, Caller
 
+_PENDING_SECONDS = 10
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
 
 
@@ -168,9 +169,18 @@ async def _conclude(services: Services, address: Address, series: Series, caller
 
 
 async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded:
-    """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant."""
+    """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant.
+
+    OutcomeUnknown: an upload with its grant is pending in an upstream.
+    """
     reply = await services.database.find_reply(address.grant_key, address.series_id)
     record = await services.database.find_grant(address.grant_key)
+    if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
+        raise OutcomeUnknown(
+            "This upload was passed on to the upstream, and its outcome is not known yet. Wait "
+            f"{_PENDING_SECONDS} seconds, then ask this address again.",
+            retry_after=_PENDING_SECONDS,
+        )
     if reply is None or record is None or record.grant.cloud != address.cloud:
         raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
     if isinstance(reply.answer, Forwarded):
