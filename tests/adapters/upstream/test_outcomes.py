@@ -17,6 +17,7 @@ from tests.upstreams import StubUpstream, Trouble
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.adapters.upstream.exchange import MOST_BYTES
+from uponce.app.ports.relaying import AdminCall
 from uponce.core.errors import OutcomeUnknown, SignatureUsed, UponceError, UpstreamUnavailable
 from uponce.core.upstream import signed
 
@@ -93,6 +94,21 @@ def test_with_complete_fields_a_request_that_has_begun_has_an_unknown_outcome(tr
         with pytest.raises(OutcomeUnknown):
             await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
         assert len(stub.requests) == 1
+
+    run(play)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "POST"])
+@pytest.mark.parametrize("body", [b"", b"public_ids[]=a"])
+def test_a_call_whose_answer_was_lost_on_a_kept_connection_is_not_sent_again(method: str, body: bytes) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        await client.get(stub.upstream, "ping")
+        stub.uploads = iter([Trouble.SILENT])
+        asked = AdminCall(method, (), "application/x-www-form-urlencoded", body)
+        with pytest.raises(OutcomeUnknown):
+            await client.call(stub.upstream, "resources/image/upload", asked)
+        assert [request.method for request in stub.requests] == ["GET", method]
+        assert stub.connections == 1
 
     run(play)
 

@@ -63,7 +63,8 @@ class Sending(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the whole body. End the connection at once if that fails: the upstream never sees an end."""
         assert isinstance(writer, StreamWriter)
-        self._begun = True
+        # Consumed: aiohttp repeats a DELETE or PUT on its own when a kept connection breaks, but no consumed body.
+        self._begun = self._consumed = True
         complete = False
         try:
             await self._write(writer)
