@@ -135,12 +135,12 @@ class Sending(Payload):
 
 
 class Exchanges:
-    """A pool of connections. Make it on the event loop that uses it, and close it."""
+    """A pool of connections, as many as are needed. Make it on the event loop that uses it, and close it."""
 
-    def __init__(self, times: Times, connections: int) -> None:
+    def __init__(self, times: Times) -> None:
         self._times = times
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=times.idle),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=times.idle),
             timeout=aiohttp.ClientTimeout(total=None, connect=times.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
