@@ -13,6 +13,7 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import SIZES, status_of, stored
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.uploading.pipeline import Arrival, Pipeline, Uploaded
 from uponce.core.errors import SignatureUsed, UponceError
 from uponce.core.relaying import Relay
@@ -62,6 +63,18 @@ def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: Wor
         assert_refused(relay.upload(relay.sign(), SMALL, kind="raw"), 400, "signature_used")
     (request,) = stub.requests
     assert (request.complete, request.closed, stub.store) == (False, False, {})
+
+
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_an_upload_without_a_place_spends_nothing(relay: World, stub: StubUpstream, file: bytes) -> None:
+    client, fields = relay.services.upstream, relay.sign()
+    relay.swap(upstream=HttpUpstream(connections=0))
+    answer = relay.upload(fields, file, kind="raw")
+    assert_refused(answer, 503, "upstream_unavailable")
+    assert "UPONCE_RELAY_CONNECTIONS allows 0" in answer.json["error"]["message"]
+    relay.swap(upstream=client)
+    assert_accepted(relay.upload(fields, file, kind="raw"))
+    assert stored(stub) == [md5(file)]
 
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)

@@ -141,8 +141,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         one_of("off", "on"),
     ] = "off"
     relay_connections: Annotated[
-        int, "The most connections that one server process opens to the upstreams of its clouds.", AT_LEAST_1
-    ] = 64
+        int,
+        "The most uploads that one server process passes on to the upstreams of its clouds at a time. It makes as many "
+        "other calls there.",
+        AT_LEAST_1,
+    ] = 1000
     host: Annotated[
         str,
         "Address to listen on. `0.0.0.0` is every address of this machine.",

@@ -68,7 +68,7 @@ class ServerBusy(Unavailable):
 
 
 class UpstreamUnavailable(Unavailable):
-    """The relay cannot reach its upstream. The upload cannot have completed there."""
+    """The relay cannot reach its upstream, or sends as much as it may. The upload cannot have completed there."""
 
     code = "upstream_unavailable"
     retry_seconds = 5

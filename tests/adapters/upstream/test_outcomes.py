@@ -17,6 +17,7 @@ from tests.upstreams import StubUpstream, Trouble
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.adapters.upstream.exchange import MOST_BYTES
+from uponce.app.ports.relaying import AdminCall
 from uponce.core.errors import OutcomeUnknown, SignatureUsed, UponceError, UpstreamUnavailable
 from uponce.core.upstream import signed
 
@@ -93,6 +94,21 @@ def test_with_complete_fields_a_request_that_has_begun_has_an_unknown_outcome(tr
         with pytest.raises(OutcomeUnknown):
             await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
         assert len(stub.requests) == 1
+
+    run(play)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "POST"])
+@pytest.mark.parametrize("body", [b"", b"public_ids[]=a"])
+def test_a_call_whose_answer_was_lost_on_a_kept_connection_is_not_sent_again(method: str, body: bytes) -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        await client.get(stub.upstream, "ping")
+        stub.uploads = iter([Trouble.SILENT])
+        asked = AdminCall(method, (), "application/x-www-form-urlencoded", body)
+        with pytest.raises(OutcomeUnknown):
+            await client.call(stub.upstream, "resources/image/upload", asked)
+        assert [request.method for request in stub.requests] == ["GET", method]
+        assert stub.connections == 1
 
     run(play)
 
@@ -272,17 +288,46 @@ def test_an_upstream_that_stops_reading_is_unavailable_and_holds_back_the_file()
     run(play, Times(stall=0.5))
 
 
-def test_connections_are_bounded_and_to_wait_for_one_too() -> None:
+def test_uploads_are_bounded_and_the_next_one_is_refused_at_once_with_the_setting() -> None:
     async def play(stub: StubUpstream, _: HttpUpstream) -> None:
-        client = HttpUpstream(Times(connect=0.3), connections=1)
+        client = HttpUpstream(connections=2)
         signer = Signer(stub.upstream)
         signer.go.clear()
-        first = asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer))
-        await signer.begun.wait()
-        with pytest.raises(UpstreamUnavailable):
-            await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
+        running = [asyncio.create_task(client.upload(stub.upstream, CALL, pieces(), signer)) for _ in range(2)]
+        while signer.calls < 2:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            with pytest.raises(UpstreamUnavailable, match=r"2 uploads .* UPONCE_RELAY_CONNECTIONS allows 2 "):
+                await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)
+        assert (await client.get(stub.upstream, "ping")).status == 200  # slow uploads hold up no other call
+        later = replace(complete(stub.upstream), span="bytes 4096-8191/8192", upload_id="one")
+        assert (await client.upload(stub.upstream, later, pieces(), None)).status == 200
         signer.go.set()
-        assert (await first).status == 200 and len(stub.requests) == 1
+        assert {(await each).status for each in running} == {200}
+        assert (await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)).status == 200
+        await client.close()
+
+    run(play)
+
+
+def test_other_calls_are_bounded_too() -> None:
+    async def play(stub: StubUpstream, _: HttpUpstream) -> None:
+        client = HttpUpstream(connections=1)
+        stub.reads = iter([Trouble.HANGS])
+        first = asyncio.create_task(client.get(stub.upstream, "ping"))
+        while not stub.requests:
+            await asyncio.sleep(0.001)
+        asked = AdminCall("DELETE", (), "", b"")
+        for attempt in (
+            client.get(stub.upstream, "ping"),
+            client.call(stub.upstream, "resources/image/upload", asked),
+            client.post(stub.upstream, "image/destroy", {"public_id": "a"}),
+        ):
+            with pytest.raises(UpstreamUnavailable, match="UPONCE_RELAY_CONNECTIONS"):
+                await attempt
+        assert (await client.upload(stub.upstream, complete(stub.upstream), pieces(), None)).status == 200
+        first.cancel()
+        await asyncio.wait([first])
         await client.close()
 
     run(play)

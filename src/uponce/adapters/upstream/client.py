@@ -2,7 +2,9 @@
 
 import base64
 import secrets
-from collections.abc import AsyncIterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class HttpUpstream:
-    """An UpstreamClient. `connections` is how many there are at once, to all upstreams together."""
+    """An UpstreamClient. `connections` is how many uploads it sends at once, to all upstreams together.
 
-    def __init__(self, times: Times | None = None, connections: int = 256) -> None:
+    It makes as many other calls at once, so slow uploads delay no look-up.
+    """
+
+    def __init__(self, times: Times | None = None, connections: int = 1000) -> None:
         self._times = times or Times()
         self._connections = connections
+        self._running = Counter[str]()
         self._opened: Exchanges | None = None
 
     async def close(self) -> None:
@@ -37,8 +43,23 @@ class HttpUpstream:
             # aiohttp takes 10 MiB and 80 ms: servers without a relay do without.
             from uponce.adapters.upstream.exchange import Exchanges
 
-            self._opened = Exchanges(self._times, self._connections)
+            self._opened = Exchanges(self._times)
         return self._opened
+
+    @contextmanager
+    def _place(self, kind: str, *, goes_on: bool = False) -> Iterator["Exchanges"]:
+        """Count a request. Raise UpstreamUnavailable at once if no more are allowed now, unless it `goes_on`."""
+        most = self._connections
+        if self._running[kind] >= most and not goes_on:
+            raise UpstreamUnavailable(
+                f"{most} {kind} are being passed on, and UPONCE_RELAY_CONNECTIONS allows {most} at a time. Nothing was "
+                "done. Send the request again in 5 seconds."
+            )
+        self._running[kind] += 1
+        try:
+            yield self._exchanges()
+        finally:
+            self._running[kind] -= 1
 
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
@@ -48,24 +69,30 @@ class HttpUpstream:
         headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
         example = {} if sign is None else signed(upstream, call.fields, _ANY_TIME)
         body = multipart(call, file, sign, secrets.token_hex(16), example)
-        return await self._exchanges().send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
+        goes_on = call.span is not None and not call.span.startswith("bytes 0-")  # a later chunk is not lost to others
+        with self._place("uploads", goes_on=goes_on) as exchanges:
+            return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
     async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Ask with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
-        return await self._exchanges().get(url, _AGENT | _basic(upstream))
+        with self._place(_CALLS) as exchanges:
+            return await exchanges.get(url, _AGENT | _basic(upstream))
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Make a call with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(asked.query)}" if asked.query else "")
         body = Body(asked.content_type, asked.body, size=len(asked.body))
-        return await self._exchanges().send(asked.method, url, _AGENT | _basic(upstream), body)
+        with self._place(_CALLS) as exchanges:
+            return await exchanges.send(asked.method, url, _AGENT | _basic(upstream), body)
 
     async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
         """Send a signed form; see the port."""
-        return await self._exchanges().send("POST", _url(upstream, path), dict(_AGENT), form(fields))
+        with self._place(_CALLS) as exchanges:
+            return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))
 
 
+_CALLS = "calls that are no uploads"
 _ANY_TIME = 1_000_000_000  # which has as many digits as the times of signatures
 _AGENT = {"User-Agent": f"uponce/{__version__}"}
 

@@ -63,7 +63,8 @@ class Sending(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the whole body. End the connection at once if that fails: the upstream never sees an end."""
         assert isinstance(writer, StreamWriter)
-        self._begun = True
+        # Consumed: aiohttp repeats a DELETE or PUT on its own when a kept connection breaks, but no consumed body.
+        self._begun = self._consumed = True
         complete = False
         try:
             await self._write(writer)
@@ -134,12 +135,12 @@ class Sending(Payload):
 
 
 class Exchanges:
-    """A pool of connections. Make it on the event loop that uses it, and close it."""
+    """A pool of connections, as many as are needed. Make it on the event loop that uses it, and close it."""
 
-    def __init__(self, times: Times, connections: int) -> None:
+    def __init__(self, times: Times) -> None:
         self._times = times
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=times.idle),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=times.idle),
             timeout=aiohttp.ClientTimeout(total=None, connect=times.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
