@@ -20,7 +20,7 @@ from uponce.app.diagnose import (
     of_upstreams,
     of_versions,
 )
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, os_refusal, print_json
 from uponce.config import load
 from uponce.core.errors import UponceError
 from uponce.wiring import Backend, opened
@@ -58,6 +58,8 @@ def examine(data: str | None) -> Iterator[Finding]:
             yield from asyncio.run(_of_upstreams(backend))
     except UponceError as error:
         yield Finding("start", State.BROKEN, error.for_operator)
+    except OSError as error:
+        yield Finding("start", State.BROKEN, os_refusal(error))
 
 
 async def _of_upstreams(backend: Backend) -> Sequence[Finding]:
