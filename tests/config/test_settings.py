@@ -104,6 +104,7 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
         ("skew", "-1", "0 or more"),
         ("small_body_bytes", "-1", "0 or more"),
         ("max_raw_bytes", "0", "at least 1"),
+        ("relay_chunk_bytes", "1000000", "at least 5242880"),
         ("audit_days", "-1", "0 or more"),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
         ("public_url", "http://[", "a URL like https://media.example"),

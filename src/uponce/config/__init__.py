@@ -128,7 +128,7 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
             yield name, rule.works(values[name]), rule.expected
     for name, limit in Limits.__dataclass_fields__.items():
         least = limit.metadata["least"]
-        yield name, values[name] >= least, "at least 1" if least else "0 or more"
+        yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
     # Behind a server in front, every client seems to be on this machine.
