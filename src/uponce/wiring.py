@@ -264,7 +264,10 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
     """
     missing = None if create else _missing(settings)
     if missing is not None:
-        raise NotFound(f"There is no uponce in {missing}. `uponce serve --data {settings.data_dir}` makes one.")
+        raise NotFound(
+            f"There is no uponce in {missing}. `uponce serve --data {settings.data_dir}` makes one. If the server uses "
+            "another folder, name it with --data or UPONCE_DATA."
+        )
     backend = build(settings, secrets=secrets)
     with ExitStack() as stack:
         stack.callback(backend.database.close)

@@ -52,7 +52,7 @@ def test_the_flaws_of_real_releases(project: str, version: str, found: set[str])
 def test_doctor_names_the_flaw_and_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("uponce.cli.doctor.versions", lambda: {"FFmpeg": "7.1.2"})
     monkeypatch.setattr(versions, "FLAWS", (MADE_UP,))
-    [found] = [finding for finding in examine(str(tmp_path)) if finding.name == "decoders"]
+    [found, _] = [finding for finding in examine(str(tmp_path)) if finding.name == "decoders"]
     assert found.state == "warning"
     assert found.detail == (
         "FFmpeg 7.1.2 has CVE-1999-0001: a made-up film ends the decoder. Release 7.1.3 mends it. "

@@ -104,6 +104,7 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
         ("skew", "-1", "0 or more"),
         ("small_body_bytes", "-1", "0 or more"),
         ("max_raw_bytes", "0", "at least 1"),
+        ("relay_chunk_bytes", "1000000", "at least 5242880"),
         ("audit_days", "-1", "0 or more"),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
         ("public_url", "http://[", "a URL like https://media.example"),
@@ -191,6 +192,37 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
     assert rows["UPONCE_STORAGE"] == (f"file://{folder}/uponce-data/media", "default")
     told = repr(rows)
     assert all(secret not in told for secret in ("ab" * 32, "sesame", "hidden", "letmein"))
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "seen"),
+    [
+        ("database", "postgresql://u:hidden@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://u:p@ss:hidden@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://u:hid/den?hidden#@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://db/x?user=u&password=hidden", f"postgresql://db/x?user=u&password={MASK}"),
+        (
+            "database",
+            "postgresql://u:hidden@db/x?sslpassword=hidden&sslmode=require",
+            f"postgresql://u:{MASK}@db/x?sslpassword={MASK}&sslmode=require",
+        ),
+        ("notification_url", "https://u:hidden@app.example/a", f"https://u:{MASK}@app.example/a"),
+        (
+            "notification_url",
+            "https://hidden@app.example/a?Password=hidden",
+            f"https://{MASK}@app.example/a?Password={MASK}",
+        ),
+        ("public_url", "https://u:hidden@media.example", f"https://u:{MASK}@media.example"),
+        ("storage", "s3://user:hidden@bucket/a", f"s3://user:{MASK}@bucket/a"),
+        ("notification_url", "https://app.example:8443/a@b?to=c@d", "https://app.example:8443/a@b?to=c@d"),
+        ("storage", "file:///srv/a@b", "file:///srv/a@b"),
+        ("cloud", "media", "media"),
+    ],
+)
+def test_no_password_of_a_url_is_shown(name: str, url: str, seen: str) -> None:
+    assert {row["name"]: row["value"] for row in effective({f"UPONCE_{name.upper()}": url})}[
+        f"UPONCE_{name.upper()}"
+    ] == seen
 
 
 # --- keys

@@ -138,6 +138,7 @@ def test_a_mistyped_folder_does_not_become_a_server(tmp_path: Path, words: list[
     done = uponce(*words, "--data", tmp_path / "typo")
     assert (done.code, done.stdout) == (1, "")
     assert f"There is no uponce in {tmp_path / 'typo'}." in done.stderr
+    assert "If the server uses another folder, name it with --data or UPONCE_DATA." in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """The operator's commands beside a running server: signatures, doctor, sweep, and what `serve` refuses."""
 
+import json
 import re
 import shutil
 import sqlite3
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import samples
-from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, uponce
+from tests.e2e.commands import as_json, beside, code_of, in_a_process, printed, settings_of, uponce
 from tests.server import Server
 
 pytestmark = pytest.mark.xdist_group("operator")
@@ -83,6 +84,15 @@ def test_list_is_newest_first_and_can_be_narrowed(server: Server) -> None:
     assert all(row["id"] in table for row in rows)
 
 
+@pytest.mark.parametrize("words", [["--cloud", "cats"], []])
+def test_a_list_of_a_cloud_without_keys_names_the_clouds(server: Server, words: list[str]) -> None:
+    """An empty list would look as if nothing had been signed."""
+    settings = settings_of(server) | ({} if words else {"UPONCE_CLOUD": "cats"})
+    done = uponce("signatures", "list", *words, env=settings)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == "uponce: No API key belongs to cloud cats. Name a cloud with --cloud: media.\n"
+
+
 @pytest.mark.parametrize("action", ["show", "revoke"])
 def test_a_signature_that_nobody_knows(server: Server, action: str) -> None:
     done = beside(server, "signatures", action, "0" * 64)
@@ -121,6 +131,17 @@ def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
     }
     assert all(finding["state"] in ("ok", "warning") for finding in findings)
     assert all(finding["detail"] in told for finding in findings if finding["name"] != "disk")
+
+
+def test_doctor_checks_the_machine_before_the_first_start(tmp_path: Path) -> None:
+    """As the guide of the installation asks newcomers to. Nothing is made."""
+    settings = {"UPONCE_DATA": str(tmp_path / "new" / "data"), "UPONCE_STORAGE_REDIRECT": "60", "UPONCE_DECODERS": "1"}
+    done = uponce("doctor", "--json", env=settings)
+    states = {finding["name"]: finding["state"] for finding in json.loads(printed(done))}
+    assert states.pop("data") == "warning"
+    assert states.keys() == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
+    assert "There is no uponce in" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_names_the_versions_of_all_drivers(server: Server) -> None:

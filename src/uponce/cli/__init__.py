@@ -89,10 +89,11 @@ def main() -> None:
     """Exit codes: 0 done, 1 refused or failed, 2 usage. A command that a signal interrupts has failed."""
     try:
         app()
-    except UponceError as error:
-        from uponce.cli.options import without_signature
+    except (UponceError, OSError) as error:
+        from uponce.cli.options import os_refusal, without_signature
 
-        typer.secho(f"uponce: {without_signature(error.for_operator)}", fg="red", err=True)
+        message = os_refusal(error) if isinstance(error, OSError) else without_signature(error.for_operator)
+        typer.secho(f"uponce: {message}", fg="red", err=True)
         sys.exit(1)
     except SystemExit as ended:
         sys.exit(ended.code if ended.code in (None, 0, 2) else 1)

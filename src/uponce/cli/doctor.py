@@ -5,8 +5,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from tempfile import TemporaryDirectory
 
 import typer
+from msgspec.structs import replace
 
 from uponce.adapters.system import LINUX, LOCKS
 from uponce.adapters.versions import known_flaws, versions
@@ -20,9 +22,9 @@ from uponce.app.diagnose import (
     of_upstreams,
     of_versions,
 )
-from uponce.cli.options import Data, Json, print_json
-from uponce.config import load
-from uponce.core.errors import UponceError
+from uponce.cli.options import Data, Json, os_refusal, print_json
+from uponce.config import Settings, load
+from uponce.core.errors import NotFound, UponceError
 from uponce.wiring import Backend, opened
 
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
@@ -56,8 +58,24 @@ def examine(data: str | None) -> Iterator[Finding]:
             yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
             yield from asyncio.run(of_parts(backend.services, backend.decoders))
             yield from asyncio.run(_of_upstreams(backend))
+    except NotFound as error:
+        yield Finding("data", State.WARNING, error.for_operator)
+        yield from _before_the_first_start(settings)
     except UponceError as error:
         yield Finding("start", State.BROKEN, error.for_operator)
+    except OSError as error:
+        yield Finding("start", State.BROKEN, os_refusal(error))
+
+
+def _before_the_first_start(settings: Settings) -> Iterator[Finding]:
+    """Yield what can be checked without a data folder: the decoders run on a folder that is deleted afterwards."""
+    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    yield of_disk(shutil.disk_usage(folder).free, str(folder))
+    with TemporaryDirectory() as spare:
+        tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
+        with opened(tried, create=True) as backend:
+            found = asyncio.run(of_parts(backend.services, backend.decoders))
+    yield from (finding for finding in found if finding.name in ("decoders", "sandbox"))
 
 
 async def _of_upstreams(backend: Backend) -> Sequence[Finding]:

@@ -100,7 +100,8 @@ def import_(
     if as_json:
         print_json({"imported": [_public(key) for key in added], "conflicts": [asdict(each) for each in conflicts]})
     elif not conflicts:
-        typer.echo(f"imported {len(added)} of {len(keys)} keys; the others exist already, with the same secret")
+        rest = "" if len(added) == len(keys) else "; the others exist already, with the same secret"
+        typer.echo(f"imported {len(added)} of {len(keys)} keys{rest}")
     for conflict in conflicts:
         typer.secho(
             f"uponce: API key {conflict.api_key} exists already and differs: {conflict.what}. It was not changed.",

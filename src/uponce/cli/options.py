@@ -1,5 +1,6 @@
 """Options and output that commands share."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,19 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
 def without_signature(message: str) -> str:
     """Return an error without the signature that it quotes: one that fails here can be good with other parameters."""
     return re.sub(r"(Invalid Signature \w{8})\w+", r"\1…", message)
+
+
+_CURES = {
+    errno.EACCES: " Run this command as a user that may use it: the server's user, or root.",
+    errno.EPERM: " Run this command as a user that may use it: the server's user, or root.",
+    errno.ENOSPC: " Make room on its disk.",
+}
+
+
+def os_refusal(error: OSError) -> str:
+    """Return a sentence for what the operating system refused: the path, the reason, and a cure where there is one."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return f"{place}{error.strerror or error}.{_CURES.get(error.errno or 0, '')}"
 
 
 class Show(Protocol):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uponce.app.manage_signatures import list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, print_json
 from uponce.config import load
@@ -67,7 +68,12 @@ def list_(
     """List the newest signatures in the ledger. A signature that no upload has used yet is not there."""
     owner = _operator(cloud or load(data=data).cloud)
     wanted = None if status is None else GrantStatus(status)
-    page = _run(data, lambda services: list_signatures(services, owner, status=wanted, limit=limit, cursor=None))
+
+    async def look(services: Services) -> Page[GrantRecord]:
+        await _check_cloud(services, owner.cloud)
+        return await list_signatures(services, owner, status=wanted, limit=limit, cursor=None)
+
+    page = _run(data, look)
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
@@ -107,6 +113,13 @@ def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
 
 def _operator(cloud: str) -> ApiKey:
     return ApiKey(api_key="", cloud=cloud, secrets=(), uses=KeyUses.ONCE, scope=KeyScope.ALL, window=0)
+
+
+async def _check_cloud(services: Services, cloud: str) -> None:
+    """Raise NotFound if only other clouds have keys: an empty list would look as if nothing had been signed."""
+    clouds = sorted({key.cloud for key in await services.database.list_keys()})
+    if clouds and cloud not in clouds:
+        raise NotFound(f"No API key belongs to cloud {cloud}. Name a cloud with --cloud: {', '.join(clouds)}.")
 
 
 async def _operator_of(services: Services, fields: dict[str, str]) -> ApiKey:

@@ -33,6 +33,9 @@ del _TYPES["limits"]
 # What the rows of Settings say besides the type: meaning, rule, SECRET.
 _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, include_extras=True).items()}
 MASK = "********"
+# Of any URL, also one that is not well formed: all up to the last @, except a name before a colon. A port is no name.
+_USER_INFO = re.compile(r"(://)[^:/?#]*@|(://[^:/?#@]*:)(?!\d+(?:[/?#]|$)).*@")
+_QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -68,9 +71,9 @@ def shown(name: str, value: Any) -> Any:
     """Return the value as people may see it: without secrets and without passwords of URLs."""
     if value and SECRET in _NOTES.get(name, ()):
         return MASK
-    if name == "database" and isinstance(value, str):
-        return re.sub(r"(://[^:/@]*:)[^@]*@", rf"\1{MASK}@", value)
-    return value
+    if not isinstance(value, str):
+        return value
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USER_INFO.sub(rf"\1\2{MASK}@", value))
 
 
 def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> list[dict[str, Any]]:
@@ -128,7 +131,7 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
             yield name, rule.works(values[name]), rule.expected
     for name, limit in Limits.__dataclass_fields__.items():
         least = limit.metadata["least"]
-        yield name, values[name] >= least, "at least 1" if least else "0 or more"
+        yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
     # Behind a server in front, every client seems to be on this machine.

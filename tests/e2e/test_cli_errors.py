@@ -1,0 +1,68 @@
+"""What a command says when something is wrong outside of it: one sentence that names the place and the cure."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.commands import in_a_process, uponce
+
+# --- another user than the server's
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose owner alone may look into it, as the service's. Root may look everywhere: this pretends."""
+    folder, real = tmp_path / "foreign", Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, **options)
+
+    folder.mkdir()
+    monkeypatch.setattr(Path, "stat", stat)
+    yield folder
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["keys", "list"], "uponce.db"),
+        (["sweep"], "uponce.db"),
+        (["restore", "{folder}"], "backup.json"),
+        (["backup", "{folder}"], "backup.json"),
+        (["upload", "{folder}/cat.jpg"], "cat.jpg"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_another_user_is_told_the_path_and_the_reason(foreign: Path, words: list[str], place: str) -> None:
+    done = uponce(*(word.format(folder=foreign) for word in words), "--data", foreign)
+    assert done.code == 1
+    assert f"{foreign}/{place}" in done.stderr
+    assert "Permission denied" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_of_another_user_finds_the_same(foreign: Path) -> None:
+    done = uponce("doctor", "--json", "--data", foreign)
+    assert done.code == 1
+    *_, last = json.loads(done.stdout)
+    assert last == {
+        "name": "start",
+        "state": "broken",
+        "detail": f"{foreign}/uponce.db: Permission denied. Run this command as a user that may use it: the server's "
+        "user, or root.",
+    }
+
+
+@pytest.mark.parametrize("words", [["keys", "list"], ["serve", "--port", "0"]], ids=" ".join)
+def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, words: list[str]) -> None:
+    folder = tmp_path / ("a" * 300)
+    done = in_a_process(*words, "--data", folder)
+    assert done.code == 1
+    assert done.stderr == f"uponce: {folder}/uponce.db: File name too long.\n"
