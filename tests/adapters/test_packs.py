@@ -267,6 +267,18 @@ def test_a_failed_group_gives_its_space_back_and_its_pack_takes_no_other(
     assert listed(store) == {*before, *after}
 
 
+def test_a_folder_that_is_replaced_under_its_server_takes_the_next_group(store: Blobs, root: Path) -> None:
+    """Bytes in the old folder would be lost, while their rows are in the new database."""
+    put(store, b"before")
+    root.rename(root.with_name("old"))
+    opened(root).close()
+    with pytest.raises(StorageUnavailable):
+        put(store, b"lost")
+    (key,) = put(store, b"after")
+    assert {path.name for path in packs(root)} == {key[1:11]}
+    assert asyncio.run(get(store, key)) == b"after"
+
+
 def test_a_disk_that_is_full_for_long_collects_no_empty_packs(
     store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

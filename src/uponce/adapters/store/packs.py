@@ -85,11 +85,21 @@ class Packs:
             sync_data(self._writer)
             if self._end == 0:
                 sync_folder(self._folder)
+            self._refuse_moved(self._writer)
         except BaseException:
             self._end_pack(failed=True)
             raise
         self._end = end
         return keys
+
+    def _refuse_moved(self, writer: int) -> None:
+        """Raise OSError if the pack has lost its name.
+
+        If the data folder was replaced, commits go to the database that has the name now. No pack beside that database
+        has these bytes.
+        """
+        if not os.path.samestat(os.fstat(writer), (self._folder / self._name).stat()):
+            raise OSError(errno.ESTALE, "another file has the name of the pack: the folder was replaced")
 
     def _new_pack(self) -> int:
         """A descriptor of an empty pack that no other process appends to, and no sweep deletes."""
