@@ -140,6 +140,7 @@ function icon(name) {
   return svg;
 }
 
+let turn = Promise.resolve(); // for pictures: a phone's memory has no room for many at a time
 const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
@@ -868,7 +869,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   /** A picture, on a canvas: a Content-Security-Policy may forbid `blob:`. */
-  async #thumb(upload) {
+  #thumb(upload) {
     const { file, type, answer, state } = upload;
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const url = state === "done" && answer.secure_url;
@@ -878,13 +879,15 @@ export class UponceUpload extends HTMLElement {
     const shown = answer?.resource_type === "image" && !["svg", "pdf"].includes(answer.format);
     if (url && shown && (!file || (answer.format === "gif" && !still))) return this.#place(upload, h("img", { src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
-    try {
+    const draw = async () => {
+      if (!this.#views.has(upload)) return;
       const bitmap = await createImageBitmap(file, { resizeHeight: 144, resizeQuality: "medium" });
       const canvas = h("canvas", { width: bitmap.width, height: bitmap.height });
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       bitmap.close();
       if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
-    } catch {} // the extension is shown
+    };
+    turn = turn.then(draw).catch(() => {}); // the extension is shown
   }
 
   #place(upload, picture) {
