@@ -422,7 +422,7 @@ class Upload {
 
   keep() {
     if (!this.host.keeps) return;
-    this.hold();
+    if (!this.release) this.hold();
     this.save();
     if (this.size <= this.host.timing.keep) store("files", "put", this.file, this.id);
   }
@@ -434,7 +434,7 @@ class Upload {
   }
 
   forget() {
-    this.release?.();
+    this.release = this.release?.(); // undefined
     if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
   }
 
