@@ -122,3 +122,30 @@ def test_no_file_name_is_read_as_html(widget: Widget) -> None:
     assert widget.status().startswith("<img src=x")
     assert widget.js("el.shadowRoot.querySelectorAll('img').length") == 0
     assert not widget.page.evaluate("window.hacked")
+
+
+def test_accept_refuses_what_it_does_not_name(widget: Widget) -> None:
+    """A file without a type passes: browsers do not know every type, and the signature is the real limit."""
+    cases = [
+        ("*/*", "a.bin", "application/x-any", True),
+        ("image/*", "a.png", "image/png", True),
+        ("image/*", "a.txt", "text/plain", False),
+        ("image/*", "IMG_1.HEIC", "", True),
+        ("video/x-matroska", "a.mkv", "", True),
+        ("image/png", "a.gif", "image/gif", False),
+        (".heic", "IMG_1.HEIC", "", True),
+        (".heic", "a.mkv", "", False),
+        (" .txt,, image/png,", "a.exe", "application/x-any", False),
+        ("", "a.exe", "application/x-any", True),
+        (" ,", "a.exe", "application/x-any", True),
+    ]
+    widget.open(form("multiple paused"))
+    states = widget.js(
+        """argument.map(([accept, name, type]) => {
+          el.setAttribute("accept", accept);
+          el.add([new File(["x"], name, { type })]);
+          return el.uploads.at(-1).state;
+        })""",
+        cases,
+    )
+    assert states == ["paused" if passes else "refused" for *_, passes in cases]

@@ -159,9 +159,13 @@ function pause(ms, signal) {
   });
 }
 
+/** Browsers do not know every type: the signature is the real limit. */
 function isAccepted(accept, { name, type }) {
-  const fits = (rule) => rule === type || (rule.endsWith("/*") ? type.startsWith(rule.slice(0, -1)) : name.toLowerCase().endsWith(rule));
-  return !accept || accept.toLowerCase().split(/[\s,]+/).some(fits);
+  const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*/*"];
+  return rules.some((rule) => {
+    if (!rule.includes("/")) return name.toLowerCase().endsWith(rule);
+    return !type || rule === type || (rule.endsWith("*") && type.startsWith(rule.split("*")[0]));
+  });
 }
 
 /** The files of a drop, also inside folders. */
