@@ -149,3 +149,21 @@ def test_accept_refuses_what_it_does_not_name(widget: Widget) -> None:
         cases,
     )
     assert states == ["paused" if passes else "refused" for *_, passes in cases]
+
+
+def test_a_refused_file_replaces_no_other(widget: Widget) -> None:
+    """A field without `multiple` keeps the file that it has. The next choice removes the refused one."""
+    files = {
+        name: {"name": f"{name}.txt", "mimeType": "text/plain", "buffer": b"x" * size}
+        for name, size in {"good": 9, "large": 11, "better": 10}.items()
+    }
+    names = "el.uploads.map(({ name, state }) => `${name} ${state}`)"
+    widget.open(form('max-bytes="10"'))
+    widget.pick(files["good"])
+    (answer,) = widget.stored()
+    widget.pick(files["large"])
+    assert widget.js(names) == ["good.txt done", "large.txt refused"]
+    assert widget.values() == [answer["secure_url"]]
+    widget.pick(files["better"])
+    widget.until("el.answers[0]?.original_filename === 'better'")
+    assert widget.js(names) == ["better.txt done"]

@@ -635,11 +635,12 @@ export class UponceUpload extends HTMLElement {
         known.resume();
         continue;
       }
-      if (!many) this.clear();
       const upload = new Upload(this, file);
-      const count = this.#uploads.filter(({ state }) => state !== "refused").length;
-      this.#show(upload);
+      const count = many && this.#uploads.filter(({ state }) => state !== "refused").length;
       const problem = count >= max ? "too_many_files" : this.#problem(file);
+      // A refused file replaces no other.
+      if (!many) this.#uploads.filter(({ state }) => !problem || state === "refused").forEach((each) => each.remove());
+      this.#show(upload);
       if (problem) {
         upload.refuse(local(problem));
         continue;
