@@ -167,3 +167,37 @@ def test_a_refused_file_replaces_no_other(widget: Widget) -> None:
     widget.pick(files["better"])
     widget.until("el.answers[0]?.original_filename === 'better'")
     assert widget.js(names) == ["better.txt done"]
+
+
+def test_a_signer_of_the_page_may_answer_with_an_error(widget: Widget, media: Path) -> None:
+    widget.open()
+    listen(widget)
+    error = {"code": "quota", "message": "You have used all of your space.", "status": 403}
+    widget.js("(el.signer = async () => ({ error: argument }), 0)", error)
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert refusals(widget) == [{"name": "cat.jpg"} | error]
+
+
+def test_a_signer_that_breaks_is_named_by_a_code_of_the_widget(widget: Widget, media: Path) -> None:
+    """The `code` of a DOMException is a number."""
+    widget.open()
+    listen(widget)
+    widget.js("(el.signer = async () => { throw new DOMException('for developers', 'TimeoutError') }, 0)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert refusals(widget)[0]["code"] == "sign_failed"
+
+
+def test_a_signer_that_has_no_line_is_asked_again(server: Server, widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.js(
+        """(window.asked = 0, el.signer = async () => {
+          if ((window.asked += 1) < 3) throw new TypeError("Failed to fetch");
+          return { fields: argument };
+        }, 0)""",
+        server.signed({"public_id": "after-a-broken-line"}),
+    )
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    assert widget.page.evaluate("window.asked") == 3

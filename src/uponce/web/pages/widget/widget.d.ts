@@ -27,6 +27,11 @@ export interface Params {
   tags?: string;
 }
 
+/** What the sign endpoint answers in place of fields. It refuses the file. */
+export interface Unsigned {
+  error: { code: string; message?: string; status?: number };
+}
+
 /** What the sign endpoint answers. The widget sends exactly these fields. */
 export interface Signed {
   /** The upload URL; without it, `<server>/v1_1/<cloud>/auto/upload` of the attributes. */
@@ -84,8 +89,8 @@ export class UponceUpload extends HTMLElement {
   /** Texts by key, or by any error code. Missing ones stay English. */
   get messages(): Partial<Record<MessageKey, string>> & Record<string, string>;
   set messages(messages: Partial<Record<MessageKey, string>> & Record<string, string>);
-  /** Gets a signature in place of a POST to `sign`. */
-  signer?: (params: Params, file: File, signal: AbortSignal) => Promise<Signed>;
+  /** Gets a signature in place of a POST to `sign`. A TypeError means a broken line: the widget tries again. */
+  signer?: (params: Params, file: File, signal: AbortSignal) => Promise<Signed | Unsigned>;
   /** More headers for the POST to `sign`, besides those of the attribute `headers` (JSON). */
   headers?: Record<string, string>;
   timing: Timing;

@@ -226,6 +226,13 @@ const fail = () => {
   throw new Refusal("unreachable"); // not an answer of uponce: some proxy's
 };
 
+/** The refusal for an error that a signer threw or answered. `fetch` throws a TypeError if the line is broken. */
+function unsigned(error) {
+  const { code, message, status = 400 } = error ?? {};
+  if (typeof code === "string") return new Refusal(code, message, status);
+  return error instanceof TypeError ? new Refusal("unreachable") : local("sign_failed");
+}
+
 /** One request. A line on which nothing moves for `stall` ms is broken. */
 function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }) {
   return new Promise((resolve, reject) => {
@@ -280,7 +287,7 @@ class Upload {
         return this.end("done");
       } catch (error) {
         if (signal.aborted) return;
-        if (!(error instanceof Refusal)) return this.refuse(local(error.code ?? "sign_failed", error.message));
+        if (!(error instanceof Refusal)) return this.refuse(local("sign_failed"));
         if (this.renew(error)) continue;
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
@@ -311,7 +318,7 @@ class Upload {
       const key = random();
       const answer = await this.host.ask({ ...this.host.params, nonce: key }, this, signal);
       signal.throwIfAborted();
-      if (!answer?.fields) throw local("sign_failed");
+      if (!answer?.fields) throw unsigned(answer?.error);
       this.grant = { url: new URL(answer.url ?? this.host.target, location.href).href, fields: answer.fields, key };
       await this.save();
     }
@@ -561,12 +568,13 @@ export class UponceUpload extends HTMLElement {
   }
 
   async ask(params, { file, name, size, type }, signal) {
-    if (this.signer) return this.signer(params, file, signal);
-    const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
-    const body = JSON.stringify({ params, file: { name, size, type } });
     try {
+      if (this.signer) return await this.signer(params, file, signal);
+      const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
+      const body = JSON.stringify({ params, file: { name, size, type } });
       return (await send("POST", this.getAttribute("sign"), { headers, body, signal, stall: this.timing.stall })).json;
     } catch (error) {
+      if (!(error instanceof Refusal)) throw unsigned(error);
       if (!error.message) error.code ??= "sign_failed";
       throw error;
     }
