@@ -186,3 +186,14 @@ def test_the_code_of_the_guide(server: Server, widget: Widget, media: Path) -> N
     with widget.page.expect_request("**/albums") as sent:
         widget.page.click("text=Save")
     assert sent.value.post_data == urlencode({"photos": answer["secure_url"]})
+
+
+def test_a_page_may_set_some_times_and_keep_the_others(widget: Widget) -> None:
+    times = {"delay": 1000, "tries": 8, "stall": 30_000, "keep": 200_000_000}
+    # Before the widget has loaded.
+    widget.open(form() + "<script>document.querySelector('uponce-upload').timing = { tries: 3 }</script>")
+    assert widget.js("el.timing") == times | {"tries": 3, "delay": 20}  # the delay of all tests
+    assert widget.js("(el.timing = { keep: 0 }, el.timing)") == times | {"keep": 0}
+    # Frameworks unset a property so.
+    assert widget.js("(el.timing = undefined, el.messages = undefined, el.timing)") == times
+    assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Choose files"

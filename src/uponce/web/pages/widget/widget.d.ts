@@ -88,12 +88,14 @@ export class UponceUpload extends HTMLElement {
   static readonly formAssociated: true;
   /** Texts by key, or by any error code. Missing ones stay English. */
   get messages(): Partial<Record<MessageKey, string>> & Record<string, string>;
-  set messages(messages: Partial<Record<MessageKey, string>> & Record<string, string>);
+  set messages(messages: (Partial<Record<MessageKey, string>> & Record<string, string>) | undefined);
   /** Gets a signature in place of a POST to `sign`. A TypeError means a broken line: the widget tries again. */
   signer?: (params: Params, file: File, signal: AbortSignal) => Promise<Signed | Unsigned>;
   /** More headers for the POST to `sign`, besides those of the attribute `headers` (JSON). */
   headers?: Record<string, string>;
-  timing: Timing;
+  get timing(): Timing;
+  /** Missing values are the defaults. */
+  set timing(timing: Partial<Timing> | undefined);
   readonly uploads: UploadInfo[];
   /** The answers of all finished uploads. */
   readonly answers: Answer[];

@@ -474,10 +474,10 @@ export class UponceUpload extends HTMLElement {
   #paste = (event) => this.#pasted(event);
 
   #messages;
+  #timing;
   // See widget.d.ts. A page may have set them before this script had loaded.
   signer = this.signer;
   headers = this.headers;
-  timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...this.timing };
 
   constructor() {
     super();
@@ -497,9 +497,19 @@ export class UponceUpload extends HTMLElement {
     this.live = h("div", { class: "live", role: "status" });
     root.append(this.input, this.zone, this.list, this.live);
     for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
-    const { messages } = this;
-    delete this.messages;
-    this.#messages = messages ?? {};
+    for (const name of ["timing", "messages"]) {
+      const value = this[name];
+      delete this[name];
+      this[name] = value;
+    }
+  }
+
+  get timing() {
+    return this.#timing;
+  }
+
+  set timing(timing) {
+    this.#timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...timing };
   }
 
   get messages() {
@@ -507,7 +517,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   set messages(messages) {
-    this.#messages = messages;
+    this.#messages = messages ?? {};
     this.attributeChangedCallback();
     this.#uploads.forEach((upload) => this.draw(upload));
   }
