@@ -90,7 +90,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         ),
         Route(("/",), _READ, bound(partial(home, playground)), _SHOWS_PAGE),
         Route(("/guide",), _READ, guide, _SHOWS_PAGE),
-        Route(("/widget.js",), _READ, asset("widget/widget.js"), "This address is the upload widget."),
+        Route(("/widget.js",), _READ, asset("widget/widget.js", commented=False), "This address is the upload widget."),
         Route(("/robots.txt",), _READ, robots, "This address is for crawlers."),
         Route(("/favicon.ico",), _READ, favicon, "This address is for browsers."),
         Route(delivery.PATHS, _READ, deliver, "This address delivers a stored file.", open=True),

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
@@ -9,6 +10,9 @@ from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, length_header
 
 _SMALL = 1000  # bytes; compression saves nothing below
+
+# A whole line of a script, which stays as an empty line: each line keeps its number.
+_COMMENT = re.compile(rb"^ *(?://.*|/\*\* .* \*/)$", re.MULTILINE)
 
 _TYPES = {
     "css": b"text/css; charset=utf-8",
@@ -20,12 +24,15 @@ _TYPES = {
 }
 
 
-def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
+def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
 
-    Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not.
+    Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not. If the script is
+    not `commented`, lines of comments are empty.
     """
     plain = files("uponce.web.pages").joinpath(name).read_bytes()
+    if not commented:
+        plain = _COMMENT.sub(b"", plain)
     packed = gzip.compress(plain, mtime=0)
     # Weak: one tag for both encodings of the file.
     etag = f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'.encode()
