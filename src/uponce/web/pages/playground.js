@@ -5,6 +5,8 @@ import { snippets } from "/playground/snippets.js";
 const $ = (id) => document.getElementById(id);
 const MB = 1 << 20;
 const RIVALS = 20;
+const STALL_SECONDS = 60; // without progress or an answer, after an upload has begun
+const STRANGE = "The answer is not from uponce. A server in between may have sent it.";
 const SAMPLES = [
   ["dusk.jpg", "image/jpeg", "Photo"],
   ["morning.jpg", "image/jpeg", "Photo"],
@@ -67,8 +69,8 @@ async function get(path, options) {
 async function ask(action, body) {
   const headers = { "Content-Type": "application/json" };
   const response = await get(action, { method: "POST", headers, body: JSON.stringify(body) });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error.message);
+  const answer = await response.json().catch(() => undefined);
+  if (!response.ok || !answer) throw new Error(answer?.error?.message ?? STRANGE);
   return answer;
 }
 
@@ -186,6 +188,14 @@ function tick() {
 
 // --- 3: the upload
 
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // a proxy's page
+  }
+}
+
 /** Post the fields and then the file. `cut` breaks the connection amid the file, `lose` throws the answer away. */
 function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
   return new Promise((resolve) => {
@@ -194,10 +204,16 @@ function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
     form.append("file", blob, name);
     const xhr = new XMLHttpRequest();
     const begun = performance.now();
-    const done = (outcome) => resolve({ ...outcome, ms: Math.round(performance.now() - begun) });
+    let stall;
+    const done = (outcome) => {
+      clearTimeout(stall);
+      resolve({ ...outcome, ms: Math.round(performance.now() - begun) });
+    };
     xhr.open("POST", which.url);
     if (key) xhr.setRequestHeader("Idempotency-Key", key);
     xhr.upload.onprogress = ({ loaded, total }) => {
+      clearTimeout(stall);
+      stall = setTimeout(() => xhr.abort(), STALL_SECONDS * 1000);
       onProgress?.(loaded / total);
       if (!cut || loaded === 0 || loaded === total) return;
       done({ cut: true, sent: loaded });
@@ -210,18 +226,21 @@ function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
     };
     xhr.onload = () => {
       const replayed = xhr.getResponseHeader("Idempotent-Replayed") === "true";
-      done({ status: xhr.status, replayed, answer: JSON.parse(xhr.responseText) });
+      const answer = parsed(xhr.responseText);
+      const told = xhr.status === 200 ? answer?.public_id : answer?.error?.code;
+      done(told ? { status: xhr.status, replayed, answer } : { strange: xhr.status });
     };
-    xhr.onerror = () => done({ broken: true });
+    xhr.onerror = xhr.onabort = () => done({ broken: true });
     xhr.send(form);
   });
 }
 
 /** The outcome in words: whether it is good news, a title, and the sentence below it. */
-function describe({ status, answer, replayed, cut, sent, lost, broken }) {
+function describe({ status, answer, replayed, cut, sent, lost, broken, strange }) {
   if (cut) return { title: `Connection cut after ${size(sent)}`, text: "The server got a part of the file." };
   if (lost) return { title: "The reply was lost", text: "The page does not know whether the file was stored." };
   if (broken) return { mood: "bad", title: "No answer", text: "The server cannot be reached." };
+  if (strange) return { mood: "bad", title: `Status ${strange}`, text: STRANGE };
   if (status !== 200) return { mood: "bad", title: `Refused: ${answer.error.code}`, text: answer.error.message };
   return { mood: "good", title: replayed ? "The same answer again" : "Stored", text: answer.public_id };
 }
