@@ -142,6 +142,7 @@ def test_a_file_of_the_user_and_a_name_that_is_html(page: Page, playground: Serv
     data = (SAMPLES / "morning.jpg").read_bytes()
     page.set_input_files("#picked", {"name": name, "mimeType": "image/jpeg", "buffer": data})
     assert page.inner_text("#file-name") == name
+    assert page.input_value("#picked") == ""  # else a browser ignores the same file, chosen again
     assert playground.get(upload(page)).data == data
     press(page, "again")
     page.click("text=curl")
@@ -190,6 +191,19 @@ def test_a_server_that_is_gone_is_named(browser: Browser, playground: Server) ->
     page.wait_for_selector("#result >> text=The server cannot be reached.")
     page.click("#sign")
     page.wait_for_selector("#trouble >> text=The server cannot be reached. Check that it runs, and try again.")
+    page.context.close()
+
+
+def test_a_sample_or_a_widget_that_cannot_be_loaded_is_named(browser: Browser, playground: Server) -> None:
+    page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
+    page.wait_for_selector("#fields dd")
+    page.route("**/samples/moon.gif", answering(503, ""))
+    page.route("**/widget.js", lambda route: route.abort())
+    page.locator("#samples input").nth(2).check(force=True)
+    page.wait_for_selector("#trouble >> text=The sample moon.gif cannot be loaded: status 503.")
+    assert page.inner_text("#file-name") == "dusk.jpg"
+    page.get_by_role("tab", name="Widget").click()
+    page.wait_for_selector("#trouble >> text=The widget cannot be loaded.")
     page.context.close()
 
 

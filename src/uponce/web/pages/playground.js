@@ -94,14 +94,19 @@ function chooseOwn(files) {
 
 async function sample(index) {
   const [name, type] = SAMPLES[index];
-  const bytes = await (await get(`samples/${name}`)).arrayBuffer();
-  return [new Blob([bytes], { type }), name];
+  const response = await get(`samples/${name}`);
+  if (!response.ok) throw new Error(`The sample ${name} cannot be loaded: status ${response.status}.`);
+  return [new Blob([await response.arrayBuffer()], { type }), name];
 }
 
 function showSamples() {
   SAMPLES.forEach(([name, type, kind], index) => {
     const radio = make("input", { type: "radio", name: "sample", checked: index === 0 });
-    radio.addEventListener("change", async () => choose(...(await sample(index))));
+    const load = async () => {
+      const loaded = await sample(index);
+      if (radio.checked) choose(...loaded); // else another choice was faster
+    };
+    radio.addEventListener("change", () => guarded(load));
     const thumb = make("img", { src: `/playground/samples/${name.replace(".mp4", ".jpg")}`, alt: "" });
     $("samples").append(make("label", {}, radio, thumb, make("span", { textContent: kind, title: name })));
   });
@@ -465,12 +470,8 @@ async function attempt(trial, seen) {
   say(`${trial.title}: ${title}. ${text}`);
 }
 
-/** One action at a time; what fails outright is shown at the top. */
-async function act(work) {
-  if (busy) return;
-  busy = true;
-  const buttons = document.querySelectorAll(".stage button, .try button");
-  for (const button of buttons) button.setAttribute("aria-disabled", "true");
+/** What fails outright is shown at the top. */
+async function guarded(work) {
   $("trouble").hidden = true;
   try {
     await work();
@@ -478,6 +479,15 @@ async function act(work) {
     $("trouble").textContent = error.message;
     $("trouble").hidden = false;
   }
+}
+
+/** One action at a time. */
+async function act(work) {
+  if (busy) return;
+  busy = true;
+  const buttons = document.querySelectorAll(".stage button, .try button");
+  for (const button of buttons) button.setAttribute("aria-disabled", "true");
+  await guarded(work);
   for (const button of buttons) button.removeAttribute("aria-disabled");
   busy = false;
 }
@@ -514,7 +524,7 @@ function openTab(index) {
   $("about").textContent = snippets[index].about;
   const isWidget = snippets[index].name === "Widget";
   $("live").hidden = !isWidget;
-  if (isWidget) showWidget();
+  if (isWidget) guarded(showWidget);
   showCode();
 }
 
@@ -551,7 +561,9 @@ async function copy() {
 
 async function showWidget() {
   if ($("live").firstChild) return;
-  await import("/widget.js");
+  await import("/widget.js").catch(() => {
+    throw new Error("The widget cannot be loaded. Check that the server runs, and reload this page.");
+  });
   const widget = make("uponce-upload", {});
   widget.setAttribute("cloud", "playground");
   widget.setAttribute("multiple", "");
@@ -581,7 +593,10 @@ function start() {
   $("sign").addEventListener("click", () => act(() => sign()));
   $("upload").addEventListener("click", () => act(() => upload()));
   $("copy").addEventListener("click", copy);
-  $("picked").addEventListener("change", ({ target }) => chooseOwn(target.files));
+  $("picked").addEventListener("change", ({ target }) => {
+    chooseOwn(target.files);
+    target.value = ""; // so that the same file can be chosen again
+  });
   document.addEventListener("paste", (event) => {
     if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
   });
