@@ -57,10 +57,11 @@ class Records:
     """The Records port: what the steps before a commit may read, in the thread that commits.
 
     API keys are remembered until the database changes. That only saves a look-up: the commit reads again whether the
-    key is revoked.
+    key is revoked. `failed` makes an error of a failure of the database.
     """
 
     secrets: SecretBox
+    failed: Callable[[Exception], UponceError]
     knows_grants: bool
     _session: Session | None = None
     _now: float = 0.0
@@ -91,7 +92,10 @@ class Records:
 
     def _run(self, operation: Operation[T]) -> T:
         assert self._session is not None
-        return run(self._session, operation.begin(self._now))
+        try:
+            return run(self._session, operation.begin(self._now))
+        except Exception as error:
+            raise self.failed(error) from error
 
 
 @dataclass(slots=True, eq=False)
@@ -109,11 +113,9 @@ class Waiting:
 class Committer:
     """Takes operations of all event loops. While one group is under way, the next one gathers."""
 
-    def __init__(self, engine: Engine, records: Records, failed: Callable[[Exception], UponceError]) -> None:
-        """`failed` makes an error of a failure before a transaction."""
+    def __init__(self, engine: Engine, records: Records) -> None:
         self._engine = engine
         self._records = records
-        self._failed = failed
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._later: deque[Waiting] = deque()  # taken from the queue, for the next group
         self._gate = threading.Lock()
@@ -209,7 +211,7 @@ class Committer:
             self._engine.disconnect()
             if not isinstance(error, UponceError):
                 log.exception("the steps of a group of uploads failed")
-            return [self._failed(error)] * len(arrived)
+            return [self._records.failed(error)] * len(arrived)
 
     def _put_back(self, group: list[Waiting]) -> None:
         """Leave what the next transaction does not take to a later one, in its order."""

@@ -48,7 +48,10 @@ class Rule(StrEnum):
 
 
 class Records(Protocol):
-    """What the steps before a commit may read. All of it is durable. Each call blocks."""
+    """What the steps before a commit may read. All of it is durable. Each call blocks.
+
+    DatabaseUnavailable says that the database fails: then the steps of no upload can go on.
+    """
 
     def find_key(self, api_key: str) -> ApiKey | None:
         """As Keys.find_key."""

@@ -30,7 +30,7 @@ from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
 from uponce.core.canonical import collect_known
-from uponce.core.errors import GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
+from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
 from uponce.core.parameters import UploadSpec, check_route
@@ -244,8 +244,8 @@ class Arrival:
     facts: MediaFacts
     verified: Verified | None = None
     digest: Digest | None = None
+    draft: Draft | None = None
     blob_key: str | None = None
-    candidate: Candidate | None = None
 
     @property
     def cloud(self) -> str:
@@ -299,9 +299,9 @@ class Pipeline:
         try:
             return await services.database.commit_arrival(arrival, self.steps, services.limits.refusals_per_grant)
         except OutcomeUnknown as unknown:
-            if arrival.candidate is None:  # a refusal: only its row in the audit is unknown
+            if arrival.verified is None or arrival.draft is None:  # a refusal: only its row in the audit is unknown
                 raise
-            return await read_back_upload(services, arrival.candidate.grant, arrival.candidate.draft, unknown)
+            return await read_back_upload(services, arrival.verified.grant, arrival.draft, unknown)
         except (Refused, Unavailable):
             if arrival.blob_key is not None:
                 with suppress(Unavailable):
@@ -318,15 +318,17 @@ class Pipeline:
         ]
 
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
+        """Return what ends this upload alone, also if a defect does. A database that fails ends the group."""
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)
-            if refusal is not None:
-                return refusal
-            self._judge(arrival)
-        except (UponceError, GoesUpstream) as error:
+            if refusal is None:
+                self._judge(arrival)
+            return refusal
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
             return error
-        return None
 
     def _verify(self, arrival: Arrival, records: Records) -> None:
         request, params = arrival.request, collect_known(arrival.fields)
@@ -363,10 +365,13 @@ class Pipeline:
         return tried
 
     def _judge(self, arrival: Arrival) -> None:
+        """Make the draft, which names no bytes yet: all that may be refused is refused before bytes are stored."""
         assert arrival.verified is not None and arrival.digest is not None
-        limits, spec = self._services.limits, arrival.verified.spec
-        judge_content(arrival.digest, spec, limits.max_bytes(arrival.request.requested, spec))
+        request, limits, spec = arrival.request, self._services.limits, arrival.verified.spec
+        judge_content(arrival.digest, spec, limits.max_bytes(request.requested, spec))
         judge_media(arrival.facts, arrival.digest, arrival.filename, spec, limits)
+        wanted = Wanted(request.cloud, request.requested, spec, arrival.filename)
+        arrival.draft = draft_of(self._services, wanted, "", arrival.digest, arrival.facts)
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
         """Make the bytes of all durable, with one sync. An error is the error of all."""
@@ -379,14 +384,10 @@ class Pipeline:
         return None
 
     def _candidate(self, arrival: Arrival) -> Candidate:
-        assert arrival.verified is not None and arrival.digest is not None and arrival.blob_key is not None
-        request, verified = arrival.request, arrival.verified
-        wanted = Wanted(request.cloud, request.requested, verified.spec, arrival.filename)
-        draft = draft_of(self._services, wanted, arrival.blob_key, arrival.digest, arrival.facts)
-        if request.idempotency_key is not None:
-            draft = replace(draft, idempotency_key=request.idempotency_key)
-        arrival.candidate = Candidate(verified.grant, draft, request.caller)
-        return arrival.candidate
+        assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
+        request = arrival.request
+        arrival.draft = replace(arrival.draft, blob_key=arrival.blob_key, idempotency_key=request.idempotency_key)
+        return Candidate(arrival.verified.grant, arrival.draft, request.caller)
 
 
 def _body_of(arrival: Arrival) -> Body:

@@ -67,7 +67,7 @@ class PostgresDatabase(Database):
         self._fence_skew = fence_skew
         self._history: str | None = None
         self._pool = Pool(self._address, connections, clock, self._admit)
-        self._committer = Committer(Engine(self._pool), Records(secrets, knows_grants=False), unavailable)
+        self._committer = Committer(Engine(self._pool), Records(secrets, unavailable, knows_grants=False))
         super().__init__(secrets)
 
     def open(self) -> None:

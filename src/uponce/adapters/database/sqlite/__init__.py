@@ -43,10 +43,10 @@ class SqliteDatabase(Database):
         self._clock = clock
         self._connect = partial(connect, self._path)
         identify = partial(identity, self._path)
-        records = Records(secrets, knows_grants=True)
+        records = Records(secrets, unavailable, knows_grants=True)
         self._checkpointer = Checkpointer(self._connect, identify)
         self._engine = Engine(self._connect, identify, clock, records, self._checkpointer.note_commit)
-        self._committer = Committer(self._engine, records, unavailable)
+        self._committer = Committer(self._engine, records)
         self._readers = Readers(self._connect, identify)
         self.glance = Glances(self._connect, identify)
         super().__init__(secrets)

@@ -1,0 +1,129 @@
+"""Uploads that take their steps together: a refusal or a defect of one is its own, and the others are stored."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.test_pipeline import CASES, seen, upload
+from tests.asgi import END, FORM, Answer, call, part, parts_of
+from tests.world import PNG, World
+from uponce.adapters.database import committer
+from uponce.app.uploading import pipeline
+from uponce.app.uploading.pipeline import Pipeline
+
+
+class Beside:
+    """Lets a good upload of another client take the steps with each that comes, in one group."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.whole_bodies = True
+        self.answers: list[Answer] = []
+        self.groups: list[int] = []
+        self._world = world
+        self._is_good = False
+        self._both_wait = threading.Event()
+        self._both_wait.set()
+        thread: Any = world.database._committer
+        self._transact, self._commit, steps = thread._transact, world.database.commit_arrival, Pipeline.steps
+        monkeypatch.setattr(thread, "_transact", self._transact_both)
+        monkeypatch.setattr(world.database, "commit_arrival", self._commit_both)
+
+        def counted(used: Pipeline, arrivals: Sequence[Any], records: Any) -> Any:
+            self.groups.append(len(arrivals))
+            return steps(used, arrivals, records)
+
+        monkeypatch.setattr(Pipeline, "steps", counted)
+
+    def _transact_both(self, group: list[Any]) -> None:
+        assert self._both_wait.wait(20)
+        self._transact(group)
+
+    async def _commit_both(self, *args: Any) -> Any:
+        if not self._is_good:
+            self._both_wait.clear()
+        committing = asyncio.create_task(self._commit(*args))
+        await asyncio.sleep(0)  # now it waits for the thread
+        if self._is_good:
+            self._both_wait.set()
+            return await committing
+        self._is_good = True
+        self.answers.append(await self._good())
+        self._is_good = False
+        return await committing
+
+    async def _good(self) -> Answer:
+        world = self._world
+        body = [parts_of(world.sign({"public_id": f"good{len(self.answers)}"})), part("file", PNG, "good.png"), END]
+        return await call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=True)
+
+
+TOO_LONG = {
+    "a folder and a public_id that are too long": upload(folder="f" * 200, public_id="p" * 100),
+    "a folder that leaves no room": upload(folder="f" * 252, use_filename="true"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES | TOO_LONG))
+def test_an_upload_is_answered_as_alone_and_the_other_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    answers = []
+    for way in ("alone", "beside"):
+        (tmp_path / way).mkdir()
+        world = World(tmp_path / way)
+        beside = Beside(world, monkeypatch) if way == "beside" else None
+        answers.append(seen(world, (CASES | TOO_LONG)[name](world))[:3])
+        world.close()
+    assert answers[1] == answers[0]
+    assert beside is not None
+    assert [answer.status for answer in beside.answers] == [200] * len(beside.answers)
+    assert beside.groups == [2] * len(beside.answers)
+
+
+@pytest.fixture
+def world(quick_path: Path) -> Any:
+    world = World(quick_path)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("name", sorted(TOO_LONG))
+def test_a_name_that_is_refused_stores_no_bytes(world: World, name: str) -> None:
+    world.whole_bodies = True
+    with world.untouched():
+        assert TOO_LONG[name](world).code == "invalid_parameter"
+
+
+def test_a_defect_that_one_upload_meets_ends_that_upload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft_of = pipeline.draft_of
+
+    def broken(services: Any, wanted: pipeline.Wanted, *rest: Any) -> Any:
+        if wanted.filename == "bad.png":
+            raise RuntimeError("a defect")
+        return draft_of(services, wanted, *rest)
+
+    monkeypatch.setattr(pipeline, "draft_of", broken)
+    beside = Beside(world, monkeypatch)
+    answer = upload(filename="bad.png")(world)
+    assert (answer.status, answer.code, beside.groups) == (500, "internal_error", [2])
+    assert [answer.status for answer in beside.answers] == [200]
+
+
+def test_a_database_that_fails_ends_the_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look-up is made for each upload of a group: each may wait as long as the database may take to answer."""
+    looked: list[Any] = []
+
+    def broken(*args: Any) -> None:
+        looked.append(args)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(committer, "run", broken)
+    beside = Beside(world, monkeypatch)
+    answer = upload()(world)
+    assert (answer.code, [each.code for each in beside.answers]) == ("database_unavailable", ["database_unavailable"])
+    assert (beside.groups, len(looked)) == ([2], 1)
