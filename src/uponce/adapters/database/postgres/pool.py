@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from psycopg.pq import TransactionStatus
@@ -193,7 +194,8 @@ class Engine:
         self._session: Session | None = None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
-        return [wave < _MAX_WAVES for wave in waves(operations)]
+        early = [wave < _MAX_WAVES for wave in waves(operations)]
+        return [each and count <= self.most for each, count in zip(early, accumulate(early), strict=True)]
 
     def look(self) -> tuple[Session, float, Hashable]:
         session = self._connected()
