@@ -48,7 +48,6 @@ _SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP
 _READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic."
 _TAKES_NOTIFICATIONS = "This address takes the notifications of the account behind a relay, by POST."
 _NO_SUCH_CALL = "This address is a call that uponce lacks."
-_SHOWS_METRICS = "This address shows metrics."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
