@@ -78,7 +78,8 @@ RULES = {
     Rule.AFTER_WATERMARK: Kind(
         "watermark",
         Severity.WARNING,
-        "grants at or before the watermark, refused as stale. Normal after a restore; otherwise check the clock",
+        "grants at or before the watermark, refused as stale. Normal after a restore, and for two hours after a long "
+        "upload in parts; otherwise check the clock",
     ),
 }
 
