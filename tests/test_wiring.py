@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.config import Settings
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
-from uponce.wiring import Backend, build, build_metrics, lifespan
+from uponce.wiring import Backend, blob_store, build, build_metrics, lifespan
 
 SETTINGS = Settings(sweep_seconds=0, decoders=1, metrics_token="token")
 
@@ -150,3 +151,13 @@ def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend:
     wiring.secret_key_path(backend.settings).unlink()
     with pytest.raises(SettingRefused, match="is missing"):
         asyncio.run(serve())
+
+
+@pytest.mark.parametrize("name", ["site#1", "site?1", "site;1", "site%201", "site 1"])
+def test_media_are_in_their_data_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    """Also if a URL with this name would end earlier: two sites would share their media."""
+    data = tmp_path / name
+    with closing(blob_store(replace(SETTINGS, data=str(data)))) as blobs:
+        blobs.open_store()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (data / "media" / "blobs").is_dir()

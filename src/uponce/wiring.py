@@ -174,6 +174,7 @@ def blob_store(settings: Settings) -> Blobs:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 
+            path = url.partition(":")[2].removeprefix("//")  # also what `urlsplit` takes for a query or a fragment
             return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket

@@ -29,14 +29,14 @@ SIZES = (0, 5_000, 70_000)
 GROUPS = 3
 
 MUTANTS: dict[str, Callable[[], object]] = {
-    "no fsync of the bytes": lambda: _ignore("local.sync_file", "packs.sync_data"),
-    "no fsync of the folder": lambda: _ignore("local.sync_folder", "packs.sync_folder"),
+    "no fsync of the bytes": lambda: _ignore("files.sync_file", "store.packs.sync_data"),
+    "no fsync of the folder": lambda: _ignore("store.local.sync_folder", "store.packs.sync_folder"),
 }
 
 
 def _ignore(*names: str) -> None:
     for name in names:
-        patch(f"uponce.adapters.store.{name}", lambda _: None).start()
+        patch(f"uponce.adapters.{name}", lambda _: None).start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ def test_a_failed_group_gives_its_space_back_and_its_pack_takes_no_other(
 
 
 def test_a_folder_that_is_replaced_under_its_server_takes_the_next_group(store: Blobs, root: Path) -> None:
-    """As a restore by other tools does: bytes in the old folder are lost, and their rows would be in the new database."""
+    """Bytes in the old folder would be lost, while their rows are in the new database."""
     put(store, b"before")
     root.rename(root.with_name("old"))
     opened(root).close()

@@ -1,5 +1,7 @@
 """What a restore makes of a backup, at any moment of it, on purpose."""
 
+import errno
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from tests.contract.databases import run
 from tests.world import START, MovableClock, World, assert_accepted
+from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.secretbox import AesSecretBox
@@ -81,7 +84,8 @@ class Box:
 
 
 @pytest.fixture
-def box(tmp_path: Path, world: World) -> Box:
+def box(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Box:
+    monkeypatch.setattr("uponce.app.copy_media.PLACES", ("",))  # one look at all of it, for a store of a few blobs
     assert_accepted(world.upload(world.sign({"public_id": "first"}), FIRST, kind="raw"))
     (first,) = files(world.media / "blobs")
     box = Box(world, first, tmp_path / "backup", tmp_path / "restored")
@@ -126,3 +130,53 @@ def test_a_restore_into_the_storage_that_outlived_its_database(box: Box) -> None
     assert box.first.read_bytes() == FIRST
     assert later.read_bytes() == LATER
     assert spooled.read_bytes() == b"arriving"
+
+
+def no_hard_links(self: Path, target: Path) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_backup_on_a_disk_without_hard_links_keeps_the_database_before(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (box.folder / "uponce.db").read_bytes()
+    monkeypatch.setattr(Path, "hardlink_to", no_hard_links)
+    kept = box.back_up().before
+    assert kept is not None
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (before, 0o600)
+    assert box.restore()[0].copied == 1
+
+
+def full(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("moment", ["begin", "finish"])
+def test_a_backup_on_a_full_disk_is_refused_and_made_when_there_is_room(
+    box: Box, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    if moment == "begin":
+        shutil.rmtree(box.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(files_module, "write_all", full)
+        patched.setattr(Path, "hardlink_to", no_hard_links)
+        with pytest.raises(SettingRefused, match="cannot be written"):
+            box.back_up()
+    assert box.back_up().media.lost == {}
+    assert box.restore()[0].copied == 1
+
+
+def test_a_first_backup_that_was_killed_does_not_lock_its_folder(box: Box) -> None:
+    shutil.rmtree(box.folder)
+    box.folder.mkdir()
+    (box.folder / "backup.json.0123456789abcdef").touch()
+    assert box.back_up().media.copied == 1
+
+
+def test_a_restore_to_a_full_disk_is_refused(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box.folder / "secret.key").write_bytes(bytes(32))
+    archive = Archive(box.folder, database=box.database, secret_key=box.data / "secret.key")
+    monkeypatch.setattr(files_module, "write_all", full)
+    with pytest.raises(SettingRefused, match="cannot be written"):
+        archive.give_key()
+    assert files(box.data) == set()

@@ -171,6 +171,54 @@ def test_a_series_that_completes_is_not_dropped_for_being_slow(world: World) -> 
     assert world.traces().assets == 1
 
 
+def creations(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For each creation of a series that the database is asked for, how many it does just then."""
+    seen: list[int] = []
+    under_way = 0
+    create = world.database.create_series
+
+    async def noted(*args: Any, **more: Any) -> Any:
+        nonlocal under_way
+        under_way += 1
+        seen.append(under_way)
+        try:
+            return await create(*args, **more)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(world.database, "create_series", noted)
+    return seen
+
+
+def test_copies_of_a_signature_ask_the_database_once_each_and_in_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for locks with a connection of the pool, so a flood of them would keep all others waiting."""
+    client = begun(world)
+    assert patch(client, 0, 1000).status == 204
+    seen = creations(world, monkeypatch)
+
+    async def flood() -> list[Answer]:
+        return await asyncio.gather(*(Tus(world, DATA, fields=client.fields).create() for _ in range(20)))
+
+    assert [answer.code for answer in asyncio.run(flood())] == ["signature_in_use"] * 20
+    assert seen == [1] * 20
+    assert not world.services.attempts._turns
+
+
+def test_a_slow_series_that_another_request_ends_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    thief = begun(world)
+    end = world.database.end_series
+
+    async def second(*args: Any, **more: Any) -> bool:
+        await end(*args, **more)
+        return False
+
+    monkeypatch.setattr(world.database, "end_series", second)
+    holder = begun(world, thief.fields)
+    assert patch(holder, 0).status == 204
+
+
 def test_a_series_without_bytes_is_swept_within_minutes(world: World) -> None:
     empty, moving = begun(world), begun(world)
     assert patch(moving, 0, 1).status == 204

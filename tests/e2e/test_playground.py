@@ -2,12 +2,12 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route
@@ -24,6 +24,10 @@ def page(browser: Browser, playground: Server) -> Iterator[Page]:
     watched.page.wait_for_selector("#fields dd")
     yield watched.page
     watched.close()
+
+
+def answering(status: int, body: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=status, body=body)
 
 
 def newest(page: Page) -> list[str]:
@@ -138,6 +142,7 @@ def test_a_file_of_the_user_and_a_name_that_is_html(page: Page, playground: Serv
     data = (SAMPLES / "morning.jpg").read_bytes()
     page.set_input_files("#picked", {"name": name, "mimeType": "image/jpeg", "buffer": data})
     assert page.inner_text("#file-name") == name
+    assert page.input_value("#picked") == ""  # else a browser ignores the same file, chosen again
     assert playground.get(upload(page)).data == data
     press(page, "again")
     page.click("text=curl")
@@ -186,6 +191,50 @@ def test_a_server_that_is_gone_is_named(browser: Browser, playground: Server) ->
     page.wait_for_selector("#result >> text=The server cannot be reached.")
     page.click("#sign")
     page.wait_for_selector("#trouble >> text=The server cannot be reached. Check that it runs, and try again.")
+    page.context.close()
+
+
+def test_a_sample_or_a_widget_that_cannot_be_loaded_is_named(browser: Browser, playground: Server) -> None:
+    page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
+    page.wait_for_selector("#fields dd")
+    page.route("**/samples/moon.gif", answering(503, ""))
+    page.route("**/widget.js", lambda route: route.abort())
+    page.locator("#samples input").nth(2).check(force=True)
+    page.wait_for_selector("#trouble >> text=The sample moon.gif cannot be loaded: status 503.")
+    assert page.inner_text("#file-name") == "dusk.jpg"
+    page.get_by_role("tab", name="Widget").click()
+    page.wait_for_selector("#trouble >> text=The widget cannot be loaded.")
+    page.context.close()
+
+
+def test_an_answer_that_a_proxy_made_is_named(browser: Browser, playground: Server) -> None:
+    """Neither HTML nor another server's JSON hangs the page: the next press works."""
+    page = Watched(browser, playground.base).page  # Chromium itself reports each failed request
+    page.wait_for_selector("#fields dd")
+    for number, (status, body) in enumerate([(502, "<h1>Bad Gateway</h1>"), (200, "<h1>Hello</h1>"), (403, "{}")], 1):
+        page.unroute_all()
+        page.route("**/v1_1/**", answering(status, body))
+        page.click("#upload")
+        until(page, f"document.querySelectorAll('#log .attempts > li').length === {number}")
+        assert newest(page)[-2:] == [f"Status {status}", "unused"]
+    assert "The answer is not from uponce." in page.inner_text("#result")
+    page.route("**/playground/sign", answering(502, "<h1>Bad Gateway</h1>"))
+    page.click("#sign")
+    page.wait_for_selector("#trouble >> text=The answer is not from uponce.")
+    page.context.close()
+
+
+def test_an_upload_without_an_answer_ends(browser: Browser, playground: Server) -> None:
+    """A connection that stays open and silent: after a minute of the page's clock, the page says so."""
+    page = Watched(browser, playground.base).page
+    page.wait_for_selector("#fields dd")
+    page.clock.install()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        page.route("**/v1_1/**", lambda route: route.continue_(url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1_1/"))
+        page.click("#upload")
+        until(page, "document.querySelector('#bar').value === 1")
+        page.clock.fast_forward(61_000)
+        page.wait_for_selector("#result >> text=No answer")
     page.context.close()
 
 
@@ -256,10 +305,6 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert "Refused: signature_revoked" in page.inner_text("#said")
 
 
-def answering(status: int, body: Any) -> Callable[[Route], None]:
-    return lambda route: route.fulfill(status=status, json=body)
-
-
 def test_answers_and_messages_are_text(page: Page, playground: Server) -> None:
     """What a server or a proxy between says is shown, and never run."""
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
@@ -269,7 +314,7 @@ def test_answers_and_messages_are_text(page: Page, playground: Server) -> None:
     refused = {"error": {"code": evil, "message": evil}}
     for status, body in ((400, refused), (200, stored)):
         page.unroute_all()
-        page.route("**/v1_1/**", answering(status, body))
+        page.route("**/v1_1/**", answering(status, json.dumps(body)))
         page.click("#upload")
         until(page, f"document.querySelectorAll('#log .attempts > li').length === {1 if status == 400 else 2}")
     assert page.locator("#log", has_text=evil).count() == 1

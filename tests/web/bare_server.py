@@ -28,7 +28,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
     `/account` does so with an upstream's answer, `/reset` without lingering, `/slow` takes 2 seconds, `/seen` lists
     what came.
-    `/messages` answers with the number of messages that its body came in.
+    `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
     `/sum` answers with the SHA-256 of the body, `/half` before it has all of it. `/stall` takes two messages of it and
@@ -58,7 +58,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send_error(scope, counted, send, error, body_complete=False)
         seen.append(f"refused {path}")
         return
-    sizes = await _sizes(receive)
+    sizes = [] if path == "/unread" else await _sizes(receive)
     if sizes is None:
         return
     size = sum(sizes)

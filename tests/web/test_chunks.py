@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.asgi import Answer
+from tests.asgi import END, Answer, part, parts_of
 from tests.chunks import CHUNK, NO_ROWS, Client, form, headers, noise, orders, rows, spans, stored
 from tests.world import PNG, World, assert_accepted, assert_refused
 from uponce.core.policy import Limits
@@ -152,7 +152,28 @@ def test_a_picture_is_inspected_as_a_whole(world: World) -> None:
 def test_one_chunk_that_is_the_whole_file_is_an_upload(world: World) -> None:
     data = noise(10)
     client = Client(world, data)
-    assert stored(world, asyncio.run(client.chunk(0, 9))) == data
+    answer = asyncio.run(client.chunk(0, 9))
+    assert stored(world, answer) == data
+    assert answer.json["done"] is True
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("data", [noise(5), noise(11)], ids=["cut short", "too long"])
+def test_a_whole_file_that_its_headers_describe_wrongly_is_refused(world: World, data: bytes, named: bool) -> None:
+    """A proxy or a flaky client that cut the body must not spend the signature."""
+    fields = world.sign()
+    sent = headers(0, 9, 10, "abc.123")
+    if not named:
+        del sent["x-unique-upload-id"]
+    for refused in (
+        world.upload(fields, data, kind="raw", headers=sent),
+        world.post(part("file", data, "a.bin"), parts_of(fields), END, kind="raw", headers=sent),
+        world.request("PUT", world.route("raw", fields), headers=sent, chunks=[data]),
+    ):
+        assert_refused(refused, 400, "malformed_request")
+        assert "10" in refused.json["error"]["message"]
+    assert_accepted(world.upload(fields, noise(10), kind="raw", headers=sent))
+    assert rows(world) == NO_ROWS
 
 
 @pytest.mark.parametrize("again", [0, 1, 2])

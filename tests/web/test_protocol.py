@@ -284,6 +284,18 @@ def test_a_connection_without_a_word_is_closed_without_one(bare: Bare) -> None:
     assert HEAD_SECONDS * 0.9 < time.monotonic() - begun < HEAD_SECONDS + 3
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["more to come", "complete"])
+def test_a_body_that_no_request_reads_has_a_deadline(bare: Bare, rest: bytes) -> None:
+    with bare.connect() as client:
+        client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
+        assert up_to(client, b"GET /unread 0")
+        begun = time.monotonic()
+        client.sendall(rest)
+        assert everything(client) == b""
+        assert time.monotonic() - begun < HEAD_SECONDS + 3
+
+
 AMBIGUOUS = {
     "length and chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",

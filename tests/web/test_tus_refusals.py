@@ -57,6 +57,15 @@ def test_a_bad_creation_leaves_nothing(world: World, client: Client, name: str) 
     assert answer.headers.get("tus-version") == ("1.0.0" if status == 412 else None)
 
 
+@pytest.mark.parametrize("type_", ["application/x-www-form-urlencoded", "application/offset+octet-stream"])
+def test_a_creation_whose_body_is_empty_has_no_type_to_check(client: Client, type_: str) -> None:
+    """Some HTTP libraries add a Content-Type to every POST."""
+    created, last = play(
+        lambda: client.create(headers={"content-type": type_, "content-length": "0"}), lambda: client.patch(0)
+    )
+    assert (created.status, last.status) == (201, 204)
+
+
 @pytest.mark.parametrize("changed", [{"signature": "0" * 40}, {"tags": "added"}, {"api_key": "unknown"}])
 def test_forgeries_leave_nothing(world: World, changed: dict[str, str]) -> None:
     client = Client(world, DATA, fields={**world.sign(), **changed})

@@ -11,18 +11,20 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite.snapshot import Progress, Snapshot, refuse_present, restore, take
+from uponce.adapters.files import BLOCK_BYTES, write_new
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
-from uponce.adapters.system import sync_file, sync_folder
+from uponce.adapters.system import sync_folder
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
@@ -84,18 +86,17 @@ class Archive:
             yield
 
     def _begin(self) -> None:
-        try:
+        with _refusing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._facts.exists():
                 return
-            if any(self.folder.iterdir()):
+            drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of a first backup that was broken off
+            if set(self.folder.iterdir()) - drafts:
                 raise SettingRefused(
                     f"{self.folder} holds other files than a backup. Name an empty folder, a new folder, or the folder "
                     "of an earlier backup."
                 )
-            self._write(self._facts, b"{}\n")
-        except OSError as error:
-            raise SettingRefused(f"{self.folder} cannot be written: {error}. Choose another folder.") from None
+            _write(self._facts, [b"{}\n"])
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -126,14 +127,15 @@ class Archive:
 
         Only the last one stays: each may be as large as the database.
         """
-        if secret_key is not None and not self._secret_key.exists():
-            self._write(self._secret_key, secret_key)
-        kept = self._keep()
-        self._draft.replace(self._database)
-        self._write(self._facts, json.dumps(facts, indent=2).encode() + b"\n")
-        for old in self.folder.glob(f"{self._database.name}.2*Z"):
-            if old != kept:
-                old.unlink()
+        with _refusing(self.folder):
+            if secret_key is not None and not self._secret_key.exists():
+                _write(self._secret_key, [secret_key])
+            kept = self._keep()
+            self._draft.replace(self._database)
+            _write(self._facts, [json.dumps(facts, indent=2).encode() + b"\n"])
+            for old in self.folder.glob(f"{self._database.name}.2*Z"):
+                if old != kept:
+                    old.unlink()
         return kept
 
     def _keep(self) -> Path | None:
@@ -142,7 +144,11 @@ class Archive:
         moment = datetime.fromtimestamp(self._database.stat().st_mtime, UTC)
         kept = self._database.with_name(f"{self._database.name}.{moment:%Y%m%dT%H%M%SZ}")
         kept.unlink(missing_ok=True)
-        kept.hardlink_to(self._database)
+        try:
+            kept.hardlink_to(self._database)
+        except OSError:  # FAT and some network shares have no hard links
+            with self._database.open("rb") as file:
+                _write(kept, iter(partial(file.read, BLOCK_BYTES), b""))
         return kept
 
     def _key(self) -> tuple[bytes, str]:
@@ -167,19 +173,30 @@ class Archive:
         """Write the secret key to the server's folder, unless the server has one."""
         path = self._live_key
         if path is not None and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._write(path, self._secret_key.read_bytes())
+            with _refusing(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _write(path, [self._secret_key.read_bytes()])
 
     def give_database(self, clock: Clock, skew: int, on_pages: Progress) -> int:
         return restore(self._database, self._live, clock, skew, on_pages)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        """Write the whole file or none, durably."""
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            sync_file(file.fileno())
+
+def _write(path: Path, blocks: Iterable[bytes]) -> None:
+    """Write the whole file or none, durably."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        write_new(draft, blocks)
         draft.replace(path)
-        sync_folder(path.parent)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Raise SettingRefused if the system refuses a write to the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingRefused(f"{folder} cannot be written: {error}. Make room, or choose another folder.") from None

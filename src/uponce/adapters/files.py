@@ -4,13 +4,14 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import sync_folder
+from uponce.adapters.system import sync_file, sync_folder
 from uponce.app.ports import StoredBlob
+from uponce.app.ports.blobs import Data
 from uponce.core.errors import StorageFull, StorageUnavailable
 
 T = TypeVar("T")
@@ -183,6 +184,17 @@ def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview])
             written -= len(left.pop(0))
         if written:
             left[0] = left[0][written:]
+
+
+def write_new(path: Path, blocks: Iterable[Data]) -> None:
+    """Write a new private file. Its bytes are durable on return, its name is not. Blocks; OSError if it exists."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
+    try:
+        for block in blocks:
+            write_all(descriptor, [block])
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:

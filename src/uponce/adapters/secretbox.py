@@ -14,7 +14,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.system import sync_file, sync_folder
+from uponce.adapters.files import write_new
+from uponce.adapters.system import sync_folder
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -125,16 +126,12 @@ def _create(path: Path) -> None:
     """Make the whole file or none: after a crash, half a key would look like a damaged one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            sync_file(file.fileno())
+        write_new(draft, [secrets.token_bytes(KEY_BYTES)])
         with suppress(FileExistsError):  # another process was faster, and its key counts
             path.hardlink_to(draft)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

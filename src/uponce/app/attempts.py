@@ -5,8 +5,8 @@ The bounds save disk and connections. They are no part of the safety argument: t
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -110,8 +110,8 @@ class Attempts:
     def __init__(self) -> None:
         self.memory = Memory()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
-        self._turns: defaultdict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._in_turn: Counter[bytes] = Counter()
+        self._turns: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._in_turn: Counter[Hashable] = Counter()
         self._of_grants: defaultdict[bytes, set[Attempt]] = defaultdict(set)
         self._unverified: set[Attempt] = set()
         self._waiting: Counter[str] = Counter()
@@ -127,14 +127,23 @@ class Attempts:
         Uploads so keep their share of the database during a flood of refusals. A flood with one signature waits for
         its own turns, and refusals of other signatures do not wait behind it.
         """
-        self._in_turn[grant.key] += 1
+        async with self._turn(grant.key), self._refusing:
+            yield
+
+    def beginning(self, grant: Grant) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn to begin a series, one at a time of one grant: each takes a connection to the database."""
+        return self._turn(("series", grant.key))
+
+    @asynccontextmanager
+    async def _turn(self, key: Hashable) -> AsyncIterator[None]:
+        self._in_turn[key] += 1
         try:
-            async with self._turns[grant.key], self._refusing:
+            async with self._turns[key]:
                 yield
         finally:
-            self._in_turn[grant.key] -= 1
-            if not self._in_turn[grant.key]:
-                del self._in_turn[grant.key], self._turns[grant.key]
+            self._in_turn[key] -= 1
+            if not self._in_turn[key]:
+                del self._in_turn[key], self._turns[key]
 
     @contextmanager
     def waiting(self, series_id: str, limits: Limits) -> Iterator[None]:

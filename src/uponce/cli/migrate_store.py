@@ -85,7 +85,9 @@ def _print(moved: Moved) -> None:
         )
         return
     if not moved.rows:
-        typer.echo("an earlier run has moved the store there; nothing was left to do")
+        new = media.copied if media else 0
+        left = f"{new:,} missing files are there now" if new else "nothing was left to do"
+        typer.echo(f"an earlier run has moved the store there; {left}")
         return
     rows = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in moved.rows.items())
     files = "" if media is None else f"; {media.present + media.copied:,} files"

@@ -18,7 +18,7 @@ UponceError
 │   ├── UpstreamRefused         the upstream of a relay refused the upload
 │   └── RequestRefused          the request itself is wrong
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
-│       └── UnsupportedVersion · UnsupportedContentType
+│       └── PreconditionFailed · UnsupportedVersion · UnsupportedContentType
 ├── Unavailable                 the server cannot do it now: nothing is spent, clients may repeat the request
 │   ├── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
 │   └── UpstreamUnavailable
@@ -325,6 +325,12 @@ class RangeNotSatisfiable(RequestRefused):
     """The file has no bytes in the requested range."""
 
     code = "range_not_satisfiable"
+
+
+class PreconditionFailed(RequestRefused):
+    """The file is not the one that `If-Match` or `If-Unmodified-Since` asks for."""
+
+    code = "precondition_failed"
 
 
 class UnsupportedVersion(RequestRefused):

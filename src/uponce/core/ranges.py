@@ -8,7 +8,7 @@ from uponce.core.errors import RangeNotSatisfiable
 
 MAX_RANGES = 5
 
-_SPEC = re.compile(r"([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_SPEC = re.compile(r"([0-9]{0,20})-([0-9]{0,20})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from uponce.app.deliver import Delivery, find, open_original
 from uponce.app.ports import FrontServer, OpenBlob, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
-from uponce.core.errors import RangeNotSatisfiable
+from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable
 from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.errors import refusal
 from uponce.web.request import Head, Header, Request
-from uponce.web.response import Response, length_header
+from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 _FIRST_BLOCK = 128 * 1024
@@ -189,12 +189,27 @@ def _etag(asset: Asset) -> str:
 
 
 def _not_modified(head: Head, asset: Asset) -> bool:
-    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
+    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13).
+
+    Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download.
+    """
+    if _is_other(head, asset):
+        raise PreconditionFailed(
+            f"The file has the tag {_etag(asset)}, and is not the one that If-Match or If-Unmodified-Since asks for. "
+            "Request the file again from its start."
+        )
     if "if-none-match" in head.headers:
-        tags = [tag.strip().removeprefix("W/") for tag in head.get("if-none-match").split(",")]
-        return "*" in tags or _etag(asset) in tags
+        return is_known(_etag(asset), head.get("if-none-match"))
     since = _date(head.get("if-modified-since"))
     return since is not None and asset.version <= since
+
+
+def _is_other(head: Head, asset: Asset) -> bool:
+    """Return whether If-Match names other files only, or without it, whether If-Unmodified-Since is too early."""
+    if "if-match" in head.headers:
+        return {tag.strip() for tag in head.get("if-match").split(",")}.isdisjoint(("*", _etag(asset)))
+    since = _date(head.get("if-unmodified-since"))
+    return since is not None and asset.version > since
 
 
 def _range_applies(head: Head, asset: Asset) -> bool:

@@ -74,6 +74,7 @@ STATUS: dict[type[UponceError], int] = {
     errors.NotFound: 404,
     errors.UnsupportedCall: 400,
     errors.RangeNotSatisfiable: 416,
+    errors.PreconditionFailed: 412,
     errors.DatabaseUnavailable: 503,
     errors.OutcomeUnknown: 503,
     errors.StorageUnavailable: 503,

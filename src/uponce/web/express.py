@@ -30,7 +30,7 @@ _DECIDING = frozenset(
     b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
     b"range transfer-encoding upgrade".split()
 )
-_VARY = (b"vary", b"Origin")  # as the CORS middleware adds it
+_VARY = (b"vary", b"Origin")  # as every open route has
 
 
 @dataclass(slots=True)

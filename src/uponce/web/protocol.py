@@ -281,6 +281,8 @@ class HardenedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._large is not None and not self.transport.is_closing():
             self._large.end()
+        if not self._reading_head and not self.pipeline:
+            self._arm()  # no request waits any more for the rest of this body
         super().on_response_complete()
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
@@ -307,10 +309,13 @@ class HardenedProtocol(HttpToolsProtocol):
         self._reading_head = True
         self._fruitless_bytes = 0
         super().on_message_complete()
+        if self._deadline is not None:  # the answer came before the end of the body
+            self._arm()
         if self._gathering is not None and self._gathering[0] is self.cycle:
             self._stop_gathering()
 
     def _arm(self) -> None:
+        self._disarm()
         self._deadline = self.loop.call_later(self.limits.head_seconds, self._late)
 
     def _disarm(self) -> None:

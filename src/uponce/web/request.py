@@ -32,7 +32,10 @@ _SINGLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The headers by lower-case name. `origin` is None unless a web page sent the request."""
+    """The headers by lower-case name, lines of one name as one list (RFC 9110 §5.3).
+
+    `origin` is None unless a web page sent the request.
+    """
 
     headers: Mapping[str, str]
     origin: str | None
@@ -208,12 +211,13 @@ class Request:
 
 def read_head(scope: Scope) -> Head:
     """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once."""
-    headers: dict[str, str] = {}
+    lines: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1")
-        if name in headers and name in _SINGLE:
+        if name in lines and name in _SINGLE:
             raise MalformedRequest(f"Header {name} was sent more than once. Send it once.")
-        headers.setdefault(name, raw_value.decode("latin-1"))
+        lines.setdefault(name, []).append(raw_value.decode("latin-1"))
+    headers = {name: ", ".join(values) for name, values in lines.items()}
     return Head(headers, headers.get("origin"))
 
 

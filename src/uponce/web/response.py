@@ -53,6 +53,12 @@ def forwarded_response(
     return Response(status, (_JSON, length_header(len(data)), NO_STORE, NO_SNIFF, *passed, *more), data, lingers)
 
 
+def is_known(etag: str, header: str) -> bool:
+    """Return whether If-None-Match has this tag, weak or strong (RFC 9110 §13.1.2)."""
+    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    return "*" in tags or etag.removeprefix("W/") in tags
+
+
 def length_header(size: int) -> Header:
     return (b"content-length", str(size).encode())
 

@@ -48,7 +48,6 @@ _SHOWS_SIGNATURES = "This address shows, revokes and makes signatures, with HTTP
 _READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic."
 _TAKES_NOTIFICATIONS = "This address takes the notifications of the account behind a relay, by POST."
 _NO_SUCH_CALL = "This address is a call that uponce lacks."
-_SHOWS_METRICS = "This address shows metrics."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
@@ -90,7 +89,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         ),
         Route(("/",), _READ, bound(partial(home, playground)), _SHOWS_PAGE),
         Route(("/guide",), _READ, guide, _SHOWS_PAGE),
-        Route(("/widget.js",), _READ, asset("widget/widget.js"), "This address is the upload widget."),
+        Route(("/widget.js",), _READ, asset("widget/widget.js", commented=False), "This address is the upload widget."),
         Route(("/robots.txt",), _READ, robots, "This address is for crawlers."),
         Route(("/favicon.ico",), _READ, favicon, "This address is for browsers."),
         Route(delivery.PATHS, _READ, deliver, "This address delivers a stored file.", open=True),

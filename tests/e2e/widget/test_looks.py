@@ -146,3 +146,18 @@ def test_motion_stops_for_those_who_ask(browser: Browser, site: Site, media: Pat
     assert widget.js("el.shadowRoot.querySelector('[part=thumb] img')") is None
     assert widget.js("el.shadowRoot.getAnimations().length") == 0
     context.close()
+
+
+def test_pictures_of_many_photos_are_decoded_one_at_a_time(widget: Widget, media: Path) -> None:
+    """Phones have no memory for all of them. A damaged one holds up no other."""
+    widget.open(form("multiple paused"))
+    widget.js(
+        """(window.now = window.most = 0, window.decode = createImageBitmap, createImageBitmap = async (...how) => {
+          window.most = Math.max(window.most, ++window.now);
+          try { return await window.decode(...how) } finally { window.now -= 1 }
+        }, 0)"""
+    )
+    pictures = [b"damaged", *[(media / "cat.jpg").read_bytes()] * 8]
+    widget.pick(*({"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": each} for n, each in enumerate(pictures)))
+    widget.until("el.shadowRoot.querySelectorAll('canvas').length === 8")
+    assert widget.page.evaluate("window.most") == 1

@@ -122,3 +122,82 @@ def test_no_file_name_is_read_as_html(widget: Widget) -> None:
     assert widget.status().startswith("<img src=x")
     assert widget.js("el.shadowRoot.querySelectorAll('img').length") == 0
     assert not widget.page.evaluate("window.hacked")
+
+
+def test_accept_refuses_what_it_does_not_name(widget: Widget) -> None:
+    """A file without a type passes: browsers do not know every type, and the signature is the real limit."""
+    cases = [
+        ("*/*", "a.bin", "application/x-any", True),
+        ("image/*", "a.png", "image/png", True),
+        ("image/*", "a.txt", "text/plain", False),
+        ("image/*", "IMG_1.HEIC", "", True),
+        ("video/x-matroska", "a.mkv", "", True),
+        ("image/png", "a.gif", "image/gif", False),
+        (".heic", "IMG_1.HEIC", "", True),
+        (".heic", "a.mkv", "", False),
+        (" .txt,, image/png,", "a.exe", "application/x-any", False),
+        ("", "a.exe", "application/x-any", True),
+        (" ,", "a.exe", "application/x-any", True),
+    ]
+    widget.open(form("multiple paused"))
+    states = widget.js(
+        """argument.map(([accept, name, type]) => {
+          el.setAttribute("accept", accept);
+          el.add([new File(["x"], name, { type })]);
+          return el.uploads.at(-1).state;
+        })""",
+        cases,
+    )
+    assert states == ["paused" if passes else "refused" for *_, passes in cases]
+
+
+def test_a_refused_file_replaces_no_other(widget: Widget) -> None:
+    """A field without `multiple` keeps the file that it has. The next choice removes the refused one."""
+    files = {
+        name: {"name": f"{name}.txt", "mimeType": "text/plain", "buffer": b"x" * size}
+        for name, size in {"good": 9, "large": 11, "better": 10}.items()
+    }
+    names = "el.uploads.map(({ name, state }) => `${name} ${state}`)"
+    widget.open(form('max-bytes="10"'))
+    widget.pick(files["good"])
+    (answer,) = widget.stored()
+    widget.pick(files["large"])
+    assert widget.js(names) == ["good.txt done", "large.txt refused"]
+    assert widget.values() == [answer["secure_url"]]
+    widget.pick(files["better"])
+    widget.until("el.answers[0]?.original_filename === 'better'")
+    assert widget.js(names) == ["better.txt done"]
+
+
+def test_a_signer_of_the_page_may_answer_with_an_error(widget: Widget, media: Path) -> None:
+    widget.open()
+    listen(widget)
+    error = {"code": "quota", "message": "You have used all of your space.", "status": 403}
+    widget.js("(el.signer = async () => ({ error: argument }), 0)", error)
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert refusals(widget) == [{"name": "cat.jpg"} | error]
+
+
+def test_a_signer_that_breaks_is_named_by_a_code_of_the_widget(widget: Widget, media: Path) -> None:
+    """The `code` of a DOMException is a number."""
+    widget.open()
+    listen(widget)
+    widget.js("(el.signer = async () => { throw new DOMException('for developers', 'TimeoutError') }, 0)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert refusals(widget)[0]["code"] == "sign_failed"
+
+
+def test_a_signer_that_has_no_line_is_asked_again(server: Server, widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.js(
+        """(window.asked = 0, el.signer = async () => {
+          if ((window.asked += 1) < 3) throw new TypeError("Failed to fetch");
+          return { fields: argument };
+        }, 0)""",
+        server.signed({"public_id": "after-a-broken-line"}),
+    )
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    assert widget.page.evaluate("window.asked") == 3

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Error, FileChooser, Page, Request
 
 from tests.e2e.widget.page import MB, QUICK, Widget, bytes_of, crawling, form, in_parts
-from tests.e2e.widget.site import Site
+from tests.e2e.widget.site import Line, Site
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -196,6 +196,60 @@ def test_an_element_that_leaves_the_page_stops_and_continues_when_it_is_back(
         assert widget.states() == ["uploading"]
         assert widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => kept.uploads)") == []
         widget.page.evaluate("document.forms[0].append(window.kept)")
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+def test_an_upload_that_was_tried_again_continues_when_its_element_is_back(
+    line: Line, widget: Widget, media: Path
+) -> None:
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.js("(el.timing.tries = 0)")
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    widget.js("(Object.assign(el.timing, { tries: 8, delay: 60_000 }), 0)")
+    widget.click("Try cat.jpg again")
+    widget.until("el.uploads[0].state === 'retrying'")
+    line.strike = lambda *_: None
+    widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => 0)")
+    widget.page.evaluate("document.forms[0].append(window.kept)")
+    widget.stored()
+    assert len(widget.site.asked) == 1
+
+
+# All that the widget has asked the browser to keep.
+_WRITTEN = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uponce");
+  opening.onsuccess = () => {
+    const writing = opening.result.transaction("uploads", "readwrite");
+    writing.objectStore("uploads").count();
+    writing.oncomplete = () => resolve();
+  };
+})"""
+
+
+def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.click("Pause film.bin")
+        widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => 0)")
+        widget.page.evaluate("document.forms[0].prepend(window.kept)")
+        widget.until("el.uploads.length")
+        assert widget.states() == ["paused"]
+        widget.page.evaluate(_WRITTEN)
+        widget.page.reload()
+        widget.until("el.uploads?.length")
+        assert widget.states() == ["paused"]
+        assert widget.status().startswith("Paused at ")
+        assert widget.status() != "Paused at 0%"
+        widget.click("Continue film.bin")
+        widget.page.evaluate(_WRITTEN)
+        widget.page.reload()
         (answer,) = widget.stored()
     assert bytes_of(server, answer) == film.read_bytes()
     assert len(widget.site.asked) == 1

@@ -186,3 +186,55 @@ def test_the_code_of_the_guide(server: Server, widget: Widget, media: Path) -> N
     with widget.page.expect_request("**/albums") as sent:
         widget.page.click("text=Save")
     assert sent.value.post_data == urlencode({"photos": answer["secure_url"]})
+
+
+def test_a_page_may_set_some_times_and_keep_the_others(widget: Widget) -> None:
+    times = {"delay": 1000, "tries": 8, "stall": 30_000, "keep": 200_000_000}
+    # Before the widget has loaded.
+    widget.open(form() + "<script>document.querySelector('uponce-upload').timing = { tries: 3 }</script>")
+    assert widget.js("el.timing") == times | {"tries": 3, "delay": 20}  # the delay of all tests
+    assert widget.js("(el.timing = { keep: 0 }, el.timing)") == times | {"keep": 0}
+    # Frameworks unset a property so.
+    assert widget.js("(el.timing = undefined, el.messages = undefined, el.timing)") == times
+    assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Choose files"
+
+
+def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stored(widget: Widget) -> None:
+    widget.open()
+    widget.js(
+        """(() => {
+          const file = (name) => new File(["dropped"], name);
+          const readable = (name) => ({ isFile: true, name, file: (found) => found(file(name)) });
+          const broken = { isFile: true, name: "broken.txt", file: (_, failed) => failed(new Error("NotReadable")) };
+          const found = [[readable("a.txt"), broken, readable("b.txt")], []];
+          const folder = { isDirectory: true, createReader: () => ({ readEntries: (give) => give(found.shift()) }) };
+          const items = [{ getAsFile: () => null, webkitGetAsEntry: () => folder }, { getAsFile: () => file("c.txt") }];
+          el.dispatchEvent(Object.assign(new Event("drop"), { dataTransfer: { types: ["Files"], items } }));
+        })()"""
+    )
+    widget.stored(3)
+    assert widget.js("el.uploads.map(({ name, error }) => `${name} ${error?.code ?? 'done'}`)") == [
+        "a.txt done",
+        "broken.txt unreadable",
+        "b.txt done",
+        "c.txt done",
+    ]
+
+
+@pytest.mark.parametrize("stop", ["el.clear()", "el.form.reset()", "el.remove()", "el.pause()"])
+def test_files_that_stop_together_ask_for_no_signature(widget: Widget, stop: str) -> None:
+    widget.open(form("multiple forget"))
+    asked = widget.js(
+        f"""(async () => {{
+          let asked = 0;
+          const soon = () => new Promise((resolve) => setTimeout(resolve));
+          el.signer = () => ((asked += 1), new Promise(() => {{}}));
+          el.add(Array.from({{ length: 20 }}, (_, n) => new File(["x"], `${{n}}.txt`)));
+          await soon();
+          const before = asked;
+          {stop};
+          await soon();
+          return [before, asked];
+        }})()"""
+    )
+    assert asked == [3, 3]

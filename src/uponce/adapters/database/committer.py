@@ -44,7 +44,7 @@ class Engine(Protocol):
         """
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
-        """Which of them are to share the next transaction. The others wait for a later one."""
+        """Which of them are to share the next transaction, `most` of them. The others wait for a later one."""
 
     def look(self) -> tuple[Session, float, Hashable]:
         """A session outside of transactions, the moment, and a value that differs after each commit of any process."""
@@ -118,6 +118,7 @@ class Committer:
         self._records = records
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._later: deque[Waiting] = deque()  # taken from the queue, for the next group
+        self._put_off = 0  # so many of these, the first ones, were in a group before
         self._gate = threading.Lock()
         self._open = False
         self._thread = threading.Thread(target=self._serve, name="uponce-committer", daemon=True)
@@ -215,17 +216,22 @@ class Committer:
 
     def _put_back(self, group: list[Waiting]) -> None:
         """Leave what the next transaction does not take to a later one, in its order."""
-        if len(group) > 1:
-            chosen = self._engine.choose([_operation(each) for each in group])
-            self._later.extendleft(reversed([each for each, taken in zip(group, chosen, strict=True) if not taken]))
-            group[:] = [each for each, taken in zip(group, chosen, strict=True) if taken]
+        chosen = self._engine.choose([_operation(each) for each in group]) if len(group) > 1 else [True] * len(group)
+        left = [each for each, taken in zip(group, chosen, strict=True) if not taken]
+        self._put_off = len(left)
+        self._later.extendleft(reversed(left))
+        group[:] = [each for each, taken in zip(group, chosen, strict=True) if taken]
 
     def _fill(self, group: list[Waiting], *, prepared: bool = False) -> None:
-        """Add what waits; when the group is `prepared` already, only what needs no steps."""
-        while self._later and not prepared and len(group) < self._engine.most:
+        """Add what waits; when the group is `prepared` already, only what needs no steps.
+
+        As many new ones as ever: many uses of one grant, which were put off, do not keep others waiting.
+        """
+        most = self._engine.most + (0 if prepared else self._put_off)
+        while self._later and not prepared and len(group) < most:
             group.append(self._later.popleft())
         with suppress(Empty):
-            while len(group) < self._engine.most:
+            while len(group) < most:
                 waiting = self._queue.get_nowait()
                 if waiting is None:  # closing: what precedes it is in the group, nothing follows
                     self._queue.put(None)

@@ -27,7 +27,7 @@ from uponce.adapters.files import (
     make_folder,
     shard_of,
     swept,
-    write_all,
+    write_new,
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
@@ -199,7 +199,7 @@ class LocalStore:
         keys = [shard + self._ids.hex(30) for _ in bodies]
         try:
             for key, data in zip(keys, bodies, strict=True):
-                _write_new(self.path_of(key), data)
+                write_new(self.path_of(key), [data])
             sync_folder(self._blobs / shard)
         except OSError:
             for key in keys:
@@ -246,15 +246,6 @@ class InternalLocation:
 
     def location_of(self, key: str) -> str | None:
         return None if is_packed(key) else self._prefix + _place(key)
-
-
-def _write_new(path: Path, data: Data) -> None:
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
-    try:
-        write_all(descriptor, [data])
-        sync_file(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _place(key: str) -> str:

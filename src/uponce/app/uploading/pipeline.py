@@ -356,7 +356,7 @@ class Pipeline:
         return tried
 
     def _judge(self, arrival: Arrival) -> None:
-        """Make the draft, which names no bytes yet. All refusals are here, before bytes are stored."""
+        """Make the draft, which names no bytes yet: all that may be refused is refused before bytes are stored."""
         assert arrival.verified is not None and arrival.digest is not None
         request, limits, spec = arrival.request, self._services.limits, arrival.verified.spec
         judge_content(arrival.digest, spec, limits.max_bytes(request.requested, spec))

@@ -69,7 +69,8 @@ async def begin(
         shared=shared is not None,
     )
     try:
-        series = await _insert(services, new, grant)
+        async with services.attempts.beginning(grant):
+            series = await _insert(services, new, grant)
     except OutcomeUnknown:
         raise
     except (Refused, Unavailable):
@@ -94,22 +95,24 @@ async def _insert(services: Services, new: Series, grant: Grant) -> Series:
         try:
             return await insert()
         except SignatureInUse:
-            for series in await services.database.find_series_of(grant.key):
-                await _drop_if_slow(services, series)
+            others = await services.database.find_series_of(grant.key)
+            if others and not any([await _drop_if_slow(services, series) for series in others]):
+                raise
         except TooManySeries:
             await _drop_slowest(services, grant.api_key)
     return await insert()
 
 
-async def _drop_if_slow(services: Services, series: Series) -> None:
-    """End a slow series. While it is young, a request that sends bytes of it protects it."""
+async def _drop_if_slow(services: Services, series: Series) -> bool:
+    """End a slow series, and return whether it has ended. While it is young, a request that sends bytes protects it."""
     now, limits = services.clock.now(), services.limits
     if not is_slow(series, now, limits):
-        return
+        return False
     if now - series.created_at <= limits.rate_seconds:
-        await _drop_unless_held(services, series, if_empty=False)
-    elif await services.database.end_series(series.id):
+        return await _drop_unless_held(services, series, if_empty=False)
+    if await services.database.end_series(series.id):
         await _delete(services, series)
+    return True
 
 
 async def _drop_slowest(services: Services, api_key: str) -> None:
@@ -268,14 +271,20 @@ async def drop_if_empty(services: Services, series: Series) -> None:
     await _drop_unless_held(services, series, if_empty=True)
 
 
-async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> None:
-    with suppress(SeriesGone, ChunkInProgress, Unavailable):
+async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> bool:
+    """Return False if a request holds the series. What holds it no more may have ended by itself."""
+    try:
         assembly = await _pieces(services, series).assembly(series.blob_key)
         try:
             if await services.database.end_series(series.id, if_empty=if_empty):
                 await _delete(services, series)
         finally:
             await assembly.release()
+    except (ChunkInProgress, Unavailable):
+        return False
+    except SeriesGone:
+        pass
+    return True
 
 
 async def settled(services: Services, series: Series) -> Series:

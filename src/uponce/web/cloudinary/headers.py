@@ -28,14 +28,14 @@ _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file wi
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def read_chunk(head: Head) -> NamedChunk | None:
-    """Return the chunk, or None when the request brings a whole file, even if its headers call that a chunk."""
+def read_chunk(head: Head) -> NamedChunk | int | None:
+    """Return the chunk. When the request brings a whole file, return its size if Content-Range gives one."""
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
         return None
     chunk = _parse(content_range)
     if chunk.span == Span(0, chunk.total or 0):
-        return None
+        return chunk.total
     if not upload_id:
         raise MalformedRequest(
             "Header Content-Range makes this request a chunk of a file, but header X-Unique-Upload-Id, which names the "

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from uponce.app.services import Services
-from uponce.app.uploading.chunks import upload_chunk
+from uponce.app.uploading.chunks import NamedChunk, upload_chunk
 from uponce.app.uploading.intake import Event, FileStart, UploadRequest
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
@@ -41,15 +41,16 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
     uploaded = None if arrival is None or pipeline is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
-    async with aclosing(noting(request, _events(request, limits))) as events:
-        if chunk is not None:
+    found = _events(request, limits)
+    async with aclosing(noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
+        if isinstance(chunk, NamedChunk):
             outcome = await upload_chunk(services, frame, chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
         stored = await upload_events(services, frame, events)
         if pipeline is not None:
             pipeline.learn(frame.cloud, stored)
-        return _response(request, stored, bases)
+        return _response(request, stored, bases, is_chunk=chunk is not None and bool(head.get("x-unique-upload-id")))
 
 
 def _frame(request: Request, limits: Limits) -> UploadRequest:
@@ -112,12 +113,16 @@ async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | No
         return None
 
 
-def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases) -> Response:
+def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases, *, is_chunk: bool = False) -> Response:
+    """Return the answer, to a client that sent the file as its only chunk with `done` in it."""
     note_outcome(request, outcome)
+    replayed = outcome.replayed if isinstance(outcome, Forwarded) else outcome.committed.replayed
+    again = (REPLAYED,) if replayed else ()
+    if is_chunk:
+        return json_response(chunk_answer(outcome, bases), headers=again)
     if isinstance(outcome, Forwarded):
-        return forwarded_response(outcome.status, outcome.body, outcome.headers, replayed=outcome.replayed)
-    headers = (REPLAYED,) if outcome.committed.replayed else ()
-    return json_response(upload_answer(outcome, bases), headers=headers)
+        return forwarded_response(outcome.status, outcome.body, outcome.headers, replayed=replayed)
+    return json_response(upload_answer(outcome, bases), headers=again)
 
 
 def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
@@ -137,6 +142,19 @@ async def _raw_events(body: Body) -> AsyncGenerator[Event, None]:
     yield FileStart(None)
     async for chunk in body.chunks():
         yield chunk
+
+
+async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerator[Event, None]:
+    """Yield the events. Raise MalformedRequest unless the file has `size` bytes."""
+    arrived = 0
+    async with aclosing(events):
+        async for event in events:
+            arrived += len(event) if isinstance(event, bytes | bytearray) else 0
+            yield event
+    if arrived != size:
+        raise MalformedRequest(
+            f"The file has {arrived} bytes, but its Content-Range gives {size}. Send the file again."
+        )
 
 
 def _credentials(head: Head) -> tuple[str, str] | None:

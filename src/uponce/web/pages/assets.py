@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, length_header
+from uponce.web.response import NO_SNIFF, Response, is_known, length_header
 
 _SMALL = 1000  # bytes; compression saves nothing below
+
+# A whole line of a script, which stays as an empty line: each line keeps its number.
+_COMMENT = re.compile(rb"^ *(?://.*|/\*\* .* \*/)$", re.MULTILINE)
 
 _TYPES = {
     "css": b"text/css; charset=utf-8",
@@ -20,18 +24,21 @@ _TYPES = {
 }
 
 
-def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
+def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
 
-    Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not.
+    Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not. If the script is
+    not `commented`, lines of comments are empty.
     """
     plain = files("uponce.web.pages").joinpath(name).read_bytes()
+    if not commented:
+        plain = _COMMENT.sub(b"", plain)
     packed = gzip.compress(plain, mtime=0)
     # Weak: one tag for both encodings of the file.
-    etag = f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'.encode()
+    etag = f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"'
     headers: tuple[Header, ...] = (
         (b"content-type", _TYPES[name.rpartition(".")[2]]),
-        (b"etag", etag),
+        (b"etag", etag.encode()),
         (b"cache-control", b"public, max-age=3600"),
         (b"vary", b"accept-encoding"),
         NO_SNIFF,
@@ -41,25 +48,20 @@ def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
     )
 
     async def serve(request: Request) -> Response:
-        sent = dict(request.scope["headers"])
-        if _is_known(etag, sent.get(b"if-none-match", b"")):
+        head = request.head
+        if is_known(etag, head.get("if-none-match")):
             return Response(304, headers[1:])
-        if len(plain) > _SMALL and accepts_gzip(sent.get(b"accept-encoding", b"")):
+        if len(plain) > _SMALL and accepts_gzip(head.get("accept-encoding")):
             return Response(200, (*headers, length_header(len(packed)), (b"content-encoding", b"gzip")), packed)
         return Response(200, (*headers, length_header(len(plain))), plain)
 
     return serve
 
 
-def _is_known(etag: bytes, condition: bytes) -> bool:
-    tags = {tag.strip().removeprefix(b"W/") for tag in condition.split(b",")}
-    return b"*" in tags or etag.removeprefix(b"W/") in tags
-
-
-def accepts_gzip(header: bytes) -> bool:
+def accepts_gzip(header: str) -> bool:
     """Return whether the client names gzip and does not forbid gzip with `q=0`."""
-    for item in header.lower().split(b","):
-        name, _, weight = item.replace(b" ", b"").partition(b";q=")
-        if name == b"gzip":
-            return weight.strip(b"0.") != b"" or not weight
+    for item in header.lower().split(","):
+        name, _, weight = item.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" or not weight
     return False

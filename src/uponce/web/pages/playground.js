@@ -5,6 +5,8 @@ import { snippets } from "/playground/snippets.js";
 const $ = (id) => document.getElementById(id);
 const MB = 1 << 20;
 const RIVALS = 20;
+const STALL_SECONDS = 60; // without progress or an answer, after an upload has begun
+const STRANGE = "The answer is not from uponce. A server in between may have sent it.";
 const SAMPLES = [
   ["dusk.jpg", "image/jpeg", "Photo"],
   ["morning.jpg", "image/jpeg", "Photo"],
@@ -67,8 +69,8 @@ async function get(path, options) {
 async function ask(action, body) {
   const headers = { "Content-Type": "application/json" };
   const response = await get(action, { method: "POST", headers, body: JSON.stringify(body) });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error.message);
+  const answer = await response.json().catch(() => undefined);
+  if (!response.ok || !answer) throw new Error(answer?.error?.message ?? STRANGE);
   return answer;
 }
 
@@ -92,14 +94,19 @@ function chooseOwn(files) {
 
 async function sample(index) {
   const [name, type] = SAMPLES[index];
-  const bytes = await (await get(`samples/${name}`)).arrayBuffer();
-  return [new Blob([bytes], { type }), name];
+  const response = await get(`samples/${name}`);
+  if (!response.ok) throw new Error(`The sample ${name} cannot be loaded: status ${response.status}.`);
+  return [new Blob([await response.arrayBuffer()], { type }), name];
 }
 
 function showSamples() {
   SAMPLES.forEach(([name, type, kind], index) => {
     const radio = make("input", { type: "radio", name: "sample", checked: index === 0 });
-    radio.addEventListener("change", async () => choose(...(await sample(index))));
+    const load = async () => {
+      const loaded = await sample(index);
+      if (radio.checked) choose(...loaded); // else another choice was faster
+    };
+    radio.addEventListener("change", () => guarded(load));
     const thumb = make("img", { src: `/playground/samples/${name.replace(".mp4", ".jpg")}`, alt: "" });
     $("samples").append(make("label", {}, radio, thumb, make("span", { textContent: kind, title: name })));
   });
@@ -186,6 +193,14 @@ function tick() {
 
 // --- 3: the upload
 
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // a proxy's page
+  }
+}
+
 /** Post the fields and then the file. `cut` breaks the connection amid the file, `lose` throws the answer away. */
 function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
   return new Promise((resolve) => {
@@ -194,10 +209,16 @@ function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
     form.append("file", blob, name);
     const xhr = new XMLHttpRequest();
     const begun = performance.now();
-    const done = (outcome) => resolve({ ...outcome, ms: Math.round(performance.now() - begun) });
+    let stall;
+    const done = (outcome) => {
+      clearTimeout(stall);
+      resolve({ ...outcome, ms: Math.round(performance.now() - begun) });
+    };
     xhr.open("POST", which.url);
     if (key) xhr.setRequestHeader("Idempotency-Key", key);
     xhr.upload.onprogress = ({ loaded, total }) => {
+      clearTimeout(stall);
+      stall = setTimeout(() => xhr.abort(), STALL_SECONDS * 1000);
       onProgress?.(loaded / total);
       if (!cut || loaded === 0 || loaded === total) return;
       done({ cut: true, sent: loaded });
@@ -210,18 +231,21 @@ function post(which, { blob, name }, { key, cut, lose, onProgress } = {}) {
     };
     xhr.onload = () => {
       const replayed = xhr.getResponseHeader("Idempotent-Replayed") === "true";
-      done({ status: xhr.status, replayed, answer: JSON.parse(xhr.responseText) });
+      const answer = parsed(xhr.responseText);
+      const told = xhr.status === 200 ? answer?.public_id : answer?.error?.code;
+      done(told ? { status: xhr.status, replayed, answer } : { strange: xhr.status });
     };
-    xhr.onerror = () => done({ broken: true });
+    xhr.onerror = xhr.onabort = () => done({ broken: true });
     xhr.send(form);
   });
 }
 
 /** The outcome in words: whether it is good news, a title, and the sentence below it. */
-function describe({ status, answer, replayed, cut, sent, lost, broken }) {
+function describe({ status, answer, replayed, cut, sent, lost, broken, strange }) {
   if (cut) return { title: `Connection cut after ${size(sent)}`, text: "The server got a part of the file." };
   if (lost) return { title: "The reply was lost", text: "The page does not know whether the file was stored." };
   if (broken) return { mood: "bad", title: "No answer", text: "The server cannot be reached." };
+  if (strange) return { mood: "bad", title: `Status ${strange}`, text: STRANGE };
   if (status !== 200) return { mood: "bad", title: `Refused: ${answer.error.code}`, text: answer.error.message };
   return { mood: "good", title: replayed ? "The same answer again" : "Stored", text: answer.public_id };
 }
@@ -446,12 +470,8 @@ async function attempt(trial, seen) {
   say(`${trial.title}: ${title}. ${text}`);
 }
 
-/** One action at a time; what fails outright is shown at the top. */
-async function act(work) {
-  if (busy) return;
-  busy = true;
-  const buttons = document.querySelectorAll(".stage button, .try button");
-  for (const button of buttons) button.setAttribute("aria-disabled", "true");
+/** What fails outright is shown at the top. */
+async function guarded(work) {
   $("trouble").hidden = true;
   try {
     await work();
@@ -459,6 +479,15 @@ async function act(work) {
     $("trouble").textContent = error.message;
     $("trouble").hidden = false;
   }
+}
+
+/** One action at a time. */
+async function act(work) {
+  if (busy) return;
+  busy = true;
+  const buttons = document.querySelectorAll(".stage button, .try button");
+  for (const button of buttons) button.setAttribute("aria-disabled", "true");
+  await guarded(work);
   for (const button of buttons) button.removeAttribute("aria-disabled");
   busy = false;
 }
@@ -495,7 +524,7 @@ function openTab(index) {
   $("about").textContent = snippets[index].about;
   const isWidget = snippets[index].name === "Widget";
   $("live").hidden = !isWidget;
-  if (isWidget) showWidget();
+  if (isWidget) guarded(showWidget);
   showCode();
 }
 
@@ -532,7 +561,9 @@ async function copy() {
 
 async function showWidget() {
   if ($("live").firstChild) return;
-  await import("/widget.js");
+  await import("/widget.js").catch(() => {
+    throw new Error("The widget cannot be loaded. Check that the server runs, and reload this page.");
+  });
   const widget = make("uponce-upload", {});
   widget.setAttribute("cloud", "playground");
   widget.setAttribute("multiple", "");
@@ -562,7 +593,10 @@ function start() {
   $("sign").addEventListener("click", () => act(() => sign()));
   $("upload").addEventListener("click", () => act(() => upload()));
   $("copy").addEventListener("click", copy);
-  $("picked").addEventListener("change", ({ target }) => chooseOwn(target.files));
+  $("picked").addEventListener("change", ({ target }) => {
+    chooseOwn(target.files);
+    target.value = ""; // so that the same file can be chosen again
+  });
   document.addEventListener("paste", (event) => {
     if (!event.defaultPrevented) chooseOwn(event.clipboardData?.files ?? []); // else a widget has taken it
   });

@@ -24,7 +24,7 @@ from uponce.web.errors import refusal
 from uponce.web.html import style_hash
 from uponce.web.pages.assets import accepts_gzip
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, json_response, length_header
+from uponce.web.response import NO_SNIFF, Response, is_known, json_response, length_header
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -105,10 +105,10 @@ async def page(request: Request) -> Response:
         (b"referrer-policy", b"no-referrer"),
         (b"cross-origin-opener-policy", b"same-origin"),
     )
-    if etag in head.get("if-none-match"):
+    if is_known(etag, head.get("if-none-match")):
         return Response(304, headers)
     html_type = (b"content-type", b"text/html; charset=utf-8")
-    if accepts_gzip(head.get("accept-encoding").encode()):
+    if accepts_gzip(head.get("accept-encoding")):
         html, headers = _packed(html), (*headers, (b"content-encoding", b"gzip"))
     return Response(200, (*headers, html_type, length_header(len(html))), html)
 

@@ -43,10 +43,10 @@ def check_version(head: Head) -> None:
 
 
 def has_body(head: Head) -> bool:
-    return bool(head.get("content-type") or head.get("transfer-encoding")) or head.get("content-length") not in (
-        "",
-        "0",
-    )
+    """Return whether bytes follow. HTTP/2 needs no header that says so, except the type of the bytes."""
+    if length := head.get("content-length"):
+        return length != "0"
+    return bool(head.get("content-type") or head.get("transfer-encoding"))
 
 
 def check_content_type(head: Head) -> None:

@@ -1,6 +1,7 @@
 """When another PostgreSQL has taken over, it is fenced before it is used. The `failover` campaign does it for real."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
+from uponce.adapters.database.steps import Ask
 
-STANDBY = "UPDATE history SET name = '7000/00000001'"
+STANDBY = "UPDATE history SET name = '7000/00000001/0123456789abcdef'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
 
 
@@ -78,6 +81,51 @@ def test_a_first_start_and_a_restart_fence_nothing(url: str) -> None:
         database.close()
 
 
+@pytest.mark.parametrize("third", ["the former primary", "another standby of the former primary"])
+def test_a_second_failover_to_what_lacks_the_first_is_fenced_once(
+    url: str, monkeypatch: pytest.MonkeyPatch, third: str
+) -> None:
+    """Timelines do not show it: a former primary keeps its own, and two standbys of it begin equal ones."""
+    clock = SteppedClock()
+    servers = [PostgresDatabase(url, secrets=PlainBox(), clock=clock, fence_skew=0) for _ in range(2)]
+    for server in servers:
+        server.open()
+    run(servers[0].add_key(KEY))
+    assert [told(server, f"first-{number}") for number, server in enumerate(servers)] == ["ok", "ok"]
+    ((first,),) = execute(url, "SELECT name FROM history")
+
+    promote(url, monkeypatch, "7000/00000002")
+    clock.time = START + 10
+    assert [told(server, f"lost-{number}") for number, server in enumerate(servers)] == ["stale_request"] * 2
+    clock.time = START + 20
+    used = [told(server, f"used-{number}", START + 15) for number, server in enumerate(servers)]
+    assert used == ["ok", "ok"]
+
+    as_before = ("DELETE FROM grants", "DELETE FROM assets", "UPDATE api_keys SET watermark = 0")
+    execute(url, *as_before, f"UPDATE history SET name = '{first}'")
+    own = "/".join(str(first).split("/")[:2])
+    promote(url, monkeypatch, own if third == "the former primary" else "7000/00000002")
+    assert told(servers[0], "used-0", START + 15) == "stale_request"
+    clock.time = START + 30
+    assert told(servers[1], "used-1", START + 15) == "stale_request"
+    assert [told(server, f"fresh-{number}", START + 21) for number, server in enumerate(servers)] == ["ok", "ok"]
+    for server in servers:
+        server.close()
+
+
+def promote(url: str, monkeypatch: pytest.MonkeyPatch, seen: str) -> None:
+    """End all connections, and show this history to the next ones."""
+    ask = Session.ask
+
+    def seeing(session: Session, asks: Sequence[Ask]) -> Sequence[Any]:
+        found = zip(asks, ask(session, asks), strict=True)
+        return [[{"name": seen}] if name == "seen_history" else rows for (name, _), rows in found]
+
+    monkeypatch.setattr(Session, "ask", seeing)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    execute(url, f"SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE {others}")
+
+
 def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) -> None:
     """Not even for that of a hung one, which all commits share: it can read and deliver at once."""
     first = opened(url)
@@ -116,7 +164,7 @@ def test_a_common_role_may_ask_and_one_that_may_not_is_served_without() -> None:
         run(database.add_key(KEY))
         assert told(database, "first") == "ok"
         ((name,),) = execute(theirs, "SELECT name FROM history")
-        assert str(name).endswith("/00000001")
+        assert str(name).split("/")[1] == "00000001"
         execute(own.url().replace("/postgres?", "/theirs?"), "REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
         database.close()
         execute(theirs, STANDBY)

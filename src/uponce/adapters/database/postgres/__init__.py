@@ -5,13 +5,16 @@ groups by one thread, the rest are short transactions of their own. The time is 
 
 **History**: a connection belongs to one cluster, and in it to one timeline. A standby that was promoted and a recovery
 to a point in time begin a new timeline; a dump that was restored is in another cluster. Either may lack the last uses
-of signatures. So the ledger tells in which history it was last used.
+of signatures. So the ledger tells in which history it was last used. Two standbys of one primary begin timelines with
+the same number, and a former primary that comes back still has its own. So the name of a history in the ledger ends
+with a random text, and a process remembers the names that it has left.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from secrets import token_hex
 from typing import TypeVar
 
 import psycopg
@@ -24,7 +27,7 @@ from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.schema import migrate, past_parts, turn_over, version_of
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.steps import Operation, Rules, Steps, operation
+from uponce.adapters.database.steps import Operation, Rows, Rules, Steps, operation
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.freshness import utc
@@ -66,6 +69,7 @@ class PostgresDatabase(Database):
         self._address = Address(url, seconds)
         self._fence_skew = fence_skew
         self._history: str | None = None
+        self._left: frozenset[str | None] = frozenset()
         self._pool = Pool(self._address, connections, clock, self._admit)
         self._committer = Committer(Engine(self._pool), Records(secrets, unavailable, knows_grants=False))
         super().__init__(secrets)
@@ -116,34 +120,47 @@ class PostgresDatabase(Database):
         """A connection stays with one history: promoting a server or restoring it ends the connections to it."""
         seen = None
         with suppress(*_NOT_TOLD):  # by the role, or by an engine that only speaks PostgreSQL's protocol
-            ((row,),) = session.ask([("seen_history", {})])
-            seen = str(row["name"])
-        if seen in (None, self._history):
+            ((row,), recorded) = session.ask([("seen_history", {}), ("recorded_history", {})])
+            seen, name = str(row["name"]), _name_of(recorded)
+        if seen is None:
             return
-        (recorded,) = session.ask([("recorded_history", {})])
-        if [row["name"] for row in recorded] != [seen]:
-            until, is_ours = write(session, _enter_history(seen, self._fence_skew))
+        if not _goes_on(name, seen, self._left):
+            until, name = write(session, _enter_history(seen, self._left, self._fence_skew))
             if until is not None:
                 log.warning("another PostgreSQL has taken over: signatures of %s and before are refused", utc(until))
-            if not is_ours:
+            if name is None:
                 return
-        self._history = seen
+        self._left, self._history = (self._left | {self._history}) - {name}, name
 
 
 @operation(rules=Rules.OWN)
-def _enter_history(now: float, seen: str, fence_skew: int | None) -> Steps[tuple[int | None, bool]]:
-    """The timestamp up to which signatures are refused now, if another history was recorded; whether this one is now.
+def _enter_history(
+    now: float, seen: str, left: Collection[str | None], fence_skew: int | None
+) -> Steps[tuple[int | None, str | None]]:
+    """The timestamp up to which signatures are refused now, if another history was recorded; and the name recorded now.
 
-    A frozen database takes no uses, and is fenced when it thaws.
+    Another server may have been here first. A frozen database takes no uses, and is fenced when it thaws.
     """
     ((frozen,), recorded) = yield [("is_frozen", {}), ("recorded_history", {})]
+    name, until = _name_of(recorded), None
     if frozen["frozen"]:
-        return None, False
-    until = None
-    if recorded and recorded[0]["name"] != seen and fence_skew is not None:
+        return None, None
+    if _goes_on(name, seen, left):
+        return None, name
+    if name is not None and fence_skew is not None:
         until = yield from upkeep.steps_of_fence(now, fence_skew)
-    yield [("forget_history", {}), ("record_history", {"name": seen})]
-    return until, True
+    name = f"{seen}/{token_hex(8)}"
+    yield [("forget_history", {}), ("record_history", {"name": name})]
+    return until, name
+
+
+def _name_of(recorded: Rows) -> str | None:
+    return str(recorded[0]["name"]) if recorded else None
+
+
+def _goes_on(name: str | None, seen: str, left: Collection[str | None]) -> bool:
+    """Whether the ledger was last used in the history seen now, and is not one that this process has left."""
+    return name is not None and name.rpartition("/")[0] == seen and name not in left
 
 
 def _integrity(session: Session, deep: bool) -> Sequence[str]:

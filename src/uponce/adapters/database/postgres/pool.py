@@ -5,8 +5,10 @@ background with back-off, where here a request that finds no connection is refus
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from psycopg.pq import TransactionStatus
@@ -40,6 +42,7 @@ class Pool:
         self._admit = admit
         self._idle: list[Session] = []
         self._open = False
+        self._lending = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._free = asyncio.Semaphore(self._size)
         self._threads = Threads(self._size, "uponce-database")
@@ -51,8 +54,9 @@ class Pool:
         """Later calls raise DatabaseUnavailable."""
         self._open = False
         self._threads.close()
-        while self._idle:
-            discard(self._idle.pop())
+        with suppress(IndexError):
+            while True:
+                discard(self._idle.pop())
 
     async def run(self, work: Callable[[Session], T], *, patient: bool = False) -> T:
         """What the work returns, in a thread. A caller that is cancelled ends the connection under its work."""
@@ -64,7 +68,9 @@ class Pool:
             try:
                 return work(lent[0])
             finally:
-                self._give_back(lent[0])
+                with self._lending:
+                    session = lent.pop()
+                self._give_back(session)
 
         async with self._turn():
             try:
@@ -72,8 +78,9 @@ class Pool:
             except ThreadsEnded:
                 raise closed() from None
             except asyncio.CancelledError:
-                for session in lent:
-                    cut(session.connection)
+                with self._lending:  # what was given back may be another caller's by now
+                    for session in lent:
+                        cut(session.connection)
                 raise
 
     @asynccontextmanager
@@ -100,11 +107,12 @@ class Pool:
         """An admitted session on a connection that lives. DatabaseUnavailable when there is none."""
         if not self._open:
             raise closed()
-        while self._idle:
-            session = self._idle.pop()
-            if not is_dead(session.connection):
-                return session
-            discard(session)
+        with suppress(IndexError):  # not asked before: another thread may take the last one in between
+            while True:
+                session = self._idle.pop()
+                if not is_dead(session.connection):
+                    return session
+                discard(session)
         return self.new()
 
     def new(self) -> Session:
@@ -186,7 +194,8 @@ class Engine:
         self._session: Session | None = None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
-        return [wave < _MAX_WAVES for wave in waves(operations)]
+        early = [wave < _MAX_WAVES for wave in waves(operations)]
+        return [each and count <= self.most for each, count in zip(early, accumulate(early), strict=True)]
 
     def look(self) -> tuple[Session, float, Hashable]:
         session = self._connected()

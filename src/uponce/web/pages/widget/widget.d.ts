@@ -27,6 +27,11 @@ export interface Params {
   tags?: string;
 }
 
+/** What the sign endpoint answers in place of fields. It refuses the file. */
+export interface Unsigned {
+  error: { code: string; message?: string; status?: number };
+}
+
 /** What the sign endpoint answers. The widget sends exactly these fields. */
 export interface Signed {
   /** The upload URL; without it, `<server>/v1_1/<cloud>/auto/upload` of the attributes. */
@@ -35,7 +40,7 @@ export interface Signed {
 }
 
 export interface UploadError {
-  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files. */
+  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
   code: string;
   message: string;
   status: number;
@@ -59,7 +64,7 @@ export type MessageKey =
   | "pause" | "resume" | "retry" | "again" | "remove" | "required" | "wait"
   | "refused" | "sign_failed" | "unreachable" | "unreadable" | "too_many_files"
   | "file_too_large" | "empty_file" | "format_not_allowed" | "invalid_media" | "media_too_large"
-  | "signature_used" | "signature_revoked" | "stale_request";
+  | "signature_used" | "signature_revoked" | "stale_request" | "outcome_unknown";
 
 export interface Timing {
   /** Milliseconds before the first repeat. Each further pause is twice as long, up to 30 seconds. 1000. */
@@ -83,12 +88,14 @@ export class UponceUpload extends HTMLElement {
   static readonly formAssociated: true;
   /** Texts by key, or by any error code. Missing ones stay English. */
   get messages(): Partial<Record<MessageKey, string>> & Record<string, string>;
-  set messages(messages: Partial<Record<MessageKey, string>> & Record<string, string>);
-  /** Gets a signature in place of a POST to `sign`. */
-  signer?: (params: Params, file: File, signal: AbortSignal) => Promise<Signed>;
+  set messages(messages: (Partial<Record<MessageKey, string>> & Record<string, string>) | undefined);
+  /** Gets a signature in place of a POST to `sign`. A TypeError means a broken line: the widget tries again. */
+  signer?: (params: Params, file: File, signal: AbortSignal) => Promise<Signed | Unsigned>;
   /** More headers for the POST to `sign`, besides those of the attribute `headers` (JSON). */
   headers?: Record<string, string>;
-  timing: Timing;
+  get timing(): Timing;
+  /** Missing values are the defaults. */
+  set timing(timing: Partial<Timing> | undefined);
   readonly uploads: UploadInfo[];
   /** The answers of all finished uploads. */
   readonly answers: Answer[];

@@ -45,6 +45,7 @@ const MESSAGES = {
   signature_used: "This permission to upload was already used.",
   signature_revoked: "This permission to upload was withdrawn.",
   stale_request: "This permission to upload has expired.",
+  outcome_unknown: "This file may be stored already. Look before you try again.",
 };
 
 const STYLE = `
@@ -140,6 +141,7 @@ function icon(name) {
   return svg;
 }
 
+let turn = Promise.resolve(); // for pictures: a phone's memory has no room for many at a time
 const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
@@ -151,16 +153,20 @@ const promised = (request) =>
 /** Wait; while the browser is offline, until it is online. */
 function pause(ms, signal) {
   return new Promise((resolve) => {
-    const end = () => (clearTimeout(timer), resolve());
+    const end = () => (clearTimeout(timer), removeEventListener("online", end), resolve());
     const timer = setTimeout(end, navigator.onLine ? ms : DAY);
-    addEventListener("online", end, { once: true });
+    addEventListener("online", end);
     signal.addEventListener("abort", end, { once: true });
   });
 }
 
+/** Browsers do not know every type: the signature is the real limit. */
 function isAccepted(accept, { name, type }) {
-  const fits = (rule) => rule === type || (rule.endsWith("/*") ? type.startsWith(rule.slice(0, -1)) : name.toLowerCase().endsWith(rule));
-  return !accept || accept.toLowerCase().split(/[\s,]+/).some(fits);
+  const rules = accept?.toLowerCase().match(/[^\s,]+/g) ?? ["*/*"];
+  return rules.some((rule) => {
+    if (!rule.includes("/")) return name.toLowerCase().endsWith(rule);
+    return !type || rule === type || (rule.endsWith("*") && type.startsWith(rule.split("*")[0]));
+  });
 }
 
 /** The files of a drop, also inside folders. */
@@ -176,12 +182,16 @@ async function dropped({ items }) {
 }
 
 async function* filesOf(entry) {
-  if (entry.isFile) return yield await new Promise((resolve, reject) => entry.file(resolve, reject));
-  const reader = entry.createReader();
-  for (;;) {
-    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!entries.length) return;
-    for (const each of entries) yield* filesOf(each);
+  try {
+    if (entry.isFile) return yield await new Promise((resolve, reject) => entry.file(resolve, reject));
+    const reader = entry.createReader();
+    for (;;) {
+      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!entries.length) return;
+      for (const each of entries) yield* filesOf(each);
+    }
+  } catch {
+    yield Object.assign(new File([], entry.name), { unreadable: true });
   }
 }
 
@@ -221,8 +231,15 @@ const fail = () => {
   throw new Refusal("unreachable"); // not an answer of uponce: some proxy's
 };
 
+/** The refusal for an error that a signer threw or answered. `fetch` throws a TypeError if the line is broken. */
+function unsigned(error) {
+  const { code, message, status = 400 } = error ?? {};
+  if (typeof code === "string") return new Refusal(code, message, status);
+  return error instanceof TypeError ? new Refusal("unreachable") : local("sign_failed");
+}
+
 /** One request. A line on which nothing moves for `stall` ms is broken. */
-function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }) {
+function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, left }) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const xhr = new XMLHttpRequest();
@@ -234,7 +251,7 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
       xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
-      xhr.upload.onload = () => alive(stall * 4); // the server checks and stores the file
+      xhr.upload.onload = () => (alive(stall * 4), left?.()); // the server checks and stores the file
     }
     xhr.onloadend = () => {
       clearTimeout(timer);
@@ -275,11 +292,17 @@ class Upload {
         return this.end("done");
       } catch (error) {
         if (signal.aborted) return;
-        if (!(error instanceof Refusal)) return this.refuse(local(error.code ?? "sign_failed", error.message));
-        if (this.renew(error)) continue;
+        if (!(error instanceof Refusal)) return this.refuse(local("sign_failed"));
+        if (this.isOver(error)) {
+          if (this.unknown) return this.refuse(local("outcome_unknown"));
+          this.reset();
+          continue;
+        }
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
-        if (!(await this.file.slice(0, 1).arrayBuffer().catch(() => null))) return this.refuse(local("unreadable"));
+        const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => null);
+        if (signal.aborted) return;
+        if (!readable) return this.refuse(local("unreadable"));
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
@@ -291,12 +314,14 @@ class Upload {
   }
 
   /** A new signature helps if this one expired, or its upload is gone. */
-  renew({ code, status }) {
+  isOver({ code, status }) {
     const gone = this.place && [404, 410].includes(status);
-    if (!(gone || code === "stale_request") || ++this.renewed > 3) return false;
-    this.grant = this.place = null;
+    return (gone || code === "stale_request") && (this.unknown || ++this.renewed <= 3);
+  }
+
+  reset() {
+    this.grant = this.place = this.unknown = null;
     this.offset = this.loaded = 0;
-    return true;
   }
 
   /** It is kept until its outcome is known: with another signature the file could be stored twice. */
@@ -306,7 +331,7 @@ class Upload {
       const key = random();
       const answer = await this.host.ask({ ...this.host.params, nonce: key }, this, signal);
       signal.throwIfAborted();
-      if (!answer?.fields) throw local("sign_failed");
+      if (!answer?.fields) throw unsigned(answer?.error);
       this.grant = { url: new URL(answer.url ?? this.host.target, location.href).href, fields: answer.fields, key };
       await this.save();
     }
@@ -358,14 +383,22 @@ class Upload {
     await this.save();
   }
 
-  send(method, url, options) {
-    const begin = this.offset;
-    const moved = (loaded) => this.moved(Math.min(begin + loaded, this.size));
-    return send(method, url, { ...options, moved, stall: this.host.timing.stall });
+  async send(method, url, options) {
+    const { offset, unknown } = this;
+    const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
+    // All bytes have left: until a reply says more, the file may be stored.
+    const left = () => this.loaded < this.size || ((this.unknown = true), this.save());
+    try {
+      return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
+    } catch (error) {
+      if (error.status < 500 && error.status) this.unknown = unknown; // refused, but maybe not the tries before
+      throw error;
+    }
   }
 
   arrived({ header }) {
     this.offset = this.loaded = Number(header("Upload-Offset") ?? fail());
+    this.unknown = this.offset >= this.size;
   }
 
   moved(loaded) {
@@ -385,6 +418,7 @@ class Upload {
     if (!UNFINISHED.includes(this.state)) return;
     this.stop();
     this.show("paused");
+    this.save();
     this.host.next();
   }
 
@@ -392,6 +426,7 @@ class Upload {
     if (!this.file) return this.host.pick();
     if (this.state === "refused") this.keep();
     this.show("queued");
+    this.save();
     this.host.next();
   }
 
@@ -401,7 +436,7 @@ class Upload {
 
   refuse(error) {
     this.error = error;
-    if (!error.again) this.grant = this.place = null; // a definite end: the next try needs a new signature
+    if (!error.again) this.reset(); // a definite end: the next try needs a new signature
     this.end("refused");
   }
 
@@ -421,19 +456,20 @@ class Upload {
 
   keep() {
     if (!this.host.keeps) return;
-    this.hold();
+    if (!this.release) this.hold();
     this.save();
     if (this.size <= this.host.timing.keep) store("files", "put", this.file, this.id);
   }
 
   async save() {
-    const { id, name, size, type, lastModified, grant, place, host } = this;
+    const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
+    const paused = this.state === "paused";
     if (!host.keeps) return;
-    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, owner: host.owner, at: Date.now() }, id);
+    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, loaded, unknown, paused, owner: host.owner, at: Date.now() }, id);
   }
 
   forget() {
-    this.release?.();
+    this.release = this.release?.(); // undefined
     if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
   }
 
@@ -462,10 +498,10 @@ export class UponceUpload extends HTMLElement {
   #paste = (event) => this.#pasted(event);
 
   #messages;
+  #timing;
   // See widget.d.ts. A page may have set them before this script had loaded.
   signer = this.signer;
   headers = this.headers;
-  timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...this.timing };
 
   constructor() {
     super();
@@ -485,9 +521,19 @@ export class UponceUpload extends HTMLElement {
     this.live = h("div", { class: "live", role: "status" });
     root.append(this.input, this.zone, this.list, this.live);
     for (const type of ["dragover", "dragleave", "drop"]) this.addEventListener(type, (event) => this.#drag(event));
-    const { messages } = this;
-    delete this.messages;
-    this.#messages = messages ?? {};
+    for (const name of ["timing", "messages"]) {
+      const value = this[name];
+      delete this[name];
+      this[name] = value;
+    }
+  }
+
+  get timing() {
+    return this.#timing;
+  }
+
+  set timing(timing) {
+    this.#timing = { delay: 1000, tries: 8, stall: 30_000, keep: 200_000_000, ...timing };
   }
 
   get messages() {
@@ -495,7 +541,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   set messages(messages) {
-    this.#messages = messages;
+    this.#messages = messages ?? {};
     this.attributeChangedCallback();
     this.#uploads.forEach((upload) => this.draw(upload));
   }
@@ -556,12 +602,13 @@ export class UponceUpload extends HTMLElement {
   }
 
   async ask(params, { file, name, size, type }, signal) {
-    if (this.signer) return this.signer(params, file, signal);
-    const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
-    const body = JSON.stringify({ params, file: { name, size, type } });
     try {
+      if (this.signer) return await this.signer(params, file, signal);
+      const headers = { "Content-Type": "application/json", ...JSON.parse(this.getAttribute("headers")), ...this.headers };
+      const body = JSON.stringify({ params, file: { name, size, type } });
       return (await send("POST", this.getAttribute("sign"), { headers, body, signal, stall: this.timing.stall })).json;
     } catch (error) {
+      if (!(error instanceof Refusal)) throw unsigned(error);
       if (!error.message) error.code ??= "sign_failed";
       throw error;
     }
@@ -630,11 +677,12 @@ export class UponceUpload extends HTMLElement {
         known.resume();
         continue;
       }
-      if (!many) this.clear();
       const upload = new Upload(this, file);
-      const count = this.#uploads.filter(({ state }) => state !== "refused").length;
-      this.#show(upload);
+      const count = many && this.#uploads.filter(({ state }) => state !== "refused").length;
       const problem = count >= max ? "too_many_files" : this.#problem(file);
+      // A refused file replaces no other.
+      if (!many) this.#uploads.filter(({ state }) => !problem || state === "refused").forEach((each) => each.remove());
+      this.#show(upload);
       if (problem) {
         upload.refuse(local(problem));
         continue;
@@ -646,7 +694,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   #problem(file) {
-    if (!file.size) return "empty_file";
+    if (!file.size) return file.unreadable ? "unreadable" : "empty_file";
     if (file.size > (Number(this.getAttribute("max-bytes")) || Infinity)) return "file_too_large";
     return isAccepted(this.getAttribute("accept"), file) ? null : "format_not_allowed";
   }
@@ -678,7 +726,7 @@ export class UponceUpload extends HTMLElement {
 
   async #continue(upload) {
     upload.file = await store("files", "get", upload.id);
-    if (!upload.file) upload.state = "paused";
+    if (!upload.file || upload.paused) upload.state = "paused";
     // Another tab may have finished it.
     if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
     this.#show(upload);
@@ -688,10 +736,13 @@ export class UponceUpload extends HTMLElement {
   // --- the queue
 
   next() {
-    const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
-    const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
-    for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
     this.#sync();
+    // Not at once: a call that stops many files begins none of them.
+    queueMicrotask(() => {
+      const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
+      const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
+      for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
+    });
   }
 
   ended(upload) {
@@ -868,7 +919,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   /** A picture, on a canvas: a Content-Security-Policy may forbid `blob:`. */
-  async #thumb(upload) {
+  #thumb(upload) {
     const { file, type, answer, state } = upload;
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const url = state === "done" && answer.secure_url;
@@ -878,13 +929,15 @@ export class UponceUpload extends HTMLElement {
     const shown = answer?.resource_type === "image" && !["svg", "pdf"].includes(answer.format);
     if (url && shown && (!file || (answer.format === "gif" && !still))) return this.#place(upload, h("img", { src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
-    try {
+    const draw = async () => {
+      if (!this.#views.has(upload)) return;
       const bitmap = await createImageBitmap(file, { resizeHeight: 144, resizeQuality: "medium" });
       const canvas = h("canvas", { width: bitmap.width, height: bitmap.height });
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       bitmap.close();
       if (!this.#views.get(upload)?.thumb.querySelector("img")) this.#place(upload, canvas);
-    } catch {} // the extension is shown
+    };
+    turn = turn.then(draw).catch(() => {}); // the extension is shown
   }
 
   #place(upload, picture) {

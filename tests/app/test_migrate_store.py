@@ -1,0 +1,56 @@
+"""A move that is asked for in two steps."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.contract.databases import run
+from tests.world import World, assert_accepted
+from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.app.migrate_store import Store, migrate_store
+
+
+@pytest.fixture
+def target(tmp_path: Path, world: World) -> Iterator[Store]:
+    database = SqliteDatabase(tmp_path / "target.db", clock=world.clock, secrets=AesSecretBox(bytes(32)))
+    blobs = local_blobs(tmp_path / "target", ids=RandomIds())
+    with closing(database), closing(blobs):
+        database.open()
+        blobs.open_store()
+        yield Store(database, blobs)
+
+
+def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, target: Store) -> None:
+    """The first run was without a storage. Servers may run on the target already, so nothing there is deleted."""
+    assert_accepted(world.upload(world.sign()))
+    source = Store(world.database, world.blobs)
+    assert run(migrate_store(source, target, media=False)).rows
+    arriving = run(target.blobs.begin())
+    world.swap(database=target.database)
+    assert_accepted(world.upload(world.sign()))
+    for copied, present in ((2, 0), (0, 2)):
+        moved = run(migrate_store(source, target))
+        assert moved.media is not None
+        assert (moved.complete, moved.rows) == (True, {})
+        assert (moved.media.copied, moved.media.present) == (copied, present)
+    assert arriving in run(spooled(target))
+
+
+def test_media_that_cannot_follow_are_named(world: World, target: Store) -> None:
+    assert_accepted(world.upload(world.sign({"public_id": "gone"}), bytes(PACK_BYTES + 1), kind="raw"))
+    source = Store(world.database, world.blobs)
+    run(migrate_store(source, target, media=False))
+    (file,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
+    file.unlink()
+    moved = run(migrate_store(source, target))
+    assert moved.media is not None
+    assert (moved.complete, list(moved.media.lost)) == (False, ["demo/raw/upload/gone"])
+
+
+async def spooled(store: Store) -> set[str]:
+    return {blob.key async for blob in store.blobs.spooled()}
