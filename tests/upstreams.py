@@ -186,8 +186,7 @@ class StubUpstream:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         port = self._server.sockets[0].getsockname()[1]
-        prefix = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
-        self.upstream = replace(_ACCOUNT, prefix=prefix)
+        self.upstream = replace(_ACCOUNT, prefix=f"{'https' if self._tls else 'http'}://127.0.0.1:{port}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -199,8 +198,7 @@ class StubUpstream:
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
         """On a loop of a separate thread, for tests that block."""
-        loop, begun = asyncio.new_event_loop(), threading.Event()
-        ended = asyncio.Event()
+        loop, begun, ended = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
         async def run() -> None:
             async with self:
@@ -310,9 +308,8 @@ class StubUpstream:
                 return 200, {"done": False}
             file = bytes(gathered)
         kind = _KINDS.get(filename.rpartition(".")[2], "image") if kind == "auto" else kind
-        folder = f"{params['folder']}/" if "folder" in params else ""
-        name = folder + params.get("public_id", f"random{len(self.store)}")
-        name = f"renamed_{name}" if trouble is Trouble.RENAMED else name
+        parts = params.get("folder"), params.get("public_id", f"random{len(self.store)}")
+        name = ("renamed_" if trouble is Trouble.RENAMED else "") + "/".join(filter(None, parts))
         key = (kind, params.get("type", "upload"), name)
         old, now = self.store.get(key), self.clock()
         if old is not None and params.get("overwrite") == "false":
@@ -392,8 +389,7 @@ async def _send(
 
 def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> bool:
     if reset:
-        connection = writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
     return False
 
