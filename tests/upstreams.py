@@ -284,6 +284,8 @@ class StubUpstream:
         if rest[1] == "destroy":
             gone = self.store.pop((rest[0], params.get("type", "upload"), params["public_id"]), None)
             return 200, {"result": "ok" if gone else "not found"}
+        if rest[1] in ("tags", "context"):
+            return 200, {"public_ids": params["public_ids"].split(",")}
         return self._upload(request, rest[0], params, trouble)
 
     def _upload(

@@ -47,7 +47,7 @@ class EachOnItsLoop:
         finally:
             await client.close()
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         client = HttpUpstream(Times(reply=5))
         try:
             return await client.post(upstream, path, fields)

@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -86,7 +86,7 @@ class HttpUpstream:
         with self._place(_CALLS) as exchanges:
             return await exchanges.send(asked.method, url, _AGENT | _basic(upstream), body)
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Send a signed form; see the port."""
         with self._place(_CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))

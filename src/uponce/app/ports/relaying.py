@@ -109,5 +109,5 @@ class UpstreamClient(Protocol):
         OutcomeUnknown: the upstream may have carried out the call, and no answer came.
         """
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""
