@@ -9,8 +9,9 @@ import pytest
 
 from tests.asgi import Answer
 from tests.upstreams import StubUpstream, Trouble
-from tests.web.relays import md5
+from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.adapters.upstream import Times
 
 
 def basic(world: World, key: str = "server") -> str:
@@ -145,3 +146,8 @@ def test_some_calls_may_have_two_parameters_that_are_not_signed(relay: World, st
     other = relay.sign({"public_id": "a"}, key=relay.server) | told
     for call in ("image/destroy", "image/explicit", "image/tags/x"):
         assert_refused(act(relay, call, other), 401, "invalid_signature")
+
+
+def test_a_read_of_a_server_may_take_longer_than_a_look_up(relay: World) -> None:
+    relay.swap(upstream=EachOnItsLoop(Times(look=1e-6)))
+    assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))

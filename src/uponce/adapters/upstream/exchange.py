@@ -148,9 +148,11 @@ class Exchanges:
     async def close(self) -> None:
         await self._session.close()
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> UpstreamReply:
+    async def get(self, url: str, headers: Mapping[str, str], *, patient: bool) -> UpstreamReply:
         """Return the answer, whatever its status."""
-        limit = aiohttp.ClientTimeout(total=self._times.connect + self._times.reply, connect=self._times.connect)
+        times = self._times
+        most = times.connect + times.reply if patient else times.look
+        limit = aiohttp.ClientTimeout(total=most, connect=times.connect)
         try:
             address = URL(url, encoded=True)
             async with self._session.get(address, headers=headers, timeout=limit, allow_redirects=False) as answer:

@@ -25,7 +25,7 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
     """
     assert services.upstream is not None
     if asked.method == "GET":
-        return _answer(await services.upstream.get(upstream, path, asked.query))
+        return _answer(await services.upstream.get(upstream, path, asked.query, patient=True))
     return _answer(await services.upstream.call(upstream, path, asked))
 
 
