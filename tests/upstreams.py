@@ -45,7 +45,7 @@ class Trouble(Enum):
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
     SHORT = "stores, breaks off in the middle of the answer"
-    HUGE = "stores, answers 2 MiB of JSON"
+    HUGE = "stores, answers 17 MiB of JSON"
     ROTTEN_GZIP = "stores, answers bytes that are no gzip, as gzip"
     DRIPS = "stores, answers a byte at a time"
     SILENT = "stores, closes without an answer"
@@ -68,7 +68,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.MOVED: (302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}),
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
     Trouble.HTML: (200, HTML, {"Content-Type": "text/html"}),
-    Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 2 * 1024 * 1024 + b'"}', {}),
+    Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 17 * 1024 * 1024 + b'"}', {}),
     Trouble.ROTTEN_GZIP: (200, b"not gzip", {"Content-Encoding": "gzip"}),
 }
 _ACCOUNT = Upstream("up", "555", "the-secret-of-the-upstream")
