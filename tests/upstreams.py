@@ -46,7 +46,7 @@ class Trouble(Enum):
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
     SHORT = "stores, breaks off in the middle of the answer"
-    HUGE = "stores, answers 2 MiB of JSON"
+    HUGE = "stores, answers 17 MiB of JSON"
     ROTTEN_GZIP = "stores, answers bytes that are no gzip, as gzip"
     DRIPS = "stores, answers a byte at a time"
     SILENT = "stores, closes without an answer"
@@ -78,7 +78,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
     Trouble.PORTAL: (200, b"{}", {}),
     Trouble.HTML: (200, HTML, {"Content-Type": "text/html"}),
-    Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 2 * 1024 * 1024 + b'"}', {}),
+    Trouble.HUGE: (200, b'{"public_id":"' + b"x" * 17 * 1024 * 1024 + b'"}', {}),
     Trouble.ROTTEN_GZIP: (200, b"not gzip", {"Content-Encoding": "gzip"}),
 }
 _ACCOUNT = Upstream("up", "555", "the-secret-of-the-upstream")
@@ -292,6 +292,8 @@ class StubUpstream:
         if rest[1] == "destroy":
             gone = self.store.pop((rest[0], params.get("type", "upload"), params["public_id"]), None)
             return 200, {"result": "ok" if gone else "not found"}
+        if rest[1] in ("tags", "context"):
+            return 200, {"public_ids": params["public_ids"].split(",")}
         return self._upload(request, rest[0], params, trouble)
 
     def _upload(

@@ -24,31 +24,34 @@ LIMITS = Limits(
 class EachOnItsLoop:
     """The real client, on a new event loop for each request, as the tests of this folder make it."""
 
+    def __init__(self, times: Times | None = None) -> None:
+        self.times = times or Times(reply=5)
+
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
     ) -> UpstreamReply:
-        client = HttpUpstream(Times(reply=5))
+        client = HttpUpstream(self.times)
         try:
             return await client.upload(upstream, call, file, sign)
         finally:
             await client.close()
 
-    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
-        client = HttpUpstream(Times(reply=5))
+    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
+        client = HttpUpstream(self.times)
         try:
-            return await client.get(upstream, path, query)
+            return await client.get(upstream, path, query, patient=patient)
         finally:
             await client.close()
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
-        client = HttpUpstream(Times(reply=5))
+        client = HttpUpstream(self.times)
         try:
             return await client.call(upstream, path, asked)
         finally:
             await client.close()
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
-        client = HttpUpstream(Times(reply=5))
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
+        client = HttpUpstream(self.times)
         try:
             return await client.post(upstream, path, fields)
         finally:

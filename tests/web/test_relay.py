@@ -228,7 +228,7 @@ def test_a_list_by_context_is_read_to_its_end(relay: World, stub: StubUpstream) 
     pages: list[str | None] = []
 
     class Paging(EachOnItsLoop):
-        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+        async def get(self, upstream: Upstream, path: str, query: Query = (), **how: bool) -> UpstreamReply:
             cursor = dict(query).get("next_cursor")
             pages.append(cursor)
             if path.endswith("raw/context") and cursor is None:

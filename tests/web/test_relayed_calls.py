@@ -1,13 +1,17 @@
 """Calls of a cloud with an upstream that are no uploads."""
 
 import base64
+import json
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
+import pytest
+
 from tests.asgi import Answer
 from tests.upstreams import StubUpstream, Trouble
-from tests.web.relays import md5
+from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.adapters.upstream import Times
 
 
 def basic(world: World, key: str = "server") -> str:
@@ -15,7 +19,7 @@ def basic(world: World, key: str = "server") -> str:
     return "Basic " + base64.b64encode(f"{found.api_key}:{found.secrets[0]}".encode()).decode()
 
 
-def act(world: World, path: str, fields: Mapping[str, str], **headers: str) -> Answer:
+def act(world: World, path: str, fields: Mapping[str, str] | list[tuple[str, str]], **headers: str) -> Answer:
     body = urlencode(fields).encode()
     more = {"content-type": "application/x-www-form-urlencoded", "content-length": str(len(body)), **headers}
     return world.request("POST", f"/v1_1/demo/{path}", headers=more, chunks=[body])
@@ -101,3 +105,49 @@ def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream
     fields = relay.sign({"public_id": "cat"}, key=relay.server)
     assert_refused(act(relay, "raw/destroy", fields), 503, "outcome_unknown")
     assert_refused(act(relay, "raw/destroy", fields), 503, "upstream_unavailable")
+
+
+@pytest.mark.parametrize("kind", ["form", "query", "json"])
+def test_a_list_is_passed_on_as_a_list(relay: World, stub: StubUpstream, kind: str) -> None:
+    """Also with commas in its items. The order counts."""
+    fields = relay.sign({"command": "add", "tag": "t", "public_ids": "b,a,c,d", "type": ""}, key=relay.server)
+    del fields["public_ids"]
+    ids = [("public_ids[]", "b"), ("public_ids[]", "a,c"), ("public_ids[]", "d")]
+    if kind == "form":
+        answer = act(relay, "image/tags", [*ids, *fields.items()])
+    elif kind == "query":
+        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
+    else:
+        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    assert assert_accepted(answer).json == {"public_ids": ["b", "a", "c", "d"]}
+    sent = [(name, value.decode()) for name, _, value in stub.requests[-1].parts]
+    assert [pair for pair in sent if pair[0].startswith("public_ids")] == ids
+    assert sorted(name for name, _ in sent if name != "public_ids[]") == [
+        "api_key",
+        "command",
+        "signature",
+        "tag",
+        "timestamp",
+    ]
+
+
+def test_some_calls_may_have_two_parameters_that_are_not_signed(relay: World, stub: StubUpstream) -> None:
+    """As pycloudinary 1.46.3 sends them; older ones sign them."""
+    of_call = {"command": "add", "tag": "t", "public_ids": "a"}
+    told = {"notification_url": "https://h.example/n", "batch_id": "1"}
+    for call in ("image/tags", "image/context"):
+        unsigned = relay.sign(of_call, key=relay.server) | told
+        for fields in (unsigned, relay.sign(of_call | told, key=relay.server)):
+            assert_accepted(act(relay, call, fields))
+            assert stub.requests[-1].fields["notification_url"] == "https://h.example/n"
+        assert_refused(act(relay, call, unsigned | {"tag": "u"}), 401, "invalid_signature")
+    other = relay.sign({"public_id": "a"}, key=relay.server) | told
+    for call in ("image/destroy", "image/explicit", "image/tags/x"):
+        assert_refused(act(relay, call, other), 401, "invalid_signature")
+
+
+def test_a_read_of_a_server_may_take_longer_than_a_look_up(relay: World) -> None:
+    relay.swap(upstream=EachOnItsLoop(Times(look=1e-6)))
+    assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))

@@ -249,6 +249,22 @@ def test_an_answer_has_a_deadline_as_a_whole(trouble: Trouble) -> None:
     run(play, Times(reply=0.3))
 
 
+def test_a_look_up_has_a_short_deadline_and_a_patient_read_the_long_one() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.reads = repeat(Trouble.HANGS)
+        patient = asyncio.create_task(client.get(stub.upstream, "ping", patient=True))
+        while not stub.requests:
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            with pytest.raises(UpstreamUnavailable):
+                await client.get(stub.upstream, "ping")
+        assert not patient.done()
+        patient.cancel()
+        await asyncio.wait([patient])
+
+    run(play, Times(look=0.1))
+
+
 def test_the_deadline_of_the_answer_begins_with_the_last_byte() -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         signer = Signer(stub.upstream)

@@ -10,10 +10,10 @@ import pytest
 
 from tests.adapters.upstream.calling import BYTES, CALL, KEY, MD5, Signer, complete, pieces, run
 from tests.server import Server
-from tests.upstreams import ANSWERS, HTML, LIMIT, StubUpstream, Trouble
+from tests.upstreams import ANSWERS, HTML, LIMIT, StubAsset, StubUpstream, Trouble
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.ports.relaying import Sign, UpstreamCall, UpstreamReply
-from uponce.core.errors import InvalidParameter, UpstreamUnavailable
+from uponce.app.ports.relaying import AdminCall, Sign, UpstreamCall, UpstreamReply
+from uponce.core.errors import InvalidParameter, OutcomeUnknown, UpstreamUnavailable
 from uponce.core.upstream import signed
 from uponce.core.values import Upstream
 
@@ -185,6 +185,21 @@ def test_every_status_comes_back_as_an_answer(trouble: Trouble, status: int) -> 
         reply = await client.upload(stub.upstream, CALL, pieces(), Signer(stub.upstream))
         assert reply.status == status and len(stub.requests) == 1
         assert (reply.document is None) == (trouble is Trouble.MOVED)
+
+    run(play)
+
+
+def test_a_long_list_comes_back_and_a_longer_one_is_refused_with_the_limit() -> None:
+    async def play(stub: StubUpstream, client: HttpUpstream) -> None:
+        stub.store[KEY] = StubAsset(*KEY, "", 1, 1, 0, {"alt": "x" * 4 * 1024 * 1024})
+        reply = await client.get(stub.upstream, "resources/image/upload/a/b")
+        assert reply.document is not None and len(reply.body) > 4 * 1024 * 1024
+        stub.uploads = stub.reads = repeat(Trouble.HUGE)
+        with pytest.raises(UpstreamUnavailable, match=r"more than 16777216 bytes\. Ask for fewer results"):
+            await client.get(stub.upstream, "resources/image")
+        asked = AdminCall("POST", (), "application/json", b"{}")
+        with pytest.raises(OutcomeUnknown, match=r"more than 16777216 bytes\. Ask for fewer results"):
+            await client.call(stub.upstream, "resources/search", asked)
 
     run(play)
 

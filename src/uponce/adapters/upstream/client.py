@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -73,11 +73,11 @@ class HttpUpstream:
         with self._place("uploads", goes_on=goes_on) as exchanges:
             return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
-    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
         """Ask with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
         with self._place(_CALLS) as exchanges:
-            return await exchanges.get(url, _AGENT | _basic(upstream))
+            return await exchanges.get(url, _AGENT | _basic(upstream), patient=patient)
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Make a call with HTTP Basic; see the port."""
@@ -86,7 +86,7 @@ class HttpUpstream:
         with self._place(_CALLS) as exchanges:
             return await exchanges.send(asked.method, url, _AGENT | _basic(upstream), body)
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Send a signed form; see the port."""
         with self._place(_CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))

@@ -21,7 +21,7 @@ from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
 
 T = TypeVar("T")
 
-MOST_BYTES = 1024 * 1024  # of an answer, unpacked; a list of 500 assets has about 300 KB
+MOST_BYTES = 16 * 1024 * 1024  # of an answer, unpacked; a list of 500 assets with their context has a few MB
 # What a client needs to wait, and to know why. All other headers speak of the upstream's connection or cookies.
 _PASSED_ON = (
     "X-FeatureRateLimit-Limit",
@@ -134,6 +134,10 @@ class Sending(Payload):
             self.error = self.error or (None if self._tail.cancelled() else self._tail.exception())
 
 
+class _TooLarge(aiohttp.ClientPayloadError):
+    """The answer has more bytes than are read. Its text is for clients."""
+
+
 class Exchanges:
     """A pool of connections, as many as are needed. Make it on the event loop that uses it, and close it."""
 
@@ -148,30 +152,32 @@ class Exchanges:
     async def close(self) -> None:
         await self._session.close()
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> UpstreamReply:
+    async def get(self, url: str, headers: Mapping[str, str], *, patient: bool) -> UpstreamReply:
         """Return the answer, whatever its status."""
-        limit = aiohttp.ClientTimeout(total=self._times.connect + self._times.reply, connect=self._times.connect)
+        times = self._times
+        most = times.connect + times.reply if patient else times.look
+        limit = aiohttp.ClientTimeout(total=most, connect=times.connect)
         try:
             address = URL(url, encoded=True)
             async with self._session.get(address, headers=headers, timeout=limit, allow_redirects=False) as answer:
                 return await _read(answer)
         except _BROKEN as error:
-            raise _unavailable(_detail(url, error)) from None
+            raise _unavailable(url, error) from None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> UpstreamReply:
         """Return the answer, whatever its status, also one that begins before the body has left."""
         sending = Sending(body, self._times)
-        reply, lost = None, ""
+        lost: Exception | None = None
         try:
             reply = await self._send(method, url, headers, sending)
         except _BROKEN as error:
-            lost = _detail(url, error)
+            lost = error
         finally:
             await sending.settle()
         if sending.error is not None:
             raise sending.error
-        if reply is None:
-            raise _unknown(lost) if sending.committed else _unavailable(lost)
+        if lost is not None:
+            raise _unknown(url, lost) if sending.committed else _unavailable(url, lost)
         return replace(reply, is_early=not sending.committed)
 
     async def _send(self, method: str, url: str, headers: Mapping[str, str], sending: Sending) -> UpstreamReply:
@@ -193,7 +199,7 @@ async def _read(answer: aiohttp.ClientResponse) -> UpstreamReply:
     async for block in answer.content.iter_any():
         body += block
         if len(body) > MOST_BYTES:
-            raise aiohttp.ClientPayloadError(f"the answer has more than {MOST_BYTES} bytes")
+            raise _TooLarge(f"The answer of the upstream has more than {MOST_BYTES} bytes. Ask for fewer results.")
     return UpstreamReply(
         status=answer.status,
         document=_object(body),
@@ -229,17 +235,16 @@ def _detail(url: str, error: Exception) -> str:
     return f"/{path}: {type(error).__name__} {error}"[:_MOST_DETAIL]
 
 
-def _unavailable(detail: str) -> UpstreamUnavailable:
-    return UpstreamUnavailable(
-        "The upstream cannot be reached, and nothing was done there. Send the request again in 5 seconds.",
-        detail=detail,
-    )
+def _unavailable(url: str, error: Exception) -> UpstreamUnavailable:
+    message = "The upstream cannot be reached, and nothing was done there. Send the request again in 5 seconds."
+    return UpstreamUnavailable(str(error) if isinstance(error, _TooLarge) else message, detail=_detail(url, error))
 
 
-def _unknown(detail: str) -> OutcomeUnknown:
+def _unknown(url: str, error: Exception) -> OutcomeUnknown:
+    what = str(error) if isinstance(error, _TooLarge) else "No answer came back."
     return OutcomeUnknown(
-        "The request was passed on to the upstream, and no answer came back. It may have been carried out. Wait 10 "
-        "seconds, then ask for the signature's status, or send the request again.",
-        detail=detail,
+        f"The request was passed on to the upstream. {what} It may have been carried out. Wait 10 seconds, then ask "
+        "for the signature's status, or send the request again.",
+        detail=_detail(url, error),
         retry_after=10,
     )

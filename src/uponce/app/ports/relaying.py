@@ -103,8 +103,11 @@ class UpstreamClient(Protocol):
         the signature may have left, and no answer came.
         """
 
-    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
-        """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet."""
+    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
+        """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet.
+
+        The answer must be there soon, unless the caller is `patient`: an account that hangs would delay the others.
+        """
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Make a call that may change something, with HTTP Basic. `path` is not escaped yet.
@@ -112,5 +115,5 @@ class UpstreamClient(Protocol):
         OutcomeUnknown: the upstream may have carried out the call, and no answer came.
         """
 
-    async def post(self, upstream: Upstream, path: str, fields: Mapping[str, str]) -> UpstreamReply:
+    async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""

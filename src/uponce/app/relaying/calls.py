@@ -1,15 +1,21 @@
 """Calls that are no uploads, of a cloud that has an upstream: authorised here, answered there."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
-from uponce.app.authorise import check_grant_fresh, require_credentials, verify_signed
+from uponce.app.authorise import Verified, check_grant_fresh, require_credentials, verify_signed
 from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
-from uponce.core.errors import ScopeDenied, UpstreamUnavailable
+from uponce.core.canonical import collect
+from uponce.core.errors import InvalidSignature, ScopeDenied, UpstreamUnavailable
 from uponce.core.relaying import Forwarded
 from uponce.core.upstream import passed_on, signed
 from uponce.core.values import KeyScope, KeyUses, Upstream
+
+# pycloudinary 1.46.3 signs these two with all calls except these three.
+_NOT_ALWAYS_SIGNED = frozenset({"notification_url", "batch_id"})
+_OF_CALLS = re.compile("[^/]+/(tags|context|metadata)")
 
 
 async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCall) -> Forwarded:
@@ -19,21 +25,24 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
     """
     assert services.upstream is not None
     if asked.method == "GET":
-        return _answer(await services.upstream.get(upstream, path, asked.query))
+        return _answer(await services.upstream.get(upstream, path, asked.query, patient=True))
     return _answer(await services.upstream.call(upstream, path, asked))
 
 
 async def act_signed(
-    services: Services, upstream: Upstream, cloud: str, path: str, params: Mapping[str, str]
+    services: Services, upstream: Upstream, cloud: str, path: str, sent: Sequence[tuple[str, str]]
 ) -> Forwarded:
     """Let the upstream do what signed parameters ask for, such as a deletion, under the upstream's own signature.
+
+    `sent` are the fields in order of arrival. They go on in their form: a list stays a list.
 
     Raise ScopeDenied unless their key is one for servers: a signature that works once cannot be spent for an action of
     another system. OutcomeUnknown: it may have been done.
     """
     assert services.upstream is not None
+    params = collect(sent)
     require_credentials(params)
-    verified = await verify_signed(services, cloud, params, None)
+    verified = await _verify(services, cloud, path, params)
     check_grant_fresh(services, verified)
     key = verified.key
     if key.scope is not KeyScope.ALL or key.uses is not KeyUses.UNLIMITED:
@@ -42,8 +51,24 @@ async def act_signed(
             "scope all and unlimited uses (`uponce keys create --scope all --uses unlimited`), on your server only."
         )
     fields = passed_on(params)
-    fields |= signed(upstream, fields, int(services.clock.now()))
-    return _answer(await services.upstream.post(upstream, path, fields))
+    proof = signed(upstream, fields, int(services.clock.now()))
+    kept = fields.keys() - proof.keys()
+    form = [(name, value) for name, value in sent if name.removesuffix("[]") in kept]
+    return _answer(await services.upstream.post(upstream, path, [*form, *proof.items()]))
+
+
+async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
+    """Return what `verify_signed` returns. Some SDKs send parameters that they do not sign with a few calls.
+
+    Such a parameter only says who is notified. The upstream accepts it unsigned too.
+    """
+    bare = {name: value for name, value in params.items() if name not in _NOT_ALWAYS_SIGNED}
+    try:
+        return await verify_signed(services, cloud, params, None)
+    except InvalidSignature:
+        if bare == params or not _OF_CALLS.fullmatch(path):
+            raise
+    return await verify_signed(services, cloud, bare, None)
 
 
 def _answer(reply: UpstreamReply) -> Forwarded:

@@ -43,9 +43,9 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
     cloud, limits = request.params["cloud"], services.limits
     path, query = request.path.split("/", 3)[3], request.query(limits)
     if request.method == "POST" and not _has_basic(request):
-        params = collect([*query, *await body_fields(request, limits)])
-        note_fields(request, params.items())
-        answer = await act_signed(services, upstream, cloud, path, params)
+        sent = [*query, *await body_fields(request, limits)]
+        note_fields(request, collect(sent).items())
+        answer = await act_signed(services, upstream, cloud, path, sent)
     else:
         await authenticate_for_all(services, cloud, *server_credentials(request.head))
         body = await small_body(request)
