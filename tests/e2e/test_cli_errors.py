@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.commands import code_of, in_a_process, uponce
 from tests.server import Server
 from uponce.adapters.spool.buffered import BufferedWriter
+from uponce.cli import doctor
 
 # --- another user than the server's
 
@@ -61,6 +62,20 @@ def test_doctor_of_another_user_finds_the_same(foreign: Path) -> None:
         "detail": f"{foreign}/uponce.db: Permission denied. Run this command as a user that may use it: the server's "
         "user, or root.",
     }
+
+
+def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a first start it needs a folder for the decoders, and there is no room for one."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/spare")
+
+    monkeypatch.setattr(doctor, "TemporaryDirectory", full)
+    done = uponce("doctor", "--json", "--data", tmp_path / "new")
+    assert done.code == 1
+    findings = json.loads(done.stdout)
+    assert [finding["name"] for finding in findings] == ["settings", "system", "versions", "data", "disk", "start"]
+    assert findings[-1]["detail"] == "/tmp/spare: No space left on device. Make room on its disk."
 
 
 @pytest.mark.parametrize("words", [["keys", "list"], ["serve", "--port", "0"]], ids=" ".join)
