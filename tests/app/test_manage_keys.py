@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.world import World
-from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 
@@ -108,3 +109,22 @@ class Blind:
 
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         return ()
+
+
+def test_a_first_start_that_ends_between_its_keys_makes_both_at_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sql("DELETE FROM api_keys")
+    real, added = world.database.add_key, list[int]()
+
+    async def dies_at_the_second(*keys: ApiKey) -> None:
+        if added:
+            raise KeyboardInterrupt
+        added.append(len(keys))
+        await real(*keys)
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(type(world.database), "add_key", lambda _, *keys: dies_at_the_second(*keys))
+        asyncio.run(set_up(world.services, "media"))
+    asyncio.run(set_up(world.services, "media"))
+    assert [key.name for key in asyncio.run(world.database.list_keys("media"))] == ["browser", "server"]

@@ -95,6 +95,9 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
     assert "123456" not in said
 
 
+NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10.0.0.0/8 and not 10.0.0.5/8"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -105,7 +108,11 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
         ("small_body_bytes", "-1", "0 or more"),
         ("max_raw_bytes", "0", "at least 1"),
         ("relay_chunk_bytes", "1000000", "at least 5242880"),
-        ("audit_days", "-1", "0 or more"),
+        ("audit_days", "-1", "0 to 36500"),
+        ("audit_days", "36501", "0 to 36500"),
+        ("data", "", "a folder, such as ./uponce-data"),
+        ("trusted_proxies", "10.0.0.5/8", NETWORKS),
+        ("notification_networks", "10.0.0.0/8, here", NETWORKS),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
         ("public_url", "http://[", "a URL like https://media.example"),
         ("public_url", "media.example", "a URL like https://media.example"),

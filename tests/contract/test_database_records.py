@@ -153,6 +153,14 @@ def test_a_key_is_added_once(database: Database) -> None:
     assert run(database.find_key("111")) == KEY
 
 
+def test_of_several_keys_all_are_added_or_none(database: Database) -> None:
+    with pytest.raises(InvalidParameter, match="API key 111 exists already"):
+        run(database.add_key(OTHER, replace(KEY, secrets=("other",))))
+    assert run(database.list_keys()) == [KEY]
+    run(database.add_key(OTHER, replace(OTHER, api_key="333", secrets=("third",))))
+    assert [key.api_key for key in run(database.list_keys())] == [KEY.api_key, OTHER.api_key, "333"]
+
+
 def test_a_revoked_key_is_still_found_and_keeps_its_first_time(backend: Backend, database: Database) -> None:
     revoked = run(database.revoke_key("111"))
     backend.clock.time += 10

@@ -23,13 +23,14 @@ GUIDE = (ROOT / "docs/guide/one-box.md").read_text()
 
 def test_every_command_of_the_guide(tmp_path: Path) -> None:
     """Served, asked through Caddy, backed up by the unit's own command, restored and fenced."""
-    caddy, units = Caddy(), tmp_path / "units"
-    units.mkdir()
-    install, settings, service, front, look, backup, restore = re.findall(
+    caddy, units, private = Caddy(), tmp_path / "units", tmp_path / "private"
+    for folder in (units, private, tmp_path / "caddy"):
+        folder.mkdir()
+    install, settings, service, commands, front, look, backup, restore, upgrade = re.findall(
         r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL
     )
     assert "pip install ." in install
-    with Server(tmp_path / "box") as box:
+    with Server(private / "uponce") as box:
         spent = box.signed({"nonce": "spent"})
         assert code_of(box, spent) == ""
         machine = Machine(
@@ -38,19 +39,25 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
                 "/etc/uponce.env": str(tmp_path / "uponce.env"),
                 "/etc/systemd/system": str(units),
                 "/opt/uponce/bin/uponce": f"{sys.executable} -m uponce",
-                "/var/lib/uponce-backup": str(tmp_path / "mnt"),
+                "/var/lib/private": str(private),
+                "/var/lib/uponce-backup": str(private / "uponce-backup"),
                 "/var/lib/uponce": str(box.data_dir),
-                "/srv/restored": str(tmp_path / "restored"),
+                "/etc/caddy": str(tmp_path / "caddy"),
                 "https://media.example": caddy.url,
                 "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}",
                 "127.0.0.1:8000": f"127.0.0.1:{box.port}",
-                "caddy start": "caddy validate",  # it would outlive the test
+                "git pull\n": "",
+                "/opt/uponce/bin/pip install .\n": "",
             },
         )
         machine.run(settings)
         assert (tmp_path / "uponce.env").stat().st_mode & 0o777 == 0o600
         machine.run(service)
-        machine.run(front, HOME=str(tmp_path))
+        assert f"sqlite:///{box.data_dir}/uponce.db" in machine.run(commands)
+        machine.run(front)
+        (given,) = re.findall(r"^Environment=(.*)$", (units / "caddy.service.d/uponce.conf").read_text(), re.MULTILINE)
+        validate = f"caddy validate --config {tmp_path}/caddy/Caddyfile --adapter caddyfile"
+        machine.run(f"env {given} {validate}", HOME=str(tmp_path))
         caddy.run([box])
         try:
             assert '"status":"ok"' in machine.run(look)
@@ -58,13 +65,23 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
             caddy.stop()
 
         machine.run(backup)
-        assert (machine.programs / "systemctl.log").read_text().splitlines() == [
-            "enable --now uponce",
-            "enable --now uponce-backup.timer",
-        ]
         (command,) = re.findall(r"^ExecStart=(.*)$", (units / "uponce-backup.service").read_text(), re.MULTILINE)
         machine.run(command, UPONCE_DATA=str(box.data_dir))
-        machine.run(restore)
-    with Server(tmp_path / "restored") as restored:
-        restored.cloud, restored.browser = box.cloud, box.browser
-        assert code_of(restored, spent) in ("signature_used", "stale_request")
+        machine.run(upgrade, UPONCE_DATA=str(box.data_dir))
+        assert box.stop() == 0
+        machine.run(restore, UPONCE_DATA=str(box.data_dir))
+        assert (private / "uponce.before" / "uponce.db").exists()
+        box.start()
+        assert code_of(box, spent) in ("signature_used", "stale_request")
+    assert (machine.programs / "systemctl.log").read_text().splitlines() == [
+        "enable --now uponce",
+        "daemon-reload",
+        "enable caddy",
+        "restart caddy",
+        "enable --now uponce-backup.timer",
+        "start uponce-backup",
+        "daemon-reload",
+        "restart uponce",
+        "stop uponce uponce-backup.timer",
+        "start uponce uponce-backup.timer",
+    ]

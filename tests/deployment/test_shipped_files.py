@@ -134,3 +134,12 @@ def test_systemd_never_gives_up_to_start_the_server() -> None:
     unit, service = text.split("[Service]")
     assert "\nStartLimitIntervalSec=0\n" in unit
     assert "\nRestart=always\n" in service
+
+
+def test_a_backup_needs_the_disk_that_belongs_there() -> None:
+    """Where systemd keeps the folder: a mount at the link would keep the unit from starting."""
+    unit, service = (DEPLOY / "uponce-backup.service").read_text().split("[Service]")
+    assert "\nRequiresMountsFor=/var/lib/private/uponce-backup\n" in unit
+    assert "\nStateDirectory=uponce uponce-backup\n" in service
+    guide = (ROOT / "docs/guide/one-box.md").read_text()
+    assert "LABEL=backup /var/lib/private/uponce-backup ext4" in guide

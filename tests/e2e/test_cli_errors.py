@@ -3,13 +3,17 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.commands import in_a_process, uponce
+from tests.e2e.commands import code_of, in_a_process, uponce
+from tests.server import Server
+from uponce.adapters.spool.buffered import BufferedWriter
+from uponce.cli import doctor
 
 # --- another user than the server's
 
@@ -60,9 +64,65 @@ def test_doctor_of_another_user_finds_the_same(foreign: Path) -> None:
     }
 
 
+def test_doctor_keeps_its_findings_when_a_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a first start it needs a folder for the decoders, and there is no room for one."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/spare")
+
+    monkeypatch.setattr(doctor, "TemporaryDirectory", full)
+    done = uponce("doctor", "--json", "--data", tmp_path / "new")
+    assert done.code == 1
+    findings = json.loads(done.stdout)
+    assert [finding["name"] for finding in findings] == ["settings", "system", "versions", "data", "disk", "start"]
+    assert findings[-1]["detail"] == "/tmp/spare: No space left on device. Make room on its disk."
+
+
 @pytest.mark.parametrize("words", [["keys", "list"], ["serve", "--port", "0"]], ids=" ".join)
 def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, words: list[str]) -> None:
     folder = tmp_path / ("a" * 300)
     done = in_a_process(*words, "--data", folder)
     assert done.code == 1
     assert done.stderr == f"uponce: {folder}/uponce.db: File name too long.\n"
+
+
+# --- a full disk
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A data folder with a file."""
+    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1"}) as server:
+        assert code_of(server, server.signed()) == ""
+        assert server.stop() == 0
+    return server.data_dir
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backup", "{folder}/copy"],
+        ["restore", "{folder}/backup", "--data", "{folder}/copy"],
+        ["migrate-store", "--to-database", "sqlite:///{folder}/new.db", "--to-storage", "file://{folder}/copy/media"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_full_disk_is_named(stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """Also by its place, which the error of the system does not know. Later the command continues."""
+    (tmp_path / "backup").mkdir()
+    assert uponce("backup", tmp_path / "backup", "--data", stored).code == 0
+    words = [word.format(folder=tmp_path) for word in words]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BufferedWriter, "_write", full)
+        done = uponce(*words, env={"UPONCE_DATA": str(stored)})
+    assert done.code == 1
+    assert re.match(
+        rf"uponce: The disk of \S*{tmp_path}/copy\S* is full: \[Errno 28\] No space left on device\. Make room there, "
+        r"and run the command again: it continues\.\n$",
+        done.stderr,
+    )
+    assert uponce(*words, env={"UPONCE_DATA": str(stored)}).code == 0

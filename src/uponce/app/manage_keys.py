@@ -32,8 +32,23 @@ async def create_key(
     algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
 ) -> ApiKey:
     """Make a key. The first key of a cloud makes the cloud."""
+    key = _new_key(services, cloud, name, uses, scope, window, allow_v1, algorithms)
+    await services.database.add_key(key)
+    return key
+
+
+def _new_key(
+    services: Services,
+    cloud: str,
+    name: str,
+    uses: KeyUses,
+    scope: KeyScope,
+    window: int,
+    allow_v1: bool = False,
+    algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
+) -> ApiKey:
     check_policy(cloud, window)
-    key = ApiKey(
+    return ApiKey(
         api_key=str(10**14 + int(services.ids.hex(16), 16) % (9 * 10**14)),  # 15 digits, as Cloudinary's
         cloud=cloud,
         secrets=(services.ids.base36(SECRET_LENGTH),),
@@ -45,8 +60,6 @@ async def create_key(
         algorithms=algorithms,
         created_at=int(services.clock.now()),
     )
-    await services.database.add_key(key)
-    return key
 
 
 def check_policy(cloud: str, window: int) -> None:
@@ -64,8 +77,9 @@ async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -
     """On a first start, make two keys: one to sign for browsers, one for the SDK on a server."""
     if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
         return ()
-    browser = await create_key(services, cloud, name="browser", window=window)
-    server = await create_key(services, cloud, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window)
+    browser = _new_key(services, cloud, "browser", KeyUses.ONCE, KeyScope.UPLOAD, window)
+    server = _new_key(services, cloud, "server", KeyUses.UNLIMITED, KeyScope.ALL, window)
+    await services.database.add_key(browser, server)  # at once: after an end in between, there would never be a second
     return browser, server
 
 

@@ -9,7 +9,7 @@ from uponce import __version__
 from uponce.app.backup import BackedUp, back_up
 from uponce.app.copy_media import Copying
 from uponce.app.ports import PLACES
-from uponce.cli.options import Data, Json, Show, print_json, shown
+from uponce.cli.options import Data, Json, Show, filling, print_json, shown
 from uponce.config import load
 from uponce.wiring import archive_of, opened
 
@@ -28,7 +28,7 @@ def run(
     """
     settings = load(data=data)
     archive = archive_of(settings, folder)
-    with archive.writing(), opened(settings) as backend, shown() as show:
+    with filling(folder), archive.writing(), opened(settings) as backend, shown() as show:
         done = asyncio.run(
             back_up(
                 backend.services,

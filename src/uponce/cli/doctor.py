@@ -51,16 +51,17 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
         installed = versions()
         yield from of_versions(installed, list(known_flaws(installed)))
-        with opened(settings) as backend:
-            yield Finding("database", State.OK, backend.database.describe())
-            yield Finding("media", State.OK, backend.blobs.store.describe())
-            yield of_disk(shutil.disk_usage(settings.data_dir).free, str(settings.data_dir))
-            yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
-            yield from asyncio.run(of_parts(backend.services, backend.decoders))
-            yield from asyncio.run(_of_upstreams(backend))
-    except NotFound as error:
-        yield Finding("data", State.WARNING, error.for_operator)
-        yield from _before_the_first_start(settings)
+        try:
+            with opened(settings) as backend:
+                yield Finding("database", State.OK, backend.database.describe())
+                yield Finding("media", State.OK, backend.blobs.store.describe())
+                yield of_disk(shutil.disk_usage(settings.data_dir).free, str(settings.data_dir))
+                yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
+                yield from asyncio.run(of_parts(backend.services, backend.decoders))
+                yield from asyncio.run(_of_upstreams(backend))
+        except NotFound as error:
+            yield Finding("data", State.WARNING, error.for_operator)
+            yield from _before_the_first_start(settings)
     except UponceError as error:
         yield Finding("start", State.BROKEN, error.for_operator)
     except OSError as error:

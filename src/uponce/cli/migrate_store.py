@@ -8,7 +8,7 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, print_json, shown
+from uponce.cli.options import Data, Json, filling, print_json, shown
 from uponce.config import load
 from uponce.core.errors import SettingRefused
 from uponce.wiring import opened, opened_target
@@ -48,7 +48,8 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
     if to_database == settings.database_url:
         raise SettingRefused("The store is in that database already. Name another database.")
     moves = to_storage is not None and to_storage != settings.storage_url
-    with opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
+    place = filling(to_storage or to_database)
+    with place, opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
         moved = asyncio.run(
             migrate_store(
                 Store(here.database, here.blobs),

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from uponce.core.errors import StorageFull
+
 Data = Annotated[
     str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
 ]
@@ -62,6 +64,16 @@ def os_refusal(error: OSError) -> str:
     """Return a sentence for what the operating system refused: the path, the reason, and a cure where there is one."""
     place = f"{error.filename}: " if error.filename is not None else ""
     return f"{place}{error.strerror or error}.{_CURES.get(error.errno or 0, '')}"
+
+
+@contextmanager
+def filling(place: str) -> Iterator[None]:
+    """Name the place into which a command copies if its disk becomes full: the error itself knows no path."""
+    try:
+        yield
+    except StorageFull as error:
+        cure = "Make room there, and run the command again: it continues"
+        raise StorageFull(error.message, detail=f"The disk of {place} is full: {error.detail}. {cure}.") from error
 
 
 class Show(Protocol):

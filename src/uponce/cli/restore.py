@@ -8,7 +8,7 @@ from uponce.adapters.clock import SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, print_json, shown
+from uponce.cli.options import Data, Json, filling, print_json, shown
 from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
@@ -30,7 +30,7 @@ def run(
     """
     settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
-    with archive.reading(own_secrets(settings), clock.now()) as snapshot, shown() as show:
+    with filling(settings.storage_url), archive.reading(own_secrets(settings), clock.now()) as snapshot, shown() as show:
         done, mark = asyncio.run(
             restore(
                 archive,

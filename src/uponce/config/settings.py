@@ -26,6 +26,7 @@ class Rule:
 SECRET = "secret"  # no output shows the value
 AT_LEAST_1 = Rule("at least 1", lambda number: number >= 1)
 NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
+DAYS = Rule("0 to 36500", lambda days: 0 <= days <= 36_500)
 
 
 def one_of(*choices: str) -> Rule:
@@ -56,13 +57,20 @@ def _are_networks(text: str) -> bool:
     return True
 
 
+NETWORKS = Rule(
+    "IP addresses or networks, separated by commas, without host bits: 10.0.0.0/8 and not 10.0.0.5/8", _are_networks
+)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator can set, with its default. Sizes in bytes, times in seconds.
 
     The reference of settings prints the texts.
     """
 
-    data: Annotated[str, "Folder of the database, the media and the secret key."] = "./uponce-data"
+    data: Annotated[
+        str, "Folder of the database, the media and the secret key.", Rule("a folder, such as ./uponce-data", bool)
+    ] = "./uponce-data"
     database: Annotated[
         str | None,
         "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`. The default is `uponce.db` in the "
@@ -185,13 +193,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         "Private addresses or networks to which uponce may post notifications, such as `127.0.0.1, 10.0.0.0/8`. Empty: "
         "only to public addresses.",
-        Rule("IP addresses or networks, separated by commas", _are_networks),
+        NETWORKS,
     ] = ""
     trusted_proxies: Annotated[
         str,
         "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
         "address and scheme from `X-Forwarded-For` and `X-Forwarded-Proto` of these proxies only. Empty: of none.",
-        Rule("IP addresses or networks, separated by commas", _are_networks),
+        NETWORKS,
     ] = ""
     playground: Annotated[
         str,
@@ -230,7 +238,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", NOT_NEGATIVE] = (
         7200
     )
-    audit_days: Annotated[int, "Days for which uponce keeps the audit.", NOT_NEGATIVE] = 90
+    audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS] = 90
     log_level: Annotated[
         str,
         "`debug`, `info`, `warning` or `error`. `info` logs one line for each upload, deletion and refusal; `debug` "

@@ -41,13 +41,14 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 
 @operation(rules=Rules.OWN)
-def add(_: float, secrets: SecretBox, key: ApiKey) -> Steps[None]:
-    """Store a key. The first secret of a database also makes the secret key, inside this transaction: a database that
-    has secrets never gets a second one."""
+def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
+    """Store all keys or none. The first secret of a database also makes the secret key, inside this transaction: a
+    database that has secrets never gets a second one."""
     yield from _make_key_once(secrets)
-    (added,) = yield [("add_key", key_params(key, secrets))]
-    if not added:
-        raise InvalidParameter(f"API key {key.api_key} exists already. Choose another one.")
+    found = yield [("add_key", key_params(key, secrets)) for key in keys]
+    for key, added in zip(keys, found, strict=True):
+        if not added:
+            raise InvalidParameter(f"API key {key.api_key} exists already. Choose another one.")
 
 
 @operation(rules=Rules.OWN)

@@ -314,8 +314,11 @@ class Keys(Protocol):
     async def unreadable_keys(self) -> Mapping[str, str]:
         """The API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
-    async def add_key(self, key: ApiKey) -> None:
-        """Store a key. The first key of a database also makes the secret key; a later one may raise SettingRefused."""
+    async def add_key(self, *keys: ApiKey) -> None:
+        """Store all keys or none. The first key of a database also makes the secret key.
+
+        A later one may raise SettingRefused.
+        """
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoked from now on; None when there is no such key. Repeating it changes nothing."""
