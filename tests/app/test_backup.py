@@ -13,6 +13,7 @@ from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
 from uponce.app.backup import BackedUp, back_up, restore
@@ -180,3 +181,25 @@ def test_a_restore_to_a_full_disk_is_refused(box: Box, monkeypatch: pytest.Monke
     with pytest.raises(SettingRefused, match="cannot be written"):
         archive.give_key()
     assert files(box.data) == set()
+
+
+class Interrupted(Exception):
+    """Ends a restore in the middle."""
+
+
+def test_a_server_that_starts_during_a_restore_makes_no_database(box: Box) -> None:
+    """Its own one would refuse the restored one at the end. Interrupted, the restore is repeated."""
+    server = SqliteDatabase(box.database, clock=MovableClock(), secrets=SECRETS)
+
+    def start(*progress: object) -> None:
+        with pytest.raises(SettingRefused, match="shows a restore that has not ended"):
+            server.open()
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        box.restore(progress=start)
+    assert not box.database.exists()
+    box.restore()
+    server.open()
+    server.close()
+    assert files(box.data) == {box.database, *files(box.data / "media")}

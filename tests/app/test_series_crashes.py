@@ -2,18 +2,23 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.app.dying import Dead, Life, make_mortal
 from tests.app.test_fsck import run as check_store
 from tests.chunks import CHUNK, NO_ROWS, Client, noise, rows
-from tests.world import World
+from tests.world import Sniffer, World
+from uponce.app.ports import Committed
 from uponce.app.sweep import sweep
+from uponce.core.errors import OutcomeUnknown, ServerBusy
 from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts
 
 LIMITS = Limits(min_chunk_bytes=CHUNK)
 DATA = noise(2 * CHUNK + 7)
@@ -68,6 +73,51 @@ def test_a_crash_at_every_step(root: Path, when: str, after: bool) -> None:
     assert not life.dead
     assert set(outcomes) == ({"ok"} if when == "first" else {"ok", "signature_used"})
     assert len(outcomes) > 8
+
+
+class LateCommit:
+    """A database whose first commit of a series has no answer, and happens during the next try."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.happen: Callable[[], Awaitable[object]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def commit_series(self, *arguments: Any) -> Committed:
+        self.happen = partial(self._real.commit_series, *arguments)
+        raise OutcomeUnknown("unknown")
+
+
+class InspectsLate(Sniffer):
+    """An inspector that is busy, and so slow that the late commit happens before."""
+
+    def __init__(self, database: LateCommit) -> None:
+        self._database = database
+
+    async def inspect(self, *_: object) -> MediaFacts:
+        assert self._database.happen is not None
+        await self._database.happen()
+        raise ServerBusy("busy")
+
+
+def test_a_commit_that_becomes_visible_during_the_next_try_has_its_bytes(root: Path) -> None:
+    """The next try has the file in the spool, fails, and the file is swept there: the asset has it too."""
+    world = World(root, limits=LIMITS)
+    try:
+        client, healthy, database = Client(world, DATA), world.services, LateCommit(world.database)
+        world.swap(database=database)
+        assert asyncio.run(client.all_of())[-1].code == "outcome_unknown"
+        world.swap(inspector=InspectsLate(database))
+        assert asyncio.run(client.chunk(*LAST)).code == "server_busy"
+        world.use(healthy)
+        asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**6))
+        traces = world.traces()
+        assert (traces.assets, len(traces.blobs), traces.spooled) == (1, 1, frozenset())
+        assert check_store(world, deep=True).damage == []
+    finally:
+        world.close()
 
 
 def resumed(folder: Path, client: Client) -> str:

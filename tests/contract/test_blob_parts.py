@@ -268,6 +268,23 @@ def test_publishing_may_be_repeated_by_another(arena: Arena) -> None:
     run(play())
 
 
+def test_a_blob_that_was_published_stays_while_another_try_is_made(arena: Arena) -> None:
+    """The first commit, which had no answer, may name it. So it also stays when the second try fails and is swept."""
+
+    async def play() -> None:
+        upload = await begun(arena)
+        await upload.put(Span(0, 1000))
+        key, _ = await upload.publish(1000, committed=False)
+        second = await arena.pieces.assembly(upload.key)
+        await second.seal(1000, upload.all_parts())
+        assert await get(arena.store, key) == DATA[:1000]
+        await second.release()
+        await arena.store.sweep_spool(0)
+        assert await get(arena.store, key) == DATA[:1000]
+
+    run(play())
+
+
 def test_ended_ones(arena: Arena) -> None:
     async def play() -> None:
         store, shared = arena.store, arena.store.shared

@@ -131,6 +131,18 @@ def test_what_a_backup_has_lost_is_told_and_the_rest_is_restored(server: Server,
     assert "2 assets have lost their bytes" in done.stderr
 
 
+def test_a_storage_with_newer_files_is_reused_only_if_the_operator_says_so(server: Server, tmp_path: Path) -> None:
+    as_json(server, "backup", tmp_path / "backup")
+    put(server, "newer", b"newer")
+    words = ("restore", tmp_path / "backup", "--data", tmp_path / "restored")
+    env = {"UPONCE_STORAGE": f"file://{server.data_dir}/media"}
+    refused = uponce(*words, env=env)
+    assert (refused.code, "add --reuse-storage" in refused.stderr) == (1, True)
+    printed(uponce(*words, "--reuse-storage", env=env))
+    found = server.get(f"/{server.cloud}/raw/upload/newer")
+    assert (found.status, found.data) == (200, b"newer")
+
+
 def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     as_json(server, "backup", tmp_path / "backup")
     data = tmp_path / "restored"

@@ -20,7 +20,14 @@ from typing import Any
 
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.rows import SecretBox
-from uponce.adapters.database.sqlite.snapshot import Progress, Snapshot, refuse_present, restore, take
+from uponce.adapters.database.sqlite.snapshot import (
+    Progress,
+    Snapshot,
+    begin_restore,
+    refuse_present,
+    restore,
+    take,
+)
 from uponce.adapters.files import BLOCK_BYTES, write_new
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
@@ -168,6 +175,9 @@ class Archive:
         if kept is None:
             raise SettingRefused("The backup holds no secret key. Set UPONCE_SECRET_KEY to the key of its server.")
         return kept, str(self._secret_key)
+
+    def begin_restore(self) -> None:
+        begin_restore(self._live)
 
     def give_key(self) -> None:
         """Write the secret key to the server's folder, unless the server has one."""

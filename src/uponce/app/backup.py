@@ -57,6 +57,9 @@ class Archive(Protocol):
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
 
+    def begin_restore(self) -> None:
+        """Keep servers from making a database of their own, until `give_database` ends or the draft is deleted."""
+
     def give_key(self) -> None:
         """Write the secret key to the server's data folder, unless it is there."""
 
@@ -126,6 +129,7 @@ async def restore(
     with closing(blobs):
         if not reuses_storage:
             await _refuse_other_storage(snapshot, blobs)
+        archive.begin_restore()
         archive.give_key()
         media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
     return media, archive.give_database(clock, skew, on_pages)

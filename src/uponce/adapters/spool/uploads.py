@@ -34,7 +34,7 @@ class Destination(Protocol):
         """Delete the blob `key` if it exists."""
 
     async def take_back(self, key: str, path: Path) -> None:
-        """Move a published but uncommitted blob back to `path`. Does nothing if the store copies files."""
+        """Give a published blob, which no known commit names, the path too. Does nothing if the store copies files."""
 
     def open_unfinished(self, key: str) -> int | None:
         """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""

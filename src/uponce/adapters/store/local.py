@@ -169,7 +169,7 @@ class LocalStore:
         # The order is the guarantee: bytes on disk before a name shows them, the name before the commit.
         sync_file(descriptor)
         try:
-            path.rename(target)
+            path.rename(target)  # does nothing if both are names of one file, after a `take_back`
         except FileNotFoundError as error:
             raise swept(error) from error
         sync_folder(target.parent)
@@ -220,11 +220,11 @@ class LocalStore:
         await self._disk.in_thread(self._packs.drop_empty)
 
     async def take_back(self, key: str, path: Path) -> None:
-        def move() -> None:
+        def link() -> None:
             if not path.exists():
-                self.path_of(key).rename(path)
+                path.hardlink_to(self.path_of(key))  # a commit whose outcome is unknown may name the blob
 
-        await self._disk.in_thread(move)
+        await self._disk.in_thread(link)
 
     def open_unfinished(self, key: str) -> int | None:
         with suppress(FileNotFoundError):

@@ -15,7 +15,15 @@ from uponce.adapters.database.database import Database
 from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
-from uponce.adapters.database.sqlite.file import identity, locked, make_private, migrate, refuse_network, version_of
+from uponce.adapters.database.sqlite.file import (
+    identity,
+    locked,
+    make_private,
+    migrate,
+    refuse_network,
+    refuse_restoring,
+    version_of,
+)
 from uponce.adapters.database.sqlite.readers import Glances, Readers
 from uponce.adapters.database.steps import Operation, run
 from uponce.app.ports import Clock
@@ -58,6 +66,7 @@ class SqliteDatabase(Database):
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
             )
+        refuse_restoring(self._path)
         try:
             make_private(self._path)
             refuse_network(folder)

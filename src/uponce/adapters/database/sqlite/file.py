@@ -71,6 +71,20 @@ def make_private(path: Path) -> None:
         sync_folder(folder)
 
 
+def restoring(path: Path) -> Path:
+    """Return the draft that a restore makes first, and renames to the database at its end."""
+    return path.with_name(f"{path.name}.restoring")
+
+
+def refuse_restoring(path: Path) -> None:
+    """Raise SettingRefused if a restore of the database has begun and not ended."""
+    if restoring(path).exists() and not path.exists():
+        raise SettingRefused(
+            f"{restoring(path)} shows a restore that has not ended. Wait until it ends. If it was interrupted, run "
+            "`uponce restore` again, or delete this file to begin with an empty server."
+        )
+
+
 def identity(path: Path) -> tuple[int, int]:
     """The same for as long as the same file has this name; DatabaseUnavailable when none has."""
     try:

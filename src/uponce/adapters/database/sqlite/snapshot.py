@@ -4,6 +4,7 @@ It may lie on any file system, since nobody serves on it. Everything here blocks
 of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -13,7 +14,7 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.rows import SecretBox, asset_of
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.file import make_private
+from uponce.adapters.database.sqlite.file import make_private, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -133,13 +134,22 @@ def take(live: Path, path: Path, progress: Progress) -> None:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
 
 
+def begin_restore(target: Path) -> None:
+    """Keep servers from making a database at `target` until `restore` has. Raise SettingRefused if one is there."""
+    refuse_present(target)
+    try:
+        make_private(restoring(target))
+    except OSError as error:
+        raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
+
+
 def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progress) -> int:
     """A server's database at `target`, where none was, from the copy at `path`, thawed and fenced; the watermark.
 
     It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
     """
     refuse_present(target)
-    draft = target.with_name(f"{target.name}.restoring")
+    draft = restoring(target)
     try:
         _copy(path, draft, progress)
         with closing(_connect(draft, "rw")) as connection:
@@ -161,10 +171,11 @@ def refuse_present(target: Path) -> None:
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
-    for end in ("", *_BESIDE):
+    make_private(target)
+    os.truncate(target, 0)  # and not deleted: while the draft of a restore is there, no server makes a database
+    for end in _BESIDE:
         with suppress(FileNotFoundError):
             target.with_name(target.name + end).unlink()
-    make_private(target)
     with closing(_connect(source, "rw")) as reading, closing(_connect(target, "rw")) as writing:
         # One transaction around all steps: a write by somebody else would make the copy begin anew.
         reading.execute("BEGIN")
