@@ -30,7 +30,11 @@ def run(
     """
     settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
-    with filling(settings.storage_url), archive.reading(own_secrets(settings), clock.now()) as snapshot, shown() as show:
+    with (
+        filling(settings.storage_url),
+        archive.reading(own_secrets(settings), clock.now()) as snapshot,
+        shown() as show,
+    ):
         done, mark = asyncio.run(
             restore(
                 archive,

@@ -1,5 +1,6 @@
 """The upload widget on the page: policy, sizes, contrast, style, motion."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,55 @@ def test_pictures_of_many_photos_are_decoded_one_at_a_time(widget: Widget, media
     widget.pick(*({"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": each} for n, each in enumerate(pictures)))
     widget.until("el.shadowRoot.querySelectorAll('canvas').length === 8")
     assert widget.page.evaluate("window.most") == 1
+
+
+def test_pictures_of_a_reload_are_small_and_load_when_they_are_seen(widget: Widget) -> None:
+    rows = [
+        {"name": "a", "size": 1, "type": "image/jpeg", "answer": {"secure_url": "/a", "resource_type": "image"} | more}
+        for more in (
+            {"format": "jpg", "bytes": 1_999_999},
+            {"format": "jpg", "bytes": 2_000_000},
+            {"format": "gif", "bytes": 1},
+        )
+    ]
+    loading = """(el.formStateRestoreCallback(argument), [...el.shadowRoot.querySelectorAll("[part=thumb]")]
+      .map((thumb) => thumb.querySelector("img")?.loading ?? null))"""
+    for motion, gif in (("no-preference", "lazy"), ("reduce", None)):
+        widget.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
+        widget.open()
+        assert widget.js(loading, json.dumps(rows)) == ["lazy", None, gif]
+
+
+def test_texts_that_are_set_later_name_the_buttons(widget: Widget) -> None:
+    widget.open(form("multiple paused"))
+    widget.js(
+        "(el.add([new File(['x'], 'a.txt')]), el.messages = { resume: '{name} weiter', remove: '{name} weg' }, 0)"
+    )
+    labels = "[...el.shadowRoot.querySelectorAll('[part=action]')].map((each) => each.ariaLabel)"
+    assert widget.js(labels) == ["a.txt weiter", "a.txt weg"]
+
+
+def test_a_browser_without_light_dark_shows_the_light_colours(widget: Widget) -> None:
+    widget.page.emulate_media(color_scheme="dark")
+    colour = "getComputedStyle(el.shadowRoot.querySelector('[part=button]')).backgroundColor"
+    widget.open()
+    assert widget.js(colour) == "rgb(124, 184, 255)"
+    widget.open("<script>CSS.supports = () => false</script>" + form())
+    assert widget.js(colour) == "rgb(11, 92, 173)"
+
+
+def test_a_screen_reader_sees_a_group_with_the_name_that_the_page_gives(widget: Widget) -> None:
+    widget.open(form('aria-label="Photos"'))
+    tree = widget.page.context.new_cdp_session(widget.page).send("Accessibility.getFullAXTree")["nodes"]
+    seen = [(each["role"]["value"], each["name"]["value"]) for each in tree if not each["ignored"]]
+    assert ("group", "Photos") in seen
+
+
+def test_the_bar_is_seen_in_forced_colours(browser: Browser, site: Site) -> None:
+    context = browser.new_context(forced_colors="active")
+    widget = Widget(context.new_page(), site)
+    widget.open(form("multiple paused"))
+    widget.js("(el.add([new File(['x'], 'a.txt')]), 0)")
+    colour = "getComputedStyle(el.shadowRoot.querySelector(argument)).backgroundColor"
+    assert widget.js(colour, "[part=fill]") != widget.js(colour, "[part=bar]")
+    context.close()

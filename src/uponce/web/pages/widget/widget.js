@@ -99,6 +99,7 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 @media not (pointer: coarse) { .camera { display: none !important } }
 .live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 @container (max-width: 26rem) { li { gap: .5rem; padding: .5rem } }
+@media (forced-colors: active) { .bar { outline: 1px solid } .fill { background: Highlight !important; forced-color-adjust: none } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
 `;
 
@@ -308,6 +309,7 @@ class Upload {
         this.mark = this.speed = null;
         this.wait = Math.ceil(wait / 1000);
         this.show("retrying");
+        if (!navigator.onLine) this.host.say(this);
         await pause(wait, signal);
       }
     }
@@ -487,7 +489,7 @@ class Upload {
 
 // --- the element
 
-export class UponceUpload extends HTMLElement {
+export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   static formAssociated = true;
   static observedAttributes = ["multiple", "accept", "capture", "required", "name", "value-as", "disabled"];
 
@@ -505,9 +507,11 @@ export class UponceUpload extends HTMLElement {
 
   constructor() {
     super();
+    this.#internals.role = "group";
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
     const sheet = new CSSStyleSheet(); // allowed by a strict Content-Security-Policy
-    sheet.replaceSync(STYLE);
+    const dark = CSS.supports("color", "light-dark(red, red)"); // else the light colours
+    sheet.replaceSync(dark ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
     root.adoptedStyleSheets = [sheet];
     const picked = ({ target }) => (this.add(target.files), (target.value = ""));
     this.input = h("input", { type: "file", hidden: "", onchange: picked });
@@ -543,7 +547,7 @@ export class UponceUpload extends HTMLElement {
   set messages(messages) {
     this.#messages = messages ?? {};
     this.attributeChangedCallback();
-    this.#uploads.forEach((upload) => this.draw(upload));
+    this.#views.forEach((view, upload) => ((view.action = ""), this.draw(upload)));
   }
 
   connectedCallback() {
@@ -747,7 +751,7 @@ export class UponceUpload extends HTMLElement {
 
   ended(upload) {
     const { id, name, file, state, answer, error } = upload;
-    this.live.textContent = `${name}: ${this.#statusOf(upload)}`;
+    this.say(upload);
     if (state === "done") {
       this.#thumb(upload);
       this.#changed();
@@ -757,6 +761,10 @@ export class UponceUpload extends HTMLElement {
       this.tell("refused", upload, { id, name, file, error: { code, status, message: this.#statusOf(upload) } });
     }
     this.next();
+  }
+
+  say(upload) {
+    this.live.textContent = `${upload.name}: ${this.#statusOf(upload)}`;
   }
 
   drop(upload) {
@@ -828,8 +836,9 @@ export class UponceUpload extends HTMLElement {
   // --- what the user sees
 
   text(key, values = {}) {
-    const text = this.#messages[key] ?? MESSAGES[key] ?? "";
-    return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+    const text = this.#messages[key] ?? MESSAGES[key];
+    // A code may be "constructor".
+    return typeof text === "string" ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : "";
   }
 
   #number(value, options) {
@@ -875,11 +884,10 @@ export class UponceUpload extends HTMLElement {
       remove: h("button", { type: "button", part: "action", onclick: () => upload.remove() }, icon("remove")),
     };
     view.bar.append(view.fill);
-    const title = h("div", { part: "name", title: name }, name);
+    const title = h("div", { part: "name", dir: "auto", title: name }, name);
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
     this.#views.set(upload, view);
     this.list.append(view.row);
-    this.#label(view.remove, "remove", upload);
     this.draw(upload);
     this.#thumb(upload);
   }
@@ -912,6 +920,7 @@ export class UponceUpload extends HTMLElement {
       view.act.hidden = !action;
       if (action) view.act.replaceChildren(icon(action === "again" ? "upload" : action));
       if (action) this.#label(view.act, action, upload);
+      this.#label(view.remove, "remove", upload);
       view.action = action;
     }
     if (state === "done" && !view.thumb.querySelector("svg")) view.thumb.append(icon("done"));
@@ -926,8 +935,8 @@ export class UponceUpload extends HTMLElement {
     if (url && answer.resource_type === "video" && answer.video?.codec) {
       return this.#place(upload, Object.assign(h("video", { src: `${url}#t=0.1`, preload: "metadata" }), { muted: true }));
     }
-    const shown = answer?.resource_type === "image" && !["svg", "pdf"].includes(answer.format);
-    if (url && shown && (!file || (answer.format === "gif" && !still))) return this.#place(upload, h("img", { src: url, alt: "" }));
+    const shown = answer?.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
+    if (url && shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
     const draw = async () => {
       if (!this.#views.has(upload)) return;
@@ -948,4 +957,5 @@ export class UponceUpload extends HTMLElement {
   }
 }
 
-customElements.get("uponce-upload") ?? customElements.define("uponce-upload", UponceUpload);
+// Servers that render pages import this file too.
+if (!globalThis.customElements?.get("uponce-upload")) globalThis.customElements?.define("uponce-upload", UponceUpload);
