@@ -9,7 +9,8 @@ if (!upload_prefix) throw new Error("Set CLOUDINARY_URL to the line of the key '
 const app = express();
 
 app.post("/sign", (request, response) => {
-  // Check the login of your users here. Answer 403 to users that may not upload.
+  // Check the login of your users here. To a user that may not upload, answer:
+  // return response.status(403).json({ error: { code: "scope_denied", message: "Please sign in." } });
   const params = {
     timestamp: Math.round(Date.now() / 1000),
     nonce: randomUUID(), // two files of one second get two signatures

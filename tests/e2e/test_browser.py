@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from cloudinary.utils import api_sign_request
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.e2e.conftest import DOCS
 from tests.e2e.lossy import LossyProxy
@@ -187,6 +187,33 @@ def test_a_page_that_lost_its_reply_asks_again(server: Server, page: Page, lossy
     asset = server.get(f"/{server.cloud}/image/upload/v{got['body']['version']}/in-the-tunnel.jpg")
     assert asset.data == (media / "cat.jpg").read_bytes()
     assert "overwritten" not in got["body"]
+
+
+@pytest.mark.parametrize(
+    ("page_of_guide", "function"), [("lost-replies", "uploadOnce"), ("large-files", "uploadInChunks")]
+)
+def test_a_page_sends_again_after_a_gateway_failed(page: Page, page_of_guide: str, function: str) -> None:
+    """A proxy's 502 without Retry-After says nothing about the upload."""
+    page.add_script_tag(content=block(f"docs/guide/{page_of_guide}.md", "js", function))
+    requests: list[str] = []
+
+    def fail_first(route: Route) -> None:
+        requests.append(route.request.url)
+        if len(requests) > 1:
+            return route.fallback()
+        return route.fulfill(status=502, body="Bad Gateway", headers={"Access-Control-Allow-Origin": "*"})
+
+    page.route("**/v1_1/**", fail_first)
+    stored = page.evaluate(
+        """async (name) => {
+          const { url, fields } = await sign("kind=raw&nonce=" + name);
+          const answer = await window[name](url, fields, picked(), { pause: 10 });
+          return answer.json?.() ?? answer;
+        }""",
+        function,
+    )
+    assert stored["secure_url"]
+    assert len(requests) == 2
 
 
 def test_a_page_sends_a_file_in_chunks_under_one_signature(server: Server, page: Page) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.e2e.conftest import needed
 from tests.e2e.looks import found_by_axe, looks, shoot
@@ -251,6 +251,65 @@ def test_filepond(example: Open, media: Path) -> None:
     reason = seen.page.locator("[data-filepond-item-state=processing-error] .filepond--file-status-main")
     reason.wait_for()
     assert "not allowed" in reason.inner_text()
+
+
+FORBIDDEN = {"error": {"code": "scope_denied", "message": "Please sign in."}}
+PLACES = {
+    "express-cloudinary": ("input", "form button:first-of-type", "li.refused"),
+    "uppy": (".uppy-Dashboard-input", ".uppy-StatusBar-actionBtn--upload", ".uppy-Dashboard-Item-errorDetails"),
+    "filepond": (".filepond--browser", "", "[data-filepond-item-state=processing-error] .filepond--file-status-main"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_page_shows_why_its_back_end_signs_nothing(example: Open, media: Path, name: str) -> None:
+    files, button, place = PLACES[name]
+    seen = example(name)
+    seen.name += "-forbidden"
+    seen.page.route("**/sign", lambda route: route.fulfill(status=403, json=FORBIDDEN))
+    seen.page.locator(files).first.set_input_files(media / "cat.jpg")
+    if button:
+        seen.page.click(button)
+    seen.page.locator(place).first.wait_for()
+    said = seen.page.locator(place).first
+    assert "Please sign in." in f"{said.get_attribute('aria-label')} {said.inner_text()}"
+    # Chromium itself reports the status, and Uppy the reason.
+    seen.problems = [problem for problem in seen.problems if not re.search("403|Please sign in", problem)]
+
+
+RETRIES = {
+    "uppy": (".uppy-Dashboard-input", ".uppy-StatusBar-actionBtn--upload", ".uppy-StatusBar-actionBtn--retry"),
+    "filepond": (".filepond--browser", "", ".filepond--action-retry-item-processing"),
+}
+
+
+@pytest.mark.parametrize("name", RETRIES)
+def test_a_retry_after_a_lost_answer_stores_nothing_twice(example: Open, media: Path, name: str) -> None:
+    """A proxy loses the answers of uploads that were stored. A press on retry keeps the signature and its key."""
+    files, button, again = RETRIES[name]
+    seen = example(name)
+    stored: list[dict[str, Any]] = []
+
+    def lose(route: Route) -> None:
+        answer = route.fetch()
+        stored.append(answer.json())
+        route.fulfill(status=502, body="<h1>Bad Gateway</h1>", headers={"Access-Control-Allow-Origin": "*"})
+
+    seen.page.route("**/v1_1/**", lose)
+    # Chromium shows a route the bytes of a file that is in memory, and none of a file on disk.
+    data = (media / "cat.jpg").read_bytes()
+    seen.page.locator(files).first.set_input_files({"name": "cat.jpg", "mimeType": "image/jpeg", "buffer": data})
+    if button:
+        seen.page.click(button)
+    seen.page.locator(again).first.wait_for()
+    seen.page.unroute_all()
+    seen.page.locator(again).first.click()
+    seen.shows(media / "cat.jpg")
+    (shown,) = seen.page.eval_on_selector_all(":is(img, video)[src*='/media/']", "all => all.map((each) => each.src)")
+    assert {answer["secure_url"] for answer in stored} == {shown}
+    assert len(seen.signed) == 1
+    seen.name += "-retried"
+    seen.problems = []
 
 
 PROGRAM = """from fastapi import FastAPI

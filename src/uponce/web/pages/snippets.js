@@ -52,7 +52,7 @@ import XHRUpload from "@uppy/xhr-upload";
 const uppy = new Uppy();
 uppy.use(XHRUpload, {
   endpoint: ${json(url)},
-  shouldRetry: (xhr) => xhr.status === 0 || xhr.getResponseHeader("Retry-After") !== null,
+  shouldRetry: (xhr) => xhr.status === 0 || xhr.status >= 500 || xhr.getResponseHeader("Retry-After") !== null,
   headers: (file) => ({ "Idempotency-Key": file.meta.nonce }),
 });
 uppy.addPreProcessor(async (ids) => {
