@@ -327,7 +327,9 @@ GARBAGE = [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_is_400(bare: Bare, garbage: bytes) -> None:
-    assert statuses(bare.say(garbage)) == [400]
+    received = bare.say(garbage)
+    assert statuses(received) == [400]
+    assert b"\r\naccess-control-allow-origin: *\r\n" in received
 
 
 FOLLOWERS = {

@@ -142,7 +142,7 @@ def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Re
 def internal_error(request: Request) -> Response:
     """Return 500 with the id under which the log says what happened."""
     body = {"error": {"message": f"Internal error, request {request.id}", "code": INTERNAL_ERROR}}
-    return json_response(body, status=500)
+    return json_response(body, status=500, lingers=request.has_unread_body())
 
 
 def _public(error: UponceError) -> UponceError:
