@@ -28,6 +28,7 @@ def client(world: World) -> Client:
     return Client(world, DATA)
 
 
+COMPRESSED = {"content-type": "application/offset+octet-stream", "content-length": "9", "content-encoding": "gzip"}
 BAD_CREATIONS: dict[str, tuple[dict[str, Any], int, str]] = {
     "another version": ({"tus-resumable": "0.2.2"}, 412, "unsupported_version"),
     "no length": ({"upload-length": ""}, 400, "malformed_request"),
@@ -43,6 +44,7 @@ BAD_CREATIONS: dict[str, tuple[dict[str, Any], int, str]] = {
     "no key": ({"upload-metadata": "\x7f YQ=="}, 400, "malformed_request"),
     "a key twice": ({"upload-metadata": "tags YQ==,tags YQ=="}, 400, "duplicate_parameter"),
     "a file": ({"upload-metadata": "file YQ=="}, 400, "invalid_parameter"),
+    "a compressed body": (COMPRESSED, 400, "malformed_request"),
     "a body of another type": ({"content-type": "text/plain"}, 415, "unsupported_content_type"),
 }
 
@@ -88,6 +90,8 @@ def test_a_failed_creation_with_bytes_leaves_nothing(world: World, client: Clien
 BAD_PATCHES: dict[str, tuple[dict[str, Any], int, str]] = {
     "another version": ({"headers": {"tus-resumable": "2.0.0"}}, 412, "unsupported_version"),
     "another type": ({"headers": {"content-type": "text/plain"}}, 415, "unsupported_content_type"),
+    "compressed": ({"headers": {"content-encoding": "gzip"}}, 400, "malformed_request"),
+    "compressed on the way": ({"headers": {"transfer-encoding": "gzip, chunked"}}, 400, "malformed_request"),
     "no offset": ({"headers": {"upload-offset": ""}}, 400, "malformed_request"),
     "an offset with a sign": ({"headers": {"upload-offset": "+100"}}, 400, "malformed_request"),
     "more than the length": ({"headers": {"content-length": "4908"}}, 413, "file_too_large"),

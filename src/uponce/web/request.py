@@ -8,6 +8,7 @@ from typing import Any
 
 from uponce.core.errors import MalformedRequest, RequestTooSlow
 from uponce.core.policy import Limits
+from uponce.core.readers import shown
 from uponce.core.values import Caller
 from uponce.web.failures import FailedCredentials
 
@@ -219,6 +220,16 @@ def read_head(scope: Scope) -> Head:
         lines.setdefault(name, []).append(raw_value.decode("latin-1"))
     headers = {name: ", ".join(values) for name, values in lines.items()}
     return Head(headers, headers.get("origin"))
+
+
+def check_encoding(head: Head) -> None:
+    """Raise MalformedRequest for a compressed body, whose bytes are not those of the file."""
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        encoding = head.get(name.lower())
+        if encoding.lower() not in ("", plain):
+            raise MalformedRequest(
+                f"A body with {name}: {shown(encoding)} is not accepted. Send the bytes without that encoding."
+            )
 
 
 def raw_path(scope: Scope) -> str:
