@@ -57,6 +57,8 @@ file_names = st.one_of(
         (Naming(use_filename=True, unique_filename=False, folder="f"), IMAGE, "cat.jpg", "f/cat"),
         (Naming(use_filename=True, filename_override="dog.png"), IMAGE, "cat.jpg", f"dog_{SUFFIX}"),
         (Naming(filename_override="dog.png"), IMAGE, "cat.jpg", RANDOM),
+        (Naming(filename_override="report.docx"), RAW, "tmp.bin", f"{RANDOM}.docx"),
+        (Naming(use_filename=True, folder="/"), IMAGE, "cat.jpg", f"cat_{SUFFIX}"),
         (Naming(use_filename=True), IMAGE, None, RANDOM),
         (Naming(use_filename=True), IMAGE, "", RANDOM),
         (Naming(use_filename=True), IMAGE, "???.jpg", RANDOM),

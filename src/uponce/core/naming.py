@@ -86,12 +86,12 @@ class Naming:
 
     def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return the public_id as `name` makes it, unchecked: another server may allow it."""
-        base = self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
-        parts = [part for part in (self.folder, self.public_id_prefix, base) if part]
-        return "/".join(part.strip("/") for part in parts) if len(parts) > 1 else base
-
-    def _from_filename(self, kind: ResourceType, filename: str | None, suffix: str) -> str | None:
         source = self.filename_override or filename
+        base = self.public_id or self._from_filename(kind, source, suffix) or random + _extension(kind, source)
+        folders = [bare for part in (self.folder, self.public_id_prefix) if (bare := (part or "").strip("/"))]
+        return "/".join((*folders, base.strip("/"))) if folders else base
+
+    def _from_filename(self, kind: ResourceType, source: str | None, suffix: str) -> str | None:
         if not self.use_filename or not source:
             return None
         stem = _cleaned(split_filename(source)[0], _MAX_STEM)
