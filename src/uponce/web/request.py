@@ -211,13 +211,15 @@ class Request:
 
 
 def read_head(scope: Scope) -> Head:
-    """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once."""
+    """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once, or without Host."""
     lines: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1")
         if name in lines and name in _SINGLE:
             raise MalformedRequest(f"Header {name} was sent more than once. Send it once.")
         lines.setdefault(name, []).append(raw_value.decode("latin-1"))
+    if "host" not in lines and scope.get("http_version") == "1.1":
+        raise MalformedRequest("Header Host is missing. Send the name or address of this server (RFC 9112 §3.2).")
     headers = {name: ", ".join(values) for name, values in lines.items()}
     return Head(headers, headers.get("origin"))
 
