@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.asgi import END, FORM, Answer, part, parts_of
-from tests.tus import Client, play
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import LIMITS, EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -140,16 +139,6 @@ def test_a_refusal_of_the_upstream_comes_back_as_it_is_and_spends_nothing(
     assert status_of(relay, fields) is GrantStatus.UNUSED
     assert_accepted(relay.upload(fields, file, kind="raw"))
     assert stored(stub) == [md5(file)]
-
-
-def test_tus_clients_get_a_refusal_of_the_upstream_with_the_status_and_headers_of_tus(
-    relay: World, stub: StubUpstream
-) -> None:
-    client = Client(relay, SIZES["in memory"])
-    stub.uploads = iter([Trouble.LIMITED])
-    _, refused = play(client.create, lambda: client.patch(0))
-    assert (refused.status, refused.headers["tus-resumable"]) == (400, "1.0.0")
-    assert refused.json["error"]["message"] == "Rate Limit Exceeded"
 
 
 UNKNOWN = [

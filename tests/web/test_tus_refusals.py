@@ -9,6 +9,7 @@ import pytest
 
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused, assert_state, play, stored
+from tests.upstreams import StubUpstream, Trouble
 from tests.world import World
 from uponce.core.policy import Limits
 
@@ -155,3 +156,13 @@ def test_addresses_that_are_none(world: World, client: Client, path: str) -> Non
     if "{upper}" in path:
         client.fields = world.sign({"nonce": "with letters in its digest"})
     asyncio.run(run())
+
+
+def test_tus_clients_get_a_refusal_of_the_upstream_with_the_status_and_headers_of_tus(
+    relay: World, stub: StubUpstream
+) -> None:
+    client = Client(relay, DATA)
+    stub.uploads = iter([Trouble.LIMITED])
+    _, refused = play(client.create, lambda: client.patch(0))
+    assert (refused.status, refused.headers["tus-resumable"]) == (400, "1.0.0")
+    assert refused.json["error"]["message"] == "Rate Limit Exceeded"
