@@ -60,6 +60,8 @@ file_names = st.one_of(
         (Naming(use_filename=True, folder="f" * 199), RAW, "n" * 99 + ".jpg", f"{'f' * 199}/{'n' * 44}_{SUFFIX}.jpg"),
         (Naming(use_filename=True, folder="f" * 240), IMAGE, "_cat.jpg", f"{'f' * 240}/cat_{SUFFIX}"),
         (Naming(filename_override="dog.png"), IMAGE, "cat.jpg", RANDOM),
+        (Naming(filename_override="report.docx"), RAW, "tmp.bin", f"{RANDOM}.docx"),
+        (Naming(use_filename=True, folder="/"), IMAGE, "cat.jpg", f"cat_{SUFFIX}"),
         (Naming(use_filename=True), IMAGE, None, RANDOM),
         (Naming(use_filename=True), IMAGE, "", RANDOM),
         (Naming(use_filename=True), IMAGE, "???.jpg", RANDOM),

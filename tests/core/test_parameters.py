@@ -41,6 +41,8 @@ HARMLESS = [
 READ = [
     ({"timestamp": "1700000000"}, UploadSpec()),
     ({"nonce": "n" * MAX_NONCE_LENGTH}, UploadSpec()),
+    ({"folder": "/"}, UploadSpec()),
+    ({"public_id_prefix": "//"}, UploadSpec()),
     ({"public_id": "a/b"}, UploadSpec(naming=Naming(public_id="a/b"))),
     ({"public_id_prefix": "a/b"}, UploadSpec(naming=Naming(public_id_prefix="a/b"))),
     ({"folder": "a/b"}, UploadSpec(naming=Naming(folder="a/b"))),
@@ -194,7 +196,6 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         ({"type": "Upload"}, "Parameter type must be upload, private or authenticated, not 'Upload'"),
         ({"public_id": "/a"}, "public_id (/a) is invalid: it has an empty, '.' or '..' segment"),
         ({"public_id_prefix": "a//b"}, "public_id_prefix (a//b) is invalid: it has an empty"),
-        ({"folder": "/"}, "folder () is invalid: it has an empty"),
         ({"folder": "../etc"}, "folder (../etc) is invalid: it has an empty, '.' or '..' segment"),
         ({"sha256": HASH.upper()}, "Parameter sha256 must be 64 lower-case hex digits"),
         ({"sha256": HASH[:-1]}, "Parameter sha256 must be 64 lower-case hex digits"),

@@ -94,6 +94,7 @@ FORMS = {
     "boundary of 1000": Bad(headers={"content-type": f"multipart/form-data; boundary={'b' * 1000}"}),
     "boundary in Latin-1": Bad(headers={"content-type": "multipart/form-data; boundary=\xe9"}),
     "gzip": Bad(headers={"content-encoding": "gzip"}),
+    "gzip on the way": Bad(headers={"transfer-encoding": "gzip, chunked"}),
     "a chunk of a file": Bad("malformed_request", headers={"content-range": "bytes 0-9/100"}),
     "a chunk without an end": Bad("malformed_request", headers={"content-range": "bytes 0-9/-1"}),
     "a range of 5000 digits": Bad("malformed_request", headers={"content-range": f"bytes 0-{'9' * 5000}/1"}),

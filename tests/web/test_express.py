@@ -165,6 +165,7 @@ AT_ONCE = {
     **{f"{size} bytes": get(f"/demo/raw/upload/{size}") for size in SIZES if size <= MOST},
     **{f"head of {size} bytes": get(f"/demo/raw/upload/{size}", method="HEAD") for size in SIZES if size <= MOST},
 }
+NO_HOST = get("/demo/image/upload/cat.png").replace(b"Host: media.example\r\n", b"")
 LONG_WAY = {
     "origin": get("/demo/image/upload/cat.png", "Origin: https://a.example"),
     "range": get("/demo/image/upload/cat.png", "Range: bytes=1-3"),
@@ -172,6 +173,7 @@ LONG_WAY = {
     "a list of tags": get("/demo/image/upload/cat.png", 'If-None-Match: "a"', 'If-None-Match: "b"'),
     "any tag": get("/demo/image/upload/cat.png", "If-None-Match: *"),
     "modified since": get("/demo/image/upload/cat.png", "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT"),
+    "no host": NO_HOST,
     "two hosts": get("/demo/image/upload/cat.png", "Host: b"),
     "a body": get("/demo/image/upload/cat.png", "Content-Length: 1") + b"x",
     "another format": get("/demo/image/upload/cat.jpg"),
@@ -223,6 +225,13 @@ def test_both_ways_answer_note_and_log_the_same_to_the_byte(
             assert first == again == answered(request), name
             assert first[1], name
             assert tasks == (2 if name in LONG_WAY or (cold and not request.startswith(b"HEAD")) else 0), name
+
+
+def test_a_request_without_a_host_is_refused(wire: Wire) -> None:
+    """By HTTP/1.1, as servers in front of this one do it. HTTP/1.0 knew no Host."""
+    store(wire.world, public_id="cat")
+    assert wire.say(NO_HOST).startswith(b"HTTP/1.1 400 ")
+    assert wire.say(NO_HOST.replace(b"HTTP/1.1", b"HTTP/1.0")).startswith(b"HTTP/1.1 200 ")
 
 
 def _not_in_memory(*_: object) -> int:

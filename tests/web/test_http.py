@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.app.failing import Failing
 from tests.asgi import END, part, parts_of
 from tests.world import PNG, Sniffer, World, assert_accepted, assert_refused
 from uponce.core.errors import ServerBusy
@@ -127,6 +128,22 @@ def test_answers_and_refusals_can_be_read_across_origins(shared: World) -> None:
         assert {"X-Cld-Error", "X-Request-Id", "Retry-After"} <= set(exposed)
         assert "access-control-allow-credentials" not in answer.headers
     assert answer.code == "signature_used"
+
+
+@pytest.mark.parametrize("call", ["image/private", "raw/authenticated", "image/delete_by_token", "delete_by_token"])
+def test_a_page_can_read_why_a_call_of_its_widget_is_missing(shared: World, call: str) -> None:
+    path = f"/v1_1/demo/{call}"
+    assert preflight(shared, path, "POST").status == 200
+    answer = shared.request("POST", path, headers={"origin": "https://app.example"})
+    assert_refused(answer, 400, "unsupported_call")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_a_page_can_read_that_something_went_wrong_here(world: World) -> None:
+    world.swap(database=Failing(world.database, before={"commit": ZeroDivisionError()}))
+    answer = world.upload(world.sign(), headers={"origin": "https://app.example"})
+    assert (answer.status, answer.code) == (500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == "*"
 
 
 def test_a_delivery_can_be_read_across_origins_also_out_of_a_cache(shared: World) -> None:

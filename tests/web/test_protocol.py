@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import urllib3
 
 from uponce.core.policy import Limits
 
 ROOT = Path(__file__).parents[2]
 HEAD_SECONDS = 1
 MEBIBYTE = 1024 * 1024
-READ = 256 * 1024  # the most that the server reads at a time
 FLOOD = 100 * MEBIBYTE
 HEAD = b"POST /flood HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -284,18 +282,6 @@ def test_a_connection_without_a_word_is_closed_without_one(bare: Bare) -> None:
     assert HEAD_SECONDS * 0.9 < time.monotonic() - begun < HEAD_SECONDS + 3
 
 
-@pytest.mark.proof
-@pytest.mark.parametrize("rest", [b"a", b"ab"], ids=["more to come", "complete"])
-def test_a_body_that_no_request_reads_has_a_deadline(bare: Bare, rest: bytes) -> None:
-    with bare.connect() as client:
-        client.sendall(b"GET /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n")
-        assert up_to(client, b"GET /unread 0")
-        begun = time.monotonic()
-        client.sendall(rest)
-        assert everything(client) == b""
-        assert time.monotonic() - begun < HEAD_SECONDS + 3
-
-
 AMBIGUOUS = {
     "length and chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
@@ -327,33 +313,9 @@ GARBAGE = [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_is_400(bare: Bare, garbage: bytes) -> None:
-    assert statuses(bare.say(garbage)) == [400]
-
-
-FOLLOWERS = {
-    "what is no request": b"hello\r\n\r\n",
-    "more bytes than the length says": b"lo world",
-    "a request in two ways": HEAD + AMBIGUOUS["length and chunks"],
-    "a request with a long path": get(f"/{'a' * 17_000}"),
-    "many requests": get("/many") * 18,
-}
-
-
-@pytest.mark.parametrize("kind", FOLLOWERS)
-def test_what_follows_a_whole_request_never_replaces_its_answer(bare: Bare, kind: str) -> None:
-    """The request may be an upload that commits, and then its signature is spent."""
-    received = bare.say(b"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" + FOLLOWERS[kind])
-    assert statuses(received) == [200]
-    assert b"connection: close" in received
-    assert received.endswith(b"POST /whole 5")
-
-
-@pytest.mark.proof
-def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> None:
-    whole = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
-    received = bare.say(whole, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + READ))
-    assert statuses(received) == [200]
-    assert b"connection: close" in received
+    received = bare.say(garbage)
+    assert statuses(received) == [400]
+    assert b"\r\naccess-control-allow-origin: *\r\n" in received
 
 
 # Answers to clients that are still writing.
@@ -371,15 +333,6 @@ def test_a_client_that_writes_first_reads_why_it_was_refused(bare: Bare) -> None
         received = post(bare, "/refuse", 30 * MEBIBYTE)
         assert statuses(received) == [400]
         assert received.endswith(b'{"error":{"message":"Already used.","code":"signature_used"}}')
-
-
-@pytest.mark.parametrize("path", ["/refuse", "/account"])
-def test_a_session_that_was_refused_while_it_wrote_can_go_on(bare: Bare, path: str) -> None:
-    """The rest of a body goes past the parser, so no later request may come by this connection."""
-    with urllib3.HTTPConnectionPool("127.0.0.1", bare.port, maxsize=1, retries=False, timeout=10) as session:
-        refused = session.request("POST", path, body=bytes(30 * MEBIBYTE))
-        assert (refused.status, refused.headers["connection"]) == (400, "close")
-        assert session.request("GET", "/after").data == b"GET /after 0"
 
 
 def test_what_a_refused_client_goes_on_to_write_is_handed_to_nobody(bare: Bare) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused, assert_state, play, stored
+from tests.upstreams import StubUpstream, Trouble
 from tests.world import World
 from uponce.core.policy import Limits
 
@@ -28,6 +29,7 @@ def client(world: World) -> Client:
     return Client(world, DATA)
 
 
+COMPRESSED = {"content-type": "application/offset+octet-stream", "content-length": "9", "content-encoding": "gzip"}
 BAD_CREATIONS: dict[str, tuple[dict[str, Any], int, str]] = {
     "another version": ({"tus-resumable": "0.2.2"}, 412, "unsupported_version"),
     "no length": ({"upload-length": ""}, 400, "malformed_request"),
@@ -43,6 +45,7 @@ BAD_CREATIONS: dict[str, tuple[dict[str, Any], int, str]] = {
     "no key": ({"upload-metadata": "\x7f YQ=="}, 400, "malformed_request"),
     "a key twice": ({"upload-metadata": "tags YQ==,tags YQ=="}, 400, "duplicate_parameter"),
     "a file": ({"upload-metadata": "file YQ=="}, 400, "invalid_parameter"),
+    "a compressed body": (COMPRESSED, 400, "malformed_request"),
     "a body of another type": ({"content-type": "text/plain"}, 415, "unsupported_content_type"),
 }
 
@@ -88,6 +91,8 @@ def test_a_failed_creation_with_bytes_leaves_nothing(world: World, client: Clien
 BAD_PATCHES: dict[str, tuple[dict[str, Any], int, str]] = {
     "another version": ({"headers": {"tus-resumable": "2.0.0"}}, 412, "unsupported_version"),
     "another type": ({"headers": {"content-type": "text/plain"}}, 415, "unsupported_content_type"),
+    "compressed": ({"headers": {"content-encoding": "gzip"}}, 400, "malformed_request"),
+    "compressed on the way": ({"headers": {"transfer-encoding": "gzip, chunked"}}, 400, "malformed_request"),
     "no offset": ({"headers": {"upload-offset": ""}}, 400, "malformed_request"),
     "an offset with a sign": ({"headers": {"upload-offset": "+100"}}, 400, "malformed_request"),
     "more than the length": ({"headers": {"content-length": "4908"}}, 413, "file_too_large"),
@@ -151,3 +156,13 @@ def test_addresses_that_are_none(world: World, client: Client, path: str) -> Non
     if "{upper}" in path:
         client.fields = world.sign({"nonce": "with letters in its digest"})
     asyncio.run(run())
+
+
+def test_tus_clients_get_a_refusal_of_the_upstream_with_the_status_and_headers_of_tus(
+    relay: World, stub: StubUpstream
+) -> None:
+    client = Client(relay, DATA)
+    stub.uploads = iter([Trouble.LIMITED])
+    _, refused = play(client.create, lambda: client.patch(0))
+    assert (refused.status, refused.headers["tus-resumable"]) == (400, "1.0.0")
+    assert refused.json["error"]["message"] == "Rate Limit Exceeded"

@@ -91,13 +91,13 @@ class Naming:
 
     def bare(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return what `written` returns, without folder and prefix."""
-        return self.public_id or self._from_filename(kind, filename, suffix) or random + _extension(kind, filename)
+        source = self.filename_override or filename
+        return self.public_id or self._from_filename(kind, source, suffix) or random + _extension(kind, source)
 
     def _above(self) -> str:
-        return "".join(f"{part.strip('/')}/" for part in (self.folder, self.public_id_prefix) if part)
+        return "".join(f"{name}/" for part in (self.folder, self.public_id_prefix) if (name := (part or "").strip("/")))
 
-    def _from_filename(self, kind: ResourceType, filename: str | None, suffix: str) -> str | None:
-        source = self.filename_override or filename
+    def _from_filename(self, kind: ResourceType, source: str | None, suffix: str) -> str | None:
         if not self.use_filename or not source:
             return None
         unique = f"_{suffix}" if self.unique_filename else ""

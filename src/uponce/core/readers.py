@@ -71,8 +71,10 @@ def public_id(name: str, value: str) -> str:
     return check_public_id(value, parameter=name)
 
 
-def folder(name: str, value: str) -> str:
-    return check_public_id(value.strip("/"), parameter=name, is_folder=True)
+def folder(name: str, value: str) -> str | None:
+    """Return the folder without slashes around it. None for `/`, which is no folder."""
+    bare = value.strip("/")
+    return None if value and not bare else check_public_id(bare, parameter=name, is_folder=True)
 
 
 def delivery_type(name: str, value: str) -> DeliveryType:

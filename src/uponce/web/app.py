@@ -69,7 +69,9 @@ class App:
             # A stored file that fails amid its response is no failure of the program: the reader sees an early end.
             failure = None if request.status and isinstance(error, UponceError) else error
             if not request.status:
-                await send_response(request, internal_error(request), send)
+                answer = internal_error(request)
+                more = cross_origin_headers(match.route, request, answer) if match else ()
+                await send_response(request, answer, send, more)
         finally:
             template, seconds = match.template if match else None, perf_counter() - begun
             metrics, facts = self._services.metrics, request.facts

@@ -6,6 +6,7 @@ limiting. So every refusal that a person has to read is 400, 401 or 404, except 
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from uponce.core import errors
 from uponce.core.errors import (
@@ -120,7 +121,8 @@ def refusal(
     request.refused = error.code
     lingers = request.has_unread_body()
     if isinstance(error, UpstreamRefused) and error.body:
-        return forwarded_response(error.status, error.body, error.headers, lingers=lingers)
+        answer = forwarded_response(status or error.status, error.body, error.headers, lingers=lingers)
+        return replace(answer, headers=(*answer.headers, *headers))
     more = [*headers, (b"x-cld-error", _header_text(error.message))]
     if error.retry_after is not None:
         more.append((b"retry-after", str(error.retry_after).encode()))
@@ -142,7 +144,7 @@ def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Re
 def internal_error(request: Request) -> Response:
     """Return 500 with the id under which the log says what happened."""
     body = {"error": {"message": f"Internal error, request {request.id}", "code": INTERNAL_ERROR}}
-    return json_response(body, status=500)
+    return json_response(body, status=500, lingers=request.has_unread_body())
 
 
 def _public(error: UponceError) -> UponceError:

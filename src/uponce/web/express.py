@@ -134,10 +134,10 @@ class Express:
 
 
 def _is_ordinary(cycle: RequestResponseCycle) -> bool:
-    """Return whether this is a plain GET, no header occurs twice, and the reader has taken all earlier answers."""
+    """Return whether this is a plain GET with Host and each header once, and the reader has all earlier answers."""
     headers = cycle.scope["headers"]
     names = {name for name, _ in headers}
-    if len(names) != len(headers) or not _DECIDING.isdisjoint(names):  # type: ignore[arg-type]
+    if b"host" not in names or len(names) != len(headers) or not _DECIDING.isdisjoint(names):  # type: ignore[arg-type]
         return False
     return not (cycle.disconnected or cycle.transport.is_closing() or cycle.transport.get_write_buffer_size())
 

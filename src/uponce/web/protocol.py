@@ -34,8 +34,8 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 def _refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
     body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
-    head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 _MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Send it with an HTTP library.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from uponce.core.errors import MalformedRequest, RequestTooSlow
 from uponce.core.policy import Limits
+from uponce.core.readers import shown
 from uponce.core.values import Caller
 from uponce.web.failures import FailedCredentials
 
@@ -210,15 +211,27 @@ class Request:
 
 
 def read_head(scope: Scope) -> Head:
-    """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once."""
+    """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once, or without Host."""
     lines: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1")
         if name in lines and name in _SINGLE:
             raise MalformedRequest(f"Header {name} was sent more than once. Send it once.")
         lines.setdefault(name, []).append(raw_value.decode("latin-1"))
+    if "host" not in lines and scope.get("http_version") == "1.1":
+        raise MalformedRequest("Header Host is missing. Send the name or address of this server (RFC 9112 §3.2).")
     headers = {name: ", ".join(values) for name, values in lines.items()}
     return Head(headers, headers.get("origin"))
+
+
+def check_encoding(head: Head) -> None:
+    """Raise MalformedRequest for a compressed body, whose bytes are not those of the file."""
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        encoding = head.get(name.lower())
+        if encoding.lower() not in ("", plain):
+            raise MalformedRequest(
+                f"A body with {name}: {shown(encoding)} is not accepted. Send the bytes without that encoding."
+            )
 
 
 def raw_path(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from uponce.app.services import Services
@@ -35,6 +36,13 @@ _ADMIN = {
     "upload_presets": resources.upload_presets,
     "upload_presets/{name}": resources.upload_preset,
 }
+# uponce lacks these calls, which widgets make from web pages. A page can read the refusal, or the upstream's answer.
+_CALLS_OF_PAGES = (
+    "/v1_1/{cloud}/{resource_type}/private",
+    "/v1_1/{cloud}/{resource_type}/authenticated",
+    "/v1_1/{cloud}/{resource_type}/delete_by_token",
+    "/v1_1/{cloud}/delete_by_token",
+)
 _TUS = ("/tus/{cloud}", "/tus/{cloud}/")
 _TUS_UPLOAD = ("/tus/{cloud}/{signature}/{upload}",)
 
@@ -78,6 +86,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         tus_row(_TUS_UPLOAD, tus.UPLOAD_METHODS, bound(tus.serve_upload), _ONE_TUS_UPLOAD),
         Route(_SIGNATURES, ("GET", "POST"), bound(signatures), _SHOWS_SIGNATURES),
         *(or_relayed(f"/v1_1/{{cloud}}/{path}", _READS_CATALOG, GET=call) for path, call in _ADMIN.items()),
+        replace(or_relayed("", _NO_SUCH_CALL), paths=_CALLS_OF_PAGES, open=True),
         or_relayed("/v1_1/{cloud}/{call:path}", _NO_SUCH_CALL),
         Route(("/relay/{cloud}/notifications",), ("POST",), bound(notified_by_upstream), _TAKES_NOTIFICATIONS),
         Route(("/healthz",), _READ, healthz, "This address says that the process runs."),

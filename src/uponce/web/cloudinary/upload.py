@@ -17,7 +17,7 @@ from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.headers import basic_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
-from uponce.web.request import Body, Head, Request
+from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
@@ -31,8 +31,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
     """Store what `/v1_1/<cloud>/[<image|video|raw|auto>/]upload` brings, or `…/upload_chunked`, which is the same."""
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
-    if head.get("content-encoding") not in ("", "identity"):
-        raise MalformedRequest("A body with Content-Encoding is not accepted. Send the bytes without that encoding.")
+    check_encoding(head)
     bases = Bases.of(request.base_url(), request.scheme)
     frame = _frame(request, limits)
     note_fields(request, frame.fields)

@@ -20,7 +20,7 @@ from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
 from uponce.core.readers import shown
 from uponce.core.series import Series, expires_at
-from uponce.web.request import Head, Header
+from uponce.web.request import Head, Header, check_encoding
 
 VERSION = "1.0.0"
 CONTENT_TYPE = "application/offset+octet-stream"
@@ -50,6 +50,7 @@ def has_body(head: Head) -> bool:
 
 
 def check_content_type(head: Head) -> None:
+    check_encoding(head)
     if head.get("content-type").partition(";")[0].strip().lower() != CONTENT_TYPE:
         raise UnsupportedContentType(
             f"Header Content-Type is '{shown(head.get('content-type'))}'. Send the bytes as {CONTENT_TYPE}."
