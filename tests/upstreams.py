@@ -310,9 +310,8 @@ class StubUpstream:
                 return 200, {"done": False}
             file = bytes(gathered)
         kind = _KINDS.get(filename.rpartition(".")[2], "image") if kind == "auto" else kind
-        parts = params.get("folder"), params.get("public_id", f"random{len(self.store)}")
-        name = ("renamed_" if trouble is Trouble.RENAMED else "") + "/".join(filter(None, parts))
-        key = (kind, params.get("type", "upload"), name)
+        name = "/".join(filter(None, (params.get("folder"), params.get("public_id", f"random{len(self.store)}"))))
+        key = (kind, params.get("type", "upload"), f"renamed_{name}" if trouble is Trouble.RENAMED else name)
         old, now = self.store.get(key), self.clock()
         if old is not None and params.get("overwrite") == "false":
             return 200, old.document(self.upstream.prefix) | {"existing": True}
@@ -349,8 +348,7 @@ class StubUpstream:
                 found = [each for each in visible.values() if each.kind == kind and wanted in each.context.items()]
                 return 200, {"resources": [each.document(self.upstream.prefix, etag=etag) for each in found]}
             case ["resources", kind, delivery_type, *name] if (kind, delivery_type, "/".join(name)) in visible:
-                asset = visible[kind, delivery_type, "/".join(name)]
-                return 200, asset.document(self.upstream.prefix, etag=etag)
+                return 200, visible[kind, delivery_type, "/".join(name)].document(self.upstream.prefix, etag=etag)
         return 404, _error(f"Resource not found - {'/'.join(rest)}")
 
 

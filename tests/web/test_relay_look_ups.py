@@ -82,9 +82,11 @@ def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
     relay: World, stub: StubUpstream, latency: int
 ) -> None:
     class Slow(EachOnItsLoop):
-        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
+        async def get(
+            self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False
+        ) -> UpstreamReply:
             relay.clock.time += latency
-            return await super().get(upstream, path, query)
+            return await super().get(upstream, path, query, patient=patient)
 
     relay.swap(upstream=Slow())
     fields = pending(relay, stub, {"public_id": "cat"}, "auto")
