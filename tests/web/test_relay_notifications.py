@@ -141,3 +141,14 @@ def test_a_cloud_without_an_upstream_has_no_such_address(world: World) -> None:
     for cloud in ("demo", "elsewhere"):
         answer = world.request("POST", f"/relay/{cloud}/notifications", headers={"content-length": "2"}, chunks=[b"{}"])
         assert_refused(answer, 404, "not_found")
+
+
+def test_without_the_secret_of_the_account_no_notification_counts(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost(relay, stub, monkeypatch)
+    body, bare = json.dumps(news(stub)).encode(), replace(stub.upstream, secret="")
+    asyncio.run(relay.database.set_upstream("demo", bare))
+    timestamp = int(relay.clock.time)
+    forged = sign_notification(body, timestamp, "", Algorithm.SHA1)
+    assert_refused(post(relay, stub, body, x_cld_signature=forged), 401, "invalid_signature")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,6 +64,19 @@ def test_a_small_file_whose_grant_is_refused_ends_without_a_signature(relay: Wor
         assert_refused(relay.upload(relay.sign(), SMALL, kind="raw"), 400, "signature_used")
     (request,) = stub.requests
     assert (request.complete, request.closed, stub.store) == (False, False, {})
+
+
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_an_account_whose_secret_is_lost_receives_nothing_and_nothing_is_spent(
+    relay: World, stub: StubUpstream, file: bytes
+) -> None:
+    fields = relay.sign()
+    asyncio.run(relay.database.set_upstream("demo", replace(stub.upstream, secret="")))
+    assert_refused(relay.upload(fields, file, kind="raw"), 503, "upstream_unavailable")
+    assert status_of(relay, fields) is GrantStatus.UNUSED
+    assert stub.requests == [] and not relay.traces().blobs and not relay.traces().spooled
+    asyncio.run(relay.database.set_upstream("demo", stub.upstream))
+    assert_accepted(relay.upload(fields, file, kind="raw"))
 
 
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
