@@ -217,3 +217,39 @@ def test_an_upload_that_was_tried_again_continues_when_its_element_is_back(
     widget.page.evaluate("document.forms[0].append(window.kept)")
     widget.stored()
     assert len(widget.site.asked) == 1
+
+
+# All that the widget has asked the browser to keep.
+_WRITTEN = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uponce");
+  opening.onsuccess = () => {
+    const writing = opening.result.transaction("uploads", "readwrite");
+    writing.objectStore("uploads").count();
+    writing.oncomplete = () => resolve();
+  };
+})"""
+
+
+def test_a_paused_upload_stays_paused_until_the_user_continues(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.click("Pause film.bin")
+        widget.js("(window.kept = el, el.remove(), new Promise(setTimeout)).then(() => 0)")
+        widget.page.evaluate("document.forms[0].prepend(window.kept)")
+        widget.until("el.uploads.length")
+        assert widget.states() == ["paused"]
+        widget.page.evaluate(_WRITTEN)
+        widget.page.reload()
+        widget.until("el.uploads?.length")
+        assert widget.states() == ["paused"]
+        assert widget.status().startswith("Paused at ")
+        assert widget.status() != "Paused at 0%"
+        widget.click("Continue film.bin")
+        widget.page.evaluate(_WRITTEN)
+        widget.page.reload()
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1

@@ -397,6 +397,7 @@ class Upload {
     if (!UNFINISHED.includes(this.state)) return;
     this.stop();
     this.show("paused");
+    this.save();
     this.host.next();
   }
 
@@ -404,6 +405,7 @@ class Upload {
     if (!this.file) return this.host.pick();
     if (this.state === "refused") this.keep();
     this.show("queued");
+    this.save();
     this.host.next();
   }
 
@@ -440,8 +442,9 @@ class Upload {
 
   async save() {
     const { id, name, size, type, lastModified, grant, place, host } = this;
+    const paused = this.state === "paused";
     if (!host.keeps) return;
-    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, owner: host.owner, at: Date.now() }, id);
+    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, paused, owner: host.owner, at: Date.now() }, id);
   }
 
   forget() {
@@ -702,7 +705,7 @@ export class UponceUpload extends HTMLElement {
 
   async #continue(upload) {
     upload.file = await store("files", "get", upload.id);
-    if (!upload.file) upload.state = "paused";
+    if (!upload.file || upload.paused) upload.state = "paused";
     // Another tab may have finished it.
     if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
     this.#show(upload);
