@@ -197,3 +197,25 @@ def test_a_page_may_set_some_times_and_keep_the_others(widget: Widget) -> None:
     # Frameworks unset a property so.
     assert widget.js("(el.timing = undefined, el.messages = undefined, el.timing)") == times
     assert widget.page.locator("uponce-upload [part=button]").inner_text() == "Choose files"
+
+
+def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stored(widget: Widget) -> None:
+    widget.open()
+    widget.js(
+        """(() => {
+          const file = (name) => new File(["dropped"], name);
+          const readable = (name) => ({ isFile: true, name, file: (found) => found(file(name)) });
+          const broken = { isFile: true, name: "broken.txt", file: (_, failed) => failed(new Error("NotReadable")) };
+          const found = [[readable("a.txt"), broken, readable("b.txt")], []];
+          const folder = { isDirectory: true, createReader: () => ({ readEntries: (give) => give(found.shift()) }) };
+          const items = [{ getAsFile: () => null, webkitGetAsEntry: () => folder }, { getAsFile: () => file("c.txt") }];
+          el.dispatchEvent(Object.assign(new Event("drop"), { dataTransfer: { types: ["Files"], items } }));
+        })()"""
+    )
+    widget.stored(3)
+    assert widget.js("el.uploads.map(({ name, error }) => `${name} ${error?.code ?? 'done'}`)") == [
+        "a.txt done",
+        "broken.txt unreadable",
+        "b.txt done",
+        "c.txt done",
+    ]

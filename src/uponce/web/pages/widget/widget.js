@@ -181,12 +181,16 @@ async function dropped({ items }) {
 }
 
 async function* filesOf(entry) {
-  if (entry.isFile) return yield await new Promise((resolve, reject) => entry.file(resolve, reject));
-  const reader = entry.createReader();
-  for (;;) {
-    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!entries.length) return;
-    for (const each of entries) yield* filesOf(each);
+  try {
+    if (entry.isFile) return yield await new Promise((resolve, reject) => entry.file(resolve, reject));
+    const reader = entry.createReader();
+    for (;;) {
+      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!entries.length) return;
+      for (const each of entries) yield* filesOf(each);
+    }
+  } catch {
+    yield Object.assign(new File([], entry.name), { unreadable: true });
   }
 }
 
@@ -673,7 +677,7 @@ export class UponceUpload extends HTMLElement {
   }
 
   #problem(file) {
-    if (!file.size) return "empty_file";
+    if (!file.size) return file.unreadable ? "unreadable" : "empty_file";
     if (file.size > (Number(this.getAttribute("max-bytes")) || Infinity)) return "file_too_large";
     return isAccepted(this.getAttribute("accept"), file) ? null : "format_not_allowed";
   }
