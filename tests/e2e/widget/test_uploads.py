@@ -219,3 +219,22 @@ def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stor
         "b.txt done",
         "c.txt done",
     ]
+
+
+@pytest.mark.parametrize("stop", ["el.clear()", "el.form.reset()", "el.remove()", "el.pause()"])
+def test_files_that_stop_together_ask_for_no_signature(widget: Widget, stop: str) -> None:
+    widget.open(form("multiple forget"))
+    asked = widget.js(
+        f"""(async () => {{
+          let asked = 0;
+          const soon = () => new Promise((resolve) => setTimeout(resolve));
+          el.signer = () => ((asked += 1), new Promise(() => {{}}));
+          el.add(Array.from({{ length: 20 }}, (_, n) => new File(["x"], `${{n}}.txt`)));
+          await soon();
+          const before = asked;
+          {stop};
+          await soon();
+          return [before, asked];
+        }})()"""
+    )
+    assert asked == [3, 3]

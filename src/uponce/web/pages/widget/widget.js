@@ -719,10 +719,13 @@ export class UponceUpload extends HTMLElement {
   // --- the queue
 
   next() {
-    const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
-    const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
-    for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
     this.#sync();
+    // Not at once: a call that stops many files begins none of them.
+    queueMicrotask(() => {
+      const room = (Number(this.getAttribute("parallel")) || 3) - this.#uploads.filter(({ state }) => LIVE.includes(state)).length;
+      const waiting = this.#uploads.filter(({ state, file }) => state === "queued" && file);
+      for (const upload of waiting.slice(0, Math.max(0, room))) upload.run();
+    });
   }
 
   ended(upload) {
