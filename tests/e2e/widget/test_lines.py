@@ -155,3 +155,38 @@ def test_it_gives_up_after_some_tries_and_the_user_may_go_on(line: Line, widget:
     widget.click("Try cat.jpg again")
     widget.stored()
     assert len(widget.site.asked) == 1
+
+
+# A line that is always broken.
+_NOWHERE = "(el.signer = async () => ({ url: 'http://127.0.0.1:1/v1_1/media/upload', fields: { a: 1 } }), 0)"
+
+
+def test_a_pause_between_two_tries_is_a_pause(widget: Widget) -> None:
+    """Also while the widget looks whether the file can still be read."""
+    widget.open()
+    widget.js(_NOWHERE)
+    widget.js(
+        """el.add([Object.assign(new File(["x"], "a.txt"), {
+          slice: () => ({ arrayBuffer: () => new Promise((resolve) => { window.read = resolve }) }),
+        })])"""
+    )
+    widget.page.wait_for_function("!!window.read")
+    widget.js("(el.pause(), window.read(new ArrayBuffer(1)), new Promise(setTimeout)).then(() => 0)")
+    assert widget.states() == ["paused"]
+
+
+def test_no_try_leaves_a_listener(widget: Widget) -> None:
+    widget.open()
+    widget.js(_NOWHERE)
+    widget.js(
+        """(window.waiting = new Set(), ["add", "remove"].forEach((what) => {
+          const original = window[`${what}EventListener`];
+          window[`${what}EventListener`] = (type, listener, ...how) => {
+            if (type === "online") window.waiting[what === "add" ? "add" : "delete"](listener);
+            original.call(window, type, listener, ...how);
+          };
+        }), Object.assign(el.timing, { tries: 2 }), 0)"""
+    )
+    widget.js("el.add([new File(['x'], 'a.txt')])")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.page.evaluate("window.waiting.size") == 0

@@ -152,9 +152,9 @@ const promised = (request) =>
 /** Wait; while the browser is offline, until it is online. */
 function pause(ms, signal) {
   return new Promise((resolve) => {
-    const end = () => (clearTimeout(timer), resolve());
+    const end = () => (clearTimeout(timer), removeEventListener("online", end), resolve());
     const timer = setTimeout(end, navigator.onLine ? ms : DAY);
-    addEventListener("online", end, { once: true });
+    addEventListener("online", end);
     signal.addEventListener("abort", end, { once: true });
   });
 }
@@ -295,7 +295,9 @@ class Upload {
         if (this.renew(error)) continue;
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
-        if (!(await this.file.slice(0, 1).arrayBuffer().catch(() => null))) return this.refuse(local("unreadable"));
+        const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => null);
+        if (signal.aborted) return;
+        if (!readable) return this.refuse(local("unreadable"));
         const wait = Math.max(error.seconds * 1000, Math.min(delay * 2 ** (failed - 1), 30_000) * (0.75 + Math.random() / 2));
         this.error = error;
         this.mark = this.speed = null;
