@@ -80,7 +80,7 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 .thumb > svg { inset: auto -.375rem -.375rem auto; width: 1.25rem; height: 1.25rem; padding: .2rem; color: var(--surface);
   stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
 .name, .status { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.name { font-weight: 600 }
+.name { font-weight: 600; text-align: -webkit-match-parent; text-align: match-parent }
 .status { color: var(--muted); font-size: .875rem; font-variant-numeric: tabular-nums }
 .bar { height: .25rem; margin-top: .25rem; overflow: hidden; background: var(--line); border-radius: 1rem }
 .fill { height: 100%; background: var(--accent); transform-origin: left; transition: transform .2s linear }
@@ -99,7 +99,7 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 @media not (pointer: coarse) { .camera { display: none !important } }
 .live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 @container (max-width: 26rem) { li { gap: .5rem; padding: .5rem } }
-@media (forced-colors: active) { .bar { outline: 1px solid } .fill { background: Highlight !important; forced-color-adjust: none } }
+@media (forced-colors: active) { .bar { outline: 1px solid } .drop button { border: 1px solid } .fill { background: Highlight !important; forced-color-adjust: none } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
 `;
 
