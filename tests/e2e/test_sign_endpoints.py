@@ -158,12 +158,34 @@ def test_express_signs_what_uploads_once(server: Server, media: Path, express: s
     page = urllib3.request("GET", express.removesuffix("sign"))
     assert b"<uponce-upload sign=" in page.data
     assert ask("").status == 403
+    other = urllib3.request("POST", express, json={"params": {"folder": "users/8"}}, headers={"X-User": "7"})
+    assert (other.status, other.json()["error"]["code"]) == (400, "unknown_parameter")
     signed = ask("7").json()
     assert signed["url"] == server.upload_url()
     fields = {name: str(value) for name, value in signed["fields"].items()}
     assert (fields["nonce"], fields["max_bytes"]) == ("express", "20000000")
     stored, again = (server.post(fields, (media / name).read_bytes()) for name in ("cat.jpg", "dance.gif"))
     assert (stored.status, stored.json()["folder"]) == (200, "users/7"), stored.data
+    assert again.json()["error"]["code"] == "signature_used"
+
+
+def test_next_signs_what_uploads_once(server: Server, media: Path, node: str) -> None:
+    """The route handler, called as Next.js calls it: with a Request, for a Response."""
+    code = block(GUIDE, "js", "export async function POST").replace('from "cloudinary"', 'from "cloudinary-2-1-0"')
+    program = f"""{code}
+        for (const [user, params] of [["", {{}}], ["7", {{ folder: "users/8" }}], ["7", {{ nonce: "next" }}]]) {{
+          const [method, body] = ["POST", JSON.stringify({{ params }})];
+          const answer = await POST(new Request("http://site/sign", {{ method, body, headers: {{ "X-User": user }} }}));
+          console.log(JSON.stringify([answer.status, await answer.json()]));
+        }}"""
+    command = [node, "--input-type=module", "-e", program]
+    printed = subprocess.check_output(command, cwd=NODE, text=True, timeout=60).splitlines()
+    stranger, other, (status, signed) = (json.loads(line) for line in printed)
+    assert (stranger[0], other[0], other[1]["error"]["code"]) == (403, 400, "unknown_parameter")
+    assert (status, signed["url"]) == (200, server.upload_url())
+    fields = {name: str(value) for name, value in signed["fields"].items()}
+    stored, again = (server.post(fields, (media / name).read_bytes()) for name in ("cat.jpg", "dance.gif"))
+    assert (stored.json()["folder"], fields["nonce"]) == ("users/7", "next"), stored.data
     assert again.json()["error"]["code"] == "signature_used"
 
 
