@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from uponce.config import PREFIX, Settings
 from uponce.core.formats import FORMATS, Format
 from uponce.core.parameters import PARAMETERS, ROWS, Use, names
 from uponce.core.policy import Limits
-from uponce.web.errors import STATUS
+from uponce.web.errors import INTERNAL_ERROR, STATUS, TUS_STATUS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "proof/records"
@@ -69,14 +70,41 @@ def errors_page() -> str:
             Every refusal is `{"error": {"message": "…", "code": "…"}}`. Two headers come with it: `X-Cld-Error`
             repeats the message, and `X-Request-Id` names the request in the server's log. Programs compare the code,
             which does not change. The message is for people. Messages for people come with status 400, 401 or 404,
-            because SDKs hide the bodies of other statuses. A 503 or 507 never spends a signature. Its `Retry-After`
-            says after how many seconds to try again. The table has the usual number. A browser that opens an address
-            (GET or HEAD, with `text/html` in `Accept` and no `application/json` before it) gets the same refusal as
-            a page.
+            because SDKs hide the bodies of other statuses. A 503 or 507 spends no signature, with two exceptions:
+            after `outcome_unknown` and `server_unavailable` the upload may be stored. `Retry-After` says after how
+            many seconds to try again. The table has the usual number. A browser that opens an address (GET or HEAD,
+            with `text/html` in `Accept` and no `application/json` before it) gets the same refusal as a page.
             """
         )
-        + _table(("code", "status", "`Retry-After`", "meaning"), rows)
+        + _prose(
+            f"""
+            `malformed_request` has another status in four cases: 405 for a wrong method, 408 for a slow head, 414 for
+            a long path, 431 for a long head. tus clients get some codes with another status: {_tus_statuses()}.
+            """
+        )
+        + _table(("code", "status", "`Retry-After`", "meaning"), [*rows, *_NO_LEAVES])
     )
+
+
+# Refusals without an error of the tree: one of a defect, and one of the front servers in deploy/.
+_NO_LEAVES = (
+    (
+        f"`{INTERNAL_ERROR}`",
+        "500",
+        "",
+        "The server failed. Its log has the reason, under the id in the message. The upload may be stored or not.",
+    ),
+    (
+        "`server_unavailable`",
+        "503",
+        "2",
+        "The front server got no answer from uponce. The upload may be stored or not. Send the request again.",
+    ),
+)
+
+
+def _tus_statuses() -> str:
+    return ", ".join(f"`{error.code}` {status}" for error, status in TUS_STATUS.items())
 
 
 def parameters_page() -> str:
@@ -150,6 +178,23 @@ def _names(names: Iterable[str]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def decisions_page() -> str:
+    """Return the index of the decisions: title and first sentence of each."""
+    records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    return (
+        "# Decisions\n\n"
+        + NOTICE
+        + _prose("One short page each: what was decided, why, and which alternatives lost.")
+        + _table(("decision", "in one sentence"), map(_decision, records))
+    )
+
+
+def _decision(record: Path) -> tuple[str, str]:
+    title, text, *_ = record.read_text().split("\n\n", 2)
+    name = re.sub(r"# (\d+\. )?", "", title)
+    return f"[{int(record.name[:4])}. {name}]({record.name})", re.split(r"(?<=\.) ", " ".join(text.split()))[0]
 
 
 def commands_page() -> str:
@@ -260,6 +305,7 @@ PAGES = {
     "docs/reference/parameters.md": parameters_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/formats.md": formats_page,
+    "docs/adr/README.md": decisions_page,
     "docs/reference/benchmarks.svg": lambda: picture(benchmarks.recorded()),
     "proof/records/campaigns.md": campaigns_page,
     "proof/records/mutants.md": mutants_page,

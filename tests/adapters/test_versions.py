@@ -55,6 +55,6 @@ def test_doctor_names_the_flaw_and_the_cure(monkeypatch: pytest.MonkeyPatch, tmp
     [found, _] = [finding for finding in examine(str(tmp_path)) if finding.name == "decoders"]
     assert found.state == "warning"
     assert found.detail == (
-        "FFmpeg 7.1.2 has CVE-1999-0001: a made-up film ends the decoder. Release 7.1.3 mends it. "
+        "FFmpeg 7.1.2 has CVE-1999-0001: a made-up film ends the decoder. Release 7.1.3 fixes it. "
         "Run pip install -U av, and restart every server."
     )

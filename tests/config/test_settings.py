@@ -1,10 +1,12 @@
 """Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
 
+import inspect
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from uponce.app.manage_keys import MAX_WINDOW
 from uponce.config import MASK, Settings, as_environment, effective, load, preset_keys
 from uponce.config.settings import Rule
 from uponce.core.errors import SettingRefused
@@ -278,3 +280,9 @@ def test_an_error_in_a_key_names_the_setting_and_not_the_secret(tmp_path: Path, 
 def test_a_file_of_keys_that_is_not_there() -> None:
     with pytest.raises(SettingRefused, match=r"^UPONCE_KEYS_FILE=/no/such cannot be read: "):
         preset_keys(load({"UPONCE_KEYS_FILE": "/no/such"}))
+
+
+def test_the_reference_names_the_longest_window() -> None:
+    """The database of a first start refuses a longer one."""
+    meaning = inspect.get_annotations(Settings)["window"].__metadata__[0]
+    assert f"at most {MAX_WINDOW:,}" in meaning

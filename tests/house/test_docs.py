@@ -13,6 +13,7 @@ from uponce.app.services import Services
 from uponce.core.formats import FORMATS
 from uponce.web.app import create_app
 from uponce.web.cloudinary.relayed import METHODS
+from uponce.web.errors import INTERNAL_ERROR
 from uponce.web.operators import Scrape
 from uponce.web.routing import Route
 
@@ -36,6 +37,15 @@ GENERATOR = generator()
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """`make docs` would change nothing."""
     assert GENERATOR.PAGES[name]() == (ROOT / name).read_text()
+
+
+def test_codes_outside_the_tree_of_errors_are_documented() -> None:
+    """One is for a defect of the server. Front servers make the other one."""
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    fronts = "".join((ROOT / "deploy" / name).read_text() for name in ("Caddyfile", "nginx.conf"))
+    codes = {INTERNAL_ERROR, *re.findall(r'"code":"(\w+)"', fronts)}
+    assert codes == {"internal_error", "server_unavailable"}
+    assert [code for code in codes if f"| `{code}` |" not in page] == []
 
 
 def test_figures_of_a_campaign_add_up_over_its_runs() -> None:

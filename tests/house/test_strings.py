@@ -26,7 +26,7 @@ def test_the_texts_of_each_kind_are_found() -> None:
     for part in (
         "Empty file. Send at least one byte.",
         "Address to listen on.",
-        "Most bytes of an image.",
+        "Maximum size of an image, in bytes.",
         "Print the version and exit.",
         "listening on CODE",
         "the sweep failed",

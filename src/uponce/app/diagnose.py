@@ -73,7 +73,7 @@ def of_versions(installed: Mapping[str, str], flaws: Sequence[Flaw]) -> Iterator
         yield Finding(
             "decoders",
             State.WARNING,
-            f"{flaw.project} {installed[flaw.project]} has {flaw.cve}: {flaw.what}. Release {flaw.fixed} mends it. "
+            f"{flaw.project} {installed[flaw.project]} has {flaw.cve}: {flaw.what}. Release {flaw.fixed} fixes it. "
             f"Run pip install -U {flaw.package}, and restart every server.",
         )
 

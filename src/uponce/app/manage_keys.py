@@ -15,7 +15,7 @@ SECRET_LENGTH = 32
 DEFAULT_WINDOW = 3600
 PLAYGROUND = "playground"  # the cloud of the playground, and the name of its key
 _PLAYGROUND_WINDOW = 600
-_MAX_WINDOW = 7 * 86400
+MAX_WINDOW = 7 * 86400
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
@@ -69,8 +69,8 @@ def check_policy(cloud: str, window: int) -> None:
             f"Cloud name {cloud!r} is not valid. Use 1 to 63 letters, digits, '-' or '_', and begin with a letter or "
             "a digit."
         )
-    if not 1 <= window <= _MAX_WINDOW:
-        raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {_MAX_WINDOW} seconds.")
+    if not 1 <= window <= MAX_WINDOW:
+        raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {MAX_WINDOW} seconds.")
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:

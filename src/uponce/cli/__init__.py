@@ -17,7 +17,7 @@ COMMANDS = {
     "sign": "Make one signature for an upload.",
     "upload": "Sign and upload files, each with its own signature.",
     "settings": "Show every setting with its effective value and its source. Secrets are masked.",
-    "doctor": "Check settings, disk, database and decoders, and say how to mend what is wrong.",
+    "doctor": "Check settings, disk, database and decoders, and say how to fix each problem.",
     "migrate": "Make or upgrade the database tables, as a starting server does.",
     "sweep": "Delete bytes that no asset names, and forget grants whose time is over.",
     "backup": "Copy the database, the media and the secret key into a folder.",

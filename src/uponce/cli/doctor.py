@@ -31,7 +31,7 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
 
 def run(data: Data = None, as_json: Json = False) -> None:
-    """Check settings, disk, database and decoders, and say how to mend what is wrong."""
+    """Check settings, disk, database and decoders, and say how to fix each problem."""
     findings = list(examine(data))
     if as_json:
         print_json([asdict(finding) for finding in findings])

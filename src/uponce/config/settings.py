@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     database_connections: Annotated[
         int,
-        "The most connections that one server process opens to PostgreSQL. One of them is for commits.",
+        "Maximum number of connections of one server process to PostgreSQL. One of them is for commits.",
         Rule("at least 2", lambda number: number >= 2),
     ] = 8
     database_seconds: Annotated[
@@ -150,8 +150,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "off"
     relay_connections: Annotated[
         int,
-        "The most uploads that one server process passes on to the upstreams of its clouds at a time. It makes as many "
-        "other calls there.",
+        "Maximum number of uploads that one server process passes on to the upstreams of its clouds at a time. It makes "
+        "as many other calls there.",
         AT_LEAST_1,
     ] = 1000
     host: Annotated[
@@ -204,20 +204,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     playground: Annotated[
         str,
         "The page `/playground`, on which people without a key upload to the cloud `playground`. `off`; `local` for "
-        "browsers on this machine only; or `public` for every client that reaches this server.",
+        "browsers on this machine only; or `public` for every client that reaches this server. uponce refuses `local` "
+        "beside `UPONCE_PUBLIC_URL`.",
         one_of("off", "local", "public"),
     ] = "off"
-    playground_bytes: Annotated[int, "Most bytes of a file that the playground signs for.", AT_LEAST_1] = (
+    playground_bytes: Annotated[int, "Maximum size of a file that the playground signs for, in bytes.", AT_LEAST_1] = (
         100 * 1024 * 1024
     )
     playground_keep_bytes: Annotated[
-        int, "Most bytes of all files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
+        int, "Maximum size of all files that the playground keeps, in bytes. It deletes the oldest ones.", AT_LEAST_1
     ] = 1024**3
     playground_keep_files: Annotated[
-        int, "Most files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
+        int, "Maximum number of files that the playground keeps. It deletes the oldest ones.", AT_LEAST_1
     ] = 1_000
     playground_keep_seconds: Annotated[int, "Seconds after which the playground deletes a file.", AT_LEAST_1] = 3600
-    window: Annotated[int, "Seconds that a signature of a new key lives.", AT_LEAST_1] = 3600
+    window: Annotated[
+        int, "Seconds that a signature of a new key lives: at most 604,800, which is a week.", AT_LEAST_1
+    ] = 3600
     decoders: Annotated[int, "Number of decoder processes for each server process.", AT_LEAST_1] = 2
     decoder_seconds: Annotated[
         int,

@@ -19,9 +19,9 @@ UponceError
 │   └── RequestRefused          the request itself is wrong
 │       ├── MalformedRequest · RequestTooSlow · NotFound · UnsupportedCall · RangeNotSatisfiable
 │       └── PreconditionFailed · UnsupportedVersion · UnsupportedContentType
-├── Unavailable                 the server cannot do it now: nothing is spent, clients may repeat the request
+├── Unavailable                 the server cannot do it now: clients may repeat the request
 │   ├── DatabaseUnavailable · OutcomeUnknown · StorageUnavailable · StorageFull · BlobCondemned · ServerBusy
-│   └── UpstreamUnavailable
+│   └── UpstreamUnavailable     all but OutcomeUnknown: nothing is spent
 └── SettingRefused              a setting would break a guarantee; the server does not start
 
 An error has a stable `code` for programs, a public `message` that says what a client should do next, and a private

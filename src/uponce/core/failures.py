@@ -22,7 +22,7 @@ class UponceError(Exception):
 
 
 class Unavailable(UponceError):
-    """The server cannot do this now. Nothing is spent."""
+    """The server cannot do this now. Nothing is spent, unless the error is OutcomeUnknown."""
 
 
 class DatabaseUnavailable(Unavailable):

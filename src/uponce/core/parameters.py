@@ -121,7 +121,9 @@ _SUPPORTED = (
         _EVERY,
         "Seconds that the signature lives, at most the window of the key.",
     ),
-    Parameter("max_bytes", Use.SPEC, partial(readers.positive, limit=10**15), meaning="Most bytes of the file."),
+    Parameter(
+        "max_bytes", Use.SPEC, partial(readers.positive, limit=10**15), meaning="Maximum size of the file, in bytes."
+    ),
     Parameter("sha256", Use.SPEC, readers.sha256, meaning="The SHA-256 that the file must have: 64 hex digits."),
     Parameter(
         "origin", Use.SPEC, readers.origins, meaning="Web origins that may use the signature, separated by commas."

@@ -21,51 +21,61 @@ def _limit(default: int, meaning: str, *, least: int = 1) -> int:
 class Limits:
     """What one upload may cost. Bytes, pixels (width × height), frames, seconds."""
 
-    max_image_bytes: int = _limit(100 * MIB, "Most bytes of an image.")
-    max_video_bytes: int = _limit(5 * GIB, "Most bytes of a video or sound.")
-    max_raw_bytes: int = _limit(5 * GIB, "Most bytes of any other file.")
-    max_unverified_bytes: int = _limit(100 * MIB, "Most bytes of a file that arrives before the fields that sign it.")
+    max_image_bytes: int = _limit(100 * MIB, "Maximum size of an image, in bytes.")
+    max_video_bytes: int = _limit(5 * GIB, "Maximum size of a video or sound, in bytes.")
+    max_raw_bytes: int = _limit(5 * GIB, "Maximum size of any other file, in bytes.")
+    max_unverified_bytes: int = _limit(
+        100 * MIB, "Maximum size, in bytes, of a file that arrives before the fields that sign it."
+    )
     unverified_seconds: int = _limit(120, "Seconds that an upload may take whose file comes before its fields.")
     max_unverified_uploads: int = _limit(
         32,
-        "Uploads whose file comes before the fields, at a time in one process. When there are more, the slowest ends.",
+        "Maximum number of uploads at a time, in one process, whose file comes before the fields. When there are more, "
+        "the slowest one ends.",
     )
     max_unverified_per_address: int = _limit(
         16,
-        "Uploads whose file comes before the fields, of one client address (IPv6: one /64 network). When there are "
-        "more, the slowest one of this address ends.",
+        "Maximum number of such uploads of one client address (IPv6: one /64 network). When there are more, the "
+        "slowest one of this address ends.",
     )
     least_rate: int = _limit(
         4096,
-        "Bytes per second that an upload must keep whose file comes before the fields. A slower unfinished upload in "
-        "several requests makes room for a new one.",
+        "Minimum rate, in bytes per second, of an upload whose file comes before the fields. A slower unfinished "
+        "upload in several requests makes room for a new one.",
     )
     rate_seconds: int = _limit(10, "Seconds from the start of an upload before its rate counts.")
-    max_image_pixels: int = _limit(100_000_000, "Most pixels (width × height) of an image.")
-    max_video_pixels: int = _limit(40_000_000, "Most pixels (width × height) of a video.")
-    max_frames: int = _limit(2_000, "Most frames of an animation, or pages of a TIFF.")
-    max_samples: int = _limit(5_000_000, "Most frames and sound samples that the index of an MP4 or MOV lists.")
-    max_total_pixels: int = _limit(500_000_000, "Most pixels (width × height × frames) of an animation.")
-    max_upload_seconds: int = _limit(3600, "Seconds that an upload may take.")
+    max_image_pixels: int = _limit(100_000_000, "Maximum number of pixels (width × height) of an image.")
+    max_video_pixels: int = _limit(40_000_000, "Maximum number of pixels (width × height) of a video.")
+    max_frames: int = _limit(2_000, "Maximum number of frames of an animation, or of pages of a TIFF.")
+    max_samples: int = _limit(5_000_000, "Maximum number of frames and sound samples in the index of an MP4 or MOV.")
+    max_total_pixels: int = _limit(500_000_000, "Maximum number of pixels (width × height × frames) of an animation.")
+    max_upload_seconds: int = _limit(3600, "Maximum time of an upload, in seconds.")
     idle_seconds: int = _limit(30, "Seconds without a byte after which uponce ends an upload.")
     attempts_per_grant: int = _limit(
-        4, "Uploads with one signature at a time in one process. When there are more, the slowest one ends."
+        4,
+        "Maximum number of uploads with one signature at a time in one process. When there are more, the slowest one "
+        "ends.",
     )
     refusals_per_grant: int = _limit(
-        20, "Audit rows of refused uses of one signature. Further refusals are counted in one more row."
+        20,
+        "Maximum number of audit rows of refused uses of one signature. Further refusals are counted in one more row.",
     )
-    min_chunk_bytes: int = _limit(5 * MIB, "Least bytes of every chunk of an upload, except the last chunk.")
+    min_chunk_bytes: int = _limit(
+        5 * MIB, "Minimum size of a chunk, in bytes. The last chunk of an upload may be smaller."
+    )
     series_seconds: int = _limit(86400, "Seconds in which an upload in several requests must be complete.")
     empty_series_seconds: int = _limit(
         300, "Seconds after which an upload in several requests ends if no byte arrived."
     )
     max_series: int = _limit(
-        10_000, "Unfinished uploads in several requests, in all. When there are more, one that is too slow ends."
+        10_000,
+        "Maximum number of unfinished uploads in several requests. When there are more, one that is too slow ends.",
     )
-    max_series_per_key: int = _limit(1_000, "Unfinished uploads in several requests, of one API key.")
+    max_series_per_key: int = _limit(1_000, "Maximum number of unfinished uploads in several requests, of one API key.")
     waiting_per_series: int = _limit(
         16,
-        "Requests in one process that wait for an unfinished upload while another request sends or checks it.",
+        "Maximum number of requests in one process that wait for an unfinished upload, while another request sends or "
+        "checks it.",
     )
     takeover_seconds: int = _limit(10, "Seconds that a request waits for an older request of the same upload to end.")
     record_bytes: int = _limit(
@@ -73,7 +83,7 @@ class Limits:
     )
     small_body_bytes: int = _limit(
         256 * 1024,
-        "Largest body of a form that is gathered in memory and stored together with others. 0 turns this off.",
+        "Maximum size, in bytes, of a form that is gathered in memory and stored with others. 0 turns this off.",
         least=0,
     )
     relay_fence: int = _limit(
@@ -87,15 +97,19 @@ class Limits:
     relay_chunk_bytes: int = _limit(
         20_000_000, "Bytes of each chunk in which a relay passes a large file on.", least=5 * MIB
     )
-    relay_whole_bytes: int = _limit(100_000_000, "Most bytes that a relay passes on in one request.")
-    max_fields: int = _limit(128, "Most fields in the query of a request, and most fields in its body.")
-    max_field_bytes: int = _limit(64 * 1024, "Most bytes of one field of a multipart form.")
-    max_form_bytes: int = _limit(MIB, "Most bytes of a multipart form, not counting the file.")
+    relay_whole_bytes: int = _limit(100_000_000, "Maximum number of bytes that a relay passes on in one request.")
+    max_fields: int = _limit(128, "Maximum number of fields in the query of a request, and in its body.")
+    max_field_bytes: int = _limit(64 * 1024, "Maximum size of one field of a multipart form, in bytes.")
+    max_form_bytes: int = _limit(MIB, "Maximum size of a multipart form without its file, in bytes.")
     max_head_bytes: int = _limit(
-        64 * 1024, "Most bytes of a request's head, which is its first line and its headers. A larger head gets 431."
+        64 * 1024,
+        "Approximate maximum size of a request's head (its first line and its headers), in bytes. uponce refuses a "
+        "larger head with 431.",
     )
     max_connections_per_address: int = _limit(
-        1_000, "Connections of one address to one process. A new one ends the oldest without a request."
+        1_000,
+        "Maximum number of connections of one address to one process. A new connection ends the oldest one without a "
+        "request.",
     )
     head_seconds: int = _limit(10, "Seconds in which the head of a request must arrive. A slower head gets 408.")
     write_seconds: int = _limit(
@@ -103,8 +117,8 @@ class Limits:
     )
     max_failed_credentials: int = _limit(
         100,
-        "Requests with wrong credentials from one address in `UPONCE_FAILED_CREDENTIALS_SECONDS`, after which uponce "
-        "answers 429. Correct credentials always pass. Each process counts for itself.",
+        "Maximum number of requests with wrong credentials from one address in `UPONCE_FAILED_CREDENTIALS_SECONDS`. "
+        "uponce answers further ones with 429. Correct credentials always pass. Each process counts for itself.",
     )
     failed_credentials_seconds: int = _limit(60, "Seconds for which uponce counts wrong credentials of an address.")
     skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0)
