@@ -114,7 +114,7 @@ class Line(LossyProxy):
     """A line to uponce on which `strike` decides what becomes of each request, by its number and its method.
 
     None lets it pass, LOSE eats the reply of a request that arrived whole, and a number of seconds is how long uponce
-    asks to wait.
+    asks to wait. A status and a code are the answer in place of uponce's.
     """
 
     LOSE = "lose"
@@ -122,7 +122,7 @@ class Line(LossyProxy):
     def __init__(self, uponce: Server) -> None:
         super().__init__(uponce)
         self.RequestHandlerClass = LineHandler
-        self.strike: Callable[[int, str], str | int | None] = lambda _number, _method: None
+        self.strike: Callable[[int, str], str | int | tuple[int, str] | None] = lambda _number, _method: None
         self.requests: list[tuple[str, str, float]] = []
         """Method, `Upload-Offset` and time of each request that is not a preflight."""
 
@@ -134,14 +134,18 @@ class LineHandler(LossyHandler):
         self.server.requests.append((self.command, self.headers.get("Upload-Offset", ""), time.monotonic()))
         strike = self.server.strike(len(self.server.requests), self.command)
         self.close_connection = True
-        if isinstance(strike, int):
+        if isinstance(strike, int | tuple):
+            status, code = strike if isinstance(strike, tuple) else (503, "")
+            body = json.dumps({"error": {"code": code}}).encode() if code else b""
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(503)
+            self.send_response(status)
             self.send_header("Access-Control-Allow-Origin", "*")
             self.send_header("Access-Control-Expose-Headers", "Retry-After")
-            self.send_header("Retry-After", str(strike))
-            self.send_header("Content-Length", "0")
+            if isinstance(strike, int):
+                self.send_header("Retry-After", str(strike))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
             return
         reply = self._pass_on()
         if strike is None:

@@ -190,3 +190,26 @@ def test_no_try_leaves_a_listener(widget: Widget) -> None:
     widget.js("el.add([new File(['x'], 'a.txt')])")
     widget.until("el.uploads[0]?.state === 'refused'")
     assert widget.page.evaluate("window.waiting.size") == 0
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_file_that_may_be_stored_is_not_sent_under_another_signature(
+    line: Line, widget: Widget, film: Path, parts: bool
+) -> None:
+    """All bytes have arrived, the reply is lost, and uponce no longer knows the upload. So the user decides."""
+    last = 7 if parts else 1  # the request that brings the last byte
+    line.strike = lambda number, _: Line.LOSE if number >= last else None
+    widget.open(in_parts() if parts else form())
+    widget.js("(el.timing.tries = 0)")
+    widget.pick(film)
+    widget.until("el.uploads[0]?.error?.code === 'unreachable'")
+    line.strike = lambda *_: (410, "gone") if parts else (400, "stale_request")
+    widget.page.reload()
+    widget.until("el.uploads?.[0]?.state === 'refused'")
+    assert widget.js("el.uploads[0].error.code") == "outcome_unknown"
+    assert widget.status() == "This file may be stored already. Look before you try again."
+    assert len(widget.site.asked) == 1
+    line.strike = lambda *_: None
+    widget.click("Try film.bin again")
+    widget.stored()
+    assert len(widget.site.asked) == 2

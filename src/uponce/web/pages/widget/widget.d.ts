@@ -40,7 +40,7 @@ export interface Signed {
 }
 
 export interface UploadError {
-  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files. */
+  /** A code of uponce or of the sign endpoint, or one of the widget: unreachable, unreadable, sign_failed, too_many_files, outcome_unknown. */
   code: string;
   message: string;
   status: number;
@@ -64,7 +64,7 @@ export type MessageKey =
   | "pause" | "resume" | "retry" | "again" | "remove" | "required" | "wait"
   | "refused" | "sign_failed" | "unreachable" | "unreadable" | "too_many_files"
   | "file_too_large" | "empty_file" | "format_not_allowed" | "invalid_media" | "media_too_large"
-  | "signature_used" | "signature_revoked" | "stale_request";
+  | "signature_used" | "signature_revoked" | "stale_request" | "outcome_unknown";
 
 export interface Timing {
   /** Milliseconds before the first repeat. Each further pause is twice as long, up to 30 seconds. 1000. */

@@ -45,6 +45,7 @@ const MESSAGES = {
   signature_used: "This permission to upload was already used.",
   signature_revoked: "This permission to upload was withdrawn.",
   stale_request: "This permission to upload has expired.",
+  outcome_unknown: "This file may be stored already. Look before you try again.",
 };
 
 const STYLE = `
@@ -238,7 +239,7 @@ function unsigned(error) {
 }
 
 /** One request. A line on which nothing moves for `stall` ms is broken. */
-function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }) {
+function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, left }) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const xhr = new XMLHttpRequest();
@@ -250,7 +251,7 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved }
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
       xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
-      xhr.upload.onload = () => alive(stall * 4); // the server checks and stores the file
+      xhr.upload.onload = () => (alive(stall * 4), left?.()); // the server checks and stores the file
     }
     xhr.onloadend = () => {
       clearTimeout(timer);
@@ -292,7 +293,11 @@ class Upload {
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof Refusal)) return this.refuse(local("sign_failed"));
-        if (this.renew(error)) continue;
+        if (this.isOver(error)) {
+          if (this.unknown) return this.refuse(local("outcome_unknown"));
+          this.reset();
+          continue;
+        }
         failed = this.offset > before ? 1 : failed + 1;
         if (!error.again || failed > tries) return this.refuse(error);
         const readable = await this.file.slice(0, 1).arrayBuffer().catch(() => null);
@@ -309,12 +314,14 @@ class Upload {
   }
 
   /** A new signature helps if this one expired, or its upload is gone. */
-  renew({ code, status }) {
+  isOver({ code, status }) {
     const gone = this.place && [404, 410].includes(status);
-    if (!(gone || code === "stale_request") || ++this.renewed > 3) return false;
-    this.grant = this.place = null;
+    return (gone || code === "stale_request") && (this.unknown || ++this.renewed <= 3);
+  }
+
+  reset() {
+    this.grant = this.place = this.unknown = null;
     this.offset = this.loaded = 0;
-    return true;
   }
 
   /** It is kept until its outcome is known: with another signature the file could be stored twice. */
@@ -376,14 +383,22 @@ class Upload {
     await this.save();
   }
 
-  send(method, url, options) {
-    const begin = this.offset;
-    const moved = (loaded) => this.moved(Math.min(begin + loaded, this.size));
-    return send(method, url, { ...options, moved, stall: this.host.timing.stall });
+  async send(method, url, options) {
+    const { offset, unknown } = this;
+    const moved = (loaded) => this.moved(Math.min(offset + loaded, this.size));
+    // All bytes have left: until a reply says more, the file may be stored.
+    const left = () => this.loaded < this.size || ((this.unknown = true), this.save());
+    try {
+      return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
+    } catch (error) {
+      if (error.status < 500 && error.status) this.unknown = unknown; // refused, but maybe not the tries before
+      throw error;
+    }
   }
 
   arrived({ header }) {
     this.offset = this.loaded = Number(header("Upload-Offset") ?? fail());
+    this.unknown = this.offset >= this.size;
   }
 
   moved(loaded) {
@@ -421,7 +436,7 @@ class Upload {
 
   refuse(error) {
     this.error = error;
-    if (!error.again) this.grant = this.place = null; // a definite end: the next try needs a new signature
+    if (!error.again) this.reset(); // a definite end: the next try needs a new signature
     this.end("refused");
   }
 
@@ -447,10 +462,10 @@ class Upload {
   }
 
   async save() {
-    const { id, name, size, type, lastModified, grant, place, host } = this;
-    const paused = this.state === "paused";
+    const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
     if (!host.keeps) return;
-    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, paused, owner: host.owner, at: Date.now() }, id);
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner };
+    await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
   forget() {
