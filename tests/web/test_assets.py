@@ -3,8 +3,10 @@
 import gzip
 import json
 import re
+import subprocess
 from importlib.resources import files
 
+from tests.e2e.conftest import needed
 from tests.world import World
 from uponce import __version__
 from uponce.core.errors import UponceError
@@ -110,3 +112,11 @@ def test_the_npm_package_is_of_this_version_and_complete() -> None:
     assert "dependencies" not in package
     named = {*package["files"], package["types"], *package["exports"]["."].values()}
     assert all(WIDGET.joinpath(name).is_file() for name in named)
+
+
+def test_a_server_that_renders_pages_may_import_the_widget() -> None:
+    """There, no custom elements exist."""
+    script = f"console.log((await import({str(WIDGET.joinpath('widget.js'))!r})).UponceUpload.name)"
+    command = [needed("node"), "--input-type=module", "--eval", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("UponceUpload\n", "")

@@ -487,7 +487,7 @@ class Upload {
 
 // --- the element
 
-export class UponceUpload extends HTMLElement {
+export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   static formAssociated = true;
   static observedAttributes = ["multiple", "accept", "capture", "required", "name", "value-as", "disabled"];
 
@@ -948,4 +948,5 @@ export class UponceUpload extends HTMLElement {
   }
 }
 
-customElements.get("uponce-upload") ?? customElements.define("uponce-upload", UponceUpload);
+// Servers that render pages import this file too.
+if (!globalThis.customElements?.get("uponce-upload")) globalThis.customElements?.define("uponce-upload", UponceUpload);
