@@ -1,5 +1,6 @@
 """The upload widget on the page: policy, sizes, contrast, style, motion."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,20 @@ def test_pictures_of_many_photos_are_decoded_one_at_a_time(widget: Widget, media
     widget.pick(*({"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": each} for n, each in enumerate(pictures)))
     widget.until("el.shadowRoot.querySelectorAll('canvas').length === 8")
     assert widget.page.evaluate("window.most") == 1
+
+
+def test_pictures_of_a_reload_are_small_and_load_when_they_are_seen(widget: Widget) -> None:
+    rows = [
+        {"name": "a", "size": 1, "type": "image/jpeg", "answer": {"secure_url": "/a", "resource_type": "image"} | more}
+        for more in (
+            {"format": "jpg", "bytes": 1_999_999},
+            {"format": "jpg", "bytes": 2_000_000},
+            {"format": "gif", "bytes": 1},
+        )
+    ]
+    loading = """(el.formStateRestoreCallback(argument), [...el.shadowRoot.querySelectorAll("[part=thumb]")]
+      .map((thumb) => thumb.querySelector("img")?.loading ?? null))"""
+    for motion, gif in (("no-preference", "lazy"), ("reduce", None)):
+        widget.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
+        widget.open()
+        assert widget.js(loading, json.dumps(rows)) == ["lazy", None, gif]

@@ -926,8 +926,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     if (url && answer.resource_type === "video" && answer.video?.codec) {
       return this.#place(upload, Object.assign(h("video", { src: `${url}#t=0.1`, preload: "metadata" }), { muted: true }));
     }
-    const shown = answer?.resource_type === "image" && !["svg", "pdf"].includes(answer.format);
-    if (url && shown && (!file || (answer.format === "gif" && !still))) return this.#place(upload, h("img", { src: url, alt: "" }));
+    const shown = answer?.resource_type === "image" && answer.bytes < 2e6 && !["svg", "pdf"].includes(answer.format);
+    if (url && shown && (answer.format === "gif" ? !still : !file)) return this.#place(upload, h("img", { loading: "lazy", src: url, alt: "" }));
     if (!file || state === "done" || !/^image\/(?!svg)/.test(type) || file.size > 50_000_000) return;
     const draw = async () => {
       if (!this.#views.has(upload)) return;
