@@ -179,3 +179,12 @@ def test_pictures_of_a_reload_are_small_and_load_when_they_are_seen(widget: Widg
         widget.page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
         widget.open()
         assert widget.js(loading, json.dumps(rows)) == ["lazy", None, gif]
+
+
+def test_texts_that_are_set_later_name_the_buttons(widget: Widget) -> None:
+    widget.open(form("multiple paused"))
+    widget.js(
+        "(el.add([new File(['x'], 'a.txt')]), el.messages = { resume: '{name} weiter', remove: '{name} weg' }, 0)"
+    )
+    labels = "[...el.shadowRoot.querySelectorAll('[part=action]')].map((each) => each.ariaLabel)"
+    assert widget.js(labels) == ["a.txt weiter", "a.txt weg"]

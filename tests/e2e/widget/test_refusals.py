@@ -201,3 +201,11 @@ def test_a_signer_that_has_no_line_is_asked_again(server: Server, widget: Widget
     widget.pick(media / "cat.jpg")
     widget.stored()
     assert widget.page.evaluate("window.asked") == 3
+
+
+def test_a_code_may_be_any_word(widget: Widget, media: Path) -> None:
+    widget.site.before = lambda _: (403, {"error": {"code": "constructor", "message": "No."}}, {})
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.status() == "No."

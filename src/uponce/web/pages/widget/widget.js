@@ -543,7 +543,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   set messages(messages) {
     this.#messages = messages ?? {};
     this.attributeChangedCallback();
-    this.#uploads.forEach((upload) => this.draw(upload));
+    this.#views.forEach((view, upload) => ((view.action = ""), this.draw(upload)));
   }
 
   connectedCallback() {
@@ -828,8 +828,9 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   // --- what the user sees
 
   text(key, values = {}) {
-    const text = this.#messages[key] ?? MESSAGES[key] ?? "";
-    return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+    const text = this.#messages[key] ?? MESSAGES[key];
+    // A code may be "constructor".
+    return typeof text === "string" ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : "";
   }
 
   #number(value, options) {
@@ -879,7 +880,6 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
     this.#views.set(upload, view);
     this.list.append(view.row);
-    this.#label(view.remove, "remove", upload);
     this.draw(upload);
     this.#thumb(upload);
   }
@@ -912,6 +912,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       view.act.hidden = !action;
       if (action) view.act.replaceChildren(icon(action === "again" ? "upload" : action));
       if (action) this.#label(view.act, action, upload);
+      this.#label(view.remove, "remove", upload);
       view.action = action;
     }
     if (state === "done" && !view.thumb.querySelector("svg")) view.thumb.append(icon("done"));
