@@ -137,6 +137,7 @@ def test_offline_means_waiting_and_online_means_going_on(
         widget.until("el.uploads[0].state === 'retrying'")
         widget.page.wait_for_timeout(500)  # time for many tries, if there were any
         assert widget.status() == "No connection · continues when you are online"
+        assert widget.page.locator("uponce-upload [role=status]").inner_text() == f"film.bin: {widget.status()}"
         context.set_offline(False)
         widget.stored()
     assert len(widget.site.asked) == 1

@@ -188,3 +188,29 @@ def test_texts_that_are_set_later_name_the_buttons(widget: Widget) -> None:
     )
     labels = "[...el.shadowRoot.querySelectorAll('[part=action]')].map((each) => each.ariaLabel)"
     assert widget.js(labels) == ["a.txt weiter", "a.txt weg"]
+
+
+def test_a_browser_without_light_dark_shows_the_light_colours(widget: Widget) -> None:
+    widget.page.emulate_media(color_scheme="dark")
+    colour = "getComputedStyle(el.shadowRoot.querySelector('[part=button]')).backgroundColor"
+    widget.open()
+    assert widget.js(colour) == "rgb(124, 184, 255)"
+    widget.open("<script>CSS.supports = () => false</script>" + form())
+    assert widget.js(colour) == "rgb(11, 92, 173)"
+
+
+def test_a_screen_reader_sees_a_group_with_the_name_that_the_page_gives(widget: Widget) -> None:
+    widget.open(form('aria-label="Photos"'))
+    tree = widget.page.context.new_cdp_session(widget.page).send("Accessibility.getFullAXTree")["nodes"]
+    seen = [(each["role"]["value"], each["name"]["value"]) for each in tree if not each["ignored"]]
+    assert ("group", "Photos") in seen
+
+
+def test_the_bar_is_seen_in_forced_colours(browser: Browser, site: Site) -> None:
+    context = browser.new_context(forced_colors="active")
+    widget = Widget(context.new_page(), site)
+    widget.open(form("multiple paused"))
+    widget.js("(el.add([new File(['x'], 'a.txt')]), 0)")
+    colour = "getComputedStyle(el.shadowRoot.querySelector(argument)).backgroundColor"
+    assert widget.js(colour, "[part=fill]") != widget.js(colour, "[part=bar]")
+    context.close()

@@ -80,7 +80,7 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 .thumb > svg { inset: auto -.375rem -.375rem auto; width: 1.25rem; height: 1.25rem; padding: .2rem; color: var(--surface);
   stroke-width: 4; background: var(--good); border-radius: 50%; box-shadow: 0 0 0 2px var(--surface) }
 .name, .status { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.name { font-weight: 600 }
+.name { font-weight: 600; text-align: -webkit-match-parent; text-align: match-parent }
 .status { color: var(--muted); font-size: .875rem; font-variant-numeric: tabular-nums }
 .bar { height: .25rem; margin-top: .25rem; overflow: hidden; background: var(--line); border-radius: 1rem }
 .fill { height: 100%; background: var(--accent); transform-origin: left; transition: transform .2s linear }
@@ -99,6 +99,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 @media not (pointer: coarse) { .camera { display: none !important } }
 .live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 @container (max-width: 26rem) { li { gap: .5rem; padding: .5rem } }
+@media (forced-colors: active) { .bar { outline: 1px solid } .drop button { border: 1px solid }
+  .fill { background: Highlight !important; forced-color-adjust: none } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
 `;
 
@@ -308,6 +310,7 @@ class Upload {
         this.mark = this.speed = null;
         this.wait = Math.ceil(wait / 1000);
         this.show("retrying");
+        if (!navigator.onLine) this.host.say(this);
         await pause(wait, signal);
       }
     }
@@ -505,9 +508,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   constructor() {
     super();
+    this.#internals.role = "group";
     const root = this.attachShadow({ mode: "open", delegatesFocus: true });
     const sheet = new CSSStyleSheet(); // allowed by a strict Content-Security-Policy
-    sheet.replaceSync(STYLE);
+    const dark = CSS.supports("color", "light-dark(red, red)"); // else the light colours
+    sheet.replaceSync(dark ? STYLE : STYLE.replace(/light-dark\((.+?), .+?\)/g, "$1"));
     root.adoptedStyleSheets = [sheet];
     const picked = ({ target }) => (this.add(target.files), (target.value = ""));
     this.input = h("input", { type: "file", hidden: "", onchange: picked });
@@ -747,7 +752,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   ended(upload) {
     const { id, name, file, state, answer, error } = upload;
-    this.live.textContent = `${name}: ${this.#statusOf(upload)}`;
+    this.say(upload);
     if (state === "done") {
       this.#thumb(upload);
       this.#changed();
@@ -757,6 +762,10 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       this.tell("refused", upload, { id, name, file, error: { code, status, message: this.#statusOf(upload) } });
     }
     this.next();
+  }
+
+  say(upload) {
+    this.live.textContent = `${upload.name}: ${this.#statusOf(upload)}`;
   }
 
   drop(upload) {
@@ -876,7 +885,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
       remove: h("button", { type: "button", part: "action", onclick: () => upload.remove() }, icon("remove")),
     };
     view.bar.append(view.fill);
-    const title = h("div", { part: "name", title: name }, name);
+    const title = h("div", { part: "name", dir: "auto", title: name }, name);
     view.row = h("li", {}, view.thumb, h("div", {}, title, view.status, view.bar), h("div", { class: "actions" }, view.act, view.remove));
     this.#views.set(upload, view);
     this.list.append(view.row);
