@@ -99,7 +99,8 @@ li { display: grid; grid-template-columns: 3rem minmax(0, 1fr) auto; align-items
 @media not (pointer: coarse) { .camera { display: none !important } }
 .live { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 @container (max-width: 26rem) { li { gap: .5rem; padding: .5rem } }
-@media (forced-colors: active) { .bar { outline: 1px solid } .drop button { border: 1px solid } .fill { background: Highlight !important; forced-color-adjust: none } }
+@media (forced-colors: active) { .bar { outline: 1px solid } .drop button { border: 1px solid }
+  .fill { background: Highlight !important; forced-color-adjust: none } }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important } }
 `;
 
@@ -465,9 +466,9 @@ class Upload {
 
   async save() {
     const { id, name, size, type, lastModified, grant, place, loaded, unknown, host } = this;
-    const paused = this.state === "paused";
     if (!host.keeps) return;
-    await store("uploads", "put", { id, name, size, type, lastModified, grant, place, loaded, unknown, paused, owner: host.owner, at: Date.now() }, id);
+    const record = { id, name, size, type, lastModified, grant, place, loaded, unknown, owner: host.owner };
+    await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
   forget() {
