@@ -72,7 +72,7 @@ def test_a_place_that_fills_up_stops_nobody(tmp_path: Path, who: str) -> None:
     """What the library does by itself, files with holes, is the control: SIGBUS."""
     if not can_mount(tmp_path / "probe"):
         pytest.skip("ABSENT: no tmpfs can be mounted")
-    with mounted(tmp_path / "small", "size=3m") as small:
+    with mounted(tmp_path / "small", "size=4m") as small:
         command = [sys.executable, "-c", COUNT, who]
         told = {**os.environ, VARIABLE: str(small)}
         with subprocess.Popen(command, env=told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as counting:

@@ -49,7 +49,7 @@ def test_media_that_cannot_follow_are_named(world: World, target: Store) -> None
     file.unlink()
     moved = run(migrate_store(source, target))
     assert moved.media is not None
-    assert (moved.complete, list(moved.media.lost)) == (False, ["demo/raw/upload/gone"])
+    assert (moved.complete, moved.earlier, list(moved.media.lost)) == (False, True, ["demo/raw/upload/gone"])
 
 
 async def spooled(store: Store) -> set[str]:

@@ -1,7 +1,9 @@
 """Blobs that arrive in pieces, in any BlobStore."""
 
 import asyncio
+import errno
 import hashlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -281,6 +283,25 @@ def test_a_blob_that_was_published_stays_while_another_try_is_made(arena: Arena)
         await second.release()
         await arena.store.sweep_spool(0)
         assert await get(arena.store, key) == DATA[:1000]
+
+    run(play())
+
+
+def test_another_try_on_a_disk_without_links_can_be_published(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+    async def play() -> None:
+        upload = await begun(arena)
+        await upload.put(Span(0, 1000))
+        await upload.publish(1000, committed=False)
+        second = await arena.pieces.assembly(upload.key)
+        await second.seal(1000, upload.all_parts())
+        await second.publish()
+        assert await get(arena.store, second.key) == DATA[:1000]
+        await second.release()
 
     run(play())
 

@@ -298,6 +298,16 @@ def test_a_name_hastens_the_pending_uploads_of_its_cloud(backend: Backend, datab
     assert len(run(database.claim_effects(10, 120))) == 2
 
 
+@pytest.mark.parametrize("cloud", ["demo", "elsewhere"])
+def test_an_account_that_is_set_again_revives_the_look_ups_of_its_cloud(database: Database, cloud: str) -> None:
+    run(begun(database, relay(A), seconds=300))
+    run(begun(database, relay(B, id="b"), seconds=0))
+    (effect,) = run(database.claim_effects(10, 120))
+    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    run(database.set_upstream(cloud, ACCOUNT))
+    assert len(run(database.claim_effects(10, 120))) == (2 if cloud == "demo" else 0)
+
+
 def test_what_waits_is_counted(database: Database) -> None:
     assert run(database.count_waiting()) == Waiting(0, 0)
     made = run(begun(database, relay(A), seconds=0))

@@ -92,7 +92,7 @@ def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Pa
         key.rename(away)
         lost.kill()
         lost.wait(10)
-        until("a new worker could not start; the next try is in 2 seconds")
+        until("ended with exit code 3, and a new one starts")
         assert [worker.is_running() for worker in healthy] == [True]
         assert code_of(server, server.signed({"nonce": "one worker"})) == ""
         away.rename(key)

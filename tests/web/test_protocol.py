@@ -315,7 +315,7 @@ GARBAGE = [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r
 def test_garbage_is_400(bare: Bare, garbage: bytes) -> None:
     received = bare.say(garbage)
     assert statuses(received) == [400]
-    assert b"\r\naccess-control-allow-origin: *\r\n" in received
+    assert b"\r\naccess-control-allow-origin: *\r\naccess-control-expose-headers: Retry-After\r\n" in received
 
 
 # Answers to clients that are still writing.

@@ -341,8 +341,8 @@ def test_where_presets_rename_assets_a_context_entry_finds_a_lost_one(relay: Wor
     assert len(stub.store) == 1
 
 
-def chunk(world: World, fields: Mapping[str, str], file: bytes, start: int, end: int) -> Answer:
-    headers = {"x-unique-upload-id": "u1", "content-range": f"bytes {start}-{end - 1}/{len(file)}"}
+def chunk(world: World, fields: Mapping[str, str], file: bytes, start: int, end: int, name: str = "u1") -> Answer:
+    headers = {"x-unique-upload-id": name, "content-range": f"bytes {start}-{end - 1}/{len(file)}"}
     return world.upload(fields, file[start:end], kind="raw", headers=headers)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
+from uponce.app.outbox import run_due
+from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
 
@@ -33,6 +36,31 @@ def test_an_account_that_takes_no_file_now_leaves_the_chunks_for_the_next_try(
     assert_accepted(chunk(relay, fields, FILE, HALF, len(FILE)))
     assert stored(stub) == [md5(FILE)]
     assert not relay.traces().spooled
+
+
+def test_a_client_may_begin_again_after_the_account_took_no_file(relay: World, stub: StubUpstream) -> None:
+    """Its new series takes the place of the complete one: nothing was spent."""
+    relay.swap(limits=IN_CHUNKS)
+    fields, stub.uploads = relay.sign(), iter([Trouble.LIMITED])
+    for start, end, status in ((0, HALF, 200), (HALF, len(FILE), 420)):
+        assert chunk(relay, fields, FILE, start, end).status == status
+    for start, end in ((0, HALF), (HALF, len(FILE))):
+        assert_accepted(chunk(relay, fields, FILE, start, end, "another"))
+    assert stored(stub) == [md5(FILE)]
+    assert not relay.traces().spooled
+
+
+def test_the_address_of_a_tus_upload_that_the_account_takes_not_now_may_be_asked_again(
+    relay: World, stub: StubUpstream
+) -> None:
+    relay.swap(limits=IN_CHUNKS)
+    place, tus = begin_tus(relay, relay.sign(), len(FILE)), {"tus-resumable": "1.0.0"}
+    stub.uploads = iter([Trouble.LIMITED, Trouble.LIMITED])
+    assert patch(relay, place, FILE).status == 400
+    assert relay.request("HEAD", place, headers=tus).status == 423
+    head = relay.request("HEAD", place, headers=tus)
+    assert (head.status, head.headers["upload-offset"]) == (200, str(len(FILE)))
+    assert stored(stub) == [md5(FILE)]
 
 
 def test_an_account_that_refuses_the_file_itself_ends_the_series(relay: World, stub: StubUpstream) -> None:
@@ -74,3 +102,29 @@ def test_the_address_of_a_pending_tus_upload_says_that_it_is_pending(relay: Worl
     head = relay.request("HEAD", place, headers=tus)
     assert (head.status, head.headers["upload-offset"]) == (200, "9")
     assert stored(stub) == [md5(b"some data")]
+
+
+def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_became(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = begin_tus(relay, relay.sign(), 9)
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(patch(relay, place, b"some data"), 503, "outcome_unknown")
+    database, asked = relay.database, []
+
+    def between(name: str) -> None:
+        """Settle the upload between the two questions."""
+        ask = getattr(database, name)
+
+        async def answer(*args: Any) -> Any:
+            found = await ask(*args)
+            asked.append(name)
+            if len(asked) == 1:
+                await run_due(relay.services, {"relay": look_up})
+            return found
+
+        monkeypatch.setattr(database, name, answer)
+
+    between("find_grant")
+    between("find_reply")
+    assert relay.request("HEAD", place, headers={"tus-resumable": "1.0.0"}).status == 200

@@ -38,7 +38,7 @@ _ABANDONED_SECONDS = 60
 
 # More than all values that labels can have take: a file that had to grow could find no room.
 _GAUGES = ("gauge_livesum", "gauge_max", "gauge_mostrecent")
-SIZES = {"counter": 1024 * 1024, "histogram": 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
+SIZES = {"counter": 2 * 1024 * 1024, "histogram": 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
 
 
 @dataclass(frozen=True, slots=True)

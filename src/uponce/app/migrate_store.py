@@ -26,12 +26,13 @@ class Store:
 
 @dataclass(slots=True)
 class Moved:
-    """`rows` of each table, all compared, and none if an earlier run has moved them; `media` is None when they stay
+    """`rows` of each table, all compared, and none if an `earlier` run has moved them; `media` is None when they stay
     where they are. `complete` unless media are lost: then this run has moved neither rows nor keys."""
 
     rows: dict[Table, int] = field(default_factory=dict)
     media: Copying | None = None
     complete: bool = False
+    earlier: bool = False
 
 
 async def migrate_store(
@@ -45,7 +46,7 @@ async def migrate_store(
     if await _is_there(source.database, target.database):
         # A run that was asked for no media may have moved the rows, and servers there may have added some since.
         moved.media = await _copy_media(Store(target.database, source.blobs), target, progress) if media else None
-        moved.complete = not (moved.media and moved.media.lost)
+        moved.complete, moved.earlier = not (moved.media and moved.media.lost), True
         return moved
     if media:
         await _copy_media(source, target, progress)

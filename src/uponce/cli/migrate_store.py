@@ -48,7 +48,7 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
     if to_database == settings.database_url:
         raise SettingRefused("The store is in that database already. Name another database.")
     moves = to_storage is not None and to_storage != settings.storage_url
-    place = filling(to_storage or to_database)
+    place = filling(f"{to_storage} or of the new database" if to_storage else "the new database")
     with place, opened(settings) as here, opened_target(settings, to_database, to_storage) as there, shown() as show:
         moved = asyncio.run(
             migrate_store(
@@ -80,12 +80,11 @@ def _print(moved: Moved) -> None:
     media = moved.media
     if media is not None and media.lost:
         tell_lost(media)
-        typer.echo(
-            "only media have moved. Restore the lost files from a backup and run this again, or cancel it with --undo",
-            err=True,
-        )
+        state = "the rows had moved before" if moved.earlier else "only media have moved"
+        cure = "" if moved.earlier else ", or cancel it with --undo"
+        typer.echo(f"{state}. Restore the lost files from a backup and run this again{cure}", err=True)
         return
-    if not moved.rows:
+    if moved.earlier:
         new = media.copied if media else 0
         left = f"{new:,} missing files are there now" if new else "nothing was left to do"
         typer.echo(f"an earlier run has moved the store there; {left}")

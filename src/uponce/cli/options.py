@@ -63,7 +63,7 @@ _CURES = {
 def os_refusal(error: OSError) -> str:
     """Return a sentence for what the operating system refused: the path, the reason, and a cure where there is one."""
     place = f"{error.filename}: " if error.filename is not None else ""
-    return f"{place}{error.strerror or error}.{_CURES.get(error.errno or 0, '')}"
+    return f"{place}{error.strerror or str(error) or type(error).__name__}.{_CURES.get(error.errno or 0, '')}"
 
 
 @contextmanager

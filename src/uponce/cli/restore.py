@@ -31,7 +31,7 @@ def run(
     settings, clock = load(data=data), SystemClock()
     archive = archive_of(settings, folder)
     with (
-        filling(settings.storage_url),
+        filling(f"{settings.storage_url} or of {settings.data_dir}"),
         archive.reading(own_secrets(settings), clock.now()) as snapshot,
         shown() as show,
     ):

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 from typing import NoReturn
 
@@ -140,10 +141,12 @@ def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
 class _Workers(Multiprocess):
     """Starts a lost worker again until it serves, where uvicorn would stop the healthy workers too.
 
-    Until all workers have served once, a worker that cannot start ends the server: the settings are at fault.
+    Until all workers have served once, a worker that cannot start ends the server: the settings are at fault. After
+    that it may never start, so there are some seconds between two tries.
     """
 
     served = False
+    _next_start = 0.0
 
     def keep_subprocess_alive(self) -> None:
         seconds = self.config.timeout_worker_healthcheck
@@ -153,18 +156,17 @@ class _Workers(Multiprocess):
             if self.served:
                 log.info("all %d workers serve", len(self.processes))
             return
+        if self.should_exit.is_set() or monotonic() < self._next_start:
+            return
         for index, worker in enumerate(self.processes):
-            if self.should_exit.is_set() or worker.is_alive(seconds):
+            if worker.is_alive(seconds):
                 continue
             worker.kill()  # if it hangs
             worker.join()
-            if worker.exitcode == STARTUP_FAILURE:
-                log.error("a new worker could not start; the next try is in %d seconds", _NEXT_START_SECONDS)
-                self.should_exit.wait(_NEXT_START_SECONDS)
-            else:
-                log.warning("worker %d ended, and a new one starts", worker.pid)
+            log.warning("worker %d ended with exit code %d, and a new one starts", worker.pid, worker.exitcode)
             self.processes[index] = Process(self.config, self.sockets)
             self.processes[index].start()
+            self._next_start = monotonic() + _NEXT_START_SECONDS
 
 
 def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:

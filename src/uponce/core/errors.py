@@ -352,3 +352,8 @@ class UpstreamRefused(Refused):
     status = 400
     body = ""
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def may_pass_later(self) -> bool:
+        """Return whether the account's credentials, rights or quota are the reason: it may take the same file later."""
+        return self.status in (401, 403, 420, 429)

@@ -214,3 +214,15 @@ def test_a_file_that_may_be_stored_is_not_sent_under_another_signature(
     widget.click("Try film.bin again")
     widget.stored()
     assert len(widget.site.asked) == 2
+
+
+def test_a_server_that_stored_nothing_leaves_the_widget_its_next_signature(
+    line: Line, widget: Widget, film: Path
+) -> None:
+    """All bytes had arrived. The refusal says that nothing was stored, and then the signature expired."""
+    answers = {1: (503, "storage_unavailable"), 2: (400, "stale_request")}
+    line.strike = lambda number, _: answers.get(number)
+    widget.open(form())
+    widget.pick(film)
+    widget.stored()
+    assert len(widget.site.asked) == 2

@@ -73,13 +73,19 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 
 
 @operation(rules=Rules.OWN)
-def set_upstream(_: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
-    """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable."""
+def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
+    """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable.
+
+    Look-ups that waited for this account, or gave up, begin anew.
+    """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]
         return
     yield from _make_key_once(secrets)
-    yield [("put_upstream", upstream_params(cloud, upstream, secrets))]
+    yield [
+        ("put_upstream", upstream_params(cloud, upstream, secrets)),
+        ("revive_relays", {"cloud": cloud, "now": int(now)}),
+    ]
 
 
 @operation()

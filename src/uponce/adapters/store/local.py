@@ -8,6 +8,7 @@ Keys are 32 random hex digits, or for a blob in a pack `p` and 31. Nothing that 
 path. A copy of a blob from a pack, in a backup or another store, is a file under the same key.
 """
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -41,6 +42,7 @@ from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
 
 T = TypeVar("T")
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of FAT and some network shares
 
 PACK_BYTES = 256 * 1024
 
@@ -222,7 +224,7 @@ class LocalStore:
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:
             if not path.exists():
-                path.hardlink_to(self.path_of(key))  # a commit whose outcome is unknown may name the blob
+                _link(self.path_of(key), path)
 
         await self._disk.in_thread(link)
 
@@ -246,6 +248,16 @@ class InternalLocation:
 
     def location_of(self, key: str) -> str | None:
         return None if is_packed(key) else self._prefix + _place(key)
+
+
+def _link(published: Path, path: Path) -> None:
+    """Give the file another name: a commit whose outcome is unknown may name the blob."""
+    try:
+        path.hardlink_to(published)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        published.rename(path)  # the next try puts it back: better than no try at all
 
 
 def _place(key: str) -> str:

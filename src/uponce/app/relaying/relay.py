@@ -234,7 +234,9 @@ class Relaying:
         """
         try:
             begun = await self._services.database.find_relay(self._attempt)
-            return begun is not None and await self._end(begun, None)
+            if begun is None or await self._end(begun, None):
+                return begun is not None
+            return await self._services.database.find_relay(self._attempt) is None  # a repeat finds no row
         except UponceError as error:
             log.warning("relay %s stays pending if it is: %s", self._attempt, error.for_operator)
             return False

@@ -39,8 +39,6 @@ from uponce.core.series import Series
 from uponce.core.spans import Span
 from uponce.core.values import Caller, Payer, Upstream
 
-_NOT_NOW = (401, 403, 420, 429)  # the account's credentials, rights or quota: the same file may pass later
-
 
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded | Forwarded:
     """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on.
@@ -77,7 +75,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
 
 def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
     if isinstance(error, UpstreamRefused):
-        return error.status in _NOT_NOW
+        return error.may_pass_later
     return series.shared and isinstance(error, BlobCondemned)  # its parts are there
 
 

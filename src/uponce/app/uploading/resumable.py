@@ -173,8 +173,8 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
 
     OutcomeUnknown: an upload with its grant is pending in an upstream.
     """
+    record = await services.database.find_grant(address.grant_key)  # first: a reply comes when it ends to be pending
     reply = await services.database.find_reply(address.grant_key, address.series_id)
-    record = await services.database.find_grant(address.grant_key)
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
         raise OutcomeUnknown(
             "This upload was passed on to the upstream, and its outcome is not known yet. Wait "

@@ -104,8 +104,16 @@ async def _insert(services: Services, new: Series, grant: Grant) -> Series:
 
 
 async def _drop_if_slow(services: Services, series: Series) -> bool:
-    """End a slow series, and return whether it has ended. While it is young, a request that sends bytes protects it."""
+    """End a slow series, and return whether it has ended. While it is young, a request that sends bytes protects it.
+
+    A complete one has ended too, if its cloud has an upstream and no request passes it on: the upstream refused it for
+    now, and its client begins again.
+    """
     now, limits = services.clock.now(), services.limits
+    if series.complete:
+        key = await services.database.find_key(series.api_key)
+        is_refused = key is not None and key.upstream is not None
+        return is_refused and await _drop_unless_held(services, series, if_empty=False)
     if not is_slow(series, now, limits):
         return False
     if now - series.created_at <= limits.rate_seconds:

@@ -5,7 +5,14 @@ from collections.abc import Awaitable, Callable
 from uponce.app.services import Services
 from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.resumable import Address, Outcome, address_of, begin, begin_with, give_up, look, resume, tell
-from uponce.core.errors import InvalidParameter, MalformedRequest, SeriesGone, Unavailable, UponceError
+from uponce.core.errors import (
+    InvalidParameter,
+    MalformedRequest,
+    SeriesGone,
+    Unavailable,
+    UponceError,
+    UpstreamRefused,
+)
 from uponce.core.readers import shown
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
@@ -51,7 +58,8 @@ async def serve_upload(services: Services, request: Request) -> Response:
 def refuse(request: Request, error: UponceError) -> Response:
     """Return the refusal with the status that tus clients expect."""
     status = tus_status_of(error)
-    if _method(request) == "HEAD" and isinstance(error, Unavailable):
+    is_for_later = isinstance(error, Unavailable) or (isinstance(error, UpstreamRefused) and error.may_pass_later)
+    if _method(request) == "HEAD" and is_for_later:
         # After any other failure of a HEAD, tus-js-client begins a new upload with the signature of this one.
         status = 423
     version = (headers.VERSIONS,) if status == 412 else ()

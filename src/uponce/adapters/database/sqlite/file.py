@@ -65,7 +65,7 @@ def make_private(path: Path) -> None:
     """
     folders = [path.parent, *path.parent.parents]
     missing = [folder for folder in folders if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600, exist_ok=True)
     for folder in (path.parent, *(folder.parent for folder in missing)):
         sync_folder(folder)

@@ -5,6 +5,8 @@ const TUS = { "Tus-Resumable": "1.0.0" };
 const DAY = 86_400_000; // how long uponce keeps an unfinished upload
 const LIVE = ["signing", "uploading", "retrying"];
 const UNFINISHED = ["queued", ...LIVE, "paused"];
+// uponce answers so before it stores anything, also after all bytes have arrived
+const STORES_NOTHING = ["database_unavailable", "storage_unavailable", "storage_full", "server_busy", "attempt_expired", "upstream_unavailable"];
 const FINAL = ["unreadable", "file_too_large", "empty_file", "format_not_allowed", "invalid_media", "media_too_large", "too_many_files"];
 
 /** All texts. A key may also be any error code of uponce or of your sign endpoint. */
@@ -337,6 +339,7 @@ class Upload {
       if (!answer?.fields) throw unsigned(answer?.error);
       this.grant = { url: new URL(answer.url ?? this.host.target, location.href).href, fields: answer.fields, key };
       await this.save();
+      signal.throwIfAborted();
     }
     this.show("uploading");
     return this.grant;
@@ -384,6 +387,7 @@ class Upload {
       throw error;
     }
     await this.save();
+    signal.throwIfAborted();
   }
 
   async send(method, url, options) {
@@ -394,7 +398,10 @@ class Upload {
     try {
       return await send(method, url, { ...options, moved, left, stall: this.host.timing.stall });
     } catch (error) {
-      if (error.status < 500 && error.status) this.unknown = unknown; // refused, but maybe not the tries before
+      if ((error.status && error.status < 500) || STORES_NOTHING.includes(error.code)) {
+        this.unknown = unknown; // refused, but maybe not the tries before
+        await this.save();
+      }
       throw error;
     }
   }
