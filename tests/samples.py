@@ -1,12 +1,29 @@
 """Real media in all formats: those of the demo, and more made in the same way."""
 
 import io
+from fractions import Fraction
+from typing import Any
 
 import av
 
 from uponce.adapters.media.samples import RATE, film, gif, jpeg, mp4, play, still
 
-__all__ = ["avif", "film", "gif", "jpeg", "mov", "mp3", "mp4", "png", "sound", "tiff", "wav", "webm", "webp"]
+__all__ = [
+    "avif",
+    "film",
+    "gif",
+    "jpeg",
+    "mov",
+    "mp3",
+    "mp4",
+    "png",
+    "sound",
+    "subtitled",
+    "tiff",
+    "wav",
+    "webm",
+    "webp",
+]
 
 
 def png(seed: int, width: int = 320, height: int = 240) -> bytes:
@@ -46,4 +63,24 @@ def sound(muxer: str, codec: str, seed: int, seconds: float) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=muxer) as container:
         play(container, container.add_stream(codec, rate=RATE), seed, seconds)
+    return buffer.getvalue()
+
+
+def subtitled(muxer: str, codec: str) -> bytes:
+    """A film without sound that says Hello."""
+    buffer = io.BytesIO()
+    container: Any
+    with av.open(buffer, "w", format=muxer) as container:
+        pictures = container.add_stream("libx264", rate=25, width=96, height=64, pix_fmt="yuv420p")
+        words = container.add_stream(codec)
+        words.time_base = words.codec_context.time_base = Fraction(1, 1000)
+        words.codec_context.subtitle_header = b"[Script Info]\n\n[V4+ Styles]\n\n[Events]\n"
+        pixels = bytes(still(1, 96, 64).bandjoin(255).write_to_memory())
+        frame = av.VideoFrame.from_bytes(pixels, 96, 64, format="rgba")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux([*pictures.encode(frame), *pictures.encode(None)])
+        packet = av.Packet(b"\0\5Hello" if codec == "mov_text" else b"Hello")
+        packet.stream, packet.pts, packet.dts, packet.duration = words, 0, 0, 300
+        packet.time_base = Fraction(1, 1000)
+        container.mux(packet)
     return buffer.getvalue()

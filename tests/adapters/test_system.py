@@ -1,5 +1,6 @@
 """What depends on the operating system, by Linux's own means and by the ways out for other systems."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -73,10 +74,15 @@ def test_a_lock_ends_with_its_descriptor(locks: SpanLocks, tmp_path: Path) -> No
     os.close(two)
 
 
-@pytest.mark.parametrize("with_descriptors", [True, False])
-def test_a_child_is_killed_once_and_for_all(monkeypatch: pytest.MonkeyPatch, with_descriptors: bool) -> None:
-    if not with_descriptors:
+@pytest.mark.parametrize("descriptors", ["given", "unknown", "forbidden"])
+def test_a_child_is_killed_once_and_for_all(monkeypatch: pytest.MonkeyPatch, descriptors: str) -> None:
+    def forbid(pid: int) -> int:
+        raise PermissionError(errno.EPERM, "a filter of system calls")
+
+    if descriptors == "unknown":
         monkeypatch.delattr(os, "pidfd_open")
+    if descriptors == "forbidden":
+        monkeypatch.setattr(os, "pidfd_open", forbid)
     with subprocess.Popen(["sleep", "60"]) as child:
         handle = ChildHandle(child.pid)
         handle.kill()

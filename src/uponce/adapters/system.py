@@ -147,6 +147,18 @@ def die_with(parent: int, signal_: signal.Signals) -> None:
     threading.Thread(target=look, name="parent", daemon=True).start()
 
 
+def _process_descriptor(pid: int) -> int | None:
+    """Return None where the kernel is too old, or where a filter of system calls forbids it."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        return None
+
+
 class ChildHandle:
     """Kills one child process. Where the kernel has process descriptors, never another process of the same number.
 
@@ -155,7 +167,7 @@ class ChildHandle:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self._descriptor = _process_descriptor(pid)
         self._open = True
 
     def kill(self) -> None:

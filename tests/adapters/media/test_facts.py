@@ -53,6 +53,13 @@ def test_a_film(tmp_path: Path) -> None:
     assert timed.video == VideoFacts("h264", "High", 13, "yuv420p", timed.video.bit_rate, None, "1/12800")
 
 
+@pytest.mark.parametrize(("muxer", "subtitle"), [("mp4", "mov_text"), ("mov", "mov_text"), ("matroska", "srt")])
+def test_a_film_with_subtitles(tmp_path: Path, muxer: str, subtitle: str) -> None:
+    """The library loads code at the first subtitle, and a confined decoder opens no file but the film."""
+    facts = inspect(tmp_path, samples.subtitled(muxer, subtitle), VIDEO)
+    assert (facts.kind, facts.width, facts.height) == (VIDEO, 96, 64)
+
+
 def test_a_sound(tmp_path: Path) -> None:
     """Audio is of kind video, without a picture's facts."""
     facts = inspect(tmp_path, samples.wav(1), VIDEO)

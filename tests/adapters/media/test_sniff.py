@@ -93,3 +93,11 @@ def test_raw_takes_anything() -> None:
 
 def test_formats_are_listed_under_their_own_name() -> None:
     assert all(format_.name == name for name, format_ in FORMATS.items())
+
+
+def test_a_text_is_no_transport_stream() -> None:
+    """Three bytes at the right distance are chance in a text of four letters."""
+    text = bytearray(b"ACTA" * 2048)
+    text[0] = text[188] = text[376] = ord("G")
+    assert sniff(bytes(text)) is None
+    assert sniff((b"G" + bytes(187)) * 3) == "ts"

@@ -14,6 +14,7 @@ from uponce.adapters.media.process import DecoderLost, DecoderProcess, DecoderTi
 from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.media.turns import Turn, Turns
+from uponce.adapters.system import LINUX
 from uponce.core.errors import (
     InvalidMedia,
     MediaTooLarge,
@@ -83,6 +84,8 @@ class DecoderPool:
             if isinstance(outcome, BaseException):
                 await self.close()
                 raise outcome
+        if LINUX and not self.sandboxed:
+            log.warning("the decoders of media are not confined: `uponce doctor` says why")
 
     async def close(self) -> None:
         """End every decoder. Files that are being inspected get ServerBusy."""

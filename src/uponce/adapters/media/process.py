@@ -56,6 +56,10 @@ class DecoderProcess:
             decoder = cls(process)
         except ProcessLookupError:
             raise DecoderLost("it ended at once") from None
+        except BaseException:
+            process.kill()
+            await process.wait()
+            raise
         try:
             async with asyncio.timeout(seconds):
                 decoder.sandboxed = (await decoder._read(Ready)).sandboxed

@@ -92,8 +92,12 @@ def _matroska(head: bytes) -> str | None:
 
 
 def _transport_stream(head: bytes) -> str | None:
-    """Packets of 188 bytes, or of 192 with a time in front. Each begins with the same byte."""
-    return "ts" if any(head[at::packet][:3] == b"\x47\x47\x47" for at, packet in ((0, 188), (4, 192))) else None
+    """Packets of 188 bytes, or of 192 with a time in front. Each begins with the same byte, which is `G` in texts."""
+    for at, packet in ((0, 188), (4, 192)):
+        firsts = head[at::packet]
+        if len(firsts) >= 3 and firsts == b"\x47" * len(firsts):
+            return "ts"
+    return None
 
 
 _MAGIC = {magic: format_.name for format_ in FORMATS.values() for magic in format_.magic}

@@ -9,6 +9,8 @@ from fractions import Fraction
 from typing import Any, BinaryIO, NoReturn
 
 import av
+import av.subtitles.codeccontext  # PyAV loads it at the first subtitle: too late for a confined decoder
+import av.subtitles.stream
 from av.stream import Disposition
 
 from uponce.adapters.media.mp4 import Claims, scan_mp4
