@@ -53,7 +53,9 @@ def test_the_environment_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "https://a:b@c?upload_prefix=x", "cloudinary://123:secret@media", "cloudinary://@m?upload_prefix=x"]
+    "url",
+    ["", "https://a:b@c?upload_prefix=x", "cloudinary://123:secret@media", "cloudinary://@m?upload_prefix=x"]
+    + [f"cloudinary://123:secret@media?upload_prefix={prefix}" for prefix in ("media.example", "https://", "ftp://a")],
 )
 def test_a_line_that_lacks_a_part_is_refused_without_its_secret(url: str) -> None:
     with pytest.raises(SettingRefused, match="CLOUDINARY_URL must read") as caught:
@@ -64,6 +66,8 @@ def test_a_line_that_lacks_a_part_is_refused_without_its_secret(url: str) -> Non
 def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
     with pytest.raises(InvalidParameter, match="max_bytes must be a whole number"):
         uponce.sign(URL, max_bytes=0)
+    with pytest.raises(InvalidParameter, match="context ends with a backslash"):
+        uponce.sign(URL, context={"title": "x\\", "moderated": "no"})
     with pytest.raises(uponce.UponceError, match="Unknown parameter foldr"):
         uponce.sign(URL, foldr="x")  # type: ignore[call-arg]
     with pytest.raises(uponce.UponceError, match="file is never signed"):

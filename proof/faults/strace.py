@@ -15,8 +15,8 @@ from pathlib import Path
 from proof.faults.one_upload import BLOB_KEY, SECOND_KEY
 from proof.faults.processes import is_traced
 
-# The first two names that NumberedIds gives where a blob goes into a pack: for the probe, and for the pack.
-NEW_PACK = tuple(f"media/packs/{name}" for name in (f"probe-{1:010x}", f"{2:010x}"))
+# The names that NumberedIds gives where a blob goes into a pack, after three of its draft: for the probe, and the pack.
+NEW_PACK = tuple(f"media/packs/{name}" for name in (f"probe-{4:010x}", f"{5:010x}"))
 STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
 ABSENT = "NOT TESTED: strace is missing or forbidden; allow it"
 

@@ -1,13 +1,14 @@
 """`uponce.sign`: sign one upload in any Python program, without a request to the server."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypedDict, Unpack
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from uponce.core.errors import SettingRefused, UponceError
+from uponce.core.errors import InvalidParameter, SettingRefused, UponceError
 from uponce.core.signature import mint_fields
 
 __all__ = ["Params", "ResourceType", "Signed", "UponceError", "account_of", "sign"]
@@ -89,7 +90,8 @@ def account_of(cloudinary_url: str | None = None) -> Account:
         parts = urlsplit("")
     base = parse_qs(parts.query).get("upload_prefix", [""])[0].rstrip("/")
     cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
-    if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud and base):
+    is_web = re.match(r"https?://[^/?#]", base)
+    if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud and is_web):
         raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
     return Account(unquote(parts.username), unquote(parts.password), cloud, base)
 
@@ -106,4 +108,7 @@ def _text(value: object) -> str:
 
 
 def _escaped(text: object) -> str:
+    """Raise InvalidParameter if the text ends with a backslash, which would escape the sign behind it."""
+    if str(text).endswith("\\"):
+        raise InvalidParameter("A name or a value in context ends with a backslash. Leave it out.")
     return str(text).replace("=", r"\=").replace("|", r"\|")

@@ -96,3 +96,6 @@ def test_a_mistake_raises_when_the_program_starts() -> None:
         SignRules("cloudinary://media", "auto", {}, {})
     with pytest.raises(UponceError, match="valid_for must be a whole number"):
         SignRules(URL, "auto", {}, {"valid_for": 0})
+    for allow in ({"public_id": "avatars/*"}, {"foldr": ["cats"]}, {"resource_type": ["image"]}):
+        with pytest.raises(UponceError, match=r"name a parameter of uponce\.sign, and a list of its values"):
+            SignRules(URL, "auto", allow, {})

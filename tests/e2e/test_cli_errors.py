@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,31 @@ def test_a_full_disk_is_named(stored: Path, tmp_path: Path, monkeypatch: pytest.
         done = uponce(*words, env={"UPONCE_DATA": str(stored)})
     assert done.code == 1
     assert re.match(
-        rf"uponce: The disk of \S*{tmp_path}/copy\S* is full: \[Errno 28\] No space left on device\. Make room there, "
+        rf"uponce: The disk of \S*{tmp_path}/copy\S*(?: or of .+)? is full: \[Errno 28\] No space left on device\. Make room there, "
         r"and run the command again: it continues\.\n$",
         done.stderr,
     )
     assert uponce(*words, env={"UPONCE_DATA": str(stored)}).code == 0
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """What a front server does that only takes https."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(308)
+        self.send_header("Location", f"https://media.example{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_an_upload_follows_no_redirect_and_names_the_server(media: Path, tmp_path: Path) -> None:
+    """Neither the file nor the signature goes to an address that the user did not name."""
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{front.server_port}"
+        url = f"cloudinary://1:secret@media?upload_prefix={base}"
+        done = uponce("upload", media / "cat.jpg", env={"CLOUDINARY_URL": url}, cwd=tmp_path)
+        front.shutdown()
+    assert done.code == 1
+    assert f"{base} redirects to https://media.example/v1_1/media/auto/upload. Use that server" in done.stderr

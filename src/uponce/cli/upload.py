@@ -132,8 +132,11 @@ def _upload(
                 body=form,  # type: ignore[arg-type]  # urllib3 calls read, tell and seek alone
                 headers=headers,
                 retries=_RETRIES,
+                redirect=False,  # what is signed goes to no other address than the one named
                 timeout=_TIMEOUT,
             )
+        if target := response.get_redirect_location():
+            return _failed(f"{credentials.base} redirects to {target}. Use that server in CLOUDINARY_URL, or in --url.")
         answer: dict[str, Any] = msgspec.json.decode(response.data)
     except OSError as error:
         return _failed(f"cannot be read: {error.strerror or error}")

@@ -15,6 +15,7 @@ from uponce.core.errors import (
     InvalidParameter,
     MalformedRequest,
     ScopeDenied,
+    SettingRefused,
     UnknownParameter,
     UponceError,
 )
@@ -50,6 +51,11 @@ class SignRules:
     def __post_init__(self) -> None:
         """Let a wrong setting or parameter raise when the program starts, not at the first upload."""
         account_of(self.cloudinary_url)
+        for name, values in self.allow.items():
+            if isinstance(values, str) or name not in Params.__annotations__:
+                raise SettingRefused(
+                    f"allow={{'{name}': …}}: name a parameter of uponce.sign, and a list of its values."
+                )
         sign(self.cloudinary_url, resource_type=self.resource_type, **self.fixed)
 
     def reply(self, granted: Granted, content_type: str, body: bytes) -> Reply:
