@@ -123,7 +123,8 @@ def test_a_full_disk_is_named(stored: Path, tmp_path: Path, monkeypatch: pytest.
         done = uponce(*words, env={"UPONCE_DATA": str(stored)})
     assert done.code == 1
     assert re.match(
-        rf"uponce: The disk of \S*{tmp_path}/copy\S*(?: or of .+)? is full: \[Errno 28\] No space left on device\. Make room there, "
+        rf"uponce: The disk of \S*{tmp_path}/copy\S*(?: or of .+)? is full: \[Errno 28\] No space left on "
+        r"device\. Make room there, "
         r"and run the command again: it continues\.\n$",
         done.stderr,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,15 +212,12 @@ class Request:
 
 def read_head(scope: Scope) -> Head:
     """Return the headers. Raise MalformedRequest if a header occurs twice that must occur once, or without Host."""
-    lines: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1")
-        if name in lines and name in _SINGLE:
-            raise MalformedRequest(f"Header {name} was sent more than once. Send it once.")
-        lines.setdefault(name, []).append(raw_value.decode("latin-1"))
-    if "host" not in lines and scope.get("http_version") == "1.1":
+    lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = dict(lines)
+    if len(headers) < len(lines):
+        headers = _joined(lines)
+    if "host" not in headers and scope.get("http_version") == "1.1":
         raise MalformedRequest("Header Host is missing. Send the name or address of this server (RFC 9112 §3.2).")
-    headers = {name: ", ".join(values) for name, values in lines.items()}
     return Head(headers, headers.get("origin"))
 
 
@@ -232,6 +229,15 @@ def check_encoding(head: Head) -> None:
             raise MalformedRequest(
                 f"A body with {name}: {shown(encoding)} is not accepted. Send the bytes without that encoding."
             )
+
+
+def _joined(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
+    headers: dict[str, list[str]] = {}
+    for name, value in lines:
+        if name in headers and name in _SINGLE:
+            raise MalformedRequest(f"Header {name} was sent more than once. Send it once.")
+        headers.setdefault(name, []).append(value)
+    return {name: ", ".join(values) for name, values in headers.items()}
 
 
 def raw_path(scope: Scope) -> str:
