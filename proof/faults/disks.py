@@ -6,6 +6,7 @@ handed to the disk is kept, so a disk that lies about its own cache is not tried
 """
 
 import fcntl
+import gc
 import os
 import shutil
 import struct
@@ -25,7 +26,7 @@ _NO_LOG_FLUSH = struct.pack("I", 2)
 _MIB = 1024 * 1024
 _SIZE = 320 * _MIB  # mkfs.xfs refuses less than 300 MiB
 _MEMORY = Path("/dev/shm")
-_UNMOUNT_SECONDS = 20
+_UNMOUNT_SECONDS = 60  # a worker whose supervisor was killed ends its requests first, within 30
 
 
 class Disk:
@@ -70,9 +71,10 @@ class Disk:
         _run("mount", "-o", "loop", str(self._image), str(self.path))
 
     def _unmount(self) -> None:
-        """A killed process may take a moment to let go of its files."""
+        """A killed process may take a moment to let go of its files, and so may an audit in this process."""
         deadline = time.monotonic() + _UNMOUNT_SECONDS
         while self._mounted:
+            gc.collect()  # an error of an audit keeps its frames, and these an open file
             ended = subprocess.run(["umount", str(self.path)], check=False, capture_output=True, text=True)
             self._mounted = ended.returncode != 0 and "not mounted" not in ended.stderr
             if self._mounted and time.monotonic() > deadline:
