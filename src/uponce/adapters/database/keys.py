@@ -76,7 +76,7 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
     """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable.
 
-    Look-ups that waited for this account, or gave up, begin anew.
+    Every pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
     """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]

@@ -60,7 +60,7 @@ async def act_signed(
 async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
     """Return what `verify_signed` returns. Some SDKs send parameters that they do not sign with a few calls.
 
-    Such a parameter only says who is notified. The upstream accepts it unsigned too.
+    These parameters are the notification URL and the batch id. The upstream accepts both without a signature.
     """
     bare = {name: value for name, value in params.items() if name not in _NOT_ALWAYS_SIGNED}
     try:
