@@ -71,6 +71,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _network = ""
     _reading_head = True
     _repeating_head = False
+    _ending = False  # with the answer of the running request; what still comes is dropped
     _fruitless_bytes = 0
     body_bytes = 0
     _large: LargeBody | None = None
@@ -141,6 +142,8 @@ class HardenedProtocol(HttpToolsProtocol):
             self._write_deadline = None
 
     def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
         self._fruitless_bytes += len(data)
         self._unset_keepalive_if_required()
         self._parse(data)
@@ -350,14 +353,17 @@ class HardenedProtocol(HttpToolsProtocol):
         """End the connection, with this refusal if it can be written.
 
         A request that has arrived whole may commit. So its own answer ends the connection, whatever follows it there.
+        What follows is read and dropped: bytes that nobody reads make the kernel reset the connection at its end, and
+        some clients then lose the answer.
         """
         if self.transport.is_closing():
             return
         running = self._running if self._answering() else None
         if running is not None and not running.more_body:
             running.keep_alive = False
+            self._ending = True
             self.pipeline.clear()
-            self.flow.pause_reading()
+            self.flow.resume_reading()
             return
         if running is None or not running.response_started:
             self.transport.write(refusal)
