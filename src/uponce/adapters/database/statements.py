@@ -7,13 +7,14 @@ from functools import cache
 from importlib import resources
 from typing import TypeAlias
 
-_HEADING = re.compile(r"^-- (name|fragment): (\w+)(!?)$", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|fragment|moving): (\w+)(!?)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
-_FRAGMENT = re.compile(r"@(\w+)")
+_FRAGMENT = re.compile(r"(:?)@(\w+)")
+_COLUMN = re.compile(r"@?\w+")  # or a fragment of more of them
 _BRACES = re.compile(r"\{(\w+)\}")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
 
-_Part: TypeAlias = tuple[str, str, str, str]  # `name` or `fragment`, its name, `!` or nothing, text
+_Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `moving`, its name, `!` or nothing, text
 
 # Parameters that are no texts.
 _INTEGERS = (
@@ -49,11 +50,20 @@ def load(engine: str) -> dict[str, Statement]:
     """The statements of one engine, by name."""
     parts = _parts(engine)
     fragments = _fragments(parts)
-    return {
-        name: _statement(name, _expanded(text, fragments), silent=bool(mark))
-        for kind, name, mark, text in parts
-        if kind == "name"
-    }
+    found = [(name, mark, text, fragments) for kind, name, mark, text in parts if kind == "name"]
+    for row in fragments["moved"].splitlines():
+        its = {**fragments, **_moved(row)}
+        found += [
+            (f"{name}_{its['its_name']}", mark, text, its) for kind, name, mark, text in parts if kind == "moving"
+        ]
+    return {name: _statement(name, _expanded(text, words), silent=bool(mark)) for name, mark, text, words in found}
+
+
+def _moved(row: str) -> Mapping[str, str]:
+    """The fragments that differ between tables, for one of them."""
+    name, key, columns = (part.strip() for part in row.split("|"))
+    downwards = _COLUMN.sub(r"\g<0> DESC", key)
+    return {"its_name": name, "its_key": key, "its_key_downwards": downwards, "its_columns": columns}
 
 
 def load_migrations(engine: str) -> list[str]:
@@ -119,8 +129,12 @@ def _fragments(parts: Iterable[_Part]) -> Mapping[str, str]:
 
 
 def _expanded(text: str, fragments: Mapping[str, str]) -> str:
+    def expanded(match: re.Match[str]) -> str:
+        fragment = fragments[match[2]]
+        return _COLUMN.sub(r":\g<0>", fragment) if match[1] else fragment
+
     while "@" in text:
-        text = _FRAGMENT.sub(lambda match: fragments[match[1]], text)
+        text = _FRAGMENT.sub(expanded, text)
     return text
 
 
