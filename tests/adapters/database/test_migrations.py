@@ -9,15 +9,22 @@ def test_migrations_of_an_engine_and_of_both_are_one_row_by_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {
-        "sqlite/migrations/0001_initial.sql": "first",
+        "migrations/0001_initial.sql": "first, @here,",
+        "sqlite/migrations/0001_initial.sql": " and its end @here",
         "migrations/0002_colour.sql": "second, of both engines",
         "sqlite/migrations/0003_index.sql": "third",
         "postgres/migrations/0003_index.sql": "of the other engine",
         "migrations/README.md": "no migration",
+        "sql/both.sql": "",
+        "sql/sqlite.sql": "-- fragment: here\nof @engine\n\n-- fragment: engine\nSQLite\n",
     }
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    assert statements.load_migrations("sqlite") == ["first", "second, of both engines", "third"]
+    assert statements.load_migrations("sqlite") == [
+        "first, of SQLite, and its end of SQLite",
+        "second, of both engines",
+        "third",
+    ]

@@ -11,7 +11,6 @@ from uponce.adapters.database.grants import ask_grant, ask_watermark, check_key,
 from uponce.adapters.database.rows import (
     audit_params,
     grant_params,
-    relay_grant_params,
     relay_of,
     relay_params,
     relayed_reply_params,
@@ -79,7 +78,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
         raise decisions.refuse_spent(first_grant(records), lost)
     yield [
         ("add_relay", relay_params(pending)),
-        *(("add_relay_grant", relay_grant_params(pending, grant)) for grant in relay.grants),
+        *(("add_relay_grant", grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
         outbox.adding(EFFECT, relay.id, now, seconds),
         *further,
     ]

@@ -51,9 +51,8 @@ class _Answer:
 # what the other is still building, and the process dies of it.
 _FACTS = msgspec.json.Decoder(MediaFacts)
 _TAGS = msgspec.json.Decoder(tuple[str, ...])
-_CONTEXT = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _ANSWER = msgspec.json.Decoder(_Answer)
-_PARAMETERS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
 _SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
 _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
@@ -104,7 +103,7 @@ def asset_of(row: Row) -> Asset:
         digest=Digest(row["bytes"], row["md5"], row["sha256"]),
         facts=_FACTS.decode(row["facts"]),
         tags=_TAGS.decode(row["tags"]),
-        context=_CONTEXT.decode(row["context"]),
+        context=_PAIRS.decode(row["context"]),
         original_filename=row["original_filename"],
     )
 
@@ -235,11 +234,8 @@ def repeat_params(grant_key: bytes, idempotency_key: str) -> Params:
 
 
 def reply_params(grant: Grant, draft: Draft, idempotency_key: str, committed: Committed) -> Params:
-    return repeat_params(grant.key, idempotency_key) | {
-        "sha256": draft.digest.sha256,
-        "answer": _json(_Answer(committed=replace(committed, unneeded_blob=None))),
-        "keep_until": grant.keep_until,
-    }
+    answer = _Answer(committed=replace(committed, unneeded_blob=None))
+    return _reply_params(grant, draft.digest, answer) | repeat_params(grant.key, idempotency_key)
 
 
 def effect_details(after: AfterCommit) -> str:
@@ -248,13 +244,11 @@ def effect_details(after: AfterCommit) -> str:
 
 
 def relayed_reply_params(grant: Grant, relay: Relay, forwarded: Forwarded) -> Params:
-    return {
-        "grant_key": grant.key,
-        "key_hash": relay.key_hash,
-        "sha256": relay.digest.sha256,
-        "answer": _json(_Answer(forwarded=forwarded)),
-        "keep_until": grant.keep_until,
-    }
+    return _reply_params(grant, relay.digest, _Answer(forwarded=forwarded)) | {"key_hash": relay.key_hash}
+
+
+def _reply_params(grant: Grant, digest: Digest, answer: _Answer) -> Params:
+    return {"grant_key": grant.key, "sha256": digest.sha256, "answer": _json(answer), "keep_until": grant.keep_until}
 
 
 def reply_of(row: Row) -> Reply:
@@ -285,17 +279,6 @@ def relay_params(relay: Relay) -> Params:
     }
 
 
-def relay_grant_params(relay: Relay, grant: Grant) -> Params:
-    return {
-        "relay_id": relay.id,
-        "grant_key": grant.key,
-        "api_key": grant.api_key,
-        "timestamp": grant.timestamp,
-        "max_uses": grant.max_uses,
-        "keep_until": grant.keep_until,
-    }
-
-
 def relay_of(row: Row) -> Relay:
     cloud = row["cloud"]
     return Relay(
@@ -315,17 +298,8 @@ def relay_of(row: Row) -> Relay:
 
 
 def effect_of(row: Row) -> Effect:
-    return Effect(
-        id=row["id"],
-        name=row["name"],
-        subject=row["subject"],
-        details=row["details"],
-        due_at=row["due_at"],
-        tries=row["tries"],
-        created_at=row["created_at"],
-        error=row["error"],
-        dead=bool(row["dead"]),
-    )
+    """Return the effect of a row, whose columns have the names of the fields."""
+    return Effect(**dict(row) | {"dead": bool(row["dead"])})
 
 
 def series_params(series: Series) -> Params:
@@ -352,27 +326,20 @@ def spans_text(spans: Iterable[Span]) -> str:
 
 
 def series_of(row: Row) -> Series:
+    """Return the series of a row, whose columns have the names of the fields."""
     cloud, api_key = row["cloud"], row["api_key"]
-    return Series(
-        id=row["id"],
-        cloud=cloud,
-        api_key=api_key,
-        upload_id=row["upload_id"],
-        requested=None if row["requested"] is None else ResourceType(row["requested"]),
-        parameters=_PARAMETERS.decode(row["parameters"]),
-        algorithm=Algorithm(row["algorithm"]),
-        filename=row["filename"],
-        blob_key=row["blob_key"],
-        created_at=row["created_at"],
-        total=row["total"],
-        shared=bool(row["shared"]),
-        arrived=row["arrived"],
-        spans=tuple(Span(start, stop) for start, stop in _SPANS.decode(row["spans"])),
-        grants=tuple(
+    read = {
+        "requested": None if row["requested"] is None else ResourceType(row["requested"]),
+        "parameters": _PAIRS.decode(row["parameters"]),
+        "algorithm": Algorithm(row["algorithm"]),
+        "shared": bool(row["shared"]),
+        "spans": tuple(Span(start, stop) for start, stop in _SPANS.decode(row["spans"])),
+        "grants": tuple(
             Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
             for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
         ),
-    )
+    }
+    return Series(**dict(row) | read)
 
 
 def part_params(series_id: str, part: StoredPart) -> Params:

@@ -33,7 +33,7 @@ from uponce.core.values import Caller, Grant
 
 
 @operation(rules=Rules.SHARED, locks=lambda new, grant, **_: (BEGINNING_A_SERIES, of_grant(grant.key)))
-def create(_: float, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Steps[Series]:
+def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Steps[Series]:
     """The new series with its first grant; or the one that has this upload_id already, as it is."""
     ((count,), *existing) = yield [
         ("count_series", {"api_key": new.api_key}),
@@ -44,19 +44,19 @@ def create(_: float, new: Series, grant: Grant, *, per_key: int, in_all: int) ->
     decisions.check_room(count["of_key"], per_key, "with this API key")
     decisions.check_room(count["in_all"], in_all, "on this server")
     yield from _check_joins(grant)
-    yield [("add_series", series_params(new)), _joining(new.id, grant)]
+    yield [("add_series", series_params(new)), _joining(new.id, grant, now)]
     return (yield from _get(new.id))
 
 
 @operation(rules=Rules.SHARED)
-def join(_: float, series_id: str, grant: Grant) -> Steps[Series]:
+def join(now: float, series_id: str, grant: Grant) -> Steps[Series]:
     """The series, which the grant belongs to from now on: until it ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
     if series.has(grant):
         return series
     yield [("hold", {"numbers": [of_grant(grant.key)]})]
     yield from _check_joins(grant)
-    yield [_joining(series_id, grant)]
+    yield [_joining(series_id, grant, now)]
     return (yield from _get(series_id))
 
 
@@ -70,14 +70,8 @@ def _check_joins(grant: Grant) -> Steps[None]:
     decisions.check_joins(grant, first_grant(records), count["holders"])
 
 
-def _joining(series_id: str, grant: Grant) -> Ask:
-    return "add_series_grant", {
-        "series_id": series_id,
-        "grant_key": grant.key,
-        "timestamp": grant.timestamp,
-        "max_uses": grant.max_uses,
-        "keep_until": grant.keep_until,
-    }
+def _joining(series_id: str, grant: Grant, now: float) -> Ask:
+    return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
 
 
 @operation()

@@ -1,16 +1,20 @@
 """The named statements of sql/*.sql, as each engine takes them. `merged` makes one for many rows, on PostgreSQL."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TypeAlias
 
-_HEADING = re.compile(r"^-- (name|fragment): (\w+)(!?)$", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|fragment|moving): (\w+)(!?)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
-_FRAGMENT = re.compile(r"@(\w+)")
+_FRAGMENT = re.compile(r"(:?)@(\w+)")
+_COLUMN = re.compile(r"@?\w+")  # or a fragment of more of them
 _BRACES = re.compile(r"\{(\w+)\}")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
+
+_Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `moving`, its name, `!` or nothing, text
 
 # Parameters that are no texts.
 _INTEGERS = (
@@ -44,22 +48,36 @@ class Statement:
 @cache
 def load(engine: str) -> dict[str, Statement]:
     """The statements of one engine, by name."""
-    sources = [resources.files(__package__).joinpath("sql", f"{part}.sql").read_text() for part in ("both", engine)]
-    parts = [part for source in sources for part in _parts(source)]
-    fragments = {name: text for kind, name, _, text in parts if kind == "fragment"}
-    return {
-        name: _statement(name, _expanded(text, fragments), silent=bool(mark))
-        for kind, name, mark, text in parts
-        if kind == "name"
-    }
+    parts = _parts(engine)
+    fragments = _fragments(parts)
+    found = [(name, mark, text, fragments) for kind, name, mark, text in parts if kind == "name"]
+    for row in fragments["moved"].splitlines():
+        its = {**fragments, **_moved(row)}
+        found += [
+            (f"{name}_{its['its_name']}", mark, text, its) for kind, name, mark, text in parts if kind == "moving"
+        ]
+    return {name: _statement(name, _expanded(text, words), silent=bool(mark)) for name, mark, text, words in found}
+
+
+def _moved(row: str) -> Mapping[str, str]:
+    """The fragments that differ between tables, for one of them."""
+    name, key, columns = (part.strip() for part in row.split("|"))
+    downwards = _COLUMN.sub(r"\g<0> DESC", key)
+    return {"its_name": name, "its_key": key, "its_key_downwards": downwards, "its_columns": columns}
 
 
 def load_migrations(engine: str) -> list[str]:
-    """The texts of <engine>/migrations/*.sql, and of migrations/*.sql for what both engines write alike, by number."""
-    here = resources.files(__package__)
-    folders = (here / engine / "migrations", here / "migrations")
-    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith(".sql")]
-    return [file.read_text() for file in sorted(files, key=lambda file: file.name)]
+    """The texts of the migrations by number; the first one makes version 1.
+
+    A file of migrations/ is followed by that of its name in <engine>/migrations/, in one text.
+    """
+    steps: dict[str, str] = {}
+    for folder in ("migrations", f"{engine}/migrations"):
+        for file in resources.files(__package__).joinpath(folder).iterdir():
+            if file.name.endswith(".sql"):
+                steps[file.name] = steps.get(file.name, "") + file.read_text()
+    fragments = _fragments(_parts(engine))
+    return [_expanded(steps[name], fragments) for name in sorted(steps)]
 
 
 def positional(statement: Statement, text: str) -> str:
@@ -96,16 +114,27 @@ def merged(statement: Statement) -> str:
     raise ValueError(f"{statement.name} cannot be merged")
 
 
-def _parts(source: str) -> Iterator[tuple[str, str, str, str]]:
-    """(`name` or `fragment`, its name, `!` or nothing, text) of each."""
-    _, *found = _HEADING.split(source)
-    for kind, name, mark, text in zip(*(found[number::4] for number in range(4)), strict=True):
-        yield kind, name, mark, _COMMENT.sub("", text).strip().removesuffix(";")
+def _parts(engine: str) -> Sequence[_Part]:
+    sources = [resources.files(__package__).joinpath("sql", f"{part}.sql").read_text() for part in ("both", engine)]
+    found: list[_Part] = []
+    for source in sources:
+        _, *split = _HEADING.split(source)
+        for kind, name, mark, text in zip(*(split[number::4] for number in range(4)), strict=True):
+            found.append((kind, name, mark, _COMMENT.sub("", text).strip().removesuffix(";")))
+    return found
+
+
+def _fragments(parts: Iterable[_Part]) -> Mapping[str, str]:
+    return {name: text for kind, name, _, text in parts if kind == "fragment"}
 
 
 def _expanded(text: str, fragments: Mapping[str, str]) -> str:
+    def expanded(match: re.Match[str]) -> str:
+        fragment = fragments[match[2]]
+        return _COLUMN.sub(r":\g<0>", fragment) if match[1] else fragment
+
     while "@" in text:
-        text = _FRAGMENT.sub(lambda match: fragments[match[1]], text)
+        text = _FRAGMENT.sub(expanded, text)
     return text
 
 

@@ -18,19 +18,8 @@ _FREEZABLE = (
 ).split()
 _EVENTS = "insert update delete".split()
 
-# Where rows of a table begin: before every key.
-_BEFORE_ALL: dict[Table, Row] = {
-    Table.ASSETS: {"id": -1},
-    Table.CONDEMNED: {"blob_key": ""},
-    Table.AUDIT: {"id": -1},
-    Table.GRANTS: {"grant_key": b""},
-    Table.REPLIES: {"grant_key": b"", "key_hash": b""},
-    Table.RELAYS: {"relay_id": ""},
-    Table.RELAY_GRANTS: {"relay_id": "", "grant_key": b""},
-    Table.OUTBOX: {"id": -1},
-    Table.UPSTREAMS: {"cloud": ""},
-    Table.KEYS: {"id": -1},
-}
+# Before every key, by its column.
+_BEFORE_ALL: Row = {"id": -1, "blob_key": "", "grant_key": b"", "key_hash": b"", "relay_id": "", "cloud": ""}
 _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
@@ -143,9 +132,7 @@ def count_rows(_: float, table: Table) -> Steps[int]:
 
 @operation(patient=True)
 def rows(_: float, table: Table, after: Row | None, limit: int) -> Steps[Sequence[Row]]:
-    first = _BEFORE_ALL[table]
-    key = first if after is None else {name: after[name] for name in first}
-    (found,) = yield [(f"rows_of_{table}", {**key, "most": limit})]
+    (found,) = yield [(f"rows_of_{table}", {**(after or _BEFORE_ALL), "most": limit})]
     return [dict(row) for row in found]
 
 

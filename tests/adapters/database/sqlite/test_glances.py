@@ -42,8 +42,8 @@ def test_a_glance_finds_what_is_committed_and_sees_that_it_changed(database: Sql
 
 def test_it_waits_for_no_lock_of_another_process(database: SqliteDatabase) -> None:
     """SQLite would else sleep on the event loop until the lock is free, for seconds."""
-    assert database.glance._held is not None
-    assert database.glance._held[1].execute("PRAGMA busy_timeout").fetchone()[0] == 0
+    assert database.glance._held.connection is not None
+    assert database.glance._held.connection.execute("PRAGMA busy_timeout").fetchone()[0] == 0
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("database is locked"), sqlite3.DatabaseError("torn")])

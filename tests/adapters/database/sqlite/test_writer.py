@@ -171,12 +171,12 @@ def test_a_lost_answer_to_commit_is_an_unknown_outcome_for_all(
 
 
 def test_after_a_failed_commit_the_connection_is_thrown_away(database: SqliteDatabase, script: Script) -> None:
-    first = database._engine._session
+    first = database._engine._held.connection
     script.faults["COMMIT"] = fail_instead
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "outcome_unknown"
     script.faults.clear()
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
-    assert database._engine._session is not first
+    assert database._engine._held.connection is not first
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_a_transaction_that_sqlite_rolled_back_is_lost_for_all(database: SqliteD
 
     @operation()
     def collapse(_: float) -> Steps[Any]:
-        assert database._engine._session is not None
-        database._engine._session.connection.rollback()
+        assert database._engine._held.connection is not None
+        database._engine._held.connection.rollback()
         yield []
         raise sqlite3.OperationalError("disk I/O error")
 

@@ -123,7 +123,7 @@ def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequen
     """Return the rows of a SELECT, which begin with the number of the question."""
     found: dict[int, list[dict[str, Any]]] = {}
     for row in _named(cursor):
-        found.setdefault(row["n"], []).append(row)
+        found.setdefault(row.pop("n"), []).append(row)
     return [found.get(place, ()) for place in places]
 
 

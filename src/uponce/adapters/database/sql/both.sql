@@ -1,6 +1,7 @@
--- Statements with one text for SQLite and PostgreSQL. `:name` is a parameter, `@name` a fragment, `{name}` a number or
--- an identifier. A name that ends with `!` returns no rows. A write with rows returns columns that are named like its
--- parameters: when PostgreSQL runs one statement for a whole group, each operation finds its rows by them.
+-- Statements with one text for SQLite and PostgreSQL. `:name` is a parameter, `@name` a fragment, `:@name` a parameter
+-- for each column of a fragment, `{name}` a number or an identifier. A name that ends with `!` returns no rows. A write
+-- with rows returns columns that are named like its parameters: when PostgreSQL runs one statement for a whole group,
+-- each operation finds its rows by them.
 
 -- fragment: key_columns
 id, api_key, cloud, secret, previous_secret, previous_until, uses, scope, window_seconds, name, allow_v1, algorithms,
@@ -154,8 +155,7 @@ WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NU
 RETURNING grant_key;
 
 -- name: write_audit!
-INSERT INTO audit (@audit_columns)
-VALUES (:at, :grant_key, :cloud, :api_key, :event, :code, :asset_id, :public_id, :address, :request_id, :count);
+INSERT INTO audit (@audit_columns) VALUES (:@audit_columns);
 
 -- name: count_refusals
 SELECT count(*) AS refusals, max(id) AS last FROM audit WHERE grant_key = :grant_key AND event = 'refused';
@@ -216,9 +216,7 @@ WHERE files > :most_files OR total > :most_bytes OR created_at <= :before ORDER 
 
 -- An overwritten asset keeps what the update leaves out: that is its identity.
 -- name: put_asset!
-INSERT INTO assets (@asset_columns)
-VALUES (:cloud, :resource_type, :type, :public_id, :asset_id, :version, :version_id, :created_at, :blob_key, :bytes,
-  :md5, :sha256, :facts, :tags, :context, :original_filename)
+INSERT INTO assets (@asset_columns) VALUES (:@asset_columns)
 ON CONFLICT (cloud, resource_type, type, public_id) DO UPDATE SET
   version = excluded.version, version_id = excluded.version_id, blob_key = excluded.blob_key, bytes = excluded.bytes,
   md5 = excluded.md5, sha256 = excluded.sha256, facts = excluded.facts, tags = excluded.tags,
@@ -264,9 +262,7 @@ SELECT count(*) AS in_all, count(CASE WHEN api_key = :api_key THEN 1 END) AS of_
 SELECT id FROM series WHERE id = :series_id @for_update;
 
 -- name: add_series!
-INSERT INTO series (@series_columns)
-VALUES (:id, :cloud, :api_key, :upload_id, :requested, :parameters, :algorithm, :filename, :blob_key, :created_at,
-  :total, :shared, :arrived, :spans);
+INSERT INTO series (@series_columns) VALUES (:@series_columns);
 
 -- name: count_holders
 SELECT count(*) AS holders FROM series_grants WHERE grant_key = :grant_key;
@@ -325,12 +321,10 @@ DELETE FROM series;
 SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
 
 -- name: add_relay!
-INSERT INTO relays (@relay_columns)
-VALUES (:relay_id, :cloud, :target, :bytes, :md5, :sha256, :address, :request_id, :key_hash, :pending_at, :misses);
+INSERT INTO relays (@relay_columns) VALUES (:@relay_columns);
 
 -- name: add_relay_grant!
-INSERT INTO relay_grants (@relay_grant_columns)
-VALUES (:relay_id, :grant_key, :api_key, :timestamp, :max_uses, :keep_until);
+INSERT INTO relay_grants (@relay_grant_columns) VALUES (:@relay_grant_columns);
 
 -- name: end_relay
 DELETE FROM relays WHERE relay_id = :relay_id RETURNING relay_id;
@@ -433,109 +427,30 @@ SELECT grant_key AS subject FROM grants JOIN api_keys USING (api_key)
 WHERE timestamp <= watermark AND @not_held;
 
 
--- Moving. Rows are read in the order of their keys and added behind those that are there.
+-- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one
+-- statement of each `moving` one, with the table's name in its name: `rows_of_assets`.
 
 -- name: count_rows
 SELECT count(*) AS rows FROM {table};
 
--- name: rows_of_assets
-SELECT id, @asset_columns FROM assets WHERE id > :id ORDER BY id LIMIT :most;
+-- Each row is a table, its key, its columns.
+-- fragment: moved
+assets       | id                  | id, @asset_columns
+condemned    | blob_key            | blob_key, at
+audit        | id                  | id, @audit_columns
+grants       | grant_key           | @grant_columns
+replies      | grant_key, key_hash | grant_key, key_hash, sha256, answer, keep_until
+relays       | relay_id            | @relay_columns
+relay_grants | relay_id, grant_key | @relay_grant_columns
+outbox       | id                  | @effect_columns
+upstreams    | cloud               | cloud, url, url_secret
+api_keys     | id                  | @key_columns
 
--- name: rows_of_condemned
-SELECT blob_key, at FROM condemned WHERE blob_key > :blob_key ORDER BY blob_key LIMIT :most;
+-- moving: rows_of
+SELECT @its_columns FROM @its_name WHERE (@its_key) > (:@its_key) ORDER BY @its_key LIMIT :most;
 
--- name: rows_of_audit
-SELECT id, @audit_columns FROM audit WHERE id > :id ORDER BY id LIMIT :most;
+-- moving: last_of
+SELECT @its_columns FROM @its_name ORDER BY @its_key_downwards LIMIT 1;
 
--- name: rows_of_grants
-SELECT @grant_columns FROM grants WHERE grant_key > :grant_key ORDER BY grant_key LIMIT :most;
-
--- name: rows_of_replies
-SELECT grant_key, key_hash, sha256, answer, keep_until FROM replies
-WHERE (grant_key, key_hash) > (:grant_key, :key_hash) ORDER BY grant_key, key_hash LIMIT :most;
-
--- name: rows_of_relays
-SELECT @relay_columns FROM relays WHERE relay_id > :relay_id ORDER BY relay_id LIMIT :most;
-
--- name: rows_of_relay_grants
-SELECT @relay_grant_columns FROM relay_grants
-WHERE (relay_id, grant_key) > (:relay_id, :grant_key) ORDER BY relay_id, grant_key LIMIT :most;
-
--- name: rows_of_outbox
-SELECT @effect_columns FROM outbox WHERE id > :id ORDER BY id LIMIT :most;
-
--- name: rows_of_upstreams
-SELECT cloud, url, url_secret FROM upstreams WHERE cloud > :cloud ORDER BY cloud LIMIT :most;
-
--- name: rows_of_api_keys
-SELECT @key_columns FROM api_keys WHERE id > :id ORDER BY id LIMIT :most;
-
--- name: last_of_assets
-SELECT id, @asset_columns FROM assets ORDER BY id DESC LIMIT 1;
-
--- name: last_of_condemned
-SELECT blob_key, at FROM condemned ORDER BY blob_key DESC LIMIT 1;
-
--- name: last_of_audit
-SELECT id, @audit_columns FROM audit ORDER BY id DESC LIMIT 1;
-
--- name: last_of_grants
-SELECT @grant_columns FROM grants ORDER BY grant_key DESC LIMIT 1;
-
--- name: last_of_replies
-SELECT grant_key, key_hash, sha256, answer, keep_until FROM replies ORDER BY grant_key DESC, key_hash DESC LIMIT 1;
-
--- name: last_of_relays
-SELECT @relay_columns FROM relays ORDER BY relay_id DESC LIMIT 1;
-
--- name: last_of_relay_grants
-SELECT @relay_grant_columns FROM relay_grants ORDER BY relay_id DESC, grant_key DESC LIMIT 1;
-
--- name: last_of_outbox
-SELECT @effect_columns FROM outbox ORDER BY id DESC LIMIT 1;
-
--- name: last_of_upstreams
-SELECT cloud, url, url_secret FROM upstreams ORDER BY cloud DESC LIMIT 1;
-
--- name: last_of_api_keys
-SELECT @key_columns FROM api_keys ORDER BY id DESC LIMIT 1;
-
--- name: add_to_assets!
-INSERT INTO assets (id, @asset_columns)
-VALUES (:id, :cloud, :resource_type, :type, :public_id, :asset_id, :version, :version_id, :created_at, :blob_key,
-  :bytes, :md5, :sha256, :facts, :tags, :context, :original_filename);
-
--- name: add_to_condemned!
-INSERT INTO condemned (blob_key, at) VALUES (:blob_key, :at);
-
--- name: add_to_audit!
-INSERT INTO audit (id, @audit_columns)
-VALUES (:id, :at, :grant_key, :cloud, :api_key, :event, :code, :asset_id, :public_id, :address, :request_id, :count);
-
--- name: add_to_grants!
-INSERT INTO grants (@grant_columns)
-VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, :uses, :pending, :keep_until, :spent_at, :revoked_at);
-
--- name: add_to_replies!
-INSERT INTO replies (grant_key, key_hash, sha256, answer, keep_until)
-VALUES (:grant_key, :key_hash, :sha256, :answer, :keep_until);
-
--- name: add_to_relays!
-INSERT INTO relays (@relay_columns)
-VALUES (:relay_id, :cloud, :target, :bytes, :md5, :sha256, :address, :request_id, :key_hash, :pending_at, :misses);
-
--- name: add_to_relay_grants!
-INSERT INTO relay_grants (@relay_grant_columns)
-VALUES (:relay_id, :grant_key, :api_key, :timestamp, :max_uses, :keep_until);
-
--- name: add_to_outbox!
-INSERT INTO outbox (@effect_columns)
-VALUES (:id, :name, :subject, :details, :due_at, :tries, :error, :created_at, :dead);
-
--- name: add_to_upstreams!
-INSERT INTO upstreams (cloud, url, url_secret) VALUES (:cloud, :url, :url_secret);
-
--- name: add_to_api_keys!
-INSERT INTO api_keys (@key_columns)
-VALUES (:id, :api_key, :cloud, :secret, :previous_secret, :previous_until, :uses, :scope, :window_seconds, :name,
-  :allow_v1, :algorithms, :created_at, :revoked_at, :watermark);
+-- moving: add_to!
+INSERT INTO @its_name (@its_columns) VALUES (:@its_columns);

@@ -1,5 +1,38 @@
 -- What only SQLite understands, or only PostgreSQL does not.
 
+
+-- Words of migrations. What a migration has used does not change.
+
+-- fragment: key
+TEXT
+
+-- fragment: number
+INTEGER
+
+-- fragment: bytes
+BLOB
+
+-- fragment: id
+INTEGER NOT NULL PRIMARY KEY
+
+-- fragment: id_used_once
+@id AUTOINCREMENT
+
+-- fragment: table
+STRICT
+
+-- fragment: table_by_key
+STRICT, WITHOUT ROWID
+
+-- fragment: ledger
+@table_by_key
+
+-- fragment: is_dated
+hex(substr(grant_key, 1, 5)) = printf('%010X', timestamp)
+
+
+-- Words of statements
+
 -- fragment: for_update
 
 -- fragment: skip_locked

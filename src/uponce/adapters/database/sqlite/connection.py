@@ -5,7 +5,7 @@ This is the only module that reads SQLite's exceptions. It makes errors of core/
 
 import errno
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from uponce.adapters.database import failures
@@ -84,6 +84,37 @@ def discard(connection: sqlite3.Connection) -> None:
             end()
         except sqlite3.Error:
             continue
+
+
+class Held:
+    """At most one connection, and which file it is to. `connection` is None while there is none.
+
+    `identify` tells which file is where the database should be, DatabaseUnavailable if none is. A connection to a file
+    that was moved or deleted goes on reading and writing what no process will open again.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
+        self._connect = connect
+        self._identify = identify
+        self._file: Hashable = None
+        self.connection: sqlite3.Connection | None = None
+
+    def connected(self) -> sqlite3.Connection:
+        """Return the connection, a new one if there is none."""
+        connection = self.connection
+        if connection is None:
+            self._file = self._identify()  # before connecting: should it change in between, `is_moved` finds it
+            connection = self.connection = self._connect()
+        return connection
+
+    def is_moved(self) -> bool:
+        """Return whether there is a connection, and another file has the name now."""
+        return self.connection is not None and self._identify() != self._file
+
+    def drop(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            discard(connection)
 
 
 class Session:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from uponce.adapters.database.committer import More, Records
-from uponce.adapters.database.sqlite.connection import Session, discard, outcome_unknown, translated, unavailable
+from uponce.adapters.database.sqlite.connection import Held, Session, outcome_unknown, translated, unavailable
 from uponce.adapters.database.steps import Operation, Rules, Torn, run
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, UponceError
@@ -19,11 +19,7 @@ COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them 
 
 
 class Engine:
-    """Owns the connection. `connect` is called in the thread that commits.
-
-    `identify` tells which file is where the database should be: a connection to one that was moved or deleted goes on
-    writing, into what no process will open again.
-    """
+    """Owns the connection. `connect` is called in the thread that commits. `identify` as for Held."""
 
     most = MAX_GROUP
 
@@ -35,32 +31,29 @@ class Engine:
         records: Records,
         committed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._connect = connect
-        self._identify = identify
+        self._held = Held(connect, identify)
         self._clock = clock
         self._records = records
         self._committed = committed
-        self._file: Hashable = None
-        self._session: Session | None = None
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         return [True] * len(operations)
 
     def look(self) -> tuple[Session, float, Hashable]:
-        session = self._connected()
+        connection = self._held.connected()
         self._refuse_moved()
-        version = session.connection.execute("PRAGMA data_version").fetchone()[0]
-        return session, self._clock.now(), (id(session), version)
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        return Session(connection), self._clock.now(), (id(connection), version)
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
         failed = unavailable
         try:
-            session = self._connected()
-            session.connection.execute("BEGIN IMMEDIATE")
+            connection = self._held.connected()
+            connection.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
-            outcomes = self._run_all(session, [*operations, *more()])
+            outcomes = self._run_all(Session(connection), [*operations, *more()])
             failed = outcome_unknown  # from here on only reading back shows whether it was committed
-            session.connection.execute("COMMIT")
+            connection.execute("COMMIT")
             self._committed()
             self._refuse_moved()
         except Exception as error:
@@ -72,9 +65,7 @@ class Engine:
         return outcomes
 
     def disconnect(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            discard(session.connection)
+        self._held.drop()
 
     def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
         """Operations need no savepoints, because they refuse before they write. If one fails in another way, all that
@@ -113,14 +104,8 @@ class Engine:
         connection.execute("RELEASE operation")
         return outcome
 
-    def _connected(self) -> Session:
-        if self._session is None:
-            self._file = self._identify()  # before connecting: should it change in between, the check finds it
-            self._session = Session(self._connect())
-        return self._session
-
     def _refuse_moved(self) -> None:
-        if self._identify() != self._file:
+        if self._held.is_moved():
             raise DatabaseUnavailable(
                 "The server's database was replaced. Send the same request again.",
                 detail="another file has the name of the database file",
@@ -135,14 +120,12 @@ class Checkpointer:
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
     failure this thread tries again later. The next commit that moves pages reports that failure.
 
-    `identify` as for the Engine. Where another file has the name, the log may be that file's: its pages must not get
+    `identify` as for Held. Where another file has the name, the log may be that file's: its pages must not get
     into the old one, and not count as moved.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._connect = connect
-        self._identify = identify
-        self._held: tuple[Hashable, sqlite3.Connection] | None = None
+        self._held = Held(connect, identify)
         self._commits = 0
         self._due = threading.Event()
         self._closed = False
@@ -166,21 +149,9 @@ class Checkpointer:
         while self._due.wait() and not self._closed:
             self._due.clear()
             try:
-                self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if self._held.is_moved():
+                    self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
+                self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except (sqlite3.Error, UponceError):
-                self._drop()
-        self._drop()
-
-    def _connection(self) -> sqlite3.Connection:
-        """One to the file that has the name now. Closing one to another file moves nothing (pager.c: HAS_MOVED)."""
-        file = self._identify()
-        if self._held is not None and self._held[0] != file:
-            self._drop()
-        if self._held is None:
-            self._held = file, self._connect()
-        return self._held[1]
-
-    def _drop(self) -> None:
-        if self._held is not None:
-            discard(self._held[1])
-        self._held = None
+                self._held.drop()
+        self._held.drop()
