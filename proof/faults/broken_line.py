@@ -26,10 +26,10 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
 from uponce.app.manage_keys import create_key
 from uponce.app.sweep import sweep
+from uponce.config.settings import DAY
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import KeyScope
-from uponce.wiring import DAY
 
 _SECONDS = 2
 

@@ -28,9 +28,9 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
 from uponce.app.uploading import pipeline as upload
+from uponce.config.settings import DAY
 from uponce.core.errors import DatabaseUnavailable, UponceError
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
-from uponce.wiring import DAY
 
 SIGNATURES = 12
 _MOST_RETRIES = 50

@@ -21,10 +21,11 @@ from uponce.app.manage_keys import rotate_key
 from uponce.app.manage_signatures import revoke_signed
 from uponce.app.services import Services
 from uponce.app.signed_calls import SignedCall, destroy, signed_by
+from uponce.config.settings import DAY
 from uponce.core.errors import NotFound
 from uponce.core.parameters import Call
 from uponce.core.values import Caller, KeyScope, ResourceType
-from uponce.wiring import DAY, opened
+from uponce.wiring import opened
 
 CALLER = Caller("192.0.2.2", "request-2")
 

@@ -16,8 +16,9 @@ from uponce.app.manage_keys import create_key
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.config import Settings
+from uponce.config.settings import DAY
 from uponce.core.values import KeyScope
-from uponce.wiring import DAY, Backend, opened
+from uponce.wiring import Backend, opened
 
 MOST_EFFECTS = 10_000
 

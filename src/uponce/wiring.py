@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uponce")
 
-DAY = 86400
 _OFTEN_SECONDS = 2
 
 
@@ -333,7 +332,7 @@ async def _keep_house(backend: Backend) -> None:
         await asyncio.sleep(settings.sweep_seconds)
         try:
             await sweep(
-                services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_days * DAY, rest=RESTFUL
+                services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
             )
         except (Exception, asyncio.CancelledError) as error:
             if _is_ending():

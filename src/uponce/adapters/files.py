@@ -186,9 +186,14 @@ def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview])
             left[0] = left[0][written:]
 
 
+def make_file(path: Path) -> int:
+    """Return a descriptor of a new private file, to read and write. Blocks; OSError if it exists."""
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+
+
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
     """Write a new private file. Its bytes are durable on return, its name is not. Blocks; OSError if it exists."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
+    descriptor = make_file(path)
     try:
         for block in blocks:
             write_all(descriptor, [block])

@@ -1,6 +1,5 @@
 """`uponce clouds`: create and list clouds, and set what their uploads are passed on to."""
 
-import asyncio
 import sys
 
 import typer
@@ -10,10 +9,10 @@ from rich.table import Table
 from uponce.app.manage_clouds import create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json
+from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Upstream
-from uponce.wiring import opened
 
 _STDIN = "-"
 
@@ -41,9 +40,11 @@ def create(
     With --relay, uponce checks and spends each signature and passes the upload on. The account stores the media.
     """
     settings, upstream = load(data=data), None if relay is None else _upstream(relay)
-    with opened(settings, create=True) as backend:
-        make = create_cloud(backend.services, name, upstream, window=settings.window, same_keys=same_keys)
-        keys = asyncio.run(make)
+    keys = on_store(
+        settings,
+        lambda services: create_cloud(services, name, upstream, window=settings.window, same_keys=same_keys),
+        create=True,
+    )
     base = find_base_url(settings, None)
     if as_json:
         urls = [{"name": key.name, "cloudinary_url": cloudinary_url(key, base)} for key in keys]
@@ -59,8 +60,7 @@ def create(
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all clouds with their keys and upstreams, without secrets."""
-    with opened(load(data=data)) as backend:
-        clouds = asyncio.run(list_clouds(backend.services))
+    clouds = on_store(load(data=data), list_clouds)
     if as_json:
         print_json(
             [
@@ -93,8 +93,7 @@ def relay(
     if off == (url is not None):
         raise typer.BadParameter("Name the account's URL, or --off.")
     upstream = None if url is None else _upstream(url)
-    with opened(load(data=data)) as backend:
-        pending = asyncio.run(set_upstream(backend.services, name, upstream))
+    pending = on_store(load(data=data), lambda services: set_upstream(services, name, upstream))
     where = "stored here" if upstream is None else f"passed on to {url_of(upstream)}"
     typer.echo(f"uploads of cloud {name} are {where}")
     if pending:

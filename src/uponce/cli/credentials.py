@@ -1,15 +1,13 @@
 """The key that a command signs with, and the server's address: from CLOUDINARY_URL or from a data folder."""
 
-import asyncio
 from dataclasses import dataclass, replace
 
-from uponce.app.ports import Keys
 from uponce.cli.address import checked_url, find_base_url
+from uponce.cli.store import on_store
 from uponce.config import cloudinary_url, load
 from uponce.core.errors import NotFound
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.signing import account_of
-from uponce.wiring import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +24,13 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
         found = credentials_of(account)
         return found if url is None else replace(found, base=checked_url(url))
     settings = load(data=data)
-    with opened(settings) as backend:
-        keys = asyncio.run(_keys(backend.services.database))
+    keys = on_store(settings, lambda services: services.database.list_keys())
     active = [key for key in keys if key.revoked_at is None and api_key in (None, key.api_key)]
     if not active:
         wanted = f"API key {api_key}" if api_key else "active API key"
         raise NotFound(f"There is no {wanted} in {settings.data_dir}. `uponce keys create` makes one.")
     key = next((key for key in active if key.uses is KeyUses.ONCE), active[0])
     return Credentials(key, find_base_url(settings, url))
-
-
-async def _keys(database: Keys) -> tuple[ApiKey, ...]:
-    return tuple(await database.list_keys())
 
 
 def credentials_of(url: str) -> Credentials:

@@ -1,14 +1,12 @@
 """`uponce fence`"""
 
-import asyncio
-
 import typer
 
 from uponce.app.backup import fence
 from uponce.cli.options import Data, Json, print_json
+from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.freshness import utc
-from uponce.wiring import opened
 
 
 def run(data: Data = None, as_json: Json = False) -> None:
@@ -16,8 +14,7 @@ def run(data: Data = None, as_json: Json = False) -> None:
 
     Run it once after restoring a database with other tools than `uponce restore`, and before serving.
     """
-    with opened(load(data=data)) as backend:
-        watermark = asyncio.run(fence(backend.services))
+    watermark = on_store(load(data=data), fence)
     if as_json:
         print_json({"watermark": watermark})
         return

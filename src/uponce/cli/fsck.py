@@ -1,6 +1,5 @@
 """`uponce fsck`"""
 
-import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -9,8 +8,8 @@ import typer
 from uponce.app.fsck import PLACES, Examined, Report, Severity, gather
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, print_json, shown
+from uponce.cli.store import on_store
 from uponce.config import load
-from uponce.wiring import DAY, opened
 
 _SHOWN = 10
 _COLOURS = {Severity.DAMAGE: "red", Severity.WARNING: "yellow", Severity.REMOVABLE: "cyan"}
@@ -30,8 +29,7 @@ def run(
     """
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
-    with opened(settings) as backend:
-        report = asyncio.run(_examine(backend.services, grace_seconds, settings.audit_days * DAY, deep))
+    report = on_store(settings, lambda services: _examine(services, grace_seconds, settings.audit_seconds, deep))
     if as_json:
         print_json(_as_data(report, deep))
     else:

@@ -2,10 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from getpass import getpass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,14 +13,13 @@ from rich.table import Table
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json
-from uponce.config import load, parse_key
+from uponce.cli.store import on_store
+from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
 from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
-from uponce.wiring import Backend, opened
-
-T = TypeVar("T")
+from uponce.wiring import opened
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -43,21 +41,22 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print its CLOUDINARY_URL."""
-    _print_new(
-        data,
-        as_json,
-        lambda backend: create_key(
-            backend.services,
-            cloud or backend.settings.cloud,
+    settings = load(data=data)
+    key = on_store(
+        settings,
+        lambda services: create_key(
+            services,
+            cloud or settings.cloud,
             name=name,
             uses=KeyUses(uses),
             scope=KeyScope(scope),
-            window=backend.settings.window if window is None else window,
+            window=settings.window if window is None else window,
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
         ),
         create=True,
     )
+    _print_new(settings, key, as_json)
 
 
 @app.command("import")
@@ -96,7 +95,7 @@ def import_(
         ]
     if not keys:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
-    added, conflicts = _with_backend(data, lambda backend: import_keys(backend.services, keys), create=True)
+    added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)
     if as_json:
         print_json({"imported": [_public(key) for key in added], "conflicts": [asdict(each) for each in conflicts]})
     elif not conflicts:
@@ -115,7 +114,7 @@ def import_(
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """Show all keys, without their secrets."""
-    found = _with_backend(data, lambda backend: backend.services.database.list_keys())
+    found = on_store(load(data=data), lambda services: services.database.list_keys())
     if as_json:
         print_json([_public(key) for key in found])
         return
@@ -129,7 +128,7 @@ def list_(data: Data = None, as_json: Json = False) -> None:
 @app.command()
 def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
     """Refuse a key and all its signatures from now on."""
-    key = _with_backend(data, lambda backend: revoke_key(backend.services, api_key))
+    key = on_store(load(data=data), lambda services: revoke_key(services, api_key))
     if as_json:
         print_json(_public(key))
         return
@@ -146,7 +145,9 @@ def rotate(
     as_json: Json = False,
 ) -> None:
     """Give a key a new secret and print its CLOUDINARY_URL."""
-    _print_new(data, as_json, lambda backend: rotate_key(backend.services, api_key, overlap))
+    settings = load(data=data)
+    key = on_store(settings, lambda services: rotate_key(services, api_key, overlap))
+    _print_new(settings, key, as_json)
 
 
 @app.command()
@@ -182,24 +183,12 @@ def renew(
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
 
 
-def _print_new(
-    data: str | None, as_json: bool, make: Callable[[Backend], Awaitable[ApiKey]], *, create: bool = False
-) -> None:
-    key = _with_backend(data, make, create=create)
-    settings = load(data=data)
+def _print_new(settings: Settings, key: ApiKey, as_json: bool) -> None:
     url = cloudinary_url(key, find_base_url(settings, None))
     if as_json:
         print_json({**_public(key), "cloudinary_url": url})
         return
     typer.echo(f"CLOUDINARY_URL={url}")
-
-
-def _with_backend(data: str | None, use: Callable[[Backend], Awaitable[T]], *, create: bool = False) -> T:
-    async def run(backend: Backend) -> T:
-        return await use(backend)
-
-    with opened(load(data=data), create=create) as backend:
-        return asyncio.run(run(backend))
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

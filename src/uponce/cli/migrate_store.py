@@ -9,6 +9,7 @@ from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
 from uponce.cli.options import Data, Json, filling, print_json, shown
+from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import SettingRefused
 from uponce.wiring import opened, opened_target
@@ -68,8 +69,7 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 
 def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
-    with opened(settings) as backend:
-        watermark = asyncio.run(backend.database.thaw(settings.limits.skew))
+    watermark = on_store(settings, lambda services: services.database.thaw(settings.limits.skew))
     if as_json:
         print_json({"watermark": watermark})
         return

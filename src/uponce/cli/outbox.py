@@ -1,6 +1,5 @@
 """`uponce outbox`: show the work that transactions left for later, and run dead work again."""
 
-import asyncio
 from dataclasses import asdict
 
 import typer
@@ -8,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from uponce.cli.options import Data, Json, print_json
+from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
-from uponce.wiring import opened
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -23,8 +22,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show effects that are not done: dead ones first, then those that are due next."""
-    with opened(load(data=data)) as backend:
-        effects = asyncio.run(backend.services.database.list_effects(limit))
+    effects = on_store(load(data=data), lambda services: services.database.list_effects(limit))
     if as_json:
         print_json([asdict(effect) for effect in effects])
         return
@@ -41,8 +39,7 @@ def retry(
     data: Data = None,
 ) -> None:
     """Make an effect due now. A running server then runs it."""
-    with opened(load(data=data)) as backend:
-        count = asyncio.run(backend.services.database.retry_effects(effect_id))
+    count = on_store(load(data=data), lambda services: services.database.retry_effects(effect_id))
     if effect_id is not None and not count:
         raise NotFound(f"There is no effect {effect_id}. `uponce outbox list` shows all.")
     typer.echo(f"{count} effects are due now")

@@ -1,6 +1,5 @@
 """Run the server: set up on a first start, listen, print where."""
 
-import asyncio
 import errno
 import logging
 import os
@@ -26,11 +25,12 @@ from uponce.app.manage_keys import Conflict, import_keys, set_up
 from uponce.app.services import Services
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
 from uponce.cli.options import Data
+from uponce.cli.store import on_store
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.errors import SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
-from uponce.wiring import Backend, metrics_of_workers, opened
+from uponce.wiring import metrics_of_workers
 
 log = logging.getLogger("uponce")
 
@@ -70,8 +70,7 @@ def run(
     keep_heap()  # the threads of the preparation end, and their heaps would stay
     listener = _listen(settings)
     bound = listener.getsockname()[1]
-    with opened(settings, create=True) as backend:
-        asyncio.run(_prepare(backend, base_url(settings, bound)))
+    on_store(settings, lambda services: _prepare(services, settings, base_url(settings, bound)), create=True)
     if (outside := outside_url(settings, bound)) is not None:
         typer.echo(f"every address of this machine; from other machines use {outside}")
     if settings.public_url is not None:
@@ -175,9 +174,8 @@ def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
     return supervisor.served or all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
-async def _prepare(backend: Backend, base: str) -> None:
+async def _prepare(services: Services, settings: Settings, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
-    services, settings = backend.services, backend.settings
     await check_frozen(services)
     full = await check_storage(services)
     await check_first_start(services)

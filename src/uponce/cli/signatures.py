@@ -1,27 +1,23 @@
 """`uponce signatures`: show, list and revoke signatures. It works beside a running server."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from uponce.app.manage_signatures import list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, print_json
+from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
 from uponce.web.cloudinary.signatures import describe_record, describe_sighting
-from uponce.wiring import opened
-
-T = TypeVar("T")
 
 _CALLER = Caller(address="command line", request_id="")
 
@@ -38,12 +34,12 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
     """Show the status and the history of one signature."""
     grant_id, fields = _read(signature)
 
-    async def look(services: Services) -> Any:
+    async def look(services: Services) -> Sighting:
         if grant_id:
             return await show_known(services, await _operator_of_id(services, grant_id), grant_id)
         return await show_signed(services, await _operator_of(services, fields), fields)
 
-    answer = describe_sighting(_run(data, look))
+    answer = describe_sighting(on_store(load(data=data), look))
     if as_json:
         print_json(answer)
         return
@@ -66,14 +62,15 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the newest signatures in the ledger. A signature that no upload has used yet is not there."""
-    owner = _operator(cloud or load(data=data).cloud)
+    settings = load(data=data)
+    owner = _operator(cloud or settings.cloud)
     wanted = None if status is None else GrantStatus(status)
 
     async def look(services: Services) -> Page[GrantRecord]:
         await _check_cloud(services, owner.cloud)
         return await list_signatures(services, owner, status=wanted, limit=limit, cursor=None)
 
-    page = _run(data, look)
+    page = on_store(settings, look)
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
@@ -94,7 +91,7 @@ def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = Fals
             return await revoke_known(services, await _operator_of_id(services, grant_id), grant_id, _CALLER)
         return await revoke_signed(services, await _operator_of(services, fields), fields, _CALLER)
 
-    record = _run(data, work)
+    record = on_store(load(data=data), work)
     if as_json:
         print_json(describe_record(record))
     else:
@@ -132,11 +129,3 @@ async def _operator_of(services: Services, fields: dict[str, str]) -> ApiKey:
 async def _operator_of_id(services: Services, grant_id: str) -> ApiKey:
     record = await services.database.find_grant(bytes.fromhex(grant_id))
     return _operator(record.grant.cloud if record else "")
-
-
-def _run(data: str | None, work: Callable[[Services], Awaitable[T]]) -> T:
-    async def run(services: Services) -> T:
-        return await work(services)
-
-    with opened(load(data=data)) as backend:
-        return asyncio.run(run(backend.services))

@@ -1,14 +1,13 @@
 """`uponce sweep`"""
 
-import asyncio
 from dataclasses import asdict
 
 import typer
 
 from uponce.app.sweep import sweep
 from uponce.cli.options import Data, Json, print_json
+from uponce.cli.store import on_store
 from uponce.config import load
-from uponce.wiring import DAY, opened
 
 
 def run(
@@ -24,10 +23,10 @@ def run(
     """
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
-    with opened(settings) as backend:
-        swept = asyncio.run(
-            sweep(backend.services, grace_seconds=grace_seconds, audit_seconds=settings.audit_days * DAY)
-        )
+    swept = on_store(
+        settings,
+        lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=settings.audit_seconds),
+    )
     if as_json:
         print_json(asdict(swept))
         return

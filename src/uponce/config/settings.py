@@ -23,6 +23,7 @@ class Rule:
     any_case: bool = False  # `load` makes the value lower-case, so that all code compares it as it is
 
 
+DAY = 86400
 SECRET = "secret"  # no output shows the value
 AT_LEAST_1 = Rule("at least 1", lambda number: number >= 1)
 NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
@@ -267,6 +268,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def base_url(self) -> str:
         """The base of URLs where no client called a host."""
         return self.public_url or f"http://{self.host}:{self.port}"
+
+    @property
+    def audit_seconds(self) -> int:
+        return self.audit_days * DAY
 
     @property
     def server_name(self) -> str:

@@ -95,7 +95,7 @@ _SUPPORTED = (
     Parameter(
         "type",
         Use.SPEC,
-        readers.delivery_type,
+        partial(readers.choice, choices=DeliveryType),
         _EVERY,
         "`upload`, or `private` or `authenticated`, which need a signed delivery URL.",
     ),

@@ -1,11 +1,14 @@
 """How the text of one parameter becomes a value. Each reader raises an error that names the parameter and the cure."""
 
 import re
+from enum import StrEnum
+from typing import TypeVar
 
 from uponce.core.errors import InvalidParameter, UnsupportedParameter
 from uponce.core.formats import canonical_format
 from uponce.core.naming import check_public_id
-from uponce.core.values import DeliveryType
+
+E = TypeVar("E", bound=StrEnum)
 
 MAX_TAGS = 1000
 MAX_TAG_LENGTH = 255
@@ -77,12 +80,14 @@ def folder(name: str, value: str) -> str | None:
     return None if value and not bare else check_public_id(bare, parameter=name, is_folder=True)
 
 
-def delivery_type(name: str, value: str) -> DeliveryType:
+def choice(name: str, value: str, *, choices: type[E], also: tuple[str, ...] = ()) -> E:
+    """Return the choice of this text. The error also names the words that the caller reads itself."""
     try:
-        return DeliveryType(value)
+        return choices(value)
     except ValueError:
+        *first, last = [*map(str, choices), *also]
         raise InvalidParameter(
-            f"Parameter {name} must be upload, private or authenticated, not '{shown(value)}'."
+            f"Parameter {name} must be {', '.join(first)} or {last}, not '{shown(value)}'."
         ) from None
 
 

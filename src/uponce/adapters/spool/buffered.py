@@ -6,13 +6,17 @@ costs one thread hop.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.threads import Lane
+from uponce.app.unbroken import unbroken
+from uponce.core.errors import UponceError
 
 Blocks = Sequence[bytes | bytearray]
 
@@ -55,12 +59,15 @@ class BufferedWriter:
             await asyncio.shield(self._flushing[0])
             self._flushing.popleft()
 
-    def drop(self) -> None:
-        """Forget what no flush has taken yet."""
-        self._pending.clear()
+    async def end(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Forget what no flush has taken yet, close the file by `closing`, and return when no flush is under way.
 
-    async def give_up(self) -> None:
-        """Return when no flush is under way any more, whatever became of the flushes."""
+        A flush or a closing that fails raises nothing.
+        """
+        self._pending.clear()
+        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+        with suppress(UponceError):
+            await unbroken(closing)
         await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
 
     async def _flush(self) -> None:

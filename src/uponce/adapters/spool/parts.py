@@ -7,12 +7,12 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, guarded, read_at
+from uponce.adapters.files import BLOCK_BYTES, blocks_of, guarded, make_file, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
@@ -57,7 +57,7 @@ class Prefixes:
 
 def make_empty(folder: Path, key: str) -> None:
     """Make an empty file with a durable name, before anything can be recorded of it. Blocks."""
-    os.close(os.open(folder / key, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600))
+    os.close(make_file(folder / key))
     sync_folder(folder)
 
 
@@ -93,16 +93,7 @@ class FilePart:
         return await self._disk.in_thread(self._bytes.are_wanted)
 
     async def release(self) -> None:
-        await release(self._disk, self._writer, self._bytes.close)
-
-
-async def release(disk: Disk, writer: BufferedWriter, close: Callable[[], None]) -> None:
-    """Close the writer's file, whatever is written."""
-    writer.drop()
-    # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
-    with suppress(UponceError):
-        await unbroken(disk.in_thread(close))
-    await writer.give_up()
+        await self._writer.end(self._disk.in_thread(self._bytes.close))
 
 
 class _HeldBytes:

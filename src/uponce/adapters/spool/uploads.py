@@ -4,17 +4,15 @@ import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, write_all
+from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, make_file, write_all
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.system import start_writeback
-from uponce.app.unbroken import unbroken
-from uponce.core.errors import StorageUnavailable, UponceError
+from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import BINARY
 from uponce.core.values import Digest
 
@@ -46,7 +44,7 @@ class SpooledChunk:
     def __init__(self, path: Path, disk: Disk, hashes: Hashes | None = None) -> None:
         """Only with `hashes` the bytes are hashed, and begin to go to the disk at once."""
         self._disk = disk
-        self._file = _File(path, is_kept=hashes is not None)
+        self._file = NewFile(path, writes_back=hashes is not None)
         self._writer = BufferedWriter(disk, self._file.append, hashes)
         self.write = self._writer.write
 
@@ -65,11 +63,7 @@ class SpooledChunk:
         self._writer.size = 0
 
     async def discard(self) -> None:
-        self._writer.drop()
-        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
-        with suppress(UponceError):  # the sweeper deletes what stays
-            await unbroken(self._discard())
-        await self._writer.give_up()
+        await self._writer.end(self._discard())  # the sweeper deletes what stays
 
     async def _discard(self) -> None:
         await self._disk.in_thread(self._file.remove)
@@ -107,16 +101,20 @@ class SpooledUpload(SpooledChunk):
             await self._store.withdraw(self.key)
 
 
-class _File:
-    """The file of an upload. All of it blocks.
+class NewFile:
+    """A file that the first write makes. All of it blocks.
+
+    With `writes_back` the bytes begin to go to the disk at once. A nameless file loses its path as soon as it is made,
+    and closing it deletes it. If the process dies before that, the sweeper finds the file.
 
     A cancelled caller leaves its thread running. So the descriptor is made, used and closed under a lock: a late write
     could otherwise end in another file, which got the same number.
     """
 
-    def __init__(self, path: Path, *, is_kept: bool) -> None:
+    def __init__(self, path: Path, *, writes_back: bool = False, is_nameless: bool = False) -> None:
         self.path = path
-        self._is_kept = is_kept
+        self._writes_back = writes_back
+        self._is_nameless = is_nameless
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._ended = False
@@ -125,12 +123,19 @@ class _File:
         with self._lock:
             descriptor = self._writable()
             write_all(descriptor, blocks)
-            if self._is_kept:
+            if self._writes_back:
                 start_writeback(descriptor)
 
     def rewind(self) -> None:
+        """Let the next bytes replace those that are in the file."""
         with self._lock:
-            os.lseek(self._writable(), 0, os.SEEK_SET)
+            if self._descriptor is not None:
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def duplicate(self) -> int:
+        """Return another descriptor of the file, which `close` leaves open."""
+        with self._lock:
+            return os.dup(self._writable())
 
     def give(self, put: Callable[[int], None]) -> None:
         """Let `put` take the open file, and end."""
@@ -154,7 +159,9 @@ class _File:
         if self._ended:
             raise OSError(errno.EBADF, "the upload has ended")
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | SAFE, 0o600)
+            self._descriptor = make_file(self.path)
+            if self._is_nameless:
+                self.path.unlink()
         return self._descriptor
 
     def _close(self) -> None:

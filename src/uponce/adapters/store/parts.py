@@ -8,11 +8,9 @@ a request until they are kept, in a file without a name; and the whole while a r
 """
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
-import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,12 +18,12 @@ from functools import partial
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, read_at, write_all
-from uponce.adapters.spool.buffered import Blocks, BufferedWriter
+from uponce.adapters.files import BLOCK_BYTES, blocks_of, checked, read_at
+from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.adapters.spool.locks import WHOLE, in_progress
-from uponce.adapters.spool.parts import other_bytes, release
+from uponce.adapters.spool.parts import other_bytes
 from uponce.adapters.spool.spool import Spool, in_batches
-from uponce.adapters.spool.uploads import SpooledUpload
+from uponce.adapters.spool.uploads import NewFile, SpooledUpload
 from uponce.adapters.store.bucket import Bucket
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import StorageUnavailable
@@ -132,15 +130,8 @@ class ObjectParts:
             if match:
                 yield StoredBlob(match[1], found.size, found.age)
 
-    def nameless_file(self) -> int:
-        """Return a descriptor; closing it deletes the file. Blocks.
-
-        If the process dies before the file has lost its name, the sweeper finds the file.
-        """
-        path = self.spool.folder / self._ids.hex(32)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
-        path.unlink()
-        return descriptor
+    def nameless_file(self) -> NewFile:
+        return NewFile(self.spool.folder / self._ids.hex(32), is_nameless=True)
 
     def put(self, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
         """In a thread: an object of these bytes of a blob, by a file whose first byte is that at `base`."""
@@ -169,7 +160,7 @@ class ObjectPart:
         self._claim = claim
         self._start = span.start
         self._base = span.start  # where the file's bytes begin: those before are kept
-        self._file = _NamelessFile(parts)
+        self._file = parts.nameless_file()
         self._writer = BufferedWriter(parts.spool.disk, self._file.append)
         self.write = self._writer.write
 
@@ -189,14 +180,14 @@ class ObjectPart:
 
     def keep(self) -> None:
         self._base = self._start + self.size
-        self._file.start_over()
+        self._file.rewind()
 
     async def wanted(self) -> bool:
         return self._claim.is_wanted()
 
     async def release(self) -> None:
         self._claim.close()
-        await release(self._parts.spool.disk, self._writer, self._file.close)
+        await self._writer.end(self._parts.spool.disk.in_thread(self._file.close))
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
         """Compare what is recorded, and put the rest. Blocks."""
@@ -217,46 +208,6 @@ class ObjectPart:
             end = min(start + BLOCK_BYTES, last)
             if self._parts.read(key, part, start, end) != read_at(descriptor, start - self._base, end - start):
                 raise other_bytes(start)
-
-
-class _NamelessFile:
-    """The bytes of a request until they are kept. All of it blocks, and a lock guards the descriptor."""
-
-    def __init__(self, parts: ObjectParts) -> None:
-        self._parts = parts
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        self._is_kept = False
-        self._ended = False
-
-    def append(self, blocks: Blocks) -> None:
-        with self._lock:
-            if self._ended:
-                raise _ended()
-            if self._descriptor is None:
-                self._descriptor = self._parts.nameless_file()
-            if self._is_kept:
-                os.ftruncate(self._descriptor, 0)
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                self._is_kept = False
-            write_all(self._descriptor, blocks)
-
-    def start_over(self) -> None:
-        """Let the next bytes replace those that are in the file."""
-        self._is_kept = True
-
-    def duplicate(self) -> int:
-        with self._lock:
-            if self._descriptor is None:
-                raise _ended()
-            return os.dup(self._descriptor)
-
-    def close(self) -> None:
-        with self._lock:
-            self._ended = True
-            descriptor, self._descriptor = self._descriptor, None
-            if descriptor is not None:
-                os.close(descriptor)
 
 
 class ObjectAssembly:
@@ -339,10 +290,6 @@ class ObjectAssembly:
         self._claim.close()
         if not self._is_offered:
             await self._spooled.discard()
-
-
-def _ended() -> OSError:
-    return OSError(errno.EBADF, "the piece has ended")
 
 
 def _unreadable(key: str, detail: str) -> StorageUnavailable:

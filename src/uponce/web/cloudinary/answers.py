@@ -13,6 +13,7 @@ from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.signature import sign_delivery, sign_response
 from uponce.core.values import Algorithm, Asset, DeliveryType, MediaFacts, ResourceType, TimedFacts
+from uponce.web.request import Request
 
 Json = dict[str, Any]
 
@@ -28,6 +29,10 @@ class Bases:
     def of(cls, base: str, came_by: str) -> Self:
         rest = base.partition("://")[2]
         return cls(f"http://{rest}" if came_by == "http" else base, base)
+
+
+def bases_of(request: Request) -> Bases:
+    return Bases.of(request.base_url(), request.scheme)
 
 
 def upload_answer(uploaded: Uploaded, bases: Bases) -> Json:
@@ -58,7 +63,7 @@ def chunk_answer(outcome: Uploaded | Forwarded | Series, bases: Bases) -> Json:
     if isinstance(outcome, Forwarded):
         return {**msgspec.json.decode(outcome.body), "done": True}
     kind = dict(outcome.parameters).get("type", DeliveryType.UPLOAD)
-    return {"done": False, "bytes": outcome.received, "kind": kind, **_present(resource_type=outcome.requested)}
+    return {"done": False, "bytes": outcome.received, "kind": kind, **present(resource_type=outcome.requested)}
 
 
 def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) -> Json:
@@ -122,15 +127,14 @@ def _delivery_path(asset: Asset, secret: str) -> str:
 def _image_fields(facts: MediaFacts) -> Json:
     if facts.kind is ResourceType.RAW:
         return {}
-    fields = {"width": facts.width, "height": facts.height, "format": facts.format, "pages": facts.pages}
-    return {name: value for name, value in fields.items() if value is not None}
+    return present(width=facts.width, height=facts.height, format=facts.format, pages=facts.pages)
 
 
 def _timed_fields(timed: TimedFacts) -> Json:
     """Facts of video and audio in ffprobe's form: bit rates of streams are text, unknown facts are omitted."""
     audio, video = timed.audio, timed.video
     fields: Json = {
-        "audio": _present(
+        "audio": present(
             codec=audio.codec,
             bit_rate=_text(audio.bit_rate),
             frequency=audio.frequency,
@@ -139,7 +143,7 @@ def _timed_fields(timed: TimedFacts) -> Json:
         )
         if audio
         else {},
-        "video": _present(
+        "video": present(
             pix_format=video.pix_format,
             codec=video.codec,
             level=video.level,
@@ -154,12 +158,13 @@ def _timed_fields(timed: TimedFacts) -> Json:
         "pages": 0,
         "rotation": timed.rotation,
     }
-    return fields | _present(
+    return fields | present(
         frame_rate=timed.frame_rate, bit_rate=timed.bit_rate, duration=timed.duration, nb_frames=timed.nb_frames
     )
 
 
-def _present(**fields: object) -> Json:
+def present(**fields: object) -> Json:
+    """Return the fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

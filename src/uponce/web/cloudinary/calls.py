@@ -1,13 +1,17 @@
 """The calls of Cloudinary's Upload and Admin API, except reads that uponce has. A missing one is refused by name."""
 
 import re
+from enum import StrEnum
 from functools import cache
+from typing import TypeVar
 
 from uponce.core.errors import NotFound, UnsupportedCall, UponceError
 from uponce.core.parameters import Call
 from uponce.web.errors import refusal, wrong_method
 from uponce.web.request import Request
 from uponce.web.response import Response
+
+E = TypeVar("E", bound=StrEnum)
 
 # Method, path below /v1_1/<cloud>/, and the name that SDKs give the call. `<rt>` is a resource type, `*` one segment,
 # `**` one segment or more. The first row that fits counts.
@@ -130,6 +134,14 @@ def missing(method: str, path: str) -> UponceError:
     return NotFound(
         "There is no such call. Upload to /v1_1/<cloud>/<image|video|raw|auto>/upload, or by tus to /tus/<cloud>/."
     )
+
+
+def known(request: Request, part: str, values: type[E]) -> E:
+    """Return the value of a part of the path. Without one, the address belongs to another call, which uponce lacks."""
+    try:
+        return values(request.params[part])
+    except ValueError:
+        raise missing(request.method, request.path) from None
 
 
 def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:

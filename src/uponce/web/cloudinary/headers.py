@@ -94,6 +94,15 @@ def basic_credentials(authorization: str) -> tuple[str, str]:
     return user, password
 
 
+def added_credentials(head: Head) -> tuple[str, str] | None:
+    """Return API key and secret, None without them. BadCredentials when the header has others.
+
+    Those of a web page do not count: a browser adds credentials that it remembers to the forms of any site.
+    """
+    authorization = head.get("authorization")
+    return basic_credentials(authorization) if authorization and head.origin is None else None
+
+
 def server_credentials(head: Head) -> tuple[str, str]:
     """Return API key and secret of a request from a server. BadCredentials for a request from a web page."""
     if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site

@@ -4,9 +4,8 @@ One uponce can be the upstream of another: these are the reads that a relay asks
 """
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from uponce.app.authenticate import authenticate_for_all
 from uponce.app.deliver import find_asset
@@ -15,13 +14,12 @@ from uponce.core.canonical import collect
 from uponce.core.errors import MissingParameter, NotFound, UnknownParameter, UnsupportedParameter
 from uponce.core.readers import MAX_CONTEXT_LENGTH, boolean, positive, shown, text
 from uponce.core.values import ApiKey, DeliveryType, ResourceType
-from uponce.web.cloudinary.answers import Bases, Json, resource_body
-from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.answers import bases_of, present, resource_body
+from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
-E = TypeVar("E", bound=StrEnum)
 Readers = Mapping[str, Callable[[str, str], Any]]
 
 _MAX_PAGE = 500
@@ -80,18 +78,17 @@ async def ping(services: Services, request: Request) -> Response:
 
 async def resource(services: Services, request: Request) -> Response:
     """Return the asset of `/v1_1/<cloud>/resources/<resource_type>/<type>/<public_id>`."""
-    params = request.params
-    kind, type_ = _known(request, ResourceType, params["resource_type"]), _known(request, DeliveryType, params["type"])
+    kind, type_ = known(request, "resource_type", ResourceType), known(request, "type", DeliveryType)
     key, fields = await _begin(services, request, _OF_ASSET)
-    asset = await find_asset(services, key.cloud, kind, type_, params["public_id"])
+    asset = await find_asset(services, key.cloud, kind, type_, request.params["public_id"])
     etag = fields.get("image_metadata") or fields.get("media_metadata")
     shows = ("tags", "context", *(["etag"] if etag else []))
-    return json_response({**resource_body(asset, _bases(request), key.secrets[0], *shows), "derived": []})
+    return json_response({**resource_body(asset, bases_of(request), key.secrets[0], *shows), "derived": []})
 
 
 async def resources_by_context(services: Services, request: Request) -> Response:
     """Return a page of the assets whose context has `key` and, if it is sent, `value`."""
-    kind = _known(request, ResourceType, request.params["resource_type"])
+    kind = known(request, "resource_type", ResourceType)
     key, fields = await _begin(services, request, _OF_CONTEXT)
     if "key" not in fields:
         raise MissingParameter("Missing required parameter - key")
@@ -104,9 +101,9 @@ async def resources_by_context(services: Services, request: Request) -> Response
         cursor=fields.get("next_cursor"),
     )
     shows = [name for name in ("tags", "context") if fields.get(name)]
-    bases = _bases(request)
-    answer: Json = {"resources": [resource_body(asset, bases, key.secrets[0], *shows) for asset in page.items]}
-    return json_response(answer if page.next_cursor is None else answer | {"next_cursor": page.next_cursor})
+    bases = bases_of(request)
+    found = [resource_body(asset, bases, key.secrets[0], *shows) for asset in page.items]
+    return json_response(present(resources=found, next_cursor=page.next_cursor))
 
 
 async def upload_presets(services: Services, request: Request) -> Response:
@@ -121,14 +118,6 @@ async def upload_preset(services: Services, request: Request) -> Response:
     raise NotFound(f"Can't find upload preset named {shown(request.params['name'])}")
 
 
-def _known(request: Request, values: type[E], text: str) -> E:
-    """Return the value of this text. Without one, the address belongs to another call, which uponce lacks."""
-    try:
-        return values(text)
-    except ValueError:
-        raise missing(request.method, request.path) from None
-
-
 async def _begin(services: Services, request: Request, readers: Readers) -> tuple[ApiKey, dict[str, Any]]:
     """Return the key that asks, and the values of the query. Raise UnknownParameter for what the call does not have."""
     key = await authenticate_for_all(services, request.params["cloud"], *server_credentials(request.head))
@@ -139,7 +128,3 @@ async def _begin(services: Services, request: Request, readers: Readers) -> tupl
                 f"Unknown parameter {shown(name)}. Check its spelling, or send the request without it."
             )
     return key, {name: readers[name](name, value) for name, value in collect(sent).items()}
-
-
-def _bases(request: Request) -> Bases:
-    return Bases.of(request.base_url(), request.scheme)

@@ -1,6 +1,5 @@
 """The signature endpoints, behind HTTP Basic: status of one, list, revoke, sign."""
 
-import re
 from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate
@@ -8,9 +7,10 @@ from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.canonical import collect_known
-from uponce.core.errors import InvalidParameter, NotFound
+from uponce.core.errors import NotFound
+from uponce.core.readers import choice, positive
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
-from uponce.web.cloudinary.answers import Json
+from uponce.web.cloudinary.answers import Json, present
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
@@ -54,12 +54,11 @@ async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
     page = await list_signatures(
         services,
         key,
-        status=_status(fields.get("status")),
-        limit=_limit(fields.get("max_results", "50")),
+        status=choice("status", fields["status"], choices=GrantStatus) if "status" in fields else None,
+        limit=positive("max_results", fields.get("max_results", "50"), limit=_MAX_PAGE),
         cursor=fields.get("next_cursor"),
     )
-    answer: Json = {"signatures": [describe_record(record) for record in page.items]}
-    return answer if page.next_cursor is None else answer | {"next_cursor": page.next_cursor}
+    return present(signatures=[describe_record(record) for record in page.items], next_cursor=page.next_cursor)
 
 
 async def _show(services: Services, key: ApiKey, fields: Parameters, _: Request) -> Json:
@@ -74,7 +73,8 @@ async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: 
 
 async def _sign(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
     url, options = f"{request.base_url()}/v1_1/{key.cloud}/auto/upload", dict(fields)
-    algorithm = _algorithm(options.pop("signature_algorithm", Algorithm.SHA256))
+    named = options.pop("signature_algorithm", Algorithm.SHA256)
+    algorithm = choice("signature_algorithm", named, choices=Algorithm)
     signed = mint(key, options, clock=services.clock, ids=services.ids, algorithm=algorithm)
     return {"id": grant_id(key, signed), "upload_url": url, "fields": signed}
 
@@ -82,48 +82,25 @@ async def _sign(services: Services, key: ApiKey, fields: Parameters, request: Re
 _ACTIONS = {"status": _show, "revoke": _revoke, "sign": _sign}
 
 
-def _status(text: str | None) -> GrantStatus | None:
-    try:
-        return None if text is None else GrantStatus(text)
-    except ValueError:
-        raise InvalidParameter(
-            f"Parameter status is {str(text)[:40]!r}. Send used, unused, pending or revoked."
-        ) from None
-
-
-def _limit(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= _MAX_PAGE:
-        raise InvalidParameter(f"Parameter max_results is {text[:40]!r}. Send a whole number from 1 to {_MAX_PAGE}.")
-    return int(text)
-
-
-def _algorithm(text: str) -> Algorithm:
-    try:
-        return Algorithm(text)
-    except ValueError:
-        raise InvalidParameter(f"Parameter signature_algorithm is {text[:40]!r}. Send sha1 or sha256.") from None
-
-
 def describe_record(record: GrantRecord) -> Json:
     """Return a ledger row as JSON. `max_uses` is null for an unlimited signature; unknown facts are omitted."""
     grant = record.grant
-    fields = {
-        "id": grant.key.hex(),
-        "status": record.status,
-        "api_key": grant.api_key,
-        "timestamp": grant.timestamp,
-        "uses": record.uses,
-        "used_at": record.spent_at,
-        "revoked_at": record.revoked_at,
-    }
-    limit = None if grant.max_uses >= UNLIMITED_USES else grant.max_uses
-    return {name: value for name, value in fields.items() if value is not None} | {"max_uses": limit}
+    facts = present(
+        id=grant.key.hex(),
+        status=record.status,
+        api_key=grant.api_key,
+        timestamp=grant.timestamp,
+        uses=record.uses,
+        used_at=record.spent_at,
+        revoked_at=record.revoked_at,
+    )
+    return facts | {"max_uses": None if grant.max_uses >= UNLIMITED_USES else grant.max_uses}
 
 
 def describe_sighting(sighting: Sighting) -> Json:
     """Return a signature with its history as JSON."""
-    answer = describe_record(sighting.record) | {"history": [_audit(line) for line in sighting.history]}
-    return answer if sighting.expires_at is None else answer | {"expires_at": sighting.expires_at}
+    history = [_audit(line) for line in sighting.history]
+    return describe_record(sighting.record) | present(history=history, expires_at=sighting.expires_at)
 
 
 def _audit(line: AuditRecord) -> Json:

@@ -10,9 +10,9 @@ from uponce.core.canonical import collect_known
 from uponce.core.parameters import Call
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import destroy_answer
-from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import basic_credentials
+from uponce.web.cloudinary.headers import added_credentials
 from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Response, json_response
@@ -22,13 +22,12 @@ Act: TypeAlias = Callable[[Services, Request, SignedCall], Awaitable[Response]]
 
 async def signed_call(call: Call, services: Services, request: Request) -> Response:
     """Do what `/v1_1/<cloud>/<image|video|raw>/<call>` asks for in its fields."""
-    head, resource_type, limits = request.head, _resource_type(request), services.limits
+    resource_type, limits = known(request, "resource_type", ResourceType), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
     wanted = SignedCall(request.params["cloud"], resource_type, fields, request.caller)
-    # A browser adds credentials that it remembers to the forms of any site, so they do not count from a page.
-    if "signature" not in fields and head.get("authorization") and head.origin is None:
-        key = await authenticate(services, wanted.cloud, *basic_credentials(head.get("authorization")))
+    if "signature" not in fields and (credentials := added_credentials(request.head)):
+        key = await authenticate(services, wanted.cloud, *credentials)
         wanted = signed_by(services, key, wanted, call)
     act, _ = CALLS[call]
     return await act(services, request, wanted)
@@ -42,10 +41,3 @@ async def _destroy(services: Services, request: Request, wanted: SignedCall) -> 
 
 # What each call does, and what its address is for.
 CALLS: dict[Call, tuple[Act, str]] = {Call.DESTROY: (_destroy, "This address deletes an asset.")}
-
-
-def _resource_type(request: Request) -> ResourceType:
-    try:
-        return ResourceType(request.params["resource_type"])
-    except ValueError:
-        raise missing(request.method, request.path) from None

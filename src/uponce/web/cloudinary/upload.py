@@ -12,10 +12,10 @@ from uponce.core.errors import BadCredentials, InvalidParameter, MalformedReques
 from uponce.core.policy import Limits
 from uponce.core.relaying import Forwarded
 from uponce.core.values import ResourceType
-from uponce.web.cloudinary.answers import Bases, chunk_answer, upload_answer
+from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
-from uponce.web.cloudinary.headers import basic_credentials, read_chunk, read_idempotency_key
+from uponce.web.cloudinary.headers import added_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
@@ -32,7 +32,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
     check_encoding(head)
-    bases = Bases.of(request.base_url(), request.scheme)
+    bases = bases_of(request)
     frame = _frame(request, limits)
     note_fields(request, frame.fields)
     whole = pipeline is not None and chunk is None and pipeline.is_for(frame.cloud)
@@ -157,15 +157,9 @@ async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerat
 
 
 def _credentials(head: Head) -> tuple[str, str] | None:
-    """Return HTTP Basic credentials, which count where the fields have no signature.
-
-    Not those of a web page: a browser adds credentials that it remembers to the forms of any site.
-    """
-    authorization = head.get("authorization")
-    if not authorization or head.origin is not None:
-        return None
+    """Return HTTP Basic credentials, which count where the fields have no signature."""
     try:
-        return basic_credentials(authorization)
+        return added_credentials(head)
     except BadCredentials:
         return "", ""  # wrong for every key, so the refusal names HTTP Basic
 

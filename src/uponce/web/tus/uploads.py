@@ -6,18 +6,17 @@ from uponce.app.services import Services
 from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.resumable import Address, Outcome, address_of, begin, begin_with, give_up, look, resume, tell
 from uponce.core.errors import (
-    InvalidParameter,
     MalformedRequest,
     SeriesGone,
     Unavailable,
     UponceError,
     UpstreamRefused,
 )
-from uponce.core.readers import shown
+from uponce.core.readers import choice, shown
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.values import ResourceType
-from uponce.web.cloudinary.answers import Bases, Json, chunk_answer
+from uponce.web.cloudinary.answers import Bases, Json, bases_of, chunk_answer
 from uponce.web.errors import refusal, tus_status_of
 from uponce.web.request import Header, Request
 from uponce.web.request_log import note_fields, note_outcome
@@ -39,7 +38,7 @@ async def serve(services: Services, request: Request) -> Response:
     if _method(request) == "OPTIONS":
         return _abilities(services)
     headers.check_version(head)
-    return await _create(services, request, _bases(request))
+    return await _create(services, request, bases_of(request))
 
 
 async def serve_upload(services: Services, request: Request) -> Response:
@@ -49,7 +48,7 @@ async def serve_upload(services: Services, request: Request) -> Response:
         return _abilities(services)
     if method != "GET":  # GET is an addition to tus, for browsers and curl
         headers.check_version(head)
-    bases, address = _bases(request), _address(**request.params)
+    bases, address = bases_of(request), _address(**request.params)
     if method not in _ACTIONS:
         raise MalformedRequest(f"Method {shown(method)} is not allowed for an upload. Use {', '.join(UPLOAD_METHODS)}.")
     return await _ACTIONS[method](services, request, address, bases)
@@ -72,10 +71,6 @@ def _method(request: Request) -> str:
         return request.method
     override = request.raw_header(b"x-http-method-override") or b""
     return override.decode("latin-1") or request.method
-
-
-def _bases(request: Request) -> Bases:
-    return Bases.of(request.base_url(), request.scheme)
 
 
 def _abilities(services: Services) -> Response:
@@ -184,11 +179,4 @@ def _address(cloud: str, signature: str, upload: str) -> Address:
 
 def _requested(fields: tuple[tuple[str, str], ...]) -> ResourceType | None:
     kind = dict(fields).get("resource_type", "auto")
-    if kind == "auto":
-        return None
-    try:
-        return ResourceType(kind)
-    except ValueError:
-        raise InvalidParameter(
-            f"Parameter resource_type must be image, video, raw or auto, not '{shown(kind)}'."
-        ) from None
+    return None if kind == "auto" else choice("resource_type", kind, choices=ResourceType, also=("auto",))
