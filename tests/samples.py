@@ -1,6 +1,7 @@
 """Real media in all formats: those of the demo, and more made in the same way."""
 
 import io
+import struct
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "subtitled",
     "tiff",
     "wav",
+    "wav64",
     "webm",
     "webp",
 ]
@@ -56,6 +58,14 @@ def mp3(seed: int, seconds: float = 1.0) -> bytes:
 
 def wav(seed: int, seconds: float = 1.0) -> bytes:
     return sound("wav", "pcm_s16le", seed, seconds)
+
+
+def wav64(sound: bytes, form: bytes = b"RF64") -> bytes:
+    """A WAV with the sizes of one that is larger than 4 GB."""
+    at = sound.index(b"data") + 4
+    size = int.from_bytes(sound[at : at + 4], "little")
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, len(sound) + 28, size, 0, 0)
+    return form + b"\xff" * 4 + b"WAVE" + sizes + sound[12:at] + b"\xff" * 4 + sound[at + 4 :]
 
 
 def sound(muxer: str, codec: str, seed: int, seconds: float) -> bytes:

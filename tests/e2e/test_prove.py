@@ -29,7 +29,8 @@ from uponce.prove.site import dot
 
 MUTANTS = Path(__file__).parents[2] / "proof/faults/mutants"
 SMALL = ("--signatures", "4", "--at-once", "6")
-MOST_REQUESTS = sum(check.requests for check in checks(Plan(4, 6)))
+MOST_UPLOADS = sum(check.requests for check in checks(Plan(4, 6)))
+MOST_REQUESTS = MOST_UPLOADS + sum(check.files for check in checks(Plan(4, 6)))
 
 
 def prove(url: str, *words: str, env: dict[str, str] | None = None) -> tuple[Done, dict[str, Any]]:
@@ -56,7 +57,7 @@ def test_it_holds_here(tmp_path: Path) -> None:
     assert {check["verdict"] for check in report["checks"]} == {"holds"}
     race = report["checks"][-1]
     assert race["seen"] == "4 stored, 20 refused"
-    assert 60 < report["requests"] <= MOST_REQUESTS + 1
+    assert 60 < report["requests"] <= MOST_REQUESTS
     assert report["clean_up"]["removed"] == 0
     assert set(report["clean_up"]["left"]) > {f"{report['folder']}/1"}
     assert "upload scope: its signatures upload, and never delete" in report["clean_up"]["why"]
@@ -114,7 +115,7 @@ def test_a_good_server_that_is_not_ours(chunked: bool) -> None:
     assert report["clean_up"]["removed"] == len(set(foreign.destroyed)) > 20
     assert report["clean_up"]["left"] == []
     assert foreign.assets == {}
-    assert foreign.requests <= MOST_REQUESTS + len(foreign.destroyed)
+    assert foreign.requests <= MOST_UPLOADS + len(foreign.destroyed)
 
 
 @pytest.mark.proof
@@ -176,7 +177,7 @@ def test_when_time_is_up_nothing_new_begins() -> None:
         done, report = prove_foreign(foreign, "--seconds", "1")
     assert done.code == 1
     assert report["checks"][-1]["seen"] == "not tried: time was up"
-    assert foreign.requests < 2 * MOST_REQUESTS // 3
+    assert foreign.requests < 2 * MOST_UPLOADS // 3
     assert foreign.assets == {}
 
 
@@ -224,20 +225,35 @@ def test_a_wrong_secret_stops_at_the_first_upload() -> None:
         (("--url", "cloudinary://k:s@c"), 1, "upload_prefix"),
         (("--url", "cloudinary://k:s@c?upload_prefix=ftp://x"), 1, "upload_prefix=http://HOST:PORT"),
         (("--at-once", "1"), 2, "--at-once"),
+        (("--url", "media.example", "--key", "k:s@c"), 1, "--url media.example is not an address."),
+        (("--url", "ftp://media.example", "--key", "k:s@c"), 1, "--url ftp://media.example is not an address."),
+        (("--url", "http://", "--key", "k:s@c"), 1, "--url http:// is not an address."),
+        (("--url", "https://:443", "--key", "k:s@c"), 1, "--url https://:443 is not an address."),
+        (("--url", "http://[::1", "--key", "k:s@c"), 1, "--url http://[::1 is not an address."),
+        (("--url", "http://127.0.0.1:99999", "--key", "k:s@c"), 1, "--url http://127.0.0.1:99999 is not an address."),
+        (("--url", "http://127.0.0.1:0", "--key", "k:s@c"), 1, "in --url or in CLOUDINARY_URL"),
+        (("--url", f"http://{'a' * 64}.example", "--key", "k:s@c"), 1, "in --url or in CLOUDINARY_URL"),
+        (("--url", "http://media.example?a=1", "--key", "k:s@c"), 1, "in --url or in CLOUDINARY_URL"),
+        (("--url", "cloudinary://k:s@c?upload_prefix=http://a:99999"), 1, "in --url or in CLOUDINARY_URL"),
+        (("--url", "http://media.invalid", "--key", "k:s@c"), 1, "Check the address, the cloud and the key in --url"),
     ],
 )
 def test_what_it_needs_to_know(words: tuple[str, ...], code: int, told: str) -> None:
     done = uponce("prove", *words)
     assert done.code == code
     assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_before_it_starts_it_says_what_it_will_send() -> None:
     with running(Foreign()) as foreign:
         url = f"cloudinary://{KEY}:{SECRET}@{CLOUD}?upload_prefix={foreign.url}"
         done = uponce("prove", "--url", url, *SMALL)
+    assert len(foreign.destroyed) > 20
+    assert foreign.requests <= MOST_REQUESTS
     first = done.stdout.split("A signature works")[0].replace("\n", " ")
-    assert f"To {foreign.url}, cloud {CLOUD}, this command sends at most {MOST_REQUESTS} requests" in first
+    assert f"To {foreign.url}, cloud {CLOUD}, this command sends at most {MOST_REQUESTS} requests: " in first
+    assert f"at most {MOST_UPLOADS} uploads" in first
     assert done.stdout.rstrip().endswith("requests.")
     assert "It holds: signatures work once here." in done.stdout
 

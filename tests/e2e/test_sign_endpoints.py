@@ -20,6 +20,7 @@ from tests.e2e.conftest import NODE
 from tests.e2e.test_readme import block
 from tests.server import Server
 from tests.stores.service import free_ports
+from uponce.contrib import MAX_BODY
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
@@ -126,6 +127,70 @@ def test_strangers_and_other_parameters_are_refused(framework: Callable[[], Ask]
 def test_a_body_without_an_end_is_refused(framework: Callable[[], Ask]) -> None:
     status, answer = framework()({"nonce": "n" * 100_000}, "7")
     assert (status, answer["error"]["code"]) == (400, "malformed_request")
+
+
+def reads_json_in_starlette(body: bytes, content_type: str) -> Reply:
+    from uponce.contrib.starlette import sign_endpoint
+
+    async def authorise(request: Any) -> dict[str, str]:
+        return {"folder": (await request.json())["album"]}
+
+    app = Starlette(routes=[Route("/sign", sign_endpoint(authorise), methods=["POST"])])
+    answer = asyncio.run(call(app, "POST", "/sign", headers={"content-type": content_type}, chunks=[body]))
+    return answer.status, answer.json
+
+
+def reads_json_in_flask(body: bytes, content_type: str) -> Reply:
+    from flask import Flask
+
+    from uponce.contrib.flask import sign_endpoint
+
+    app = Flask("reads")
+    app.post("/sign")(sign_endpoint(lambda request: {"folder": request.get_json(force=True)["album"]}))
+    answer = app.test_client().post("/sign", data=body, content_type=content_type)
+    return answer.status_code, answer.get_json()
+
+
+def reads_json_in_django(body: bytes, content_type: str) -> Reply:
+    django()  # for its settings
+    from django.test import RequestFactory
+
+    from uponce.contrib.django import sign_endpoint
+
+    view = sign_endpoint(lambda request: {"folder": json.loads(request.body)["album"]})
+    answer: Any = view(RequestFactory().post("/sign", body, content_type=content_type))
+    return answer.status_code, json.loads(answer.content)
+
+
+ASKED = b'{"params": {"nonce": "n1"}, "album": "albums/3"}'
+
+
+@pytest.mark.parametrize("ask", [reads_json_in_starlette, reads_json_in_flask, reads_json_in_django])
+def test_authorise_may_read_what_the_page_sent(ask: Callable[[bytes, str], Reply]) -> None:
+    status, answer = ask(ASKED, "application/json")
+    assert status == 200, answer
+    assert (answer["fields"]["folder"], answer["fields"]["nonce"]) == ("albums/3", "n1")
+
+
+@pytest.mark.parametrize("ask", [reads_json_in_flask, reads_json_in_django])
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 3_000_000])
+def test_authorise_never_reads_a_body_that_is_too_long(ask: Callable[[bytes, str], Reply], size: int) -> None:
+    """3 MB are more than Django itself holds."""
+    status, answer = ask(ASKED + b" " * (size - len(ASKED)), "application/json")
+    assert (status, answer["error"]["code"]) == (400, "malformed_request")
+    assert "larger than" in answer["error"]["message"]
+
+
+def test_a_form_that_a_middleware_of_django_has_read_is_refused() -> None:
+    django()  # for its settings
+    from django.test import RequestFactory
+
+    from uponce.contrib.django import sign_endpoint
+
+    request = RequestFactory().post("/sign", {"params": "{}"})  # multipart
+    assert request.POST
+    answer: Any = sign_endpoint(lambda request: True)(request)
+    assert (answer.status_code, json.loads(answer.content)["error"]["code"]) == (400, "malformed_request")
 
 
 @pytest.fixture

@@ -277,4 +277,5 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "mpg of padding": lambda: (b"\0\0\1\xba\x44\0\4\0\4\1\0\0\3\xf8" + b"\0\0\1\xbe\0\0") * 3_000_000,
     "aac of frames without data": lambda: b"\xff\xf1\x50\x80\1\x1f\xfc\x21" * 7_500_000,
     "amr of silence": lambda: b"#!AMR\n" + b"\x7c" * 60_000_000,
+    "svg of spaces": lambda: b"<svg" + b" " * 60_000 + b"/>",
 }

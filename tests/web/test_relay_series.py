@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.asgi import Answer
-from tests.upstreams import StubUpstream, Trouble
+from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
@@ -56,11 +56,37 @@ def test_the_address_of_a_tus_upload_that_the_account_takes_not_now_may_be_asked
     relay.swap(limits=IN_CHUNKS)
     place, tus = begin_tus(relay, relay.sign(), len(FILE)), {"tus-resumable": "1.0.0"}
     stub.uploads = iter([Trouble.LIMITED, Trouble.LIMITED])
-    assert patch(relay, place, FILE).status == 400
-    assert relay.request("HEAD", place, headers=tus).status == 423
+    refused = patch(relay, place, FILE)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "60")
+    assert refused.json["error"]["message"] == "Rate Limit Exceeded"
+    waiting = relay.request("HEAD", place, headers=tus)
+    assert (waiting.status, waiting.headers["retry-after"]) == (423, "60")
     head = relay.request("HEAD", place, headers=tus)
     assert (head.status, head.headers["upload-offset"]) == (200, str(len(FILE)))
     assert stored(stub) == [md5(FILE)]
+
+
+def test_a_tus_upload_that_begins_with_its_bytes_may_begin_again_after_the_account_took_no_file(
+    relay: World, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the account's own Retry-After."""
+    relay.swap(limits=IN_CHUNKS)
+    status, body, limits = ANSWERS[Trouble.LIMITED]
+    monkeypatch.setitem(ANSWERS, Trouble.LIMITED, (status, body, {**limits, "Retry-After": "7"}))
+    headers = begin_headers(relay.sign(), len(FILE)) | {"content-type": "application/offset+octet-stream"}
+    stub.uploads = iter([Trouble.LIMITED])
+    refused = relay.request("POST", "/tus/demo/", headers=headers, chunks=[FILE])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "7")
+    assert relay.request("POST", "/tus/demo/", headers=headers, chunks=[FILE]).status == 201
+    assert stored(stub) == [md5(FILE)]
+
+
+def test_tus_clients_do_not_try_again_when_the_account_refuses_the_file_itself(
+    relay: World, stub: StubUpstream
+) -> None:
+    place, stub.uploads = begin_tus(relay, relay.sign(), 9), iter([Trouble.REFUSED])
+    refused = patch(relay, place, b"some data")
+    assert (refused.status, "retry-after" in refused.headers) == (400, False)
 
 
 def test_an_account_that_refuses_the_file_itself_ends_the_series(relay: World, stub: StubUpstream) -> None:
@@ -73,11 +99,14 @@ def test_an_account_that_refuses_the_file_itself_ends_the_series(relay: World, s
     assert relay.sql("SELECT count(*) FROM series") == 0
 
 
+def begin_headers(fields: dict[str, str], size: int) -> dict[str, str]:
+    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
+    return {"tus-resumable": "1.0.0", "upload-length": str(size), "upload-metadata": metadata}
+
+
 def begin_tus(relay: World, fields: dict[str, str], size: int) -> str:
     """The address of a new upload."""
-    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in fields.items())
-    headers = {"tus-resumable": "1.0.0", "upload-length": str(size), "upload-metadata": metadata}
-    created = relay.request("POST", "/tus/demo/", headers=headers)
+    created = relay.request("POST", "/tus/demo/", headers=begin_headers(fields, size))
     assert created.status == 201, created.body
     return "/tus/" + created.headers["location"].partition("/tus/")[2]
 

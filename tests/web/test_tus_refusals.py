@@ -164,5 +164,5 @@ def test_tus_clients_get_a_refusal_of_the_upstream_with_the_status_and_headers_o
     client = Client(relay, DATA)
     stub.uploads = iter([Trouble.LIMITED])
     _, refused = play(client.create, lambda: client.patch(0))
-    assert (refused.status, refused.headers["tus-resumable"]) == (400, "1.0.0")
+    assert (refused.status, refused.headers["tus-resumable"]) == (503, "1.0.0")
     assert refused.json["error"]["message"] == "Rate Limit Exceeded"

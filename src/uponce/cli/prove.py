@@ -6,6 +6,7 @@ import signal
 import typer
 from rich.console import Console
 
+from uponce.cli.address import checked_url
 from uponce.cli.credentials import Credentials, credentials_of, find_credentials
 from uponce.cli.options import Data, Json, print_json
 from uponce.prove import prove
@@ -50,4 +51,4 @@ def _target(url: str | None, key: str | None, data: str | None) -> Credentials:
         return credentials_of(url)
     if key is None:
         raise typer.BadParameter(f"For {url}, also give --key KEY:SECRET@CLOUD.")
-    return credentials_of(f"cloudinary://{key}?upload_prefix={url}")
+    return credentials_of(f"cloudinary://{key}?upload_prefix={checked_url(url)}")

@@ -1,9 +1,10 @@
 """A sign endpoint for Django."""
 
 from collections.abc import Callable
-from typing import Unpack
+from typing import Unpack, cast
 
-from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse, RawPostDataException
 from django.views.decorators.csrf import csrf_exempt
 
 from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
@@ -23,16 +24,30 @@ def sign_endpoint(
     `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
     are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
     for a CLOUDINARY_URL or a fixed parameter that is wrong.
+
+    `authorise` may read what the page sent: `json.loads(request.body)`. The view refuses a body that is larger than
+    16 KiB, and does not call `authorise` then.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 
     def sign(request: HttpRequest) -> HttpResponseBase:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        body = request.read(MAX_BODY + 1)
-        status, answer = rules.reply(authorise(request), request.headers.get("content-type", ""), body)
+        body = _body(request)
+        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
+        status, answer = rules.reply(granted, request.headers.get("content-type", ""), body)
         return JsonResponse(answer, status=status, headers=HEADERS)
 
     # A page needs no CSRF token: a form of another site cannot send JSON.
     view: Callable[[HttpRequest], HttpResponseBase] = csrf_exempt(sign)
     return view
+
+
+def _body(request: HttpRequest) -> bytes:
+    """Return the body, which stays in the request, too. A body over Django's own limit is over ours."""
+    try:
+        return cast(bytes, request.body)
+    except RequestDataTooBig:
+        return bytes(MAX_BODY + 1)
+    except RawPostDataException:  # a middleware has read it as a form
+        return b""

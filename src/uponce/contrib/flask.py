@@ -1,6 +1,7 @@
 """A sign endpoint for Flask."""
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Unpack
 
 from flask import Request, Response, jsonify, request
@@ -22,12 +23,17 @@ def sign_endpoint(
     `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
     are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
     for a CLOUDINARY_URL or a fixed parameter that is wrong.
+
+    `authorise` may read what the page sent: `request.get_json()`. The view refuses a body that is larger than 16 KiB,
+    and does not call `authorise` then.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 
     def sign() -> Response:
-        granted = authorise(request)
-        status, answer = rules.reply(granted, request.content_type or "", request.stream.read(MAX_BODY + 1))
+        request.stream = BytesIO(request.stream.read(MAX_BODY + 1))
+        body = request.get_data()  # stays in the request, too
+        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
+        status, answer = rules.reply(granted, request.content_type or "", body)
         response = jsonify(answer)
         response.status_code = status
         response.headers.update(HEADERS)

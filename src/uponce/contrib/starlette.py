@@ -24,6 +24,8 @@ def sign_endpoint(
     `authorise` receives the request and returns True, False, or parameters to sign for this user. `fixed` parameters
     are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
     for a CLOUDINARY_URL or a fixed parameter that is wrong.
+
+    `authorise` may read what the page sent: `await request.json()`, not `request.stream()` or `request.form()`.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 

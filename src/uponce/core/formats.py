@@ -40,6 +40,8 @@ _OTHER_MP4_BRANDS = (b"mmp4", b"MSNV", b"dash", b"msdh", b"f4v ", b"F4V ", b"cmf
 _3GP_BRANDS = (b"3gp4", b"3gp5", b"3gp6", b"3gp7", b"3gg6", b"3g2a", b"3g2b", b"3g2c")
 # Frames of MPEG audio, layer III, with a CRC and without, of MPEG 1, 2 and 2.5.
 _MP3_MAGIC = (b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3", b"\xff\xe2", b"\xff\xe3")
+# WAV for more than 4 GB: EBU Tech 3306, and ITU-R BS.2088, which follows it.
+_WAV64_MAGIC = (b"RF64\xff\xff\xff\xffWAVEds64", b"BW64\xff\xff\xff\xffWAVEds64")
 
 _TABLE = (
     Format("jpg", _IMAGE, "image/jpeg", "jpegload_source", aliases=("jpeg", "jpe")),
@@ -65,7 +67,7 @@ _TABLE = (
     # Audio is video, as with Cloudinary.
     Format("m4a", _VIDEO, "audio/mp4", "mov", brands=(b"M4A ", b"M4B ", b"M4P ")),
     Format("mp3", _VIDEO, "audio/mpeg", "mp3", magic=_MP3_MAGIC),
-    Format("wav", _VIDEO, "audio/wav", "wav"),
+    Format("wav", _VIDEO, "audio/wav", "wav", magic=_WAV64_MAGIC),
     Format("ogg", _VIDEO, "audio/ogg", "ogg"),
     Format("flac", _VIDEO, "audio/flac", "flac"),
     Format("aac", _VIDEO, "audio/aac", "aac"),

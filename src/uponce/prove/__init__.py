@@ -62,7 +62,7 @@ async def _prove(site: Site, board: Board, every: Sequence[Check], plan: Plan) -
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     first, *others = every
     requests = sum(check.requests for check in every)
-    board.open(site, plan, requests)
+    board.open(site, plan, requests, sum(check.files for check in every))
     outcomes = [await _act(first, site)]
     _require_a_working_key(site, outcomes[0])
     board.row(first, outcomes[0])
@@ -90,5 +90,6 @@ def _require_a_working_key(site: Site, first: Outcome) -> None:
     if first.verdict is not Verdict.HOLDS:
         what = f"{first.seen}, {first.quote.rstrip('.')}" if first.quote else first.seen
         raise SettingRefused(
-            f"{site.base} did not take a first upload: {what}. Check the address, the cloud and the key."
+            f"{site.base} did not take a first upload: {what}. Check the address, the cloud and the key in --url and "
+            "--key, or in CLOUDINARY_URL."
         )

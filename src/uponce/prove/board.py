@@ -57,14 +57,14 @@ class Board:
         with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bar:
             yield Bar(bar, requests, done)
 
-    def open(self, site: Site, plan: Plan, requests: int) -> None:
+    def open(self, site: Site, plan: Plan, uploads: int, files: int) -> None:
         self._print(Text("uponce prove: do signatures work once there?", style="bold"))
         self._print(
             Text(
-                f"To {site.base}, cloud {site.cloud}, this command sends at most {requests} requests in "
-                f"{plan.seconds:g} seconds, up to {plan.at_once} at once. Each has an image of {len(dot(0))} bytes or "
-                f"less. All names begin with {site.folder}/. The command removes the files afterwards, if the server "
-                "can delete."
+                f"To {site.base}, cloud {site.cloud}, this command sends at most {uploads + files} "
+                f"requests: at most {uploads} uploads in {plan.seconds:g} seconds, up to {plan.at_once} at once, and "
+                f"at most {files} to remove the files, if the server can delete. Each upload has an image of "
+                f"{len(dot(0))} bytes or less. All names begin with {site.folder}/."
             )
         )
 

@@ -34,13 +34,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`requests` is the most that it sends; `chapter` is the heading it stands under."""
+    """`requests` and `files` are the most that it sends and stores; `chapter` is the heading it stands under."""
 
     chapter: str
     title: str
     promise: str
     requests: int
     act: Callable[[Site], Awaitable[Outcome]]
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,19 +203,19 @@ def checks(plan: Plan) -> tuple[Check, ...]:
         Check(_WORKS, "An image of one pixel", "stored", 1, first_upload),
         Check(_NOT_TWICE, "The same file again", _USED, 2, replay(1)),
         Check(_NOT_TWICE, "Another file", _USED, 2, replay(2)),
-        Check(_NOT_TWICE, "As another resource type", _USED, 2, replay(2, kind="raw")),
+        Check(_NOT_TWICE, "As another resource type", _USED, 2, replay(2, kind="raw"), files=2),
         Check(_NOT_TWICE, "With its fields in the query", _USED, 2, replay(2, query=True)),
         Check(_NOT_TWICE, "After a pause", _USED, 2, replay(2, pause=2 * PAUSE_SECONDS)),
         Check(_FREE, "A text sent as an image", _GOOD, 3, after(lambda f: (f, b"no image"), taken=Verdict.UNCLEAR)),
         Check(_FREE, "An empty file", _GOOD, 3, after(lambda f: (f, b""), taken=Verdict.UNCLEAR)),
         Check(_FREE, "No file", _GOOD, 3, after(lambda f: (f, None), taken=Verdict.BROKEN)),
-        Check(_FREE, "A name that was not signed", _GOOD, 3, after(_altered, taken=Verdict.BROKEN)),
-        Check(_TORN, "Within the head", _GOOD, 6, torn(lambda head, file, end: head // 2)),
-        Check(_TORN, "After the head", _GOOD, 6, torn(lambda head, file, end: head)),
-        Check(_TORN, "Among the fields", _GOOD, 6, torn(lambda head, file, end: (head + file) // 2)),
-        Check(_TORN, "Before the file", _GOOD, 6, torn(lambda head, file, end: file)),
-        Check(_TORN, "Within the file", _GOOD, 6, torn(lambda head, file, end: file + 20)),
-        Check(_TORN, "Before the very last byte", _GOOD, 6, torn(lambda head, file, end: end - 1)),
+        Check(_FREE, "A name that was not signed", _GOOD, 3, after(_altered, taken=Verdict.BROKEN), files=2),
+        Check(_TORN, "Within the head", _GOOD, 6, torn(lambda head, file, end: head // 2), files=2),
+        Check(_TORN, "After the head", _GOOD, 6, torn(lambda head, file, end: head), files=2),
+        Check(_TORN, "Among the fields", _GOOD, 6, torn(lambda head, file, end: (head + file) // 2), files=2),
+        Check(_TORN, "Before the file", _GOOD, 6, torn(lambda head, file, end: file), files=2),
+        Check(_TORN, "Within the file", _GOOD, 6, torn(lambda head, file, end: file + 20), files=2),
+        Check(_TORN, "Before the very last byte", _GOOD, 6, torn(lambda head, file, end: end - 1), files=2),
         Check(_LOST, "Closed at once", "one at most", 3, lost(at_once=True)),
         Check(_LOST, "Closed unread", "one at most", 3, lost()),
         Check(_LOST, "Reset unread", "one at most", 3, lost(reset=True)),
@@ -224,6 +225,7 @@ def checks(plan: Plan) -> tuple[Check, ...]:
             "one stored each",
             plan.signatures * plan.at_once,
             race(plan),
+            files=plan.signatures,
         ),
     )
 

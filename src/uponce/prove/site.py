@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.core.canonical import string_to_sign
@@ -33,9 +33,7 @@ class Site:
     """
 
     def __init__(self, base: str, key: ApiKey, seconds: float) -> None:
-        address = urlsplit(base)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise SettingRefused(f"{base} is no address. Write it like https://media.example.")
+        address = _address(base)
         self.base = base
         self.cloud = key.cloud
         self.folder = f"uponce-prove/{RandomIds().hex(12)}"
@@ -43,7 +41,7 @@ class Site:
         self.assets: dict[tuple[str, str], None] = {}
         self._key = key
         self._tls = address.scheme == "https"
-        self._host = address.hostname
+        self._host = address.hostname or ""
         self._port = address.port or (443 if self._tls else 80)
         self._netloc = address.netloc.rpartition("@")[2]
         self._path = address.path
@@ -141,6 +139,19 @@ class Site:
         if reply.accepted and "public_id" in reply.body:
             self.assets[str(reply.body.get("resource_type", kind)), str(reply.body["public_id"])] = None
         return reply
+
+
+def _address(base: str) -> SplitResult:
+    """Return the parts of an address to which a connection can be tried. SettingRefused for any other text."""
+    with suppress(ValueError):
+        address = urlsplit(base)
+        is_host = bool(address.hostname and address.hostname.encode("idna"))  # as the look-up of its name does
+        if address.scheme in ("http", "https") and is_host and address.port != 0 and not address.query:
+            return address
+    raise SettingRefused(
+        f"{base} is not an address. Write it like https://media.example or http://127.0.0.1:8000, in --url or in "
+        "CLOUDINARY_URL."
+    )
 
 
 def opening(fields: Fields, file: bytes | None) -> bytes:

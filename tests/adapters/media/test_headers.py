@@ -19,6 +19,10 @@ def bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, width, height, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(4)
 
 
+def bmp_of_os2(width: int, height: int) -> bytes:
+    return b"BM" + bytes(12) + struct.pack("<IHHHH", 12, width, height, 1, 24) + bytes(8)
+
+
 def ico(*sizes: tuple[int, int]) -> bytes:
     entries = b"".join(struct.pack("<BBBBHHII", *size, 0, 0, 1, 32, 64, 22) for size in sizes)
     return struct.pack("<HHH", 0, 1, len(sizes)) + entries + bytes(64)
@@ -36,10 +40,7 @@ TWO_PAGES = pdf(
 FILES: dict[str, tuple[bytes, MediaFacts]] = {
     "bmp": (bmp(7, 5), MediaFacts(IMAGE, "bmp", 7, 5, 1)),
     "bmp from top to bottom": (bmp(7, -5), MediaFacts(IMAGE, "bmp", 7, 5, 1)),
-    "bmp of OS/2": (
-        b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 7, 5, 1, 24) + bytes(8),
-        MediaFacts(IMAGE, "bmp", 7, 5, 1),
-    ),
+    "bmp of OS/2": (bmp_of_os2(7, 5), MediaFacts(IMAGE, "bmp", 7, 5, 1)),
     "ico": (ico((16, 16), (48, 32)), MediaFacts(IMAGE, "ico", 48, 32, 1)),
     "ico of 256": (ico((16, 16), (0, 0)), MediaFacts(IMAGE, "ico", 256, 256, 1)),
     "pdf": (TWO_PAGES, MediaFacts(IMAGE, "pdf", 595, 842, 2)),
@@ -52,6 +53,31 @@ FILES: dict[str, tuple[bytes, MediaFacts]] = {
         b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- a <b> -->\n<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
         + SVG,
         MediaFacts(IMAGE, "svg", 9, 9, 1),
+    ),
+    "svg behind a comment with another": (
+        b"<!-- <svg width='1' height='2'> -->" + SVG,
+        MediaFacts(IMAGE, "svg", 9, 9, 1),
+    ),
+    "svg behind entities": (
+        b"<!DOCTYPE svg PUBLIC '-//W3C//DTD > SVG 1.1//EN' [<!-- it's ]> --><?x ]>?>"
+        b"<!ENTITY a \"<svg width='1' height='2'>\"><!ENTITY b ']>'> ] >" + SVG,
+        MediaFacts(IMAGE, "svg", 9, 9, 1),
+    ),
+    "svg with a sign of a tag in a value": (
+        b"""<svg aria-label="a > b" data-a='"' viewBox='0 0 1 1' width="20" height="10"/>""",
+        MediaFacts(IMAGE, "svg", 20, 10, 1),
+    ),
+    "svg with a size in the value of another attribute": (
+        b"""<svg data-a=" width='1' height='2' " width="20" height="10"/>""",
+        MediaFacts(IMAGE, "svg", 20, 10, 1),
+    ),
+    "svg with an entity in its size": (
+        b'<!DOCTYPE svg [<!ENTITY w "20">]><svg width="&w;" height="10" viewBox="0 0 1 1"/>',
+        MediaFacts(IMAGE, "svg", None, None, 1),
+    ),
+    "svg that is not well-formed": (
+        b"<svg title=it's width='20' height='10'>",
+        MediaFacts(IMAGE, "svg", None, None, 1),
     ),
     "svg with a prefix": (b'<s:svg xmlns:s="http://www.w3.org/2000/svg"/>', MediaFacts(IMAGE, "svg", None, None, 1)),
 }
@@ -71,7 +97,15 @@ def test_facts(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("bmp", bmp(0, 5)), ("bmp", bmp(-1, 5)), ("bmp", bmp(7, 5)[:20]), ("svg", b"<svg width='1'" + bytes(70_000))],
+    [
+        ("bmp", bmp(0, 5)),
+        ("bmp", bmp(-1, 5)),
+        ("bmp", bmp(7, 5)[:20]),
+        ("bmp", bmp_of_os2(0, 0)),
+        ("bmp", bmp_of_os2(7, 0)),
+        ("svg", b"<svg width='1'" + bytes(70_000)),
+        ("svg", b"<!-- <svg width='1' height='1'>" + bytes(70_000)),
+    ],
 )
 def test_a_broken_header_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / "spooled"
@@ -87,6 +121,8 @@ def test_a_broken_header_is_refused(tmp_path: Path, name: str, content: bytes) -
         b"\0\0\1\0" + bytes(60),
         b'<html><body><svg width="1"></svg>',
         b'<?xml version="1.0"?><!-- <svg> --><feed/>',
+        b'<!DOCTYPE feed [<!ENTITY a "]><svg>">]><feed/>',
+        b"<!DOCTYPE feed [<!-- ]><svg>",
         b"<svgfoo>",
     ],
 )

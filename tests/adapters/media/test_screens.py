@@ -26,6 +26,11 @@ TOO_MANY: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "frames of a webp": ("webp", lambda: bombs.webp_frames(21), "frames is 20"),
     "chunks of a webp": ("webp", lambda: bombs.webp_chunks(10_001), "chunks is 10000"),
     "chunks of a wav": ("wav", lambda: bombs.wav((b"junk" + bytes(4)) * 10_001), "chunks is 10000"),
+    "chunks behind the data of a wav for more than 4 GB": (
+        "wav",
+        lambda: samples.wav64(bombs.wav()) + (b"junk" + bytes(4)) * 10_001,
+        "chunks is 10000",
+    ),
     "chunks of an aiff": ("aiff", lambda: b"FORM\0\0\0\4AIFF" + (b"ANNO" + bytes(4)) * 10_001, "chunks is 10000"),
 }
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+from uponce.adapters.media.sniff import BOM, PROLOG, SVG
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import Format
 from uponce.core.values import MediaFacts, ResourceType
@@ -35,9 +36,7 @@ def read_header(file: BinaryIO, format_: Format) -> MediaFacts:
 def _bmp(head: bytes) -> _Size:
     """Source: https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader"""
     (size,) = struct.unpack_from("<I", head, 14)
-    if size == 12:  # OS/2 1.x
-        return struct.unpack_from("<HH", head, 18)
-    width, height = struct.unpack_from("<ii", head, 18)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", head, 18)  # 12: OS/2 1.x
     return _positive(width), _positive(abs(height))  # a negative height: rows from top to bottom
 
 
@@ -56,23 +55,30 @@ def _positive(value: int) -> int:
     return value
 
 
-_ROOT = re.compile(rb"<(?:\w{1,20}:)?svg\b", re.IGNORECASE)
-_LENGTH = rb"\s{name}\s*=\s*[\"']\s*(\d{1,9}(?:\.\d{0,9})?)(?:px)?\s*[\"']"
-_WIDTH, _HEIGHT = (re.compile(_LENGTH.replace(b"{name}", name)) for name in (b"width", b"height"))
+_ATTRIBUTE = rb"([^\s=<>\"'/]+)\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)')"
+_ATTRIBUTES = re.compile(_ATTRIBUTE)
+_ROOT = re.compile(rb"<[\w:]+((?:\s+%b)*+)\s*/?>" % _ATTRIBUTE)
+_LENGTH = re.compile(rb"\s*(\d{1,9}(?:\.\d{0,9})?)(?:px)?\s*")
 _NUMBER = rb"[-+]?\d{1,9}(?:\.\d{0,9})?"
-_VIEW = re.compile(rb"\sviewBox\s*=\s*[\"']\s*%b[\s,]+%b[\s,]+(%b)[\s,]+(%b)\s*[\"']" % ((_NUMBER,) * 4))
+_VIEW = re.compile(rb"\s*%b[\s,]+%b[\s,]+(%b)[\s,]+(%b)\s*" % ((_NUMBER,) * 4))
 
 
 def _svg(head: bytes) -> _Size:
-    """Return width and height of the root element, or of its viewBox. Source: SVG 2, 5.1 and 8.6."""
-    start = _ROOT.search(head)
-    root = head[start.start() : max(head.find(b">", start.end()), 0)] if start else b""
-    if not root:
+    """Return width and height of the root element, or of its viewBox. Source: SVG 2, 5.1 and 8.6.
+
+    None if the element is not well-formed, or if an entity, which may be anything, is in one of the three.
+    """
+    start = PROLOG.sub(b"", head.removeprefix(BOM), count=1)
+    if not SVG.match(start) or b">" not in start:
         raise InvalidMedia("Invalid image file. It begins like SVG, but has no <svg> element at its beginning.")
-    width, height = _WIDTH.search(root), _HEIGHT.search(root)
+    root = _ROOT.match(start)
+    found = {name: one or other for name, one, other in _ATTRIBUTES.findall(root[1])} if root else {}
+    texts = [found.get(name, b"") for name in (b"width", b"height", b"viewBox")]
+    width, height, view = _LENGTH.fullmatch(texts[0]), _LENGTH.fullmatch(texts[1]), _VIEW.fullmatch(texts[2])
+    if any(b"&" in text for text in texts):
+        return None, None
     if width and height:
         return _rounded(width[1]), _rounded(height[1])
-    view = _VIEW.search(root)
     return (_rounded(view[1]), _rounded(view[2])) if view else (None, None)
 
 

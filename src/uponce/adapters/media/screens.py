@@ -101,6 +101,7 @@ def _aiff(data: mmap.mmap, limits: Limits) -> None:
 def _chunks(data: mmap.mmap, limits: Limits, order: Literal["little", "big"]) -> None:
     """Chunks of RIFF (https://developers.google.com/speed/webp/docs/riff_container) or AIFF."""
     at, chunks, frames = 12, 0, 0
+    is_64_bit = data[:4] in (b"RF64", b"BW64")  # then the size of the data is in the first chunk: ITU-R BS.2088
     while at + 8 <= len(data):
         chunks += 1
         frames += data[at : at + 4] == b"ANMF"
@@ -109,6 +110,8 @@ def _chunks(data: mmap.mmap, limits: Limits, order: Literal["little", "big"]) ->
         if chunks - frames > _MAX_CHUNKS:
             raise _refuse("chunks", _MAX_CHUNKS)
         size = int.from_bytes(data[at + 4 : at + 8], order)
+        if is_64_bit and data[at : at + 4] == b"data":
+            size = int.from_bytes(data[28:36], order)
         at += 8 + size + (size & 1)
 
 

@@ -110,18 +110,23 @@ def _magic(head: bytes) -> str | None:
     return next(name for magic, name in _MAGIC.items() if head.startswith(magic))
 
 
-_PROLOG = re.compile(rb"(?:\s+|<\?.*?\?>|<!--.*?-->|<!doctype[^>\[]*(?:\[.*?\]\s*)?>)*", re.DOTALL)
-_SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]")
+# What may come before the root of XML. Quotes and comments may have any sign in them. Source: XML 1.0, 2.8.
+_QUOTED = rb"\"[^\"]*\"|'[^']*'"
+_ASIDE = rb"<!--.*?-->|<\?.*?\?>"
+_SUBSET = rb"\[(?:%b|%b|[^\"'\]<]|<(?!!--|\?))*+\]\s*" % (_QUOTED, _ASIDE)
+_DOCTYPE = rb"<!doctype(?:%b|[^\"'\[>])*+(?:%b)?>" % (_QUOTED, _SUBSET)
+PROLOG = re.compile(rb"(?:\s+|%b|%b)*+" % (_ASIDE, _DOCTYPE), re.DOTALL | re.IGNORECASE)
+SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]", re.IGNORECASE)
+BOM = b"\xef\xbb\xbf"
 _TEXTS = {b"<html": "html", b"<!doctype html": "html", b"#extm3u": "m3u8", b"ffconcat": "ffconcat"}
 
 
 def _text(head: bytes) -> str | None:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = head.removeprefix(BOM).lstrip()
     if not start.startswith((b"<", b"#", b"f", b"F")):
         return None
     start = start.lower()
-    prolog = _PROLOG.match(start)
-    if prolog and _SVG.match(start, prolog.end()):
+    if SVG.match(PROLOG.sub(b"", start, count=1)):
         return "svg"
     if start.startswith((b"<?xml", b"<!doctype svg", b"<!--")):
         return "xml"

@@ -30,6 +30,7 @@ EXPOSED = tuple(
     "Upload-Defer-Length Upload-Metadata Upload-Expires Upload-Asset".split()
 )
 _KEY_DIGITS = 64
+_RETRY_AFTER: Header = (b"retry-after", b"60")  # of an account that refuses its credentials or is at its limit
 
 
 async def serve(services: Services, request: Request) -> Response:
@@ -55,14 +56,19 @@ async def serve_upload(services: Services, request: Request) -> Response:
 
 
 def refuse(request: Request, error: UponceError) -> Response:
-    """Return the refusal with the status that tus clients expect."""
-    status = tus_status_of(error)
-    is_for_later = isinstance(error, Unavailable) or (isinstance(error, UpstreamRefused) and error.may_pass_later)
+    """Return the refusal with the status that tus clients expect. They try again after 503."""
+    status, more = tus_status_of(error), [headers.RESUMABLE]
+    is_for_later = isinstance(error, Unavailable)
+    if isinstance(error, UpstreamRefused) and error.may_pass_later:
+        status, is_for_later = 503, True
+        if not any(name.lower() == "retry-after" for name, _ in error.headers):
+            more.append(_RETRY_AFTER)
     if _method(request) == "HEAD" and is_for_later:
         # After any other failure of a HEAD, tus-js-client begins a new upload with the signature of this one.
         status = 423
-    version = (headers.VERSIONS,) if status == 412 else ()
-    return refusal(request, error, status=status, headers=(headers.RESUMABLE, *version))
+    if status == 412:
+        more.append(headers.VERSIONS)
+    return refusal(request, error, status=status, headers=more)
 
 
 def _method(request: Request) -> str:
