@@ -187,8 +187,8 @@ class Archive:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _write(path, [self._secret_key.read_bytes()])
 
-    def give_database(self, clock: Clock, skew: int, on_pages: Progress) -> int:
-        return restore(self._database, self._live, clock, skew, on_pages)
+    def give_database(self, clock: Clock, skew: int, owner: str, on_pages: Progress) -> int:
+        return restore(self._database, self._live, clock, skew, owner, on_pages)
 
 
 def _write(path: Path, blocks: Iterable[bytes]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from uponce.app.migrate_store import Moved, Store, migrate_store
+from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
 from uponce.cli.options import Data, Json, filling, print_json, shown
@@ -69,7 +69,7 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 
 def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
-    watermark = on_store(settings, lambda services: services.database.thaw(settings.limits.skew))
+    watermark = on_store(settings, lambda services: undo_move(services.database, services.blobs, settings.limits.skew))
     if as_json:
         print_json({"watermark": watermark})
         return

@@ -153,6 +153,8 @@ class Database(Backend):
     freeze = _writes(upkeep.freeze)
     frozen = _reads(upkeep.frozen)
     thaw = _writes(upkeep.thaw)
+    owner = _reads(upkeep.owner)
+    make_owner = _writes(upkeep.make_owner)
     violations = _reads(upkeep.violations)
     end_slowest_series = _writes(series.end_slowest)
     end_old_series = _writes(series.end_old)

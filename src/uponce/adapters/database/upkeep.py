@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from secrets import token_hex
 
 from uponce.adapters.database.steps import Ask, Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
@@ -106,6 +107,25 @@ def _thawing(trigger: dict[str, str]) -> Ask:
 def frozen(_: float) -> Steps[bool]:
     ((row,),) = yield [("is_frozen", {})]
     return bool(row["frozen"])
+
+
+@operation()
+def owner(_: float) -> Steps[str | None]:
+    (rows,) = yield [("find_owner", {})]
+    return rows[0]["name"] if rows else None
+
+
+@operation(rules=Rules.OWN)
+def make_owner(_: float) -> Steps[str]:
+    """Of two servers that make it at once, both get the first one's."""
+    _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]
+    name: str = row["name"]
+    return name
+
+
+@operation()
+def replace_owner(_: float, name: str) -> Steps[None]:
+    yield [("drop_owner", {}), ("add_owner", {"name": name})]
 
 
 @operation()

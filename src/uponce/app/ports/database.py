@@ -298,6 +298,12 @@ class Upkeep(Protocol):
         Audit rows count as kept for `audit_seconds`.
         """
 
+    async def owner(self) -> str | None:
+        """Return the random name that the storage of this database has too, or None before `make_owner`."""
+
+    async def make_owner(self) -> str:
+        """Return the owner. The first call makes it, also in a frozen database."""
+
     async def ping(self) -> None:
         """Return when the database can be read and written."""
 

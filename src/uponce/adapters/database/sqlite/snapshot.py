@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.rows import SecretBox, asset_of
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.file import make_private, restoring
+from uponce.adapters.database.sqlite.file import make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -143,8 +143,9 @@ def begin_restore(target: Path) -> None:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
 
 
-def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progress) -> int:
-    """A server's database at `target`, where none was, from the copy at `path`, thawed and fenced; the watermark.
+def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progress: Progress) -> int:
+    """A server's database at `target`, where none was, from the copy at `path`: thawed, fenced, with the owner; the
+    watermark.
 
     It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
     """
@@ -153,7 +154,9 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progres
     try:
         _copy(path, draft, progress)
         with closing(_connect(draft, "rw")) as connection:
+            migrate(connection)  # the copy may be of an earlier release
             connection.execute("BEGIN IMMEDIATE")
+            run(Session(connection), upkeep.replace_owner(owner).begin(0))
             mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
         draft.rename(target)
