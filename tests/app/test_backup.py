@@ -241,3 +241,35 @@ def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
 def test_a_backup_of_the_media_has_no_owner(box: Box) -> None:
     assert (box.world.media / "owner").exists()
     assert [path for path in box.folder.rglob("*") if path.name == "owner"] == []
+
+
+def rot(path: Path, table: str) -> None:
+    """As a disk does it: no server notices while it does not read this page."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", [table])
+        ((size,),) = connection.execute("PRAGMA page_size")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+def test_a_damaged_database_replaces_no_backup(box: Box) -> None:
+    before = (box.folder / "uponce.db").read_bytes()
+    rot(box.world.path, "audit")
+    for _ in range(2):
+        with pytest.raises(SettingRefused, match=rf"{box.world.path} is damaged: .*The last backup stays"):
+            box.back_up()
+        assert (box.folder / "uponce.db").read_bytes() == before
+    assert box.restore()[0].copied == 1
+
+
+@pytest.mark.parametrize("table", ["audit", "outbox"])
+def test_a_damaged_backup_is_refused_with_the_one_before(box: Box, table: str) -> None:
+    box.back_up()
+    (older,) = box.folder.glob("uponce.db.2*Z")
+    rot(box.folder / "uponce.db", table)
+    with pytest.raises(SettingRefused, match=rf"is damaged: .*Rename {older.name} to uponce.db"):
+        box.restore()
+    older.rename(box.folder / "uponce.db")
+    assert box.restore()[0].copied == 1

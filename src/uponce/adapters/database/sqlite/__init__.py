@@ -17,6 +17,7 @@ from uponce.adapters.database.sqlite.connection import Session, cannot_open, con
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (
     identity,
+    integrity,
     locked,
     make_private,
     migrate,
@@ -32,8 +33,6 @@ from uponce.core.errors import SettingRefused
 __all__ = ["SqliteDatabase"]
 
 T = TypeVar("T")
-
-_MOST_MESSAGES = 10_000
 
 
 class SqliteDatabase(Database):
@@ -105,7 +104,7 @@ class SqliteDatabase(Database):
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """The messages of SQLite's own check, each once."""
-        return await self._readers.run(lambda connection: _integrity(connection, deep))
+        return await self._readers.run(partial(integrity, deep=deep))
 
     def _migrate(self) -> None:
         connection = self._connect()
@@ -114,17 +113,6 @@ class SqliteDatabase(Database):
             _try_write(connection)
         finally:
             connection.close()
-
-
-def _integrity(connection: sqlite3.Connection, deep: bool) -> Sequence[str]:
-    check = "integrity_check" if deep else "quick_check"
-    try:
-        messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
-    except sqlite3.OperationalError:  # locked, an I/O error: nothing is known
-        raise
-    except sqlite3.DatabaseError as error:  # so damaged that the check itself fails
-        return [str(error)]
-    return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
 def _try_write(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ _NETWORK = frozenset(
 )
 # What else is mounted through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
 _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
+_MOST_MESSAGES = 10_000
 
 
 def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
@@ -106,6 +107,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
+    """Return what SQLite's own check finds wrong with the file, each message once."""
+    check = "integrity_check" if deep else "quick_check"
+    try:
+        messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
+    except sqlite3.OperationalError:  # locked, an I/O error: nothing is known
+        raise
+    except sqlite3.DatabaseError as error:  # so damaged that the check itself fails
+        return [str(error)]
+    return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
 def migrations() -> Sequence[str]:

@@ -6,7 +6,7 @@ of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.rows import SecretBox, asset_of
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.file import make_private, migrate, restoring
+from uponce.adapters.database.sqlite.file import integrity, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -24,6 +24,7 @@ from uponce.core.values import Asset, Digest
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
+_SHOWN = 3
 _PAGES = 2048  # a step of the copy: eight megabytes
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -80,9 +81,14 @@ class Snapshot:
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
-        found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(3)")]
-        if found != ["ok"]:
-            raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
+        try:
+            found = integrity(self._connection, deep=True)
+        except sqlite3.Error as error:
+            found = [str(error)]
+        if found:
+            before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
+            cure = f"Rename {before.name} to {self.path.name}" if before else "Name another backup"
+            raise SettingRefused(f"{self.path} is damaged: {_first(found)}. {cure}, and run it again.")
         run(Session(self._connection), keys.list_all(secrets, None).begin(now))
 
     def _run(self, operation: Operation[T]) -> T:
@@ -126,6 +132,11 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     try:
         _copy(live, path, progress)
         with closing(_connect(path, "rw")) as connection:
+            if found := integrity(connection, deep=False):
+                raise SettingRefused(
+                    f"{live} is damaged: {_first(found)}. The last backup stays as it was. Stop the server, check the "
+                    "disk, and restore that backup."
+                )
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
             run(Session(connection), upkeep.freeze().begin(0))
@@ -171,6 +182,10 @@ def refuse_present(target: Path) -> None:
     for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
+
+
+def _first(found: Sequence[str]) -> str:
+    return "; ".join(found[:_SHOWN])
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
