@@ -4,6 +4,7 @@ import errno
 import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,3 +274,18 @@ def test_a_damaged_backup_is_refused_with_the_one_before(box: Box, table: str) -
         box.restore()
     older.rename(box.folder / "uponce.db")
     assert box.restore()[0].copied == 1
+
+
+def test_of_two_restores_at_once_the_second_is_refused(box: Box) -> None:
+    """Both would write the same draft of the database."""
+    refused: list[BaseException | None] = []
+
+    def begin_another(*progress: object) -> None:
+        if not refused:
+            with ThreadPoolExecutor(1) as thread:
+                refused.append(thread.submit(box.restore).exception())
+
+    assert box.restore(progress=begin_another)[0].copied == 1
+    assert isinstance(refused[0], SettingRefused)
+    assert "Another restore to" in str(refused[0])
+    assert owner_of(box.database) == [(OWNER,)]

@@ -7,12 +7,10 @@
 <folder>/secret.key               unless the server gets it as UPONCE_SECRET_KEY; never replaced by another key
 """
 
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,11 @@ from typing import Any
 
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.sqlite.file import held
 from uponce.adapters.database.sqlite.snapshot import (
     Progress,
     Snapshot,
-    begin_restore,
+    begun_restore,
     refuse_present,
     restore,
     take,
@@ -59,7 +58,10 @@ class Archive:
         """Hold the folder for a backup; make it if needed. Raise SettingRefused if it is not one of a backup, or while
         another backup holds it."""
         self._begin()
-        with self._held(), self._opened_media():
+        with (
+            held(self.folder, f"Another backup into {self.folder} is running. Wait until it ends."),
+            self._opened_media(),
+        ):
             yield
 
     @contextmanager
@@ -104,18 +106,6 @@ class Archive:
                     "of an earlier backup."
                 )
             _write(self._facts, [b"{}\n"])
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock of the folder, which ends with this process at the latest."""
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise SettingRefused(f"Another backup into {self.folder} is running. Wait until it ends.") from None
-        finally:
-            os.close(descriptor)
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.
@@ -176,8 +166,8 @@ class Archive:
             raise SettingRefused("The backup holds no secret key. Set UPONCE_SECRET_KEY to the key of its server.")
         return kept, str(self._secret_key)
 
-    def begin_restore(self) -> None:
-        begin_restore(self._live)
+    def begun_restore(self) -> AbstractContextManager[None]:
+        return begun_restore(self._live)
 
     def give_key(self) -> None:
         """Write the secret key to the server's folder, unless the server has one."""

@@ -1,7 +1,7 @@
 """Back up one box into a folder, restore one box from such a folder, and fence after a restore by other tools."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,8 +57,9 @@ class Archive(Protocol):
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
 
-    def begin_restore(self) -> None:
-        """Keep servers from making a database of their own, until `give_database` ends or the draft is deleted."""
+    def begun_restore(self) -> AbstractContextManager[None]:
+        """Inside, no other restore writes there. Servers make no database of their own, until `give_database` ends or
+        the draft is deleted. Raise SettingRefused while another restore runs."""
 
     def give_key(self) -> None:
         """Write the secret key to the server's data folder, unless it is there."""
@@ -132,12 +133,12 @@ async def restore(
     with closing(blobs):
         if not reuses_storage:
             await _refuse_other_storage(snapshot, blobs)
-        archive.begin_restore()
-        archive.give_key()
-        media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
-        if reuses_storage:  # before the database: if it breaks off, it may be repeated
-            await blobs.set_owner(owner, replace=True)
-    return media, archive.give_database(clock, skew, owner, on_pages)
+        with archive.begun_restore():
+            archive.give_key()
+            media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
+            if reuses_storage:  # before the database: if it breaks off, it may be repeated
+                await blobs.set_owner(owner, replace=True)
+            return media, archive.give_database(clock, skew, owner, on_pages)
 
 
 async def fence(services: Services) -> int:

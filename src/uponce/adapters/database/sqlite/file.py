@@ -109,6 +109,19 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise SettingRefused(refusal) from None
+    finally:
+        os.close(descriptor)
+
+
 def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
     """Return what SQLite's own check finds wrong with the file, each message once."""
     check = "integrity_check" if deep else "quick_check"

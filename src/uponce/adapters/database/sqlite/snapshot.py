@@ -6,15 +6,15 @@ of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.rows import SecretBox, asset_of
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.file import integrity, make_private, migrate, restoring
+from uponce.adapters.database.sqlite.file import held, integrity, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -145,13 +145,18 @@ def take(live: Path, path: Path, progress: Progress) -> None:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
 
 
-def begin_restore(target: Path) -> None:
-    """Keep servers from making a database at `target` until `restore` has. Raise SettingRefused if one is there."""
+@contextmanager
+def begun_restore(target: Path) -> Iterator[None]:
+    """Keep other restores away, and servers from making a database at `target` until `restore` has. Raise
+    SettingRefused if a database is there, or while another restore runs."""
     refuse_present(target)
+    draft = restoring(target)
     try:
-        make_private(restoring(target))
+        make_private(draft)
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
+    with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+        yield
 
 
 def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progress: Progress) -> int:
