@@ -28,8 +28,9 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int, rest: float = 0) -> Swept:
-    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger.
+async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int | None, rest: float = 0) -> Swept:
+    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger and
+    the audit, which stays if `audit_seconds` is None.
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
     as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and remove

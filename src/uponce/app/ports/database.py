@@ -249,11 +249,11 @@ class OpenSeries(Protocol):
 class Upkeep(Protocol):
     """What keeps a database in order."""
 
-    async def purge(self, audit_seconds: int) -> int:
+    async def purge(self, audit_seconds: int | None) -> int:
         """Forget grants whose time to be kept is over by the database's clock; how many.
 
         In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
-        when they are older than `audit_seconds`.
+        when they are older than `audit_seconds`, or stay for None.
         """
 
     async def fence(self, skew: int) -> int:
