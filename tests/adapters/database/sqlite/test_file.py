@@ -329,3 +329,14 @@ def test_what_the_system_refuses_has_its_own_cure(
     monkeypatch.setattr(sqlite_module, "make_private", refused)
     with pytest.raises(SettingRefused, match=f"{os.strerror(number)}.*{cure}"):
         open_sqlite(tmp_path / "uponce.db")
+
+
+def test_a_link_to_a_file_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mountinfo, share = tmp_path / "mountinfo", tmp_path / "share"
+    share.mkdir()
+    mountinfo.write_text(f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {share} rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(sqlite_module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
+    path = tmp_path / "uponce.db"
+    path.symlink_to(share / "uponce.db")
+    with pytest.raises(SettingRefused, match=f"{share} is on a network file system"):
+        open_sqlite(path)

@@ -60,7 +60,6 @@ class SqliteDatabase(Database):
 
     def open(self) -> None:
         """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
-        folder = self._path.parent
         if self._path.is_dir():
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
@@ -68,6 +67,7 @@ class SqliteDatabase(Database):
         refuse_restoring(self._path)
         try:
             make_private(self._path)
+            folder = self._path.resolve().parent  # also of a link to a file elsewhere
             refuse_network(folder)
             with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
                 self._migrate()
