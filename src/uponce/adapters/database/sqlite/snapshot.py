@@ -37,7 +37,7 @@ class Snapshot:
         self._live = live
         with ExitStack() as opened:
             try:
-                self._connection = opened.enter_context(closing(_connect(path, "rw")))
+                self._connection = opened.enter_context(closing(_connect(path)))
                 is_copy = self._run(upkeep.frozen())
             except sqlite3.Error as error:
                 raise SettingRefused(
@@ -125,7 +125,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     """
     try:
         _copy(live, path, progress)
-        with closing(_connect(path, "rw")) as connection:
+        with closing(_connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
             run(Session(connection), upkeep.freeze().begin(0))
@@ -152,7 +152,7 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progres
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
-        with closing(_connect(draft, "rw")) as connection:
+        with closing(_connect(draft)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
@@ -176,7 +176,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     for end in _BESIDE:
         with suppress(FileNotFoundError):
             target.with_name(target.name + end).unlink()
-    with closing(_connect(source, "rw")) as reading, closing(_connect(target, "rw")) as writing:
+    with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
         # One transaction around all steps: a write by somebody else would make the copy begin anew.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -184,9 +184,9 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         reading.rollback()
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     try:
