@@ -37,7 +37,7 @@ class Snapshot:
         self._live = live
         with ExitStack() as opened:
             try:
-                self._connection = opened.enter_context(closing(_connect(path)))
+                self._session = Session(opened.enter_context(closing(_connect(path))))
                 is_copy = self._run(upkeep.frozen())
             except sqlite3.Error as error:
                 raise SettingRefused(
@@ -48,11 +48,12 @@ class Snapshot:
             opened.pop_all()  # `close` closes it
 
     def close(self) -> None:
-        self._connection.close()
+        self._session.connection.close()
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-        return self._run(_names())
+        (rows,) = self._session.ask([("list_all_keys", {})])
+        return frozenset(row["api_key"] for row in rows)
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return self._run(catalog.digests(prefix))
@@ -65,8 +66,9 @@ class Snapshot:
 
         Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
         """
-        connection = self._connection
-        self._run(_attach(f"{self._live_path.as_uri()}?mode=ro"))
+        assert self._live is not None
+        connection = self._session.connection
+        self._session.ask([("attach_live", {"address": f"{self._live.as_uri()}?mode=ro"})])
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
@@ -75,39 +77,18 @@ class Snapshot:
             connection.execute("COMMIT")
         finally:
             connection.rollback()
-            self._run(_detach())
+            self._session.ask([("detach_live", {})])
         return renewed
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
-        found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(3)")]
+        found = [row[0] for row in self._session.connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
             raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
-        run(Session(self._connection), keys.list_all(secrets, None).begin(now))
+        run(self._session, keys.list_all(secrets, None).begin(now))
 
     def _run(self, operation: Operation[T]) -> T:
-        return run(Session(self._connection), operation.begin(0))
-
-    @property
-    def _live_path(self) -> Path:
-        assert self._live is not None
-        return self._live
-
-
-@operation()
-def _names(_: float) -> Steps[frozenset[str]]:
-    (rows,) = yield [("list_all_keys", {})]
-    return frozenset(row["api_key"] for row in rows)
-
-
-@operation()
-def _attach(_: float, address: str) -> Steps[None]:
-    yield [("attach_live", {"address": address})]
-
-
-@operation()
-def _detach(_: float) -> Steps[None]:
-    yield [("detach_live", {})]
+        return run(self._session, operation.begin(0))
 
 
 @operation()
