@@ -7,7 +7,6 @@ from uponce.adapters.database.rows import (
     key_of,
     key_params,
     secret_context,
-    unreadable,
     upstream_of,
     upstream_params,
 )
@@ -36,8 +35,15 @@ def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[
 
 @operation(timed=True)
 def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
+    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
     (rows,) = yield [("list_all_keys", {})]
-    return unreadable(rows, secrets, now)
+    reasons: dict[str, str] = {}
+    for row in rows:
+        try:
+            key_of(row, secrets, now)
+        except SettingRefused as error:
+            reasons[row["api_key"]] = error.message
+    return reasons
 
 
 @operation(rules=Rules.OWN)
