@@ -24,10 +24,11 @@ _FIRST_BLOCK = 128 * 1024
 # Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
 LOOK_UPS = 16
 
-# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
+# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises. A browser plays a video in
+# a page that it makes, under the headers of the file: this page must load the file.
 _INERT = (
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     # Also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
