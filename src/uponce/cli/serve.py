@@ -147,6 +147,12 @@ class _Workers(Multiprocess):
     served = False
     _next_start = 0.0
 
+    def terminate_all(self) -> None:
+        """End the workers. Close the listening sockets, so that the port refuses connections once the workers do."""
+        super().terminate_all()
+        for listener in self.sockets:
+            listener.close()
+
     def keep_subprocess_alive(self) -> None:
         seconds = self.config.timeout_worker_healthcheck
         if not self.served:
@@ -231,7 +237,6 @@ def _listen(settings: Settings) -> socket.socket:
         listener.close()
         raise SettingRefused(f"Cannot listen on {host}:{port}: {error.strerror}. {_cure(error, host)}") from error
     listener.listen(BACKLOG)
-    listener.set_inheritable(True)
     return listener
 
 

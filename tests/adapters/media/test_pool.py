@@ -245,7 +245,9 @@ def test_a_decoder_starts_without_the_servers_secrets(tmp_path: Path, monkeypatc
         [pid] = decoder_pids()
         process = Path(f"/proc/{pid}")
         assert b"hunter2" not in process.joinpath("environ").read_bytes()
-        assert not any("secret" in os.readlink(fd) for fd in process.joinpath("fd").iterdir())
+        files = [os.readlink(fd) for fd in process.joinpath("fd").iterdir()]
+        assert files.count(os.devnull) == 3
+        assert len(files) == 3 + 2  # the pipes of the jobs and of the answers
         assert os.getsid(pid) == pid
         limits = process.joinpath("limits").read_text()
         assert f"Max data size             {512 * 1024 * 1024}" in limits

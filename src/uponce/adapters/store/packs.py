@@ -164,8 +164,9 @@ class Packs:
             return None
         if opened is None:
             raise BlockingIOError(errno.EAGAIN, "only a disk can tell")
-        self._forget(name)  # what another thread opened in between
         with self._gate:
+            if (other := self._open.pop(name, None)) is not None:  # another thread opened it in between
+                os.close(other)
             self._open[name] = opened
             if len(self._open) > _MOST_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
