@@ -22,13 +22,12 @@ from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.outbox import Handler, run_due
+from uponce.app.outbox import Work, run_due
 from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
-from uponce.app.uploading.pipeline import NOTIFY
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.web.cloudinary.notifications import Notifications
@@ -74,6 +73,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     secrets = secrets or secret_box(settings)
     database = _database(settings, clock, secrets)
     upstream = HttpUpstream(connections=settings.relay_connections)
+    notifier = Notifier(settings.private_receivers)
     services = Services(
         database=database,
         blobs=blobs,
@@ -87,9 +87,8 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         metrics=metrics or NoMetrics(),
         upstream=upstream,
         inspects=settings.relay_inspect == "on",
-        notification_url=settings.notification_url,
+        after_commit={name: work.details_of for name, work in works(settings, notifier).items()},
     )
-    notifier = Notifier(settings.private_receivers)
     return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
 
 
@@ -325,9 +324,10 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-def handlers(backend: Backend) -> Mapping[str, Handler]:
-    """Return what runs each effect, by its name."""
-    return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
+def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
+    """Return each kind of work after a commit, by the name of its effects."""
+    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
+    return {"relay": Work(reconcile), "notify": Work(notifications.send, notifications.url_for)}
 
 
 def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
@@ -337,7 +337,7 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
         sweep, services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
     )
     yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
-    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, handlers(backend)))
+    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))
     if settings.playground != "off":
         kept = Kept(
             settings.playground_keep_files,

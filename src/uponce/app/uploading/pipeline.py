@@ -41,8 +41,6 @@ from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Pay
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB
 
-NOTIFY = "notify"  # an effect: post the answer of an upload. Its details are the URL
-
 C = TypeVar("C", bound=Committed | Forwarded)
 
 
@@ -221,7 +219,11 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
         overwrite=spec.overwrite,
-        effects=((NOTIFY, url),) if (url := spec.notification_url or services.notification_url) else (),
+        effects=tuple(
+            (name, details)
+            for name, details_of in services.after_commit.items()
+            if (details := details_of(spec)) is not None
+        ),
     )
 
 

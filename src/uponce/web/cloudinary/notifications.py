@@ -15,6 +15,7 @@ from uponce.app.ports import AfterCommit, Effect
 from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
+from uponce.core.parameters import UploadSpec
 from uponce.core.signature import sign_notification
 from uponce.core.values import Algorithm
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
@@ -32,11 +33,19 @@ _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: s
 
 
 class Notifications:
-    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs."""
+    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs.
 
-    def __init__(self, post: Post, base: str) -> None:
+    `default` receives the answers of uploads that sign no other URL; none do if it is empty.
+    """
+
+    def __init__(self, post: Post, base: str, default: str = "") -> None:
         self._post = post
         self._bases = Bases.of(base, "https")
+        self._default = default
+
+    def url_for(self, spec: UploadSpec) -> str | None:
+        """Return where the answer of the upload is posted, or None."""
+        return spec.notification_url or self._default or None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. None if the receiver accepted it, else when to try again."""
