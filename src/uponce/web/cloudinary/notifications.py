@@ -36,7 +36,7 @@ class Notifications:
 
     def __init__(self, post: Post, base: str) -> None:
         self._post = post
-        self._bases = Bases.of(base, "https")
+        self._bases = Bases(base, base)
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. None if the receiver accepted it, else when to try again."""
