@@ -10,7 +10,7 @@ import typer
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
-from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json
+from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say
 
 
 def run(
@@ -33,10 +33,8 @@ def run(
     credentials = find_credentials(data, key, url)
     fields = mint(credentials.key, parse_pairs(parameters or []), clock=SystemClock(), ids=RandomIds())
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
-    if as_json:
-        print_json({"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields})
-        return
-    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields))
+    text = {"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields)
+    say(text, {"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields}, as_json)
 
 
 def upload_url(base: str, cloud: str, resource_type: str) -> str:

@@ -6,7 +6,7 @@ file that comes first is spooled under a smaller limit, a deadline and a least r
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
@@ -261,20 +261,24 @@ class Receiver(ABC, Generic[S]):
         """Begin the file; return where its bytes go."""
 
 
+async def admit(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
+    """Return what `authorise` returns for the parameters of this request."""
+    return await authorise(
+        services,
+        request.cloud,
+        request.requested,
+        params,
+        origin=request.origin,
+        caller=request.caller,
+        idempotency_key=request.idempotency_key,
+    )
+
+
 class Intake(Receiver[Spooled | Held]):
     """A whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        request = self._request
-        return await authorise(
-            self._services,
-            request.cloud,
-            request.requested,
-            params,
-            origin=request.origin,
-            caller=request.caller,
-            idempotency_key=request.idempotency_key,
-        )
+        return await admit(self._services, self._request, params)
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits

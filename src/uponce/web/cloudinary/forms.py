@@ -45,7 +45,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
     """Yield the events of a multipart/form-data body. MalformedRequest if torn, too large or ambiguous."""
     try:
-        with _parser(content_type, limits) as parser:
+        with _parser(content_type) as parser:
             parts = _Parts(limits, parser.boundary)
             async for chunk in body.chunks():
                 parts.check_start(chunk)
@@ -132,7 +132,7 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
         super()._on_segment_headerline(line)
 
 
-def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
+def _parser(content_type: str) -> PushMultipartParser:
     if len(_BOUNDARY.findall(content_type)) > 1:
         raise MalformedRequest("Header Content-Type has more than one boundary. Send one.")
     media_type, options = parse_options_header(content_type)

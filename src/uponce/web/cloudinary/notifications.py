@@ -40,7 +40,7 @@ class Notifications:
 
     def __init__(self, post: Post, base: str, default: str = "") -> None:
         self._post = post
-        self._bases = Bases.of(base, "https")
+        self._bases = Bases(base, base)
         self._default = default
 
     def url_for(self, spec: UploadSpec) -> str | None:
