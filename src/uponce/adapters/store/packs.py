@@ -23,7 +23,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, read_at, write_all
+from uponce.adapters.files import SAFE, is_packed, make_file, read_at, write_all
 from uponce.adapters.system import LOCKS, erase, open_cached, sync_data, sync_folder
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
@@ -107,7 +107,7 @@ class Packs:
             self._name, self._end = self._ids.hex(10), 0
             with suppress(FileExistsError):
                 path = self._folder / self._name
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+                descriptor = make_file(path)
                 # A sweep may have come between.
                 if LOCKS.lock(descriptor, _APPENDING) and os.fstat(descriptor).st_nlink:
                     return descriptor
@@ -223,7 +223,7 @@ class Packs:
     def holes(self) -> bool:
         """Whether a hole gives space back to this file system. OSError when it cannot be tried."""
         path = self._folder / f"probe-{self._ids.hex(10)}"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+        descriptor = make_file(path)
         try:
             path.unlink()
             write_all(descriptor, [b"\1" * PAGE] * 3)
