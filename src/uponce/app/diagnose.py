@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
@@ -83,6 +84,21 @@ def of_disk(free: int, folder: str) -> Finding:
     if free < _GIB:
         return Finding("disk", State.WARNING, f"{free} bytes free in {folder}. Make room: a full disk refuses uploads.")
     return Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")
+
+
+def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[Finding]:
+    """Yield a warning if a file in the folder has another owner than the folder: a service may not be able to use it.
+
+    Of a folder that belongs to root, a service may use the files as their owner.
+    """
+    foreign = [str(path) for path, user in owners.items() if user != owner != 0]
+    if foreign:
+        yield Finding(
+            "owner",
+            State.WARNING,
+            f"{folder} belongs to user {owner}, and files in it to another user. If the server runs as user {owner}, "
+            f"run: chown -R --reference={folder} {' '.join(foreign)}",
+        )
 
 
 async def of_secrets(services: Services, key_shown: str) -> Finding:

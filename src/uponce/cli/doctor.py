@@ -4,7 +4,9 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import typer
@@ -16,6 +18,7 @@ from uponce.app.diagnose import (
     Finding,
     State,
     of_disk,
+    of_owners,
     of_parts,
     of_secrets,
     of_system,
@@ -27,6 +30,7 @@ from uponce.config import Settings, load
 from uponce.core.errors import NotFound, UponceError
 from uponce.wiring import Backend, opened
 
+_OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
 
@@ -56,6 +60,7 @@ def examine(data: str | None) -> Iterator[Finding]:
                 yield Finding("database", State.OK, backend.database.describe())
                 yield Finding("media", State.OK, backend.blobs.store.describe())
                 yield of_disk(shutil.disk_usage(settings.data_dir).free, str(settings.data_dir))
+                yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
                 yield from asyncio.run(of_parts(backend.services, backend.decoders))
                 yield from asyncio.run(_of_upstreams(backend))
@@ -66,6 +71,15 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield Finding("start", State.BROKEN, error.for_operator)
     except OSError as error:
         yield Finding("start", State.BROKEN, os_refusal(error))
+
+
+def _of_owners(folder: Path) -> Iterator[Finding]:
+    owners = {}
+    for path in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):  # the log of a database that a server has just closed
+            if path.name.startswith(_OURS):
+                owners[path] = path.lstat().st_uid
+    return of_owners(owners, folder, folder.stat().st_uid)
 
 
 def _before_the_first_start(settings: Settings) -> Iterator[Finding]:

@@ -19,7 +19,9 @@ def run(
     ),
     data: Data = None,
     url: Url = None,
-    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
+    key: str | None = typer.Option(
+        None, help="API key to sign with. By default the first key of UPONCE_CLOUD with uses=once."
+    ),
     resource_type: Kind = "auto",
     form: Literal["fields", "curl", "url"] = typer.Option(
         "fields", "--as", help="fields (one a line), curl (a command), or url (everything in one URL)."
