@@ -67,7 +67,10 @@ async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery
 
 
 async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes, which sends the client or the server in front to them."""
+    """Return a response without bytes, which sends the client or the server in front to them.
+
+    The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
+    """
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     if services.front is not None:
@@ -93,6 +96,7 @@ async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -
 
 def _original(request: Request, head: Head, delivery: Delivery, headers: list[Header]) -> Response:
     asset, blob = delivery.asset, delivery.blob
+    _refuse_other(head, asset)
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
@@ -189,16 +193,17 @@ def _etag(asset: Asset) -> str:
     return f'"{asset.digest.md5}"'
 
 
-def _not_modified(head: Head, asset: Asset) -> bool:
-    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13).
-
-    Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download.
-    """
+def _refuse_other(head: Head, asset: Asset) -> None:
+    """Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download."""
     if _is_other(head, asset):
         raise PreconditionFailed(
             f"The file has the tag {_etag(asset)}, and is not the one that If-Match or If-Unmodified-Since asks for. "
             "Request the file again from its start."
         )
+
+
+def _not_modified(head: Head, asset: Asset) -> bool:
+    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
     if "if-none-match" in head.headers:
         return is_known(_etag(asset), head.get("if-none-match"))
     since = _date(head.get("if-modified-since"))
