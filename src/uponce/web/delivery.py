@@ -41,13 +41,13 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
     At most `LOOK_UPS` deliveries hold `looking_up` at a time.
     """
-    head, path = request.head, parse_path(request.raw_path)
+    head, path, now = request.head, parse_path(request.raw_path), services.clock.now()
     async with looking_up:
         found = await _find(services, request.method, path)
     if isinstance(found, Asset):
-        return await _elsewhere(services, head, found, headers_of(found, path))
+        return await _elsewhere(services, head, found, headers_of(found, path, now))
     try:
-        response = _original(request, head, found, headers_of(found.asset, path))
+        response = _original(request, head, found, headers_of(found.asset, path, now))
     except RangeNotSatisfiable as error:
         response = refusal(request, error, headers=((b"content-range", f"bytes */{found.blob.size}".encode()),))
     except BaseException:
@@ -144,10 +144,11 @@ async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
         yield block
 
 
-def headers_of(asset: Asset, path: DeliveryPath) -> list[Header]:
+def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
+    """Return the headers of an answer that is sent `now`. A version may be ahead, Last-Modified may not (RFC 9110)."""
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
-        (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
+        (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", _cache_control(asset, path)),
         *_INERT,
