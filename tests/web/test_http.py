@@ -82,6 +82,8 @@ def test_an_unknown_address_is_404_in_the_same_shape(shared: World, path: str) -
         ("POST", "/demo/image/upload/cat.png", "GET, HEAD"),
         ("DELETE", "/demo/raw/upload/cat", "GET, HEAD"),
         ("PUT", "/v1_1/demo/signatures", "GET, POST"),
+        ("OPTIONS", "/v1_1/demo/image/destroy", "POST"),
+        ("PATCH", "/v1_1/demo/image/destroy", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
         ("POST", "/readyz", "GET, HEAD"),
         ("BREW", "/healthz", "GET, HEAD"),
@@ -91,6 +93,7 @@ def test_another_method_is_405_with_allow(shared: World, method: str, path: str,
     answer = shared.request(method, path)
     assert_refused(answer, 405, "malformed_request")
     assert answer.headers["allow"] == allow
+    assert f"Use {allow.replace(', ', ' or ')}, not {method}." in answer.message
 
 
 def test_a_request_id_is_fresh_for_each_request(shared: World) -> None:

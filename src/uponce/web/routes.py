@@ -70,7 +70,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
 
     def or_relayed(path: str, purpose: str, **own: Callable[[Services, Request], Awaitable[Response]]) -> Route:
         found = {method: bound(endpoint) for method, endpoint in own.items()}
-        return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose)
+        return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose, judges_methods=True)
 
     receive = partial(upload, services, group_pipeline(services))
     deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))

@@ -32,7 +32,7 @@ class Route:
 
     `dialect` turns an error of the endpoint into a response. Pages of any origin may call an `open` route, without
     credentials, and read the `exposed` headers beside those of every open route. `takes_uploads` says that the metrics
-    count what arrives here as uploads.
+    count what arrives here as uploads. `judges_methods` says that the endpoint refuses other methods itself.
     """
 
     paths: tuple[str, ...]
@@ -43,6 +43,7 @@ class Route:
     open: bool = False
     exposed: tuple[str, ...] = ()
     takes_uploads: bool = False
+    judges_methods: bool = False
 
 
 @dataclass(frozen=True, slots=True)
