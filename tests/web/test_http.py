@@ -123,6 +123,14 @@ def test_a_preflight_for_another_method_is_refused(shared: World) -> None:
     assert preflight(shared, "/v1_1/demo/auto/upload", "DELETE").status == 400
 
 
+def test_a_page_on_the_internet_gets_no_leave_for_a_private_network_and_no_refusal(shared: World) -> None:
+    """Chromium asks both in one. Without the header of the leave it decides itself."""
+    path, private = "/v1_1/demo/auto/upload", {"access-control-request-private-network": "true"}
+    with_it, without = preflight(shared, path, "POST", **private), preflight(shared, path, "POST")
+    assert (with_it.status, with_it.body) == (without.status, without.body) == (200, b"OK")
+    assert "access-control-allow-private-network" not in with_it.headers
+
+
 def test_answers_and_refusals_can_be_read_across_origins(shared: World) -> None:
     fields, origin = shared.sign(), {"origin": "https://app.example"}
     for answer in (shared.upload(fields, headers=origin), shared.upload(fields, headers=origin)):
@@ -139,6 +147,14 @@ def test_a_page_can_read_why_a_call_of_its_widget_is_missing(shared: World, call
     assert preflight(shared, path, "POST").status == 200
     answer = shared.request("POST", path, headers={"origin": "https://app.example"})
     assert_refused(answer, 400, "unsupported_call")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("path", ["upload/", "image/upload/", "auto/upload_chunked/"])
+def test_a_page_can_read_that_an_address_of_uploads_has_no_slash_at_its_end(shared: World, path: str) -> None:
+    assert preflight(shared, f"/v1_1/demo/{path}", "POST").status == 200
+    answer = shared.request("POST", f"/v1_1/demo/{path}", headers={"origin": "https://app.example"})
+    assert_refused(answer, 404, "not_found")
     assert answer.headers["access-control-allow-origin"] == "*"
 
 

@@ -81,12 +81,15 @@ def open_rows() -> list[Route]:
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
 def test_what_other_origins_get_is_what_starlettes_middleware_sends(method: str) -> None:
-    """The same headers in the same order, and the same status and body of a preflight."""
+    """The same headers in the same order, and the same status and body of a preflight.
+
+    Except that a question about private networks changes nothing: there Starlette refuses.
+    """
     assert len(open_rows()) == 5
     cases = product(open_rows(), ORIGINS, ASKED, NAMES, PRIVATE, HEADERS)
     for row, origin, asked, names, private, sent in cases:
-        given = {**origin, **asked, **names, **private}
-        ours, theirs = _ours(row, method, given, sent), _theirs(row, method, given, sent)
+        given = {**origin, **asked, **names}
+        ours, theirs = _ours(row, method, given | private, sent), _theirs(row, method, given, sent)
 
         assert ours == theirs, (row.paths, given)
 
