@@ -79,6 +79,12 @@ FORMS = {
     "field in another charset": Bad(
         between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=utf-16", "c")
     ),
+    "field in Latin-1": Bad(
+        between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=iso-8859-1", "caf\u00e9")
+    ),
+    "file under another name by an extended name": Bad(
+        "duplicate_parameter", between=raw_part("Content-Disposition: form-data; name=image; filename*=UTF-8''a", PNG)
+    ),
     "wrong length in a part": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Length: 3", "cats")),
     "urlencoded": Bad(headers={"content-type": "application/x-www-form-urlencoded"}),
     "JSON": Bad(headers={"content-type": "application/json"}),
@@ -157,6 +163,45 @@ def test_ordinary_spellings_of_the_content_type_are_understood(world: World, con
 def test_a_transfer_encoding_that_changes_nothing_is_accepted(world: World, value: str) -> None:
     head = f'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Transfer-Encoding: {value}'
     assert_accepted(world.post(parts_of(world.sign()), raw_part(head, PNG), END))
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "windows-1252", "UTF-16LE", "binary", "x" * 100])
+def test_the_charset_of_a_file_describes_its_content(world: World, charset: str) -> None:
+    head = f'Content-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv; charset={charset}'
+    answer = assert_accepted(world.post(parts_of(world.sign()), raw_part(head, b"caf\xe9"), END, kind="raw"))
+    assert answer.json["bytes"] == 4
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "us-ascii", "ISO-8859-1", "latin1", "Windows-1252"])
+def test_a_field_of_ascii_may_be_in_any_charset_with_the_same_letters(world: World, charset: str) -> None:
+    head = f"{DISPOSITION}\r\nContent-Type: text/plain; charset={charset}"
+    fields = world.sign({"folder": "cats"})
+    del fields["folder"]
+    answer = assert_accepted(world.post(parts_of(fields), raw_part(head, "cats"), FILE, END))
+    assert answer.json["public_id"].startswith("cats/")
+
+
+FILE_HEAD = 'Content-Disposition: form-data; name="file"'
+
+
+@pytest.mark.parametrize(
+    ("head", "shown"),
+    [
+        (f"{FILE_HEAD}; filename*=UTF-8''%C3%BC.png", "ü"),
+        (f"{FILE_HEAD}; filename=\"=?utf-8?B?w7wucG5n?=\"; filename*=utf-8''%C3%BC.png", "ü"),
+        (f"{FILE_HEAD}; FILENAME* = \"UTF-8'de'%C3%BC.png\"; filename=x.png", "ü"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=iso-8859-1'en'%FC.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=UTF-8''%FC.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=UTF-8''a%00b.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=a.png", "x"),
+        (f"{FILE_HEAD}; filename=\"x; filename*=UTF-8''y.png\"", "x; filename*=UTF-8''y"),
+    ],
+)
+def test_the_extended_name_of_a_file_counts_if_it_can_be_read(world: World, head: str, shown: str) -> None:
+    """.NET sends both names, the plain one in a way that only mail understands."""
+    for world.whole_bodies in (False, True):
+        answer = assert_accepted(world.post(parts_of(world.sign()), raw_part(head, PNG), END))
+        assert answer.json["original_filename"] == shown
 
 
 @pytest.mark.parametrize(

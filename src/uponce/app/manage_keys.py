@@ -18,6 +18,7 @@ _PLAYGROUND_WINDOW = 600
 MAX_WINDOW = 7 * 86400
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_NO_CLOUDS = ("v1_1", "tus")  # other addresses begin so, and would take those of the cloud's files
 
 
 async def create_key(
@@ -69,6 +70,8 @@ def check_policy(cloud: str, window: int) -> None:
             f"Cloud name {cloud!r} is not valid. Use 1 to 63 letters, digits, '-' or '_', and begin with a letter or "
             "a digit."
         )
+    if cloud in _NO_CLOUDS:
+        raise InvalidParameter(f"Cloud name {cloud!r} is taken: /{cloud}/ is for uploads. Choose another name.")
     if not 1 <= window <= MAX_WINDOW:
         raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {MAX_WINDOW} seconds.")
 

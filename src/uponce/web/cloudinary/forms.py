@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from multipart import (
     MultipartError,
@@ -37,8 +38,13 @@ _FIELDS_SECONDS = 60
 _MAX_PART_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
-_UTF8 = {"utf-8", "utf8", "us-ascii"}
+# How a field is read whose part names a charset. Of Latin-1 only the letters that UTF-8 writes alike are accepted.
+_CHARSETS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1", "windows-1252"), "ascii"),
+}
 _BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
+_OPTION = re.compile(r';\s*([^=;"\s]+)\s*=\s*("[^"]*"|[^;"]*)')
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -159,7 +165,7 @@ class _Parts:
         self._delimiter = b"\r\n--" + boundary
         self._start = b""
         self._overhead = self._parts = 0
-        self._name = ""
+        self._name, self._charset = "", "utf-8"
         self._value: list[bytes] = []
         self._size = 0
         self._in_file = False
@@ -204,13 +210,15 @@ class _Parts:
             raise MalformedRequest(
                 f"The form has more than {self._limits.max_fields} fields besides the file. Send fewer fields."
             )
-        self._name = _checked_name(segment)
+        self._name, filename = _checked_names(segment)
         self._value, self._size = [], 0
         is_file = self._name == "file"
-        self._in_file = is_file and segment.filename is not None
-        self._text = TextFile() if is_file and segment.filename is None else None
-        if self._in_file:
-            yield FileStart(segment.filename)
+        self._in_file = is_file and filename is not None
+        self._text = TextFile() if is_file and filename is None else None
+        if self._in_file:  # its charset describes its content
+            yield FileStart(filename)
+        else:
+            self._charset = _checked_charset(segment)
 
     def _take_text(self, text: TextFile, data: bytes) -> Iterator[Event]:
         """Take a data URI as the file. A JSON object is the metadata that FilePond sends before the file."""
@@ -243,9 +251,11 @@ class _Parts:
             self._in_file = False
             return
         try:
-            yield Field(self._name, b"".join(self._value).decode())
+            yield Field(self._name, b"".join(self._value).decode(self._charset))
         except UnicodeDecodeError:
-            raise MalformedRequest(f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8.") from None
+            raise MalformedRequest(
+                f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8, and name no other charset."
+            ) from None
 
     def _end_text(self, text: TextFile) -> Iterator[Event]:
         if not self._size:
@@ -260,7 +270,8 @@ class _Parts:
         self._in_file, self._text = False, None
 
 
-def _checked_name(segment: MultipartSegment) -> str:
+def _checked_names(segment: MultipartSegment) -> tuple[str, str | None]:
+    """Return the name of the part, and the name of its file, None if it is a field."""
     headers = [name for name, _ in segment.headerlist]
     if len(set(headers)) != len(headers):
         raise MalformedRequest("A part has the same header twice. Send each header once.")
@@ -270,13 +281,31 @@ def _checked_name(segment: MultipartSegment) -> str:
         raise MalformedRequest("A part has no name. Every part needs Content-Disposition: form-data with a name.")
     if segment.header("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:
         raise MalformedRequest("A part has a Content-Transfer-Encoding. Send its bytes as they are.")
-    if (segment.charset or "utf-8").lower() not in _UTF8:
-        raise MalformedRequest(f"A part is in charset {segment.charset[:40]}. Send UTF-8.")
     if segment.name == "file[]":
         raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
-    if segment.name != "file" and segment.filename is not None:
+    filename = _filename(segment)
+    if segment.name != "file" and filename is not None:
         raise DuplicateParameter(f"Part {segment.name[:100]} is a file. Send one file, in the part named file.")
-    return str(segment.name)
+    return segment.name, filename
+
+
+def _filename(segment: MultipartSegment) -> str | None:
+    """Return `filename*` (RFC 8187) if it can be read, else `filename`. None without both."""
+    options = {name.lower(): value for name, value in _OPTION.findall(segment.header("Content-Disposition"))}
+    charset, _, rest = options.get("filename*", "").strip('" ').partition("'")
+    escaped = rest.partition("'")[2]
+    try:
+        filename = unquote(escaped, errors="strict") if charset.lower() == "utf-8" else ""
+    except UnicodeDecodeError:
+        filename = ""
+    return filename if filename and not _CONTROL.search(filename) else segment.filename
+
+
+def _checked_charset(segment: MultipartSegment) -> str:
+    charset = segment.charset or "utf-8"
+    if charset.lower() not in _CHARSETS:
+        raise MalformedRequest(f"A part is in charset {charset[:40]}. Send UTF-8.")
+    return _CHARSETS[charset.lower()]
 
 
 async def body_fields(request: Request, limits: Limits) -> Fields:
