@@ -152,7 +152,8 @@ def test_two_readers_that_open_one_pack_at_once_leak_no_descriptor(store: Blobs)
     packs.close()  # a fresh start: the pack is open to nobody
 
     def find(_: int) -> None:
-        assert (found := packs.find(key)) is not None
+        found = packs.find(key)
+        assert found is not None
         os.close(found[0])
 
     packs._gate = Lockstep()  # type: ignore[assignment]
