@@ -82,7 +82,7 @@ class FilePart:
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._writer.flush()
-        await self._disk.in_thread(self._bytes.sync)
+        await self._disk.sync(self._bytes.sync, self.size)
         return ()
 
     def keep(self) -> None:
