@@ -186,14 +186,14 @@ _ON_SQLITE: Sequence[_Row] = [
     (
         "a page begins with the last row of the one before",
         _SQLITE_ONLY,
-        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key < :before",
-        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key <= :before",
+        "grant_key < :before ORDER",
+        "grant_key <= :before ORDER",
     ),
     (
         "a page shows the grants of every cloud",
         _SQLITE_ONLY,
-        "FROM grants INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key",
-        "FROM grants\nWHERE grant_key",
+        "FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before",
+        "FROM grants WHERE @before",
     ),
 ]
 

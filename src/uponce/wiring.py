@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -310,9 +311,8 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             await backend.decoders.start()
             stack.push_async_callback(backend.upstream.close)
             stack.push_async_callback(backend.notifier.close)
-            stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
-            for often in _often(backend):
-                stack.push_async_callback(_end, asyncio.create_task(often))
+            for rounds in _rounds(backend):
+                stack.push_async_callback(_end, asyncio.create_task(rounds))
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
@@ -325,62 +325,42 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def _keep_house(backend: Backend) -> None:
-    """Purge and sweep, again and again. A failure is logged and counted, and the next round tries again."""
-    settings, services = backend.settings, backend.services
-    while True:
-        await asyncio.sleep(settings.sweep_seconds)
-        try:
-            await sweep(
-                services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
-            )
-        except (Exception, asyncio.CancelledError) as error:
-            if _is_ending():
-                raise
-            detail = error.detail if isinstance(error, UponceError) else ""
-            log.exception("the sweep failed; the next one is in %d seconds. %s", settings.sweep_seconds, detail)
-            services.metrics.sweep_failed()
-
-
 def handlers(backend: Backend) -> Mapping[str, Handler]:
     """Return what runs each effect, by its name."""
     return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
 
 
-def _often(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield what a server does every few seconds beside its requests."""
-    settings, services, by_name = backend.settings, backend.services, handlers(backend)
-    kept = Kept(
-        settings.playground_keep_files,
-        settings.playground_keep_bytes,
-        settings.playground_keep_seconds,
-        settings.playground_bytes,
+def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what a server does again and again beside its requests."""
+    settings, services = backend.settings, backend.services
+    clean = partial(
+        sweep, services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
     )
-
-    async def run_outbox() -> None:
-        await run_due(services, by_name)
-
-    async def tidy() -> None:
-        await tidy_playground(services, kept)
-
-    yield _repeat("the outbox", run_outbox)
+    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
+    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, handlers(backend)))
     if settings.playground != "off":
-        yield _repeat("the deletion of old files of the playground", tidy)
+        kept = Kept(
+            settings.playground_keep_files,
+            settings.playground_keep_bytes,
+            settings.playground_keep_seconds,
+            settings.playground_bytes,
+        )
+        tidy = partial(tidy_playground, services, kept)
+        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
 
 
-async def _repeat(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work again and again. A failure is logged, and the next round tries again."""
+async def _repeat(
+    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
+) -> None:
+    """Do the work again and again. A failure is logged, calls `failed`, and the next round tries again."""
     while True:
-        await asyncio.sleep(_OFTEN_SECONDS)
+        await asyncio.sleep(seconds)
         try:
             await work()
         except (Exception, asyncio.CancelledError) as error:
-            if _is_ending():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a future that something else cancels raises the same error
                 raise
-            log.exception("%s failed; the next round is in %d seconds: %s", name, _OFTEN_SECONDS, error)
-
-
-def _is_ending() -> bool:
-    """Whether the server cancels this task. A future that something else cancels raises the same error."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+            reason = error.for_operator if isinstance(error, UponceError) else error
+            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
+            failed()

@@ -149,6 +149,33 @@ def test_an_upload_that_drips_is_cut_off_in_time(world: World, limits: Limits, f
     assert attempt(world, fields) == "ok"
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(unverified_seconds=INSTANT), Limits(rate_seconds=INSTANT, least_rate=1_000_000)],
+    ids=["too long", "too slow"],
+)
+def test_a_slow_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World, limits: Limits) -> None:
+    """Not one that tells the client to send the fields first."""
+    world.swap(limits=limits)
+    with world.untouched():
+        assert asyncio.run(outcome(world, endless(form(world.sign() | {"tags": "forged"})))) == "invalid_signature"
+    assert live_attempts(world) == 0
+
+
+def test_a_displaced_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World) -> None:
+    """Not one that tells the client to try again."""
+    world.swap(limits=Limits(max_unverified_uploads=1))
+
+    async def play() -> str:
+        crowd = Crowd(world)
+        forged = await crowd.begin(drip(world.sign() | {"tags": "forged"}))
+        await crowd.begin(fast_file_first(world), elsewhere(1))
+        await crowd.finish()
+        return await forged
+
+    assert asyncio.run(play()) == "invalid_signature"
+
+
 def test_an_unverified_upload_that_stalls_is_too_slow_and_told_the_rate(world: World) -> None:
     """Without another byte: its time is up when its rate falls below the least one."""
     world.swap(limits=Limits(rate_seconds=INSTANT, least_rate=2000))

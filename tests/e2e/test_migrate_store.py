@@ -250,6 +250,10 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     """Usage errors leave the store as it was."""
     assert beside(box, "migrate-store").code == 2
     assert beside(box, "migrate-store", "--undo", "--to-database", "postgresql://db/uponce").code == 2
+    elsewhere = f"sqlite:///{tmp_path}/new.db"
+    for words in (("--to-database", ""), ("--to-database", elsewhere, "--to-storage", "")):  # a variable that is unset
+        empty = beside(box, "migrate-store", *words)
+        assert (empty.code, f"{words[-2]} is empty" in empty.stderr) == (2, True)
     itself = beside(box, "migrate-store", "--to-database", f"sqlite:///{box.data_dir}/uponce.db")
     assert (itself.code, "is in that database already" in itself.stderr) == (1, True)
     other = Path(tmp_path / "other")

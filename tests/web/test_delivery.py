@@ -33,7 +33,7 @@ def signed_path(world: World, public_id: str, **options: Any) -> str:
 
 def assert_inert(answer: Answer) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; media-src 'self'; sandbox"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
     assert "set-cookie" not in answer.headers
 

@@ -31,7 +31,7 @@ from uponce.adapters.database.sqlite.snapshot import (
 from uponce.adapters.files import BLOCK_BYTES, write_new
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
-from uponce.adapters.system import sync_folder
+from uponce.adapters.system import closing_file, sync_folder
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
@@ -108,14 +108,12 @@ class Archive:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the lock of the folder, which ends with this process at the latest."""
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with closing_file(os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SettingRefused(f"Another backup into {self.folder} is running. Wait until it ends.") from None
             yield
-        except BlockingIOError:
-            raise SettingRefused(f"Another backup into {self.folder} is running. Wait until it ends.") from None
-        finally:
-            os.close(descriptor)
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.

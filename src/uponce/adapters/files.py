@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import sync_file, sync_folder
+from uponce.adapters.system import closing_file, sync_file, sync_folder
 from uponce.app.ports import StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import StorageFull, StorageUnavailable
@@ -193,13 +193,10 @@ def make_file(path: Path) -> int:
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
     """Write a new private file. Its bytes are durable on return, its name is not. Blocks; OSError if it exists."""
-    descriptor = make_file(path)
-    try:
+    with closing_file(make_file(path)) as descriptor:
         for block in blocks:
             write_all(descriptor, [block])
         sync_file(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import typer
 import urllib3
 
+from uponce.cli.options import warn
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey
@@ -40,7 +40,7 @@ def base_url(settings: Settings, port: int) -> str:
     return local_url(settings, port) if settings.public_url is None else settings.public_url.rstrip("/")
 
 
-def find_base_url(settings: Settings, url: str | None) -> str:
+def find_base_url(settings: Settings, url: str | None = None) -> str:
     """Return the base of the URLs of the server on this data folder; `url` wins.
 
     A line on stderr says so if no server answers there: what is signed for it is still good once one runs.
@@ -50,10 +50,10 @@ def find_base_url(settings: Settings, url: str | None) -> str:
     written = _read(settings.data_dir / _FILE)
     if written is None:
         base = base_url(settings, settings.port)
-        _warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
+        warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
         return base
     if not _answers(written["local"]):
-        _warn(
+        warn(
             f"No server answers at {written['local']}, where the last one listened. Start `uponce serve`, or use --url."
         )
     return settings.public_url.rstrip("/") if settings.public_url is not None else written["url"]
@@ -81,7 +81,7 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
         draft.write_text(json.dumps(facts) + "\n")
         draft.replace(path)
     except OSError as error:
-        _warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
+        warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
     try:
         yield
     finally:
@@ -108,10 +108,6 @@ def _answers(url: str) -> bool:
         answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=_PROBE_SECONDS)
         return answer.status == 200
     return False
-
-
-def _warn(message: str) -> None:
-    typer.secho(f"uponce: {message}", fg="yellow", err=True)
 
 
 def _url(host: str, port: int) -> str:

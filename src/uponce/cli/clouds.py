@@ -8,7 +8,7 @@ from rich.table import Table
 
 from uponce.app.manage_clouds import create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, print_json, warn
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
@@ -45,7 +45,7 @@ def create(
         lambda services: create_cloud(services, name, upstream, window=settings.window, same_keys=same_keys),
         create=True,
     )
-    base = find_base_url(settings, None)
+    base = find_base_url(settings)
     if as_json:
         urls = [{"name": key.name, "cloudinary_url": cloudinary_url(key, base)} for key in keys]
         print_json({"cloud": name, "upstream": upstream and url_of(upstream), "keys": urls})
@@ -107,10 +107,8 @@ def _upstream(url: str) -> Upstream:
     if url == _STDIN:
         return parse_upstream(sys.stdin.readline())
     upstream = parse_upstream(url)
-    typer.secho(
-        "uponce: the secret was on the command line, where other users of this machine can see it. With - it comes "
-        "from the standard input.",
-        fg="yellow",
-        err=True,
+    warn(
+        "the secret was on the command line, where other users of this machine can see it. With - it comes from the "
+        "standard input."
     )
     return upstream

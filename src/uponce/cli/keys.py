@@ -12,7 +12,7 @@ from rich.table import Table
 
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, print_json, warn
 from uponce.cli.store import on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
@@ -165,13 +165,11 @@ def renew(
     settings = load(data=data)
     with opened(settings) as backend:
         keys, lost = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
-    base = find_base_url(settings, None)
+    base = find_base_url(settings)
     for cloud, upstream in lost.items():
-        typer.secho(
-            f"uponce: cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its "
-            f"secret: `uponce clouds relay {cloud} URL`",
-            fg="yellow",
-            err=True,
+        warn(
+            f"cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its secret: "
+            f"`uponce clouds relay {cloud} URL`"
         )
     if as_json:
         print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
@@ -184,7 +182,7 @@ def renew(
 
 
 def _print_new(settings: Settings, key: ApiKey, as_json: bool) -> None:
-    url = cloudinary_url(key, find_base_url(settings, None))
+    url = cloudinary_url(key, find_base_url(settings))
     if as_json:
         print_json({**_public(key), "cloudinary_url": url})
         return

@@ -38,6 +38,9 @@ def run(
     """
     if undo == (to_database is not None):
         raise typer.BadParameter("Name --to-database, or --undo.")
+    for name, value in (("--to-database", to_database), ("--to-storage", to_storage)):
+        if value is not None and not value.strip():
+            raise typer.BadParameter(f"{name} is empty. Check that the variable in it is set.")
     if to_database is None:
         _undo(data, as_json)
     else:

@@ -31,6 +31,10 @@ Kind = Annotated[
 ]
 
 
+def warn(message: str) -> None:
+    typer.secho(f"uponce: {message}", fg="yellow", err=True)
+
+
 def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 

@@ -24,7 +24,7 @@ from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import Conflict, import_keys, set_up
 from uponce.app.services import Services
 from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
-from uponce.cli.options import Data
+from uponce.cli.options import Data, warn
 from uponce.cli.store import on_store
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.errors import SettingRefused
@@ -107,7 +107,7 @@ def _announce_playground(settings: Settings, port: int) -> None:
     page, reach = f"{local_url(settings, port)}/playground", "everyone on this machine"
     if settings.playground == "public":
         page, reach = f"{base_url(settings, port)}/playground", "every client that reaches this server"
-    _warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
+    warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
     typer.echo(f"playground at {page}")
 
 
@@ -210,7 +210,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
         for key in added:
             typer.echo(f"# key {key.api_key} from the settings: {_purpose(key)}")
         for conflict in conflicts:
-            _warn(_told(conflict))
+            warn(_told(conflict))
     else:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
@@ -218,7 +218,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
     await _announce_relays(services, settings)
     for problem in (full, await check_clock(services)):
         if problem is not None:
-            _warn(problem)
+            warn(problem)
 
 
 async def _announce_relays(services: Services, settings: Settings) -> None:
@@ -271,7 +271,3 @@ def _purpose(key: ApiKey) -> str:
     uses = "each signature works once" if key.uses is KeyUses.ONCE else "signatures work any number of times"
     scope = "for everything the API offers" if key.scope is KeyScope.ALL else "for uploads"
     return f"{uses}, {scope}"
-
-
-def _warn(message: str) -> None:
-    typer.secho(f"uponce: {message}", fg="yellow", err=True)

@@ -207,15 +207,10 @@ def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) 
     return UploadSpec(naming=naming, **{row.name: value for row, value in found if row.use is Use.SPEC})
 
 
-# Of these the upstream gets none. A `callback` would turn its answer into a redirect.
-_OF_RELAY = ("nonce", "valid_for", "max_bytes", "sha256", "origin", "max_uses", "timestamp", "callback")
+# A relay obeys these itself, and the upstream gets none. A `callback` would turn its answer into a redirect.
+OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
 
 _IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
-
-
-def names_of_relay() -> frozenset[str]:
-    """Return the names of the parameters that a relay obeys itself and does not pass on."""
-    return frozenset(_OF_RELAY)
 
 
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
@@ -228,7 +223,7 @@ def read_relayed(params: Mapping[str, str]) -> UploadSpec:
             raise InvalidParameter(
                 f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
             )
-    found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
+    found = read_parameters({name: value for name, value in params.items() if name in OF_RELAY})
     return replace(found, naming=_relayed_naming(params))
 
 

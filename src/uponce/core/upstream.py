@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH
-from uponce.core.parameters import UNSIGNED, UploadSpec, is_on, names_of_relay
+from uponce.core.parameters import OF_RELAY, UNSIGNED, UploadSpec, is_on
 from uponce.core.signature import sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -169,7 +169,7 @@ def seed_of(grant: Grant, attempt: str) -> bytes:
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters that the upstream receives: all signed ones, except those that uponce obeys."""
-    kept = UNSIGNED | names_of_relay()
+    kept = UNSIGNED | OF_RELAY
     return {name: value for name, value in params.items() if name not in kept}
 
 

@@ -16,7 +16,7 @@ from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.errors import refusal
-from uponce.web.request import Head, Header, Request
+from uponce.web.request import Head, Header, Request, raw_path
 from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
@@ -24,10 +24,11 @@ _FIRST_BLOCK = 128 * 1024
 # Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
 LOOK_UPS = 16
 
-# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
+# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises. A browser plays a video in
+# a page that it makes, under the headers of the file: this page must load the file.
 _INERT = (
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     # Also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
@@ -40,7 +41,7 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
     At most `LOOK_UPS` deliveries hold `looking_up` at a time.
     """
-    head, path = request.head, parse_path(request.raw_path)
+    head, path = request.head, parse_path(raw_path(request.scope))
     async with looking_up:
         found = await _find(services, request.method, path)
     if isinstance(found, Asset):
@@ -57,12 +58,17 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
 async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
     """Return the asset alone where another server sends its bytes."""
-    asset, front = await find(services, path), services.front
-    if front is not None and front.location_of(asset.blob_key) is not None:
+    asset = await find(services, path)
+    if is_for_front(services, asset):
         return asset
-    if front is None and services.presigner is not None and method == "GET":
+    if services.front is None and services.presigner is not None and method == "GET":
         return asset
     return await open_original(services, path, asset)
+
+
+def is_for_front(services: Services, asset: Asset) -> bool:
+    """Return whether the server in front sends the bytes of this asset."""
+    return services.front is not None and services.front.location_of(asset.blob_key) is not None
 
 
 async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:

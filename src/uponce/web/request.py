@@ -165,11 +165,6 @@ class Request:
         return self._body
 
     @property
-    def raw_path(self) -> str:
-        """Return the path with its escapes. Raise MalformedRequest unless the path is ASCII."""
-        return raw_path(self.scope)
-
-    @property
     def scheme(self) -> str:
         """Return http or https, as the client called."""
         return str(self.scope["scheme"])
@@ -241,7 +236,7 @@ def _joined(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def raw_path(scope: Scope) -> str:
-    """Return the path as it was sent. Raise MalformedRequest unless it is ASCII."""
+    """Return the path as it was sent, with its escapes. Raise MalformedRequest unless it is ASCII."""
     try:
         return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
     except UnicodeDecodeError:

@@ -89,13 +89,8 @@ def forwarding(relay: Relay, answer: Forwarded, code: str, now: float) -> AuditR
     )
 
 
-def spending(committed: Committed, caller: Caller, now: float) -> AuditRecord:
-    asset = committed.asset
-    return AuditRecord(int(now), AuditEvent.SPENT, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
-
-
-def deletion(asset: Asset, caller: Caller, now: float) -> AuditRecord:
-    return AuditRecord(int(now), AuditEvent.DELETED, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+def note_of(event: AuditEvent, asset: Asset, caller: Caller, now: float) -> AuditRecord:
+    return AuditRecord(int(now), event, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
 
 
 def check_room(count: int, limit: int, where: str) -> None:

@@ -77,7 +77,8 @@ def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, n
 
 def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
-    writes: list[Ask] = [("write_audit", audit_params(grant, decisions.spending(committed, caller, now)))]
+    note = decisions.note_of(AuditEvent.SPENT, committed.asset, caller, now)
+    writes: list[Ask] = [("write_audit", audit_params(grant, note))]
     if draft.idempotency_key is not None:
         writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
     return writes
@@ -95,7 +96,7 @@ def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[A
     asset = asset_of(found[0])
     yield [
         ("drop_asset", {"asset_id": asset.asset_id}),
-        ("write_audit", audit_params(grant, decisions.deletion(asset, caller, now))),
+        ("write_audit", audit_params(grant, decisions.note_of(AuditEvent.DELETED, asset, caller, now))),
     ]
     return asset
 

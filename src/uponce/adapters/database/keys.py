@@ -7,7 +7,6 @@ from uponce.adapters.database.rows import (
     key_of,
     key_params,
     secret_context,
-    unreadable,
     upstream_of,
     upstream_params,
 )
@@ -36,14 +35,21 @@ def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[
 
 @operation(timed=True)
 def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
+    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
     (rows,) = yield [("list_all_keys", {})]
-    return unreadable(rows, secrets, now)
+    reasons: dict[str, str] = {}
+    for row in rows:
+        try:
+            key_of(row, secrets, now)
+        except SettingRefused as error:
+            reasons[row["api_key"]] = error.message
+    return reasons
 
 
 @operation(rules=Rules.OWN)
 def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
     """Store all keys or none. The first secret of a database also makes the secret key, inside this transaction: a
-    database that has secrets never gets a second one."""
+    database that has secrets never gets a second one. SettingRefused if the key reads none of the present secrets."""
     yield from _make_key_once(secrets)
     found = yield [("add_key", key_params(key, secrets)) for key in keys]
     for key, added in zip(keys, found, strict=True):
@@ -76,12 +82,15 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
     """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable.
 
+    SettingRefused as for `add`, unless the new secret is empty.
+
     Every pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
     """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]
         return
-    yield from _make_key_once(secrets)
+    if upstream.secret:
+        yield from _make_key_once(secrets)
     yield [
         ("put_upstream", upstream_params(cloud, upstream, secrets)),
         ("revive_relays", {"cloud": cloud, "now": int(now)}),
@@ -115,9 +124,18 @@ def has_cloud(_: float, cloud: str) -> Steps[bool]:
 
 
 def _make_key_once(secrets: SecretBox) -> Steps[None]:
-    (present,) = yield [("find_any_secret", {})]
-    if not present:
-        secrets.make_key()
+    """Raise SettingRefused unless the key reads a present secret: with a second key, no server could read them all."""
+    (present,) = yield [("list_secrets", {})]
+    refusal = None
+    for row in present:
+        try:
+            secrets.decrypt(row["secret"], secret_context(row["cloud"], row["api_key"]))
+            return
+        except SettingRefused as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    secrets.make_key()
 
 
 def _ask(api_key: str) -> Ask:

@@ -9,7 +9,6 @@ import msgspec
 
 from uponce.adapters.database.steps import Row
 from uponce.app.ports import AfterCommit, Committed, Draft, Effect, Reply
-from uponce.core.errors import SettingRefused
 from uponce.core.relaying import Forwarded, Relay
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
@@ -212,17 +211,6 @@ def upstream_of(row: Row, secrets: SecretBox) -> Upstream:
 
 def _upstream_context(cloud: str) -> str:
     return f"{cloud}/upstream"
-
-
-def unreadable(rows: Iterable[Row], secrets: SecretBox, now: float) -> dict[str, str]:
-    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
-    reasons: dict[str, str] = {}
-    for row in rows:
-        try:
-            key_of(row, secrets, now)
-        except SettingRefused as error:
-            reasons[row["api_key"]] = error.message
-    return reasons
 
 
 def secret_context(cloud: str, api_key: str) -> str:

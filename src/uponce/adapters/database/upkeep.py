@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.adapters.database.steps import Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
 
 # What one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take 2 ms, 5,000 took
@@ -85,21 +85,17 @@ def freeze(_: float) -> Steps[None]:
 
 @operation(rules=Rules.OWN)
 def thaw(now: float, skew: int) -> Steps[int]:
-    yield [_thawing(trigger) for trigger in _TRIGGERS]
+    yield [("thaw", trigger) for trigger in _TRIGGERS]
     return (yield from steps_of_fence(now, skew))
 
 
 @operation(rules=Rules.OWN)
 def thaw_unfenced(_: float) -> Steps[None]:
     """For work inside of a transaction that freezes again."""
-    yield [_thawing(trigger) for trigger in _TRIGGERS]
+    yield [("thaw", trigger) for trigger in _TRIGGERS]
 
 
 _TRIGGERS = [{"table": table, "event": event} for table in _FREEZABLE for event in _EVENTS]
-
-
-def _thawing(trigger: dict[str, str]) -> Ask:
-    return "thaw", trigger
 
 
 @operation()

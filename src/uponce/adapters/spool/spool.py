@@ -50,18 +50,16 @@ class Spool:
         return key
 
     async def hold(self, key: str, span: Span) -> FilePart:
-        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, span))
+        held = await self.disk.in_thread(lambda: hold(self._open, key, span))
         return FilePart(self.disk, key, span, held, self._prefixes)
 
     async def assembly(self, key: str) -> FileAssembly:
-        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, WHOLE))
+        held = await self.disk.in_thread(lambda: hold(self._open, key, WHOLE))
         return FileAssembly(self.folder, key, self.disk, self._store, held, self._prefixes)
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
-        asked: Hold = await self.disk.in_thread(
-            lambda: ask_for(lambda: self._open(key), key, WHOLE if span is None else span)
-        )
+        asked: Hold = await self.disk.in_thread(lambda: ask_for(self._open, key, WHOLE if span is None else span))
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from uponce.app.authorise import Signer, record_refusal
 from uponce.app.ports import Assembly, Committed, Draft
@@ -46,7 +45,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
     stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
-    outcome = await unbroken(counted(services, partial(_finish, services, series, caller)))
+    outcome = await unbroken(counted(services, _finish(services, series, caller)))
     return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
 
 

@@ -42,7 +42,7 @@ class UploadRequest:
     `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
     `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
     `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
-    has, if the request says it.
+    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
     """
 
     cloud: str
@@ -54,6 +54,7 @@ class UploadRequest:
     credentials: tuple[str, str] | None = None
     scripted: bool = False
     length: int | None = None
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,10 @@ class Receiver(ABC, Generic[S]):
             await self.body.discard()
 
     async def receive(self, events: AsyncIterator[Event]) -> None:
-        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one."""
+        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one.
+
+        InvalidSignature in place of both if the fields before the file did not match their signature.
+        """
         attempt = self._attempt
         try:
             async with asyncio.timeout_at(self._deadline()) as deadline:
@@ -118,11 +122,11 @@ class Receiver(ABC, Generic[S]):
                     async for event in events:
                         await self.take(event)
                         if attempt.refusal is not None:
-                            raise attempt.refusal
+                            raise self._doubt or attempt.refusal
                         if self.verified is None or isinstance(event, Field | FileStart):
                             deadline.reschedule(self._deadline())
         except TimeoutError:
-            raise attempt.refusal or self._too_slow() from None
+            raise self._doubt or attempt.refusal or self._too_slow() from None
 
     def _deadline(self) -> float:
         """Return until when more must have arrived: before the signature is verified, the least rate counts as well."""
@@ -189,7 +193,9 @@ class Receiver(ABC, Generic[S]):
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename = filename
         params = collect_known(self._fields)
-        if all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
+        if self._request.bare:
+            await self._authorise(params)
+        elif all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
             try:
                 await self._authorise(params)
             except InvalidSignature as doubt:

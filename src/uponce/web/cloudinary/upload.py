@@ -67,6 +67,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
         credentials=_credentials(head),
         scripted=_is_scripted(head),
         length=_length(head),
+        bare=request.method == "PUT",
     )
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.resources import files
 from ipaddress import ip_address
 from urllib.parse import quote
 
@@ -21,7 +20,7 @@ from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_sighting
 from uponce.web.errors import refusal
-from uponce.web.html import style_hash
+from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, is_known, json_response, length_header
@@ -83,12 +82,9 @@ def _is_loopback(address: str) -> bool:
 @cache
 def _html() -> tuple[bytes, str]:
     """Return the page and the hash of its style. The style is inside, so the first paint waits for one answer only."""
-    html, tokens, layout = (
-        files("uponce.web.pages").joinpath(name).read_text("utf-8")
-        for name in ("playground.html", "tokens.css", "playground.css")
-    )
-    style = tokens + layout
-    return html.replace("<style></style>", f"<style>{style}</style>").encode(), style_hash(style)
+    style = page_file("tokens.css") + page_file("playground.css")
+    html = page_file("playground.html").replace("<style></style>", f"<style>{style}</style>")
+    return html.encode(), style_hash(style)
 
 
 async def page(request: Request) -> Response:

@@ -12,6 +12,7 @@ from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.statements import load_migrations
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 
@@ -39,7 +40,7 @@ def test_an_empty_database_is_set_up_once_however_many_servers_start(url: str) -
         for future in [pool.submit(open_and_close, url) for _ in range(8)]:
             future.result(timeout=60)
     assert is_set_up(Address(url, 5))
-    assert version(url) == len(schema.migrations())
+    assert version(url) == len(load_migrations("postgres"))
 
 
 def open_and_close(url: str) -> None:
@@ -48,8 +49,8 @@ def open_and_close(url: str) -> None:
 
 def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     open_postgres(url).close()
-    steps = [*schema.migrations(), "ALTER TABLE assets ADD COLUMN colour text"]
-    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    steps = [*load_migrations("postgres"), "ALTER TABLE assets ADD COLUMN colour text"]
+    monkeypatch.setattr(schema, "load_migrations", lambda _: steps)
     open_postgres(url).close()
     assert version(url) == len(steps)
     with psycopg.connect(url) as connection:
@@ -57,8 +58,8 @@ def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.Mon
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = [*schema.migrations()]
-    monkeypatch.setattr(schema, "migrations", lambda: [*before, "CREATE TABLE half (x int); SELECT 1/0"])
+    before = [*load_migrations("postgres")]
+    monkeypatch.setattr(schema, "load_migrations", lambda _: [*before, "CREATE TABLE half (x int); SELECT 1/0"])
     with pytest.raises(SettingRefused, match="division by zero"):
         open_postgres(url)
     assert version(url) == 0
@@ -68,7 +69,7 @@ def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.Mo
 def test_one_release_ahead_is_accepted_two_are_not(url: str, ahead: int, accepted: bool) -> None:
     """Servers are upgraded one after the other; an old one may restart meanwhile."""
     open_postgres(url).close()
-    newer = len(schema.migrations()) + ahead
+    newer = len(load_migrations("postgres")) + ahead
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE schema_version SET version = %s", (newer,))
     if accepted:
@@ -139,7 +140,7 @@ def test_what_cannot_be_reached_is_told_without_the_password(url: str, said: str
 def test_the_description_has_no_password() -> None:
     url = shared().fresh_schema().replace("uponce@", "uponce:hunter2@")
     database = open_postgres(url)
-    assert f"schema version {len(schema.migrations())}" in database.describe()
+    assert f"schema version {len(load_migrations('postgres'))}" in database.describe()
     assert "hunter2" not in database.describe()
     database.close()
 

@@ -61,8 +61,8 @@ SELECT @key_columns, url, url_secret FROM api_keys LEFT JOIN upstreams USING (cl
 -- name: list_all_keys
 @keys_with_upstreams ORDER BY created_at, id;
 
--- name: find_any_secret
-SELECT cloud FROM api_keys UNION ALL SELECT cloud FROM upstreams LIMIT 1;
+-- name: list_secrets
+SELECT cloud, api_key, secret FROM api_keys UNION ALL SELECT cloud, 'upstream', url_secret FROM upstreams;
 
 -- name: find_cloud
 SELECT cloud FROM api_keys WHERE cloud = :cloud UNION ALL SELECT cloud FROM upstreams WHERE cloud = :cloud LIMIT 1;

@@ -6,6 +6,7 @@ processes may share the file.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -70,8 +71,10 @@ class SqliteDatabase(Database):
         try:
             make_private(self._path)
             refuse_network(folder)
-            with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
-                self._migrate()
+            # Of processes that switch a new file to WAL at once, some fail: "database is locked".
+            with locked(folder), closing(self._connect()) as connection:
+                migrate(connection)
+                _try_write(connection)
             self.glance.prepare()
         except (OSError, sqlite3.Error) as error:
             raise cannot_open(self._path, error) from None
@@ -79,11 +82,8 @@ class SqliteDatabase(Database):
 
     def describe(self) -> str:
         """For people: what was checked, and no secret."""
-        connection = self._connect()
-        try:
+        with closing(self._connect()) as connection:
             version = version_of(connection)
-        finally:
-            connection.close()
         return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
@@ -106,14 +106,6 @@ class SqliteDatabase(Database):
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """The messages of SQLite's own check, each once."""
         return await self._readers.run(lambda connection: _integrity(connection, deep))
-
-    def _migrate(self) -> None:
-        connection = self._connect()
-        try:
-            migrate(connection)
-            _try_write(connection)
-        finally:
-            connection.close()
 
 
 def _integrity(connection: sqlite3.Connection, deep: bool) -> Sequence[str]:

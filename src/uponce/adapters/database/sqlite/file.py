@@ -8,11 +8,12 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from uponce.adapters.database import upkeep
+from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
@@ -108,14 +109,9 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def migrations() -> Sequence[str]:
-    """The texts of the migrations; the first one makes version 1."""
-    return load_migrations("sqlite")
-
-
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to the newest version; SettingRefused when it comes from a newer release. Safe to race."""
-    steps = migrations()
+    steps = load_migrations("sqlite")
     if version_of(connection) == len(steps):
         return
     session = Session(connection)
@@ -123,7 +119,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     try:
         present = version_of(connection)
         _refuse_foreign(connection)
-        _refuse_newer(present, len(steps))
+        refuse_newer(present, len(steps))
         frozen = run(session, upkeep.frozen().begin(0))
         run(session, upkeep.thaw_unfenced().begin(0))
         for statement in (s for step in steps[present:] for s in _statements(step)):
@@ -147,14 +143,6 @@ def _refuse_foreign(connection: sqlite3.Connection) -> None:
         raise SettingRefused(
             f"The database belongs to another program: it has the table {min(names)}, and no API keys. Point "
             "UPONCE_DATABASE to the database of uponce, or to a new file."
-        )
-
-
-def _refuse_newer(present: int, newest: int) -> None:
-    if present > newest:
-        raise SettingRefused(
-            f"The database has schema version {present}, but this release supports at most {newest}. Start a newer "
-            "release, or restore a backup from before the upgrade."
         )
 
 

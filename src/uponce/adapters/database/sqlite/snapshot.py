@@ -37,7 +37,7 @@ class Snapshot:
         self._live = live
         with ExitStack() as opened:
             try:
-                self._connection = opened.enter_context(closing(_connect(path, "rw")))
+                self._session = Session(opened.enter_context(closing(_connect(path))))
                 is_copy = self._run(upkeep.frozen())
             except sqlite3.Error as error:
                 raise SettingRefused(
@@ -48,11 +48,12 @@ class Snapshot:
             opened.pop_all()  # `close` closes it
 
     def close(self) -> None:
-        self._connection.close()
+        self._session.connection.close()
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-        return self._run(_names())
+        (rows,) = self._session.ask([("list_all_keys", {})])
+        return frozenset(row["api_key"] for row in rows)
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return self._run(catalog.digests(prefix))
@@ -65,8 +66,9 @@ class Snapshot:
 
         Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
         """
-        connection = self._connection
-        self._run(_attach(f"{self._live_path.as_uri()}?mode=ro"))
+        assert self._live is not None
+        connection = self._session.connection
+        self._session.ask([("attach_live", {"address": f"{self._live.as_uri()}?mode=ro"})])
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
@@ -75,39 +77,18 @@ class Snapshot:
             connection.execute("COMMIT")
         finally:
             connection.rollback()
-            self._run(_detach())
+            self._session.ask([("detach_live", {})])
         return renewed
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
-        found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(3)")]
+        found = [row[0] for row in self._session.connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
             raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
-        run(Session(self._connection), keys.list_all(secrets, None).begin(now))
+        run(self._session, keys.list_all(secrets, None).begin(now))
 
     def _run(self, operation: Operation[T]) -> T:
-        return run(Session(self._connection), operation.begin(0))
-
-    @property
-    def _live_path(self) -> Path:
-        assert self._live is not None
-        return self._live
-
-
-@operation()
-def _names(_: float) -> Steps[frozenset[str]]:
-    (rows,) = yield [("list_all_keys", {})]
-    return frozenset(row["api_key"] for row in rows)
-
-
-@operation()
-def _attach(_: float, address: str) -> Steps[None]:
-    yield [("attach_live", {"address": address})]
-
-
-@operation()
-def _detach(_: float) -> Steps[None]:
-    yield [("detach_live", {})]
+        return run(self._session, operation.begin(0))
 
 
 @operation()
@@ -125,7 +106,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     """
     try:
         _copy(live, path, progress)
-        with closing(_connect(path, "rw")) as connection:
+        with closing(_connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
             run(Session(connection), upkeep.freeze().begin(0))
@@ -152,7 +133,7 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progres
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
-        with closing(_connect(draft, "rw")) as connection:
+        with closing(_connect(draft)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
@@ -176,7 +157,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     for end in _BESIDE:
         with suppress(FileNotFoundError):
             target.with_name(target.name + end).unlink()
-    with closing(_connect(source, "rw")) as reading, closing(_connect(target, "rw")) as writing:
+    with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
         # One transaction around all steps: a write by somebody else would make the copy begin anew.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -184,9 +165,9 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         reading.rollback()
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     try:
