@@ -169,14 +169,33 @@ class _Workers(Multiprocess):
             worker.kill()  # if it hangs
             worker.join()
             log.warning("worker %d ended with exit code %d, and a new one starts", worker.pid, worker.exitcode)
-            self.processes[index] = Process(self.config, self.sockets)
-            self.processes[index].start()
             self._next_start = monotonic() + _NEXT_START_SECONDS
+            try:
+                successor = Process(self.config, self.sockets)
+                successor.start()
+            except OSError as error:
+                log.error("the worker did not start: %s. The next try is in %d seconds", error, _NEXT_START_SECONDS)
+                return
+            self.processes[index] = successor
+
+    def handle_signals(self) -> None:
+        """Do what each signal asks for: SIGHUP starts all workers again, SIGTTIN one more."""
+        try:
+            super().handle_signals()
+        except OSError as error:
+            log.error("a worker did not start: %s. The other workers stay. Send the signal again later", error)
+            self.processes_num = len(self.processes)
 
 
 def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
     supervisor = _Workers(config, sockets=[listener])
-    supervisor.run()
+    try:
+        supervisor.run()
+    except OSError:
+        log.exception("the system does not let all workers start")
+        supervisor.terminate_all()  # multiprocessing would wait for them at the end of this process
+        supervisor.join_all()
+        return False
     return supervisor.served or all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
