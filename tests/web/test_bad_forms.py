@@ -214,6 +214,19 @@ def test_the_refusal_of_a_form_says_what_to_do(world: World, name: str, says: st
     assert says in answer.json["error"]["message"]
 
 
+@pytest.mark.parametrize("content_type", [FORM["content-type"], "Multipart/Form-Data"])
+def test_a_form_by_put_is_no_file(world: World, content_type: str) -> None:
+    """Its envelope would be the asset: no file has this type."""
+    fields = world.sign()
+    headers = {"content-type": content_type}
+    for query, body in ((fields, FILE + END), ({}, parts_of(fields) + FILE + END)):
+        with world.untouched():
+            answer = world.request("PUT", world.route("auto", query), headers=headers, chunks=[body])
+        assert_refused(answer, 400, MALFORMED)
+        assert "PUT the bytes of the file, or POST the form" in answer.json["error"]["message"]
+    assert_accepted(world.put(PNG, fields))
+
+
 def test_a_query_is_held_to_the_same_rules(world: World) -> None:
     fields = world.sign()
     file = part("file", PNG, "a.png")
