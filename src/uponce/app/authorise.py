@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Self, TypeGuard
 
 from uponce.app.ports import Records
 from uponce.app.services import Services
@@ -28,18 +28,28 @@ CREDENTIALS = ("api_key", "signature", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signs the answer: the key that signed the request, in the same way."""
+    """What signs answers and notifications: an API key, one of its secrets, and an algorithm."""
 
     api_key: str
     algorithm: Algorithm
     secret: str = field(repr=False)
+
+    @classmethod
+    def of(cls, key: ApiKey, secret: str | None = None) -> Self:
+        """Return the signer of a key, by default with its present secret.
+
+        SDKs verify SHA-1 by default. So it signs SHA-1, unless the key accepts SHA-256 only. How the request was signed
+        does not count: one configuration of an SDK verifies all that a key signs.
+        """
+        algorithm = Algorithm.SHA1 if Algorithm.SHA1 in key.algorithms else Algorithm.SHA256
+        return cls(key.api_key, algorithm, secret or key.secrets[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """Parameters that a key of the cloud really signed, with no word yet on whether they are still good.
 
-    `signer` has the secret and the algorithm they were signed with: during a rotation a key has two secrets.
+    `signer` has the secret that they were signed with: during a rotation a key has two secrets.
     """
 
     key: ApiKey
@@ -92,7 +102,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
             max_upload_seconds=limits.max_upload_seconds,
         ),
     )
-    return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret), params)
+    return Verified(key, grant, spec, Signer.of(key, verified.secret), params)
 
 
 async def authorise(

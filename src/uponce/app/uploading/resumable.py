@@ -41,7 +41,7 @@ from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at
 from uponce.core.spans import Span
-from uponce.core.values import Algorithm, Caller
+from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
@@ -155,7 +155,7 @@ async def _conclude(services: Services, address: Address, series: Series, caller
     if not series.complete:
         return series
     try:
-        return await finish(services, series, await _signer(services, series.api_key, series.algorithm), caller)
+        return await finish(services, series, await _signer(services, series.api_key), caller)
     except SeriesGone:  # another request has completed it, with these bytes
         return await _outcome(services, address)
 
@@ -177,7 +177,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
         raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
     if isinstance(reply.answer, Forwarded):
         return reply.answer
-    return Uploaded(reply.answer, await _signer(services, record.grant.api_key, None))
+    return Uploaded(reply.answer, await _signer(services, record.grant.api_key))
 
 
 async def _refuse_complete(services: Services, address: Address) -> None:
@@ -189,12 +189,12 @@ async def _refuse_complete(services: Services, address: Address) -> None:
         )
 
 
-async def _signer(services: Services, api_key: str, algorithm: Algorithm | None) -> Signer:
-    """Return who signs the answers: the key with its present secret, since only the first request is signed."""
+async def _signer(services: Services, api_key: str) -> Signer:
+    """Return the signer of the answers: the key with its present secret, since only the first request is signed."""
     key = await services.database.find_key(api_key)
     if key is None:
         raise UnknownApiKey(f"Unknown API key {api_key}")
-    return Signer(api_key, algorithm or key.algorithms[0], key.secrets[0])
+    return Signer.of(key)
 
 
 async def _take_in(

@@ -65,9 +65,11 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
             "bytes. Send Content-Disposition and Content-Type only."
         ) from None
     except MultipartError as error:
-        raise MalformedRequest(f"The multipart body is malformed: {error.args[0]}.") from None
+        raise MalformedRequest(
+            f"The multipart body is malformed: {error.args[0]}. {_CURES.get(error.args[0], _CURE)}"
+        ) from None
     except UnicodeError:
-        raise MalformedRequest("A header of a part is not UTF-8. Send UTF-8.") from None
+        raise MalformedRequest(f"A header of a part is not UTF-8. {_CURES[_NOT_UTF8]}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,35 @@ def _plain_field(name: str, filename: str | None, value: memoryview, limits: Lim
     return name, bytes(value).decode()
 
 
+_FILE_HEADER = re.compile(rb'(Content-Disposition: form-data; name="file"; filename=")(.*)(")', re.IGNORECASE)
+_LINE_BREAK, _NOT_UTF8 = "Invalid line break in segment header", "Segment header failed to decode"  # of the library
+_CURES = {
+    _LINE_BREAK: "If the name of the file has letters that are not ASCII, rename the file.",
+    _NOT_UTF8: "Send UTF-8.",
+}
+_CURE = "Let your HTTP library write the form."
+
+
 class _Parser(PushMultipartParser):  # type: ignore[misc]
-    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else."""
+    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else.
+
+    npm's SDK cuts each letter of a file's name to one byte. So only this name may be Latin-1, and loses its control
+    characters. It is a label.
+    """
 
     def _on_segment_headerline(self, line: bytes) -> None:
         if b"\n" in line or b"\r" in line:
-            raise MultipartError("Invalid line break in segment header")
+            raise MultipartError(_LINE_BREAK)
+        if file := _FILE_HEADER.fullmatch(line):
+            line = file[1] + _CONTROL.sub("", _decoded(file[2])).encode() + file[3]
         super()._on_segment_headerline(line)
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
 
 
 def _parser(content_type: str) -> PushMultipartParser:
