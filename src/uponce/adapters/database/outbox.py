@@ -16,7 +16,7 @@ def adding(name: str, subject: str, now: float, seconds: int = 0, details: str =
     return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
-@operation()
+@operation(writes=True)
 def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
     """As Outbox.claim_effects. Servers that claim at once skip each other's rows. Nothing due, nothing written."""
     (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
@@ -26,18 +26,18 @@ def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
     return claimed
 
 
-@operation()
+@operation(writes=True)
 def finish(_: float, effect_id: int) -> Steps[None]:
     yield [("finish_effect", {"id": effect_id})]
 
 
-@operation()
+@operation(writes=True)
 def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
     later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     yield [("postpone_effect", later)]
 
 
-@operation()
+@operation(writes=True)
 def hasten(now: float, subject: str) -> Steps[None]:
     yield [("hasten_effects", {"subject": subject, "now": int(now)})]
 
@@ -55,7 +55,7 @@ def count(_: float) -> Steps[Waiting]:
     return Waiting(row["pending"], row["dead"])
 
 
-@operation()
+@operation(writes=True)
 def retry(now: float, effect_id: int | None = None) -> Steps[int]:
     """Make one effect, or all dead ones, due now and alive; how many."""
     name = "retry_dead_effects" if effect_id is None else "retry_effect"

@@ -123,13 +123,13 @@ def moment(now: float) -> Steps[float]:
     return now
 
 
-@operation()
+@operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
     """As Relays.hasten_relays. One that only has the text elsewhere in its target is looked up early, no more."""
     due_at = int(now) + seconds
     yield [("hasten_relays", {"cloud": cloud, "part": target_part(name), "due_at": due_at}) for name in names]
 
 
-@operation()
+@operation(writes=True)
 def note_misses(_: float, relay_id: str, misses: int) -> Steps[None]:
     yield [("note_misses", {"relay_id": relay_id, "misses": misses})]

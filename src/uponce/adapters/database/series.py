@@ -74,7 +74,7 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
     return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
 
 
-@operation()
+@operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
     before = yield from _hold(series_id)
@@ -152,19 +152,19 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
     return [part_of(row) for row in rows]
 
 
-@operation()
+@operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
     """Whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
 
-@operation()
+@operation(writes=True)
 def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
     yield [("note_arrival", {"series_id": series_id, "size": size})]
 
 
-@operation()
+@operation(writes=True)
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
@@ -178,7 +178,7 @@ def end_slowest(
     return _blob_keys(ended)
 
 
-@operation()
+@operation(writes=True)
 def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
     """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}

@@ -91,7 +91,7 @@ class Snapshot:
         return run(self._session, operation.begin(0))
 
 
-@operation()
+@operation(writes=True)
 def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
     ((copied,),) = yield [("find_copied", {"blob_key": blob_key})]
     subject = {"asset_id": copied["asset_id"]}
