@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import grants, keys
 from uponce.adapters.database.failures import closed, outcome_unknown
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
 from uponce.app.ports import Steps as PipelineSteps
 from uponce.core.errors import UponceError

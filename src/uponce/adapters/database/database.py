@@ -3,9 +3,9 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from uponce.adapters.database import catalog, grants, keys, outbox, relays, series, upkeep
+from uponce.adapters.database import catalog, grants, keys, outbox, relays, replies, series, upkeep
 from uponce.adapters.database.committer import Committer
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
 from uponce.core.errors import DatabaseUnavailable
@@ -78,7 +78,7 @@ class Database(Backend):
     find_grant = _runs(grants.find)
     list_grants = _runs(grants.page)
     history = _runs(grants.history)
-    find_reply = _runs(grants.find_reply)
+    find_reply = _runs(replies.find)
     revoke_grant = _runs(grants.revoke)
     record_refusal = _runs(grants.refuse)
     newest_moment = _runs(grants.newest_moment)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uponce.adapters.database.rows import effect_of
-from uponce.adapters.database.steps import Ask, Steps, operation
-from uponce.app.ports import Effect, Waiting
+from uponce.adapters.database.steps import Ask, Row, Steps, json_text, operation
+from uponce.app.ports import AfterCommit, Effect, Waiting
 
 _ERROR_LENGTH = 500
 
@@ -21,7 +20,7 @@ def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
     """As Outbox.claim_effects. Servers that claim at once skip each other's rows. Nothing due, nothing written."""
     (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
     due_at = int(now) + lease
-    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(effect_of, rows)]
+    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
     yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]
     return claimed
 
@@ -46,7 +45,7 @@ def hasten(now: float, subject: str) -> Steps[None]:
 def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Dead ones first, then by their time."""
     (rows,) = yield [("list_effects", {"most": limit})]
-    return [effect_of(row) for row in rows]
+    return [_effect_of(row) for row in rows]
 
 
 @operation()
@@ -61,3 +60,13 @@ def retry(now: float, effect_id: int | None = None) -> Steps[int]:
     name = "retry_dead_effects" if effect_id is None else "retry_effect"
     (rows,) = yield [(name, {"now": int(now), "id": effect_id})]
     return len(rows)
+
+
+def effect_details(after: AfterCommit) -> str:
+    """Return the details of an effect that a commit leaves."""
+    return json_text(replace(after, committed=replace(after.committed, unneeded_blob=None)))
+
+
+def _effect_of(row: Row) -> Effect:
+    """Return the effect of a row, whose columns have the names of the fields."""
+    return Effect(**dict(row) | {"dead": bool(row["dead"])})

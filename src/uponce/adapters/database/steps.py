@@ -18,6 +18,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from uponce.adapters.database.statements import Statement
 from uponce.core.errors import UponceError
 from uponce.core.values import AssetName
@@ -34,6 +36,7 @@ class Row(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
+Params: TypeAlias = dict[str, Any]
 Ask: TypeAlias = tuple[str, Mapping[str, Any]]
 Rows: TypeAlias = Sequence[Row]
 Steps: TypeAlias = Generator[Sequence[Ask], Sequence[Rows], T]
@@ -208,3 +211,8 @@ def of_grant(grant_key: bytes) -> int:
 
 def _number(subject: bytes) -> int:
     return int.from_bytes(hashlib.sha256(subject).digest()[:8], "big") >> 2
+
+
+def json_text(value: object) -> str:
+    """Return the text of a column that holds JSON."""
+    return msgspec.json.encode(value).decode()

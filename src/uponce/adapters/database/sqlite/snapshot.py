@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
-from uponce.adapters.database.rows import SecretBox, asset_of
+from uponce.adapters.database.catalog import asset_of
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.sqlite.file import make_private, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
