@@ -214,5 +214,5 @@ def _number(subject: bytes) -> int:
 
 
 def json_text(value: object) -> str:
-    """Return the text of a column that holds JSON."""
+    """Return the value as JSON, for a column or a parameter that holds such."""
     return msgspec.json.encode(value).decode()
