@@ -28,7 +28,7 @@ _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _MOST_TRIES = 32  # the last one is a day after the first one
 
-_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/rows.py
+_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
 
 class Notifications:
