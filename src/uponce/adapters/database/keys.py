@@ -137,7 +137,7 @@ def _make_key_once(secrets: SecretBox) -> Steps[None]:
     refusal = None
     for row in present:
         try:
-            secrets.decrypt(row["secret"], secret_context(row["cloud"], row["api_key"]))
+            secrets.decrypt(row["secret"], _secret_context(row["cloud"], row["api_key"]))
             return
         except SettingRefused as error:
             refusal = error
