@@ -198,7 +198,7 @@ class Committer:
                 if isinstance(made, Exception):
                     failed.append((each, made))
                 else:
-                    each.operation = grants.settle(made, each.most)
+                    each.operation = grants.commit_or_refuse(made, each.most)
         if failed:
             group[:] = [each for each in group if each.operation is not None]
             self._answer([each for each, _ in failed], [error for _, error in failed])

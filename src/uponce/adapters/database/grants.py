@@ -138,7 +138,7 @@ def _locks_of_arrival(made: Candidate | Refusal, most: int) -> tuple[int, ...]:
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_arrival)
-def settle(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
+def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
     """Commit an upload that took its steps, or note its refusal. A noted refusal is returned: its audit row stays."""
     if isinstance(made, Refusal):
         yield from _refuse(now, made.grant, made.error.code, made.caller, most)

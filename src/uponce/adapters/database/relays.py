@@ -109,16 +109,16 @@ def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> S
 def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
     """The writes of an outcome. The grants are remembered for a while, as those of a series."""
     kept = [kept_until(grant, now) for grant in relay.grants]
-    settled: list[Ask] = [("finish_effects", {"subject": relay.id})]
+    writes: list[Ask] = [("finish_effects", {"subject": relay.id})]
     if answer is None:
-        settled += [("free_grant", grant_params(grant, now)) for grant in kept]
-        return settled + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
-    settled += [("settle_grant", grant_params(grant, now)) for grant in kept]
+        writes += [("free_grant", grant_params(grant, now)) for grant in kept]
+        return writes + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
+    writes += [("spend_taken_grant", grant_params(grant, now)) for grant in kept]
     note = _forwarding(relay, answer, code, now)
-    settled += [("write_audit", audit_params(grant, note)) for grant in kept]
+    writes += [("write_audit", audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
-        settled += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
-    return settled
+        writes += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
+    return writes
 
 
 @operation()

@@ -92,7 +92,7 @@ class Session:
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
     def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
-        if len(params) == 1 or "{" in statement.text:
+        if len(params) == 1 or statement.has_braces:
             cursors = [self._execute(statement, each) for each in params]
             return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
         numbers: dict[Any, int] = {}
@@ -112,7 +112,7 @@ class Session:
 
     def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[Any] | None":
         cursor = self._raw(self.connection)
-        text = positional(statement, statement.filled(params))
+        text = positional(statement, statement.filled(params) if statement.has_braces else statement.text)
         cursor.execute(text.encode(), [params[name] for name in statement.names])
         return None if statement.silent else cursor
 
