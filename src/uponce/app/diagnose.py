@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
+from uponce.app.manage_clouds import check_relayed
+from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
+from uponce.core.values import ApiKey, Upstream
 
 _GIB = 1024**3
 _CURES = {
@@ -151,6 +154,22 @@ async def of_parts(services: Services, decoders: Decoders) -> Sequence[Finding]:
         return [*findings, _sandbox(decoders.sandboxed), clock]
     finally:
         await decoders.close()
+
+
+async def of_presets(
+    services: Services, *, keys: Sequence[ApiKey], cloud: str, window: int, upstream: Upstream | None
+) -> Sequence[Finding]:
+    """Return a warning for each key of the settings that differs in the database.
+
+    Raise SettingRefused or InvalidParameter if the settings' keys, cloud or upstream keep a server from starting.
+    """
+    known = await services.database.list_keys()
+    added, conflicts = await find_new_keys(services, keys)
+    if not keys and all(key.cloud == PLAYGROUND for key in known):
+        check_policy(cloud, window)  # of the keys that the first start makes
+    elif upstream is not None:
+        check_relayed(cloud, [*known, *added])
+    return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]
 
 
 def _part(name: str, error: UponceError | None) -> Finding:

@@ -167,21 +167,21 @@ class Conflict:
     api_key: str
     what: str
 
+    @property
+    def of_settings(self) -> str:
+        """What an operator reads if the key is from the settings."""
+        return (
+            f"API key {self.api_key} differs between settings and database: {self.what}. The database counts. Correct "
+            "UPONCE_KEYS, or remove the key there."
+        )
+
 
 async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
     """Add the keys that do not exist, and return them, with the conflicts of those that do.
 
     A key that exists is never changed. InvalidParameter for a key that could not be safe; then no key is added.
     """
-    known, added, conflicts = list(await services.database.list_keys()), [], []
-    for key in keys:
-        existing = next((other for other in known if other.api_key == key.api_key), None)
-        if existing is not None:
-            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
-            continue
-        _check(key, known)
-        known.append(key)
-        added.append(replace(key, created_at=int(services.clock.now())))
+    added, conflicts = await find_new_keys(services, keys)
     for key in [*added]:
         try:
             await services.database.add_key(key)
@@ -191,6 +191,20 @@ async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[
                 raise
             added.remove(key)
             conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+    return added, conflicts
+
+
+async def find_new_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
+    """Return, or raise, what `import_keys` would. Add nothing."""
+    known, added, conflicts = list(await services.database.list_keys()), [], []
+    for key in keys:
+        existing = next((other for other in known if other.api_key == key.api_key), None)
+        if existing is not None:
+            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+            continue
+        _check(key, known)
+        known.append(key)
+        added.append(replace(key, created_at=int(services.clock.now())))
     return added, conflicts
 
 
