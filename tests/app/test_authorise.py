@@ -164,7 +164,9 @@ def test_version_1_is_accepted_of_keys_that_allow_it(world: World) -> None:
 
 
 def test_an_unsigned_upload_is_told_what_is_missing(world: World) -> None:
-    with pytest.raises(MissingParameter, match=r"^Upload preset must be specified when using unsigned upload$"):
+    with pytest.raises(
+        MissingParameter, match=r"^Upload preset must be specified when using unsigned upload\. Sign the upload: send"
+    ):
         ask(world, {"folder": "cats"})
     with pytest.raises(UnsupportedParameter) as caught:
         ask(world, {"folder": "cats", "upload_preset": "p"})

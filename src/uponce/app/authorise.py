@@ -165,7 +165,10 @@ def _require_credentials(params: Mapping[str, str]) -> None:
     if "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if "api_key" not in params and "signature" not in params:
-        raise MissingParameter("Upload preset must be specified when using unsigned upload")
+        raise MissingParameter(
+            "Upload preset must be specified when using unsigned upload. Sign the upload: send api_key, timestamp "
+            "and signature. HTTP Basic is for servers, not for web pages."
+        )
     require_credentials(params)
 
 

@@ -75,9 +75,7 @@ class Parameter:
 _EVERY = tuple(Call)
 
 _SUPPORTED = (
-    Parameter(
-        "timestamp", Use.SIGNED_ONLY, partial(readers.text, limit=13), _EVERY, "When it was signed: Unix seconds."
-    ),
+    Parameter("timestamp", Use.SIGNED_ONLY, readers.timestamp, _EVERY, "When it was signed: Unix seconds."),
     Parameter("public_id", Use.NAMING, readers.public_id, _EVERY, "The name of the asset."),
     Parameter("public_id_prefix", Use.NAMING, readers.folder, meaning="A folder in front of the public_id."),
     Parameter("folder", Use.NAMING, readers.folder, meaning="A folder in front of the prefix and the public_id."),

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from uponce.core.errors import InvalidParameter, UnsupportedParameter
 from uponce.core.formats import canonical_format
+from uponce.core.freshness import parse_timestamp
 from uponce.core.naming import check_public_id
 
 E = TypeVar("E", bound=StrEnum)
@@ -30,6 +31,10 @@ def text(name: str, value: str, *, limit: int) -> str:
     if len(value) > limit:
         raise InvalidParameter(f"Parameter {name} has {len(value)} characters, the limit is {limit}. Shorten it.")
     return value
+
+
+def timestamp(_: str, value: str) -> int:
+    return parse_timestamp(value)
 
 
 def boolean(name: str, value: str) -> bool:
@@ -122,7 +127,13 @@ def _unescaped(value: str) -> str:
 
 
 def formats(name: str, value: str) -> frozenset[str]:
-    found = frozenset(canonical_format(item) for item in _list(value))
+    items = _list(value)
+    for item in items:
+        if "/" in item or item.startswith("."):
+            raise InvalidParameter(
+                f"'{shown(item)}' in parameter {name} is no format. Write an extension without a dot, such as gif."
+            )
+    found = frozenset(map(canonical_format, items))
     if not found:
         raise InvalidParameter(f"Parameter {name} names no format. Sign {name}=jpg,png, or sign without it.")
     return found

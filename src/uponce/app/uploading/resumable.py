@@ -289,7 +289,7 @@ def _check_total(total: int | None, limit: int) -> None:
 
 def _check_end(position: int, chunk: Chunk) -> None:
     if chunk.total is None:
-        refuse_size(position, chunk.span.end)
+        refuse_size(position, chunk.span.end, is_whole=False)
     if position > chunk.span.end:
         raise FileTooLarge(
             f"The file has {chunk.total} bytes by its Upload-Length, but the request brings it to {position} or more. "

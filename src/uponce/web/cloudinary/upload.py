@@ -133,7 +133,7 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
             raise MalformedRequest(
                 "A PUT brings the file itself, not a form. PUT the bytes of the file, or POST the form."
             )
-        return _raw_events(request.body)
+        return _raw_events(request.body, _length(request.head))
     match media_type:
         case "application/x-www-form-urlencoded":
             return urlencoded_events(request.body, limits)
@@ -142,9 +142,9 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
     return multipart_events(request.body, content_type, limits)
 
 
-async def _raw_events(body: Body) -> AsyncGenerator[Event, None]:
+async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, None]:
     """Yield the events of a body that is the file itself."""
-    yield FileStart(None)
+    yield FileStart(None, size)
     async for chunk in body.chunks():
         yield chunk
 
