@@ -35,10 +35,10 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
             _SAME + "XXXX has no extension either"
         ),
     },
-    "core/readers.py public_id": {
+    "core/parameters.py public_id": {
         "rn check_public_id(value, parameter=name) → rn check_public_id(value)": _SAME + "that is its default",
     },
-    "core/readers.py tags": {
+    "core/parameters.py tags": {
         "tag in found), default=0) → tag in found), default=1)": _SAME + "both are below the limit",
     },
     "core/policy.py judge_media": {

@@ -9,7 +9,10 @@ from uponce.core.canonical import collect_known
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
+    MAX_CONTEXT_LENGTH,
     MAX_NONCE_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
     MAX_USES,
     PARAMETERS,
     ROWS,
@@ -20,7 +23,6 @@ from uponce.core.parameters import (
     names,
     read_parameters,
 )
-from uponce.core.readers import MAX_CONTEXT_LENGTH, MAX_TAG_LENGTH, MAX_TAGS
 from uponce.core.values import DeliveryType, ResourceType
 
 HASH = "0123456789abcdef" * 4

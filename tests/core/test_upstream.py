@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from uponce.core.errors import InvalidParameter
-from uponce.core.parameters import read_relayed
 from uponce.core.signature import verify
-from uponce.core.upstream import Target, aim, parse_upstream, seed_of, signed, url_of
+from uponce.core.upstream import Target, aim, parse_upstream, read_relayed, seed_of, signed, url_of
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 ACCOUNT = Upstream("demo", "123", "the secret of the account")

@@ -17,10 +17,11 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters, read_relayed
+from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_SECRET, grant_key, verify
+from uponce.core.upstream import read_relayed
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
 
 CREDENTIALS = ("api_key", "signature", "timestamp")

@@ -13,10 +13,10 @@ from uponce.core.errors import (
     NotFound,
     StorageUnavailable,
     UnsupportedCall,
+    shown,
 )
 from uponce.core.formats import canonical_format
 from uponce.core.naming import check_public_id
-from uponce.core.readers import shown
 from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 

@@ -32,6 +32,11 @@ are in web/errors.py, the one table of them.
 from typing import ClassVar
 
 
+def shown(text: str) -> str:
+    """Return text of a client as a message may repeat it: printable and short."""
+    return "".join(c if c.isprintable() else "?" for c in text[:100])
+
+
 class UponceError(Exception):
     """Base of the tree; never raised itself. `retry_after` is in seconds; the default is the class's."""
 

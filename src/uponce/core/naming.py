@@ -8,7 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, shown
 from uponce.core.values import ResourceType
 
 MAX_LENGTH = 255
@@ -36,7 +36,7 @@ def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: 
     normal = unicodedata.normalize("NFC", public_id) if len(public_id) <= MAX_WRITTEN_LENGTH else public_id
     problem = _problem(normal, is_folder)
     if problem:
-        raise InvalidParameter(f"{parameter} ({_shown(public_id)}) is invalid: {problem}")
+        raise InvalidParameter(f"{parameter} ({shown(public_id)}) is invalid: {problem}")
     return normal
 
 
@@ -62,11 +62,6 @@ def _problem(public_id: str, is_folder: bool) -> str | None:
 
 def _is_forbidden(char: str) -> bool:
     return char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES
-
-
-def _shown(text: str) -> str:
-    """Return untrusted text on one short line, for an error message."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:100])
 
 
 @dataclass(frozen=True, slots=True)

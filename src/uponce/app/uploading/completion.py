@@ -30,12 +30,13 @@ from uponce.core.errors import (
     UpstreamRefused,
 )
 from uponce.core.formats import stored_type
-from uponce.core.parameters import read_parameters, read_relayed
+from uponce.core.parameters import read_parameters
 from uponce.core.policy import judge_content
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.spans import Span
+from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller, Payer, Upstream
 
 

@@ -36,11 +36,11 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.freshness import utc
-from uponce.core.parameters import read_relayed
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at
 from uponce.core.spans import Span
+from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
