@@ -30,7 +30,7 @@ from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
-from uponce.web.cloudinary.notifications import Notifications
+from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
     from uponce.adapters.archive import Archive
@@ -119,7 +119,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
 
@@ -144,7 +144,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
 
 def _missing(settings: Settings) -> str | None:
     """Return the place that has no database yet, or None if a database is there."""
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
         case "postgresql" | "postgres":
@@ -154,6 +154,11 @@ def _missing(settings: Settings) -> str | None:
             return None if is_set_up(address) else address.shown
         case _:  # `build` refuses it
             return None
+
+
+def _scheme(url: str) -> str:
+    """Return what is before the first colon, and "" without one. `urlsplit` fails for passwords with a bracket."""
+    return url.rpartition(":")[0] and url.partition(":")[0]
 
 
 def sqlite_path(url: str) -> Path:
@@ -327,7 +332,7 @@ async def _end(task: "asyncio.Task[None]") -> None:
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
     notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
-    return {"relay": Work(reconcile), "notify": Work(notifications.send, notifications.url_for)}
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 
 def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
