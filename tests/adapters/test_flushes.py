@@ -64,3 +64,12 @@ def test_a_flush_that_fails_is_what_the_writer_gets(tmp_path: Path) -> None:
 
     asyncio.run(play())
     disk.close()
+
+
+def test_a_stopped_server_has_no_storage(tmp_path: Path) -> None:
+    """What a request still asks for after that ends as a refusal, not as a failure of the program."""
+    disk = Disk()
+    disk.close()
+    for size in (0, len(LARGE) + 1):
+        with pytest.raises(StorageUnavailable, match="has stopped"):
+            asyncio.run(disk.sync(tmp_path.touch, size))
