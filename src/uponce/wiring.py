@@ -28,6 +28,7 @@ from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
+from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
+_ENDING_SECONDS = 5  # what the commits of cancelled requests may take at a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +277,9 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
         )
     backend = build(settings, secrets=secrets)
     with ExitStack() as stack:
+        stack.callback(backend.blobs.close)
         stack.callback(backend.database.close)
         backend.database.open()
-        stack.callback(backend.blobs.close)
         backend.blobs.open_store()
         yield backend
 
@@ -306,10 +308,10 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def run(_: object) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.callback(backend.blobs.close)  # after the database, whose writer appends to packs
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
-            stack.callback(backend.blobs.close)
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -317,6 +319,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.push_async_callback(backend.notifier.close)
             for rounds in _rounds(backend):
                 stack.push_async_callback(_end, asyncio.create_task(rounds))
+            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
