@@ -105,6 +105,10 @@ def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
     with pytest.raises(InvalidSignature):
         verify(params, old, [SECRET])
     assert verify(params, old, [SECRET], allow_v1=True).string == "tags=a&b&timestamp=1"
+    with pytest.raises(InvalidSignature, match=r"'\. The & in a value was signed .* Upgrade .* --allow-v1\.$"):
+        verify(params, old, ["another", SECRET])
+    with pytest.raises(InvalidSignature, match=r"String to sign - 'tags=a%26b&timestamp=1'\.$"):
+        verify(params, sign(string_to_sign(params, version=1), "another"), [SECRET])
     new = sign(string_to_sign(params), SECRET)
     assert verify(params, new, [SECRET], allow_v1=True).string == "tags=a%26b&timestamp=1"
 

@@ -43,26 +43,35 @@ def verify(
 ) -> Verified:
     """Return what signed the parameters. Raise InvalidSignature unless one of the secrets did.
 
-    Every permitted spelling is computed and compared in constant time, whatever the first ones gave.
+    Every spelling is computed and compared in constant time, whatever the first ones gave. Version 1 is compared also
+    where it is not allowed: the refusal then names the cause.
     """
     v2 = string_to_sign(params)
-    strings = [v2, string_to_sign(params, version=1)] if allow_v1 else [v2]
+    v1 = string_to_sign(params, version=1)
     algorithm = next((a for a in algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
         raise _invalid(signature, v2)
     found: Verified | None = None
     for secret in secrets:
-        for string in strings:
+        for string in dict.fromkeys((v2, v1)):  # one, unless a value has an `&`
             same = hmac.compare_digest(sign(string, secret, algorithm), signature)
             found = Verified(string, algorithm, secret) if same and found is None else found
     if found is None:
         raise _invalid(signature, v2)
+    if found.string != v2 and not allow_v1:
+        raise _invalid(signature, v2, _OLD_SDK)
     return found
 
 
-def _invalid(signature: str, string: str) -> InvalidSignature:
+_OLD_SDK = (
+    " The & in a value was signed in the unsafe way of old SDKs. Upgrade the SDK that signs, or sign with a key made "
+    "with --allow-v1."
+)
+
+
+def _invalid(signature: str, string: str, hint: str = "") -> InvalidSignature:
     shown = re.sub(r"[^0-9A-Za-z]", "", signature)[:128]
-    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.")
+    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.{hint}")
 
 
 def mint_fields(
