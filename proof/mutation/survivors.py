@@ -89,7 +89,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "code(), usedforsecurity=False).hexdigest() → code(), usedforsecurity=True).hexdigest()": _FIPS,
     },
     "core/signature.py verify": {
-        "to_sign(params, version=1)] if allow_v1 else [v2] → to_sign(params, version=None)] if allow_v1 else [v2]": _SAME
+        "to_sign(params, version=1)] if key.allow_v1 else → to_sign(params, version=None)] if key.allow_v1 else": _SAME
         + "only version 2 is told apart",
     },
     "core/signature.py sign_delivery": {
