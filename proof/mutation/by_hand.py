@@ -131,7 +131,7 @@ _ON_BOTH: Sequence[_Row] = [
     (
         "a deletion that finds nothing overlooks that its signature is spent",
         _GRANTS,
-        "        decisions.check_usable(first_grant(records), grant, by=_CALL)\n",
+        "        check_usable(first_grant(records), grant, by=_CALL)\n",
         "",
     ),
     (

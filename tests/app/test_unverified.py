@@ -98,7 +98,7 @@ def test_a_file_that_is_too_large_only_because_it_came_first_names_the_cure(worl
     world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
     answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END)
     message = answer.json["error"]["message"]
-    assert message.startswith(f"File size too large. Got {len(PNG)}. Maximum is {len(PNG) - 1}. ")
+    assert message.startswith(f"File size too large. Got at least {len(PNG)}. Maximum is {len(PNG) - 1}. ")
     assert "Send the fields before the file" in message
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_too_large_in_any_order_does_not_name_that_cure(world: Wo
     limit = len(PNG) - 1
     world.swap(limits=Limits(max_image_bytes=limit))
     answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END, kind="image")
-    assert answer.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is {limit}."
+    assert answer.json["error"]["message"] == f"File size too large. Got at least {len(PNG)}. Maximum is {limit}."
 
 
 def test_a_wrong_signature_before_a_large_file_is_told_as_such(world: World) -> None:

@@ -24,6 +24,12 @@ def key_of(*secrets: str, allow_v1: bool = False, algorithms: Sequence[Algorithm
     )
 
 
-def verified(params: dict[str, str], secrets: Sequence[str] = (SECRET,), *, allow_v1: bool = False) -> str:
+def verified(
+    params: dict[str, str],
+    secrets: Sequence[str] = (SECRET,),
+    *,
+    allow_v1: bool = False,
+    algorithms: Sequence[Algorithm] = tuple(Algorithm),
+) -> str:
     """The string that the signature among the parameters fits, or InvalidSignature."""
-    return verify(params, key_of(*secrets, allow_v1=allow_v1))[0]
+    return verify(params, key_of(*secrets, allow_v1=allow_v1, algorithms=algorithms))[0]

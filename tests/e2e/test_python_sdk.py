@@ -165,7 +165,7 @@ def test_a_form_signed_with_api_sign_request(server: Server, media: Path, algori
 
 
 def test_the_answer_is_signed(server: Server, key: Key, media: Path) -> None:
-    """With the algorithm of the request, which is what the SDK checks with."""
+    """With SHA-1, which is what the SDK checks with by default."""
     answer = uploader.upload(str(media / "cat.jpg"), folder="signed", **options(server, key))
     parts = answer["public_id"], answer["version"]
     cloudinary.config(api_secret=key.secret)

@@ -23,6 +23,7 @@ SAYS = {
     "_require",
     "_refuse",
     "fail",
+    "say",
     "warn",
 }
 LOGS = {"debug", "info", "warning", "error", "exception", "critical"}

@@ -188,7 +188,21 @@ def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview])
 
 def make_file(path: Path) -> int:
     """Return a descriptor of a new private file, to read and write. Blocks; OSError if it exists."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+    _give_to_owner(descriptor, path.parent)
+    return descriptor
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """Give what root has made to the owner of its folder, as SQLite does: a service of that user has to use it.
+
+    Some disks have no owners, and some let root give nothing away: there it stays root's.
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            facts = folder.stat()
+            if facts.st_uid != 0:
+                os.fchown(descriptor, facts.st_uid, facts.st_gid)
 
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
@@ -225,5 +239,17 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True, mode=PRIVATE)
+    make_one_folder(folder)
     sync_folder(folder.parent)
+
+
+def make_one_folder(folder: Path) -> None:
+    """Make a private folder unless it exists. Its parent must exist. OSError if a file has its name."""
+    if folder.is_dir():
+        return
+    folder.mkdir(exist_ok=True, mode=PRIVATE)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+    try:
+        _give_to_owner(descriptor, folder.parent)
+    finally:
+        os.close(descriptor)

@@ -144,7 +144,10 @@ def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = Fals
     if may_be_upload and "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if may_be_upload and "api_key" not in params and "signature" not in params:
-        raise MissingParameter("Upload preset must be specified when using unsigned upload")
+        raise MissingParameter(
+            "Upload preset must be specified when using unsigned upload. Sign the upload: send api_key, timestamp "
+            "and signature. HTTP Basic is for servers, not for web pages."
+        )
     for name in CREDENTIALS:
         if name not in params:
             raise MissingParameter(f"Missing required parameter - {name}")

@@ -1,5 +1,6 @@
-"""Where the server is: what `serve` writes into the data folder, and how other commands find it."""
+"""Where the server is: what it listens on, what `serve` writes into the data folder, and how other commands find it."""
 
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from uponce.core.values import ApiKey
 
 _FILE = "running.json"
 _PROBE_SECONDS = 2
+_BACKLOG = 2048
 _EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
 
 
@@ -68,6 +70,39 @@ def checked_url(url: str) -> str:
     raise SettingRefused(
         f"--url {url} is not an address. Write it like http://127.0.0.1:8000 or https://media.example."
     )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 picks a free port. Clients that connect before the server serves wait.
+
+    Raise SettingRefused, with the cure, if the system refuses it.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise SettingRefused(
+            f"UPONCE_HOST={host} is not an address of this machine: {getattr(error, 'strerror', None) or error}. Use "
+            "127.0.0.1, 0.0.0.0 for every address, or an address that `ip address` shows."
+        ) from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        place = f"{host}:{port}" if port else host
+        raise SettingRefused(f"Cannot listen on {place}: {error.strerror}. {_cure(error, host)}") from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _cure(error: OSError, host: str) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"UPONCE_HOST={host} is not an address of this machine."
+    if error.errno == errno.EACCES:
+        return "Choose a UPONCE_PORT above 1023, and a server such as nginx or Caddy in front of it."
+    return "Choose another UPONCE_PORT."
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, print_json, shown
+from uponce.cli.options import Data, Json, filling, print_json, say, shown
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import SettingRefused
@@ -73,10 +73,11 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     watermark = on_store(settings, lambda services: services.database.thaw(settings.limits.skew))
-    if as_json:
-        print_json({"watermark": watermark})
-        return
-    typer.echo(f"this store takes uploads again; stop every server of the other store. {told(watermark)}")
+    say(
+        f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
+        {"watermark": watermark},
+        as_json,
+    )
 
 
 def _print(moved: Moved) -> None:

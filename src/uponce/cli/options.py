@@ -39,6 +39,14 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
+def say(text: str, value: Any, as_json: bool) -> None:
+    """Print the text, or with --json the value."""
+    if as_json:
+        print_json(value)
+    else:
+        typer.echo(text)
+
+
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
     """Return `name=value` words as a mapping; a value may contain `=`. Other words are a usage error."""
     parsed: dict[str, str] = {}

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from uponce.app.sweep import sweep
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, say
 from uponce.cli.store import on_store
 from uponce.config import load
 
@@ -27,10 +27,9 @@ def run(
         settings,
         lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=settings.audit_seconds),
     )
-    if as_json:
-        print_json(asdict(swept))
-        return
-    typer.echo(
+    say(
         f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
-        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants"
+        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants",
+        asdict(swept),
+        as_json,
     )

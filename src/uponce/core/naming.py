@@ -45,10 +45,14 @@ def _problem(public_id: str, is_folder: bool) -> str | None:
         return f"it has {len(public_id)} characters, {MAX_LENGTH} are allowed"
     bad = next((char for char in public_id if _is_forbidden(char)), None)
     if bad is not None:
-        return f"the character U+{ord(bad):04X} is not allowed"
+        code = f"U+{ord(bad):04X}"
+        named = f"'{bad}' ({code})" if bad.isprintable() else code
+        return f"the character {named} is not allowed"
     segments = public_id.split("/")
-    if any(segment in ("", ".", "..") for segment in segments):
-        return "it has an empty, '.' or '..' segment"
+    if "" in segments:
+        return "it begins or ends with '/', has '//' in it, or is empty"
+    if "." in segments or ".." in segments:
+        return "it has a '.' or '..' segment"
     if any(segment != segment.strip() or segment.endswith(".") for segment in segments):
         return "a segment begins or ends with a space, or ends with a dot"
     if (is_folder or len(segments) > 1) and _RESERVED_FIRST.fullmatch(segments[0]):

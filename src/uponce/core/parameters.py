@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter, shown
 from uponce.core.formats import canonical_format
+from uponce.core.freshness import parse_timestamp
 from uponce.core.naming import Naming, check_public_id
 from uponce.core.values import DeliveryType, ResourceType
 
@@ -89,6 +90,10 @@ def text(name: str, value: str, *, limit: int) -> str:
     if len(value) > limit:
         raise InvalidParameter(f"Parameter {name} has {len(value)} characters, the limit is {limit}. Shorten it.")
     return value
+
+
+def timestamp(_: str, value: str) -> int:
+    return parse_timestamp(value)
 
 
 def boolean(name: str, value: str) -> bool:
@@ -181,7 +186,13 @@ def _unescaped(value: str) -> str:
 
 
 def formats(name: str, value: str) -> frozenset[str]:
-    found = frozenset(canonical_format(item) for item in _list(value))
+    items = _list(value)
+    for item in items:
+        if "/" in item or item.startswith("."):
+            raise InvalidParameter(
+                f"'{shown(item)}' in parameter {name} is no format. Write an extension without a dot, such as gif."
+            )
+    found = frozenset(map(canonical_format, items))
     if not found:
         raise InvalidParameter(f"Parameter {name} names no format. Sign {name}=jpg,png, or sign without it.")
     return found
@@ -212,7 +223,7 @@ def origins(name: str, value: str) -> tuple[str, ...]:
 _EVERY = tuple(Call)
 
 _SUPPORTED = (
-    Parameter("timestamp", Use.SIGNED_ONLY, partial(text, limit=13), _EVERY, "When it was signed: Unix seconds."),
+    Parameter("timestamp", Use.SIGNED_ONLY, timestamp, _EVERY, "When it was signed: Unix seconds."),
     Parameter("public_id", Use.NAMING, public_id, _EVERY, "The name of the asset."),
     Parameter("public_id_prefix", Use.NAMING, folder, meaning="A folder in front of the public_id."),
     Parameter("folder", Use.NAMING, folder, meaning="A folder in front of the prefix and the public_id."),

@@ -19,6 +19,7 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from uponce.core.errors import DuplicateParameter, InvalidParameter, InvalidSignature
 from uponce.core.freshness import parse_timestamp
@@ -34,14 +35,21 @@ DUMMY_KEY = ApiKey("", "", ("no-such-key-has-this-secret",), KeyUses.ONCE, KeySc
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signs the answer: the key that signed the request, in the same way.
-
-    During a rotation a key has two secrets: `secret` is the one that signed.
-    """
+    """What signs answers and notifications: an API key, one of its secrets, and an algorithm."""
 
     api_key: str
     algorithm: Algorithm
     secret: str = field(repr=False)
+
+    @classmethod
+    def of(cls, key: ApiKey, secret: str | None = None) -> Self:
+        """Return the signer of a key, by default with its present secret.
+
+        SDKs verify SHA-1 by default. So it signs SHA-1, unless the key accepts SHA-256 only. How the request was signed
+        does not count: one configuration of an SDK verifies all that a key signs.
+        """
+        algorithm = Algorithm.SHA1 if Algorithm.SHA1 in key.algorithms else Algorithm.SHA256
+        return cls(key.api_key, algorithm, secret or key.secrets[0])
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -103,10 +111,10 @@ def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str
 
 
 def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
-    """Return the string-to-sign that the signature among the parameters fits, and what it was made with.
+    """Return the string-to-sign that the signature among the parameters fits, and the signer of the answer.
 
-    Raise InvalidSignature unless a secret of the key made it. Every permitted spelling is computed and compared in
-    constant time, whatever the first ones gave.
+    During a rotation a key has two secrets: the signer has the one that made the signature. Raise InvalidSignature if
+    none did. Every permitted spelling is computed and compared in constant time, whatever the first ones gave.
     """
     signature, v2 = params["signature"], string_to_sign(params)
     strings = [v2, string_to_sign(params, version=1)] if key.allow_v1 else [v2]
@@ -117,7 +125,7 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     for secret in key.secrets:
         for string in strings:
             same = hmac.compare_digest(sign(string, secret, algorithm), signature)
-            found = (string, Signer(key.api_key, algorithm, secret)) if same and found is None else found
+            found = (string, Signer.of(key, secret)) if same and found is None else found
     if found is None:
         raise _invalid(signature, v2)
     return found

@@ -84,7 +84,7 @@ class App:
         route, request.params = match.route, match.params
         if (answer := preflight(route, request)) is not None:
             await send_response(request, answer, send)
-        elif request.method not in route.methods:
+        elif request.method not in route.methods and not route.judges_methods:
             await _send(route, request, refuse_method(request, route.purpose, route.methods), send)
         elif route.takes_uploads and request.method in _SENDING:
             await _answer_upload(route, request, send, self._services.metrics)

@@ -41,13 +41,13 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
     At most `LOOK_UPS` deliveries hold `looking_up` at a time.
     """
-    head, path = request.head, parse_path(raw_path(request.scope))
+    head, path, now = request.head, parse_path(raw_path(request.scope)), services.clock.now()
     async with looking_up:
         found = await _find(services, request.method, path)
     if isinstance(found, Asset):
-        return await _elsewhere(services, head, found, headers_of(found, path))
+        return await _elsewhere(services, head, found, headers_of(found, path, now))
     try:
-        response = _original(request, head, found, headers_of(found.asset, path))
+        response = _original(request, head, found, headers_of(found.asset, path, now))
     except RangeNotSatisfiable as error:
         response = refusal(request, error, headers=((b"content-range", f"bytes */{found.blob.size}".encode()),))
     except BaseException:
@@ -72,7 +72,10 @@ def is_for_front(services: Services, asset: Asset) -> bool:
 
 
 async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes, which sends the client or the server in front to them."""
+    """Return a response without bytes, which sends the client or the server in front to them.
+
+    The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
+    """
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     if services.front is not None:
@@ -98,6 +101,7 @@ async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -
 
 def _original(request: Request, head: Head, delivery: Delivery, headers: list[Header]) -> Response:
     asset, blob = delivery.asset, delivery.blob
+    _refuse_other(head, asset)
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
@@ -145,10 +149,11 @@ async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
         yield block
 
 
-def headers_of(asset: Asset, path: DeliveryPath) -> list[Header]:
+def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
+    """Return the headers of an answer that is sent `now`. A version may be ahead, Last-Modified may not (RFC 9110)."""
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
-        (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
+        (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", _cache_control(asset, path)),
         *_INERT,
@@ -194,16 +199,17 @@ def _etag(asset: Asset) -> str:
     return f'"{asset.digest.md5}"'
 
 
-def _not_modified(head: Head, asset: Asset) -> bool:
-    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13).
-
-    Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download.
-    """
+def _refuse_other(head: Head, asset: Asset) -> None:
+    """Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download."""
     if _is_other(head, asset):
         raise PreconditionFailed(
             f"The file has the tag {_etag(asset)}, and is not the one that If-Match or If-Unmodified-Since asks for. "
             "Request the file again from its start."
         )
+
+
+def _not_modified(head: Head, asset: Asset) -> bool:
+    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
     if "if-none-match" in head.headers:
         return is_known(_etag(asset), head.get("if-none-match"))
     since = _date(head.get("if-modified-since"))

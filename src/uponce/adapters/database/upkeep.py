@@ -48,14 +48,14 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
     return len(dropped)
 
 
-@operation()
+@operation(writes=True)
 def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
     """Drop at most so many replies of grants whose time is over; how many. A forgotten grant's reply is not found."""
     (dropped,) = yield [("drop_replies", {"before": int(now - slack), "most": most})]
     return len(dropped)
 
 
-@operation()
+@operation(writes=True)
 def purge_audit(now: float, seconds: int, most: int) -> Steps[int]:
     """Drop at most so many records that are older; how many. Compared with a fraction, no index would be used."""
     (dropped,) = yield [("drop_audit", {"before": int(now - seconds), "most": most})]
@@ -104,7 +104,7 @@ def frozen(_: float) -> Steps[bool]:
     return bool(row["frozen"])
 
 
-@operation()
+@operation(writes=True)
 def touch(_: float) -> Steps[None]:
     """A write that changes nothing, yet reaches the disk."""
     ((row,),) = yield [("schema_version", {})]
@@ -138,7 +138,7 @@ def last_row(_: float, table: Table) -> Steps[Row | None]:
     return dict(found[0]) if found else None
 
 
-@operation()
+@operation(writes=True)
 def add_rows(_: float, table: Table, rows: Sequence[Row]) -> Steps[None]:
     yield [(f"add_to_{table}", row) for row in rows]
     if table in _NUMBERED:

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
 _MOST = 4096
+_HASHED_AT_ONCE = 32 * 1024 * 1024
 
 
 class Prefixes:
@@ -81,7 +83,7 @@ class FilePart:
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._writer.flush()
-        await self._disk.in_thread(self._bytes.sync)
+        await self._disk.sync(self._bytes.sync, self.size)
         return ()
 
     def keep(self) -> None:
@@ -187,11 +189,16 @@ class FileAssembly:
             await unbroken(self._disk.in_thread(self._hold.close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
-        def work() -> None:
-            for block in _blocks(self._hold, start, end):
-                hash_.update(block)
+        """Hash piece by piece, so that other large uploads get a thread between two pieces."""
+        lane = self._disk.lane()
+        while start < end:
+            stop = min(start + _HASHED_AT_ONCE, end)
+            await lane.run(partial(guarded, partial(self._hash_piece, hash_, start, stop)))
+            start = stop
 
-        await self._disk.lane().run(lambda: guarded(work))
+    def _hash_piece(self, hash_: Any, start: int, end: int) -> None:
+        for block in _blocks(self._hold, start, end):
+            hash_.update(block)
 
     def _cut(self, size: int) -> None:
         """Remove bytes behind the end, which broken chunks may have left."""

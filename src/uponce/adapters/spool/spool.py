@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from uponce.adapters.files import PRIVATE, SAFE, blobs_in, checked
+from uponce.adapters.files import SAFE, blobs_in, checked, make_one_folder
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
 from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
@@ -34,7 +34,7 @@ class Spool:
 
     def open(self) -> None:
         """Make the folder. Its parent must exist. Raises OSError."""
-        self.folder.mkdir(exist_ok=True, mode=PRIVATE)
+        make_one_folder(self.folder)
 
     async def receive(self, key: str | None = None) -> SpooledUpload:
         if key is not None:

@@ -18,7 +18,6 @@ from typing import TypeVar
 
 from uponce.adapters.files import (
     NOWAIT,
-    PRIVATE,
     SAFE,
     OpenFile,
     blobs_in,
@@ -26,6 +25,7 @@ from uponce.adapters.files import (
     guarded,
     is_packed,
     make_folder,
+    make_one_folder,
     shard_of,
     swept,
     write_new,
@@ -76,7 +76,7 @@ class LocalStore:
             make_folder(root)
             spool.open()
             for folder in (root / "packs", self._blobs, *self._shards()):
-                folder.mkdir(exist_ok=True, mode=PRIVATE)
+                make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)

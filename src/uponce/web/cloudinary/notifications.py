@@ -16,7 +16,6 @@ from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.parameters import UploadSpec
 from uponce.core.signature import Signer, sign_notification
-from uponce.core.values import Algorithm
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
 from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request
@@ -28,7 +27,7 @@ _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _MOST_TRIES = 32  # the last one is a day after the first one
 
-_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/rows.py
+_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
 
 class Notifications:
@@ -39,7 +38,7 @@ class Notifications:
 
     def __init__(self, post: Post, base: str, default: str = "") -> None:
         self._post = post
-        self._bases = Bases.of(base, "https")
+        self._bases = Bases(base, base)
         self._default = default
 
     def url_for(self, spec: UploadSpec) -> str | None:
@@ -52,7 +51,7 @@ class Notifications:
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
-        signer = Signer(key.api_key, _algorithm(key.algorithms), key.secrets[0])
+        signer = Signer.of(key)
         body = msgspec.json.encode(self._body(after, signer, effect.created_at))
         now = int(services.clock.now())
         headers = {
@@ -82,11 +81,6 @@ class Notifications:
             },
             "signature_key": signer.api_key,
         }
-
-
-def _algorithm(accepted: tuple[Algorithm, ...]) -> Algorithm:
-    """Return SHA-1, which SDKs verify by default, unless the key's signatures may not have it."""
-    return Algorithm.SHA1 if Algorithm.SHA1 in accepted else accepted[0]
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:

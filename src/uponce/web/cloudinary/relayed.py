@@ -26,6 +26,8 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
     """
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
+        if request.method not in METHODS:
+            return refuse_method(request, purpose, METHODS)
         return await _pass_on(services, upstream, request)
     if endpoint := own.get(request.method):
         return await endpoint(request)

@@ -115,10 +115,9 @@ _packed = cache(partial(gzip.compress, mtime=0))
 def _policy(page: str, base: str, style: str) -> str:
     """Return the Content-Security-Policy. Uploads go to the public URL, which can differ from the page's URL."""
     scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
-    origin = "/".join(base.split("/", 3)[:3])
     return (
-        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {origin}; "
-        f"media-src 'self' blob: {origin}; connect-src 'self' {origin}; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {base}; "
+        f"media-src 'self' blob: {base}; connect-src 'self' {base}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

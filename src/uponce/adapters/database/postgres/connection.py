@@ -187,12 +187,12 @@ class _NumberDumper(Dumper):
         return str(int(obj)).encode()
 
 
-class Rows(str):
+class JsonText(str):
     """JSON whose texts are escaped already: the dumper of texts would do it twice."""
 
 
-class _RowsDumper(Dumper):
-    def dump(self, obj: Rows) -> Buffer:
+class _JsonTextDumper(Dumper):
+    def dump(self, obj: JsonText) -> Buffer:
         return obj.encode()
 
 
@@ -207,7 +207,7 @@ def adapt(context: AdaptContext) -> None:
     assert adapters is not None
     adapters.register_dumper(str, _TextDumper)
     adapters.register_dumper(int, _NumberDumper)
-    adapters.register_dumper(Rows, _RowsDumper)
+    adapters.register_dumper(JsonText, _JsonTextDumper)
     adapters.register_loader("text", _TextLoader)
 
 

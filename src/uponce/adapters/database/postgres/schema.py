@@ -18,9 +18,8 @@ from typing import Any
 import psycopg
 
 from uponce.adapters.database.failures import refuse_newer
-from uponce.adapters.database.rows import Params
 from uponce.adapters.database.statements import load, load_migrations
-from uponce.adapters.database.steps import Rules, Steps, operation
+from uponce.adapters.database.steps import Params, Rules, Steps, operation
 from uponce.core.signature import dated
 
 _STATEMENTS = load("postgres")

@@ -130,7 +130,7 @@ VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, 1, :keep_until)
 @one_use_more, pending = grants.pending + 1
 @while_left;
 
--- name: settle_grant!
+-- name: spend_taken_grant!
 UPDATE grants SET pending = pending - 1, spent_at = :now,
   keep_until = CASE WHEN keep_until > :keep_until THEN keep_until ELSE :keep_until END
 WHERE grant_key = :grant_key;

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (

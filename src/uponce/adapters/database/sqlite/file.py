@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uponce.adapters.database import upkeep
@@ -17,6 +17,7 @@ from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
+from uponce.adapters.files import make_file
 from uponce.adapters.system import sync_folder
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
@@ -67,7 +68,8 @@ def make_private(path: Path) -> None:
     folders = [path.parent, *path.parent.parents]
     missing = [folder for folder in folders if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(make_file(path.resolve()))
     for folder in (path.parent, *(folder.parent for folder in missing)):
         sync_folder(folder)
 

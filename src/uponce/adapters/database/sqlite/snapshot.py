@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
-from uponce.adapters.database.rows import SecretBox, asset_of
+from uponce.adapters.database.catalog import asset_of
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.sqlite.file import make_private, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
@@ -91,7 +92,7 @@ class Snapshot:
         return run(self._session, operation.begin(0))
 
 
-@operation()
+@operation(writes=True)
 def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
     ((copied,),) = yield [("find_copied", {"blob_key": blob_key})]
     subject = {"asset_id": copied["asset_id"]}
