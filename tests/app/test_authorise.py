@@ -9,7 +9,7 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Signer, Verified, authorise, check_usable, verify_signed
+from uponce.app.authorise import Verified, authorise, check_usable, verify_signed
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -23,6 +23,7 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.parameters import Call
+from uponce.core.signature import Signer
 from uponce.core.values import Algorithm, AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"

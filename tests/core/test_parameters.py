@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uponce.core.canonical import collect_known
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
@@ -23,6 +22,7 @@ from uponce.core.parameters import (
     names,
     read_parameters,
 )
+from uponce.core.signature import collect_known
 from uponce.core.values import DeliveryType, ResourceType
 
 HASH = "0123456789abcdef" * 4

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.core.signing import verified
 from uponce.core.errors import InvalidParameter
-from uponce.core.signature import verify
 from uponce.core.upstream import Target, aim, parse_upstream, read_relayed, seed_of, signed, url_of
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -187,4 +187,4 @@ def test_the_signature_is_what_the_account_accepts(algorithm: Algorithm) -> None
     fields = {"public_id": "a&b", "tags": "x,y"}
     trailer = signed(account, fields, 1_700_000_000)
     assert (trailer["timestamp"], trailer["api_key"]) == ("1700000000", "123")
-    assert verify(fields | trailer, trailer["signature"], ["secret"]).algorithm is algorithm
+    assert verified(fields | trailer, ["secret"], algorithms=[algorithm])

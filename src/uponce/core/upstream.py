@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter, shown
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
 from uponce.core.parameters import UNSIGNED, UploadSpec, read_parameters
-from uponce.core.signature import sign
+from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 # The options of the URL: what each may be, and its default.

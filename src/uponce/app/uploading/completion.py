@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 
-from uponce.app.authorise import Signer, record_refusal
+from uponce.app.authorise import record_refusal
 from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.relaying.relay import Passing
@@ -35,6 +35,7 @@ from uponce.core.policy import judge_content
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
+from uponce.core.signature import Signer
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller, Payer, Upstream

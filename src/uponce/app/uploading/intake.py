@@ -18,7 +18,6 @@ from uponce.app.relaying.held import Held
 from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
-from uponce.core.canonical import collect_known
 from uponce.core.errors import (
     DuplicateParameter,
     FileTooLarge,
@@ -32,6 +31,7 @@ from uponce.core.errors import (
 )
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import too_large
+from uponce.core.signature import collect_known
 from uponce.core.values import Caller, ResourceType, Upstream
 
 

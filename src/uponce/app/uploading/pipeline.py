@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from uponce.app.authorise import (
-    Signer,
     Verified,
     check_grant_fresh,
     check_origin,
@@ -28,7 +27,6 @@ from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
-from uponce.core.canonical import collect_known
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
@@ -36,6 +34,7 @@ from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
+from uponce.core.signature import Signer, collect_known
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here

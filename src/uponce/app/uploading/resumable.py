@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from uponce.app.authorise import Signer, refuse_spent
+from uponce.app.authorise import refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.intake import UploadRequest, admit
@@ -18,7 +18,6 @@ from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, settled, status, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.takeover import giving_way
-from uponce.core.canonical import collect_known
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
@@ -39,6 +38,7 @@ from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at
+from uponce.core.signature import Signer, collect_known
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller

@@ -9,14 +9,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from uponce.app.authorise import Signer
 from uponce.app.outbox import Later
 from uponce.app.ports import AfterCommit, Effect
 from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.core.parameters import UploadSpec
-from uponce.core.signature import sign_notification
+from uponce.core.signature import Signer, sign_notification
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
 from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request

@@ -6,7 +6,7 @@ from uponce.app.authenticate import authenticate_for_all
 from uponce.app.ports import AdminCall
 from uponce.app.relaying.calls import act_signed, ask
 from uponce.app.services import Services
-from uponce.core.canonical import collect
+from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body

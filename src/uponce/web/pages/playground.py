@@ -13,8 +13,8 @@ from uponce.app.manage_keys import playground_key
 from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.services import Services
 from uponce.contrib import SignRules
-from uponce.core.canonical import collect
 from uponce.core.errors import ScopeDenied, UponceError
+from uponce.core.signature import collect
 from uponce.core.values import ApiKey
 from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
