@@ -135,7 +135,7 @@ class Server:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + _STOP_SECONDS
-        while _accepts(self.port) and time.monotonic() < deadline:  # its workers have the same socket, and die later
+        while accepts(self.port) and time.monotonic() < deadline:  # its workers have the same socket, and die later
             time.sleep(0.005)
 
     def signed(
@@ -187,7 +187,8 @@ class Server:
             time.sleep(0.02)
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether a connection to this machine is accepted, also one that no process serves."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

@@ -66,6 +66,10 @@ def test_a_line_that_lacks_a_part_is_refused_without_its_secret(url: str) -> Non
 def test_what_the_server_would_refuse_raises_when_it_is_signed() -> None:
     with pytest.raises(InvalidParameter, match="max_bytes must be a whole number"):
         uponce.sign(URL, max_bytes=0)
+    with pytest.raises(InvalidParameter, match=r"'\.gif' in parameter allowed_formats is no format"):
+        uponce.sign(URL, allowed_formats=["jpg", ".gif"])
+    with pytest.raises(InvalidParameter, match="Send Unix seconds as plain digits"):
+        uponce.sign(URL, timestamp=1767225600.123456)  # type: ignore[arg-type]
     with pytest.raises(InvalidParameter, match="context ends with a backslash"):
         uponce.sign(URL, context={"title": "x\\", "moderated": "no"})
     with pytest.raises(uponce.UponceError, match="Unknown parameter foldr"):

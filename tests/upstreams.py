@@ -22,9 +22,9 @@ from enum import Enum
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote
 
-from uponce.core.canonical import collect
+from tests.core.signing import key_of
 from uponce.core.errors import UponceError
-from uponce.core.signature import verify
+from uponce.core.signature import collect, verify
 from uponce.core.values import Upstream
 
 
@@ -284,7 +284,7 @@ class StubUpstream:
             return 401, _error("Invalid credentials")
         try:
             params = request.fields
-            verify(params, params.get("signature", ""), [self.upstream.secret])
+            verify({"signature": "", **params}, key_of(self.upstream.secret))
         except UponceError as error:
             return 401, _error(error.message)
         if abs(self.clock() - int(params.get("timestamp", "0"))) > self.upstream.window:

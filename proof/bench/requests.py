@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from proof.bench.servers import Key, Server
-from uponce.core.canonical import string_to_sign
-from uponce.core.signature import grant_key, sign
+from uponce.core.signature import grant_key, sign, string_to_sign
 
 _BOUNDARY = "----bench0123456789"
 TAIL = f"\r\n--{_BOUNDARY}--\r\n"

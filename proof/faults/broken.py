@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -16,8 +15,8 @@ from uponce.app.authorise import Verified
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
-from uponce.core.signature import verify
-from uponce.core.values import Caller, Grant
+from uponce.core.signature import Signer, verify
+from uponce.core.values import ApiKey, Caller, Grant
 
 
 class FreeWhenItExists(SqliteDatabase):
@@ -30,9 +29,9 @@ class FreeWhenItExists(SqliteDatabase):
         return await super().commit(grant, draft, caller)
 
 
-def verify_by_hex(params: Mapping[str, str], signature: str, *args: Any, **named: Any) -> Any:
+def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     """What the grant key is made of afterwards is the digest as it was received."""
-    return replace(verify(params, signature, *args, **named), string=signature)
+    return params["signature"], verify(params, key)[1]
 
 
 async def commit_then_publish(

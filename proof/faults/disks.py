@@ -6,7 +6,6 @@ handed to the disk is kept, so a disk that lies about its own cache is not tried
 """
 
 import fcntl
-import gc
 import os
 import shutil
 import struct
@@ -71,10 +70,9 @@ class Disk:
         _run("mount", "-o", "loop", str(self._image), str(self.path))
 
     def _unmount(self) -> None:
-        """A killed process may take a moment to let go of its files, and so may an audit in this process."""
+        """A killed process may take a moment to let go of its files."""
         deadline = time.monotonic() + _UNMOUNT_SECONDS
         while self._mounted:
-            gc.collect()  # an error of an audit keeps its frames, and these an open file
             ended = subprocess.run(["umount", str(self.path)], check=False, capture_output=True, text=True)
             self._mounted = ended.returncode != 0 and "not mounted" not in ended.stderr
             if self._mounted and time.monotonic() > deadline:

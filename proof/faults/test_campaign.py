@@ -27,6 +27,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, records: Path, report: Report, *opt
             replace(GOOD, controls={"mutant": 0}), "0  control, must be above 0: mutant <-- NOT FOUND", id="blind"
         ),
         pytest.param(replace(GOOD, inside=0), "0  inside", id="nothing to break"),
+        pytest.param(replace(GOOD, controls={}), "no control, at least 1 must be there <-- MISSING", id="no control"),
     ],
 )
 def test_what_does_not_hold_fails_and_says_why(

@@ -131,7 +131,7 @@ _ON_BOTH: Sequence[_Row] = [
     (
         "a deletion that finds nothing overlooks that its signature is spent",
         _GRANTS,
-        "        decisions.check_usable(first_grant(records), grant, by=_CALL)\n",
+        "        check_usable(first_grant(records), grant, by=_CALL)\n",
         "",
     ),
     (
@@ -186,14 +186,14 @@ _ON_SQLITE: Sequence[_Row] = [
     (
         "a page begins with the last row of the one before",
         _SQLITE_ONLY,
-        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key < :before",
-        "INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key <= :before",
+        "grant_key < :before ORDER",
+        "grant_key <= :before ORDER",
     ),
     (
         "a page shows the grants of every cloud",
         _SQLITE_ONLY,
-        "FROM grants INDEXED BY grants_page\nWHERE cloud = :cloud AND grant_key",
-        "FROM grants\nWHERE grant_key",
+        "FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before",
+        "FROM grants WHERE @before",
     ),
 ]
 
@@ -230,7 +230,7 @@ _ON_CORE: Sequence[_Row] = [
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "self.start + self.length - 1", "self.start + self.length"),
     ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
-    ("more tags than allowed", "core/readers.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
+    ("more tags than allowed", "core/parameters.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
 ]
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,16 +22,16 @@ from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.outbox import Handler, run_due
+from uponce.app.outbox import Work, run_due
 from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
-from uponce.app.uploading.pipeline import NOTIFY
+from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
-from uponce.web.cloudinary.notifications import Notifications
+from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
     from uponce.adapters.archive import Archive
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
+_ENDING_SECONDS = 5  # what the commits of cancelled requests may take at a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     secrets = secrets or secret_box(settings)
     database = _database(settings, clock, secrets)
     upstream = HttpUpstream(connections=settings.relay_connections)
+    notifier = Notifier(settings.private_receivers)
     services = Services(
         database=database,
         blobs=blobs,
@@ -86,9 +89,8 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         metrics=metrics or NoMetrics(),
         upstream=upstream,
         inspects=settings.relay_inspect == "on",
-        notification_url=settings.notification_url,
+        after_commit={name: work.details_of for name, work in works(settings, notifier).items()},
     )
-    notifier = Notifier(settings.private_receivers)
     return Backend(settings, database, blobs, decoders, secrets, upstream, notifier, services)
 
 
@@ -119,7 +121,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
 
@@ -144,7 +146,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
 
 def _missing(settings: Settings) -> str | None:
     """Return the place that has no database yet, or None if a database is there."""
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
         case "postgresql" | "postgres":
@@ -154,6 +156,11 @@ def _missing(settings: Settings) -> str | None:
             return None if is_set_up(address) else address.shown
         case _:  # `build` refuses it
             return None
+
+
+def _scheme(url: str) -> str:
+    """Return what is before the first colon, and "" without one. `urlsplit` fails for passwords with a bracket."""
+    return url.rpartition(":")[0] and url.partition(":")[0]
 
 
 def sqlite_path(url: str) -> Path:
@@ -270,9 +277,9 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
         )
     backend = build(settings, secrets=secrets)
     with ExitStack() as stack:
+        stack.callback(backend.blobs.close)
         stack.callback(backend.database.close)
         backend.database.open()
-        stack.callback(backend.blobs.close)
         backend.blobs.open_store()
         yield backend
 
@@ -301,18 +308,18 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def run(_: object) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.callback(backend.blobs.close)  # after the database, whose writer appends to packs
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
-            stack.callback(backend.blobs.close)
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
             stack.push_async_callback(backend.upstream.close)
             stack.push_async_callback(backend.notifier.close)
-            stack.push_async_callback(_end, asyncio.create_task(_keep_house(backend)))
-            for often in _often(backend):
-                stack.push_async_callback(_end, asyncio.create_task(often))
+            for rounds in _rounds(backend):
+                stack.push_async_callback(_end, asyncio.create_task(rounds))
+            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
@@ -325,62 +332,43 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def _keep_house(backend: Backend) -> None:
-    """Purge and sweep, again and again. A failure is logged and counted, and the next round tries again."""
+def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
+    """Return each kind of work after a commit, by the name of its effects."""
+    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
+
+
+def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what a server does again and again beside its requests."""
     settings, services = backend.settings, backend.services
-    while True:
-        await asyncio.sleep(settings.sweep_seconds)
-        try:
-            await sweep(
-                services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
-            )
-        except (Exception, asyncio.CancelledError) as error:
-            if _is_ending():
-                raise
-            detail = error.detail if isinstance(error, UponceError) else ""
-            log.exception("the sweep failed; the next one is in %d seconds. %s", settings.sweep_seconds, detail)
-            services.metrics.sweep_failed()
-
-
-def handlers(backend: Backend) -> Mapping[str, Handler]:
-    """Return what runs each effect, by its name."""
-    return {"relay": reconcile, NOTIFY: Notifications(backend.notifier.post, backend.settings.base_url).send}
-
-
-def _often(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield what a server does every few seconds beside its requests."""
-    settings, services, by_name = backend.settings, backend.services, handlers(backend)
-    kept = Kept(
-        settings.playground_keep_files,
-        settings.playground_keep_bytes,
-        settings.playground_keep_seconds,
-        settings.playground_bytes,
+    clean = partial(
+        sweep, services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
     )
-
-    async def run_outbox() -> None:
-        await run_due(services, by_name)
-
-    async def tidy() -> None:
-        await tidy_playground(services, kept)
-
-    yield _repeat("the outbox", run_outbox)
+    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
+    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))
     if settings.playground != "off":
-        yield _repeat("the deletion of old files of the playground", tidy)
+        kept = Kept(
+            settings.playground_keep_files,
+            settings.playground_keep_bytes,
+            settings.playground_keep_seconds,
+            settings.playground_bytes,
+        )
+        tidy = partial(tidy_playground, services, kept)
+        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
 
 
-async def _repeat(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work again and again. A failure is logged, and the next round tries again."""
+async def _repeat(
+    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
+) -> None:
+    """Do the work again and again. A failure is logged, calls `failed`, and the next round tries again."""
     while True:
-        await asyncio.sleep(_OFTEN_SECONDS)
+        await asyncio.sleep(seconds)
         try:
             await work()
         except (Exception, asyncio.CancelledError) as error:
-            if _is_ending():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a future that something else cancels raises the same error
                 raise
-            log.exception("%s failed; the next round is in %d seconds: %s", name, _OFTEN_SECONDS, error)
-
-
-def _is_ending() -> bool:
-    """Whether the server cancels this task. A future that something else cancels raises the same error."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+            reason = error.for_operator if isinstance(error, UponceError) else error
+            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
+            failed()

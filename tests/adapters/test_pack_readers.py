@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,36 @@ def test_no_descriptor_leaks(store: Blobs) -> None:
         use()
     assert descriptors() == before
     assert Packs(Path("/nowhere"), RandomIds()).close() is None  # type: ignore[func-returns-value]
+
+
+class Lockstep:
+    """A lock whose every turn two threads wait for together."""
+
+    def __init__(self) -> None:
+        self._both, self._lock = threading.Barrier(2, timeout=30), threading.Lock()
+
+    def __enter__(self) -> None:
+        self._both.wait()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_two_readers_that_open_one_pack_at_once_leak_no_descriptor(store: Blobs) -> None:
+    (key,) = put(store, b"abc")
+    packs = local_of(store)._packs
+    packs.close()  # a fresh start: the pack is open to nobody
+
+    def find(_: int) -> None:
+        found = packs.find(key)
+        assert found is not None
+        os.close(found[0])
+
+    packs._gate = Lockstep()  # type: ignore[assignment]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(find, range(2)))
+    packs._gate = threading.Lock()
+    packs.close()
+    name = key[1:11]
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and os.readlink(fd).endswith(name)]

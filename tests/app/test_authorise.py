@@ -9,7 +9,7 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Signer, Verified, authorise, check_usable, verify_signed
+from uponce.app.authorise import Verified, authorise, check_usable, verify_signed
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -23,6 +23,7 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.parameters import Call
+from uponce.core.signature import Signer
 from uponce.core.values import Algorithm, AuditEvent, ResourceType
 
 APP, OTHER = "https://app.example", "https://other.example"
@@ -131,13 +132,13 @@ def test_the_parts_of_a_series_are_asked_as_single_uploads_are(world: World) -> 
     ]
 
 
-def test_the_answer_is_signed_as_the_request_was(world: World) -> None:
-    """During a rotation with the secret that the signer has, and in the signer's algorithm."""
+def test_the_answer_is_signed_with_the_secret_of_the_request(world: World) -> None:
+    """So it verifies during a rotation too. The algorithm is that of the key, as with notifications."""
     old, key = world.browser.secrets[0], world.browser.api_key
     fields = world.sign(algorithm="sha256")
-    assert ask(world, fields).signer == Signer(key, Algorithm.SHA256, old)
+    assert ask(world, fields).signer == Signer(key, Algorithm.SHA1, old)
     asyncio.run(world.database.rotate_key(key, "newer", 100))
-    assert ask(world, fields).signer == Signer(key, Algorithm.SHA256, old)
+    assert ask(world, fields).signer == Signer(key, Algorithm.SHA1, old)
     assert ask(world, world.sign(key=replace(world.browser, secrets=("newer",)))).signer.secret == "newer"
 
 
@@ -164,7 +165,9 @@ def test_version_1_is_accepted_of_keys_that_allow_it(world: World) -> None:
 
 
 def test_an_unsigned_upload_is_told_what_is_missing(world: World) -> None:
-    with pytest.raises(MissingParameter, match=r"^Upload preset must be specified when using unsigned upload$"):
+    with pytest.raises(
+        MissingParameter, match=r"^Upload preset must be specified when using unsigned upload\. Sign the upload: send"
+    ):
         ask(world, {"folder": "cats"})
     with pytest.raises(UnsupportedParameter) as caught:
         ask(world, {"folder": "cats", "upload_preset": "p"})

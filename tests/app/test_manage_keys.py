@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.world import World
-from uponce.app.manage_keys import Conflict, import_keys, revoke_key, rotate_key, set_up
+from uponce.app.manage_clouds import create_cloud
+from uponce.app.manage_keys import Conflict, create_key, import_keys, revoke_key, rotate_key, set_up
 from uponce.core.errors import InvalidParameter
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 
@@ -33,6 +34,17 @@ def known(world: World) -> ApiKey:
     found = asyncio.run(world.database.find_key(KEY.api_key))
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("cloud", ["v1_1", "tus"])
+def test_no_cloud_is_made_whose_files_have_no_address(world: World, cloud: str) -> None:
+    for make in (
+        import_keys(world.services, [replace(KEY, cloud=cloud)]),
+        create_key(world.services, cloud),
+        create_cloud(world.services, cloud, None),
+    ):
+        with pytest.raises(InvalidParameter, match=f"Cloud name '{cloud}' is taken"):
+            asyncio.run(make)
 
 
 def test_a_new_key_is_added_once_and_works(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.world import World
-from uponce.app.outbox import Later, run_due
+from uponce.app.outbox import Later, Work, run_due
 from uponce.app.ports import Effect
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable
@@ -56,7 +56,7 @@ def test_a_slow_effect_delays_none_that_becomes_due_later(world: World) -> None:
             return None
 
         async with asyncio.timeout(PATIENCE):
-            return await run_due(with_due(world, due), {"slow": slow, "quick": quick})
+            return await run_due(with_due(world, due), {"slow": Work(slow), "quick": Work(quick)})
 
     assert asyncio.run(play()) == 2
     assert sorted(due.finished) == [SLOW.id, QUICK.id]
@@ -75,7 +75,7 @@ def test_a_database_that_fails_leaves_nothing_running(world: World) -> None:
 
     async def play() -> None:
         with pytest.raises(DatabaseUnavailable):
-            await run_due(with_due(world, due), {"slow": slow})
+            await run_due(with_due(world, due), {"slow": Work(slow)})
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(play())

@@ -10,8 +10,8 @@ from tests.world import OTHER_PNG, World
 from uponce.app import authorise
 from uponce.app.manage_keys import revoke_key, rotate_key
 from uponce.app.signed_calls import SignedCall, destroy
-from uponce.core.signature import Verified, grant_key, verify
-from uponce.core.values import Algorithm, ResourceType
+from uponce.core.signature import Signer, grant_key, verify
+from uponce.core.values import ApiKey, ResourceType
 
 
 def test_after_an_overwrite(world: World) -> None:
@@ -90,16 +90,9 @@ def test_the_check_goes_red_when_the_grant_is_known_by_the_received_hex(
     """The wrong key K: what was received, instead of what it stands for."""
     received: list[str] = []
 
-    def spying_verify(
-        params: Mapping[str, str],
-        signature: str,
-        secrets: tuple[str, ...],
-        *,
-        allow_v1: bool,
-        algorithms: tuple[Algorithm, ...],
-    ) -> Verified:
-        received.append(signature)
-        return verify(params, signature, secrets, allow_v1=allow_v1, algorithms=algorithms)
+    def spying_verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
+        received.append(params["signature"])
+        return verify(params, key)
 
     monkeypatch.setattr(authorise, "verify", spying_verify)
     monkeypatch.setattr(

@@ -98,7 +98,7 @@ def test_a_file_that_is_too_large_only_because_it_came_first_names_the_cure(worl
     world.swap(limits=Limits(max_unverified_bytes=len(PNG) - 1))
     answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END)
     message = answer.json["error"]["message"]
-    assert message.startswith(f"File size too large. Got {len(PNG)}. Maximum is {len(PNG) - 1}. ")
+    assert message.startswith(f"File size too large. Got at least {len(PNG)}. Maximum is {len(PNG) - 1}. ")
     assert "Send the fields before the file" in message
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_too_large_in_any_order_does_not_name_that_cure(world: Wo
     limit = len(PNG) - 1
     world.swap(limits=Limits(max_image_bytes=limit))
     answer = world.post(part("file", PNG, "cat.png"), parts_of(world.sign()), END, kind="image")
-    assert answer.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is {limit}."
+    assert answer.json["error"]["message"] == f"File size too large. Got at least {len(PNG)}. Maximum is {limit}."
 
 
 def test_a_wrong_signature_before_a_large_file_is_told_as_such(world: World) -> None:
@@ -147,6 +147,33 @@ def test_an_upload_that_drips_is_cut_off_in_time(world: World, limits: Limits, f
     assert live_attempts(world) == 0
     world.use(healthy)
     assert attempt(world, fields) == "ok"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(unverified_seconds=INSTANT), Limits(rate_seconds=INSTANT, least_rate=1_000_000)],
+    ids=["too long", "too slow"],
+)
+def test_a_slow_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World, limits: Limits) -> None:
+    """Not one that tells the client to send the fields first."""
+    world.swap(limits=limits)
+    with world.untouched():
+        assert asyncio.run(outcome(world, endless(form(world.sign() | {"tags": "forged"})))) == "invalid_signature"
+    assert live_attempts(world) == 0
+
+
+def test_a_displaced_upload_with_a_wrong_signature_before_its_file_gets_that_refusal(world: World) -> None:
+    """Not one that tells the client to try again."""
+    world.swap(limits=Limits(max_unverified_uploads=1))
+
+    async def play() -> str:
+        crowd = Crowd(world)
+        forged = await crowd.begin(drip(world.sign() | {"tags": "forged"}))
+        await crowd.begin(fast_file_first(world), elsewhere(1))
+        await crowd.finish()
+        return await forged
+
+    assert asyncio.run(play()) == "invalid_signature"
 
 
 def test_an_unverified_upload_that_stalls_is_too_slow_and_told_the_rate(world: World) -> None:

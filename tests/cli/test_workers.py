@@ -1,5 +1,7 @@
-"""Workers that are lost while a server runs."""
+"""Workers that are lost while a server runs, or that the system does not let start."""
 
+import errno
+import signal
 import socket
 import threading
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.supervisors import multiprocess
 
 from uponce.cli import serve
 
@@ -14,12 +17,19 @@ from uponce.cli import serve
 @dataclass
 class Worker:
     pid: int
+    can_start: bool = True
+    is_terminated: bool = False
     exitcode: int = 1
 
     def is_alive(self, timeout: float) -> bool:
         return False
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        if not self.can_start:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    def terminate(self) -> None:
+        self.is_terminated = True
 
     def kill(self) -> None: ...
 
@@ -31,15 +41,16 @@ class Supervisor(serve._Workers):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.config, self.sockets, self.served = uvicorn.Config("none"), list[socket.socket](), True
-        self.should_exit = threading.Event()
-        self.started, self.now = 0, 1000.0
+        self.should_exit, self.signal_queue, self.processes_num = threading.Event(), list[int](), 2
+        self.started, self.now, self.can_start = 0, 1000.0, True
         self.processes: list[Any] = [self.make(), self.make()]
-        monkeypatch.setattr(serve, "Process", self.make)
+        for module in (serve, multiprocess):
+            monkeypatch.setattr(module, "Process", self.make)
         monkeypatch.setattr(serve, "monotonic", lambda: self.now)
 
     def make(self, *_: object) -> Worker:
         self.started += 1
-        return Worker(self.started)
+        return Worker(self.started, self.can_start)
 
 
 def test_workers_that_die_at_once_are_started_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +67,39 @@ def test_a_server_that_ends_starts_no_worker(monkeypatch: pytest.MonkeyPatch) ->
     supervisor.should_exit.set()
     supervisor.keep_subprocess_alive()
     assert supervisor.started == 2
+
+
+def test_a_worker_that_the_system_does_not_let_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory, processes or files for a moment: the supervisor must go on, or nothing could end the others."""
+    supervisor = Supervisor(monkeypatch)
+    lost = list(supervisor.processes)
+    supervisor.can_start = False
+    supervisor.keep_subprocess_alive()
+    assert supervisor.processes == lost
+    supervisor.can_start, supervisor.now = True, 1002
+    supervisor.keep_subprocess_alive()
+    assert not {worker.pid for worker in lost} & {worker.pid for worker in supervisor.processes}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTTIN])
+def test_a_signal_that_can_start_no_worker_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    supervisor = Supervisor(monkeypatch)
+    before = list(supervisor.processes)
+    supervisor.can_start = False
+    supervisor.signal_queue = [number, signal.SIGTERM]
+    supervisor.handle_signals()
+    assert (supervisor.processes, supervisor.processes_num) == (before, 2)
+    supervisor.handle_signals()
+    assert supervisor.should_exit.is_set()
+
+
+def test_a_server_that_cannot_start_all_workers_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(monkeypatch)
+    before = list(supervisor.processes)
+    supervisor.can_start = False
+    monkeypatch.setattr(serve, "_Workers", lambda *_, **__: supervisor)
+    with socket.socket() as listener:
+        assert not serve._serve_by_workers(supervisor.config, listener)
+    assert all(worker.is_terminated for worker in before)

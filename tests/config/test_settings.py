@@ -116,8 +116,10 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("trusted_proxies", "10.0.0.5/8", NETWORKS),
         ("notification_networks", "10.0.0.0/8, here", NETWORKS),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
-        ("public_url", "http://[", "a URL like https://media.example"),
-        ("public_url", "media.example", "a URL like https://media.example"),
+        *(
+            ("public_url", url, "a URL like https://media.example, without a path")
+            for url in ("http://[", "media.example", "https://example.com/media", "https://media.example?a=b")
+        ),
         ("log_level", "loud", "debug or info or warning or error"),
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),

@@ -27,7 +27,7 @@ from tests.contract.guarantees import (
 from uponce.adapters.database import grants, relays, sqlite
 from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase
-from uponce.adapters.database.rows import reply_params
+from uponce.adapters.database.replies import reply_params
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite.connection import Session, connect
 from uponce.adapters.database.sqlite.engine import Engine

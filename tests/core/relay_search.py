@@ -166,7 +166,7 @@ class Database:
                 found = [{**row, **also, "keep_until": 1000}]
             case "take_grant" if self.uses < params["max_uses"]:
                 self.uses, self.pending, found = self.uses + 1, self.pending + 1, [{}]
-            case "settle_grant":
+            case "spend_taken_grant":
                 self.pending -= 1
             case "free_grant":
                 self.uses, self.pending = self.uses - 1, self.pending - 1

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from uponce.core.canonical import string_to_sign
-from uponce.core.signature import sign, verify
-from uponce.core.values import Algorithm
+from uponce.core.signature import sign, string_to_sign, verify
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
 SECRET = "k5x0q3v8m1z7"
 TIMESTAMP = "1700000000"
@@ -18,6 +17,19 @@ def signed(
     return {**params, "signature": sign(string_to_sign(params, version=version), secret, algorithm)}
 
 
-def verified(params: dict[str, str], secrets: Sequence[str] = (SECRET,), *, allow_v1: bool = False) -> str:
+def key_of(*secrets: str, allow_v1: bool = False, algorithms: Sequence[Algorithm] = tuple(Algorithm)) -> ApiKey:
+    """A key with these secrets."""
+    return ApiKey(
+        "key", "demo", secrets, KeyUses.ONCE, KeyScope.UPLOAD, 3600, allow_v1=allow_v1, algorithms=tuple(algorithms)
+    )
+
+
+def verified(
+    params: dict[str, str],
+    secrets: Sequence[str] = (SECRET,),
+    *,
+    allow_v1: bool = False,
+    algorithms: Sequence[Algorithm] = tuple(Algorithm),
+) -> str:
     """The string that the signature among the parameters fits, or InvalidSignature."""
-    return verify(params, params["signature"], secrets, allow_v1=allow_v1).string
+    return verify(params, key_of(*secrets, allow_v1=allow_v1, algorithms=algorithms))[0]

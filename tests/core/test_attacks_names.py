@@ -11,13 +11,16 @@ from uponce.core.naming import Naming, check_public_id
 from uponce.core.parameters import read_parameters
 from uponce.core.values import AssetName, DeliveryType, ResourceType
 
-SEGMENT = "it has an empty, '.' or '..' segment"
+SEGMENT = "it has a '.' or '..' segment"
+EMPTY = "it begins or ends with '/', has '//' in it, or is empty"
 EDGE = "a segment begins or ends with a space, or ends with a dot"
 RESERVED = "its first folder looks like a version (v123) or a signature (s--…--)"
 
 
 def _character(code: str) -> str:
-    return f"the character U+{code} is not allowed"
+    char = chr(int(code, 16))
+    named = f"'{char}' (U+{code})" if char.isprintable() else f"U+{code}"
+    return f"the character {named} is not allowed"
 
 
 def _id(name: str) -> str:
@@ -27,18 +30,18 @@ def _id(name: str) -> str:
 
 REFUSED = [
     ("..", SEGMENT),
-    ("../", SEGMENT),
+    ("../", EMPTY),
     ("../x", SEGMENT),
     ("a/../b", SEGMENT),
     ("a/./b", SEGMENT),
     (".", SEGMENT),
-    ("", SEGMENT),
-    ("/", SEGMENT),
-    ("....//", SEGMENT),
-    ("a//b", SEGMENT),
-    ("/abs", SEGMENT),
-    ("//host", SEGMENT),
-    ("a/", SEGMENT),
+    ("", EMPTY),
+    ("/", EMPTY),
+    ("....//", EMPTY),
+    ("a//b", EMPTY),
+    ("/abs", EMPTY),
+    ("//host", EMPTY),
+    ("a/", EMPTY),
     ("....", EDGE),
     ("a.", EDGE),
     ("a./b", EDGE),

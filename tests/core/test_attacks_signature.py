@@ -9,19 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.signing import SECRET, SIGNED, TIMESTAMP, signed, verified
+from tests.core.signing import SECRET, SIGNED, TIMESTAMP, key_of, signed, verified
 from tests.core.strategies import parameter_values
 from uponce.app.manage_keys import SECRET_LENGTH
 from uponce.core import signature as signature_module
-from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.errors import (
     InvalidSignature,
     UnknownParameter,
 )
 from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import PARAMETERS, UNSIGNED, read_parameters
-from uponce.core.signature import DUMMY_SECRET, grant_key, sign, verify
-from uponce.core.values import Algorithm
+from uponce.core.signature import DUMMY_KEY, collect, grant_key, refuse_ambiguous_escapes, sign, string_to_sign, verify
+from uponce.core.values import Algorithm, ApiKey
 
 SHA1, SHA256 = Algorithm.SHA1, Algorithm.SHA256
 
@@ -53,17 +52,18 @@ GOOD = sign(string_to_sign(SIGNED), SECRET)
 )
 def test_a12_any_other_shape_is_refused_in_the_same_words(signature: str) -> None:
     with pytest.raises(InvalidSignature, match=r"^Invalid Signature [0-9A-Za-z]{0,128}\. String to sign - '"):
-        verify(SIGNED, signature, [SECRET])
+        verified({**SIGNED, "signature": signature})
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_a12_the_length_tells_the_algorithm_and_the_key_permits_it(algorithm: Algorithm) -> None:
     signature = sign(string_to_sign(SIGNED), SECRET, algorithm)
     assert len(signature) == {SHA1: 40, SHA256: 64}[algorithm]
-    assert verify(SIGNED, signature, [SECRET], algorithms=[algorithm]).algorithm is algorithm
+    params = {**SIGNED, "signature": signature}
+    assert verified(params, algorithms=[algorithm]) == string_to_sign(SIGNED)
     others = [other for other in Algorithm if other is not algorithm]
     with pytest.raises(InvalidSignature):
-        verify(SIGNED, signature, [SECRET], algorithms=others)
+        verified(params, algorithms=others)
 
 
 def test_a12_no_request_field_chooses_the_algorithm() -> None:
@@ -100,7 +100,7 @@ def test_a15_a_signature_by_another_key_is_refused() -> None:
 
 def test_a15_a_rotated_secret_counts_until_it_is_gone() -> None:
     old = signed(SIGNED, secret="old")
-    assert verify(old, old["signature"], ["new", "old"]).secret == "old"
+    assert verify(old, key_of("new", "old"))[1].secret == "old"
     assert verified(old, ["new", "old"]) == verified(signed(SIGNED, secret="new"), ["new", "old"])
     for remaining in (["new"], []):
         with pytest.raises(InvalidSignature):
@@ -140,13 +140,13 @@ def test_a16_an_unknown_key_costs_the_same_hashing(
     monkeypatch.setattr(signature_module, "sign", counted_sign)
     monkeypatch.setattr(hmac, "compare_digest", counted_compare)
 
-    def work_for(secret: str) -> list[tuple[str, object]]:
+    def work_for(key: ApiKey) -> list[tuple[str, object]]:
         work.clear()
         with suppress(InvalidSignature):
-            verify(SIGNED, digest, [secret])
+            verify({**SIGNED, "signature": digest}, key)
         return list(work)
 
-    assert work_for(DUMMY_SECRET) == work_for(SECRET)
+    assert work_for(DUMMY_KEY) == work_for(key_of(SECRET))
     assert len(work) == (0 if signature == "malformed" else 2)
 
 
@@ -185,7 +185,7 @@ def test_a17_the_signature_value_elsewhere_changes_nothing(carrier: str) -> None
 def test_a18_the_error_tells_the_string_and_no_secret(params: dict[str, str], secret: str, signature: str) -> None:
     """Enough to find one's mistake, as Cloudinary shows it; neither the secret nor what would have been right."""
     with pytest.raises(InvalidSignature) as caught:
-        verify(params, signature, [secret], allow_v1=True)
+        verified({**params, "signature": signature}, [secret], allow_v1=True)
     text = str(caught.value) + caught.value.detail
     string = string_to_sign(params)
     assert text.endswith(f". String to sign - '{string}'.")
@@ -204,7 +204,7 @@ def test_a18_the_error_tells_the_string_and_no_secret(params: dict[str, str], se
 )
 def test_a18_the_error_shows_of_the_signature_what_is_harmless(signature: str, shown: str) -> None:
     with pytest.raises(InvalidSignature, match=rf"^Invalid Signature {shown}\. String to sign - 'timestamp=1'\.$"):
-        verify({"timestamp": "1"}, signature, ["secret"])
+        verified({"timestamp": "1", "signature": signature})
 
 
 def test_all_at_once_a_genuine_request_passes() -> None:

@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uponce.core.canonical import collect_known
 from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
 from uponce.core.naming import Naming
 from uponce.core.parameters import (
+    MAX_CONTEXT_LENGTH,
     MAX_NONCE_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
     MAX_USES,
     PARAMETERS,
     ROWS,
@@ -20,7 +22,7 @@ from uponce.core.parameters import (
     names,
     read_parameters,
 )
-from uponce.core.readers import MAX_CONTEXT_LENGTH, MAX_TAG_LENGTH, MAX_TAGS
+from uponce.core.signature import collect_known
 from uponce.core.values import DeliveryType, ResourceType
 
 HASH = "0123456789abcdef" * 4
@@ -181,7 +183,11 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"timestamp": "1" * 14}, "Parameter timestamp has 14 characters, the limit is 13"),
+        ({"timestamp": "1" * 14}, "Invalid timestamp '11111111111111'. Send Unix seconds as plain digits"),
+        ({"timestamp": "1767225600.123456"}, "Invalid timestamp '1767225600.123456'. Send Unix seconds as plain"),
+        ({"timestamp": "2026-01-01T00:00:00Z"}, "Invalid timestamp '2026-01-01T00:00:00Z'. Send Unix seconds as"),
+        ({"allowed_formats": "jpg,image/gif"}, "'image/gif' in parameter allowed_formats is no format. Write an ext"),
+        ({"allowed_formats": ".gif"}, "'.gif' in parameter allowed_formats is no format. Write an extension without"),
         ({"nonce": "n" * 256}, "Parameter nonce has 256 characters, the limit is 255"),
         ({"filename_override": "n" * 256}, "Parameter filename_override has 256 characters, the limit is 255"),
         ({"tags": ",".join(map(str, range(MAX_TAGS + 1)))}, "Parameter tags has 1001 tags, the limit is 1000"),
@@ -194,9 +200,10 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         ({"max_uses": "1000001"}, "Parameter max_uses must be a whole number from 1 to 1000000, not '1000001'"),
         ({"type": "fetch"}, "Parameter type must be upload, private or authenticated, not 'fetch'"),
         ({"type": "Upload"}, "Parameter type must be upload, private or authenticated, not 'Upload'"),
-        ({"public_id": "/a"}, "public_id (/a) is invalid: it has an empty, '.' or '..' segment"),
-        ({"public_id_prefix": "a//b"}, "public_id_prefix (a//b) is invalid: it has an empty"),
-        ({"folder": "../etc"}, "folder (../etc) is invalid: it has an empty, '.' or '..' segment"),
+        ({"public_id": "/a"}, "public_id (/a) is invalid: it begins or ends with '/', has '//' in it, or is empty"),
+        ({"public_id": "a?"}, "public_id (a?) is invalid: the character '?' (U+003F) is not allowed"),
+        ({"public_id_prefix": "a//b"}, "public_id_prefix (a//b) is invalid: it begins or ends with '/', has '//'"),
+        ({"folder": "../etc"}, "folder (../etc) is invalid: it has a '.' or '..' segment"),
         ({"sha256": HASH.upper()}, "Parameter sha256 must be 64 lower-case hex digits"),
         ({"sha256": HASH[:-1]}, "Parameter sha256 must be 64 lower-case hex digits"),
         ({"sha256": HASH + "\n"}, "Parameter sha256 must be 64 lower-case hex digits"),

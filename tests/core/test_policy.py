@@ -79,6 +79,8 @@ def test_a_size_is_refused_with_both_numbers() -> None:
     refuse_size(10, 10)
     with pytest.raises(FileTooLarge, match=r"^File size too large\. Got 11\. Maximum is 10\.$"):
         refuse_size(11, 10)
+    with pytest.raises(FileTooLarge, match=r"^File size too large\. Got at least 11\. Maximum is 10\.$"):
+        refuse_size(11, 10, is_whole=False)
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,21 @@ import cloudinary.utils
 import pytest
 from hypothesis import given
 
+from tests.core.signing import key_of, signed, verified
 from tests.core.strategies import as_fields, sdk_parameters, secrets
 from tests.core.vectors import SECRET, VECTORS, Vector
-from uponce.core.canonical import collect, string_to_sign
 from uponce.core.errors import InvalidParameter, InvalidSignature, UnknownParameter
 from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import Call
 from uponce.core.signature import (
-    Verified,
+    Signer,
+    collect,
     grant_key,
     mint_fields,
     sign,
     sign_notification,
     sign_response,
+    string_to_sign,
     timestamp_of,
     verify,
 )
@@ -40,8 +42,8 @@ def test_vectors_of_the_sdks(vector: Vector) -> None:
             continue
         assert sign(string, SECRET, algorithm) == digest
         assert cloudinary.utils.api_sign_request(params, SECRET, str(algorithm), vector.version) == digest
-        found = verify(params, digest, [SECRET], allow_v1=vector.version == 1)
-        assert found == Verified(string, algorithm, SECRET)
+        found = verify({**params, "signature": digest}, key_of(SECRET, allow_v1=vector.version == 1))
+        assert found == (string, Signer("key", SHA1, SECRET))
     assert any(recorded.values())
 
 
@@ -62,8 +64,8 @@ def test_whatever_the_sdk_signs_is_accepted(
     signature = cloudinary.utils.api_sign_request(params, secret, str(algorithm), version)
     collected = collect(as_fields(params))
     assert sign(string_to_sign(collected, version=version), secret, algorithm) == signature
-    found = verify(collected, signature, ["another", secret], allow_v1=version == 1)
-    assert (found.algorithm, found.secret) == (algorithm, secret)
+    _, found = verify({**collected, "signature": signature}, key_of("another", secret, allow_v1=version == 1))
+    assert found.secret == secret
 
 
 @pytest.mark.parametrize(
@@ -101,12 +103,15 @@ def test_vectors_of_response_signatures(
 def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
     """Only where a value holds `&` do the versions differ; version 2 is accepted always."""
     params = {"tags": "a&b", "timestamp": "1"}
-    old = sign(string_to_sign(params, version=1), SECRET)
+    old, new = signed(params, version=1), signed(params)
     with pytest.raises(InvalidSignature):
-        verify(params, old, [SECRET])
-    assert verify(params, old, [SECRET], allow_v1=True).string == "tags=a&b&timestamp=1"
-    new = sign(string_to_sign(params), SECRET)
-    assert verify(params, new, [SECRET], allow_v1=True).string == "tags=a%26b&timestamp=1"
+        verified(old)
+    assert verified(old, allow_v1=True) == "tags=a&b&timestamp=1"
+    assert verified(new, allow_v1=True) == "tags=a%26b&timestamp=1"
+    with pytest.raises(InvalidSignature, match=r"'\. The & in a value was signed .* Upgrade .* --allow-v1\.$"):
+        verified(signed(params, "second", version=1), ("first", "second"))
+    with pytest.raises(InvalidSignature, match=r"String to sign - 'tags=a%26b&timestamp=1'\.$"):
+        verified(signed(params, "third", version=1), ("first", "second"))
 
 
 def test_grant_key_is_the_documented_hash() -> None:
@@ -137,9 +142,9 @@ def _minted(params: dict[str, str], **more: Any) -> dict[str, str]:
 
 def test_minted_fields_are_what_the_server_verifies() -> None:
     fields = _minted({"folder": "cats"}, nonce="n")
-    signature = fields.pop("signature")
+    assert verified(fields, ["secret"], algorithms=[SHA256]) == string_to_sign(fields)
+    del fields["signature"]
     assert fields == {"folder": "cats", "timestamp": "1700000000", "nonce": "n", "api_key": "key"}
-    assert verify(fields, signature, ["secret"]).algorithm is Algorithm.SHA256
     assert len(_minted({}, algorithm=Algorithm.SHA1)["signature"]) == 40
 
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.core.signing import verified
 from uponce.core.errors import InvalidParameter
-from uponce.core.parameters import read_relayed
-from uponce.core.signature import verify
-from uponce.core.upstream import Target, aim, parse_upstream, seed_of, signed, url_of
+from uponce.core.upstream import Target, aim, parse_upstream, read_relayed, seed_of, signed, url_of
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 ACCOUNT = Upstream("demo", "123", "the secret of the account")
@@ -188,4 +187,4 @@ def test_the_signature_is_what_the_account_accepts(algorithm: Algorithm) -> None
     fields = {"public_id": "a&b", "tags": "x,y"}
     trailer = signed(account, fields, 1_700_000_000)
     assert (trailer["timestamp"], trailer["api_key"]) == ("1700000000", "123")
-    assert verify(fields | trailer, trailer["signature"], ["secret"]).algorithm is algorithm
+    assert verified(fields | trailer, ["secret"], algorithms=[algorithm])

@@ -2,9 +2,10 @@
 
 import json
 import re
+import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from cloudinary.utils import api_sign_request
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from tests import samples
 from tests.e2e.conftest import DOCS
 from tests.e2e.lossy import LossyProxy
 from tests.e2e.test_readme import block
@@ -149,6 +151,20 @@ def test_xhr_reports_progress(page: Page) -> None:
     assert len(loaded) >= 3
     assert loaded == sorted(loaded)
     assert got["progress"][-1][0] == got["progress"][-1][1] > 4 * MB
+
+
+@pytest.mark.parametrize("make", [samples.mp4, samples.webm, samples.mp3, samples.wav])
+def test_a_video_or_sound_plays_at_its_own_address(
+    server: Server, browser: Browser, make: Callable[[int], bytes]
+) -> None:
+    """The browser makes a page around the file, and the headers of the file rule this page."""
+    stored = server.post(server.signed({"nonce": secrets.token_hex(8)}), make(1))
+    assert stored.status == 200, stored.data
+
+    page = browser.new_page()
+    page.goto(stored.json()["secure_url"])
+    page.wait_for_function("document.querySelector('video, audio').readyState >= 2", timeout=10_000)
+    page.close()
 
 
 @pytest.mark.parametrize("via", ["viaFetch", "viaXhr"])

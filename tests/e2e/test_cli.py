@@ -44,6 +44,7 @@ COMMANDS = {
     "clouds relay": "Pass the uploads of a cloud on",
     "outbox list": "Show effects that are not done",
     "outbox retry": "Make an effect due now",
+    "outbox drop": "Delete dead notifications",
     "signatures show": "Show the status and the history of one signature",
     "signatures list": "List the newest signatures in the ledger",
     "signatures revoke": "Refuse one unused signature from now on",
@@ -169,6 +170,21 @@ def test_signing_with_another_key(server: Server) -> None:
     signed = as_json(server, "sign", "--key", server.server.key)
     assert signed["fields"]["api_key"] == server.server.key
     assert [code_of(server, signed["fields"]) for _ in range(2)] == ["", ""]
+
+
+@pytest.mark.parametrize("other", ["playground", "tenant"])
+def test_a_key_of_another_cloud_signs_only_if_it_is_named(data: Path, other: str) -> None:
+    """The server deletes files of the playground soon, and files of a tenant are the tenant's."""
+    (first,) = json.loads(printed(uponce("keys", "list", "--json", "--data", data)))
+    made = json.loads(printed(uponce("keys", "create", "--cloud", other, "--json", "--data", data)))
+    printed(uponce("keys", "revoke", first["api_key"], "--data", data))
+    none = uponce("sign", "--data", data)
+    assert (none.code, none.stdout) == (1, "")
+    assert "There is no active API key of cloud media in" in none.stderr
+    printed(uponce("keys", "create", "--data", data))
+    assert "/v1_1/media/" in printed(uponce("sign", "--data", data))
+    assert f"/v1_1/{other}/" in printed(uponce("sign", "--key", made["api_key"], "--data", data))
+    assert f"/v1_1/{other}/" in printed(uponce("sign", "--data", data, env={"UPONCE_CLOUD": other}))
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,24 @@ def test_nginx_sends_the_bytes_with_the_headers_of_uponce(site: Site) -> None:
             assert seen.headers[name] == direct.headers[name], name
 
 
+def test_a_page_of_another_origin_reads_as_much_as_from_uponce(site: Site) -> None:
+    path, origin = site.stored(bytes(300_000), "raw"), "https://app.example"
+    through, direct = site.get(path, Origin=origin), site.server.get(path, headers={"Origin": origin})
+    assert "x-accel-redirect" in direct.headers
+    for name in ("access-control-allow-origin", "access-control-expose-headers", "vary"):
+        assert through.headers[name] == direct.headers[name], name
+
+
 def test_ranges_and_validators(site: Site) -> None:
     path = site.stored()
     whole = site.get(path)
     part = site.get(path, Range="bytes=10-19", If_Range=whole.headers["etag"])
     assert (part.status, part.data) == (206, PICTURE[10:20])
+    part = site.get(path, Range="bytes=10-19", If_Match=whole.headers["etag"])
+    assert (part.status, part.data) == (206, PICTURE[10:20])
+    part = site.get(path, Range="bytes=10-19", If_Unmodified_Since=whole.headers["last-modified"])
+    assert (part.status, part.data) == (206, PICTURE[10:20])
+    assert site.get(path, If_Match='"other"').status == 412
     assert site.get(path, Range=f"bytes={len(PICTURE)}-").status == 416
     assert site.get(path, If_None_Match=whole.headers["etag"]).status == 304
     assert site.get(path, If_Modified_Since=whole.headers["last-modified"]).status == 304

@@ -79,6 +79,25 @@ def test_a_second_machine_with_an_empty_folder_gets_no_key_of_its_own(tmp_path: 
     assert not (tmp_path / "two" / "secret.key").exists()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", POSTGRES])
+def test_no_command_encrypts_with_another_key_than_the_server(tmp_path: Path, kind: str) -> None:
+    """No server of that database could start again."""
+    env = {"UPONCE_DATA": str(tmp_path / "data")}
+    env |= {"UPONCE_DATABASE": shared().fresh_schema()} if kind == POSTGRES else {}
+    printed(uponce("keys", "create", env=env))
+    before = uponce("clouds", "list", "--json", env=env)
+    secret, account = "a-secret-of-some-backend", "cloudinary://a:b@c"
+    other = env | {"UPONCE_SECRET_KEY": bytes(32).hex()}
+    for words, stdin in (
+        (("keys", "create"), ""),
+        (("keys", "import", "123"), secret),
+        (("clouds", "create", "cats"), ""),
+        (("clouds", "relay", "media", "-"), account),
+    ):
+        refused(uponce(*words, env=other, stdin=stdin), "cannot be decrypted with UPONCE_SECRET_KEY", "from a backup")
+        assert uponce("clouds", "list", "--json", env=env) == before
+
+
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "another key"])
 def test_doctor_and_fsck_name_every_key_that_cannot_be_read(data: Path, key: bytes, lost: bool) -> None:
     assert states(data)["secrets"].startswith("ok ")

@@ -5,19 +5,22 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import urllib3
 
 from tests import samples
 from tests.e2e.commands import code_of, in_a_process, printed, uponce
-from tests.server import Key, Server
+from tests.server import Key, Server, accepts
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -50,6 +53,15 @@ def test_a_server_has_one_heap(tmp_path: Path) -> None:
 # --- exit codes
 
 
+def until(server: Server, line: str, times: int = 1) -> None:
+    """Return when the server, which serves all the time, has printed the line so often."""
+    deadline = time.monotonic() + 60
+    while server.output.count(line) < times:
+        assert server.get("/healthz").status == 200
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_clean_shutdown_exits_with_0(tmp_path: Path, workers: int, number: signal.Signals) -> None:
@@ -77,27 +89,49 @@ def test_a_server_that_cannot_start_exits_with_1(tmp_path: Path, workers: str) -
 def test_a_worker_that_cannot_start_again_leaves_the_others_serving(tmp_path: Path) -> None:
     """The secret key is away for a while. The server tries until the worker starts."""
     with Server(tmp_path / "data", workers=2, env={**LIGHT, "UPONCE_LOG_LEVEL": "info"}) as server:
-
-        def until(line: str, times: int = 1) -> None:
-            deadline = time.monotonic() + 60
-            while server.output.count(line) < times:
-                assert server.get("/healthz").status == 200
-                assert time.monotonic() < deadline, server.output
-                time.sleep(0.05)
-
-        until("all 2 workers serve")
+        until(server, "all 2 workers serve")
         children = psutil.Process(server.pid).children()
         lost, *healthy = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         key, away = server.data_dir / "secret.key", tmp_path / "away"
         key.rename(away)
         lost.kill()
         lost.wait(10)
-        until("ended with exit code 3, and a new one starts")
+        until(server, "ended with exit code 3, and a new one starts")
         assert [worker.is_running() for worker in healthy] == [True]
         assert code_of(server, server.signed({"nonce": "one worker"})) == ""
         away.rename(key)
-        until("Application startup complete", times=3)
+        until(server, "Application startup complete", times=3)
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_stops_refuses_connections_while_an_upload_ends(tmp_path: Path, workers: int) -> None:
+    """A balancer then connects elsewhere. A connection that nobody accepts would hang, and fail later."""
+    with Server(tmp_path / "data", workers=workers, env=LIGHT) as server:
+        body, kind = urllib3.encode_multipart_formdata(server.signed() | {"file": ("a.bin", b"bytes")})
+        path = urlsplit(server.upload_url("raw")).path
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            client.sendall(head.encode() + body[:-1])
+            assert server.get("/healthz").status == 200
+            os.kill(server.pid, signal.SIGTERM)
+            deadline = time.monotonic() + 10
+            while accepts(server.port):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            client.sendall(body[-1:])
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert server.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_decoder_has_none_of_the_files_of_its_worker(tmp_path: Path) -> None:
+    """Neither the listening socket nor the pipe whose messages the supervisor unpickles."""
+    with Server(tmp_path / "data", workers=2, env=LIGHT | {"UPONCE_LOG_LEVEL": "info"}) as server:
+        until(server, "all 2 workers serve")
+        family = psutil.Process(server.pid).children(recursive=True)
+        decoders = [each for each in family if "uponce.adapters.media.worker" in each.cmdline()]
+        assert [each.num_fds() for each in decoders] == [3 + 2] * 2  # /dev/null, jobs and answers
 
 
 # --- addresses

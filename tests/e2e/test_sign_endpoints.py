@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudinary
 import pytest
+from django.core.exceptions import ValidationError
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -112,6 +114,23 @@ def test_what_the_endpoint_answers_uploads_once(server: Server, media: Path, fra
     assert (stored.status, stored.json()["folder"]) == (200, "users/7"), stored.data
     again = server.post(signed["fields"], (media / "dance.gif").read_bytes(), filename="dance.gif")
     assert again.json()["error"]["code"] == "signature_used"
+
+
+def test_the_form_field_of_cloudinarys_sdk_verifies_what_the_endpoint_signed(server: Server, media: Path) -> None:
+    """With the SDK's defaults. The value is what the widget sends with `value-as="signed"`."""
+    _, signed = django()({}, "7")
+    answer = server.post(signed["fields"], (media / "cat.jpg").read_bytes(), filename="cat.jpg").json()
+    value = "{resource_type}/{type}/v{version}/{public_id}.{format}#{signature}".format(**answer)
+
+    from cloudinary.forms import CloudinaryJsFileField
+
+    cloudinary.reset_config()  # reads CLOUDINARY_URL again
+    try:
+        assert CloudinaryJsFileField().clean(value).public_id == answer["public_id"]
+        with pytest.raises(ValidationError, match="Signature mismatch"):
+            CloudinaryJsFileField().clean(value.replace(answer["public_id"], "another"))
+    finally:
+        cloudinary.reset_config()
 
 
 @pytest.mark.parametrize("framework", [fastapi, starlette, flask, django])

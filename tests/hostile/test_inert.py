@@ -85,7 +85,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def assert_inert(answer: urllib3.BaseHTTPResponse, stored: Stored, type_: str) -> None:
     headers = answer.headers
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert headers["content-security-policy"] == "default-src 'none'; media-src 'self'; sandbox"
     assert headers["cross-origin-resource-policy"] == "cross-origin"
     assert "set-cookie" not in headers
     if answer.status == 304:

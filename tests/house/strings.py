@@ -11,7 +11,21 @@ from uponce.core import errors
 
 SOURCE = Path(__file__).parents[2] / "src/uponce"
 # What shows a text to a person, by the name that is called.
-SAYS = {"echo", "print", "secho", "Option", "Argument", "Typer", "Finding", "_limit", "_require", "_refuse", "fail"}
+SAYS = {
+    "echo",
+    "print",
+    "secho",
+    "Option",
+    "Argument",
+    "Typer",
+    "Finding",
+    "_limit",
+    "_require",
+    "_refuse",
+    "fail",
+    "say",
+    "warn",
+}
 LOGS = {"debug", "info", "warning", "error", "exception", "critical"}
 ERRORS = {
     name

@@ -26,8 +26,8 @@ seen: list[str] = []
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`/download` is LARGE zeros, whose blocks `/seen` counts, `/refuse` refuses unread, `/late` after a while,
-    `/account` does so with an upstream's answer, `/reset` without lingering, `/slow` takes 2 seconds, `/seen` lists
-    what came.
+    `/account` does so with an upstream's answer, `/reset` without lingering, `/slow` takes 2 seconds, `/soon` 0.3,
+    `/seen` lists what came.
     `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
@@ -62,8 +62,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if sizes is None:
         return
     size = sum(sizes)
-    if path == "/slow":
-        await asyncio.sleep(2)
+    await asyncio.sleep({"/slow": 2, "/soon": 0.3}.get(path, 0))
     seen.append(f"{scope['method']} {path} {len(sizes) if path == '/messages' else size}")
     body = "\n".join(seen if path == "/seen" else seen[-1:]).encode()
     if path == "/headers":

@@ -15,9 +15,12 @@ from cloudinary.utils import verify_api_response_signature
 
 from tests import samples
 from tests.asgi import END, FORM, Answer, call, part, parts_of
+from tests.web.test_bodies import basic
 from tests.world import START, World, assert_accepted
 from uponce.adapters.media.pool import DecoderPool
+from uponce.app.manage_keys import create_key
 from uponce.core.policy import Limits
+from uponce.core.values import Algorithm
 from uponce.web.app import create_app
 
 COMMON = {
@@ -85,11 +88,12 @@ def test_every_answer_has_the_common_fields(shared: World, answers: dict[str, An
     assert verified_by_sdk(answer, key.secrets[0])
 
 
-def verified_by_sdk(answer: dict[str, Any], secret: str) -> bool:
+def verified_by_sdk(answer: dict[str, Any], secret: str, *algorithm: str) -> bool:
     """The SDK reads the secret from its configuration."""
     cloudinary.config(api_secret=secret)
+    parts = answer["public_id"], answer["version"], answer["signature"]
     try:
-        return bool(verify_api_response_signature(answer["public_id"], answer["version"], answer["signature"]))
+        return bool(verify_api_response_signature(*parts, *algorithm))
     finally:
         cloudinary.reset_config()
 
@@ -134,9 +138,21 @@ def test_raw_has_no_media_fields_and_keeps_its_extension(answers: dict[str, Any]
     assert answer["url"].endswith(f"/v{START}/{answer['public_id']}")
 
 
-def test_the_response_is_signed_with_the_algorithm_of_the_request(world: World) -> None:
-    answer = assert_accepted(world.upload(world.sign(algorithm="sha256"))).json
-    assert re.fullmatch(r"[0-9a-f]{64}", answer["signature"])
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_sdks_verify_an_answer_by_default_whatever_signed_the_request(world: World, algorithm: str) -> None:
+    answer = assert_accepted(world.upload(world.sign(algorithm=algorithm))).json
+    assert verified_by_sdk(answer, world.browser.secrets[0])
+
+
+def test_sdks_verify_the_answer_to_http_basic(world: World) -> None:
+    answer = assert_accepted(world.upload({}, headers=basic(world.browser))).json
+    assert verified_by_sdk(answer, world.browser.secrets[0])
+
+
+def test_a_key_without_sha1_signs_its_answers_with_sha256(world: World) -> None:
+    key = asyncio.run(create_key(world.services, "demo", algorithms=(Algorithm.SHA256,)))
+    answer = assert_accepted(world.upload(world.sign(key=key, algorithm="sha256"))).json
+    assert verified_by_sdk(answer, key.secrets[0], "sha256")
 
 
 def test_optional_fields_appear_when_asked_for(world: World) -> None:

@@ -54,8 +54,11 @@ FORMS = {
     "invalid UTF-8 in a value": Bad(between=part("folder", b"c\xc3\x28ts")),
     "UTF-16 surrogate in a value": Bad(between=part("folder", b"\xed\xa0\x80")),
     "invalid UTF-8 in a name": Bad(between=raw_part(b'Content-Disposition: form-data; name="f\xff"', "cats")),
-    "invalid UTF-8 in the file's name": Bad(
-        file=raw_part(b'Content-Disposition: form-data; name="file"; filename="\xff.png"', PNG)
+    "a line end in the file's name": Bad(
+        file=raw_part(b'Content-Disposition: form-data; name="file"; filename="\x0a.png"', PNG)
+    ),
+    "half a line end in the file's name": Bad(
+        file=raw_part(b'Content-Disposition: form-data; name="file"; filename="\x0d.png"', PNG)
     ),
     "no name": Bad(between=raw_part("Content-Disposition: form-data", "cats")),
     "empty name": Bad(between=part("", "cats")),
@@ -78,6 +81,12 @@ FORMS = {
     ),
     "field in another charset": Bad(
         between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=utf-16", "c")
+    ),
+    "field in Latin-1": Bad(
+        between=raw_part(f"{DISPOSITION}\r\nContent-Type: text/plain; charset=iso-8859-1", "caf\u00e9")
+    ),
+    "file under another name by an extended name": Bad(
+        "duplicate_parameter", between=raw_part("Content-Disposition: form-data; name=image; filename*=UTF-8''a", PNG)
     ),
     "wrong length in a part": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Length: 3", "cats")),
     "urlencoded": Bad(headers={"content-type": "application/x-www-form-urlencoded"}),
@@ -159,6 +168,45 @@ def test_a_transfer_encoding_that_changes_nothing_is_accepted(world: World, valu
     assert_accepted(world.post(parts_of(world.sign()), raw_part(head, PNG), END))
 
 
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "windows-1252", "UTF-16LE", "binary", "x" * 100])
+def test_the_charset_of_a_file_describes_its_content(world: World, charset: str) -> None:
+    head = f'Content-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv; charset={charset}'
+    answer = assert_accepted(world.post(parts_of(world.sign()), raw_part(head, b"caf\xe9"), END, kind="raw"))
+    assert answer.json["bytes"] == 4
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "us-ascii", "ISO-8859-1", "latin1", "Windows-1252"])
+def test_a_field_of_ascii_may_be_in_any_charset_with_the_same_letters(world: World, charset: str) -> None:
+    head = f"{DISPOSITION}\r\nContent-Type: text/plain; charset={charset}"
+    fields = world.sign({"folder": "cats"})
+    del fields["folder"]
+    answer = assert_accepted(world.post(parts_of(fields), raw_part(head, "cats"), FILE, END))
+    assert answer.json["public_id"].startswith("cats/")
+
+
+FILE_HEAD = 'Content-Disposition: form-data; name="file"'
+
+
+@pytest.mark.parametrize(
+    ("head", "shown"),
+    [
+        (f"{FILE_HEAD}; filename*=UTF-8''%C3%BC.png", "ü"),
+        (f"{FILE_HEAD}; filename=\"=?utf-8?B?w7wucG5n?=\"; filename*=utf-8''%C3%BC.png", "ü"),
+        (f"{FILE_HEAD}; FILENAME* = \"UTF-8'de'%C3%BC.png\"; filename=x.png", "ü"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=iso-8859-1'en'%FC.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=UTF-8''%FC.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=UTF-8''a%00b.png", "x"),
+        (f"{FILE_HEAD}; filename=x.png; filename*=a.png", "x"),
+        (f"{FILE_HEAD}; filename=\"x; filename*=UTF-8''y.png\"", "x; filename*=UTF-8''y"),
+    ],
+)
+def test_the_extended_name_of_a_file_counts_if_it_can_be_read(world: World, head: str, shown: str) -> None:
+    """.NET sends both names, the plain one in a way that only mail understands."""
+    for world.whole_bodies in (False, True):
+        answer = assert_accepted(world.post(parts_of(world.sign()), raw_part(head, PNG), END))
+        assert answer.json["original_filename"] == shown
+
+
 @pytest.mark.parametrize(
     ("filename", "shown"),
     [
@@ -175,6 +223,53 @@ def test_a_filename_is_a_label_and_never_a_path(shared: World, filename: str, sh
     answer = assert_accepted(shared.upload(fields, filename=filename)).json
     assert answer["original_filename"] == shown
     assert not set(answer["public_id"]) & set('/\\"\r\n\N{RIGHT-TO-LEFT OVERRIDE}')
+
+
+@pytest.mark.parametrize(
+    ("filename", "shown"),
+    [
+        (b"caf\xe9.png", "caf\xe9"),
+        (b"\xfe.png", "\xfe"),
+        (b"caf\xc3\xa9.png", "caf\xe9"),
+        (b"Bob\x19s cat.png", "Bobs cat"),
+        (b"\0\x7f\x1f.png", ".png"),
+        (b"\x19", None),
+    ],
+)
+def test_a_filename_in_one_byte_a_letter_is_read_as_latin_1(world: World, filename: bytes, shown: str | None) -> None:
+    """As npm's SDK writes all names. A control character is what the SDK makes of an apostrophe."""
+    head = b'Content-Disposition: form-data; name="file"; filename="' + filename + b'"\r\nContent-Type: image/png'
+    for world.whole_bodies in (False, True):
+        answer = assert_accepted(world.post(parts_of(world.sign()), raw_part(head, PNG), END)).json
+        assert answer.get("original_filename") == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a line end in the file's name", "rename the file"),
+        ("half a line end in the file's name", "rename the file"),
+        ("invalid UTF-8 in a name", "Send UTF-8"),
+        ("header without a colon", "Let your HTTP library write the form"),
+    ],
+)
+def test_the_refusal_of_a_form_says_what_to_do(world: World, name: str, says: str) -> None:
+    bad = FORMS[name]
+    answer = world.post(parts_of(world.sign()), bad.between, bad.file, END)
+    assert says in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("content_type", [FORM["content-type"], "Multipart/Form-Data"])
+def test_a_form_by_put_is_no_file(world: World, content_type: str) -> None:
+    """Its envelope would be the asset: no file has this type."""
+    fields = world.sign()
+    headers = {"content-type": content_type}
+    for query, body in ((fields, FILE + END), ({}, parts_of(fields) + FILE + END)):
+        with world.untouched():
+            answer = world.request("PUT", world.route("auto", query), headers=headers, chunks=[body])
+        assert_refused(answer, 400, MALFORMED)
+        assert "PUT the bytes of the file, or POST the form" in answer.json["error"]["message"]
+    assert_accepted(world.put(PNG, fields))
 
 
 def test_a_query_is_held_to_the_same_rules(world: World) -> None:

@@ -116,6 +116,21 @@ CASES = {
 }
 
 
+def test_a_file_that_is_too_large_is_told_its_size_where_the_request_says_it(world: World) -> None:
+    """While a form streams, more of the file may come than what has arrived."""
+    query = world.sign({"max_bytes": 10})
+    pieces = [PNG[:20], PNG[20:]]
+    told = world.request("PUT", world.route("auto", query), headers={"content-length": str(len(PNG))}, chunks=pieces)
+    assert told.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is 10."
+    unknown = world.request("PUT", world.route("auto", query), chunks=pieces)
+    assert unknown.json["error"]["message"] == "File size too large. Got at least 20. Maximum is 10."
+    form = world.post(parts_of(query), part("file", PNG, "cat.png"), END)
+    assert form.json["error"]["message"] == f"File size too large. Got at least {len(PNG)}. Maximum is 10."
+    world.whole_bodies = True
+    whole = world.upload(query)
+    assert whole.json["error"]["message"] == f"File size too large. Got {len(PNG)}. Maximum is 10."
+
+
 @pytest.mark.parametrize("order", ["fields first", "file first"])
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused_by_name_and_nothing_is_spent(shared: World, name: str, order: str) -> None:

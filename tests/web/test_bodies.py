@@ -246,6 +246,11 @@ def test_credentials_are_refused_where_they_must_be(world: World) -> None:
             assert world.upload(fields, headers=headers).code == code, name
 
 
+def test_credentials_of_a_page_are_refused_with_the_reason(world: World) -> None:
+    answer = world.upload({}, headers={**basic(world.browser), "origin": "https://app.example"})
+    assert "HTTP Basic is for servers, not for web pages" in answer.json["error"]["message"]
+
+
 def test_a_signature_counts_before_credentials(world: World) -> None:
     """A site behind HTTP Basic adds credentials of its own to what its pages send."""
     assert_accepted(world.upload(world.sign(), headers={"authorization": "Basic c2l0ZTpwYXNz"}))

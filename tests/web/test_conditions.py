@@ -1,5 +1,7 @@
 """Deliveries with a condition: the file if it has changed, if it has not, or the rest of it."""
 
+from email.utils import parsedate_to_datetime
+
 from tests.web.test_delivery import RAW, raw, store
 from tests.world import PNG, World
 
@@ -23,6 +25,17 @@ def test_conditional_requests(shared: World) -> None:
         answer = shared.get(asset["path"], **headers)
         assert (answer.status, answer.body) == (status, PNG if status == 200 else b""), headers
         assert answer.headers["etag"] == etag
+
+
+def test_no_answer_is_modified_later_than_it_is_sent(world: World) -> None:
+    """RFC 9110 §8.8.2.1: each overwrite within one second moves the version further ahead of the clock."""
+    for _ in range(3):
+        asset = store(world, public_id="cat")
+    first = asset["version"] - 2
+    for second in range(4):
+        world.clock.time = first + second
+        modified = world.get(asset["path"]).headers["last-modified"]
+        assert parsedate_to_datetime(modified).timestamp() == min(first + second, asset["version"])
 
 
 def test_tags_on_several_lines_are_one_list(shared: World) -> None:

@@ -1,12 +1,15 @@
 """What ends a connection, and the answers that come before its end."""
 
+import socket
 import time
+from pathlib import Path
 
 import pytest
 import urllib3
 
 from tests.web.test_protocol import (
     AMBIGUOUS,
+    CHUNKED,
     HEAD,
     HEAD_SECONDS,
     MEBIBYTE,
@@ -45,6 +48,86 @@ def test_a_head_over_the_limit_waits_for_the_answer_before_it(bare: Bare) -> Non
     received = bare.say(whole, HEAD + b"X: " + b"a" * (Limits().max_head_bytes + 8 * MEBIBYTE))
     assert statuses(received) == [200]  # and no reset, though the head ends long before its last byte
     assert b"connection: close" in received
+
+
+SOON = b"POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+WHOLE = {
+    "a request": (SOON, b"POST /soon 5"),
+    "a request in chunks": (CHUNKED.replace(b"flood", b"soon") + b"5\r\nhello\r\n0\r\n\r\n", b"POST /soon 5"),
+    "a request without a body": (get("/soon"), b"GET /soon 0"),
+    "a large request": (
+        b"POST /soon HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (5 * MEBIBYTE) + bytes(5 * MEBIBYTE),
+        b"POST /soon %d" % (5 * MEBIBYTE),
+    ),
+    "a request and half of another": (SOON + b"POST /half HT", b"POST /soon 5"),
+}
+
+
+def half_closed(bare: Bare, sent: bytes) -> bytes:
+    """All that comes back after the client has closed its sending side."""
+    with bare.connect() as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        return everything(client)
+
+
+def descriptors(bare: Bare) -> int:
+    return len(list(Path(f"/proc/{bare.pid}/fd").iterdir()))
+
+
+def assert_back_to(bare: Bare, number: int) -> None:
+    """Nothing of the server stays open."""
+    until = time.monotonic() + 10
+    while descriptors(bare) > number and time.monotonic() < until:
+        time.sleep(0.02)
+    assert descriptors(bare) <= number
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_client_that_half_closes_after_a_whole_request_gets_its_answer(bare: Bare, kind: str) -> None:
+    before = descriptors(bare)
+    sent, answer = WHOLE[kind]
+    received = half_closed(bare, sent)
+    assert statuses(received) == [200]
+    assert b"connection: close" in received
+    assert received.endswith(answer)
+    assert_back_to(bare, before)
+
+
+CUT = {
+    "amid a head": HEAD + b"X: ",
+    "amid a small body": b"POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell",
+    "amid a large body": b"POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n" + bytes(5 * MEBIBYTE),
+    "amid chunks": CHUNKED + b"5\r\nhello\r\n",
+    "before a word": b"",
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_client_that_half_closes_amid_a_request_is_cut_at_once(bare: Bare, kind: str) -> None:
+    before = descriptors(bare)
+    begun = time.monotonic()
+    assert half_closed(bare, CUT[kind]) == b""
+    assert time.monotonic() - begun < HEAD_SECONDS
+    assert_back_to(bare, before)
+
+
+def test_an_idle_connection_that_is_half_closed_ends(bare: Bare) -> None:
+    before = descriptors(bare)
+    with bare.connect() as client:
+        client.sendall(get("/first"))
+        assert up_to(client, b"GET /first 0")
+        client.shutdown(socket.SHUT_WR)
+        assert everything(client) == b""
+    assert_back_to(bare, before)
+
+
+def test_a_client_that_has_gone_leaves_nothing_open(bare: Bare) -> None:
+    """The server cannot tell such a client from one that half-closes, until it answers."""
+    before = descriptors(bare)
+    with bare.connect() as client:
+        client.sendall(SOON)
+    assert_back_to(bare, before)
 
 
 @pytest.mark.proof

@@ -33,7 +33,7 @@ def signed_path(world: World, public_id: str, **options: Any) -> str:
 
 def assert_inert(answer: Answer) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; media-src 'self'; sandbox"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
     assert "set-cookie" not in answer.headers
 
@@ -123,7 +123,7 @@ def test_the_same_holds_where_another_server_sends_the_bytes(world: World, ports
         path = f"/demo/image/upload/{other}cat.png"
         assert cached(world, path) == ASK
         assert cached(world, path, if_none_match=f'"{asset["etag"]}"') == ASK
-        assert world.get(path, if_match='"x"').status == 412
+        assert world.get(path, if_match='"x"').status in (200, 302)  # a tag of the sender, which decides
 
 
 def test_nginx_sends_files_and_uponce_what_is_in_packs(world: World) -> None:

@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tests.web.test_destroy import ask, signed
-from tests.world import OTHER_PNG, PNG, World, assert_accepted
+from tests.world import OTHER_PNG, PNG, START, World, assert_accepted
 from uponce.adapters.database.sqlite import readers
 from uponce.app.ports import NoMetrics
 from uponce.web import express
@@ -278,6 +278,7 @@ def test_the_first_get_after_a_commit_shows_it(wire: Wire, elsewhere: World, whe
     writer, path = (wire.world if where == "here" else elsewhere), "/demo/image/upload/cat.png"
     for number in range(5):
         file = (PNG, OTHER_PNG)[number % 2]
+        wire.world.clock.time = elsewhere.clock.time = START + number  # so no version is ahead of it
         store(writer, file, public_id="cat")
         for _ in range(3):
             assert wire.say(get(path)).endswith(file)
@@ -286,6 +287,15 @@ def test_the_first_get_after_a_commit_shows_it(wire: Wire, elsewhere: World, whe
     store(writer, PNG, public_id="cat")
     assert wire.say(get(path)).endswith(PNG)
     assert wire.tasks == 1
+
+
+def test_a_version_ahead_of_the_clock_waits_for_the_clock(wire: Wire) -> None:
+    """Until then each answer says another second as Last-Modified."""
+    path, clock = [store(wire.world, public_id="cat") for _ in range(3)][-1], wire.world.clock
+    for second in range(4):
+        clock.time = START + second
+        assert b"last-modified: Thu, 01 Jan 2026 00:00:%02d GMT" % min(second, 2) in wire.say(get(path))
+    assert wire.tasks == 2
 
 
 def test_other_commits_change_nothing(wire: Wire, elsewhere: World) -> None:

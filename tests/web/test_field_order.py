@@ -112,3 +112,18 @@ def test_a_spent_signature_before_the_file_is_refused_before_the_file_is_read(wo
     assert_refused(answer, 400, "signature_used")
     assert "already used by an upload that completed at 2026-01-01 00:00:00 +0000" in answer.message
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [({"tags": "forged"}, 401, "invalid_signature"), ({"signature": ""}, 400, "missing_parameter")],
+    ids=["wrong", "missing"],
+)
+def test_a_put_without_a_good_signature_is_refused_before_the_file_is_read(
+    world: World, change: dict[str, str], status: int, code: str
+) -> None:
+    """No field can follow the query. The body ends where the file would begin, and the answer is there already."""
+    world.whole_bodies = False
+    answer = world.request("PUT", world.route("auto", world.sign() | change), torn=True)
+    assert_refused(answer, status, code)
+    assert answer.headers["connection"] == "close"

@@ -21,7 +21,7 @@ from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
 
 SOURCE = str(Path(uponce.__file__).parent)
-MOST_FILES = 41
+MOST_FILES = 36
 PICTURE = samples.jpeg(1, 2300, 1725)
 STREAMED = Limits(small_body_bytes=1)
 

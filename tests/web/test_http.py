@@ -82,6 +82,8 @@ def test_an_unknown_address_is_404_in_the_same_shape(shared: World, path: str) -
         ("POST", "/demo/image/upload/cat.png", "GET, HEAD"),
         ("DELETE", "/demo/raw/upload/cat", "GET, HEAD"),
         ("PUT", "/v1_1/demo/signatures", "GET, POST"),
+        ("OPTIONS", "/v1_1/demo/image/destroy", "POST"),
+        ("PATCH", "/v1_1/demo/image/destroy", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
         ("POST", "/readyz", "GET, HEAD"),
         ("BREW", "/healthz", "GET, HEAD"),
@@ -91,6 +93,7 @@ def test_another_method_is_405_with_allow(shared: World, method: str, path: str,
     answer = shared.request(method, path)
     assert_refused(answer, 405, "malformed_request")
     assert answer.headers["allow"] == allow
+    assert f"Use {allow.replace(', ', ' or ')}, not {method}." in answer.message
 
 
 def test_a_request_id_is_fresh_for_each_request(shared: World) -> None:
@@ -120,6 +123,14 @@ def test_a_preflight_for_another_method_is_refused(shared: World) -> None:
     assert preflight(shared, "/v1_1/demo/auto/upload", "DELETE").status == 400
 
 
+def test_a_page_on_the_internet_gets_no_leave_for_a_private_network_and_no_refusal(shared: World) -> None:
+    """Chromium asks both in one. Without the header of the leave it decides itself."""
+    path, private = "/v1_1/demo/auto/upload", {"access-control-request-private-network": "true"}
+    with_it, without = preflight(shared, path, "POST", **private), preflight(shared, path, "POST")
+    assert (with_it.status, with_it.body) == (without.status, without.body) == (200, b"OK")
+    assert "access-control-allow-private-network" not in with_it.headers
+
+
 def test_answers_and_refusals_can_be_read_across_origins(shared: World) -> None:
     fields, origin = shared.sign(), {"origin": "https://app.example"}
     for answer in (shared.upload(fields, headers=origin), shared.upload(fields, headers=origin)):
@@ -136,6 +147,14 @@ def test_a_page_can_read_why_a_call_of_its_widget_is_missing(shared: World, call
     assert preflight(shared, path, "POST").status == 200
     answer = shared.request("POST", path, headers={"origin": "https://app.example"})
     assert_refused(answer, 400, "unsupported_call")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("path", ["upload/", "image/upload/", "auto/upload_chunked/"])
+def test_a_page_can_read_that_an_address_of_uploads_has_no_slash_at_its_end(shared: World, path: str) -> None:
+    assert preflight(shared, f"/v1_1/demo/{path}", "POST").status == 200
+    answer = shared.request("POST", f"/v1_1/demo/{path}", headers={"origin": "https://app.example"})
+    assert_refused(answer, 404, "not_found")
     assert answer.headers["access-control-allow-origin"] == "*"
 
 

@@ -219,7 +219,7 @@ def test_the_page_runs_its_own_scripts_and_no_others(world: World) -> None:
 
 
 def test_media_of_a_public_url_are_shown(world: World) -> None:
-    answer = serve(world, local=False, public_url="https://media.example/base").get("/playground", host=HOST)
+    answer = serve(world, local=False, public_url="https://media.example/").get("/playground", host=HOST)
     policy = answer.headers["content-security-policy"]
     assert "img-src 'self' blob: https://media.example;" in policy
     assert "connect-src 'self' https://media.example;" in policy

@@ -11,7 +11,7 @@ from tests.upstreams import ANSWERS, StubUpstream, Trouble
 from tests.web.relays import md5
 from tests.web.test_relay import chunk, reconcile, status_of, stored
 from tests.world import World, assert_accepted, assert_refused
-from uponce.app.outbox import run_due
+from uponce.app.outbox import Work, run_due
 from uponce.app.relaying.reconcile import reconcile as look_up
 from uponce.core.policy import Limits
 from uponce.core.values import GrantStatus
@@ -149,7 +149,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
             found = await ask(*args)
             asked.append(name)
             if len(asked) == 1:
-                await run_due(relay.services, {"relay": look_up})
+                await run_due(relay.services, {"relay": Work(look_up)})
             return found
 
         monkeypatch.setattr(database, name, answer)

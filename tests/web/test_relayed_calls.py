@@ -73,6 +73,14 @@ def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> No
     assert_refused(large, 400, "malformed_request")
 
 
+@pytest.mark.parametrize("path", ["raw/destroy", "folders", "no_such"])
+def test_a_method_that_does_not_go_on_names_those_that_do(relay: World, stub: StubUpstream, path: str) -> None:
+    answer = relay.request("PATCH", f"/v1_1/demo/{path}", headers={"authorization": basic(relay)})
+    assert_refused(answer, 405, "malformed_request")
+    assert answer.headers["allow"] == "GET, POST, PUT, DELETE"
+    assert not stub.requests
+
+
 def test_a_change_without_an_answer_is_unknown_and_a_read_is_not(relay: World, stub: StubUpstream) -> None:
     stub.uploads, stub.reads = iter([Trouble.SILENT]), iter([Trouble.SILENT] * 5)
     headers = {"authorization": basic(relay)}

@@ -75,6 +75,15 @@ def test_the_last_answer_is_that_of_a_plain_upload_for_who_prefers_it(world: Wor
     assert told.json == last.json
 
 
+def test_all_answers_have_one_signature_whatever_signed_the_request(world: World) -> None:
+    client = Client(world, DATA, fields=world.sign(algorithm="sha256"))
+    _, last, told = play(
+        client.create, lambda: client.patch(0, headers={"prefer": "return=representation"}), client.get
+    )
+    assert last.json["signature"] == told.json["signature"]
+    assert len(told.json["signature"]) == 40
+
+
 def test_get_shows_the_state(client: Client) -> None:
     *_, told = play(client.create, lambda: client.patch(0, 10), client.get)
     assert told.json == {"done": False, "bytes": 10, "kind": "upload"}

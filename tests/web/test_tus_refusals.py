@@ -123,6 +123,7 @@ def test_more_than_any_file_may_have(world: World, client: Client) -> None:
     data = noise(20_001)
     _, refused, state = play(lambda: client.create(length="later"), lambda: client.patch(0, data=[data]), client.head)
     assert_refused(refused, 413, "file_too_large")
+    assert refused.json["error"]["message"] == "File size too large. Got at least 20001. Maximum is 20000."
     assert_state(state, 200, 0)
 
 

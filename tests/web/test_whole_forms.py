@@ -22,7 +22,9 @@ PIECES = (
     b'Content-Disposition: form-data; filename="f"; name="file"',
     b'Content-Disposition: form-data; name="a%22b"', b'Content-Disposition: form-data; name="\xc3\xa9"',
     b'Content-Disposition: form-data; name="\xe9"', b"\r\nContent-Type: image/jpeg",
-    b"\r\nContent-Type: text/plain; charset=x",
+    b"\r\nContent-Type: text/plain; charset=x", b"\r\nContent-Type: text/plain; charset=iso-8859-1",
+    b'Content-Disposition: form-data; name="file"; filename="f"; filename*=UTF-8\'\'g',
+    b'Content-Disposition: form-data; name="file"; filename="f; filename*=UTF-8\'\'g"',
     b"\r\nContent-Transfer-Encoding: base64", b"value", b"\xff\xd8\xff", b"\x00", b'"', b"\xe9", b"",
 )  # fmt: skip
 
@@ -62,6 +64,11 @@ def test_what_clients_send_is_read_in_one_step() -> None:
     assert check(body_of(("a", "", b"1"), FILE, ("b", "", b"2"), ("c", "", b"3"), end=b"--"))
 
 
+def test_a_name_that_only_looks_extended_is_read_in_one_step() -> None:
+    assert check(body_of(("file", "; filename=\"f; filename*=UTF-8''g\"", b"x")))
+    assert check(body_of(("a; filename*=UTF-8''g", "", b"1"), FILE))
+
+
 def test_the_rest_is_left_to_the_stream() -> None:
     assert not check(body_of(FILE, ("late", "", b"\xff")))
     assert not check(body_of(FILE, ("file", "", b"data:,x")))
@@ -69,6 +76,8 @@ def test_the_rest_is_left_to_the_stream() -> None:
     assert not check(body_of(FILE, *[("a", "", b"1")] * (LIMITS.max_fields + 1)))
     assert not check(body_of(("file", "", b"data:,x")))
     assert not check(body_of(FILE, FILE))
+    assert not check(body_of(("file", "; filename=\"f\"; filename*=UTF-8''g", b"x")))
+    assert not check(body_of(("file", '; filename="f"\r\nContent-Type: text/csv; charset=utf-16', b"x")))
     assert not check(body_of(FILE, end=b"--\r\nepilogue"))
     assert not check(b"preamble" + body_of(FILE))
     assert not check(body_of(FILE)[:-8])

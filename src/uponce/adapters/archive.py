@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from uponce.adapters.clock import RandomIds
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.file import held
 from uponce.adapters.database.sqlite.snapshot import (
     Progress,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import sync_file, sync_folder
+from uponce.adapters.system import closing_file, sync_file, sync_folder
 from uponce.app.ports import StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import StorageFull, StorageUnavailable
@@ -188,18 +188,29 @@ def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview])
 
 def make_file(path: Path) -> int:
     """Return a descriptor of a new private file, to read and write. Blocks; OSError if it exists."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+    _give_to_owner(descriptor, path.parent)
+    return descriptor
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """Give what root has made to the owner of its folder, as SQLite does: a service of that user has to use it.
+
+    Some disks have no owners, and some let root give nothing away: there it stays root's.
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            facts = folder.stat()
+            if facts.st_uid != 0:
+                os.fchown(descriptor, facts.st_uid, facts.st_gid)
 
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
     """Write a new private file. Its bytes are durable on return, its name is not. Blocks; OSError if it exists."""
-    descriptor = make_file(path)
-    try:
+    with closing_file(make_file(path)) as descriptor:
         for block in blocks:
             write_all(descriptor, [block])
         sync_file(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
@@ -228,5 +239,17 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True, mode=PRIVATE)
+    make_one_folder(folder)
     sync_folder(folder.parent)
+
+
+def make_one_folder(folder: Path) -> None:
+    """Make a private folder unless it exists. Its parent must exist. OSError if a file has its name."""
+    if folder.is_dir():
+        return
+    folder.mkdir(exist_ok=True, mode=PRIVATE)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+    try:
+        _give_to_owner(descriptor, folder.parent)
+    finally:
+        os.close(descriptor)

@@ -53,9 +53,9 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         facts = "".join(f" {name}={_value(value)}" for name, value in _facts(record).items())
-        message = _printable(record.getMessage(), _MAX_MESSAGE)
+        message = _printable(record.getMessage())
         head = f"{_time(record)} {record.levelname} {self._instance} {_request(record)} {message}{facts}"
-        lines = [_printable(line, _MAX_MESSAGE) for line in self._traceback(record).splitlines()]
+        lines = [_printable(line) for line in self._traceback(record).splitlines()]
         return "\n  | ".join([head, *lines])
 
     def _traceback(self, record: logging.LogRecord) -> str:
@@ -102,7 +102,7 @@ def _value(value: Any) -> str:
     return text if re.fullmatch(r"[!#-<>-~]+", text) else json.dumps(text)
 
 
-def _printable(text: str, length: int) -> str:
+def _printable(text: str) -> str:
     """Return the text on one line; what is not printable is escaped, also what turns the direction of text around."""
-    cut = text if len(text) <= length else f"{text[:length]}…"
+    cut = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client import values as storage
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from uponce.adapters.system import closing_file
 from uponce.app.ports import Waiting
 from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
@@ -182,15 +183,13 @@ def shared_folder() -> Iterator[None]:
     if folder is None:
         yield
         return
-    with folder as path:
-        descriptor = os.open(path, os.O_RDONLY)
+    with folder as path, closing_file(os.open(path, os.O_RDONLY)) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.environ[VARIABLE] = path
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.environ[VARIABLE] = path
             yield
         finally:
             os.environ.pop(VARIABLE, None)
-            os.close(descriptor)
 
 
 def _make() -> TemporaryDirectory[str] | None:
@@ -204,15 +203,11 @@ def _make() -> TemporaryDirectory[str] | None:
 def _drop_abandoned(place: Path) -> None:
     """Those of servers that were killed; one that lives, or that is starting, keeps its own."""
     for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                found = os.fstat(descriptor)
-                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _ABANDONED_SECONDS:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-            finally:
-                os.close(descriptor)
+        with suppress(OSError), closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
+            found = os.fstat(descriptor)
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _ABANDONED_SECONDS:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
 
 
 def take_place() -> Place:

@@ -74,8 +74,9 @@ class AesSecretBox:
 
 
 _CURE = (
-    "Copy secret.key from a backup of this server into the data folder (mode 0600), or set UPONCE_SECRET_KEY to the "
-    "key that this server used. If no copy of the key exists, `uponce keys renew` replaces the API secrets."
+    "Copy secret.key from a backup of this server into the data folder (mode 0600, with the owner of the folder), or "
+    "set UPONCE_SECRET_KEY to the key that this server used. If no copy of it exists, `uponce keys renew` replaces "
+    "the API secrets."
 )
 
 

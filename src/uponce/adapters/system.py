@@ -14,7 +14,8 @@ import struct
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -56,13 +57,19 @@ def sync_data(descriptor: int) -> None:
         os.fdatasync(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in the folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextmanager
+def closing_file(descriptor: int) -> Iterator[int]:
+    """Yield the descriptor, and close it at the end."""
     try:
-        sync_file(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in the folder durable."""
+    with closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
+        sync_file(descriptor)
 
 
 def start_writeback(descriptor: int) -> None:

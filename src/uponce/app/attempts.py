@@ -79,8 +79,8 @@ class Bound:
 class Memory:
     """How many bytes the files that relays hold may still take in memory, of all uploads together."""
 
-    def __init__(self, left: int = _MEMORY_BYTES) -> None:
-        self._left = left
+    def __init__(self) -> None:
+        self._left = _MEMORY_BYTES
 
     def take(self, size: int) -> bool:
         """Return whether so many bytes were left, and take them."""

@@ -4,7 +4,7 @@ import hmac
 
 from uponce.app.services import Services
 from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud
-from uponce.core.signature import DUMMY_SECRET
+from uponce.core.signature import DUMMY_KEY
 from uponce.core.values import ApiKey, KeyScope
 
 
@@ -17,7 +17,7 @@ async def authenticate(services: Services, cloud: str, api_key: str, secret: str
     if not keys:
         raise UnknownCloud(f"Invalid cloud_name {cloud}")
     found = [key for key in keys if key.api_key == api_key and key.revoked_at is None]
-    secrets = found[0].secrets if found else (DUMMY_SECRET,)
+    secrets = found[0].secrets if found else DUMMY_KEY.secrets
     matches = [hmac.compare_digest(secret.encode(), known.encode()) for known in secrets]
     if found and any(matches):
         return found[0]

@@ -1,12 +1,11 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from uponce.app.ports import Records
 from uponce.app.services import Services
-from uponce.core.canonical import refuse_ambiguous_escapes
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -17,30 +16,19 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters, read_relayed
+from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
-from uponce.core.signature import DUMMY_SECRET, grant_key, verify
-from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
+from uponce.core.signature import DUMMY_KEY, Signer, grant_key, refuse_ambiguous_escapes, verify
+from uponce.core.upstream import read_relayed
+from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
 
 CREDENTIALS = ("api_key", "signature", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
-    """Who signs the answer: the key that signed the request, in the same way."""
-
-    api_key: str
-    algorithm: Algorithm
-    secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Verified:
-    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good.
-
-    `signer` has the secret and the algorithm they were signed with: during a rotation a key has two secrets.
-    """
+    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good."""
 
     key: ApiKey
     grant: Grant
@@ -56,7 +44,7 @@ async def verify_signed(
 
     `call` None: of any call, where a signature is only looked up.
     """
-    _require_credentials(params)
+    require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
     if not _is_of(key, cloud):
         raise _unknown(cloud, params, has_keys=bool(await services.database.list_keys(cloud)))
@@ -65,7 +53,7 @@ async def verify_signed(
 
 def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiKey:
     """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
-    _require_credentials(params)
+    require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
     if not _is_of(key, cloud):
         raise _unknown(cloud, params, has_keys=bool(records.list_keys(cloud)))
@@ -74,13 +62,13 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
 
 def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> Verified:
     """Return what `verify_signed` returns, for parameters that name this key."""
-    verified = verify(params, params["signature"], key.secrets, allow_v1=key.allow_v1, algorithms=key.algorithms)
+    string, signer = verify(params, key)
     refuse_ambiguous_escapes(params)
     spec = read_parameters(params, call) if key.upstream is None else read_relayed(params)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
-        key=grant_key(key.cloud, key.api_key, timestamp, verified.string),
+        key=grant_key(key.cloud, key.api_key, timestamp, string),
         cloud=key.cloud,
         api_key=key.api_key,
         timestamp=timestamp,
@@ -92,7 +80,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
             max_upload_seconds=limits.max_upload_seconds,
         ),
     )
-    return Verified(key, grant, spec, Signer(key.api_key, verified.algorithm, verified.secret), params)
+    return Verified(key, grant, spec, signer, params)
 
 
 async def authorise(
@@ -151,15 +139,15 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
         )
 
 
-def _require_credentials(params: Mapping[str, str]) -> None:
-    if "upload_preset" in params and "signature" not in params:
+def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = False) -> None:
+    """Raise if parameters that sign are missing. `may_be_upload`: all of them are, in an unsigned upload."""
+    if may_be_upload and "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
-    if "api_key" not in params and "signature" not in params:
-        raise MissingParameter("Upload preset must be specified when using unsigned upload")
-    require_credentials(params)
-
-
-def require_credentials(params: Mapping[str, str]) -> None:
+    if may_be_upload and "api_key" not in params and "signature" not in params:
+        raise MissingParameter(
+            "Upload preset must be specified when using unsigned upload. Sign the upload: send api_key, timestamp "
+            "and signature. HTTP Basic is for servers, not for web pages."
+        )
     for name in CREDENTIALS:
         if name not in params:
             raise MissingParameter(f"Missing required parameter - {name}")
@@ -178,7 +166,7 @@ def _unknown(cloud: str, params: Mapping[str, str], *, has_keys: bool) -> Unknow
 
 def _spend_as_long_as_a_known_key(params: Mapping[str, str]) -> None:
     try:
-        verify(params, params["signature"], [DUMMY_SECRET])
+        verify(params, DUMMY_KEY)
     except InvalidSignature:
         return
 

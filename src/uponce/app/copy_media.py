@@ -152,6 +152,4 @@ class _Copier:
         return _Transfer.COPIED
 
     def _lose(self, asset: Asset, why: str) -> None:
-        name = asset.name
-        subject = f"{name.cloud}/{name.resource_type}/{name.type}/{name.public_id}"
-        self.done.lost[subject] = f"blob {asset.blob_key}: {why}"
+        self.done.lost[str(asset.name)] = f"blob {asset.blob_key}: {why}"

@@ -13,10 +13,10 @@ from uponce.core.errors import (
     NotFound,
     StorageUnavailable,
     UnsupportedCall,
+    shown,
 )
 from uponce.core.formats import canonical_format
 from uponce.core.naming import check_public_id
-from uponce.core.readers import shown
 from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 
@@ -34,8 +34,7 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
 
     The signature is checked before the look-up, so no client learns which private assets exist.
     """
-    name = path.candidates[0][0]
-    await _check_signature(services, path, name.cloud, name.type)
+    await _check_signature(services, path)
     return await _find(services, path)
 
 
@@ -79,10 +78,11 @@ async def find_asset(
     return asset
 
 
-async def _check_signature(services: Services, path: DeliveryPath, cloud: str, type_: DeliveryType) -> None:
-    if path.signature is None and type_ is DeliveryType.UPLOAD:
+async def _check_signature(services: Services, path: DeliveryPath) -> None:
+    name = path.candidates[0][0]
+    if path.signature is None and name.type is DeliveryType.UPLOAD:
         return
-    keys = await services.database.list_keys(cloud)
+    keys = await services.database.list_keys(name.cloud)
     secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
     if path.signature is None or not verify_delivery(path.source, path.signature, secrets):
         raise DeliveryDenied("deny or ACL failure")

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
+from uponce.app.manage_clouds import check_relayed
+from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
 from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
+from uponce.core.values import ApiKey, Upstream
 
 _GIB = 1024**3
 _CURES = {
@@ -86,6 +90,21 @@ def of_disk(free: int, folder: str) -> Finding:
     return Finding("disk", State.OK, f"{free // _GIB} GiB free in {folder}")
 
 
+def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[Finding]:
+    """Yield a warning if a file in the folder has another owner than the folder: a service may not be able to use it.
+
+    Of a folder that belongs to root, a service may use the files as their owner.
+    """
+    foreign = [str(path) for path, user in owners.items() if user != owner != 0]
+    if foreign:
+        yield Finding(
+            "owner",
+            State.WARNING,
+            f"{folder} belongs to user {owner}, and files in it to another user. If the server runs as user {owner}, "
+            f"run: chown -R --reference={folder} {' '.join(foreign)}",
+        )
+
+
 async def of_secrets(services: Services, key_shown: str) -> Finding:
     """Return whether the secret key, which messages call `key_shown`, reads the secrets of all API keys."""
     unreadable = await services.database.unreadable_keys()
@@ -137,6 +156,22 @@ async def of_parts(services: Services, decoders: Decoders) -> Sequence[Finding]:
         return [*findings, _sandbox(decoders.sandboxed), clock]
     finally:
         await decoders.close()
+
+
+async def of_presets(
+    services: Services, *, keys: Sequence[ApiKey], cloud: str, window: int, upstream: Upstream | None
+) -> Sequence[Finding]:
+    """Return a warning for each key of the settings that differs in the database.
+
+    Raise SettingRefused or InvalidParameter if the settings' keys, cloud or upstream keep a server from starting.
+    """
+    known = await services.database.list_keys()
+    added, conflicts = await find_new_keys(services, keys)
+    if not keys and all(key.cloud == PLAYGROUND for key in known):
+        check_policy(cloud, window)  # of the keys that the first start makes
+    elif upstream is not None:
+        check_relayed(cloud, [*known, *added])
+    return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]
 
 
 def _part(name: str, error: UponceError | None) -> Finding:

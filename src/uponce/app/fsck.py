@@ -247,9 +247,7 @@ class _Comparison:
         asset = await self._database.find_commit(key)
         if asset is None:
             return None
-        name = asset.name
-        subject = f"{name.cloud}/{name.resource_type}/{name.type}/{name.public_id}"
-        return Finding(suspect.kind, subject, f"blob {key}: {suspect.detail}")
+        return Finding(suspect.kind, str(asset.name), f"blob {key}: {suspect.detail}")
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
         """Whatever is suspicious in one place; `again` are those of the first look, which is the one that counts."""

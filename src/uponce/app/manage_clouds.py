@@ -1,6 +1,6 @@
 """Create and list clouds, and set the upstream that uploads of a cloud are passed on to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from uponce.app.manage_keys import DEFAULT_WINDOW, PLAYGROUND, check_policy, create_key, import_keys
@@ -68,14 +68,19 @@ async def set_upstream(services: Services, cloud: str, upstream: Upstream | None
 
 async def preset_upstream(services: Services, cloud: str, upstream: Upstream) -> None:
     """Set the upstream that the settings name, unless it is set. Raise SettingRefused if the cloud has no API key."""
-    clouds = {key.cloud for key in await services.database.list_keys()}
+    check_relayed(cloud, await services.database.list_keys())
+    if (await services.database.list_upstreams()).get(cloud) != upstream:
+        await services.database.set_upstream(cloud, upstream)
+
+
+def check_relayed(cloud: str, keys: Iterable[ApiKey]) -> None:
+    """Raise SettingRefused if none of the keys is of the cloud whose uploads UPONCE_RELAY passes on."""
+    clouds = {key.cloud for key in keys}
     if cloud not in clouds:
         raise SettingRefused(
             f"UPONCE_RELAY passes on the uploads of the cloud {cloud}, and cloud {cloud} has no API key. Set "
             f"UPONCE_CLOUD to one of: {', '.join(sorted(clouds - {PLAYGROUND}))}."
         )
-    if (await services.database.list_upstreams()).get(cloud) != upstream:
-        await services.database.set_upstream(cloud, upstream)
 
 
 async def list_clouds(services: Services) -> list[Cloud]:

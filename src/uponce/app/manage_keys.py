@@ -18,6 +18,7 @@ _PLAYGROUND_WINDOW = 600
 MAX_WINDOW = 7 * 86400
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_NO_CLOUDS = ("v1_1", "tus")  # other addresses begin so, and would take those of the cloud's files
 
 
 async def create_key(
@@ -69,6 +70,8 @@ def check_policy(cloud: str, window: int) -> None:
             f"Cloud name {cloud!r} is not valid. Use 1 to 63 letters, digits, '-' or '_', and begin with a letter or "
             "a digit."
         )
+    if cloud in _NO_CLOUDS:
+        raise InvalidParameter(f"Cloud name {cloud!r} is taken: /{cloud}/ is for uploads. Choose another name.")
     if not 1 <= window <= MAX_WINDOW:
         raise InvalidParameter(f"A window of {window} seconds is not allowed. Choose 1 to {MAX_WINDOW} seconds.")
 
@@ -164,21 +167,21 @@ class Conflict:
     api_key: str
     what: str
 
+    @property
+    def of_settings(self) -> str:
+        """What an operator reads if the key is from the settings."""
+        return (
+            f"API key {self.api_key} differs between settings and database: {self.what}. The database counts. Correct "
+            "UPONCE_KEYS, or remove the key there."
+        )
+
 
 async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
     """Add the keys that do not exist, and return them, with the conflicts of those that do.
 
     A key that exists is never changed. InvalidParameter for a key that could not be safe; then no key is added.
     """
-    known, added, conflicts = list(await services.database.list_keys()), [], []
-    for key in keys:
-        existing = next((other for other in known if other.api_key == key.api_key), None)
-        if existing is not None:
-            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
-            continue
-        _check(key, known)
-        known.append(key)
-        added.append(replace(key, created_at=int(services.clock.now())))
+    added, conflicts = await find_new_keys(services, keys)
     for key in [*added]:
         try:
             await services.database.add_key(key)
@@ -188,6 +191,20 @@ async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[
                 raise
             added.remove(key)
             conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+    return added, conflicts
+
+
+async def find_new_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
+    """Return, or raise, what `import_keys` would. Add nothing."""
+    known, added, conflicts = list(await services.database.list_keys()), [], []
+    for key in keys:
+        existing = next((other for other in known if other.api_key == key.api_key), None)
+        if existing is not None:
+            conflicts += [Conflict(key.api_key, what) for what in _differences(key, existing)[:1]]
+            continue
+        _check(key, known)
+        known.append(key)
+        added.append(replace(key, created_at=int(services.clock.now())))
     return added, conflicts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from uponce.app.ports import Effect
-from uponce.app.services import Services
+from uponce.app.services import DetailsOf, Services
 from uponce.core.errors import UponceError
 
 log = logging.getLogger("uponce")
@@ -33,7 +33,15 @@ class Later:
 Handler = Callable[[Services, Effect], Awaitable[Later | None]]
 
 
-async def run_due(services: Services, handlers: Mapping[str, Handler]) -> int:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of effect. `run` does it; `details_of` is its row in `Services.after_commit`."""
+
+    run: Handler
+    details_of: DetailsOf = lambda _: None
+
+
+async def run_due(services: Services, works: Mapping[str, Work]) -> int:
     """Run effects until none is due, some at once. Return how many. A slow one delays none that becomes due meanwhile.
 
     If the database fails, or the caller is cancelled, effects that run are given up: they run again after their lease.
@@ -43,7 +51,7 @@ async def run_due(services: Services, handlers: Mapping[str, Handler]) -> int:
         while True:
             effects = await services.database.claim_effects(_AT_ONCE - len(running), _LEASE_SECONDS)
             count += len(effects)
-            running |= {asyncio.create_task(_run(services, effect, handlers)) for effect in effects}
+            running |= {asyncio.create_task(_run(services, effect, works)) for effect in effects}
             if not running:
                 return count
             done, running = await asyncio.wait(running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -55,11 +63,11 @@ async def run_due(services: Services, handlers: Mapping[str, Handler]) -> int:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _run(services: Services, effect: Effect, handlers: Mapping[str, Handler]) -> None:
+async def _run(services: Services, effect: Effect, works: Mapping[str, Work]) -> None:
     database = services.database
     try:
         async with asyncio.timeout(_LEASE_SECONDS / 2):
-            later = await handlers[effect.name](services, effect)
+            later = await works[effect.name].run(services, effect)
     except Exception as error:
         log.exception("effect %d, %s of %s, failed", effect.id, effect.name, effect.subject)
         detail = error.for_operator if isinstance(error, UponceError) else repr(error)

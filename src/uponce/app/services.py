@@ -1,5 +1,6 @@
 """Services: the frozen bundle of ports and policies that every use case takes."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
@@ -16,15 +17,20 @@ from uponce.app.ports import (
     Presigner,
     UpstreamClient,
 )
+from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
+
+# Returns the details of an effect that a stored upload leaves, None if it leaves none. It waits for nothing: the thread
+# of the database calls it.
+DetailsOf = Callable[[UploadSpec], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """`group_store` is there when the blob store takes small blobs in groups. `presigner` is there when delivery
     redirects to the store, and `front` when a server in front sends the bytes. `upstream` passes uploads on. A
-    relay that `inspects` judges each file before. The answers of uploads that are stored here
-    are posted to `notification_url`, unless it is empty or they sign another one."""
+    relay that `inspects` judges each file before. `after_commit` says, by the name of each effect, which uploads leave
+    it: see outbox.py."""
 
     database: Database
     blobs: BlobStore
@@ -39,4 +45,4 @@ class Services:
     metrics: Metrics = field(default_factory=NoMetrics)
     upstream: UpstreamClient | None = None
     inspects: bool = False
-    notification_url: str = ""
+    after_commit: Mapping[str, DetailsOf] = field(default_factory=dict)

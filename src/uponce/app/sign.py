@@ -6,11 +6,10 @@ from uponce.app.authenticate import authenticate
 from uponce.app.authorise import check_lifetime
 from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
-from uponce.core.canonical import string_to_sign
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import UNSIGNED, Call, read_parameters
-from uponce.core.signature import grant_key, mint_fields
+from uponce.core.signature import grant_key, mint_fields, string_to_sign
 from uponce.core.values import Algorithm, ApiKey, KeyUses
 
 NONCE_LENGTH = 20

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, require_credentials, verify_signed
+from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.unbroken import unbroken
@@ -33,7 +33,6 @@ async def admit(services: Services, request: SignedCall, call: Call) -> Verified
 
     Raise ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold those.
     """
-    require_credentials(request.fields)
     verified = await verify_signed(services, request.cloud, request.fields, call)
     check_route(request.fields, request.cloud, request.resource_type)
     check_grant_fresh(services, verified)  # first: a signature that is long stale must not write to the audit

@@ -1,5 +1,6 @@
-"""Where the server is: what `serve` writes into the data folder, and how other commands find it."""
+"""Where the server is: what it listens on, what `serve` writes into the data folder, and how other commands find it."""
 
+import errno
 import json
 import os
 import socket
@@ -8,15 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-import typer
 import urllib3
 
+from uponce.cli.options import warn
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey
 
 _FILE = "running.json"
 _PROBE_SECONDS = 2
+_BACKLOG = 2048
 _EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
 
 
@@ -40,7 +42,7 @@ def base_url(settings: Settings, port: int) -> str:
     return local_url(settings, port) if settings.public_url is None else settings.public_url.rstrip("/")
 
 
-def find_base_url(settings: Settings, url: str | None) -> str:
+def find_base_url(settings: Settings, url: str | None = None) -> str:
     """Return the base of the URLs of the server on this data folder; `url` wins.
 
     A line on stderr says so if no server answers there: what is signed for it is still good once one runs.
@@ -50,10 +52,10 @@ def find_base_url(settings: Settings, url: str | None) -> str:
     written = _read(settings.data_dir / _FILE)
     if written is None:
         base = base_url(settings, settings.port)
-        _warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
+        warn(f"No server runs on {settings.data_dir}. This is for {base}; use --url for another address.")
         return base
     if not _answers(written["local"]):
-        _warn(
+        warn(
             f"No server answers at {written['local']}, where the last one listened. Start `uponce serve`, or use --url."
         )
     return settings.public_url.rstrip("/") if settings.public_url is not None else written["url"]
@@ -70,6 +72,39 @@ def checked_url(url: str) -> str:
     )
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 picks a free port. Clients that connect before the server serves wait.
+
+    Raise SettingRefused, with the cure, if the system refuses it.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise SettingRefused(
+            f"UPONCE_HOST={host} is not an address of this machine: {getattr(error, 'strerror', None) or error}. Use "
+            "127.0.0.1, 0.0.0.0 for every address, or an address that `ip address` shows."
+        ) from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        place = f"{host}:{port}" if port else host
+        raise SettingRefused(f"Cannot listen on {place}: {error.strerror}. {_cure(error, host)}") from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _cure(error: OSError, host: str) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"UPONCE_HOST={host} is not an address of this machine."
+    if error.errno == errno.EACCES:
+        return "Choose a UPONCE_PORT above 1023, and a server such as nginx or Caddy in front of it."
+    return "Choose another UPONCE_PORT."
+
+
 @contextmanager
 def announced(settings: Settings, port: int) -> Iterator[None]:
     """Other commands find this server in the data folder, for as long as it runs."""
@@ -81,7 +116,7 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
         draft.write_text(json.dumps(facts) + "\n")
         draft.replace(path)
     except OSError as error:
-        _warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
+        warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
     try:
         yield
     finally:
@@ -108,10 +143,6 @@ def _answers(url: str) -> bool:
         answer = urllib3.request("GET", f"{url}/healthz", retries=False, timeout=_PROBE_SECONDS)
         return answer.status == 200
     return False
-
-
-def _warn(message: str) -> None:
-    typer.secho(f"uponce: {message}", fg="yellow", err=True)
 
 
 def _url(host: str, port: int) -> str:

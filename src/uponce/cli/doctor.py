@@ -3,9 +3,13 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import typer
 from msgspec.structs import replace
@@ -16,17 +20,23 @@ from uponce.app.diagnose import (
     Finding,
     State,
     of_disk,
+    of_owners,
     of_parts,
+    of_presets,
     of_secrets,
     of_system,
     of_upstreams,
     of_versions,
 )
+from uponce.app.services import Services
+from uponce.cli.address import listen
 from uponce.cli.options import Data, Json, os_refusal, print_json
-from uponce.config import Settings, load
-from uponce.core.errors import NotFound, UponceError
-from uponce.wiring import Backend, opened
+from uponce.config import Settings, load, preset_keys
+from uponce.core.errors import NotFound, SettingRefused, UponceError
+from uponce.core.upstream import parse_upstream
+from uponce.wiring import Backend, opened, sqlite_path
 
+_OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
 
 
@@ -47,6 +57,8 @@ def examine(data: str | None) -> Iterator[Finding]:
     """Yield what is found. Stop at the first broken thing that hides the rest."""
     try:
         settings = load(data=data)
+        listen(settings.host, 0).close()
+        presets = _presets(settings)
         yield Finding("settings", State.OK, "readable")
         yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
         installed = versions()
@@ -55,27 +67,75 @@ def examine(data: str | None) -> Iterator[Finding]:
             with opened(settings) as backend:
                 yield Finding("database", State.OK, backend.database.describe())
                 yield Finding("media", State.OK, backend.blobs.store.describe())
-                yield of_disk(shutil.disk_usage(settings.data_dir).free, str(settings.data_dir))
+                yield from _of_disks(settings)
+                yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
                 yield from asyncio.run(of_parts(backend.services, backend.decoders))
                 yield from asyncio.run(_of_upstreams(backend))
+                yield from asyncio.run(presets(backend.services))
         except NotFound as error:
             yield Finding("data", State.WARNING, error.for_operator)
-            yield from _before_the_first_start(settings)
+            yield from _before_the_first_start(settings, presets)
     except UponceError as error:
         yield Finding("start", State.BROKEN, error.for_operator)
     except OSError as error:
         yield Finding("start", State.BROKEN, os_refusal(error))
 
 
-def _before_the_first_start(settings: Settings) -> Iterator[Finding]:
+def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Sequence[Finding]]]:
+    """Return what examines the keys and the relay of the settings. SettingRefused if they cannot be read."""
+    return partial(
+        of_presets,
+        keys=preset_keys(settings),
+        cloud=settings.cloud,
+        window=settings.window,
+        upstream=None if settings.relay is None else parse_upstream(settings.relay),
+    )
+
+
+def _of_disks(settings: Settings) -> Iterator[Finding]:
+    """Yield the room on each local disk that the server writes to."""
+    places = [settings.data_dir]
+    if settings.database_url.startswith("sqlite:"):
+        places.append(sqlite_path(settings.database_url).parent)
+    if settings.storage_url.startswith("file:"):
+        places.append(Path(settings.storage_url.removeprefix("file:").removeprefix("//")))
+    by_disk: dict[int, Path] = {}
+    for folder in map(_nearest, places):
+        by_disk.setdefault(folder.stat().st_dev, folder)
+    for folder in by_disk.values():
+        yield of_disk(shutil.disk_usage(folder).free, str(folder))
+
+
+def _nearest(place: Path) -> Path:
+    """Return the folder, or the first of those above it that exists."""
+    return next(path for path in (place, *place.parents) if path.exists())
+
+
+def _of_owners(folder: Path) -> Iterator[Finding]:
+    if not folder.exists():  # database, media and secret key may be elsewhere
+        return
+    owners = {}
+    for path in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):  # the log of a database that a server has just closed
+            if path.name.startswith(_OURS):
+                owners[path] = path.lstat().st_uid
+    yield from of_owners(owners, folder, folder.stat().st_uid)
+
+
+def _before_the_first_start(
+    settings: Settings, presets: Callable[[Services], Coroutine[Any, Any, Sequence[Finding]]]
+) -> Iterator[Finding]:
     """Yield what can be checked without a data folder: the decoders run on a folder that is deleted afterwards."""
-    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
-    yield of_disk(shutil.disk_usage(folder).free, str(folder))
+    folder = _nearest(settings.data_dir)
+    if not folder.is_dir():
+        raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
+    yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
             found = asyncio.run(of_parts(backend.services, backend.decoders))
+            asyncio.run(presets(backend.services))
     yield from (finding for finding in found if finding.name in ("decoders", "sandbox"))
 
 

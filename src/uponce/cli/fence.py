@@ -1,9 +1,7 @@
 """`uponce fence`"""
 
-import typer
-
 from uponce.app.backup import fence
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, say
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.freshness import utc
@@ -16,10 +14,7 @@ def run(data: Data = None, as_json: Json = False) -> None:
     another UPONCE_SKEW than the default, set it here too.
     """
     watermark = on_store(load(data=data), fence)
-    if as_json:
-        print_json({"watermark": watermark})
-        return
-    typer.echo(told(watermark))
+    say(told(watermark), {"watermark": watermark}, as_json)
 
 
 def told(watermark: int) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, print_json, say, warn
 from uponce.cli.store import on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
@@ -129,10 +129,7 @@ def list_(data: Data = None, as_json: Json = False) -> None:
 def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
     """Refuse a key and all its signatures from now on."""
     key = on_store(load(data=data), lambda services: revoke_key(services, api_key))
-    if as_json:
-        print_json(_public(key))
-        return
-    typer.echo(f"revoked {key.api_key}")
+    say(f"revoked {key.api_key}", _public(key), as_json)
 
 
 @app.command()
@@ -165,13 +162,11 @@ def renew(
     settings = load(data=data)
     with opened(settings) as backend:
         keys, lost = asyncio.run(renew_keys(backend.services, backend.secrets.make_key, confirmed=yes))
-    base = find_base_url(settings, None)
+    base = find_base_url(settings)
     for cloud, upstream in lost.items():
-        typer.secho(
-            f"uponce: cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its "
-            f"secret: `uponce clouds relay {cloud} URL`",
-            fg="yellow",
-            err=True,
+        warn(
+            f"cloud {cloud} refuses uploads until you set the account {url_of(upstream)} again, with its secret: "
+            f"`uponce clouds relay {cloud} URL`"
         )
     if as_json:
         print_json([{**_public(key), "cloudinary_url": cloudinary_url(key, base)} for key in keys])
@@ -184,11 +179,8 @@ def renew(
 
 
 def _print_new(settings: Settings, key: ApiKey, as_json: bool) -> None:
-    url = cloudinary_url(key, find_base_url(settings, None))
-    if as_json:
-        print_json({**_public(key), "cloudinary_url": url})
-        return
-    typer.echo(f"CLOUDINARY_URL={url}")
+    url = cloudinary_url(key, find_base_url(settings))
+    say(f"CLOUDINARY_URL={url}", {**_public(key), "cloudinary_url": url}, as_json)
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """`uponce migrate`"""
 
-import typer
-
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, say
 from uponce.config import load
 from uponce.wiring import opened
 
@@ -14,7 +12,4 @@ def run(data: Data = None, as_json: Json = False) -> None:
     """
     with opened(load(data=data), create=True) as backend:
         described = backend.database.describe()
-    if as_json:
-        print_json({"database": described})
-        return
-    typer.echo(described)
+    say(described, {"database": described}, as_json)

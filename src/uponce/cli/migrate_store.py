@@ -1,6 +1,7 @@
 """`uponce migrate-store`"""
 
 import asyncio
+import sys
 from dataclasses import asdict
 
 import typer
@@ -8,16 +9,19 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, print_json, shown
+from uponce.cli.options import STDIN, Data, Json, filling, print_json, say, shown, warn_of_secret
 from uponce.cli.store import on_store
-from uponce.config import load
+from uponce.config import MASK, load
+from uponce.config import shown as masked
 from uponce.core.errors import SettingRefused
 from uponce.wiring import opened, opened_target
 
 
 def run(
     to_database: str | None = typer.Option(
-        None, help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet."
+        None,
+        help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet. With - the URL comes from "
+        "the standard input, so that no other user of this machine sees its password.",
     ),
     to_storage: str | None = typer.Option(
         None, help="The new storage, written like UPONCE_STORAGE. By default the media stay where they are."
@@ -38,6 +42,13 @@ def run(
     """
     if undo == (to_database is not None):
         raise typer.BadParameter("Name --to-database, or --undo.")
+    if to_database == STDIN:
+        to_database = sys.stdin.readline().strip()
+    elif to_database is not None and MASK in masked("database", to_database):
+        warn_of_secret()
+    for name, value in (("--to-database", to_database), ("--to-storage", to_storage)):
+        if value is not None and not value.strip():
+            raise typer.BadParameter(f"{name} is empty. Check that the variable in it is set.")
     if to_database is None:
         _undo(data, as_json)
     else:
@@ -70,10 +81,11 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
     watermark = on_store(settings, lambda services: undo_move(services.database, services.blobs, settings.limits.skew))
-    if as_json:
-        print_json({"watermark": watermark})
-        return
-    typer.echo(f"this store takes uploads again; stop every server of the other store. {told(watermark)}")
+    say(
+        f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
+        {"watermark": watermark},
+        as_json,
+    )
 
 
 def _print(moved: Moved) -> None:

@@ -8,7 +8,7 @@ from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, print_json, shown
+from uponce.cli.options import Data, Json, filling, say, shown
 from uponce.config import load
 from uponce.wiring import archive_of, blob_store, own_secrets
 
@@ -48,11 +48,10 @@ def run(
                 on_media=lambda copying: show_media(show, copying),
             )
         )
-    if as_json:
-        print_json({**as_data(done), "watermark": mark})
-    else:
-        typer.echo(
-            f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations and "
-            "rotations made since the backup: repeat them"
-        )
+    say(
+        f"restored {done.present + done.copied:,} assets; {told(mark)}. Restoring undoes key revocations and "
+        "rotations made since the backup: repeat them",
+        {**as_data(done), "watermark": mark},
+        as_json,
+    )
     tell_lost_and_exit(done)

@@ -1,7 +1,6 @@
 """Run the server: set up on a first start, listen, print where."""
 
 import asyncio
-import errno
 import logging
 import os
 import signal
@@ -22,20 +21,18 @@ from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files, keep_heap
 from uponce.app.check import check_clock, check_frozen, check_storage
 from uponce.app.manage_clouds import preset_upstream
-from uponce.app.manage_keys import Conflict, import_keys, set_up
+from uponce.app.manage_keys import import_keys, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
-from uponce.cli.address import announced, base_url, cloudinary_url, local_url, outside_url
-from uponce.cli.options import Data
+from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url
+from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
-from uponce.core.errors import SettingRefused
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.wiring import metrics_of_workers, opened
 
 log = logging.getLogger("uponce")
 
-BACKLOG = 2048
 _GRACEFUL_SECONDS = 30
 _OPEN_FILES = 65_536  # each connection is one; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
@@ -69,7 +66,7 @@ def run(
     settings = load(data=data, host=host, port=port, workers=workers, playground="local" if playground else None)
     allow_files(_OPEN_FILES)
     keep_heap()  # the threads of the preparation end, and their heaps would stay
-    listener = _listen(settings)
+    listener = listen(settings.host, settings.port)
     bound = listener.getsockname()[1]
     with opened(settings, create=True) as backend:
         asyncio.run(_prepare(backend.services, settings, base_url(settings, bound)))
@@ -109,7 +106,7 @@ def _announce_playground(settings: Settings, port: int) -> None:
     page, reach = f"{local_url(settings, port)}/playground", "everyone on this machine"
     if settings.playground == "public":
         page, reach = f"{base_url(settings, port)}/playground", "every client that reaches this server"
-    _warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
+    warn(f"The playground is on: {reach} can upload to the cloud playground. Turn it off in production.")
     typer.echo(f"playground at {page}")
 
 
@@ -149,6 +146,12 @@ class _Workers(Multiprocess):
     served = False
     _next_start = 0.0
 
+    def terminate_all(self) -> None:
+        """End the workers. Close the listening sockets, so that the port refuses connections once the workers do."""
+        super().terminate_all()
+        for listener in self.sockets:
+            listener.close()
+
     def keep_subprocess_alive(self) -> None:
         seconds = self.config.timeout_worker_healthcheck
         if not self.served:
@@ -165,14 +168,33 @@ class _Workers(Multiprocess):
             worker.kill()  # if it hangs
             worker.join()
             log.warning("worker %d ended with exit code %d, and a new one starts", worker.pid, worker.exitcode)
-            self.processes[index] = Process(self.config, self.sockets)
-            self.processes[index].start()
             self._next_start = monotonic() + _NEXT_START_SECONDS
+            try:
+                successor = Process(self.config, self.sockets)
+                successor.start()
+            except OSError as error:
+                log.error("the worker did not start: %s. The next try is in %d seconds", error, _NEXT_START_SECONDS)
+                return
+            self.processes[index] = successor
+
+    def handle_signals(self) -> None:
+        """Do what each signal asks for: SIGHUP starts all workers again, SIGTTIN one more."""
+        try:
+            super().handle_signals()
+        except OSError as error:
+            log.error("a worker did not start: %s. The other workers stay. Send the signal again later", error)
+            self.processes_num = len(self.processes)
 
 
 def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
     supervisor = _Workers(config, sockets=[listener])
-    supervisor.run()
+    try:
+        supervisor.run()
+    except OSError:
+        log.exception("the system does not let all workers start")
+        supervisor.terminate_all()  # multiprocessing would wait for them at the end of this process
+        supervisor.join_all()
+        return False
     return supervisor.served or all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
@@ -187,7 +209,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
         for key in added:
             typer.echo(f"# key {key.api_key} from the settings: {_purpose(key)}")
         for conflict in conflicts:
-            _warn(_told(conflict))
+            warn(conflict.of_settings)
     else:
         for key in await set_up(services, settings.cloud, settings.window):
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
@@ -195,7 +217,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
     await _announce_relays(services, settings)
     for problem in (full, await check_clock(services)):
         if problem is not None:
-            _warn(problem)
+            warn(problem)
 
 
 async def _announce_relays(services: Services, settings: Settings) -> None:
@@ -207,49 +229,7 @@ async def _announce_relays(services: Services, settings: Settings) -> None:
         typer.echo(f"uploads of cloud {cloud} are {state} {url_of(upstream)}")
 
 
-def _told(conflict: Conflict) -> str:
-    return (
-        f"API key {conflict.api_key} differs between settings and database: {conflict.what}. The database counts. "
-        "Correct UPONCE_KEYS, or remove the key there."
-    )
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Return a listening socket. Clients that connect while the server still starts wait for a moment."""
-    host, port = settings.host, settings.port
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise SettingRefused(
-            f"UPONCE_HOST={host} is not an address of this machine: {getattr(error, 'strerror', None) or error}. Use "
-            "127.0.0.1, 0.0.0.0 for every address, or an address that `ip address` shows."
-        ) from error
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise SettingRefused(f"Cannot listen on {host}:{port}: {error.strerror}. {_cure(error, host)}") from error
-    listener.listen(BACKLOG)
-    listener.set_inheritable(True)
-    return listener
-
-
-def _cure(error: OSError, host: str) -> str:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"UPONCE_HOST={host} is not an address of this machine."
-    if error.errno == errno.EACCES:
-        return "Choose a UPONCE_PORT above 1023, and a server such as nginx or Caddy in front of it."
-    return "Choose another UPONCE_PORT."
-
-
 def _purpose(key: ApiKey) -> str:
     uses = "each signature works once" if key.uses is KeyUses.ONCE else "signatures work any number of times"
     scope = "for everything the API offers" if key.scope is KeyScope.ALL else "for uploads"
     return f"{uses}, {scope}"
-
-
-def _warn(message: str) -> None:
-    typer.secho(f"uponce: {message}", fg="yellow", err=True)

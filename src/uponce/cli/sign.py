@@ -10,7 +10,7 @@ import typer
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
-from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json
+from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say
 
 
 def run(
@@ -19,7 +19,9 @@ def run(
     ),
     data: Data = None,
     url: Url = None,
-    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
+    key: str | None = typer.Option(
+        None, help="API key to sign with. By default the first key of UPONCE_CLOUD with uses=once."
+    ),
     resource_type: Kind = "auto",
     form: Literal["fields", "curl", "url"] = typer.Option(
         "fields", "--as", help="fields (one a line), curl (a command), or url (everything in one URL)."
@@ -33,10 +35,8 @@ def run(
     credentials = find_credentials(data, key, url)
     fields = mint(credentials.key, parse_pairs(parameters or []), clock=SystemClock(), ids=RandomIds())
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
-    if as_json:
-        print_json({"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields})
-        return
-    typer.echo({"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields))
+    text = {"fields": as_fields, "curl": as_curl, "url": as_one_url}[form](address, fields)
+    say(text, {"id": grant_id(credentials.key, fields), "upload_url": address, "fields": fields}, as_json)
 
 
 def upload_url(base: str, cloud: str, resource_type: str) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json
+from uponce.cli.options import Data, Json, parse_pairs, print_json, say
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -92,10 +92,7 @@ def revoke(signature: list[str] = Which, data: Data = None, as_json: Json = Fals
         return await revoke_signed(services, await _operator_of(services, fields), fields, _CALLER)
 
     record = on_store(load(data=data), work)
-    if as_json:
-        print_json(describe_record(record))
-    else:
-        typer.echo(f"{record.status} {record.grant.key.hex()}")
+    say(f"{record.status} {record.grant.key.hex()}", describe_record(record), as_json)
     if record.status is not GrantStatus.REVOKED:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from uponce.app.sweep import sweep
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, say
 from uponce.cli.store import on_store
 from uponce.config import gather, load
 
@@ -29,12 +29,10 @@ def run(
         settings,
         lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds),
     )
-    if as_json:
-        print_json(asdict(swept))
-        return
-    typer.echo(
+    kept = "" if audit_seconds is not None else "\nThe audit stays: UPONCE_AUDIT_DAYS is not set here."
+    say(
         f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
-        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants"
+        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants{kept}",
+        asdict(swept),
+        as_json,
     )
-    if audit_seconds is None:
-        typer.echo("The audit stays: UPONCE_AUDIT_DAYS is not set here. The sweeps of a server keep to its setting.")

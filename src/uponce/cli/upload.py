@@ -43,7 +43,9 @@ def run(
     ),
     data: Data = None,
     url: Url = None,
-    key: str | None = typer.Option(None, help="API key to sign with. By default the first key with uses=once."),
+    key: str | None = typer.Option(
+        None, help="API key to sign with. By default the first key of UPONCE_CLOUD with uses=once."
+    ),
     resource_type: Kind = "auto",
     as_json: Json = False,
 ) -> None:

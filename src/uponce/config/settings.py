@@ -45,6 +45,10 @@ def _is_url(text: str) -> bool:
         return False
 
 
+def _is_base(text: str) -> bool:
+    return _is_url(text) and urlsplit(text)[2:] in (("", "", ""), ("/", "", ""))
+
+
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks in a text. ValueError names the word that is no network."""
     return tuple(ip_network(word) for word in text.replace(",", " ").split())
@@ -181,8 +185,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     public_url: Annotated[
         str | None,
-        "Base of the URLs in answers. The default is the host that the client called.",
-        Rule("a URL like https://media.example", lambda url: url is None or _is_url(url)),
+        "Base of the URLs in answers. The default is the host that the client called. uponce needs a host name for "
+        "itself: its pages do not work below a path.",
+        Rule("a URL like https://media.example, without a path", lambda url: url is None or _is_base(url)),
     ] = None
     notification_url: Annotated[
         str,

@@ -18,8 +18,8 @@ from uponce.core.errors import (
     SettingRefused,
     UnknownParameter,
     UponceError,
+    shown,
 )
-from uponce.core.readers import shown
 from uponce.signing import Params, ResourceType, Signed, account_of, sign
 
 MAX_BODY = 16 * 1024

@@ -29,18 +29,35 @@ An error has a stable `code` for programs, a public `message` that says what a c
 are in web/errors.py, the one table of them.
 """
 
-from uponce.core import failures
+from typing import ClassVar
 
-UponceError = failures.UponceError
-Unavailable = failures.Unavailable
-DatabaseUnavailable = failures.DatabaseUnavailable
-OutcomeUnknown = failures.OutcomeUnknown
-StorageUnavailable = failures.StorageUnavailable
-StorageFull = failures.StorageFull
-BlobCondemned = failures.BlobCondemned
-ServerBusy = failures.ServerBusy
-UpstreamUnavailable = failures.UpstreamUnavailable
-SettingRefused = failures.SettingRefused
+
+def shown(text: str) -> str:
+    """Return text of a client as a message may repeat it: printable and short."""
+    return "".join(c if c.isprintable() else "?" for c in text[:100])
+
+
+class UponceError(Exception):
+    """Base of the tree; never raised itself. `retry_after` is in seconds; the default is the class's."""
+
+    code: ClassVar[str]
+    retry_seconds: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, *, code: str = "", retry: int | None = None) -> None:
+        """Set the stable code, and after how many seconds a client may try again."""
+        if code:
+            cls.code, cls.retry_seconds = code, retry
+
+    def __init__(self, message: str, *, detail: str = "", retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after = self.retry_seconds if retry_after is None else retry_after
+
+    @property
+    def for_operator(self) -> str:
+        """Say what is wrong to the person who runs the server: the detail, where there is one."""
+        return self.detail or self.message
 
 
 class Refused(UponceError):
@@ -51,304 +68,209 @@ class GrantRefused(Refused):
     """A genuine signature that cannot be used now."""
 
 
-class SignatureUsed(GrantRefused):
+class SignatureUsed(GrantRefused, code="signature_used"):
     """An upload or a deletion with this signature was completed before."""
 
-    code = "signature_used"
 
-
-class SignatureInUse(GrantRefused):
+class SignatureInUse(GrantRefused, code="signature_in_use", retry=5):
     """Too many attempts with this signature are running now."""
 
-    code = "signature_in_use"
-    retry_seconds = 5
 
-
-class SignatureRevoked(GrantRefused):
+class SignatureRevoked(GrantRefused, code="signature_revoked"):
     """The owner revoked the signature before it was used."""
 
-    code = "signature_revoked"
 
-
-class StaleRequest(GrantRefused):
+class StaleRequest(GrantRefused, code="stale_request"):
     """The signature has expired."""
 
-    code = "stale_request"
 
-
-class FutureTimestamp(GrantRefused):
+class FutureTimestamp(GrantRefused, code="future_timestamp"):
     """The timestamp is further in the future than the clock skew allows."""
 
-    code = "future_timestamp"
 
-
-class IdempotencyKeyReused(GrantRefused):
+class IdempotencyKeyReused(GrantRefused, code="idempotency_key_reused"):
     """The Idempotency-Key was sent with this signature before, for a file with other bytes."""
-
-    code = "idempotency_key_reused"
 
 
 class AuthRefused(Refused):
     """Identity or permission is wrong."""
 
 
-class UnknownCloud(AuthRefused):
+class UnknownCloud(AuthRefused, code="invalid_cloud_name"):
     """The cloud does not exist."""
 
-    code = "invalid_cloud_name"
 
-
-class UnknownApiKey(AuthRefused):
+class UnknownApiKey(AuthRefused, code="unknown_api_key"):
     """The API key does not exist in this cloud, or it was revoked."""
 
-    code = "unknown_api_key"
 
-
-class InvalidSignature(AuthRefused):
+class InvalidSignature(AuthRefused, code="invalid_signature"):
     """The signature does not match the parameters that arrived."""
 
-    code = "invalid_signature"
 
-
-class BadCredentials(AuthRefused):
+class BadCredentials(AuthRefused, code="bad_credentials"):
     """HTTP Basic credentials are missing or wrong."""
 
-    code = "bad_credentials"
 
-
-class BadToken(AuthRefused):
+class BadToken(AuthRefused, code="bad_token"):
     """The token for the metrics is missing or wrong."""
 
-    code = "bad_token"
 
-
-class ScopeDenied(AuthRefused):
+class ScopeDenied(AuthRefused, code="scope_denied"):
     """The API key's scope does not allow this call."""
 
-    code = "scope_denied"
 
-
-class OriginMismatch(AuthRefused):
+class OriginMismatch(AuthRefused, code="origin_mismatch"):
     """The request does not come from the signed web origin."""
 
-    code = "origin_mismatch"
 
-
-class DeliveryDenied(AuthRefused):
+class DeliveryDenied(AuthRefused, code="delivery_denied"):
     """The asset needs a valid delivery signature in its URL."""
 
-    code = "delivery_denied"
 
-
-class TooManyFailures(AuthRefused):
+class TooManyFailures(AuthRefused, code="too_many_failures", retry=60):
     """Too many requests with wrong credentials came from one address. Correct ones from there still pass."""
-
-    code = "too_many_failures"
-    retry_seconds = 60
 
 
 class ParameterRefused(Refused):
     """A parameter is wrong."""
 
 
-class MissingParameter(ParameterRefused):
+class MissingParameter(ParameterRefused, code="missing_parameter"):
     """A required parameter is missing."""
 
-    code = "missing_parameter"
 
-
-class InvalidParameter(ParameterRefused):
+class InvalidParameter(ParameterRefused, code="invalid_parameter"):
     """A parameter's value is not valid."""
 
-    code = "invalid_parameter"
 
-
-class DuplicateParameter(ParameterRefused):
+class DuplicateParameter(ParameterRefused, code="duplicate_parameter"):
     """A parameter that is allowed once was sent more than once."""
 
-    code = "duplicate_parameter"
 
-
-class LateParameter(ParameterRefused):
+class LateParameter(ParameterRefused, code="late_parameter"):
     """A parameter arrived after the file. The signature was verified without it."""
 
-    code = "late_parameter"
 
-
-class UnknownParameter(ParameterRefused):
+class UnknownParameter(ParameterRefused, code="unknown_parameter"):
     """The parameter does not exist. uponce ignores no parameter silently."""
 
-    code = "unknown_parameter"
 
-
-class UnsupportedParameter(ParameterRefused):
+class UnsupportedParameter(ParameterRefused, code="unsupported_parameter"):
     """Cloudinary's API has this parameter, but uponce does not support it."""
-
-    code = "unsupported_parameter"
 
 
 class FileRefused(Refused):
     """The file is wrong."""
 
 
-class FileTooLarge(FileRefused):
+class FileTooLarge(FileRefused, code="file_too_large"):
     """The file has more bytes than a limit allows."""
 
-    code = "file_too_large"
 
-
-class EmptyFile(FileRefused):
+class EmptyFile(FileRefused, code="empty_file"):
     """The file has no bytes."""
 
-    code = "empty_file"
 
-
-class InvalidMedia(FileRefused):
+class InvalidMedia(FileRefused, code="invalid_media"):
     """The file is not of the type that it was uploaded as, or it cannot be read."""
 
-    code = "invalid_media"
 
-
-class MediaTooLarge(FileRefused):
+class MediaTooLarge(FileRefused, code="media_too_large"):
     """The image or video is larger (pixels, frames, seconds) than a limit allows."""
 
-    code = "media_too_large"
 
-
-class FormatNotAllowed(FileRefused):
+class FormatNotAllowed(FileRefused, code="format_not_allowed"):
     """The signed allowed_formats do not include the file's format."""
 
-    code = "format_not_allowed"
 
-
-class ContentMismatch(FileRefused):
+class ContentMismatch(FileRefused, code="content_mismatch"):
     """The bytes do not have the signed SHA-256."""
-
-    code = "content_mismatch"
 
 
 class SeriesRefused(Refused):
     """A part of an upload in several requests is refused. The parts before it stay."""
 
 
-class ChunkConflict(SeriesRefused):
+class ChunkConflict(SeriesRefused, code="chunk_conflict"):
     """A chunk contradicts the chunks before it: other bytes, another total size, or other parameters."""
 
-    code = "chunk_conflict"
 
-
-class ChunkTooSmall(SeriesRefused):
+class ChunkTooSmall(SeriesRefused, code="chunk_too_small"):
     """A chunk before the last one is smaller than the limit."""
 
-    code = "chunk_too_small"
 
-
-class ChunkInProgress(SeriesRefused):
+class ChunkInProgress(SeriesRefused, code="chunk_in_progress", retry=1):
     """Another request is sending the same bytes or completing the upload now."""
 
-    code = "chunk_in_progress"
-    retry_seconds = 1
 
-
-class ChunkSuperseded(SeriesRefused):
+class ChunkSuperseded(SeriesRefused, code="chunk_superseded"):
     """A newer request for the same bytes replaced this one."""
 
-    code = "chunk_superseded"
 
-
-class TooManySeries(SeriesRefused):
+class TooManySeries(SeriesRefused, code="too_many_series", retry=60):
     """The limit of unfinished uploads in several requests is reached."""
 
-    code = "too_many_series"
-    retry_seconds = 60
 
-
-class OffsetConflict(SeriesRefused):
+class OffsetConflict(SeriesRefused, code="offset_conflict"):
     """The bytes do not begin at the offset where the received bytes end."""
 
-    code = "offset_conflict"
 
-
-class ChecksumMismatch(SeriesRefused):
+class ChecksumMismatch(SeriesRefused, code="checksum_mismatch"):
     """The bytes of a request do not have the checksum of its header. None of the bytes was stored."""
 
-    code = "checksum_mismatch"
 
-
-class SeriesComplete(SeriesRefused):
+class SeriesComplete(SeriesRefused, code="upload_complete"):
     """The upload is complete and stored as an asset. It takes no more bytes and cannot be ended."""
 
-    code = "upload_complete"
 
-
-class SeriesExpired(SeriesRefused):
+class SeriesExpired(SeriesRefused, code="upload_expired"):
     """The upload was not complete in time."""
 
-    code = "upload_expired"
 
-
-class SeriesGone(SeriesRefused):
+class SeriesGone(SeriesRefused, code="series_gone"):
     """The upload is complete, was ended, or never existed."""
-
-    code = "series_gone"
 
 
 class RequestRefused(Refused):
     """The request itself is wrong."""
 
 
-class MalformedRequest(RequestRefused):
+class MalformedRequest(RequestRefused, code="malformed_request"):
     """The request breaks its own format: it is cut off, too large or contradictory."""
 
-    code = "malformed_request"
 
-
-class RequestTooSlow(RequestRefused):
+class RequestTooSlow(RequestRefused, code="request_too_slow"):
     """The body stalled, or took longer than allowed."""
 
-    code = "request_too_slow"
 
-
-class NotFound(RequestRefused):
+class NotFound(RequestRefused, code="not_found"):
     """The address, asset or signature does not exist."""
 
-    code = "not_found"
 
-
-class UnsupportedCall(RequestRefused):
+class UnsupportedCall(RequestRefused, code="unsupported_call"):
     """A call, or a delivery URL, of Cloudinary's API that uponce does not support yet."""
 
-    code = "unsupported_call"
 
-
-class RangeNotSatisfiable(RequestRefused):
+class RangeNotSatisfiable(RequestRefused, code="range_not_satisfiable"):
     """The file has no bytes in the requested range."""
 
-    code = "range_not_satisfiable"
 
-
-class PreconditionFailed(RequestRefused):
+class PreconditionFailed(RequestRefused, code="precondition_failed"):
     """The file is not the one that `If-Match` or `If-Unmodified-Since` asks for."""
 
-    code = "precondition_failed"
 
-
-class UnsupportedVersion(RequestRefused):
+class UnsupportedVersion(RequestRefused, code="unsupported_version"):
     """The request uses another version of the protocol."""
 
-    code = "unsupported_version"
 
-
-class UnsupportedContentType(RequestRefused):
+class UnsupportedContentType(RequestRefused, code="unsupported_content_type"):
     """The body's content type is not accepted here."""
 
-    code = "unsupported_content_type"
 
-
-class UpstreamRefused(Refused):
+class UpstreamRefused(Refused, code="upstream_refused"):
     """The upstream refused the upload. Clients get its answer, `body`, as it is, with `headers`."""
 
-    code = "upstream_refused"
     status = 400
     body = ""
     headers: tuple[tuple[str, str], ...] = ()
@@ -357,3 +279,39 @@ class UpstreamRefused(Refused):
     def may_pass_later(self) -> bool:
         """Return whether the account's credentials, rights or quota are the reason: it may take the same file later."""
         return self.status in (401, 403, 420, 429)
+
+
+class Unavailable(UponceError):
+    """The server cannot do this now. Nothing is spent, unless the error is OutcomeUnknown."""
+
+
+class DatabaseUnavailable(Unavailable, code="database_unavailable", retry=2):
+    """The server cannot reach or write its database."""
+
+
+class OutcomeUnknown(Unavailable, code="outcome_unknown", retry=2):
+    """The reply to a commit was lost, so the upload may be stored or not. Ask for the signature's status."""
+
+
+class StorageUnavailable(Unavailable, code="storage_unavailable", retry=5):
+    """The server cannot reach or write its file storage."""
+
+
+class StorageFull(Unavailable, code="storage_full", retry=5):
+    """The file storage or the database has no space left."""
+
+
+class BlobCondemned(Unavailable, code="attempt_expired", retry=1):
+    """The upload took too long: the sweeper removed its bytes before they were stored."""
+
+
+class ServerBusy(Unavailable, code="server_busy", retry=5):
+    """The server is at a limit of simultaneous work."""
+
+
+class UpstreamUnavailable(Unavailable, code="upstream_unavailable", retry=5):
+    """The relay cannot reach its upstream, or sends as much as it may. The upload cannot have completed there."""
+
+
+class SettingRefused(UponceError, code="setting_refused"):
+    """A setting is wrong or would break a guarantee. The operator must change it."""

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from uponce.core.errors import InvalidParameter
+from uponce.core.errors import InvalidParameter, shown
 from uponce.core.values import ResourceType
 
 MAX_LENGTH = 255
@@ -36,7 +36,7 @@ def check_public_id(public_id: str, *, parameter: str = "public_id", is_folder: 
     normal = unicodedata.normalize("NFC", public_id) if len(public_id) <= MAX_WRITTEN_LENGTH else public_id
     problem = _problem(normal, is_folder)
     if problem:
-        raise InvalidParameter(f"{parameter} ({_shown(public_id)}) is invalid: {problem}")
+        raise InvalidParameter(f"{parameter} ({shown(public_id)}) is invalid: {problem}")
     return normal
 
 
@@ -45,10 +45,14 @@ def _problem(public_id: str, is_folder: bool) -> str | None:
         return f"it has {len(public_id)} characters, {MAX_LENGTH} are allowed"
     bad = next((char for char in public_id if _is_forbidden(char)), None)
     if bad is not None:
-        return f"the character U+{ord(bad):04X} is not allowed"
+        code = f"U+{ord(bad):04X}"
+        named = f"'{bad}' ({code})" if bad.isprintable() else code
+        return f"the character {named} is not allowed"
     segments = public_id.split("/")
-    if any(segment in ("", ".", "..") for segment in segments):
-        return "it has an empty, '.' or '..' segment"
+    if "" in segments:
+        return "it begins or ends with '/', has '//' in it, or is empty"
+    if "." in segments or ".." in segments:
+        return "it has a '.' or '..' segment"
     if any(segment != segment.strip() or segment.endswith(".") for segment in segments):
         return "a segment begins or ends with a space, or ends with a dot"
     if (is_folder or len(segments) > 1) and _RESERVED_FIRST.fullmatch(segments[0]):
@@ -58,11 +62,6 @@ def _problem(public_id: str, is_folder: bool) -> str | None:
 
 def _is_forbidden(char: str) -> bool:
     return char in _FORBIDDEN or unicodedata.category(char) in _FORBIDDEN_CATEGORIES
-
-
-def _shown(text: str) -> str:
-    """Return untrusted text on one short line, for an error message."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:100])
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,33 @@ uponce refuses every parameter that is not in the table, and by name every one t
 support yet: nothing is ignored. A switch of a missing feature is accepted while it is off.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from uponce.core import readers
-from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter
-from uponce.core.naming import Naming
-from uponce.core.readers import shown
+from uponce.core.errors import InvalidParameter, UnknownParameter, UnsupportedParameter, shown
+from uponce.core.formats import canonical_format
+from uponce.core.freshness import parse_timestamp
+from uponce.core.naming import Naming, check_public_id
 from uponce.core.values import DeliveryType, ResourceType
 
+E = TypeVar("E", bound=StrEnum)
+
+MAX_TAGS = 1000
+MAX_TAG_LENGTH = 255
+MAX_CONTEXT_LENGTH = 1024
+MAX_URL_LENGTH = 2048
 MAX_NONCE_LENGTH = 255
 MAX_SOURCE_LENGTH = 255
 MAX_CALLBACK_LENGTH = 2048
 MAX_USES = 1_000_000
+
+# No user info, no fragment, and nothing that two parsers could read differently.
+_URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
+_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,87 +83,212 @@ class Parameter:
     meaning: str = ""
 
 
+# How the text of one parameter becomes a value. Each reader raises an error that names the parameter and the cure.
+
+
+def text(name: str, value: str, *, limit: int) -> str:
+    if len(value) > limit:
+        raise InvalidParameter(f"Parameter {name} has {len(value)} characters, the limit is {limit}. Shorten it.")
+    return value
+
+
+def timestamp(_: str, value: str) -> int:
+    return parse_timestamp(value)
+
+
+def boolean(name: str, value: str) -> bool:
+    if value not in _BOOLEANS:
+        raise InvalidParameter(f"Parameter {name} must be 1, 0, true or false, not '{shown(value)}'.")
+    return _BOOLEANS[value]
+
+
+def off(name: str, value: str) -> None:
+    """Accept the switch of a missing feature while it is off: both have the same result."""
+    if _BOOLEANS.get(value, True):
+        raise UnsupportedParameter(
+            f"Parameter {name} is not supported by this server yet, except switched off. Sign without it."
+        )
+
+
+def public_access(name: str, value: str) -> None:
+    """Accept `public`, and JavaScript's word `undefined`, which some clients send and Cloudinary ignores."""
+    if value not in ("public", "undefined"):
+        raise UnsupportedParameter(
+            f"Parameter {name}={shown(value)} is not supported by this server yet, except {name}=public. "
+            "Sign type=authenticated for an asset that needs a signed delivery URL."
+        )
+
+
+def positive(name: str, value: str, *, limit: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", value) or not 1 <= int(value) <= limit:
+        raise InvalidParameter(f"Parameter {name} must be a whole number from 1 to {limit}, not '{shown(value)}'.")
+    return int(value)
+
+
+def url(name: str, value: str) -> str:
+    if len(value) > MAX_URL_LENGTH or not _URL.fullmatch(value) or "\\" in value or "#" in value:
+        raise InvalidParameter(
+            f"Parameter {name} must be one http or https URL of at most {MAX_URL_LENGTH} ASCII characters, without a "
+            f"user name and without #, not '{shown(value)}'."
+        )
+    return value
+
+
+def public_id(name: str, value: str) -> str:
+    return check_public_id(value, parameter=name)
+
+
+def folder(name: str, value: str) -> str | None:
+    """Return the folder without slashes around it. None for `/`, which is no folder."""
+    bare = value.strip("/")
+    return None if value and not bare else check_public_id(bare, parameter=name, is_folder=True)
+
+
+def choice(name: str, value: str, *, choices: type[E], also: tuple[str, ...] = ()) -> E:
+    """Return the choice of this text. The error also names the words that the caller reads itself."""
+    try:
+        return choices(value)
+    except ValueError:
+        *first, last = [*map(str, choices), *also]
+        raise InvalidParameter(
+            f"Parameter {name} must be {', '.join(first)} or {last}, not '{shown(value)}'."
+        ) from None
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item.strip() for item in value.split(",") if item.strip()))
+
+
+def tags(name: str, value: str) -> tuple[str, ...]:
+    found = _list(value)
+    if len(found) > MAX_TAGS:
+        raise InvalidParameter(f"Parameter {name} has {len(found)} tags, the limit is {MAX_TAGS}. Send fewer tags.")
+    longest = max((len(tag) for tag in found), default=0)
+    if longest > MAX_TAG_LENGTH:
+        raise InvalidParameter(f"A tag has {longest} characters, the limit is {MAX_TAG_LENGTH}. Shorten it.")
+    return found
+
+
+def context(name: str, value: str) -> tuple[tuple[str, str], ...]:
+    """Read `k=v|k2=v2`. A backslash escapes `=` and `|`; elsewhere it is a backslash, as SDKs send it."""
+    text(name, value, limit=MAX_CONTEXT_LENGTH)
+    pairs: dict[str, str] = {}
+    for pair in filter(None, re.split(r"(?<!\\)\|", value)):
+        key, *rest = re.split(r"(?<!\\)=", pair, maxsplit=1)
+        if not key or not rest:
+            raise InvalidParameter(f"Parameter {name} must read key=value|key2=value2, not '{shown(pair)}'.")
+        pairs[_unescaped(key)] = _unescaped(rest[0])
+    return tuple(pairs.items())
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\([=|])", r"\1", value)
+
+
+def formats(name: str, value: str) -> frozenset[str]:
+    items = _list(value)
+    for item in items:
+        if "/" in item or item.startswith("."):
+            raise InvalidParameter(
+                f"'{shown(item)}' in parameter {name} is no format. Write an extension without a dot, such as gif."
+            )
+    found = frozenset(map(canonical_format, items))
+    if not found:
+        raise InvalidParameter(f"Parameter {name} names no format. Sign {name}=jpg,png, or sign without it.")
+    return found
+
+
+def sha256(name: str, value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise InvalidParameter(
+            f"Parameter {name} must be 64 lower-case hex digits, not '{shown(value)}'. Sign the SHA-256 of the file."
+        )
+    return value
+
+
+def origins(name: str, value: str) -> tuple[str, ...]:
+    found = _list(value)
+    if not found:
+        raise InvalidParameter(
+            f"Parameter {name} names no origin. Sign {name}=https://app.example, or sign without it."
+        )
+    for origin in found:
+        if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+            raise InvalidParameter(
+                f"Parameter {name} must be a web origin like https://app.example, not '{shown(origin)}'."
+            )
+    return found
+
+
 _EVERY = tuple(Call)
 
 _SUPPORTED = (
-    Parameter(
-        "timestamp", Use.SIGNED_ONLY, partial(readers.text, limit=13), _EVERY, "When it was signed: Unix seconds."
-    ),
-    Parameter("public_id", Use.NAMING, readers.public_id, _EVERY, "The name of the asset."),
-    Parameter("public_id_prefix", Use.NAMING, readers.folder, meaning="A folder in front of the public_id."),
-    Parameter("folder", Use.NAMING, readers.folder, meaning="A folder in front of the prefix and the public_id."),
-    Parameter("use_filename", Use.NAMING, readers.boolean, meaning="Name the asset after the file. Default: no."),
-    Parameter(
-        "unique_filename", Use.NAMING, readers.boolean, meaning="Add six random characters to that name. Default: yes."
-    ),
-    Parameter("filename_override", Use.NAMING, partial(readers.text, limit=255), meaning="Replaces the file's name."),
-    Parameter(
-        "discard_original_filename", Use.SPEC, readers.boolean, meaning="Store no original filename. Default: no."
-    ),
-    Parameter(
-        "overwrite", Use.SPEC, readers.boolean, meaning="Whether an asset of this name may be replaced. Default: yes."
-    ),
+    Parameter("timestamp", Use.SIGNED_ONLY, timestamp, _EVERY, "When it was signed: Unix seconds."),
+    Parameter("public_id", Use.NAMING, public_id, _EVERY, "The name of the asset."),
+    Parameter("public_id_prefix", Use.NAMING, folder, meaning="A folder in front of the public_id."),
+    Parameter("folder", Use.NAMING, folder, meaning="A folder in front of the prefix and the public_id."),
+    Parameter("use_filename", Use.NAMING, boolean, meaning="Name the asset after the file. Default: no."),
+    Parameter("unique_filename", Use.NAMING, boolean, meaning="Add six random characters to that name. Default: yes."),
+    Parameter("filename_override", Use.NAMING, partial(text, limit=255), meaning="Replaces the file's name."),
+    Parameter("discard_original_filename", Use.SPEC, boolean, meaning="Store no original filename. Default: no."),
+    Parameter("overwrite", Use.SPEC, boolean, meaning="Whether an asset of this name may be replaced. Default: yes."),
     Parameter(
         "type",
         Use.SPEC,
-        partial(readers.choice, choices=DeliveryType),
+        partial(choice, choices=DeliveryType),
         _EVERY,
         "`upload`, or `private` or `authenticated`, which need a signed delivery URL.",
     ),
-    Parameter("tags", Use.SPEC, readers.tags, meaning="Tags, separated by commas."),
-    Parameter("context", Use.SPEC, readers.context, meaning="Own values: `key=value|key2=value2`."),
+    Parameter("tags", Use.SPEC, tags, meaning="Tags, separated by commas."),
+    Parameter("context", Use.SPEC, context, meaning="Own values: `key=value|key2=value2`."),
     Parameter(
         "allowed_formats",
         Use.SPEC,
-        readers.formats,
+        formats,
         meaning="[Formats](formats.md) that the file may have, separated by commas.",
     ),
     Parameter(
         "nonce",
         Use.SIGNED_ONLY,
-        partial(readers.text, limit=MAX_NONCE_LENGTH),
+        partial(text, limit=MAX_NONCE_LENGTH),
         _EVERY,
         "Any text. It makes signatures of equal parameters differ.",
     ),
     Parameter(
         "valid_for",
         Use.SPEC,
-        partial(readers.positive, limit=10**9),
+        partial(positive, limit=10**9),
         _EVERY,
         "Seconds that the signature lives, at most the window of the key.",
     ),
-    Parameter(
-        "max_bytes", Use.SPEC, partial(readers.positive, limit=10**15), meaning="Maximum size of the file, in bytes."
-    ),
-    Parameter("sha256", Use.SPEC, readers.sha256, meaning="The SHA-256 that the file must have: 64 hex digits."),
-    Parameter(
-        "origin", Use.SPEC, readers.origins, meaning="Web origins that may use the signature, separated by commas."
-    ),
+    Parameter("max_bytes", Use.SPEC, partial(positive, limit=10**15), meaning="Maximum size of the file, in bytes."),
+    Parameter("sha256", Use.SPEC, sha256, meaning="The SHA-256 that the file must have: 64 hex digits."),
+    Parameter("origin", Use.SPEC, origins, meaning="Web origins that may use the signature, separated by commas."),
     Parameter(
         "max_uses",
         Use.SPEC,
-        partial(readers.positive, limit=MAX_USES),
+        partial(positive, limit=MAX_USES),
         meaning="How many uploads may use the signature. Default: what the key allows.",
     ),
     Parameter(
         "callback",
         Use.SPEC,
-        partial(readers.text, limit=MAX_CALLBACK_LENGTH),
+        partial(text, limit=MAX_CALLBACK_LENGTH),
         meaning="No effect on an upload by script. uponce refuses a form with it that a browser posts.",
     ),
     Parameter(
         "notification_url",
         Use.SPEC,
-        readers.url,
+        url,
         meaning="Where uponce posts the answer of the upload too. Default: `UPONCE_NOTIFICATION_URL`.",
     ),
     # There is no CDN to invalidate, and no eager transformation, metadata field or asset folder to modify.
-    Parameter("invalidate", Use.NO_EFFECT, readers.boolean, _EVERY),
-    Parameter("source", Use.NO_EFFECT, partial(readers.text, limit=MAX_SOURCE_LENGTH)),
-    Parameter("access_mode", Use.NO_EFFECT, readers.public_access),
-    Parameter("eager_async", Use.NO_EFFECT, readers.boolean),
-    Parameter("clear_invalid", Use.NO_EFFECT, readers.boolean),
-    Parameter("use_asset_folder_as_public_id_prefix", Use.NO_EFFECT, readers.boolean),
+    Parameter("invalidate", Use.NO_EFFECT, boolean, _EVERY),
+    Parameter("source", Use.NO_EFFECT, partial(text, limit=MAX_SOURCE_LENGTH)),
+    Parameter("access_mode", Use.NO_EFFECT, public_access),
+    Parameter("eager_async", Use.NO_EFFECT, boolean),
+    Parameter("clear_invalid", Use.NO_EFFECT, boolean),
+    Parameter("use_asset_folder_as_public_id_prefix", Use.NO_EFFECT, boolean),
 )
 _SWITCHES = """
     accessibility_analysis async auto_chaptering auto_transcription backup cinemagraph_analysis colors exif faces
@@ -180,7 +316,7 @@ _UNSIGNED = (
 )
 ROWS = (
     *_SUPPORTED,
-    *(Parameter(name, Use.SWITCH, readers.off) for name in _SWITCHES.split()),
+    *(Parameter(name, Use.SWITCH, off) for name in _SWITCHES.split()),
     *(Parameter(name, Use.REFUSED, calls=()) for name in _REFUSED.split()),
     *_UNSIGNED,
 )
@@ -205,47 +341,6 @@ def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) 
     found = [(row, row.read(row.name, params[row.name])) for row in rows if row.read is not None]
     naming = Naming(**{row.name: value for row, value in found if row.use is Use.NAMING})
     return UploadSpec(naming=naming, **{row.name: value for row, value in found if row.use is Use.SPEC})
-
-
-# Of these the upstream gets none. A `callback` would turn its answer into a redirect.
-_OF_RELAY = ("nonce", "valid_for", "max_bytes", "sha256", "origin", "max_uses", "timestamp", "callback")
-
-_IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
-
-
-def names_of_relay() -> frozenset[str]:
-    """Return the names of the parameters that a relay obeys itself and does not pass on."""
-    return frozenset(_OF_RELAY)
-
-
-def read_relayed(params: Mapping[str, str]) -> UploadSpec:
-    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here.
-
-    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`.
-    """
-    for name in _IN_PATHS:
-        if not {".", ".."}.isdisjoint(params.get(name, "").split("/")):
-            raise InvalidParameter(
-                f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
-            )
-    found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
-    return replace(found, naming=_relayed_naming(params))
-
-
-def is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:
-    return params.get(name, default) in ("1", "true")
-
-
-def _relayed_naming(params: Mapping[str, str]) -> Naming:
-    """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
-    return Naming(
-        public_id=params.get("public_id"),
-        public_id_prefix=params.get("public_id_prefix"),
-        folder=params.get("folder"),
-        use_filename=is_on(params, "use_filename"),
-        unique_filename=is_on(params, "unique_filename", "1"),
-        filename_override=params.get("filename_override"),
-    )
 
 
 def _row(name: str, call: Call | None) -> Parameter:

@@ -136,10 +136,15 @@ class Limits:
         return limit if spec.max_bytes is None else min(limit, spec.max_bytes)
 
 
-def refuse_size(size: int, limit: int) -> None:
+def too_large(size: int, limit: int, *, is_whole: bool = True) -> FileTooLarge:
+    """Return the refusal of a size. Both in bytes. Unless `is_whole`, more bytes may follow."""
+    return FileTooLarge(f"File size too large. Got {'' if is_whole else 'at least '}{size}. Maximum is {limit}.")
+
+
+def refuse_size(size: int, limit: int, *, is_whole: bool = True) -> None:
     """Raise FileTooLarge if the size is above the limit. Both in bytes."""
     if size > limit:
-        raise FileTooLarge(f"File size too large. Got {size}. Maximum is {limit}.")
+        raise too_large(size, limit, is_whole=is_whole)
 
 
 def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:

@@ -5,7 +5,7 @@ until the upload can no longer complete: its signature is dead, and two look-ups
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from uponce.core.policy import Limits
@@ -48,7 +48,7 @@ class Forwarded:
     body: str
     asset_id: str = ""
     public_id: str = ""
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = ()
     size: int = 0
     replayed: bool = False
 

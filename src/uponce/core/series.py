@@ -129,7 +129,7 @@ def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
     """Raise FileTooLarge as soon as that is certain, and ChunkTooSmall for a small part that is not the end."""
-    refuse_size(max(chunk.span.end, chunk.total or 0), limit)
+    refuse_size(max(chunk.span.end, chunk.total or 0), limit, is_whole=chunk.total is not None)
     if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
         raise ChunkTooSmall(_too_small(chunk.span.size, limits.min_chunk_bytes))
 

@@ -1,31 +1,108 @@
-"""Signing and verifying: the one place that hashes something together with an API secret."""
+"""Signing and verifying: the exact bytes behind a signature, and the one place that hashes them with an API secret.
+
+The rules are those of Cloudinary's SDKs (`api_sign_request`), applied to the strings *as received*:
+
+1. the parameters that are never signed are omitted (UNSIGNED in parameters.py);
+2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival;
+3. empty values are left out: posting an empty parameter means not posting it;
+4. version 2 replaces `&` by `%26` in each `name=value`; version 1 does not, so that in version 1 one value can
+   pose as several parameters (CVE-2025-12613);
+5. the `name=value` strings are sorted and joined with `&`.
+
+The SDKs sort `name=value` strings (Python, npm 2.1) or names (npm ≥ 2.7). The two agree for all parameter names
+that exist, since none is another's prefix followed by a character below `=`.
+"""
 
 import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
-from uponce.core.errors import InvalidParameter, InvalidSignature
+from uponce.core.errors import DuplicateParameter, InvalidParameter, InvalidSignature
 from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import UNSIGNED, Call, read_parameters
-from uponce.core.values import Algorithm
+from uponce.core.parameters import PARAMETERS, UNSIGNED, Call, read_parameters, unknown
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _HEX = {Algorithm.SHA1: re.compile(r"[0-9a-f]{40}"), Algorithm.SHA256: re.compile(r"[0-9a-f]{64}")}
 
-# What an unknown API key is verified against, so that it costs what a known one costs.
-DUMMY_SECRET = "no-such-key-has-this-secret"
+# What stands for an unknown API key, so that it costs what a known one costs.
+DUMMY_KEY = ApiKey("", "", ("no-such-key-has-this-secret",), KeyUses.ONCE, KeyScope.UPLOAD, window=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """The string-to-sign that the signature fits, and what it was made with."""
+class Signer:
+    """What signs answers and notifications: an API key, one of its secrets, and an algorithm."""
 
-    string: str
+    api_key: str
     algorithm: Algorithm
     secret: str = field(repr=False)
+
+    @classmethod
+    def of(cls, key: ApiKey, secret: str | None = None) -> Self:
+        """Return the signer of a key, by default with its present secret.
+
+        SDKs verify SHA-1 by default. So it signs SHA-1, unless the key accepts SHA-256 only. How the request was signed
+        does not count: one configuration of an SDK verifies all that a key signs.
+        """
+        algorithm = Algorithm.SHA1 if Algorithm.SHA1 in key.algorithms else Algorithm.SHA256
+        return cls(key.api_key, algorithm, secret or key.secrets[0])
+
+
+def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return one value per name of fields in order of arrival. This one object is both verified and used.
+
+    Raise DuplicateParameter if a scalar was sent twice: also as `name` beside `name[]`, also in the query and in the
+    body. Raise InvalidParameter for a lone surrogate, which no SDK could have signed.
+    """
+    params: dict[str, str] = {}
+    arrays: set[str] = set()
+    for sent_name, value in fields:
+        if _SURROGATES.search(sent_name + value):
+            raise InvalidParameter("A parameter contains a lone surrogate, which is not a character. Send valid UTF-8.")
+        is_array = sent_name.endswith("[]")
+        name = sent_name[:-2] if is_array else sent_name
+        if is_array and name in arrays:
+            params[name] += "," + value
+            continue
+        if name in params:
+            raise DuplicateParameter(f"Parameter {name} was sent more than once. Send it once.")
+        params[name] = value
+        if is_array:
+            arrays.add(name)
+    return {name: value for name, value in params.items() if value != ""}
+
+
+def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
+    """Return what `collect` returns. Raise UnknownParameter for an unknown name with an empty value.
+
+    `more` are names that this call alone knows.
+    """
+    fields = tuple(fields)
+    params = collect(fields)
+    for sent_name, value in fields:
+        name = sent_name.removesuffix("[]")
+        if value == "" and name not in PARAMETERS and name not in more:
+            raise unknown(name)
+    return params
+
+
+def string_to_sign(params: Mapping[str, str], *, version: int = 2) -> str:
+    """Return the canonical text of collected parameters, without the secret."""
+    pairs = [f"{name}={value}" for name, value in params.items() if name not in UNSIGNED and value != ""]
+    if version == 2:
+        pairs = [pair.replace("&", "%26") for pair in pairs]
+    return "&".join(sorted(pairs))
+
+
+def refuse_ambiguous_escapes(params: Mapping[str, str]) -> None:
+    """Raise InvalidParameter for `%26`: version 2 escapes `&` but not `%`, so `x&y` and `x%26y` sign alike."""
+    for name, value in params.items():
+        if name not in UNSIGNED and "%26" in f"{name}={value}":
+            raise InvalidParameter(f"Parameter {name} contains %26, which signs like &. Send the & itself.")
 
 
 def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str:
@@ -33,36 +110,39 @@ def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str
     return hashlib.new(algorithm, (string + secret).encode(), usedforsecurity=False).hexdigest()
 
 
-def verify(
-    params: Mapping[str, str],
-    signature: str,
-    secrets: Sequence[str],
-    *,
-    allow_v1: bool = False,
-    algorithms: Sequence[Algorithm] = tuple(Algorithm),
-) -> Verified:
-    """Return what signed the parameters. Raise InvalidSignature unless one of the secrets did.
+def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
+    """Return the string-to-sign that the signature among the parameters fits, and the signer of the answer.
 
-    Every permitted spelling is computed and compared in constant time, whatever the first ones gave.
+    During a rotation a key has two secrets: the signer has the one that made the signature. Raise InvalidSignature if
+    none did. Every spelling is computed and compared in constant time, whatever the first ones gave. Version 1 is
+    compared also where it is not allowed: the refusal then names the cause.
     """
-    v2 = string_to_sign(params)
-    strings = [v2, string_to_sign(params, version=1)] if allow_v1 else [v2]
-    algorithm = next((a for a in algorithms if _HEX[a].fullmatch(signature)), None)
+    signature, v2 = params["signature"], string_to_sign(params)
+    v1 = string_to_sign(params, version=1)
+    algorithm = next((a for a in key.algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
         raise _invalid(signature, v2)
-    found: Verified | None = None
-    for secret in secrets:
-        for string in strings:
+    found: tuple[str, Signer] | None = None
+    for secret in key.secrets:
+        for string in dict.fromkeys((v2, v1)):  # one, unless a value has an `&`
             same = hmac.compare_digest(sign(string, secret, algorithm), signature)
-            found = Verified(string, algorithm, secret) if same and found is None else found
+            found = (string, Signer.of(key, secret)) if same and found is None else found
     if found is None:
         raise _invalid(signature, v2)
+    if found[0] != v2 and not key.allow_v1:
+        raise _invalid(signature, v2, _OLD_SDK)
     return found
 
 
-def _invalid(signature: str, string: str) -> InvalidSignature:
+_OLD_SDK = (
+    " The & in a value was signed in the unsafe way of old SDKs. Upgrade the SDK that signs, or sign with a key made "
+    "with --allow-v1."
+)
+
+
+def _invalid(signature: str, string: str, hint: str = "") -> InvalidSignature:
     shown = re.sub(r"[^0-9A-Za-z]", "", signature)[:128]
-    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.")
+    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.{hint}")
 
 
 def mint_fields(

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from uponce.core.canonical import string_to_sign
-from uponce.core.errors import InvalidParameter
-from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH
-from uponce.core.parameters import UNSIGNED, UploadSpec, is_on, names_of_relay
-from uponce.core.signature import sign
+from uponce.core.errors import InvalidParameter, shown
+from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
+from uponce.core.parameters import UNSIGNED, UploadSpec, read_parameters
+from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
 # The options of the URL: what each may be, and its default.
@@ -29,6 +28,10 @@ _DEFAULTS = {
 }
 MARKER = "uponce"  # the context key of an asset whose public_id the upstream chooses
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+# A relay obeys these itself, and the upstream gets none. A `callback` would turn its answer into a redirect.
+_OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
+_IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
 
 
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
@@ -84,6 +87,36 @@ def _bad_url(problem: str) -> InvalidParameter:
     )
 
 
+def read_relayed(params: Mapping[str, str]) -> UploadSpec:
+    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here.
+
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`.
+    """
+    for name in _IN_PATHS:
+        if not {".", ".."}.isdisjoint(params.get(name, "").split("/")):
+            raise InvalidParameter(
+                f"{name} ({shown(params[name])}) is invalid: it has a '.' or '..' segment. Sign it without one."
+            )
+    found = read_parameters({name: value for name, value in params.items() if name in _OF_RELAY})
+    return replace(found, naming=_relayed_naming(params))
+
+
+def _is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:
+    return params.get(name, default) in ("1", "true")
+
+
+def _relayed_naming(params: Mapping[str, str]) -> Naming:
+    """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
+    return Naming(
+        public_id=params.get("public_id"),
+        public_id_prefix=params.get("public_id_prefix"),
+        folder=params.get("folder"),
+        use_filename=_is_on(params, "use_filename"),
+        unique_filename=_is_on(params, "unique_filename", "1"),
+        filename_override=params.get("filename_override"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where the upload of one grant goes in the upstream, and how its asset is found there.
@@ -134,7 +167,7 @@ def aim(
         if is_own:
             fields.setdefault("overwrite", "false")
     folders = [naming.folder]
-    if is_on(params, "use_asset_folder_as_public_id_prefix"):  # which accounts with fixed folders ignore
+    if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # which accounts with fixed folders ignore
         folders.insert(0, params.get("asset_folder"))
     kinds = [(each, ResourceType(each)) for each in _kinds(requested)]
     if requested is None:
@@ -169,7 +202,7 @@ def seed_of(grant: Grant, attempt: str) -> bytes:
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters that the upstream receives: all signed ones, except those that uponce obeys."""
-    kept = UNSIGNED | names_of_relay()
+    kept = UNSIGNED | _OF_RELAY
     return {name: value for name, value in params.items() if name not in kept}
 
 

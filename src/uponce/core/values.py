@@ -96,6 +96,9 @@ class AssetName:
     type: DeliveryType
     public_id: str
 
+    def __str__(self) -> str:
+        return f"{self.cloud}/{self.resource_type}/{self.type}/{self.public_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:

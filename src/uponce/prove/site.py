@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from uponce.adapters.clock import RandomIds, SystemClock
-from uponce.core.canonical import string_to_sign
 from uponce.core.errors import SettingRefused
-from uponce.core.signature import sign
+from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import ApiKey
 from uponce.prove.exchange import NO_REPLY, Exchange, Reply, connect
 

@@ -16,7 +16,7 @@ from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
 from uponce.web.errors import refusal
-from uponce.web.request import Head, Header, Request
+from uponce.web.request import Head, Header, Request, raw_path
 from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
@@ -24,10 +24,11 @@ _FIRST_BLOCK = 128 * 1024
 # Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
 LOOK_UPS = 16
 
-# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises.
+# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises. A browser plays a video in
+# a page that it makes, under the headers of the file: this page must load the file.
 _INERT = (
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     # Also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
@@ -40,13 +41,13 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
     At most `LOOK_UPS` deliveries hold `looking_up` at a time.
     """
-    head, path = request.head, parse_path(request.raw_path)
+    head, path, now = request.head, parse_path(raw_path(request.scope)), services.clock.now()
     async with looking_up:
         found = await _find(services, request.method, path)
     if isinstance(found, Asset):
-        return await _elsewhere(services, head, found, headers_of(found, path))
+        return await _elsewhere(services, head, found, headers_of(found, path, now))
     try:
-        response = _original(request, head, found, headers_of(found.asset, path))
+        response = _original(request, head, found, headers_of(found.asset, path, now))
     except RangeNotSatisfiable as error:
         response = refusal(request, error, headers=((b"content-range", f"bytes */{found.blob.size}".encode()),))
     except BaseException:
@@ -57,16 +58,24 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
 async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
     """Return the asset alone where another server sends its bytes."""
-    asset, front = await find(services, path), services.front
-    if front is not None and front.location_of(asset.blob_key) is not None:
+    asset = await find(services, path)
+    if is_for_front(services, asset):
         return asset
-    if front is None and services.presigner is not None and method == "GET":
+    if services.front is None and services.presigner is not None and method == "GET":
         return asset
     return await open_original(services, path, asset)
 
 
+def is_for_front(services: Services, asset: Asset) -> bool:
+    """Return whether the server in front sends the bytes of this asset."""
+    return services.front is not None and services.front.location_of(asset.blob_key) is not None
+
+
 async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes, which sends the client or the server in front to them."""
+    """Return a response without bytes, which sends the client or the server in front to them.
+
+    The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
+    """
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     if services.front is not None:
@@ -92,6 +101,7 @@ async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -
 
 def _original(request: Request, head: Head, delivery: Delivery, headers: list[Header]) -> Response:
     asset, blob = delivery.asset, delivery.blob
+    _refuse_other(head, asset)
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
@@ -139,10 +149,11 @@ async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
         yield block
 
 
-def headers_of(asset: Asset, path: DeliveryPath) -> list[Header]:
+def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
+    """Return the headers of an answer that is sent `now`. A version may be ahead, Last-Modified may not (RFC 9110)."""
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
-        (b"last-modified", formatdate(asset.version, usegmt=True).encode()),
+        (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
         (b"accept-ranges", b"bytes"),
         (b"cache-control", _cache_control(asset, path)),
         *_INERT,
@@ -188,16 +199,17 @@ def _etag(asset: Asset) -> str:
     return f'"{asset.digest.md5}"'
 
 
-def _not_modified(head: Head, asset: Asset) -> bool:
-    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13).
-
-    Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download.
-    """
+def _refuse_other(head: Head, asset: Asset) -> None:
+    """Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download."""
     if _is_other(head, asset):
         raise PreconditionFailed(
             f"The file has the tag {_etag(asset)}, and is not the one that If-Match or If-Unmodified-Since asks for. "
             "Request the file again from its start."
         )
+
+
+def _not_modified(head: Head, asset: Asset) -> bool:
+    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
     if "if-none-match" in head.headers:
         return is_known(_etag(asset), head.get("if-none-match"))
     since = _date(head.get("if-modified-since"))

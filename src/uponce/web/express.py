@@ -90,18 +90,19 @@ class Express:
         path = parse_path(raw_path(scope)) if known is None else known.path
         template = self._template(scope) if known is None else known.template
         asset = find_now(self._services, path)
-        if template is None or asset is None or asset.digest.size > _MOST_BYTES or self._is_for_front(asset):
+        if template is None or asset is None or asset.digest.size > _MOST_BYTES:
+            return None
+        if delivery.is_for_front(self._services, asset):
             return None
         if known is not None and known.asset == asset:
             known.version = version
             return known
-        headers = [*delivery.headers_of(asset, path), *delivery.content_headers(asset, asset.digest.size), _VARY]
+        now = self._services.clock.now()
+        if asset.version > now:  # another answer each second
+            return None
+        headers = [*delivery.headers_of(asset, path, now), *delivery.content_headers(asset, asset.digest.size), _VARY]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return _Known(version, template, path, asset, lines)
-
-    def _is_for_front(self, asset: Asset) -> bool:
-        front = self._services.front
-        return front is not None and front.location_of(asset.blob_key) is not None
 
     def _template(self, scope: Scope) -> str | None:
         match = self._routes.match(scope["path"])

@@ -13,10 +13,11 @@ from uponce.web.response import NO_SNIFF, NO_STORE, Response, length_header
 
 def template(name: str) -> Template:
     """Return a file of the pages with places for values, which must be HTML."""
-    return Template(_text(name))
+    return Template(page_file(name))
 
 
-def _text(name: str) -> str:
+def page_file(name: str) -> str:
+    """Return the text of a file of the pages."""
     return files("uponce.web.pages").joinpath(name).read_text("utf-8")
 
 
@@ -25,7 +26,7 @@ def style_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-_FRAME, _STYLE = template("page.html"), _text("tokens.css") + _text("page.css")
+_FRAME, _STYLE = template("page.html"), page_file("tokens.css") + page_file("page.css")
 _CSP = f"default-src 'none'; style-src '{style_hash(_STYLE)}'; base-uri 'none'; form-action 'none'"
 _PAGE: tuple[Header, ...] = (
     (b"content-type", b"text/html; charset=utf-8"),

@@ -31,17 +31,13 @@ async def readyz(services: Services, request: Request) -> Response:
     would send uploads until it is too late.
     """
     checks: dict[str, str | None]
-    if request.scope.get("state", {}).get("draining", _never)():
+    if request.scope.get("state", {}).get("draining", bool)():
         checks = {"server": "Shutting down: this server accepts requests for a few more seconds."}
     else:
         checks = await check_ready(services)
     ready = all(problem is None for problem in checks.values())
     body = {"status": "ok" if ready else "unavailable", "checks": {k: v or "ok" for k, v in checks.items()}}
     return json_response(body) if ready else json_response(body, status=503, headers=(_RETRY,))
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,14 @@ class HardenedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._stop_gathering()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """End the connection, whose client sends no more. Return whether it stays open for a last answer.
+
+        A request that has arrived whole still gets its answer, which then ends the connection.
+        """
+        self._end(b"")
+        return not self.transport.is_closing()
+
     def _take_place(self) -> None:
         address = self.client[0] if self.client else ""
         if self.proxies.name(address):

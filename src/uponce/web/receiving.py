@@ -88,7 +88,7 @@ class Connection(Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None: ...
 
-    def eof_received(self) -> None: ...
+    def eof_received(self) -> bool: ...
 
     def pause_writing(self) -> None: ...
 
@@ -196,8 +196,8 @@ class LargeBody(asyncio.BufferedProtocol):
         self.close()
         self._connection.connection_lost(exc)
 
-    def eof_received(self) -> None:
-        self._connection.eof_received()
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

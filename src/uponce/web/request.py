@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass
 from typing import Any
 
-from uponce.core.errors import MalformedRequest, RequestTooSlow
+from uponce.core.errors import MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
-from uponce.core.readers import shown
 from uponce.core.values import Caller
 from uponce.web.failures import FailedCredentials
 
@@ -165,11 +164,6 @@ class Request:
         return self._body
 
     @property
-    def raw_path(self) -> str:
-        """Return the path with its escapes. Raise MalformedRequest unless the path is ASCII."""
-        return raw_path(self.scope)
-
-    @property
     def scheme(self) -> str:
         """Return http or https, as the client called."""
         return str(self.scope["scheme"])
@@ -205,8 +199,9 @@ class Request:
         host = self.head.get("host")
         match = _HOST.fullmatch(host)
         if match is None or int(match[1] or 0) > 65535:
-            shown = re.sub(r"[^\x20-\x7e]", "?", host[:60])
-            raise MalformedRequest(f"Header Host is '{shown}'. Send the name or address of this server, and its port.")
+            raise MalformedRequest(
+                f"Header Host is '{shown(host)}'. Send the name or address of this server, and its port."
+            )
         return f"{self.scheme}://{host}"
 
 
@@ -241,7 +236,7 @@ def _joined(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def raw_path(scope: Scope) -> str:
-    """Return the path as it was sent. Raise MalformedRequest unless it is ASCII."""
+    """Return the path as it was sent, with its escapes. Raise MalformedRequest unless it is ASCII."""
     try:
         return bytes(scope["raw_path"]).partition(b"?")[0].decode("ascii")
     except UnicodeDecodeError:

@@ -36,12 +36,14 @@ _ADMIN = {
     "upload_presets": resources.upload_presets,
     "upload_presets/{name}": resources.upload_preset,
 }
-# uponce lacks these calls, which widgets make from web pages. A page can read the refusal, or the upstream's answer.
+# uponce lacks these calls, which widgets make from web pages, also by a slash too many. A page can read the refusal,
+# or the upstream's answer.
 _CALLS_OF_PAGES = (
     "/v1_1/{cloud}/{resource_type}/private",
     "/v1_1/{cloud}/{resource_type}/authenticated",
     "/v1_1/{cloud}/{resource_type}/delete_by_token",
     "/v1_1/{cloud}/delete_by_token",
+    *(f"{path}/" for path in _UPLOADS),
 )
 _TUS = ("/tus/{cloud}", "/tus/{cloud}/")
 _TUS_UPLOAD = ("/tus/{cloud}/{signature}/{upload}",)
@@ -70,7 +72,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
 
     def or_relayed(path: str, purpose: str, **own: Callable[[Services, Request], Awaitable[Response]]) -> Route:
         found = {method: bound(endpoint) for method, endpoint in own.items()}
-        return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose)
+        return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose, judges_methods=True)
 
     receive = partial(upload, services, group_pipeline(services))
     deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))

@@ -32,7 +32,7 @@ class Route:
 
     `dialect` turns an error of the endpoint into a response. Pages of any origin may call an `open` route, without
     credentials, and read the `exposed` headers beside those of every open route. `takes_uploads` says that the metrics
-    count what arrives here as uploads.
+    count what arrives here as uploads. `judges_methods` says that the endpoint refuses other methods itself.
     """
 
     paths: tuple[str, ...]
@@ -43,6 +43,7 @@ class Route:
     open: bool = False
     exposed: tuple[str, ...] = ()
     takes_uploads: bool = False
+    judges_methods: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,8 @@ def preflight(route: Route, request: Request) -> Response | None:
     if wanted is None or request.raw_header(b"origin") is None:
         return None
     methods = (*route.methods, "OPTIONS")
-    private = request.raw_header(b"access-control-request-private-network")
-    problems = [
-        *(["method"] if wanted.decode("latin-1") not in methods else ()),
-        *(["private-network"] if private is not None else ()),
-    ]
-    text = f"Disallowed CORS {', '.join(problems)}".encode() if problems else b"OK"
+    is_allowed = wanted.decode("latin-1") in methods
+    text = b"OK" if is_allowed else b"Disallowed CORS method"
     headers = [
         _PREFLIGHT_VARY,
         _ANY_ORIGIN,
@@ -107,7 +104,7 @@ def preflight(route: Route, request: Request) -> Response | None:
     names = request.raw_header(b"access-control-request-headers")
     if names is not None:
         headers.append((b"access-control-allow-headers", names))
-    return Response(400 if problems else 200, (*headers, length_header(len(text)), _PLAIN), text)
+    return Response(200 if is_allowed else 400, (*headers, length_header(len(text)), _PLAIN), text)
 
 
 @cache

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+import uvloop
 
 from uponce.adapters.media.pool import DecoderPool
 from uponce.core.policy import Limits
@@ -18,7 +19,10 @@ TIFF = MediaFacts(ResourceType.IMAGE, "tiff", 160, 120, 1)
 
 
 def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: float) -> T:
-    """Start a pool over `root`, play the scenario, close the pool, and see that no process is left."""
+    """Start a pool over `root`, play the scenario, close the pool, and see that no process is left.
+
+    On uvloop, as a server does: asyncio's own loop starts processes without the files that are inheritable.
+    """
 
     async def play() -> T:
         pool = DecoderPool(Limits(), [str(root)], **options)  # type: ignore[arg-type]
@@ -28,7 +32,8 @@ def run(root: Path, scenario: Callable[[DecoderPool], Awaitable[T]], **options: 
         finally:
             await pool.close()
 
-    outcome = asyncio.run(play())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        outcome = runner.run(play())
     assert decoder_pids() == []
     return outcome
 

@@ -60,6 +60,42 @@ def test_decoders_that_died_idle_cost_nothing(tmp_path: Path, avif: str) -> None
     run(tmp_path, scenario, workers=3)
 
 
+def test_a_decoder_whose_pipe_is_closed_is_replaced(tmp_path: Path, avif: str) -> None:
+    """It has died, and the loop knows only of its pipe yet."""
+
+    async def scenario(pool: DecoderPool) -> None:
+        [process] = pool._all
+        assert process._process.stdin is not None
+        process._process.stdin.close()
+        await process._process.stdin.wait_closed()
+        assert await pool.inspect(avif, None) == AVIF
+
+    run(tmp_path, scenario, workers=1)
+
+
+def test_a_system_that_kills_decoders_says_nothing_about_the_file(
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine short of memory may kill all at once, idle or not. The upload can be sent again."""
+    ask, deaths = DecoderProcess.ask, []
+
+    async def die(process: DecoderProcess, job: Job) -> Answer:
+        deaths.append(job)
+        os.kill(process._process.pid, signal.SIGKILL)
+        return await ask(process, job)
+
+    async def scenario(pool: DecoderPool) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(DecoderProcess, "ask", die)
+            with pytest.raises(ServerBusy, match=r"^The system ended two decoders") as refusal:
+                await pool.inspect(avif, None)
+        assert len(deaths) == 2
+        assert refusal.value.retry_after
+        assert await pool.inspect(avif, None) == AVIF
+
+    run(tmp_path, scenario, workers=2)
+
+
 def test_a_file_that_kills_decoders_is_refused(
     tmp_path: Path, avif: str, tiff: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +105,7 @@ def test_a_file_that_kills_decoders_is_refused(
     async def die_of_webp(process: DecoderProcess, job: Job) -> Answer:
         if job.format == "avif":
             deaths.append(job)
-            process.kill()
+            os.kill(process._process.pid, signal.SIGSEGV)
         return await ask(process, job)
 
     async def scenario(pool: DecoderPool) -> None:
@@ -245,7 +281,9 @@ def test_a_decoder_starts_without_the_servers_secrets(tmp_path: Path, monkeypatc
         [pid] = decoder_pids()
         process = Path(f"/proc/{pid}")
         assert b"hunter2" not in process.joinpath("environ").read_bytes()
-        assert not any("secret" in os.readlink(fd) for fd in process.joinpath("fd").iterdir())
+        files = [os.readlink(fd) for fd in process.joinpath("fd").iterdir()]
+        assert files.count(os.devnull) == 3
+        assert len(files) == 3 + 2  # the pipes of the jobs and of the answers
         assert os.getsid(pid) == pid
         limits = process.joinpath("limits").read_text()
         assert f"Max data size             {512 * 1024 * 1024}" in limits

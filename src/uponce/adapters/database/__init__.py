@@ -1,1 +1,1 @@
-"""The Database port on SQL engines, one package per engine; rows.py is what they share."""
+"""The Database port on SQL engines: a module for each table or group of tables, a package for each engine."""

@@ -3,16 +3,22 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from uponce.adapters.database.grants import ask_asset
-from uponce.adapters.database.rows import asset_of, context_part
-from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.app.ports import CONTEXT_WINDOW, Page
-from uponce.core.errors import InvalidParameter
-from uponce.core.values import Asset, AssetName, Digest, ResourceType
+import msgspec
+
+from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation
+from uponce.app.ports import CONTEXT_WINDOW, Committed, Draft, Page
+from uponce.core.errors import BlobCondemned, InvalidParameter
+from uponce.core.values import Asset, AssetName, DeliveryType, Digest, MediaFacts, ResourceType
 
 # What the blob store can make a path of. The statement `broken_addressable` says the same.
 _ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 _SURPLUS = 100
+
+# Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
+# what the other is still building, and the process dies of it.
+_FACTS = msgspec.json.Decoder(MediaFacts)
+_TAGS = msgspec.json.Decoder(tuple[str, ...])
+_PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 
 
 @operation()
@@ -35,7 +41,7 @@ def of_context(
     window = {"cloud": cloud, "resource_type": resource_type, "newest": _id_of(cursor)}
     (ends,) = yield [("find_end_of_window", window | {"window": CONTEXT_WINDOW})]
     behind = ends[0]["id"] if ends else 0
-    asked = window | {"behind": behind, "part": context_part(key, value), "most": limit + 1}
+    asked = window | {"behind": behind, "part": _context_part(key, value), "most": limit + 1}
     (rows,) = yield [("assets_of_context", asked)]
     found = tuple(asset for asset in map(asset_of, rows[:limit]) if _has(asset, key, value))
     following = rows[limit]["id"] if len(rows) > limit else behind
@@ -96,3 +102,81 @@ def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
         for row in rows
         if _ADDRESSABLE.fullmatch(row["blob_key"])
     }
+
+
+def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
+    """A new asset, a new version of the one of that name, or that one as it is.
+
+    A clock that steps back does not turn versions back.
+    """
+    if old is not None and not draft.overwrite:
+        return Committed(old, existing=True, unneeded_blob=draft.blob_key)
+    asset = Asset(
+        name=draft.name,
+        asset_id=old.asset_id if old else draft.asset_id,
+        version=max(int(now), old.version + 1) if old else int(now),
+        version_id=draft.version_id,
+        created_at=old.created_at if old else int(now),
+        blob_key=draft.blob_key,
+        digest=draft.digest,
+        facts=draft.facts,
+        tags=draft.tags,
+        context=draft.context,
+        original_filename=draft.original_filename,
+    )
+    return Committed(asset, overwritten=old is not None, unneeded_blob=old.blob_key if old else None)
+
+
+def refuse_condemned() -> BlobCondemned:
+    return BlobCondemned(
+        "This upload took so long that the server removed its bytes. The signature is not spent. Upload the file again."
+    )
+
+
+def ask_asset(name: AssetName) -> Ask:
+    return "find_asset", _name_params(name)
+
+
+def _name_params(name: AssetName) -> Params:
+    return {"cloud": name.cloud, "resource_type": name.resource_type, "type": name.type, "public_id": name.public_id}
+
+
+def asset_params(asset: Asset) -> Params:
+    return _name_params(asset.name) | {
+        "asset_id": asset.asset_id,
+        "version": asset.version,
+        "version_id": asset.version_id,
+        "created_at": asset.created_at,
+        "blob_key": asset.blob_key,
+        "bytes": asset.digest.size,
+        "md5": asset.digest.md5,
+        "sha256": asset.digest.sha256,
+        "facts": json_text(asset.facts),
+        "tags": json_text(asset.tags),
+        "context": json_text(asset.context),
+        "original_filename": asset.original_filename,
+    }
+
+
+def asset_of(row: Row) -> Asset:
+    return Asset(
+        name=AssetName(row["cloud"], ResourceType(row["resource_type"]), DeliveryType(row["type"]), row["public_id"]),
+        asset_id=row["asset_id"],
+        version=row["version"],
+        version_id=row["version_id"],
+        created_at=row["created_at"],
+        blob_key=row["blob_key"],
+        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
+        facts=_FACTS.decode(row["facts"]),
+        tags=_TAGS.decode(row["tags"]),
+        context=_PAIRS.decode(row["context"]),
+        original_filename=row["original_filename"],
+    )
+
+
+def _context_part(key: str, value: str | None) -> str:
+    """Return the text that the column `context` has where an asset has this pair, or any pair of this key.
+
+    Other contexts may have the text too, across the border of two strings.
+    """
+    return f"{json_text((key,))[:-1]}," if value is None else json_text((key, value))

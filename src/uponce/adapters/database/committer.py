@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import grants, keys
 from uponce.adapters.database.failures import closed, outcome_unknown
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
-from uponce.app.ports import Steps as PipelineSteps
+from uponce.app.ports import Prepare
 from uponce.core.errors import UponceError
 from uponce.core.values import ApiKey, GrantRecord
 
@@ -100,13 +100,13 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A caller and its operation. That of an arrival is made by the steps; `most` rows of refusals are kept."""
+    """A caller and its operation. That of an arrival is made by `prepare`; `most` rows of refusals are kept."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     operation: Operation[Any] | None = None
     arrival: Any = None
-    steps: PipelineSteps[Any] | None = None
+    prepare: Prepare[Any] | None = None
     most: int = 0
 
 
@@ -146,10 +146,10 @@ class Committer:
         result: T = await self._answer_to(Waiting(loop, loop.create_future(), operation))
         return result
 
-    async def run_arrival(self, arrival: Any, steps: PipelineSteps[Any], most_refusals: int) -> Any:
-        """As `run`, of the operation that `steps` make of this arrival, together with all others that wait."""
+    async def run_arrival(self, arrival: Any, prepare: Prepare[Any], most_refusals: int) -> Any:
+        """As `run`, of the operation that `prepare` makes of this arrival, together with all others that wait."""
         loop = asyncio.get_running_loop()
-        return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, steps, most_refusals))
+        return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, prepare, most_refusals))
 
     async def _answer_to(self, waiting: Waiting) -> Any:
         with self._gate:
@@ -191,14 +191,14 @@ class Committer:
         alike: dict[Hashable, list[Waiting]] = {}
         for each in group:
             if each.operation is None:
-                alike.setdefault((each.steps, each.most), []).append(each)
+                alike.setdefault((each.prepare, each.most), []).append(each)
         failed: list[tuple[Waiting, Exception]] = []
         for arrived in alike.values():
             for each, made in zip(arrived, self._made(arrived), strict=True):
                 if isinstance(made, Exception):
                     failed.append((each, made))
                 else:
-                    each.operation = grants.settle(made, each.most)
+                    each.operation = grants.commit_or_refuse(made, each.most)
         if failed:
             group[:] = [each for each in group if each.operation is not None]
             self._answer([each for each, _ in failed], [error for _, error in failed])
@@ -206,8 +206,8 @@ class Committer:
     def _made(self, arrived: Sequence[Waiting]) -> Sequence[Any]:
         try:
             self._records.refresh(*self._engine.look())
-            assert arrived[0].steps is not None
-            return arrived[0].steps([each.arrival for each in arrived], self._records)
+            assert arrived[0].prepare is not None
+            return arrived[0].prepare([each.arrival for each in arrived], self._records)
         except Exception as error:
             self._engine.disconnect()
             if not isinstance(error, UponceError):

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from uponce.adapters.database import catalog, grants, keys, outbox, relays, series, upkeep
+from uponce.adapters.database import catalog, grants, keys, outbox, relays, replies, series, upkeep
 from uponce.adapters.database.committer import Committer
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
-from uponce.app.ports import Committed, Steps
-from uponce.app.ports.database import A
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.relaying import Forwarded, Relay
 
 T = TypeVar("T")
 P = ParamSpec("P")
+_LAST = 2**63 - 1  # of all numbers of effects
 Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
@@ -33,38 +32,22 @@ class Backend(Protocol):
         """As Upkeep.integrity."""
 
 
-def _reads(make: Callable[P, Operation[T]]) -> Method[P, T]:
-    """Return the method that runs an operation without writes. Its parameters are those of the operation."""
+def _runs(make: Callable[P, Operation[T]]) -> Method[P, T]:
+    """Return the method that runs an operation. Its parameters are those of the operation."""
 
     async def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.read(make(*args, **kwargs))
+        operation = make(*args, **kwargs)
+        return await (self.write if operation.writes else self.read)(operation)
 
     return method
 
 
-def _writes(make: Callable[P, Operation[T]]) -> Method[P, T]:
-    """Return the method that runs an operation which writes."""
-
-    async def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.write(make(*args, **kwargs))
-
-    return method
-
-
-def _reads_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
-    """As `_reads`, for an operation that first takes what decrypts secrets."""
+def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
+    """As `_runs`, for an operation that first takes what encrypts and decrypts secrets."""
 
     async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.read(make(self._secrets, *args, **kwargs))
-
-    return method
-
-
-def _writes_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
-    """As `_writes`, for an operation that first takes what encrypts secrets."""
-
-    async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.write(make(self._secrets, *args, **kwargs))
+        operation = make(self._secrets, *args, **kwargs)
+        return await (self.write if operation.writes else self.read)(operation)
 
     return method
 
@@ -76,63 +59,60 @@ class Database(Backend):
 
     def __init__(self, secrets: SecretBox) -> None:
         self._secrets = secrets
+        self.commit_arrival = self._committer.run_arrival
 
     # Keys
-    find_key = _reads_secrets(keys.find)
-    list_keys = _reads_secrets(keys.list_all)
-    unreadable_keys = _reads_secrets(keys.list_unreadable)
-    add_key = _writes_secrets(keys.add)
-    revoke_key = _writes_secrets(keys.revoke)
-    rotate_key = _writes_secrets(keys.rotate)
-    set_upstream = _writes_secrets(keys.set_upstream)
-    list_upstreams = _reads_secrets(keys.list_upstreams)
-    lost_upstreams = _reads_secrets(keys.list_lost_upstreams)
-    has_cloud = _reads(keys.has_cloud)
+    find_key = _runs_with_secrets(keys.find)
+    list_keys = _runs_with_secrets(keys.list_all)
+    unreadable_keys = _runs_with_secrets(keys.list_unreadable)
+    add_key = _runs_with_secrets(keys.add)
+    revoke_key = _runs_with_secrets(keys.revoke)
+    rotate_key = _runs_with_secrets(keys.rotate)
+    set_upstream = _runs_with_secrets(keys.set_upstream)
+    list_upstreams = _runs_with_secrets(keys.list_upstreams)
+    lost_upstreams = _runs_with_secrets(keys.list_lost_upstreams)
+    has_cloud = _runs(keys.has_cloud)
 
     # Ledger
-    commit = _writes(grants.commit)
-    delete = _writes(grants.delete)
-    find_grant = _reads(grants.find)
-    list_grants = _reads(grants.page)
-    history = _reads(grants.history)
-    find_reply = _reads(grants.find_reply)
-    revoke_grant = _writes(grants.revoke)
-    record_refusal = _writes(grants.refuse)
-    newest_moment = _reads(grants.newest_moment)
-
-    async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
-        committed: Committed = await self._committer.run_arrival(arrival, steps, most_refusals)
-        return committed
+    commit = _runs(grants.commit)
+    delete = _runs(grants.delete)
+    find_grant = _runs(grants.find)
+    list_grants = _runs(grants.page)
+    history = _runs(grants.history)
+    find_reply = _runs(replies.find)
+    revoke_grant = _runs(grants.revoke)
+    record_refusal = _runs(grants.refuse)
+    newest_moment = _runs(grants.newest_moment)
 
     # Catalog
-    find_asset = _reads(catalog.find)
-    find_commit = _reads(catalog.find_of_blob)
-    list_by_context = _reads(catalog.of_context)
-    list_surplus = _reads(catalog.surplus)
-    digests = _reads(catalog.digests)
-    unnamed = _reads(catalog.unnamed)
-    condemn = _writes(catalog.condemn)
-    condemned = _reads(catalog.condemned)
-    series_blobs = _reads(series.blobs)
+    find_asset = _runs(catalog.find)
+    find_commit = _runs(catalog.find_of_blob)
+    list_by_context = _runs(catalog.of_context)
+    list_surplus = _runs(catalog.surplus)
+    digests = _runs(catalog.digests)
+    unnamed = _runs(catalog.unnamed)
+    condemn = _runs(catalog.condemn)
+    condemned = _runs(catalog.condemned)
+    series_blobs = _runs(series.blobs)
 
     # OpenSeries
-    create_series = _writes(series.create)
-    join_series = _writes(series.join)
-    find_series = _reads(series.find)
-    find_named_series = _reads(series.find_named)
-    find_series_of = _reads(series.find_of)
-    record_span = _writes(series.record)
-    series_parts = _reads(series.parts)
-    commit_series = _writes(series.commit)
-    end_series = _writes(series.end)
-    note_arrival = _writes(series.note_arrival)
+    create_series = _runs(series.create)
+    join_series = _runs(series.join)
+    find_series = _runs(series.find)
+    find_named_series = _runs(series.find_named)
+    find_series_of = _runs(series.find_of)
+    record_span = _runs(series.record)
+    series_parts = _runs(series.parts)
+    commit_series = _runs(series.commit)
+    end_series = _runs(series.end)
+    note_arrival = _runs(series.note_arrival)
 
     # Relays
-    end_relay = _writes(relays.end)
-    find_relay = _reads(relays.find)
-    moment = _reads(relays.moment)
-    note_misses = _writes(relays.note_misses)
-    hasten_relays = _writes(relays.hasten)
+    end_relay = _runs(relays.end)
+    find_relay = _runs(relays.find)
+    moment = _runs(relays.moment)
+    note_misses = _runs(relays.note_misses)
+    hasten_relays = _runs(relays.hasten)
 
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
         if relay.series_id is None:
@@ -140,24 +120,46 @@ class Database(Backend):
         return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
 
     # Outbox
-    claim_effects = _writes(outbox.claim)
-    finish_effect = _writes(outbox.finish)
-    postpone_effect = _writes(outbox.postpone)
-    hasten_effect = _writes(outbox.hasten)
-    list_effects = _reads(outbox.list_all)
-    retry_effects = _writes(outbox.retry)
-    count_waiting = _reads(outbox.count)
+    claim_effects = _runs(outbox.claim)
+    finish_effect = _runs(outbox.finish)
+    postpone_effect = _runs(outbox.postpone)
+    hasten_effect = _runs(outbox.hasten)
+    list_effects = _runs(outbox.list_all)
+    count_waiting = _runs(outbox.count)
+
+    async def retry_effects(self, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            return await self.write(outbox.retry(effect_id))
+        return await self._once_each(outbox.retry_dead)
+
+    async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            dropped: Sequence[int] = await self.write(outbox.drop_dead(name, effect_id - 1, effect_id, 1))
+            return len(dropped)
+        return await self._once_each(lambda after, most: outbox.drop_dead(name, after, _LAST, most))
+
+    async def _once_each(self, make: Callable[[int, int], Operation[Sequence[int]]]) -> int:
+        """Run an operation on all effects in batches; how many. An effect that is dead again meanwhile is left."""
+        after = 0
+
+        async def some() -> int:
+            nonlocal after
+            done = await self.write(make(after, upkeep.BATCH))
+            after = max(done, default=after)
+            return len(done)
+
+        return await in_batches(some)
 
     # Upkeep
-    fence = _writes(upkeep.fence)
-    freeze = _writes(upkeep.freeze)
-    frozen = _reads(upkeep.frozen)
-    thaw = _writes(upkeep.thaw)
-    owner = _reads(upkeep.owner)
-    make_owner = _writes(upkeep.make_owner)
-    violations = _reads(upkeep.violations)
-    end_slowest_series = _writes(series.end_slowest)
-    end_old_series = _writes(series.end_old)
+    fence = _runs(upkeep.fence)
+    freeze = _runs(upkeep.freeze)
+    frozen = _runs(upkeep.frozen)
+    thaw = _runs(upkeep.thaw)
+    owner = _runs(upkeep.owner)
+    make_owner = _runs(upkeep.make_owner)
+    violations = _runs(upkeep.violations)
+    end_slowest_series = _runs(series.end_slowest)
+    end_old_series = _runs(series.end_old)
 
     async def purge(self, audit_seconds: int | None) -> int:
         dropped = await self._turn_over()
@@ -177,7 +179,7 @@ class Database(Backend):
         await self.write(upkeep.touch())
 
     # Moving
-    count_rows = _reads(upkeep.count_rows)
-    rows = _reads(upkeep.rows)
-    last_row = _reads(upkeep.last_row)
-    add_rows = _writes(upkeep.add_rows)
+    count_rows = _runs(upkeep.count_rows)
+    rows = _runs(upkeep.rows)
+    last_row = _runs(upkeep.last_row)
+    add_rows = _runs(upkeep.add_rows)

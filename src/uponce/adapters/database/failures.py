@@ -1,6 +1,6 @@
 """What a database answers when it cannot do its work, alike on every engine."""
 
-from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, StorageFull
+from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, SettingRefused, StorageFull
 
 
 def no_space(detail: str) -> StorageFull:
@@ -35,6 +35,15 @@ def no_text() -> InvalidParameter:
 
 def closed() -> DatabaseUnavailable:
     return DatabaseUnavailable("The server is closing its database. Send the same request again.")
+
+
+def refuse_newer(present: int, most: int) -> None:
+    """SettingRefused when the version of the schema is above `most`."""
+    if present > most:
+        raise SettingRefused(
+            f"The database has schema version {present}, but this release supports at most {most}. Start a newer "
+            "release, or restore a backup from before the upgrade."
+        )
 
 
 def detail_of(error: Exception) -> str:

@@ -2,29 +2,25 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 
-from uponce.adapters.database import decisions, outbox
-from uponce.adapters.database.rows import (
-    asset_of,
-    asset_params,
-    audit_of,
-    audit_params,
-    effect_details,
-    grant_of,
-    grant_params,
-    name_params,
-    repeat_params,
-    reply_of,
-    reply_params,
-)
-from uponce.adapters.database.steps import Ask, Rows, Rules, Steps, of_grant, of_name, operation
-from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal, Reply
-from uponce.core.errors import GrantRefused, InvalidParameter, UponceError
+from uponce.adapters.database import outbox
+from uponce.adapters.database.catalog import ask_asset, asset_of, asset_params, publication, refuse_condemned
+from uponce.adapters.database.replies import ask_reply, repetition, reply_of, reply_params
+from uponce.adapters.database.steps import Ask, Params, Row, Rows, Rules, Steps, of_grant, of_name, operation
+from uponce.app.ports import AfterCommit, Candidate, Committed, Draft, Page, Refusal
+from uponce.core.errors import GrantRefused, InvalidParameter, UnknownApiKey, UponceError
+from uponce.core.freshness import check_watermark, utc
+from uponce.core.refusals import refusal_of
 from uponce.core.signature import KEY_OCTETS, dated, timestamp_of
 from uponce.core.values import Asset, AssetName, AuditEvent, AuditRecord, Caller, Grant, GrantRecord, GrantStatus
 
 _UPLOAD, _CALL = "an upload", "a call"
 _BEHIND_ALL = dated(2**40 - 1, b"")
+_TOLD_SECONDS = 3600
+
+# The longest text of an IP address: IPv6 with an IPv4 address inside.
+ADDRESS_LENGTH = 45
 
 
 def _locks_of_upload(grant: Grant, draft: Draft) -> tuple[int, int]:
@@ -41,16 +37,16 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
     repeated = draft.idempotency_key
     asks = [ask_watermark(grant), ("find_condemned", {"blob_key": draft.blob_key}), ask_asset(draft.name)]
     if repeated is not None:
-        asks.append(("find_reply", repeat_params(grant.key, repeated)))
+        asks.append(ask_reply(grant.key, repeated))
     keys, condemned, old, *replies = yield asks
     check_key(grant, keys)
-    before = decisions.repetition(reply_of(replies[0][0]), draft) if replies and replies[0] else None
+    before = repetition(reply_of(replies[0][0]), draft) if replies and replies[0] else None
     if before is not None:
         return before
     if condemned:
-        raise decisions.refuse_condemned()
+        raise refuse_condemned()
     yield from _spend(grant, now, _UPLOAD)
-    committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
+    committed = publication(draft, asset_of(old[0]) if old else None, now)
     yield publishing([grant], committed, draft, caller, now)
     return committed
 
@@ -69,7 +65,7 @@ def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, n
             name,
             committed.asset.asset_id,
             now,
-            details=effect_details(AfterCommit(details, grant.api_key, caller.request_id, committed)),
+            details=outbox.effect_details(AfterCommit(details, grant.api_key, caller.request_id, committed)),
         )
         for name, details in draft.effects
     ]
@@ -77,7 +73,8 @@ def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, n
 
 def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
     """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
-    writes: list[Ask] = [("write_audit", audit_params(grant, decisions.spending(committed, caller, now)))]
+    note = _note_of(AuditEvent.SPENT, committed.asset, caller, now)
+    writes: list[Ask] = [("write_audit", audit_params(grant, note))]
     if draft.idempotency_key is not None:
         writes.append(("keep_reply", reply_params(grant, draft, draft.idempotency_key, committed)))
     return writes
@@ -89,13 +86,13 @@ def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[A
     keys, found, records = yield [ask_watermark(grant), ask_asset(name), ask_grant(grant.key)]
     check_key(grant, keys)
     if not found:
-        decisions.check_usable(first_grant(records), grant, by=_CALL)
+        check_usable(first_grant(records), grant, by=_CALL)
         return None
     yield from _spend(grant, now, _CALL)
     asset = asset_of(found[0])
     yield [
         ("drop_asset", {"asset_id": asset.asset_id}),
-        ("write_audit", audit_params(grant, decisions.deletion(asset, caller, now))),
+        ("write_audit", audit_params(grant, _note_of(AuditEvent.DELETED, asset, caller, now))),
     ]
     return asset
 
@@ -106,7 +103,7 @@ def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
     if not taken:
         # A statement of its own: the first may have waited for a rival that its own snapshot does not show.
         (records,) = yield [ask_grant(grant.key)]
-        raise decisions.refuse_spent(first_grant(records), grant, by=by)
+        raise refuse_spent(first_grant(records), grant, by=by)
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, caller: (of_grant(grant.key),))
@@ -141,7 +138,7 @@ def _locks_of_arrival(made: Candidate | Refusal, most: int) -> tuple[int, ...]:
 
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_arrival)
-def settle(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
+def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
     """Commit an upload that took its steps, or note its refusal. A noted refusal is returned: its audit row stays."""
     if isinstance(made, Refusal):
         yield from _refuse(now, made.grant, made.error.code, made.caller, most)
@@ -161,16 +158,10 @@ def find(_: float, key: bytes) -> Steps[GrantRecord | None]:
 
 
 @operation()
-def find_reply(_: float, grant_key: bytes, idempotency_key: str) -> Steps[Reply | None]:
-    (replies,) = yield [("find_reply", repeat_params(grant_key, idempotency_key))]
-    return reply_of(replies[0]) if replies else None
-
-
-@operation()
 def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
     """Return the audit rows of a grant, oldest first."""
     (rows,) = yield [("history", {"grant_key": key, "most": limit})]
-    return [audit_of(row) for row in rows]
+    return [_audit_of(row) for row in rows]
 
 
 @operation()
@@ -213,10 +204,6 @@ def ask_watermark(grant: Grant) -> Ask:
     return "find_watermark", {"api_key": grant.api_key, "cloud": grant.cloud}
 
 
-def ask_asset(name: AssetName) -> Ask:
-    return "find_asset", name_params(name)
-
-
 def ask_grant(key: bytes) -> Ask:
     return "find_grant", {"grant_key": key}
 
@@ -226,14 +213,99 @@ def first_grant(records: Rows) -> GrantRecord | None:
 
 
 def check_key(grant: Grant, keys: Rows, *, watermark: bool = True) -> None:
-    """As decisions.check_key, of what `ask_watermark` found. Without `watermark` only whether the key still counts."""
-    decisions.check_key(grant, known=bool(keys), watermark=keys[0]["watermark"] if keys and watermark else None)
+    """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
+
+    `keys` is what `ask_watermark` found. Without `watermark` only whether the key still counts. The watermark is a
+    belt: rows are kept for longer than an upload may last, unless the clock was stepped.
+    """
+    if not keys:
+        raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked during the request.")
+    if watermark:
+        check_watermark(grant.timestamp, keys[0]["watermark"])
 
 
-def check_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
+def check_usable(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD) -> None:
+    """SignatureUsed or SignatureRevoked by the grant's row, if there is one."""
+    refusal = record and refusal_of(record, grant.max_uses, by=by)
+    if refusal:
+        raise refusal
+
+
+def check_all_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
     """Refuse an upload for the first of its grants that cannot be used, of what `ask_grant` found for each."""
     for grant, found in zip(grants, records, strict=True):
         try:
-            decisions.check_usable(first_grant(found), grant)
+            check_usable(first_grant(found), grant)
         except GrantRefused as refusal:
-            raise decisions.refuse_one_of(len(grants), grant, refusal) from None
+            raise _refuse_one_of(len(grants), grant, refusal) from None
+
+
+def _refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefused:
+    """The refusal of an upload with so many grants for one of them, which it names."""
+    if count == 1:
+        return refusal
+    return type(refusal)(
+        f"{refusal.message} It is the signature of {utc(grant.timestamp)}, one of {count} of this upload."
+    )
+
+
+def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD) -> GrantRefused:
+    """Why no use could be taken of a grant whose row is this."""
+    assert record is not None
+    refusal = refusal_of(record, grant.max_uses, by=by)
+    assert refusal is not None
+    return refusal
+
+
+def kept_until(grant: Grant, now: float) -> Grant:
+    """Return the grant with a later end, so that the ledger can still say what became of a long upload."""
+    return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
+
+
+def _note_of(event: AuditEvent, asset: Asset, caller: Caller, now: float) -> AuditRecord:
+    return AuditRecord(int(now), event, caller, asset_id=asset.asset_id, public_id=asset.name.public_id)
+
+
+def grant_params(grant: Grant, now: float) -> Params:
+    return {
+        "grant_key": grant.key,
+        "cloud": grant.cloud,
+        "api_key": grant.api_key,
+        "timestamp": grant.timestamp,
+        "max_uses": grant.max_uses,
+        "keep_until": grant.keep_until,
+        "now": int(now),
+    }
+
+
+def grant_of(row: Row) -> GrantRecord:
+    grant = Grant(row["grant_key"], row["cloud"], row["api_key"], row["timestamp"], row["max_uses"], row["keep_until"])
+    return GrantRecord(grant, row["uses"], row["spent_at"], row["revoked_at"], row["pending"])
+
+
+def audit_params(grant: Grant, record: AuditRecord) -> Params:
+    return {
+        "at": record.at,
+        "grant_key": grant.key,
+        "cloud": grant.cloud,
+        "api_key": grant.api_key,
+        "event": record.event,
+        "code": record.code,
+        "asset_id": record.asset_id,
+        "public_id": record.public_id,
+        "address": record.caller.address[:ADDRESS_LENGTH],
+        "request_id": record.caller.request_id,
+        "count": record.count,
+    }
+
+
+def _audit_of(row: Row) -> AuditRecord:
+    return AuditRecord(
+        at=row["at"],
+        event=AuditEvent(row["event"]),
+        caller=Caller(row["address"], row["request_id"]),
+        code=row["code"],
+        asset_id=row["asset_id"],
+        public_id=row["public_id"],
+        count=row["count"],
+    )

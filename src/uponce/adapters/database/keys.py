@@ -1,20 +1,27 @@
 """Operations on API keys: rows, rotation, revocation. Secrets are encrypted at rest, bound to their cloud and key."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from uponce.adapters.database.rows import (
-    SecretBox,
-    key_of,
-    key_params,
-    secret_context,
-    unreadable,
-    upstream_of,
-    upstream_params,
-)
-from uponce.adapters.database.steps import Ask, Row, Rules, Steps, operation
+import msgspec
+
+from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, operation
 from uponce.core.errors import InvalidParameter, SettingRefused
-from uponce.core.upstream import parse_upstream
-from uponce.core.values import ApiKey, Upstream
+from uponce.core.upstream import parse_upstream, url_of
+from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses, Upstream
+
+_ALGORITHMS = msgspec.json.Decoder(tuple[Algorithm, ...])
+
+
+class SecretBox(Protocol):
+    """Encrypts API secrets. A text that was encrypted in one context does not decrypt in another."""
+
+    def make_key(self) -> None:
+        """Make the key unless it exists."""
+
+    def encrypt(self, plain: str, context: str) -> bytes: ...
+
+    def decrypt(self, cipher: bytes, context: str) -> str: ...
 
 
 @operation(timed=True)
@@ -24,28 +31,35 @@ def find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
 
 def _find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
     (rows,) = yield [_ask(api_key)]
-    return key_of(rows[0], secrets, now) if rows else None
+    return _key_of(rows[0], secrets, now) if rows else None
 
 
 @operation(timed=True)
 def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[Sequence[ApiKey]]:
     """Of one cloud or of all, oldest first."""
     (rows,) = yield [("list_all_keys", {}) if cloud is None else ("list_keys", {"cloud": cloud})]
-    return [key_of(row, secrets, now) for row in rows]
+    return [_key_of(row, secrets, now) for row in rows]
 
 
 @operation(timed=True)
 def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
+    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
     (rows,) = yield [("list_all_keys", {})]
-    return unreadable(rows, secrets, now)
+    reasons: dict[str, str] = {}
+    for row in rows:
+        try:
+            _key_of(row, secrets, now)
+        except SettingRefused as error:
+            reasons[row["api_key"]] = error.message
+    return reasons
 
 
 @operation(rules=Rules.OWN)
 def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
     """Store all keys or none. The first secret of a database also makes the secret key, inside this transaction: a
-    database that has secrets never gets a second one."""
+    database that has secrets never gets a second one. SettingRefused if the key reads none of the present secrets."""
     yield from _make_key_once(secrets)
-    found = yield [("add_key", key_params(key, secrets)) for key in keys]
+    found = yield [("add_key", _key_params(key, secrets)) for key in keys]
     for key, added in zip(keys, found, strict=True):
         if not added:
             raise InvalidParameter(f"API key {key.api_key} exists already. Choose another one.")
@@ -67,7 +81,7 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
     (rows,) = yield [_ask(api_key)]
     if not rows:
         return None
-    cipher = secrets.encrypt(secret, secret_context(rows[0]["cloud"], api_key))
+    cipher = secrets.encrypt(secret, _secret_context(rows[0]["cloud"], api_key))
     yield [("rotate_key", {"api_key": api_key, "until": int(now) + overlap, "secret": cipher})]
     return (yield from _find(now, secrets, api_key))
 
@@ -76,14 +90,17 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
     """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable.
 
+    SettingRefused as for `add`, unless the new secret is empty.
+
     Every pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
     """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]
         return
-    yield from _make_key_once(secrets)
+    if upstream.secret:
+        yield from _make_key_once(secrets)
     yield [
-        ("put_upstream", upstream_params(cloud, upstream, secrets)),
+        ("put_upstream", _upstream_params(cloud, upstream, secrets)),
         ("revive_relays", {"cloud": cloud, "now": int(now)}),
     ]
 
@@ -91,7 +108,7 @@ def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream 
 @operation()
 def list_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upstream]]:
     (rows,) = yield [("list_upstreams", {})]
-    return {row["cloud"]: upstream_of(row, secrets) for row in rows}
+    return {row["cloud"]: _upstream_of(row, secrets) for row in rows}
 
 
 @operation()
@@ -102,7 +119,7 @@ def list_lost_upstreams(_: float, secrets: SecretBox) -> Steps[Mapping[str, Upst
 
 def _is_lost(row: Row, secrets: SecretBox) -> bool:
     try:
-        upstream_of(row, secrets)
+        _upstream_of(row, secrets)
     except SettingRefused:
         return True
     return False
@@ -115,10 +132,76 @@ def has_cloud(_: float, cloud: str) -> Steps[bool]:
 
 
 def _make_key_once(secrets: SecretBox) -> Steps[None]:
-    (present,) = yield [("find_any_secret", {})]
-    if not present:
-        secrets.make_key()
+    """Raise SettingRefused unless the key reads a present secret: with a second key, no server could read them all."""
+    (present,) = yield [("list_secrets", {})]
+    refusal = None
+    for row in present:
+        try:
+            secrets.decrypt(row["secret"], _secret_context(row["cloud"], row["api_key"]))
+            return
+        except SettingRefused as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    secrets.make_key()
 
 
 def _ask(api_key: str) -> Ask:
     return "find_key", {"api_key": api_key}
+
+
+def _key_params(key: ApiKey, secrets: SecretBox) -> Params:
+    return {
+        "api_key": key.api_key,
+        "cloud": key.cloud,
+        "secret": secrets.encrypt(key.secrets[0], _secret_context(key.cloud, key.api_key)),
+        "uses": key.uses,
+        "scope": key.scope,
+        "window_seconds": key.window,
+        "name": key.name,
+        "allow_v1": int(key.allow_v1),
+        "algorithms": json_text(key.algorithms),
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+        "watermark": key.watermark,
+    }
+
+
+def _key_of(row: Row, secrets: SecretBox, now: float) -> ApiKey:
+    """Return the key at `now` (Unix seconds), without a rotated secret that has expired by then."""
+    rotated = row["previous_secret"] is not None and row["previous_until"] > now
+    ciphers = [row["secret"], *([row["previous_secret"]] if rotated else [])]
+    context = _secret_context(row["cloud"], row["api_key"])
+    return ApiKey(
+        api_key=row["api_key"],
+        cloud=row["cloud"],
+        secrets=tuple(secrets.decrypt(cipher, context) for cipher in ciphers),
+        uses=KeyUses(row["uses"]),
+        scope=KeyScope(row["scope"]),
+        window=row["window_seconds"],
+        name=row["name"],
+        allow_v1=bool(row["allow_v1"]),
+        algorithms=_ALGORITHMS.decode(row["algorithms"]),
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+        watermark=row["watermark"],
+        upstream=None if row["url"] is None else _upstream_of(row, secrets),
+    )
+
+
+def _upstream_params(cloud: str, upstream: Upstream, secrets: SecretBox) -> Params:
+    cipher = secrets.encrypt(upstream.secret, _upstream_context(cloud))
+    return {"cloud": cloud, "url": url_of(upstream), "url_secret": cipher}
+
+
+def _upstream_of(row: Row, secrets: SecretBox) -> Upstream:
+    """Return the upstream of the row's cloud. SettingRefused if its secret cannot be decrypted."""
+    return parse_upstream(row["url"], secrets.decrypt(row["url_secret"], _upstream_context(row["cloud"])))
+
+
+def _upstream_context(cloud: str) -> str:
+    return f"{cloud}/upstream"
+
+
+def _secret_context(cloud: str, api_key: str) -> str:
+    return f"{cloud}/{api_key}"

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uponce.adapters.database.rows import effect_of
-from uponce.adapters.database.steps import Ask, Steps, operation
-from uponce.app.ports import Effect, Waiting
+from uponce.adapters.database.steps import Ask, Row, Steps, json_text, operation
+from uponce.app.ports import AfterCommit, Effect, Waiting
 
 _ERROR_LENGTH = 500
 
@@ -16,28 +15,28 @@ def adding(name: str, subject: str, now: float, seconds: int = 0, details: str =
     return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
-@operation()
+@operation(writes=True)
 def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
     """As Outbox.claim_effects. Servers that claim at once skip each other's rows. Nothing due, nothing written."""
     (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
     due_at = int(now) + lease
-    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(effect_of, rows)]
+    claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
     yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]
     return claimed
 
 
-@operation()
+@operation(writes=True)
 def finish(_: float, effect_id: int) -> Steps[None]:
     yield [("finish_effect", {"id": effect_id})]
 
 
-@operation()
+@operation(writes=True)
 def postpone(now: float, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> Steps[None]:
     later = {"id": effect_id, "due_at": int(now) + seconds, "error": error[:_ERROR_LENGTH], "dead": int(dead)}
     yield [("postpone_effect", later)]
 
 
-@operation()
+@operation(writes=True)
 def hasten(now: float, subject: str) -> Steps[None]:
     yield [("hasten_effects", {"subject": subject, "now": int(now)})]
 
@@ -46,7 +45,7 @@ def hasten(now: float, subject: str) -> Steps[None]:
 def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
     """Dead ones first, then by their time."""
     (rows,) = yield [("list_effects", {"most": limit})]
-    return [effect_of(row) for row in rows]
+    return [_effect_of(row) for row in rows]
 
 
 @operation()
@@ -55,9 +54,32 @@ def count(_: float) -> Steps[Waiting]:
     return Waiting(row["pending"], row["dead"])
 
 
-@operation()
-def retry(now: float, effect_id: int | None = None) -> Steps[int]:
-    """Make one effect, or all dead ones, due now and alive; how many."""
-    name = "retry_dead_effects" if effect_id is None else "retry_effect"
-    (rows,) = yield [(name, {"now": int(now), "id": effect_id})]
+@operation(writes=True)
+def retry(now: float, effect_id: int) -> Steps[int]:
+    """Make one effect due now and alive; how many."""
+    (rows,) = yield [("retry_effect", {"now": int(now), "id": effect_id})]
     return len(rows)
+
+
+@operation(writes=True)
+def retry_dead(now: float, after: int, most: int) -> Steps[Sequence[int]]:
+    """Make the first dead effects behind the number `after` due now and alive, at most so many; their numbers."""
+    (rows,) = yield [("retry_dead_effects", {"now": int(now), "after": after, "most": most})]
+    return sorted(row["id"] for row in rows)
+
+
+@operation(writes=True)
+def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Sequence[int]]:
+    """Delete the first dead effects of this name behind the number `after`, up to `last`; their numbers."""
+    (rows,) = yield [("drop_dead_effects", {"name": name, "after": after, "last": last, "most": most})]
+    return sorted(row["id"] for row in rows)
+
+
+def effect_details(after: AfterCommit) -> str:
+    """Return the details of an effect that a commit leaves."""
+    return json_text(replace(after, committed=replace(after.committed, unneeded_blob=None)))
+
+
+def _effect_of(row: Row) -> Effect:
+    """Return the effect of a row, whose columns have the names of the fields."""
+    return Effect(**dict(row) | {"dead": bool(row["dead"])})

@@ -6,22 +6,33 @@ A row of a relay and a pending use of each of its grants come and go together, i
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uponce.adapters.database import decisions, outbox
-from uponce.adapters.database.grants import ask_grant, ask_watermark, check_key, check_usable, first_grant
-from uponce.adapters.database.rows import (
+import msgspec
+
+from uponce.adapters.database import outbox
+from uponce.adapters.database.grants import (
+    ADDRESS_LENGTH,
+    ask_grant,
+    ask_watermark,
     audit_params,
+    check_all_usable,
+    check_key,
+    first_grant,
     grant_params,
-    relay_of,
-    relay_params,
-    relayed_reply_params,
-    reply_of,
-    target_part,
+    kept_until,
+    refuse_spent,
 )
+from uponce.adapters.database.replies import relayed_reply_params, reply_of
 from uponce.adapters.database.series import hold_to_spend
-from uponce.adapters.database.steps import Ask, Rules, Steps, of_grant, operation
+from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
 from uponce.core.relaying import Forwarded, Relay
+from uponce.core.upstream import Target
+from uponce.core.values import AuditEvent, AuditRecord, Caller, Digest, Grant
 
 EFFECT = "relay"  # the work that looks a relay up
+
+# Made at import, see catalog.py.
+_TARGET = msgspec.json.Decoder(Target)
+_GRANTS = msgspec.json.Decoder(tuple[tuple[str, str, int, int, int], ...])
 
 
 def _locks(relay: Relay, *_: object) -> Sequence[int]:
@@ -46,7 +57,7 @@ def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
         answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
         if isinstance(answer, Forwarded):  # the answer of an upload that was stored here is none of the upstream's
             return answer
-    check_usable(relay.grants, found[2::3])
+    check_all_usable(relay.grants, found[2::3])
     return (yield from _begin(now, relay, seconds, []))
 
 
@@ -60,7 +71,7 @@ def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> S
     found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
     for grant, keys in zip(grants, found[::2], strict=True):
         check_key(grant, keys, watermark=False)
-    check_usable(grants, found[1::2])
+    check_all_usable(grants, found[1::2])
     return (
         yield from _begin(
             now, replace(relay, grants=tuple(grants)), seconds, [("end_series", {"series_id": series_id})]
@@ -75,9 +86,9 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
     if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
         lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
         (records,) = yield [ask_grant(lost.key)]
-        raise decisions.refuse_spent(first_grant(records), lost)
+        raise refuse_spent(first_grant(records), lost)
     yield [
-        ("add_relay", relay_params(pending)),
+        ("add_relay", _relay_params(pending)),
         *(("add_relay_grant", grant_params(grant, now) | {"relay_id": relay.id}) for grant in relay.grants),
         outbox.adding(EFFECT, relay.id, now, seconds),
         *further,
@@ -97,23 +108,23 @@ def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> S
 
 def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
     """The writes of an outcome. The grants are remembered for a while, as those of a series."""
-    kept = [decisions.kept_until(grant, now) for grant in relay.grants]
-    settled: list[Ask] = [("finish_effects", {"subject": relay.id})]
+    kept = [kept_until(grant, now) for grant in relay.grants]
+    writes: list[Ask] = [("finish_effects", {"subject": relay.id})]
     if answer is None:
-        settled += [("free_grant", grant_params(grant, now)) for grant in kept]
-        return settled + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
-    settled += [("settle_grant", grant_params(grant, now)) for grant in kept]
-    note = decisions.forwarding(relay, answer, code, now)
-    settled += [("write_audit", audit_params(grant, note)) for grant in kept]
+        writes += [("free_grant", grant_params(grant, now)) for grant in kept]
+        return writes + [("drop_unused_grant", {"grant_key": grant.key}) for grant in kept]
+    writes += [("spend_taken_grant", grant_params(grant, now)) for grant in kept]
+    note = _forwarding(relay, answer, code, now)
+    writes += [("write_audit", audit_params(grant, note)) for grant in kept]
     if relay.key_hash is not None:
-        settled += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
-    return settled
+        writes += [("keep_reply", relayed_reply_params(grant, relay, answer)) for grant in kept]
+    return writes
 
 
 @operation()
 def find(_: float, relay_id: str) -> Steps[Relay | None]:
     (rows,) = yield [("find_relay", {"relay_id": relay_id})]
-    return relay_of(rows[0]) if rows else None
+    return _relay_of(rows[0]) if rows else None
 
 
 @operation(timed=True)
@@ -123,13 +134,58 @@ def moment(now: float) -> Steps[float]:
     return now
 
 
-@operation()
+@operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
     """As Relays.hasten_relays. One that only has the text elsewhere in its target is looked up early, no more."""
     due_at = int(now) + seconds
-    yield [("hasten_relays", {"cloud": cloud, "part": target_part(name), "due_at": due_at}) for name in names]
+    yield [("hasten_relays", {"cloud": cloud, "part": _target_part(name), "due_at": due_at}) for name in names]
 
 
-@operation()
+@operation(writes=True)
 def note_misses(_: float, relay_id: str, misses: int) -> Steps[None]:
     yield [("note_misses", {"relay_id": relay_id, "misses": misses})]
+
+
+def _forwarding(relay: Relay, answer: Forwarded, code: str, now: float) -> AuditRecord:
+    return AuditRecord(
+        int(now), AuditEvent.SPENT, relay.caller, code=code, asset_id=answer.asset_id, public_id=answer.public_id
+    )
+
+
+def _target_part(name: str) -> str:
+    """Return the text that the column `target` has where an upload has this name or marker in the upstream."""
+    return json_text(name)
+
+
+def _relay_params(relay: Relay) -> Params:
+    return {
+        "relay_id": relay.id,
+        "cloud": relay.cloud,
+        "target": json_text(relay.target),
+        "bytes": relay.digest.size,
+        "md5": relay.digest.md5,
+        "sha256": relay.digest.sha256,
+        "address": relay.caller.address[:ADDRESS_LENGTH],
+        "request_id": relay.caller.request_id,
+        "key_hash": relay.key_hash,
+        "pending_at": relay.pending_at,
+        "misses": relay.misses,
+    }
+
+
+def _relay_of(row: Row) -> Relay:
+    cloud = row["cloud"]
+    return Relay(
+        id=row["relay_id"],
+        cloud=cloud,
+        grants=tuple(
+            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
+            for key, api_key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
+        ),
+        target=_TARGET.decode(row["target"]),
+        digest=Digest(row["bytes"], row["md5"], row["sha256"]),
+        caller=Caller(row["address"], row["request_id"]),
+        key_hash=row["key_hash"],
+        pending_at=row["pending_at"],
+        misses=row["misses"],
+    )

@@ -3,33 +3,49 @@
 Whatever changes a series, or depends on its not changing, holds its row; no operation holds two of them and waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from uponce.adapters.database import decisions
+import msgspec
+
+from uponce.adapters.database.catalog import ask_asset, asset_of, publication, refuse_condemned
 from uponce.adapters.database.grants import (
-    ask_asset,
     ask_grant,
     ask_watermark,
+    check_all_usable,
     check_key,
     check_usable,
     first_grant,
+    grant_params,
+    kept_until,
     publishing,
 )
-from uponce.adapters.database.rows import (
-    asset_of,
-    grant_params,
-    part_of,
-    part_params,
-    series_of,
-    series_params,
-    spans_text,
+from uponce.adapters.database.steps import (
+    BEGINNING_A_SERIES,
+    Ask,
+    Params,
+    Row,
+    Rows,
+    Rules,
+    Steps,
+    json_text,
+    of_grant,
+    of_name,
+    operation,
 )
-from uponce.adapters.database.steps import BEGINNING_A_SERIES, Ask, Rows, Rules, Steps, of_grant, of_name, operation
 from uponce.adapters.database.upkeep import BATCH
 from uponce.app.ports import Committed, Draft
+from uponce.core.errors import SeriesGone, SignatureInUse, TooManySeries
+from uponce.core.refusals import WHY_SIGNATURES_COLLIDE
 from uponce.core.series import Chunk, Series, StoredPart, check_parts, grown
 from uponce.core.spans import Span
-from uponce.core.values import Caller, Grant
+from uponce.core.values import Algorithm, Caller, Grant, GrantRecord, ResourceType
+
+_IN_SERIES_SECONDS = 60
+
+# Made at import, see catalog.py.
+_PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_SPANS = msgspec.json.Decoder(tuple[tuple[int, int], ...])
+_GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 
 @operation(rules=Rules.SHARED, locks=lambda new, grant, **_: (BEGINNING_A_SERIES, of_grant(grant.key)))
@@ -40,11 +56,11 @@ def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) 
         *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
     ]
     if existing and existing[0]:
-        return series_of(existing[0][0])
-    decisions.check_room(count["of_key"], per_key, "with this API key")
-    decisions.check_room(count["in_all"], in_all, "on this server")
+        return _series_of(existing[0][0])
+    _check_room(count["of_key"], per_key, "with this API key")
+    _check_room(count["in_all"], in_all, "on this server")
     yield from _check_joins(grant)
-    yield [("add_series", series_params(new)), _joining(new.id, grant, now)]
+    yield [("add_series", _series_params(new)), _joining(new.id, grant, now)]
     return (yield from _get(new.id))
 
 
@@ -67,22 +83,22 @@ def _check_joins(grant: Grant) -> Steps[None]:
         ask_grant(grant.key),
     ]
     check_key(grant, keys)
-    decisions.check_joins(grant, first_grant(records), count["holders"])
+    _check_use_left(grant, first_grant(records), count["holders"])
 
 
 def _joining(series_id: str, grant: Grant, now: float) -> Ask:
     return "add_series_grant", grant_params(grant, now) | {"series_id": series_id}
 
 
-@operation()
+@operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
     """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
     before = yield from _hold(series_id)
     series = grown(before, Chunk(span, total))
     check_parts(before, span, parts)
-    sizes = {"total": series.total, "arrived": series.arrived, "spans": spans_text(series.spans)}
+    sizes = {"total": series.total, "arrived": series.arrived, "spans": _spans_text(series.spans)}
     yield [
-        *(("add_part", part_params(series_id, part)) for part in parts),
+        *(("add_part", _part_params(series_id, part)) for part in parts),
         ("grow_series", sizes | {"series_id": series_id}),
     ]
     return series
@@ -101,15 +117,15 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
         *(ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))),
     ]
     if condemned:
-        raise decisions.refuse_condemned()
+        raise refuse_condemned()
     for grant, keys in zip(grants, found[::2], strict=True):
         check_key(grant, keys, watermark=False)
-    check_usable(grants, found[1::2])
-    kept = [decisions.kept_until(grant, now) for grant in grants]
+    check_all_usable(grants, found[1::2])
+    kept = [kept_until(grant, now) for grant in grants]
     taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
     if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
-        raise decisions.series_gone()
-    committed = decisions.publication(draft, asset_of(old[0]) if old else None, now)
+        raise _series_gone()
+    committed = publication(draft, asset_of(old[0]) if old else None, now)
     yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
     return committed
 
@@ -129,19 +145,19 @@ def _to_spend(series: Series) -> Sequence[Grant]:
 @operation()
 def find(_: float, series_id: str) -> Steps[Series | None]:
     (rows,) = yield [_ask(series_id)]
-    return series_of(rows[0]) if rows else None
+    return _series_of(rows[0]) if rows else None
 
 
 @operation()
 def find_named(_: float, cloud: str, api_key: str, upload_id: str) -> Steps[Series | None]:
     (rows,) = yield [_ask_named(cloud, api_key, upload_id)]
-    return series_of(rows[0]) if rows else None
+    return _series_of(rows[0]) if rows else None
 
 
 @operation()
 def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
     (rows,) = yield [("find_series_of_grant", {"grant_key": grant_key})]
-    return [series_of(row) for row in rows]
+    return [_series_of(row) for row in rows]
 
 
 @operation()
@@ -149,22 +165,22 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
     """The parts that hold bytes of the span, in order, at most so many."""
     values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
-    return [part_of(row) for row in rows]
+    return [_part_of(row) for row in rows]
 
 
-@operation()
+@operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
     """Whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
 
-@operation()
+@operation(writes=True)
 def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
     yield [("note_arrival", {"series_id": series_id, "size": size})]
 
 
-@operation()
+@operation(writes=True)
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
@@ -178,7 +194,7 @@ def end_slowest(
     return _blob_keys(ended)
 
 
-@operation()
+@operation(writes=True)
 def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
     """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
@@ -206,8 +222,8 @@ def _hold(series_id: str) -> Steps[Series]:
 def _get(series_id: str) -> Steps[Series]:
     (rows,) = yield [_ask(series_id)]
     if not rows:
-        raise decisions.series_gone()
-    return series_of(rows[0])
+        raise _series_gone()
+    return _series_of(rows[0])
 
 
 def _ask(series_id: str) -> Ask:
@@ -216,3 +232,85 @@ def _ask(series_id: str) -> Ask:
 
 def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
     return "find_named_series", {"cloud": cloud, "api_key": api_key, "upload_id": upload_id}
+
+
+def _check_room(count: int, limit: int, where: str) -> None:
+    """TooManySeries when so many are unfinished already."""
+    if count >= limit:
+        raise TooManySeries(
+            f"{limit} uploads {where} are unfinished, and {limit} are allowed. Finish one, send the file in one "
+            "request, or try again later."
+        )
+
+
+def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int) -> None:
+    """SignatureUsed or SignatureRevoked by the grant's row; SignatureInUse when `holders`, the series that have it,
+    will need all uses that are left."""
+    check_usable(record, grant)
+    if holders >= grant.max_uses - (record.uses if record else 0):
+        raise SignatureInUse(
+            "This signature belongs to another upload, which is not complete yet. Resume that upload, or ask for a "
+            f"new signature. {WHY_SIGNATURES_COLLIDE}",
+            retry_after=_IN_SERIES_SECONDS,
+        )
+
+
+def _series_gone() -> SeriesGone:
+    return SeriesGone(
+        "This upload is complete or was ended, so it takes no more bytes. To send another file, begin with a new "
+        "signature."
+    )
+
+
+def _series_params(series: Series) -> Params:
+    return {
+        "id": series.id,
+        "cloud": series.cloud,
+        "api_key": series.api_key,
+        "upload_id": series.upload_id,
+        "requested": series.requested,
+        "parameters": json_text(series.parameters),
+        "algorithm": series.algorithm,
+        "filename": series.filename,
+        "blob_key": series.blob_key,
+        "created_at": series.created_at,
+        "total": series.total,
+        "shared": int(series.shared),
+        "arrived": series.arrived,
+        "spans": _spans_text(series.spans),
+    }
+
+
+def _spans_text(spans: Iterable[Span]) -> str:
+    return json_text([(span.start, span.end) for span in spans])
+
+
+def _series_of(row: Row) -> Series:
+    """Return the series of a row, whose columns have the names of the fields."""
+    cloud, api_key = row["cloud"], row["api_key"]
+    read = {
+        "requested": None if row["requested"] is None else ResourceType(row["requested"]),
+        "parameters": _PAIRS.decode(row["parameters"]),
+        "algorithm": Algorithm(row["algorithm"]),
+        "shared": bool(row["shared"]),
+        "spans": tuple(Span(start, stop) for start, stop in _SPANS.decode(row["spans"])),
+        "grants": tuple(
+            Grant(bytes.fromhex(key), cloud, api_key, timestamp, max_uses, keep_until)
+            for key, timestamp, max_uses, keep_until in _GRANTS.decode(row["grants"])
+        ),
+    }
+    return Series(**dict(row) | read)
+
+
+def _part_params(series_id: str, part: StoredPart) -> Params:
+    return {
+        "series_id": series_id,
+        "start": part.span.start,
+        "stop": part.span.end,
+        "name": part.name,
+        "sha256": part.sha256,
+    }
+
+
+def _part_of(row: Row) -> StoredPart:
+    return StoredPart(Span(row["start"], row["stop"]), row["name"], row["sha256"])

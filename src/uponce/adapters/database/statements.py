@@ -30,18 +30,20 @@ _TEXTS_THERE = frozenset({"api_keys"})  # there `uses` is a word
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with `:name` parameters. A `silent` one returns no rows; `names` are its parameters in order."""
+    """A statement with `:name` parameters. A `silent` one returns no rows; `names` are its parameters in order.
+
+    One that `has_braces` has to be `filled`.
+    """
 
     name: str
     text: str
     silent: bool
     names: tuple[str, ...]
     writes: bool
+    has_braces: bool
 
     def filled(self, values: Mapping[str, object]) -> str:
         """The text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
-        if "{" not in self.text:
-            return self.text
         return _BRACES.sub(lambda match: _plain(values[match[1]]), self.text)
 
 
@@ -140,7 +142,7 @@ def _expanded(text: str, fragments: Mapping[str, str]) -> str:
 
 def _statement(name: str, text: str, *, silent: bool) -> Statement:
     names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
-    return Statement(name, text, silent, names, writes=not text.startswith("SELECT"))
+    return Statement(name, text, silent, names, writes=not text.startswith("SELECT"), has_braces="{" in text)
 
 
 def _type(statement: Statement, name: str) -> str:

@@ -18,6 +18,8 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from uponce.adapters.database.statements import Statement
 from uponce.core.errors import UponceError
 from uponce.core.values import AssetName
@@ -34,6 +36,7 @@ class Row(Protocol):
     def __getitem__(self, name: str, /) -> Any: ...
 
 
+Params: TypeAlias = dict[str, Any]
 Ask: TypeAlias = tuple[str, Mapping[str, Any]]
 Rows: TypeAlias = Sequence[Row]
 Steps: TypeAlias = Generator[Sequence[Ask], Sequence[Rows], T]
@@ -63,7 +66,7 @@ class Operation(Generic[T]):
 
     `numbers` are those of the locks it needs. `grouped` ones share a transaction with others on every engine. `patient`
     ones may read for as long as it takes, `timed` ones need the moment although they only read. `first` is a statement
-    that is run before, where the engine has it.
+    that is run before, where the engine has it. Those that `writes` holds for get a transaction with their locks.
     """
 
     begin: Callable[[float], Steps[T]]
@@ -73,10 +76,12 @@ class Operation(Generic[T]):
     patient: bool = False
     timed: bool = False
     first: str = ""
+    writes: bool = False
 
 
 def operation(
     *,
+    writes: bool = False,
     rules: Rules = Rules.NONE,
     locks: Callable[..., Iterable[int]] = lambda *_, **__: (),
     grouped: bool = False,
@@ -84,12 +89,16 @@ def operation(
     timed: bool = False,
     first: str = "",
 ) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Callable[P, Operation[T]]]:
-    """Make a generator function of (moment, arguments) a function of the arguments that returns the Operation."""
+    """Make a generator function of (moment, arguments) a function of the arguments that returns the Operation.
+
+    One that holds rules, or is grouped, writes.
+    """
+    does_write = writes or grouped or rules is not Rules.NONE
 
     def decorate(steps: Callable[Concatenate[float, P], Steps[T]]) -> Callable[P, Operation[T]]:
         def made(*args: P.args, **kwargs: P.kwargs) -> Operation[T]:
-            numbers = partial(locks, *args, **kwargs)
-            return Operation(lambda now: steps(now, *args, **kwargs), numbers, rules, grouped, patient, timed, first)
+            begin, numbers = lambda now: steps(now, *args, **kwargs), partial(locks, *args, **kwargs)
+            return Operation(begin, numbers, rules, grouped, patient, timed, first, does_write)
 
         made.__doc__ = steps.__doc__
         return made
@@ -202,3 +211,8 @@ def of_grant(grant_key: bytes) -> int:
 
 def _number(subject: bytes) -> int:
     return int.from_bytes(hashlib.sha256(subject).digest()[:8], "big") >> 2
+
+
+def json_text(value: object) -> str:
+    """Return the value as JSON, for a column or a parameter that holds such."""
+    return msgspec.json.encode(value).decode()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.adapters.database.steps import Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
 
 # What one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take 2 ms, 5,000 took
@@ -49,14 +49,14 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
     return len(dropped)
 
 
-@operation()
+@operation(writes=True)
 def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
     """Drop at most so many replies of grants whose time is over; how many. A forgotten grant's reply is not found."""
     (dropped,) = yield [("drop_replies", {"before": int(now - slack), "most": most})]
     return len(dropped)
 
 
-@operation()
+@operation(writes=True)
 def purge_audit(now: float, seconds: int, most: int) -> Steps[int]:
     """Drop at most so many records that are older; how many. Compared with a fraction, no index would be used."""
     (dropped,) = yield [("drop_audit", {"before": int(now - seconds), "most": most})]
@@ -86,21 +86,17 @@ def freeze(_: float) -> Steps[None]:
 
 @operation(rules=Rules.OWN)
 def thaw(now: float, skew: int) -> Steps[int]:
-    yield [_thawing(trigger) for trigger in _TRIGGERS]
+    yield [("thaw", trigger) for trigger in _TRIGGERS]
     return (yield from steps_of_fence(now, skew))
 
 
 @operation(rules=Rules.OWN)
 def thaw_unfenced(_: float) -> Steps[None]:
     """For work inside of a transaction that freezes again."""
-    yield [_thawing(trigger) for trigger in _TRIGGERS]
+    yield [("thaw", trigger) for trigger in _TRIGGERS]
 
 
 _TRIGGERS = [{"table": table, "event": event} for table in _FREEZABLE for event in _EVENTS]
-
-
-def _thawing(trigger: dict[str, str]) -> Ask:
-    return "thaw", trigger
 
 
 @operation()
@@ -115,7 +111,7 @@ def owner(_: float) -> Steps[str | None]:
     return rows[0]["name"] if rows else None
 
 
-@operation(rules=Rules.OWN)
+@operation(writes=True, rules=Rules.OWN)
 def make_owner(_: float) -> Steps[str]:
     """Of two servers that make it at once, both get the first one's."""
     _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]
@@ -123,12 +119,12 @@ def make_owner(_: float) -> Steps[str]:
     return name
 
 
-@operation()
+@operation(writes=True)
 def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
 
 
-@operation()
+@operation(writes=True)
 def touch(_: float) -> Steps[None]:
     """A write that changes nothing, yet reaches the disk."""
     ((row,),) = yield [("schema_version", {})]
@@ -162,7 +158,7 @@ def last_row(_: float, table: Table) -> Steps[Row | None]:
     return dict(found[0]) if found else None
 
 
-@operation()
+@operation(writes=True)
 def add_rows(_: float, table: Table, rows: Sequence[Row]) -> Steps[None]:
     yield [(f"add_to_{table}", row) for row in rows]
     if table in _NUMBERED:

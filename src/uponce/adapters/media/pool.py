@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from uponce.adapters.media.messages import Answer, Job, Setup
-from uponce.adapters.media.process import DecoderLost, DecoderProcess, DecoderTimeUsed
+from uponce.adapters.media.process import DecoderKilled, DecoderLost, DecoderProcess, DecoderTimeUsed
 from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.media.turns import Turn, Turns
@@ -161,6 +161,11 @@ class DecoderPool:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds of "
                 f"processor time, or {self._clock_seconds:g} seconds in all. Convert it to a simpler file."
+            ) from error
+        except DecoderKilled as error:
+            raise ServerBusy(
+                "The system ended two decoders while they read the file. Send the same upload again later.",
+                detail="decoders were killed: see whether this machine, or the server's container, is short of memory",
             ) from error
         except DecoderLost as error:
             raise InvalidMedia(

@@ -23,6 +23,10 @@ class DecoderLost(Exception):
     """The process ended, or its answer is not one of a decoder."""
 
 
+class DecoderKilled(DecoderLost):
+    """Another process ended it, such as the kernel when memory is short. That says nothing about the file."""
+
+
 class DecoderTimeUsed(Exception):
     """The process ended because one file used more CPU time than allowed."""
 
@@ -73,12 +77,17 @@ class DecoderProcess:
 
     @property
     def alive(self) -> bool:
-        """False if the process is known to have ended."""
-        stdout = self._process.stdout
-        return self._process.returncode is None and stdout is not None and not stdout.at_eof()
+        """False if the process is known to have ended: by its exit code, or by a pipe that has closed."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        has_closed = stdin.is_closing() or stdout.at_eof() or stdout.exception() is not None
+        return self._process.returncode is None and not has_closed
 
     async def ask(self, job: Job) -> Answer:
-        """Return the answer to one job. Raises DecoderLost or DecoderTimeUsed. Never ask two jobs at a time."""
+        """Return the answer to one job. Never ask two jobs at a time.
+
+        Raises DecoderLost, as DecoderKilled if it was that, or DecoderTimeUsed.
+        """
         self.jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
@@ -86,9 +95,13 @@ class DecoderProcess:
         try:
             return await self._read(Answer)
         except DecoderLost as lost:
+            has_ended = not self.alive
             self.kill()
-            if await self._process.wait() == -signal.SIGPROF:
+            code = await self._process.wait()
+            if code == -signal.SIGPROF:
                 raise DecoderTimeUsed from lost
+            if code == -signal.SIGKILL and has_ended:
+                raise DecoderKilled(str(lost)) from lost
             raise
 
     async def _read(self, type_: type[T]) -> T:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from uponce.adapters.system import LINUX
+from uponce.adapters.system import LINUX, closing_file
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -79,14 +79,12 @@ def confine(roots: Sequence[str]) -> bool:
         scoped=_SCOPES if version >= _SCOPE_FROM else 0,
     )
     rules = _syscall(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0)
-    try:
+    with closing_file(rules):
         for root in roots:
             _allow_reading(rules, root)
         if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
         _syscall(_RESTRICT_SELF, rules, 0)
-    finally:
-        os.close(rules)
     return True
 
 
@@ -97,12 +95,9 @@ def _landlock_version() -> int:
 
 
 def _allow_reading(rules: int, root: str) -> None:
-    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_file(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
         rule = _PathBeneath(_READ_FILE, directory)
         _syscall(_ADD_RULE, rules, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
-    finally:
-        os.close(directory)
 
 
 def _syscall(number: int, *arguments: object) -> int:

@@ -189,7 +189,7 @@ def _gif(data: Data, _: int) -> Shape | None:
 
 def _gif_frames(data: Data) -> int | None:
     """Return the number of frames. Raises IndexError if the data ends before the trailer."""
-    at, frames, budget = 13 + _colour_table(data[10]), 0, iter(range(_MOST_BLOCKS))
+    at, frames, budget = 13 + colour_table(data[10]), 0, iter(range(_MOST_BLOCKS))
     for _ in budget:
         if data[at] == 0x3B:  # trailer
             return frames
@@ -197,7 +197,7 @@ def _gif_frames(data: Data) -> int | None:
             if not frames and not _gif_frame_fills_screen(data, at):
                 return None
             frames += 1
-            at += 10 + _colour_table(data[at + 9])
+            at += 10 + colour_table(data[at + 9])
             if data[at] > _MOST_CODE_BITS:
                 return None
             at += 1
@@ -227,7 +227,7 @@ def _gif_blocks_end(data: Data, at: int, budget: Iterator[int]) -> int:
     return at
 
 
-def _colour_table(flags: int) -> int:
+def colour_table(flags: int) -> int:
     return 6 << (flags & 7) if flags & 0x80 else 0
 
 

@@ -6,8 +6,10 @@ Each library does work for every block, chunk or directory of a file, and some d
 import mmap
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, Literal
 
+from uponce.adapters.media.scan import colour_table
 from uponce.core.errors import MediaTooLarge
 from uponce.core.policy import Limits
 
@@ -45,11 +47,11 @@ def _gif(data: mmap.mmap, limits: Limits) -> None:
     """Source: GIF89a specification, https://www.w3.org/Graphics/GIF/spec-gif89a.txt"""
     frames, blocks, most = 0, 0, _MAX_BLOCKS + len(data) // _BYTES_PER_BLOCK
     try:
-        at = 13 + _colour_table(data[10])
+        at = 13 + colour_table(data[10])
         while data[at] != 0x3B:  # trailer
             if data[at] == 0x2C:  # image descriptor: position, size, flags, colours, LZW code size
                 frames += 1
-                at += 10 + _colour_table(data[at + 9]) + 1
+                at += 10 + colour_table(data[at + 9]) + 1
             else:  # extension: introducer and label
                 at += 2
             blocks += 1
@@ -65,10 +67,6 @@ def _gif(data: mmap.mmap, limits: Limits) -> None:
                 raise _refuse("blocks", most)
     except IndexError:
         pass  # torn at the end: what came before counts, as in browsers
-
-
-def _colour_table(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _tiff(data: mmap.mmap, limits: Limits) -> None:
@@ -90,15 +88,7 @@ def _tiff(data: mmap.mmap, limits: Limits) -> None:
         at = int.from_bytes(data[link : link + link_size], order)
 
 
-def _riff(data: mmap.mmap, limits: Limits) -> None:
-    _chunks(data, limits, "little")
-
-
-def _aiff(data: mmap.mmap, limits: Limits) -> None:
-    _chunks(data, limits, "big")
-
-
-def _chunks(data: mmap.mmap, limits: Limits, order: Literal["little", "big"]) -> None:
+def _chunks(order: Literal["little", "big"], data: mmap.mmap, limits: Limits) -> None:
     """Chunks of RIFF (https://developers.google.com/speed/webp/docs/riff_container) or AIFF."""
     at, chunks, frames = 12, 0, 0
     is_64_bit = data[:4] in (b"RF64", b"BW64")  # then the size of the data is in the first chunk: ITU-R BS.2088
@@ -118,8 +108,6 @@ def _chunks(data: mmap.mmap, limits: Limits, order: Literal["little", "big"]) ->
 _SCREENS: dict[str, Callable[[mmap.mmap, Limits], None]] = {
     "gif": _gif,
     "tiff": _tiff,
-    "webp": _riff,
-    "wav": _riff,
-    "avi": _riff,
-    "aiff": _aiff,
+    **dict.fromkeys(("webp", "wav", "avi"), partial(_chunks, "little")),
+    "aiff": partial(_chunks, "big"),
 }

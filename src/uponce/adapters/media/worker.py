@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, BinaryIO
 
 import msgspec
@@ -51,8 +52,15 @@ def _warm_up(limits: Limits) -> None:
 
 
 def _take_pipes() -> tuple[BinaryIO, IO[bytes]]:
-    """Return the two pipes, under numbers that no library prints to or reads from."""
+    """Return the two pipes, under numbers that no library prints to or reads from. Close all other files.
+
+    uvloop lets a process inherit files: the listening socket, and in a worker the pipe of its supervisor.
+    """
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    kept = (0, 1, 2, jobs.fileno(), answers.fileno())
+    for inherited in {int(path.name) for path in Path("/dev/fd").iterdir()}.difference(kept):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            os.close(inherited)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)

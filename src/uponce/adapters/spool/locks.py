@@ -40,7 +40,7 @@ class Hold:
         self.close()
 
 
-Open = Callable[[], int | None]  # a descriptor of the file, if the file exists
+Open = Callable[[str], int | None]  # a descriptor of the file of this key, if the file exists
 
 
 def hold(open_: Open, key: str, span: Span) -> Hold:
@@ -70,7 +70,7 @@ def ask_for(open_: Open, key: str, span: Span) -> Hold:
 
 
 def _open(open_: Open, key: str) -> Hold:
-    descriptor = open_()
+    descriptor = open_(key)
     if descriptor is None:
         raise StorageUnavailable(
             "The bytes of this upload that arrived before are missing. Nothing was spent. Send this request again, or "

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.spool.locks import Hold, is_wanted
 from uponce.adapters.spool.uploads import Destination, blocks_of_file
-from uponce.adapters.system import start_writeback, sync_data, sync_folder
+from uponce.adapters.system import closing_file, start_writeback, sync_data, sync_folder
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.formats import BINARY
@@ -26,17 +27,17 @@ from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
 
-_MOST_PREFIXES = 4096
+_MOST = 4096
+_HASHED_AT_ONCE = 32 * 1024 * 1024
 
 
 class Prefixes:
     """The hashes of the first bytes of unfinished blobs, which this process has received and recorded, by blob key.
 
-    Beyond `most` the least recently used hashes are dropped. Those bytes are then read again at the end.
+    Beyond so many the least recently used hashes are dropped. Those bytes are then read again at the end.
     """
 
-    def __init__(self, most: int = _MOST_PREFIXES) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._known: OrderedDict[str, Hashes] = OrderedDict()
 
     def get(self, key: str) -> Hashes:
@@ -48,7 +49,7 @@ class Prefixes:
         if prefix.end >= self.get(key).end:
             self._known[key] = prefix.copy()
             self._known.move_to_end(key)
-        while len(self._known) > self._most:
+        while len(self._known) > _MOST:
             self._known.popitem(last=False)
 
     def drop(self, key: str) -> None:
@@ -82,7 +83,7 @@ class FilePart:
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._writer.flush()
-        await self._disk.in_thread(self._bytes.sync)
+        await self._disk.sync(self._bytes.sync, self.size)
         return ()
 
     def keep(self) -> None:
@@ -188,11 +189,16 @@ class FileAssembly:
             await unbroken(self._disk.in_thread(self._hold.close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
-        def work() -> None:
-            for block in _blocks(self._hold, start, end):
-                hash_.update(block)
+        """Hash piece by piece, so that other large uploads get a thread between two pieces."""
+        lane = self._disk.lane()
+        while start < end:
+            stop = min(start + _HASHED_AT_ONCE, end)
+            await lane.run(partial(guarded, partial(self._hash_piece, hash_, start, stop)))
+            start = stop
 
-        await self._disk.lane().run(lambda: guarded(work))
+    def _hash_piece(self, hash_: Any, start: int, end: int) -> None:
+        for block in _blocks(self._hold, start, end):
+            hash_.update(block)
 
     def _cut(self, size: int) -> None:
         """Remove bytes behind the end, which broken chunks may have left."""
@@ -226,8 +232,5 @@ def _parts(data: memoryview) -> Iterator[memoryview]:
 
 def _blocks(hold: Hold, start: int, end: int) -> Iterator[bytes]:
     """On a descriptor of its own, which a cancelled caller cannot close under it; it shares the lock."""
-    descriptor = os.dup(hold.number())
-    try:
+    with closing_file(os.dup(hold.number())) as descriptor:
         yield from blocks_of(descriptor, start, end)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from uponce.adapters.files import PRIVATE, SAFE, blobs_in, checked
+from uponce.adapters.files import SAFE, blobs_in, checked, make_one_folder
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
 from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
@@ -34,7 +34,7 @@ class Spool:
 
     def open(self) -> None:
         """Make the folder. Its parent must exist. Raises OSError."""
-        self.folder.mkdir(exist_ok=True, mode=PRIVATE)
+        make_one_folder(self.folder)
 
     async def receive(self, key: str | None = None) -> SpooledUpload:
         if key is not None:
@@ -50,18 +50,16 @@ class Spool:
         return key
 
     async def hold(self, key: str, span: Span) -> FilePart:
-        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, span))
+        held = await self.disk.in_thread(lambda: hold(self._open, key, span))
         return FilePart(self.disk, key, span, held, self._prefixes)
 
     async def assembly(self, key: str) -> FileAssembly:
-        held = await self.disk.in_thread(lambda: hold(lambda: self._open(key), key, WHOLE))
+        held = await self.disk.in_thread(lambda: hold(self._open, key, WHOLE))
         return FileAssembly(self.folder, key, self.disk, self._store, held, self._prefixes)
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
-        asked: Hold = await self.disk.in_thread(
-            lambda: ask_for(lambda: self._open(key), key, WHOLE if span is None else span)
-        )
+        asked: Hold = await self.disk.in_thread(lambda: ask_for(self._open, key, WHOLE if span is None else span))
         try:
             yield
         finally:

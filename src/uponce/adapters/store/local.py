@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from uponce.adapters.files import (
     NOWAIT,
-    PRIVATE,
     SAFE,
     OpenFile,
     blobs_in,
@@ -27,6 +26,7 @@ from uponce.adapters.files import (
     guarded,
     is_packed,
     make_folder,
+    make_one_folder,
     shard_of,
     swept,
     write_new,
@@ -78,7 +78,7 @@ class LocalStore:
             make_folder(root)
             spool.open()
             for folder in (root / "packs", self._blobs, *self._shards()):
-                folder.mkdir(exist_ok=True, mode=PRIVATE)
+                make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
@@ -231,7 +231,6 @@ class LocalStore:
     def _set_owner(self, owner: str, replace: bool) -> None:
         draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
         write_new(draft, [owner.encode()])
-        draft.chmod(0o644)  # no secret: a server must be able to read what root has written
         if replace:
             draft.replace(self._owner)
         else:

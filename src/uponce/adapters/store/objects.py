@@ -24,6 +24,7 @@ from uponce.adapters.spool.spool import Spool, in_batches
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
+from uponce.adapters.system import closing_file
 from uponce.app.ports import PLACES, Ids, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
@@ -138,10 +139,8 @@ class BucketStore:
             descriptor = os.open(path, os.O_RDONLY | SAFE)
         except FileNotFoundError as error:
             raise swept(error) from error
-        try:
+        with closing_file(descriptor):
             self._bucket.upload(_name(key), descriptor, Span(0, os.fstat(descriptor).st_size), media_type)
-        finally:
-            os.close(descriptor)
 
     async def withdraw(self, key: str) -> None:
         name = _name(key)

@@ -23,8 +23,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, read_at, write_all
-from uponce.adapters.system import LOCKS, erase, open_cached, sync_data, sync_folder
+from uponce.adapters.files import SAFE, is_packed, make_file, read_at, write_all
+from uponce.adapters.system import LOCKS, closing_file, erase, open_cached, sync_data, sync_folder
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span
@@ -106,8 +106,7 @@ class Packs:
         while True:
             self._name, self._end = self._ids.hex(10), 0
             with suppress(FileExistsError):
-                path = self._folder / self._name
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
+                descriptor = make_file(self._folder / self._name)
                 # A sweep may have come between.
                 if LOCKS.lock(descriptor, _APPENDING) and os.fstat(descriptor).st_nlink:
                     return descriptor
@@ -165,8 +164,9 @@ class Packs:
             return None
         if opened is None:
             raise BlockingIOError(errno.EAGAIN, "only a disk can tell")
-        self._forget(name)  # what another thread opened in between
         with self._gate:
+            if (other := self._open.pop(name, None)) is not None:  # another thread opened it in between
+                os.close(other)
             self._open[name] = opened
             if len(self._open) > _MOST_OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
@@ -180,19 +180,13 @@ class Packs:
     def delete(self, key: str) -> None:
         """Gone when this returns; deleting what is not there is fine."""
         name, start = key[1:11], _page(key) * PAGE
-        try:
-            descriptor = os.open(self._folder / name, os.O_RDWR | SAFE)
-        except FileNotFoundError:
-            return
-        try:
+        with suppress(FileNotFoundError), closing_file(os.open(self._folder / name, os.O_RDWR | SAFE)) as descriptor:
             record = _record_at(descriptor, name, start)
             if record is not None and record.key == key:
                 # The header first: a reader that still finds the header has read all bytes before it.
                 erase(descriptor, start, PAGE)
                 if (rest := _room(record.size) - PAGE) > 0:
                     erase(descriptor, start + PAGE, rest)
-        finally:
-            os.close(descriptor)
 
     def records(self, prefix: str = "") -> Iterator[StoredBlob]:
         """Every blob whose key begins with the prefix."""
@@ -211,20 +205,17 @@ class Packs:
     def drop_empty(self) -> None:
         """Delete the packs that have no blob and that no process appends to."""
         for path in self._packs():
-            with suppress(FileNotFoundError):
-                descriptor = os.open(path, os.O_RDWR | SAFE)
+            with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
                 try:
                     if LOCKS.lock(descriptor, _APPENDING) and next(_walk(path), None) is None:
                         path.unlink()
                 finally:
                     LOCKS.release(descriptor)
-                    os.close(descriptor)
 
     def holes(self) -> bool:
         """Whether a hole gives space back to this file system. OSError when it cannot be tried."""
         path = self._folder / f"probe-{self._ids.hex(10)}"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
-        try:
+        with closing_file(make_file(path)) as descriptor:
             path.unlink()
             write_all(descriptor, [b"\1" * PAGE] * 3)
             os.fsync(descriptor)
@@ -232,8 +223,6 @@ class Packs:
             erase(descriptor, PAGE, PAGE)
             os.fsync(descriptor)
             return os.fstat(descriptor).st_blocks < before
-        finally:
-            os.close(descriptor)
 
 
 def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
@@ -255,8 +244,7 @@ def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | 
 
 def _walk(path: Path) -> Generator[Record, None, None]:
     """The records of a pack, in order. What is none is skipped: holes, and the torn end of a group that failed."""
-    descriptor = os.open(path, os.O_RDONLY | SAFE)
-    try:
+    with closing_file(os.open(path, os.O_RDONLY | SAFE)) as descriptor:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
         at = 0
@@ -273,8 +261,6 @@ def _walk(path: Path) -> Generator[Record, None, None]:
                     return
                 raise
             at = data - data % PAGE if data >= at + PAGE else at + PAGE
-    finally:
-        os.close(descriptor)
 
 
 def _page(key: str) -> int:

@@ -9,7 +9,6 @@ a request until they are kept, in a file without a name; and the whole while a r
 
 import asyncio
 import hashlib
-import os
 import re
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from uponce.adapters.spool.parts import other_bytes
 from uponce.adapters.spool.spool import Spool, in_batches
 from uponce.adapters.spool.uploads import NewFile, SpooledUpload
 from uponce.adapters.store.bucket import Bucket
+from uponce.adapters.system import closing_file
 from uponce.app.ports import Ids, StoredBlob
 from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import BINARY
@@ -191,15 +191,13 @@ class ObjectPart:
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
         """Compare what is recorded, and put the rest. Blocks."""
-        descriptor = self._file.duplicate()  # a cancelled request closes the file while the bucket takes the bytes
-        try:
+        # Another descriptor: a cancelled request closes the file while the bucket takes the bytes.
+        with closing_file(self._file.duplicate()) as descriptor:
             base = self._base
             for part in recorded:
                 self._compare(key, part, span, descriptor)
             missing = [gap for gap, present in split(span, [part.span for part in recorded]) if not present]
             return [self._parts.put(key, gap, descriptor, base) for gap in missing]
-        finally:
-            os.close(descriptor)
 
     def _compare(self, key: str, part: StoredPart, span: Span, descriptor: int) -> None:
         """Of the span what the part has."""

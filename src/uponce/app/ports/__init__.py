@@ -33,9 +33,9 @@ from uponce.app.ports.database import (
     Ledger,
     OpenSeries,
     Page,
+    Prepare,
     Records,
     Rule,
-    Steps,
     Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table

@@ -64,7 +64,8 @@ class Records(Protocol):
 
 
 A = TypeVar("A")  # an upload that has arrived
-Steps = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | Exception]]
+# Takes uploads through the steps before their commit.
+Prepare = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | Exception]]
 
 
 class Glance(Protocol):
@@ -96,12 +97,12 @@ class Ledger(Protocol):
         IdempotencyKeyReused.
         """
 
-    async def commit_arrival(self, arrival: A, steps: Steps[A], most_refusals: int) -> Committed:
-        """Take an upload through `steps` and `commit`, together with all others that wait for the same steps.
+    async def commit_arrival(self, arrival: A, prepare: Prepare[A], most_refusals: int) -> Committed:
+        """Take an upload through `prepare` and `commit`, together with all others that wait for the same `prepare`.
 
-        `steps` block and run outside of the event loop, once for a group, before its transaction. They return for each
-        upload what to commit, or a refusal that is written to the audit in the same transaction (as `record_refusal`
-        does), or an error that ends this upload. Errors are those of the steps and of `commit`.
+        `prepare` blocks and runs outside of the event loop, once for a group, before its transaction. It returns for
+        each upload what to commit, or a refusal that is written to the audit in the same transaction (as
+        `record_refusal` does), or an error that ends this upload. Errors are those of `prepare` and of `commit`.
         """
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:

@@ -1,7 +1,7 @@
 """What a relay needs: pending uploads in the database, and the HTTP API of the account that stores the media."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from uponce.core.relaying import Forwarded, Relay
@@ -68,7 +68,7 @@ class UpstreamReply:
     status: int
     document: Mapping[str, Any] | None
     body: str
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = ()
     date: float | None = None
     is_early: bool = False
 

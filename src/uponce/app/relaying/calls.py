@@ -7,9 +7,9 @@ from uponce.app.authorise import Verified, check_grant_fresh, require_credential
 from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
-from uponce.core.canonical import collect
 from uponce.core.errors import InvalidSignature, ScopeDenied, UpstreamUnavailable
 from uponce.core.relaying import Forwarded
+from uponce.core.signature import collect
 from uponce.core.upstream import passed_on, signed
 from uponce.core.values import KeyScope, KeyUses, Upstream
 

@@ -2,9 +2,8 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
-from uponce.app.authorise import Signer, record_refusal
+from uponce.app.authorise import record_refusal
 from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.relaying.relay import Passing
@@ -31,12 +30,14 @@ from uponce.core.errors import (
     UpstreamRefused,
 )
 from uponce.core.formats import stored_type
-from uponce.core.parameters import read_parameters, read_relayed
+from uponce.core.parameters import read_parameters
 from uponce.core.policy import judge_content
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
+from uponce.core.signature import Signer
 from uponce.core.spans import Span
+from uponce.core.upstream import read_relayed
 from uponce.core.values import Caller, Payer, Upstream
 
 
@@ -46,7 +47,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
     stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
-    outcome = await unbroken(counted(services, partial(_finish, services, series, caller)))
+    outcome = await unbroken(counted(services, _finish(services, series, caller)))
     return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
 
 

@@ -6,7 +6,7 @@ file that comes first is spooled under a smaller limit, a deadline and a least r
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
@@ -18,7 +18,6 @@ from uponce.app.relaying.held import Held
 from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
-from uponce.core.canonical import collect_known
 from uponce.core.errors import (
     DuplicateParameter,
     FileTooLarge,
@@ -31,7 +30,8 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.parameters import UploadSpec, check_route
-from uponce.core.policy import refuse_size
+from uponce.core.policy import too_large
+from uponce.core.signature import collect_known
 from uponce.core.values import Caller, ResourceType, Upstream
 
 
@@ -42,7 +42,7 @@ class UploadRequest:
     `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
     `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
     `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
-    has, if the request says it.
+    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
     """
 
     cloud: str
@@ -54,6 +54,7 @@ class UploadRequest:
     credentials: tuple[str, str] | None = None
     scripted: bool = False
     length: int | None = None
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FileStart:
-    """The file begins; its bytes follow as bytes events. `filename` as the client sent it."""
+    """The file begins; its bytes follow as bytes events. `filename` as the client sent it.
+
+    `size` is how many bytes the file has, if the request says it.
+    """
 
     filename: str | None
+    size: int | None = None
 
 
 Event = Field | FileStart | bytes | bytearray
@@ -100,6 +105,7 @@ class Receiver(ABC, Generic[S]):
         self.verified: Verified | None = None
         self.body: S | None = None
         self.filename: str | None = None
+        self._size: int | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,7 +116,10 @@ class Receiver(ABC, Generic[S]):
             await self.body.discard()
 
     async def receive(self, events: AsyncIterator[Event]) -> None:
-        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one."""
+        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one.
+
+        InvalidSignature in place of both if the fields before the file did not match their signature.
+        """
         attempt = self._attempt
         try:
             async with asyncio.timeout_at(self._deadline()) as deadline:
@@ -118,11 +127,11 @@ class Receiver(ABC, Generic[S]):
                     async for event in events:
                         await self.take(event)
                         if attempt.refusal is not None:
-                            raise attempt.refusal
+                            raise self._doubt or attempt.refusal
                         if self.verified is None or isinstance(event, Field | FileStart):
                             deadline.reschedule(self._deadline())
         except TimeoutError:
-            raise attempt.refusal or self._too_slow() from None
+            raise self._doubt or attempt.refusal or self._too_slow() from None
 
     def _deadline(self) -> float:
         """Return until when more must have arrived: before the signature is verified, the least rate counts as well."""
@@ -156,8 +165,8 @@ class Receiver(ABC, Generic[S]):
         match event:
             case Field(name, value):
                 self._take_field(name, value)
-            case FileStart(filename):
-                await self._begin_file(filename)
+            case FileStart():
+                await self._begin_file(event)
             case _:
                 await self._take_bytes(event)
 
@@ -184,12 +193,14 @@ class Receiver(ABC, Generic[S]):
             )
         self._fields.append((name, value))
 
-    async def _begin_file(self, filename: str | None) -> None:
+    async def _begin_file(self, file: FileStart) -> None:
         if self.body is not None:
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
-        self.filename = filename
+        self.filename, self._size = file.filename, file.size
         params = collect_known(self._fields)
-        if all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
+        if self._request.bare:
+            await self._authorise(params)
+        elif all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
             try:
                 await self._authorise(params)
             except InvalidSignature as doubt:
@@ -223,17 +234,15 @@ class Receiver(ABC, Generic[S]):
     async def _take_bytes(self, data: bytes | bytearray) -> None:
         if self.body is None:
             raise MissingParameter("Missing required parameter - file")
-        if self._doubt is not None and self.body.size + len(data) > self._limit:
-            raise self._doubt
-        try:
-            refuse_size(self.body.size + len(data), self._limit)
-        except FileTooLarge as refusal:
-            raise self._explained(refusal) from None
+        arrived = self.body.size + len(data)
+        if arrived > self._limit:
+            raise self._doubt or self._too_large(arrived)
         self._attempt.received += len(data)
         await self.body.write(data)
 
-    def _explained(self, refusal: FileTooLarge) -> FileTooLarge:
+    def _too_large(self, arrived: int) -> FileTooLarge:
         """Return the refusal, with the cure if the file is too large only because it came before its fields."""
+        refusal = too_large(self._size or arrived, self._limit, is_whole=self._size is not None)
         lasting = self._services.limits.max_bytes(self._request.requested, UploadSpec())
         if self.verified is not None or self._limit == lasting:
             return refusal
@@ -255,20 +264,24 @@ class Receiver(ABC, Generic[S]):
         """Begin the file; return where its bytes go."""
 
 
+async def admit(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
+    """Return what `authorise` returns for the parameters of this request."""
+    return await authorise(
+        services,
+        request.cloud,
+        request.requested,
+        params,
+        origin=request.origin,
+        caller=request.caller,
+        idempotency_key=request.idempotency_key,
+    )
+
+
 class Intake(Receiver[Spooled | Held]):
     """A whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        request = self._request
-        return await authorise(
-            self._services,
-            request.cloud,
-            request.requested,
-            params,
-            origin=request.origin,
-            caller=request.caller,
-            idempotency_key=request.idempotency_key,
-        )
+        return await admit(self._services, self._request, params)
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits

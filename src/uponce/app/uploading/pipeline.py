@@ -8,14 +8,12 @@ none is answered before its group is durable.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import (
-    Signer,
     Verified,
     check_grant_fresh,
     check_origin,
@@ -29,7 +27,6 @@ from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
-from uponce.core.canonical import collect_known
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
@@ -37,12 +34,11 @@ from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
+from uponce.core.signature import Signer, collect_known
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB
-
-NOTIFY = "notify"  # an effect: post the answer of an upload. Its details are the URL
 
 C = TypeVar("C", bound=Committed | Forwarded)
 
@@ -77,8 +73,8 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         draft = replace(draft, idempotency_key=request.idempotency_key)
         spooled = intake.release()
         assert not isinstance(spooled, Held)
-        settle = partial(_settle, services, verified, draft, spooled, request.caller)
-        return Uploaded(await unbroken(counted(services, settle)), verified.signer)
+        settling = _settle(services, verified, draft, spooled, request.caller)
+        return Uploaded(await unbroken(counted(services, settling)), verified.signer)
 
 
 async def _pass_on(
@@ -92,23 +88,19 @@ async def _pass_on(
         wanted = Wanted(request.cloud, request.requested, spec, intake.filename)
         await inspect(services, intake.body.path, digest, wanted, Payer.of(verified.grant, request.caller))
     passing = passing_of(request, verified, upstream, intake.filename)
-    return await unbroken(_relay(services, passing, intake.release(), digest))
+    return await unbroken(counted(services, _relay(services, passing, intake.release(), digest)))
 
 
 async def _relay(services: Services, passing: Passing, body: Spooled | Held, digest: Digest) -> Forwarded:
     try:
         if isinstance(body, Held):
-            answer = await body.finish(digest)
-        else:
-            answer = await send_spooled(services, passing, digest, body.blocks())
+            return await body.finish(digest)
+        return await send_spooled(services, passing, digest, body.blocks())
     except GrantRefused as refusal:
         await record_refusal(services, passing.grants[0], refusal.code, passing.caller)
         raise
     finally:
         await body.discard()
-    if not answer.replayed:
-        services.metrics.stored()
-    return answer
 
 
 async def _answer_again(
@@ -161,9 +153,9 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
     return await read_back(services, draft.blob_key, unknown)
 
 
-async def counted(services: Services, settle: Callable[[], Awaitable[C]]) -> C:
+async def counted(services: Services, settling: Awaitable[C]) -> C:
     """Settle, and count what was committed, also when the request was cancelled."""
-    committed = await settle()
+    committed = await settling
     if not committed.replayed:
         services.metrics.stored()
     return committed
@@ -226,7 +218,11 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
         overwrite=spec.overwrite,
-        effects=((NOTIFY, url),) if (url := spec.notification_url or services.notification_url) else (),
+        effects=tuple(
+            (name, details)
+            for name, details_of in services.after_commit.items()
+            if (details := details_of(spec)) is not None
+        ),
     )
 
 
@@ -278,9 +274,7 @@ class Pipeline:
         quick = len(arrival.data) <= _QUICKLY_HASHED
         arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
         with self._services.metrics.committing():
-            committed = await self._committed(arrival)
-        if not committed.replayed:
-            self._services.metrics.stored()
+            committed = await counted(self._services, self._committed(arrival))
         await drop_unneeded(self._services, committed)
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)

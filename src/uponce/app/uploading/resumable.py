@@ -10,15 +10,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from uponce.app.authorise import Signer, authorise, refuse_spent
+from uponce.app.authorise import refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.intake import UploadRequest
+from uponce.app.uploading.intake import UploadRequest, admit
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, settled, status, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.takeover import giving_way
-from uponce.core.canonical import collect_known
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
     ChunkConflict,
@@ -36,12 +35,13 @@ from uponce.core.errors import (
     UponceError,
 )
 from uponce.core.freshness import utc
-from uponce.core.parameters import read_relayed
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk, Series, expires_at
+from uponce.core.signature import Signer, collect_known
 from uponce.core.spans import Span
-from uponce.core.values import Algorithm, Caller
+from uponce.core.upstream import read_relayed
+from uponce.core.values import Caller
 
 _PENDING_SECONDS = 10
 _BROKEN_OFF = (ChunkSuperseded, MalformedRequest, RequestTooSlow, SeriesExpired)
@@ -72,15 +72,7 @@ class Part:
 async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
     """Begin an upload and return its series. `total` in bytes; None if the client will send it later."""
     params = collect_known(request.fields)
-    verified = await authorise(
-        services,
-        request.cloud,
-        request.requested,
-        params,
-        origin=request.origin,
-        caller=request.caller,
-        idempotency_key=None,
-    )
+    verified = await admit(services, request, params)
     _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
     return await begin_series(services, verified, params, requested=request.requested, filename=filename, total=total)
 
@@ -163,7 +155,7 @@ async def _conclude(services: Services, address: Address, series: Series, caller
     if not series.complete:
         return series
     try:
-        return await finish(services, series, await _signer(services, series.api_key, series.algorithm), caller)
+        return await finish(services, series, await _signer(services, series.api_key), caller)
     except SeriesGone:  # another request has completed it, with these bytes
         return await _outcome(services, address)
 
@@ -185,7 +177,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
         raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
     if isinstance(reply.answer, Forwarded):
         return reply.answer
-    return Uploaded(reply.answer, await _signer(services, record.grant.api_key, None))
+    return Uploaded(reply.answer, await _signer(services, record.grant.api_key))
 
 
 async def _refuse_complete(services: Services, address: Address) -> None:
@@ -197,12 +189,12 @@ async def _refuse_complete(services: Services, address: Address) -> None:
         )
 
 
-async def _signer(services: Services, api_key: str, algorithm: Algorithm | None) -> Signer:
-    """Return who signs the answers: the key with its present secret, since only the first request is signed."""
+async def _signer(services: Services, api_key: str) -> Signer:
+    """Return the signer of the answers: the key with its present secret, since only the first request is signed."""
     key = await services.database.find_key(api_key)
     if key is None:
         raise UnknownApiKey(f"Unknown API key {api_key}")
-    return Signer(api_key, algorithm or key.algorithms[0], key.secrets[0])
+    return Signer.of(key)
 
 
 async def _take_in(
@@ -297,7 +289,7 @@ def _check_total(total: int | None, limit: int) -> None:
 
 def _check_end(position: int, chunk: Chunk) -> None:
     if chunk.total is None:
-        refuse_size(position, chunk.span.end)
+        refuse_size(position, chunk.span.end, is_whole=False)
     if position > chunk.span.end:
         raise FileTooLarge(
             f"The file has {chunk.total} bytes by its Upload-Length, but the request brings it to {position} or more. "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -25,14 +25,11 @@ class Bases:
     plain: str
     secure: str
 
-    @classmethod
-    def of(cls, base: str, came_by: str) -> Self:
-        rest = base.partition("://")[2]
-        return cls(f"http://{rest}" if came_by == "http" else base, base)
-
 
 def bases_of(request: Request) -> Bases:
-    return Bases.of(request.base_url(), request.scheme)
+    """Return the bases of the URLs in an answer to this request."""
+    base = request.base_url()
+    return Bases(f"http://{base.partition('://')[2]}" if request.scheme == "http" else base, base)
 
 
 def upload_answer(uploaded: Uploaded, bases: Bases) -> Json:

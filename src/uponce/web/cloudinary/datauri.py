@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from uponce.core.errors import InvalidParameter, UnsupportedParameter
+from uponce.core.errors import InvalidParameter, UnsupportedParameter, shown
 
 # The SDKs' own pattern: an optional media type, any parameters, then `;base64,`.
 _HEAD = re.compile(rb"data:([\w.+-]+/[\w.+-]+)?(;[\w.-]+=[\w.-]+)*;base64,")
@@ -67,6 +67,5 @@ class TextFile:
 
 
 def _unsupported(head: bytes) -> InvalidParameter:
-    shown = head[:80].decode("ascii", "replace")
-    printable = "".join(char if char.isprintable() else "?" for char in shown)
-    return InvalidParameter(f"Unsupported source URL: {printable}. Send the bytes with a filename, or a data URI.")
+    source = shown(head[:80].decode("ascii", "replace"))
+    return InvalidParameter(f"Unsupported source URL: {source}. Send the bytes with a filename, or a data URI.")

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from multipart import (
     MultipartError,
@@ -37,15 +38,20 @@ _FIELDS_SECONDS = 60
 _MAX_PART_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
-_UTF8 = {"utf-8", "utf8", "us-ascii"}
+# How a field is read whose part names a charset. Of Latin-1 only the letters that UTF-8 writes alike are accepted.
+_CHARSETS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1", "windows-1252"), "ascii"),
+}
 _BOUNDARY = re.compile(r";\s*boundary\*?[0-9]*\*?\s*=", re.IGNORECASE)
+_OPTION = re.compile(r';\s*([^=;"\s]+)\s*=\s*("[^"]*"|[^;"]*)')
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
     """Yield the events of a multipart/form-data body. MalformedRequest if torn, too large or ambiguous."""
     try:
-        with _parser(content_type, limits) as parser:
+        with _parser(content_type) as parser:
             parts = _Parts(limits, parser.boundary)
             async for chunk in body.chunks():
                 parts.check_start(chunk)
@@ -59,9 +65,11 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
             "bytes. Send Content-Disposition and Content-Type only."
         ) from None
     except MultipartError as error:
-        raise MalformedRequest(f"The multipart body is malformed: {error.args[0]}.") from None
+        raise MalformedRequest(
+            f"The multipart body is malformed: {error.args[0]}. {_CURES.get(error.args[0], _CURE)}"
+        ) from None
     except UnicodeError:
-        raise MalformedRequest("A header of a part is not UTF-8. Send UTF-8.") from None
+        raise MalformedRequest(f"A header of a part is not UTF-8. {_CURES[_NOT_UTF8]}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +131,38 @@ def _plain_field(name: str, filename: str | None, value: memoryview, limits: Lim
     return name, bytes(value).decode()
 
 
+_FILE_HEADER = re.compile(rb'(Content-Disposition: form-data; name="file"; filename=")(.*)(")', re.IGNORECASE)
+_LINE_BREAK, _NOT_UTF8 = "Invalid line break in segment header", "Segment header failed to decode"  # of the library
+_CURES = {
+    _LINE_BREAK: "If the name of the file has letters that are not ASCII, rename the file.",
+    _NOT_UTF8: "Send UTF-8.",
+}
+_CURE = "Let your HTTP library write the form."
+
+
 class _Parser(PushMultipartParser):  # type: ignore[misc]
-    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else."""
+    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else.
+
+    npm's SDK cuts each letter of a file's name to one byte. So only this name may be Latin-1, and loses its control
+    characters. It is a label.
+    """
 
     def _on_segment_headerline(self, line: bytes) -> None:
         if b"\n" in line or b"\r" in line:
-            raise MultipartError("Invalid line break in segment header")
+            raise MultipartError(_LINE_BREAK)
+        if file := _FILE_HEADER.fullmatch(line):
+            line = file[1] + _CONTROL.sub("", _decoded(file[2])).encode() + file[3]
         super()._on_segment_headerline(line)
 
 
-def _parser(content_type: str, limits: Limits) -> PushMultipartParser:
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
+
+
+def _parser(content_type: str) -> PushMultipartParser:
     if len(_BOUNDARY.findall(content_type)) > 1:
         raise MalformedRequest("Header Content-Type has more than one boundary. Send one.")
     media_type, options = parse_options_header(content_type)
@@ -159,7 +189,7 @@ class _Parts:
         self._delimiter = b"\r\n--" + boundary
         self._start = b""
         self._overhead = self._parts = 0
-        self._name = ""
+        self._name, self._charset = "", "utf-8"
         self._value: list[bytes] = []
         self._size = 0
         self._in_file = False
@@ -204,13 +234,15 @@ class _Parts:
             raise MalformedRequest(
                 f"The form has more than {self._limits.max_fields} fields besides the file. Send fewer fields."
             )
-        self._name = _checked_name(segment)
+        self._name, filename = _checked_names(segment)
         self._value, self._size = [], 0
         is_file = self._name == "file"
-        self._in_file = is_file and segment.filename is not None
-        self._text = TextFile() if is_file and segment.filename is None else None
-        if self._in_file:
-            yield FileStart(segment.filename)
+        self._in_file = is_file and filename is not None
+        self._text = TextFile() if is_file and filename is None else None
+        if self._in_file:  # its charset describes its content
+            yield FileStart(filename)
+        else:
+            self._charset = _checked_charset(segment)
 
     def _take_text(self, text: TextFile, data: bytes) -> Iterator[Event]:
         """Take a data URI as the file. A JSON object is the metadata that FilePond sends before the file."""
@@ -243,9 +275,11 @@ class _Parts:
             self._in_file = False
             return
         try:
-            yield Field(self._name, b"".join(self._value).decode())
+            yield Field(self._name, b"".join(self._value).decode(self._charset))
         except UnicodeDecodeError:
-            raise MalformedRequest(f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8.") from None
+            raise MalformedRequest(
+                f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8, and name no other charset."
+            ) from None
 
     def _end_text(self, text: TextFile) -> Iterator[Event]:
         if not self._size:
@@ -260,7 +294,8 @@ class _Parts:
         self._in_file, self._text = False, None
 
 
-def _checked_name(segment: MultipartSegment) -> str:
+def _checked_names(segment: MultipartSegment) -> tuple[str, str | None]:
+    """Return the name of the part, and the name of its file, None if it is a field."""
     headers = [name for name, _ in segment.headerlist]
     if len(set(headers)) != len(headers):
         raise MalformedRequest("A part has the same header twice. Send each header once.")
@@ -270,13 +305,31 @@ def _checked_name(segment: MultipartSegment) -> str:
         raise MalformedRequest("A part has no name. Every part needs Content-Disposition: form-data with a name.")
     if segment.header("Content-Transfer-Encoding", "").lower() not in _PLAIN_ENCODINGS:
         raise MalformedRequest("A part has a Content-Transfer-Encoding. Send its bytes as they are.")
-    if (segment.charset or "utf-8").lower() not in _UTF8:
-        raise MalformedRequest(f"A part is in charset {segment.charset[:40]}. Send UTF-8.")
     if segment.name == "file[]":
         raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
-    if segment.name != "file" and segment.filename is not None:
+    filename = _filename(segment)
+    if segment.name != "file" and filename is not None:
         raise DuplicateParameter(f"Part {segment.name[:100]} is a file. Send one file, in the part named file.")
-    return str(segment.name)
+    return segment.name, filename
+
+
+def _filename(segment: MultipartSegment) -> str | None:
+    """Return `filename*` (RFC 8187) if it can be read, else `filename`. None without both."""
+    options = {name.lower(): value for name, value in _OPTION.findall(segment.header("Content-Disposition"))}
+    charset, _, rest = options.get("filename*", "").strip('" ').partition("'")
+    escaped = rest.partition("'")[2]
+    try:
+        filename = unquote(escaped, errors="strict") if charset.lower() == "utf-8" else ""
+    except UnicodeDecodeError:
+        filename = ""
+    return filename if filename and not _CONTROL.search(filename) else segment.filename
+
+
+def _checked_charset(segment: MultipartSegment) -> str:
+    charset = segment.charset or "utf-8"
+    if charset.lower() not in _CHARSETS:
+        raise MalformedRequest(f"A part is in charset {charset[:40]}. Send UTF-8.")
+    return _CHARSETS[charset.lower()]
 
 
 async def body_fields(request: Request, limits: Limits) -> Fields:

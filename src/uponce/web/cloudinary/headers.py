@@ -11,8 +11,7 @@ import base64
 import re
 
 from uponce.app.uploading.chunks import NamedChunk
-from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest
-from uponce.core.readers import shown
+from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, shown
 from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.web.request import Head

@@ -9,14 +9,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from uponce.app.authorise import Signer
 from uponce.app.outbox import Later
 from uponce.app.ports import AfterCommit, Effect
 from uponce.app.relaying.reconcile import Notification, notified
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.core.signature import sign_notification
-from uponce.core.values import Algorithm
+from uponce.core.parameters import UploadSpec
+from uponce.core.signature import Signer, sign_notification
 from uponce.web.cloudinary.answers import Bases, Json, upload_answer
 from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request
@@ -24,19 +23,29 @@ from uponce.web.response import Response, json_response
 
 Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
 
+NOTIFY = "notify"  # the name of the effect. Its details are the URL
+
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _MOST_TRIES = 32  # the last one is a day after the first one
 
-_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/rows.py
+_DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
 
 class Notifications:
-    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs."""
+    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs.
 
-    def __init__(self, post: Post, base: str) -> None:
+    `default` receives the answers of uploads that sign no other URL; none do if it is empty.
+    """
+
+    def __init__(self, post: Post, base: str, default: str = "") -> None:
         self._post = post
-        self._bases = Bases.of(base, "https")
+        self._bases = Bases(base, base)
+        self._default = default
+
+    def url_for(self, spec: UploadSpec) -> str | None:
+        """Return where the answer of the upload is posted, or None."""
+        return spec.notification_url or self._default or None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
         """Post one notification. None if the receiver accepted it, else when to try again."""
@@ -44,7 +53,7 @@ class Notifications:
         key = await services.database.find_key(after.api_key)
         if key is None:
             return Later(_MOST_SECONDS, f"there is no API key {after.api_key} to sign the notification with", dead=True)
-        signer = Signer(key.api_key, _algorithm(key.algorithms), key.secrets[0])
+        signer = Signer.of(key)
         body = msgspec.json.encode(self._body(after, signer, effect.created_at))
         now = int(services.clock.now())
         headers = {
@@ -74,11 +83,6 @@ class Notifications:
             },
             "signature_key": signer.api_key,
         }
-
-
-def _algorithm(accepted: tuple[Algorithm, ...]) -> Algorithm:
-    """Return SHA-1, which SDKs verify by default, unless the key's signatures may not have it."""
-    return Algorithm.SHA1 if Algorithm.SHA1 in accepted else accepted[0]
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:

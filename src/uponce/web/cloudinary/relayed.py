@@ -6,7 +6,7 @@ from uponce.app.authenticate import authenticate_for_all
 from uponce.app.ports import AdminCall
 from uponce.app.relaying.calls import act_signed, ask
 from uponce.app.services import Services
-from uponce.core.canonical import collect
+from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
@@ -26,6 +26,8 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
     """
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
+        if request.method not in METHODS:
+            return refuse_method(request, purpose, METHODS)
         return await _pass_on(services, upstream, request)
     if endpoint := own.get(request.method):
         return await endpoint(request)

@@ -10,9 +10,9 @@ from typing import Any
 from uponce.app.authenticate import authenticate_for_all
 from uponce.app.deliver import find_asset
 from uponce.app.services import Services
-from uponce.core.canonical import collect
-from uponce.core.errors import MissingParameter, NotFound, UnknownParameter, UnsupportedParameter
-from uponce.core.readers import MAX_CONTEXT_LENGTH, boolean, positive, shown, text
+from uponce.core.errors import MissingParameter, NotFound, UnknownParameter, UnsupportedParameter, shown
+from uponce.core.parameters import MAX_CONTEXT_LENGTH, boolean, positive, text
+from uponce.core.signature import collect
 from uponce.core.values import ApiKey, DeliveryType, ResourceType
 from uponce.web.cloudinary.answers import bases_of, present, resource_body
 from uponce.web.cloudinary.calls import known

@@ -6,9 +6,9 @@ from uponce.app.authenticate import authenticate
 from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
-from uponce.core.canonical import collect_known
 from uponce.core.errors import NotFound
-from uponce.core.readers import choice, positive
+from uponce.core.parameters import choice, positive
+from uponce.core.signature import collect_known
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json, present
 from uponce.web.cloudinary.forms import body_fields

@@ -6,8 +6,8 @@ from typing import TypeAlias
 from uponce.app.authenticate import authenticate
 from uponce.app.services import Services
 from uponce.app.signed_calls import SignedCall, destroy, signed_by
-from uponce.core.canonical import collect_known
 from uponce.core.parameters import Call
+from uponce.core.signature import collect_known
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import destroy_answer
 from uponce.web.cloudinary.calls import known

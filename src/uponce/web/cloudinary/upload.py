@@ -67,6 +67,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
         credentials=_credentials(head),
         scripted=_is_scripted(head),
         length=_length(head),
+        bare=request.method == "PUT",
     )
 
 
@@ -125,10 +126,15 @@ def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases, *, 
 
 
 def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
-    if request.method == "PUT":
-        return _raw_events(request.body)
     content_type = request.head.get("content-type")
-    match media_type_of(content_type):
+    media_type = media_type_of(content_type)
+    if request.method == "PUT":
+        if media_type == "multipart/form-data":
+            raise MalformedRequest(
+                "A PUT brings the file itself, not a form. PUT the bytes of the file, or POST the form."
+            )
+        return _raw_events(request.body, _length(request.head))
+    match media_type:
         case "application/x-www-form-urlencoded":
             return urlencoded_events(request.body, limits)
         case "application/json":
@@ -136,9 +142,9 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
     return multipart_events(request.body, content_type, limits)
 
 
-async def _raw_events(body: Body) -> AsyncGenerator[Event, None]:
+async def _raw_events(body: Body, size: int | None) -> AsyncGenerator[Event, None]:
     """Yield the events of a body that is the file itself."""
-    yield FileStart(None)
+    yield FileStart(None, size)
     async for chunk in body.chunks():
         yield chunk
 

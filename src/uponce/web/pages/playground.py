@@ -6,7 +6,6 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.resources import files
 from ipaddress import ip_address
 from urllib.parse import quote
 
@@ -14,14 +13,14 @@ from uponce.app.manage_keys import playground_key
 from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.services import Services
 from uponce.contrib import SignRules
-from uponce.core.canonical import collect
 from uponce.core.errors import ScopeDenied, UponceError
+from uponce.core.signature import collect
 from uponce.core.values import ApiKey
 from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
 from uponce.web.cloudinary.signatures import describe_sighting
 from uponce.web.errors import refusal
-from uponce.web.html import style_hash
+from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, is_known, json_response, length_header
@@ -83,12 +82,9 @@ def _is_loopback(address: str) -> bool:
 @cache
 def _html() -> tuple[bytes, str]:
     """Return the page and the hash of its style. The style is inside, so the first paint waits for one answer only."""
-    html, tokens, layout = (
-        files("uponce.web.pages").joinpath(name).read_text("utf-8")
-        for name in ("playground.html", "tokens.css", "playground.css")
-    )
-    style = tokens + layout
-    return html.replace("<style></style>", f"<style>{style}</style>").encode(), style_hash(style)
+    style = page_file("tokens.css") + page_file("playground.css")
+    html = page_file("playground.html").replace("<style></style>", f"<style>{style}</style>")
+    return html.encode(), style_hash(style)
 
 
 async def page(request: Request) -> Response:
@@ -119,10 +115,9 @@ _packed = cache(partial(gzip.compress, mtime=0))
 def _policy(page: str, base: str, style: str) -> str:
     """Return the Content-Security-Policy. Uploads go to the public URL, which can differ from the page's URL."""
     scripts = " ".join(f"{page}/{name}" for name in (*SCRIPTS, "widget.js"))
-    origin = "/".join(base.split("/", 3)[:3])
     return (
-        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {origin}; "
-        f"media-src 'self' blob: {origin}; connect-src 'self' {origin}; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; script-src {scripts}; style-src '{style}'; img-src 'self' blob: {base}; "
+        f"media-src 'self' blob: {base}; connect-src 'self' {base}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

@@ -15,10 +15,10 @@ from uponce.core.errors import (
     UnsupportedContentType,
     UnsupportedParameter,
     UnsupportedVersion,
+    shown,
 )
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
-from uponce.core.readers import shown
 from uponce.core.series import Series, expires_at
 from uponce.web.request import Head, Header, check_encoding
 

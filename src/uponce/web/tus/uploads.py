@@ -11,8 +11,9 @@ from uponce.core.errors import (
     Unavailable,
     UponceError,
     UpstreamRefused,
+    shown,
 )
-from uponce.core.readers import choice, shown
+from uponce.core.parameters import choice
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
 from uponce.core.values import ResourceType

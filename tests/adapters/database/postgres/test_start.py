@@ -8,10 +8,12 @@ import psycopg
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, open_postgres, publish, run
+from tests.e2e.commands import uponce
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.statements import load_migrations
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 
@@ -28,6 +30,46 @@ def own() -> Iterator[Postgres]:
     server.stop()
 
 
+UNREADABLE = {
+    "percent": "postgresql://uponce:SecretOne%etSecretTwo@127.0.0.1:1/db",
+    "space": "postgresql://uponce:SecretOne SecretTwo@127.0.0.1:1/db",
+    "slash": "postgresql://uponce:SecretOne/SecretTwo@127.0.0.1:1/db",
+    "slash behind digits": "postgresql://uponce:12/SecretTwo@127.0.0.1:1/db",
+    "question behind slash": "postgresql://uponce:12/SecretOne?SecretTwo@127.0.0.1:1/db",
+    "at": "postgresql://uponce:SecretOne@SecretTwo@127.0.0.1:1/db",
+    "question": "postgresql://uponce:SecretOne?Se@SecretTwo@127.0.0.1:1/db",
+}
+
+
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(url: str) -> None:
+    """Else libpq takes a part of it for the name of a host or a database, and its errors quote that name."""
+    done = uponce("doctor", env={"UPONCE_DATABASE": url})
+    assert done.code == 1
+    assert "special characters of the password percent-encoded" in done.stdout
+    assert "Secret" not in done.stdout + done.stderr
+    with pytest.raises(SettingRefused, match="percent-encoded"):
+        Address(url, 5).shown  # noqa: B018
+
+
+@pytest.mark.parametrize("password", ["a[b", "a]b", "a#b", "a?b", "a:b", "a%2Fb%40c"])
+def test_other_passwords_reach_postgresql(password: str) -> None:
+    done = uponce("doctor", env={"UPONCE_DATABASE": f"postgresql://uponce:{password}@127.0.0.1:1/db"})
+    assert "The database postgresql://127.0.0.1/db cannot be used: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://h1:1,h2:2/my%40db?user=a@b", "postgresql://h1,h2/my@db"),
+        ("postgresql://u:p@[::1]:5432/db", "postgresql://::1/db"),
+        ("postgresql:///db?host=/run/pg", "postgresql:///run/pg/db"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(url: str, shown: str) -> None:
+    assert Address(url, 5).shown == shown
+
+
 def version(url: str) -> int:
     with psycopg.connect(url) as connection:
         return schema.version_of(connection)
@@ -39,7 +81,7 @@ def test_an_empty_database_is_set_up_once_however_many_servers_start(url: str) -
         for future in [pool.submit(open_and_close, url) for _ in range(8)]:
             future.result(timeout=60)
     assert is_set_up(Address(url, 5))
-    assert version(url) == len(schema.migrations())
+    assert version(url) == len(load_migrations("postgres"))
 
 
 def open_and_close(url: str) -> None:
@@ -48,8 +90,8 @@ def open_and_close(url: str) -> None:
 
 def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     open_postgres(url).close()
-    steps = [*schema.migrations(), "ALTER TABLE assets ADD COLUMN colour text"]
-    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    steps = [*load_migrations("postgres"), "ALTER TABLE assets ADD COLUMN colour text"]
+    monkeypatch.setattr(schema, "load_migrations", lambda _: steps)
     open_postgres(url).close()
     assert version(url) == len(steps)
     with psycopg.connect(url) as connection:
@@ -57,8 +99,8 @@ def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.Mon
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = [*schema.migrations()]
-    monkeypatch.setattr(schema, "migrations", lambda: [*before, "CREATE TABLE half (x int); SELECT 1/0"])
+    before = [*load_migrations("postgres")]
+    monkeypatch.setattr(schema, "load_migrations", lambda _: [*before, "CREATE TABLE half (x int); SELECT 1/0"])
     with pytest.raises(SettingRefused, match="division by zero"):
         open_postgres(url)
     assert version(url) == 0
@@ -68,7 +110,7 @@ def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.Mo
 def test_one_release_ahead_is_accepted_two_are_not(url: str, ahead: int, accepted: bool) -> None:
     """Servers are upgraded one after the other; an old one may restart meanwhile."""
     open_postgres(url).close()
-    newer = len(schema.migrations()) + ahead
+    newer = len(load_migrations("postgres")) + ahead
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE schema_version SET version = %s", (newer,))
     if accepted:
@@ -139,7 +181,7 @@ def test_what_cannot_be_reached_is_told_without_the_password(url: str, said: str
 def test_the_description_has_no_password() -> None:
     url = shared().fresh_schema().replace("uponce@", "uponce:hunter2@")
     database = open_postgres(url)
-    assert f"schema version {len(schema.migrations())}" in database.describe()
+    assert f"schema version {len(load_migrations('postgres'))}" in database.describe()
     assert "hunter2" not in database.describe()
     database.close()
 

@@ -20,6 +20,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite import file as module
 from uponce.adapters.database.sqlite.connection import check_durable, connect
 from uponce.adapters.database.sqlite.file import file_system, refuse_network
+from uponce.adapters.database.statements import load_migrations
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
@@ -69,7 +70,7 @@ def test_an_empty_file_becomes_the_expected_schema(tmp_path: Path) -> None:
     open_sqlite(path).close()
     assert tables(path) == COLUMNS
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(module.migrations())
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(load_migrations("sqlite"))
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         strict = connection.execute("SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'")
         assert strict.fetchone() == (len(COLUMNS),)
@@ -107,7 +108,7 @@ def test_four_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uponce.db"
     steps: Sequence[str] = ["CREATE TABLE a (x);", "CREATE TABLE b (x);\nCREATE TABLE broken (;"]
-    monkeypatch.setattr(module, "migrations", lambda: steps)
+    monkeypatch.setattr(module, "load_migrations", lambda _: steps)
     with pytest.raises(SettingRefused, match="syntax error"):
         open_sqlite(path)
     assert tables(path) == {}
@@ -118,9 +119,9 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
 
 def test_later_migrations_run_once_on_an_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "uponce.db"
-    first = list(module.migrations())
+    first = list(load_migrations("sqlite"))
     open_sqlite(path).close()
-    monkeypatch.setattr(module, "migrations", lambda: [*first, "CREATE TABLE later (x);"])
+    monkeypatch.setattr(module, "load_migrations", lambda _: [*first, "CREATE TABLE later (x);"])
     for _ in range(2):
         open_sqlite(path).close()
     assert tables(path) == {**COLUMNS, "later": "x"}

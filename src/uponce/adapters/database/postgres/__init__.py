@@ -22,11 +22,11 @@ import psycopg
 from uponce.adapters.database import upkeep
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.schema import migrate, past_parts, turn_over, version_of
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.rows import SecretBox
 from uponce.adapters.database.steps import Operation, Rows, Rules, Steps, operation
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable

@@ -17,18 +17,12 @@ from typing import Any
 
 import psycopg
 
-from uponce.adapters.database.rows import Params
+from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.statements import load, load_migrations
-from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.core.errors import SettingRefused
+from uponce.adapters.database.steps import Params, Rules, Steps, operation
 from uponce.core.signature import dated
 
 _STATEMENTS = load("postgres")
-
-
-def migrations() -> Sequence[str]:
-    """The texts of the migrations; the first one makes version 1."""
-    return load_migrations("postgres")
 
 
 def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -36,12 +30,12 @@ def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 
     SettingRefused when it is more than one version ahead.
     """
-    steps = migrations()
+    steps = load_migrations("postgres")
     if version_of(connection) not in (len(steps), len(steps) + 1):
         with connection.transaction():
             connection.execute(_STATEMENTS["lock_schema"].text)
             present = version_of(connection)
-            _refuse_newer(present, len(steps))
+            refuse_newer(present, len(steps) + 1)
             for step in steps[present:]:
                 connection.execute(step)
             for name in ("forget_version", "record_version"):
@@ -54,14 +48,6 @@ def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
         return 0
     row = connection.execute(_STATEMENTS["schema_version"].text).fetchone()
     return (row and row[0]) or 0
-
-
-def _refuse_newer(present: int, newest: int) -> None:
-    if present > newest + 1:
-        raise SettingRefused(
-            f"The database has schema version {present}, but this release supports at most {newest + 1}. Start a newer "
-            "release, or restore a backup from before the upgrade."
-        )
 
 
 SPAN = 1800

@@ -5,16 +5,14 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-import msgspec
 import psycopg
 
-from uponce.adapters.database.postgres.connection import Connection, Rows, ends_transactions, escaped
+from uponce.adapters.database.postgres.connection import Connection, JsonText, ends_transactions, escaped
 from uponce.adapters.database.statements import Statement, load, merged, positional
-from uponce.adapters.database.steps import Ask, Rules
-from uponce.adapters.database.steps import Rows as FoundRows
+from uponce.adapters.database.steps import Ask, Rows, Rules, json_text
 from uponce.app.ports import Clock
 
-Answer = Callable[[], Sequence[FoundRows]]  # the rows of each operation that asked, in order, once they are there
+Answer = Callable[[], Sequence[Rows]]  # the rows of each operation that asked, in order, once they are there
 
 _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
@@ -29,7 +27,7 @@ class Session:
         self._clock = clock
         self._raw = psycopg.RawCursor[tuple[Any, ...]]
 
-    def ask(self, asks: Sequence[Ask]) -> Sequence[FoundRows]:
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
         alike: dict[str, list[int]] = {}
         for number, (name, _) in enumerate(asks):
             alike.setdefault(name, []).append(number)
@@ -37,7 +35,7 @@ class Session:
             (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers]))
             for name, numbers in alike.items()
         ]
-        found: list[FoundRows] = [()] * len(asks)
+        found: list[Rows] = [()] * len(asks)
         for numbers, answer in sent:
             for number, rows in zip(numbers, answer(), strict=True):
                 found[number] = rows
@@ -94,7 +92,7 @@ class Session:
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
     def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
-        if len(params) == 1 or "{" in statement.text:
+        if len(params) == 1 or statement.has_braces:
             cursors = [self._execute(statement, each) for each in params]
             return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
         numbers: dict[Any, int] = {}
@@ -114,12 +112,12 @@ class Session:
 
     def _execute(self, statement: Statement, params: Mapping[str, Any]) -> "psycopg.RawCursor[Any] | None":
         cursor = self._raw(self.connection)
-        text = positional(statement, statement.filled(params))
+        text = positional(statement, statement.filled(params) if statement.has_braces else statement.text)
         cursor.execute(text.encode(), [params[name] for name in statement.names])
         return None if statement.silent else cursor
 
 
-def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequence[FoundRows]:
+def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequence[Rows]:
     """Return the rows of a SELECT, which begin with the number of the question."""
     found: dict[int, list[dict[str, Any]]] = {}
     for row in _named(cursor):
@@ -127,7 +125,7 @@ def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequen
     return [found.get(place, ()) for place in places]
 
 
-def _returned(cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> Sequence[FoundRows]:
+def _returned(cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> Sequence[Rows]:
     """Return the rows of a write, which returns columns that are named like its parameters."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     names: Sequence[str] = ()
@@ -145,9 +143,9 @@ def _named(cursor: "psycopg.RawCursor[Any]") -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _encoded(rows: Sequence[Mapping[str, Any]]) -> Rows:
+def _encoded(rows: Sequence[Mapping[str, Any]]) -> JsonText:
     """As JSON. Bytes are hex; texts are escaped, for jsonb takes no NUL."""
-    return Rows(msgspec.json.encode([{name: _plain(value) for name, value in row.items()} for row in rows]).decode())
+    return JsonText(json_text([{name: _plain(value) for name, value in row.items()} for row in rows]))
 
 
 def _plain(value: Any) -> Any:

@@ -61,8 +61,8 @@ SELECT @key_columns, url, url_secret FROM api_keys LEFT JOIN upstreams USING (cl
 -- name: list_all_keys
 @keys_with_upstreams ORDER BY created_at, id;
 
--- name: find_any_secret
-SELECT cloud FROM api_keys UNION ALL SELECT cloud FROM upstreams LIMIT 1;
+-- name: list_secrets
+SELECT cloud, api_key, secret FROM api_keys UNION ALL SELECT cloud, 'upstream', url_secret FROM upstreams;
 
 -- name: find_cloud
 SELECT cloud FROM api_keys WHERE cloud = :cloud UNION ALL SELECT cloud FROM upstreams WHERE cloud = :cloud LIMIT 1;
@@ -130,7 +130,7 @@ VALUES (:grant_key, :cloud, :api_key, :timestamp, :max_uses, 1, 1, :keep_until)
 @one_use_more, pending = grants.pending + 1
 @while_left;
 
--- name: settle_grant!
+-- name: spend_taken_grant!
 UPDATE grants SET pending = pending - 1, spent_at = :now,
   keep_until = CASE WHEN keep_until > :keep_until THEN keep_until ELSE :keep_until END
 WHERE grant_key = :grant_key;
@@ -379,7 +379,15 @@ SELECT @effect_columns FROM outbox ORDER BY dead DESC, due_at, id LIMIT :most;
 UPDATE outbox SET due_at = :now, dead = 0 WHERE id = :id RETURNING id;
 
 -- name: retry_dead_effects
-UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (SELECT id FROM outbox WHERE dead = 1 @skip_locked) RETURNING id;
+UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (
+  SELECT id FROM outbox WHERE dead = 1 AND id > :after ORDER BY id LIMIT :most @skip_locked
+) RETURNING id;
+
+-- name: drop_dead_effects
+DELETE FROM outbox WHERE id IN (
+  SELECT id FROM outbox WHERE dead = 1 AND name = :name AND id > :after AND id <= :last ORDER BY id LIMIT :most
+  @skip_locked
+) RETURNING id;
 
 
 -- Upkeep

@@ -55,45 +55,41 @@ SELECT 1;
 
 -- Pages of the list. SQLite does not know how rare a status is, so each statement names its index.
 
+-- fragment: before
+grant_key < :before ORDER BY grant_key DESC LIMIT {most}
+
+-- fragment: of_key
+cloud = :cloud AND api_key = :api_key
+
 -- name: grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_page
-WHERE cloud = :cloud AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @before;
 
 -- name: used_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_page
-WHERE cloud = :cloud AND @used AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_page WHERE cloud = :cloud AND @used AND @before;
 
 -- name: unused_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_unused
-WHERE cloud = :cloud AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_unused WHERE cloud = :cloud AND @unused AND @before;
 
 -- name: pending_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_pending
-WHERE cloud = :cloud AND @pending AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_pending WHERE cloud = :cloud AND @pending AND @before;
 
 -- name: revoked_grants_of_cloud
-SELECT @grant_columns FROM grants INDEXED BY grants_revoked
-WHERE cloud = :cloud AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_revoked WHERE cloud = :cloud AND @revoked AND @before;
 
 -- name: grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_key_page
-WHERE cloud = :cloud AND api_key = :api_key AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_key_page WHERE @of_key AND @before;
 
 -- name: used_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_key_page
-WHERE cloud = :cloud AND api_key = :api_key AND @used AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_key_page WHERE @of_key AND @used AND @before;
 
 -- name: unused_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_unused
-WHERE cloud = :cloud AND api_key = :api_key AND @unused AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_unused WHERE @of_key AND @unused AND @before;
 
 -- name: pending_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_pending
-WHERE cloud = :cloud AND api_key = :api_key AND @pending AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_pending WHERE @of_key AND @pending AND @before;
 
 -- name: revoked_grants_of_key
-SELECT @grant_columns FROM grants INDEXED BY grants_revoked
-WHERE cloud = :cloud AND api_key = :api_key AND @revoked AND grant_key < :before ORDER BY grant_key DESC LIMIT {most};
+SELECT @grant_columns FROM grants INDEXED BY grants_revoked WHERE @of_key AND @revoked AND @before;
 
 
 -- Upkeep

@@ -6,13 +6,14 @@ processes may share the file.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
-from uponce.adapters.database.rows import SecretBox
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (
@@ -69,8 +70,10 @@ class SqliteDatabase(Database):
             make_private(self._path)
             folder = self._path.resolve().parent  # also of a link to a file elsewhere
             refuse_network(folder)
-            with locked(folder):  # of processes that switch a new file to WAL at once, some fail: "database is locked"
-                self._migrate()
+            # Of processes that switch a new file to WAL at once, some fail: "database is locked".
+            with locked(folder), closing(self._connect()) as connection:
+                migrate(connection)
+                _try_write(connection)
             self.glance.prepare()
         except (OSError, sqlite3.Error) as error:
             raise cannot_open(self._path, error) from None
@@ -78,11 +81,8 @@ class SqliteDatabase(Database):
 
     def describe(self) -> str:
         """For people: what was checked, and no secret."""
-        connection = self._connect()
-        try:
+        with closing(self._connect()) as connection:
             version = version_of(connection)
-        finally:
-            connection.close()
         return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
@@ -105,14 +105,6 @@ class SqliteDatabase(Database):
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """The messages of SQLite's own check, each once."""
         return await self._readers.run(partial(integrity, deep=deep))
-
-    def _migrate(self) -> None:
-        connection = self._connect()
-        try:
-            migrate(connection)
-            _try_write(connection)
-        finally:
-            connection.close()
 
 
 def _try_write(connection: sqlite3.Connection) -> None:

@@ -130,7 +130,7 @@ class Session:
         execute, statements, found = self.connection.execute, self.statements, list[Rows]()
         for name, params in asks:
             statement = statements[name]
-            cursor = execute(statement.filled(params), params)
+            cursor = execute(statement.filled(params) if statement.has_braces else statement.text, params)
             found.append(() if statement.silent else cursor.fetchall())
         return found
 

@@ -9,14 +9,16 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uponce.adapters.database import upkeep
+from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
-from uponce.adapters.system import sync_folder
+from uponce.adapters.files import make_file
+from uponce.adapters.system import closing_file, sync_folder
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -67,7 +69,8 @@ def make_private(path: Path) -> None:
     folders = [path.parent, *path.parent.parents]
     missing = [folder for folder in folders if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(make_file(path.resolve()))
     for folder in (path.parent, *(folder.parent for folder in missing)):
         sync_folder(folder)
 
@@ -112,14 +115,12 @@ def locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def held(path: Path, refusal: str) -> Iterator[None]:
     """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with closing_file(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingRefused(refusal) from None
         yield
-    except BlockingIOError:
-        raise SettingRefused(refusal) from None
-    finally:
-        os.close(descriptor)
 
 
 def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
@@ -134,14 +135,9 @@ def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
     return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
-def migrations() -> Sequence[str]:
-    """The texts of the migrations; the first one makes version 1."""
-    return load_migrations("sqlite")
-
-
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to the newest version; SettingRefused when it comes from a newer release. Safe to race."""
-    steps = migrations()
+    steps = load_migrations("sqlite")
     if version_of(connection) == len(steps):
         return
     session = Session(connection)
@@ -149,7 +145,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     try:
         present = version_of(connection)
         _refuse_foreign(connection)
-        _refuse_newer(present, len(steps))
+        refuse_newer(present, len(steps))
         frozen = run(session, upkeep.frozen().begin(0))
         run(session, upkeep.thaw_unfenced().begin(0))
         for statement in (s for step in steps[present:] for s in _statements(step)):
@@ -173,14 +169,6 @@ def _refuse_foreign(connection: sqlite3.Connection) -> None:
         raise SettingRefused(
             f"The database belongs to another program: it has the table {min(names)}, and no API keys. Point "
             "UPONCE_DATABASE to the database of uponce, or to a new file."
-        )
-
-
-def _refuse_newer(present: int, newest: int) -> None:
-    if present > newest:
-        raise SettingRefused(
-            f"The database has schema version {present}, but this release supports at most {newest}. Start a newer "
-            "release, or restore a backup from before the upgrade."
         )
 
 

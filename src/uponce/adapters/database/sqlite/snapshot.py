@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from uponce.adapters.database import catalog, keys, upkeep
-from uponce.adapters.database.rows import SecretBox, asset_of
+from uponce.adapters.database.catalog import asset_of
+from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.sqlite.file import held, integrity, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
@@ -38,7 +39,7 @@ class Snapshot:
         self._live = live
         with ExitStack() as opened:
             try:
-                self._connection = opened.enter_context(closing(_connect(path, "rw")))
+                self._session = Session(opened.enter_context(closing(_connect(path))))
                 is_copy = self._run(upkeep.frozen())
             except sqlite3.Error as error:
                 raise SettingRefused(
@@ -49,11 +50,12 @@ class Snapshot:
             opened.pop_all()  # `close` closes it
 
     def close(self) -> None:
-        self._connection.close()
+        self._session.connection.close()
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
-        return self._run(_names())
+        (rows,) = self._session.ask([("list_all_keys", {})])
+        return frozenset(row["api_key"] for row in rows)
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return self._run(catalog.digests(prefix))
@@ -66,8 +68,9 @@ class Snapshot:
 
         Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
         """
-        connection = self._connection
-        self._run(_attach(f"{self._live_path.as_uri()}?mode=ro"))
+        assert self._live is not None
+        connection = self._session.connection
+        self._session.ask([("attach_live", {"address": f"{self._live.as_uri()}?mode=ro"})])
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
@@ -76,47 +79,26 @@ class Snapshot:
             connection.execute("COMMIT")
         finally:
             connection.rollback()
-            self._run(_detach())
+            self._session.ask([("detach_live", {})])
         return renewed
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
         try:
-            found = integrity(self._connection, deep=True)
+            found = integrity(self._session.connection, deep=True)
         except sqlite3.Error as error:
             found = [str(error)]
         if found:
             before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
             cure = f"Rename {before.name} to {self.path.name}" if before else "Name another backup"
             raise SettingRefused(f"{self.path} is damaged: {_first(found)}. {cure}, and run it again.")
-        run(Session(self._connection), keys.list_all(secrets, None).begin(now))
+        run(self._session, keys.list_all(secrets, None).begin(now))
 
     def _run(self, operation: Operation[T]) -> T:
-        return run(Session(self._connection), operation.begin(0))
-
-    @property
-    def _live_path(self) -> Path:
-        assert self._live is not None
-        return self._live
+        return run(self._session, operation.begin(0))
 
 
-@operation()
-def _names(_: float) -> Steps[frozenset[str]]:
-    (rows,) = yield [("list_all_keys", {})]
-    return frozenset(row["api_key"] for row in rows)
-
-
-@operation()
-def _attach(_: float, address: str) -> Steps[None]:
-    yield [("attach_live", {"address": address})]
-
-
-@operation()
-def _detach(_: float) -> Steps[None]:
-    yield [("detach_live", {})]
-
-
-@operation()
+@operation(writes=True)
 def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
     ((copied,),) = yield [("find_copied", {"blob_key": blob_key})]
     subject = {"asset_id": copied["asset_id"]}
@@ -131,7 +113,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     """
     try:
         _copy(live, path, progress)
-        with closing(_connect(path, "rw")) as connection:
+        with closing(_connect(path)) as connection:
             if found := integrity(connection, deep=False):
                 raise SettingRefused(
                     f"{live} is damaged: {_first(found)}. The last backup stays as it was. Stop the server, check the "
@@ -169,7 +151,7 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
-        with closing(_connect(draft, "rw")) as connection:
+        with closing(_connect(draft)) as connection:
             migrate(connection)  # the copy may be of an earlier release
             connection.execute("BEGIN IMMEDIATE")
             run(Session(connection), upkeep.replace_owner(owner).begin(0))
@@ -199,7 +181,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     for end in _BESIDE:
         with suppress(FileNotFoundError):
             target.with_name(target.name + end).unlink()
-    with closing(_connect(source, "rw")) as reading, closing(_connect(target, "rw")) as writing:
+    with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
         # One transaction around all steps: a write by somebody else would make the copy begin anew.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -207,9 +189,9 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         reading.rollback()
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
     try:

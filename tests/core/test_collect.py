@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.strategies import as_fields, parameter_values, sdk_parameters
-from uponce.core.canonical import collect, refuse_ambiguous_escapes, string_to_sign
 from uponce.core.errors import DuplicateParameter, InvalidParameter
 from uponce.core.parameters import PARAMETERS, UNSIGNED
+from uponce.core.signature import collect, refuse_ambiguous_escapes, string_to_sign
 
 KNOWN = sorted(PARAMETERS.keys() - UNSIGNED)
 

@@ -1,0 +1,86 @@
+"""What large files ask of the threads leaves room for other files."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.packing import opened
+from uponce.adapters.files import blocks_of
+from uponce.adapters.spool import parts
+from uponce.adapters.spool.disk import LARGE_WORKERS, WORKERS
+from uponce.adapters.store.blobs import Blobs
+from uponce.core.series import StoredPart
+from uponce.core.spans import Span
+
+CHUNK = bytes(1024 * 1024 + 1)
+SECONDS = 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Blobs]:
+    store = opened(tmp_path)
+    yield store
+    store.close()
+
+
+def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = threading.Event()
+    monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
+
+    async def play() -> None:
+        held = []
+        for _ in range(WORKERS):
+            piece = await store.hold(await store.begin(), Span(0, len(CHUNK)))
+            await piece.write(CHUNK)
+            held.append(piece)
+        syncs = [asyncio.ensure_future(piece.sync()) for piece in held]
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(SECONDS / 2):
+            await store.spool.disk.in_thread(lambda: None)
+        slow.set()
+        await asyncio.gather(*syncs)
+        for piece in held:
+            await piece.release()
+
+    asyncio.run(play())
+
+
+def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two completions hash in all threads for large files, piece by piece. Others get a turn between two pieces."""
+    monkeypatch.setattr(parts, "_HASHED_AT_ONCE", 1024 * 1024)
+    pieces, threads = 16, LARGE_WORKERS
+    read = list[bytes]()
+
+    def slowly(*span: int) -> Iterator[bytes]:
+        for block in blocks_of(*span):
+            read.append(block)
+            time.sleep(0.02)
+            yield block
+
+    monkeypatch.setattr(parts, "blocks_of", slowly)
+
+    async def nothing() -> AsyncIterator[StoredPart]:
+        for part in list[StoredPart]():
+            yield part
+
+    async def play() -> None:
+        size = pieces * parts._HASHED_AT_ONCE
+        keys = [await store.begin() for _ in range(2)]
+        for key in keys:
+            os.truncate(store.spool.folder / key, size)
+        sealed = [await store.assembly(key) for key in keys]
+        seals = [asyncio.ensure_future(each.seal(size, nothing())) for each in sealed]
+        while len(read) < threads:
+            await asyncio.sleep(0.01)
+        read_before = await store.spool.disk.lane().run(lambda: len(read))
+        assert read_before < threads * pieces / 2
+        assert len({(await seal).sha256 for seal in seals}) == 1
+        for each in sealed:
+            await each.release()
+
+    asyncio.run(play())

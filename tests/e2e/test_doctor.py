@@ -1,0 +1,137 @@
+"""`uponce doctor` and `uponce serve` agree: what keeps a server from starting is broken, and room is counted where it
+is used."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests import postgres
+from tests.e2e.commands import in_a_process, printed, uponce
+
+pytestmark = pytest.mark.xdist_group("operator")
+
+SECRET = "a-secret-of-some-backend"
+
+
+def findings(done: Any) -> dict[str, dict[str, str]]:
+    return {finding["name"]: finding for finding in json.loads(done.stdout)}
+
+
+BROKEN = {
+    "keys that are no URLs": {"UPONCE_KEYS": "123:secret"},
+    "a file of keys that is not there": {"UPONCE_KEYS_FILE": "/no/such/file"},
+    "a short secret": {"UPONCE_KEYS": "cloudinary://123:short@media"},
+    "a relay that is no URL": {"UPONCE_RELAY": "https://api.cloudinary.com"},
+    "a relay of a cloud without keys": {"UPONCE_RELAY": "cloudinary://1:2@acme", "UPONCE_CLOUD": "cats"},
+    "a name that is no address": {"UPONCE_HOST": "no.such.host.invalid"},
+    "an address of another machine": {"UPONCE_HOST": "192.0.2.1"},
+}
+
+
+@pytest.mark.parametrize("env", BROKEN.values(), ids=BROKEN)
+def test_what_stops_the_server_is_broken(data: Path, env: dict[str, str]) -> None:
+    done = uponce("doctor", "--json", "--data", data, env=env)
+    assert done.code == 1
+    last = json.loads(done.stdout)[-1]
+    assert (last["name"], last["state"]) == ("start", "broken")
+    served = in_a_process("serve", "--port", "0", "--data", data, env=env)
+    assert (served.code, served.stderr) == (1, f"uponce: {last['detail']}\n")
+
+
+NEW = {
+    "a short secret": {"UPONCE_KEYS": "cloudinary://123:short@media"},
+    "a relay of a cloud without keys": {
+        "UPONCE_KEYS": f"cloudinary://123:{SECRET}@media",
+        "UPONCE_RELAY": "cloudinary://1:2@acme",
+        "UPONCE_CLOUD": "cats",
+    },
+    "a cloud that no key can have": {"UPONCE_CLOUD": "black cats"},
+}
+
+
+@pytest.mark.parametrize("env", NEW.values(), ids=NEW)
+def test_what_stops_the_first_start_is_broken(tmp_path: Path, env: dict[str, str]) -> None:
+    done = uponce("doctor", "--json", "--data", tmp_path / "new", env=env)
+    assert done.code == 1
+    assert not (tmp_path / "new").exists()
+    served = in_a_process("serve", "--port", "0", "--data", tmp_path / "new", env=env)
+    assert (served.code, served.stderr) == (1, f"uponce: {findings(done)['start']['detail']}\n")
+
+
+def test_what_the_server_would_take_is_not_broken(data: Path, tmp_path: Path) -> None:
+    env = {"UPONCE_KEYS": f"cloudinary://123:{SECRET}@media", "UPONCE_RELAY": "cloudinary://1:2@acme"}
+    printed(uponce("doctor", "--data", tmp_path / "new", env=env))
+    before = json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))
+    printed(uponce("doctor", "--data", data, env=env))
+    assert json.loads(printed(uponce("clouds", "list", "--json", "--data", data))) == before
+
+
+def test_a_key_that_differs_from_the_database_is_a_warning(data: Path) -> None:
+    """As `serve` says it."""
+    (key,) = json.loads(printed(uponce("keys", "list", "--json", "--data", data)))
+    env = {"UPONCE_KEYS": f"cloudinary://{key['api_key']}:{SECRET}@media"}
+    found = findings(uponce("doctor", "--json", "--data", data, env=env))["keys"]
+    assert found["state"] == "warning"
+    assert f"API key {key['api_key']} differs between settings and database: secret." in found["detail"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_broken(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    done = uponce("doctor", "--json", "--data", file)
+    assert done.code == 1
+    assert f"{file} is not a folder" in findings(done)["start"]["detail"]
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_room_is_counted_on_each_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the folder, of the database and of the media. Two of them on one disk are counted once."""
+    places = {name: tmp_path / name for name in ("data", "database", "media")}
+    env = {
+        "UPONCE_DATA": str(places["data"]),
+        "UPONCE_DATABASE": f"sqlite:///{places['database']}/uponce.db",
+        "UPONCE_STORAGE": f"file://{places['media']}",
+    }
+    printed(uponce("keys", "create", env=env))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 5 if "media" in str(path) else 5 << 30))
+    assert [row["detail"] for row in rows_of_disks(env)] == [f"5 GiB free in {places['data']}"]
+
+    real, disks = Path.stat, {places["database"]: 1, places["media"]: 2}
+
+    def stat(path: Path, **options: Any) -> Any:
+        facts = real(path, **options)
+        return Disk(disks[path]) if path in disks else facts
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [row["state"] for row in rows_of_disks(env)] == ["ok", "ok", "warning"]
+
+
+class Disk(NamedTuple):
+    st_dev: int
+    st_mode: int = 0o40700
+
+
+def rows_of_disks(env: dict[str, str]) -> list[dict[str, str]]:
+    done = uponce("doctor", "--json", env=env)
+    return [row for row in json.loads(done.stdout) if row["name"] == "disk"]
+
+
+def test_a_data_folder_that_nothing_needs_yet(tmp_path: Path) -> None:
+    """The server makes it."""
+    env = {
+        "UPONCE_DATA": str(tmp_path / "data"),
+        "UPONCE_DATABASE": postgres.shared().fresh_schema(),
+        "UPONCE_STORAGE": f"file://{tmp_path}/media",
+        "UPONCE_SECRET_KEY": bytes(32).hex(),
+    }
+    printed(uponce("keys", "create", env=env))
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+    printed(uponce("doctor", env=env))
