@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from ipaddress import ip_address
-from urllib.parse import quote
 
 from uponce.app.manage_keys import playground_key
 from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.services import Services
 from uponce.contrib import SignRules
+from uponce.core.account import account_url
 from uponce.core.errors import ScopeDenied, UponceError
 from uponce.core.signature import collect
 from uponce.core.values import ApiKey
@@ -127,7 +127,7 @@ async def sign(services: Services, playground: Playground, request: Request) -> 
     _check_origin(request)
     content_type, body = request.head.get("content-type"), await request.body.read(_MAX_BODY)
     key, now = await playground_key(services), services.clock.now()
-    url = f"cloudinary://{key.api_key}:{quote(key.secrets[0], safe='')}@{key.cloud}?upload_prefix={request.base_url()}"
+    url = account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=request.base_url())
     rules = SignRules(url, "auto", {"valid_for": ["*"]}, Params(max_bytes=playground.max_bytes, timestamp=int(now)))
     status, answer = rules.reply(True, content_type, body)
     if status != 200:
