@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from uponce import wiring
 from uponce.app.manage_keys import set_up
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
+from uponce.app.unbroken import unbroken
 from uponce.config import Settings
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 from uponce.wiring import Backend, blob_store, build, build_metrics, lifespan
@@ -136,7 +137,40 @@ def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: 
 
     with pytest.raises(RuntimeError):
         asyncio.run(serve())
-    assert closed == ["decoders", "blobs", "database"]
+    assert closed == ["decoders", "database", "blobs"]  # the database's writer appends to packs
+
+
+def test_a_stop_waits_for_the_commit_of_a_cancelled_request(backend: Backend) -> None:
+    """Its client may have given up, but the bytes are stored."""
+    keys: list[int] = []
+
+    async def commit() -> None:
+        await asyncio.sleep(0.2)
+        keys.append(len(await backend.services.database.list_keys()))
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            await cancelled_request(commit())
+
+    asyncio.run(serve())
+    assert keys == [0]
+
+
+def test_a_stop_does_not_wait_for_ever(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "_ENDING_SECONDS", 0.05)
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            await cancelled_request(asyncio.sleep(600))
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+async def cancelled_request(work: Coroutine[Any, Any, None]) -> None:
+    """Cancel a request while its work, which a cancellation does not break, is under way."""
+    request = asyncio.ensure_future(unbroken(work))
+    await asyncio.sleep(0)
+    request.cancel()
 
 
 def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend: Backend) -> None:

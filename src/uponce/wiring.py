@@ -28,9 +28,10 @@ from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
+from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
 from uponce.core.errors import NotFound, SettingRefused, UponceError
-from uponce.web.cloudinary.notifications import Notifications
+from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
     from uponce.adapters.archive import Archive
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
+_ENDING_SECONDS = 5  # what the commits of cancelled requests may take at a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             from uponce.adapters.database.sqlite import SqliteDatabase
 
@@ -144,7 +146,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
 
 def _missing(settings: Settings) -> str | None:
     """Return the place that has no database yet, or None if a database is there."""
-    match urlsplit(settings.database_url).scheme:
+    match _scheme(settings.database_url):
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
         case "postgresql" | "postgres":
@@ -154,6 +156,11 @@ def _missing(settings: Settings) -> str | None:
             return None if is_set_up(address) else address.shown
         case _:  # `build` refuses it
             return None
+
+
+def _scheme(url: str) -> str:
+    """Return what is before the first colon, and "" without one. `urlsplit` fails for passwords with a bracket."""
+    return url.rpartition(":")[0] and url.partition(":")[0]
 
 
 def sqlite_path(url: str) -> Path:
@@ -270,9 +277,9 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
         )
     backend = build(settings, secrets=secrets)
     with ExitStack() as stack:
+        stack.callback(backend.blobs.close)
         stack.callback(backend.database.close)
         backend.database.open()
-        stack.callback(backend.blobs.close)
         backend.blobs.open_store()
         yield backend
 
@@ -301,10 +308,10 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def run(_: object) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.callback(backend.blobs.close)  # after the database, whose writer appends to packs
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
-            stack.callback(backend.blobs.close)
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -312,6 +319,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.push_async_callback(backend.notifier.close)
             for rounds in _rounds(backend):
                 stack.push_async_callback(_end, asyncio.create_task(rounds))
+            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
             with draining(backend.settings.drain_seconds) as is_draining:
                 yield {"draining": is_draining}
 
@@ -327,7 +335,7 @@ async def _end(task: "asyncio.Task[None]") -> None:
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
     notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
-    return {"relay": Work(reconcile), "notify": Work(notifications.send, notifications.url_for)}
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 
 def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:

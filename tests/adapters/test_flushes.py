@@ -1,14 +1,16 @@
 """Flushes of an upload that ends before they do: every error of theirs is seen."""
 
 import asyncio
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.app.test_unbroken import complaints
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.spool.uploads import SpooledUpload
+from uponce.adapters.spool.uploads import SpooledUpload, blocks_of_file
 from uponce.core.errors import StorageUnavailable
 
 LARGE, SMALL = bytes(1024 * 1024), bytes(100)
@@ -64,3 +66,35 @@ def test_a_flush_that_fails_is_what_the_writer_gets(tmp_path: Path) -> None:
 
     asyncio.run(play())
     disk.close()
+
+
+def test_a_stopped_server_has_no_storage(tmp_path: Path) -> None:
+    """What a request still asks for after that ends as a refusal, not as a failure of the program."""
+    disk = Disk()
+    disk.close()
+    for size in (0, len(LARGE) + 1):
+        with pytest.raises(StorageUnavailable, match="has stopped"):
+            asyncio.run(disk.sync(tmp_path.touch, size))
+
+
+def test_a_file_that_opens_for_a_cancelled_caller_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, disk, gate = tmp_path / "spooled", Disk(), threading.Event()
+    path.write_bytes(SMALL)
+    open_ = os.open
+
+    def late(*arguments: Any) -> int:
+        gate.wait(20)
+        return open_(*arguments)
+
+    async def play() -> None:
+        reading = asyncio.ensure_future(anext(blocks_of_file(disk, path, len(SMALL))))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.wait([reading])
+        gate.set()
+        await disk.in_thread(lambda: None)
+
+    monkeypatch.setattr(os, "open", late)
+    asyncio.run(play())
+    disk.close()
+    assert not [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.samefile(path)]

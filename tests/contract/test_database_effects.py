@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,18 +13,21 @@ from tests.contract.databases import (
     KEY,
     START,
     Backend,
+    Opened,
     PlainBox,
     SteppedClock,
     attempt,
     draft,
     grant,
+    relay,
     run,
 )
 from tests.contract.grouped import Grouped
+from tests.contract.test_database_relays import begun
 from tests.contract.test_database_series import complete
-from uponce.adapters.database import outbox
+from uponce.adapters.database import outbox, upkeep
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.steps import Steps, operation
+from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import AfterCommit, Committed, Database, Draft, Effect
 from uponce.core.errors import BlobCondemned
 from uponce.core.values import Caller, Grant
@@ -104,6 +108,57 @@ def test_notifications_of_one_asset_come_in_the_order_of_its_commits(database: D
         for effect in effects:
             run(database.finish_effect(effect.id))
     assert [blob for blob in seen if blob != "blob-d"] == ["blob-a", "blob-b", "blob-c"]
+
+
+def dead_notifications(database: Database, count: int) -> list[int]:
+    """The numbers of effects that no server tries any more, in order."""
+    for number in range(count):
+        run(database.commit(grant(f"d{number}"), noticed(f"blob-d{number}", f"dead-{number}"), CALLER))
+    effects = run(database.claim_effects(count, 60))
+    for effect in effects:
+        run(database.postpone_effect(effect.id, 0, "gone", dead=True))
+    return sorted(effect.id for effect in effects)
+
+
+def test_dead_notifications_can_be_dropped(database: Database) -> None:
+    first, second, third = dead_notifications(database, 3)
+    run(database.commit(A, noticed("blob-a"), CALLER))
+    (alive,) = (effect.id for effect in run(database.list_effects(10)) if not effect.dead)
+    assert run(database.drop_dead_effects(NOTIFY, second)) == 1
+    assert [run(database.drop_dead_effects(NOTIFY, number)) for number in (second, alive, alive + 1)] == [0, 0, 0]
+    assert {effect.id for effect in run(database.list_effects(10))} == {first, third, alive}
+    assert run(database.drop_dead_effects(NOTIFY)) == 2
+    assert [effect.id for effect in run(database.list_effects(10))] == [alive]
+    assert run(database.count_waiting()).dead == 0
+
+
+def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
+    """What became of the upload would stay unknown, and its signature pending."""
+    run(begun(database, relay(B), seconds=0))
+    (effect,) = run(database.claim_effects(10, 60))
+    run(database.postpone_effect(effect.id, 0, "given up", dead=True))
+    assert (run(database.drop_dead_effects(NOTIFY)), run(database.drop_dead_effects(NOTIFY, effect.id))) == (0, 0)
+    assert [each.id for each in run(database.list_effects(10))] == [effect.id]
+
+
+@pytest.mark.parametrize("work", ["retry", "drop"])
+def test_many_dead_effects_are_handled_in_batches(database: Opened, monkeypatch: pytest.MonkeyPatch, work: str) -> None:
+    """Uploads go on between two batches. An effect that is dead again at once is not tried twice."""
+    dead = dead_notifications(database, 5)
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    real: Any = type(database).write
+    batches = list[list[int]]()
+
+    async def write(self: Opened, operation: Operation[Any]) -> Any:
+        done = await real(self, operation)
+        batches.append(done)
+        for number in dead if work == "retry" else ():
+            await real(self, outbox.postpone(number, 0, "gone", dead=True))
+        return done
+
+    monkeypatch.setattr(type(database), "write", write)
+    assert run(database.retry_effects() if work == "retry" else database.drop_dead_effects(NOTIFY)) == 5
+    assert batches == [dead[:2], dead[2:4], dead[4:]]
 
 
 async def check_a_commit_is_never_without_its_notification(database: Database) -> None:

@@ -25,7 +25,7 @@ def test_a_spent_grant_is_refused_with_its_time_and_the_cure(uses: int, of_row: 
     refusal = refusal_of(_record(uses, of_row), of_request)
     assert isinstance(refusal, SignatureUsed)
     assert "was already used by an upload that completed at 2024-04-11 13:23:38 +0000" in refusal.message
-    assert "sign a different nonce for each file" in refusal.message
+    assert "sign a different nonce for each file, or use a key of unlimited uses" in refusal.message
 
 
 @pytest.mark.parametrize("uses", [0, 1])

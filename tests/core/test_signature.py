@@ -108,6 +108,10 @@ def test_a_version_1_signature_needs_a_key_that_allows_it() -> None:
         verified(old)
     assert verified(old, allow_v1=True) == "tags=a&b&timestamp=1"
     assert verified(new, allow_v1=True) == "tags=a%26b&timestamp=1"
+    with pytest.raises(InvalidSignature, match=r"'\. The & in a value was signed .* Upgrade .* --allow-v1\.$"):
+        verified(signed(params, "second", version=1), ("first", "second"))
+    with pytest.raises(InvalidSignature, match=r"String to sign - 'tags=a%26b&timestamp=1'\.$"):
+        verified(signed(params, "third", version=1), ("first", "second"))
 
 
 def test_grant_key_is_the_documented_hash() -> None:

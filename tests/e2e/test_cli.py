@@ -44,6 +44,7 @@ COMMANDS = {
     "clouds relay": "Pass the uploads of a cloud on",
     "outbox list": "Show effects that are not done",
     "outbox retry": "Make an effect due now",
+    "outbox drop": "Delete dead notifications",
     "signatures show": "Show the status and the history of one signature",
     "signatures list": "List the newest signatures in the ledger",
     "signatures revoke": "Refuse one unused signature from now on",

@@ -250,6 +250,7 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     """Usage errors leave the store as it was."""
     assert beside(box, "migrate-store").code == 2
     assert beside(box, "migrate-store", "--undo", "--to-database", "postgresql://db/uponce").code == 2
+    assert beside(box, "migrate-store", "--to-database", "-").code == 2  # nothing comes from the standard input
     elsewhere = f"sqlite:///{tmp_path}/new.db"
     for words in (("--to-database", ""), ("--to-database", elsewhere, "--to-storage", "")):  # a variable that is unset
         empty = beside(box, "migrate-store", *words)
@@ -258,6 +259,10 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     assert (itself.code, "is in that database already" in itself.stderr) == (1, True)
     other = Path(tmp_path / "other")
     printed(uponce("keys", "create", "--data", other))
-    taken = beside(box, "migrate-store", "--to-database", f"sqlite:///{other}/uponce.db")
+    taken = beside(box, "migrate-store", "--to-database", "-", stdin=f"sqlite:///{other}/uponce.db\n")
     assert (taken.code, "The secret of" in taken.stderr) == (1, True)
+    shown = beside(box, "migrate-store", "--to-database", "postgresql://uponce:hidden@127.0.0.1:1/db")
+    assert (shown.code, "was on the command line" in shown.stderr) == (1, True)
+    hidden = beside(box, "migrate-store", "--to-database", "-", stdin="postgresql://uponce:hidden@127.0.0.1:1/db")
+    assert (hidden.code, "was on the command line" in hidden.stderr) == (1, False)
     assert code_of(box, box.signed()) == ""

@@ -102,6 +102,23 @@ def test_the_uploader_takes_names_that_the_sdk_cuts_to_one_byte_a_letter(
     assert server.get(answers["path"]["secure_url"]).data == file.read_bytes()
 
 
+def test_an_old_sdk_that_signs_an_ampersand_is_told_to_upgrade(server: Server, node: str, media: Path) -> None:
+    program = """
+        const [, name, path] = process.argv;
+        const { uploader } = require(name).v2;
+        const told = (error) => (error.error || error).message;
+        uploader.upload(path, { context: "caption=Tom & Jerry" }).then(({ context }) => context, told)
+            .then((outcome) => console.log(JSON.stringify(outcome)));"""
+
+    def outcome(package: str) -> Any:
+        command = [node, "-e", program, package, str(media / "cat.jpg")]
+        environment = {**os.environ, "CLOUDINARY_URL": server.urls[1]}
+        return json.loads(subprocess.check_output(command, cwd=NODE, env=environment, text=True, timeout=60))
+
+    assert "Upgrade the SDK that signs" in outcome("cloudinary-2-1-0")
+    assert outcome("cloudinary-newest") == {"custom": {"caption": "Tom & Jerry"}}
+
+
 def test_the_uploader_surfaces_the_refusal_of_a_used_signature(
     server: Server, node: str, package: str, media: Path
 ) -> None:

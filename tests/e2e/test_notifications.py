@@ -1,11 +1,14 @@
 """Notifications of a server as a process: a kill loses none, and the settings count."""
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import printed, uponce
 from tests.receiver import Receiver, receiving
 from tests.server import Server
 
@@ -17,6 +20,29 @@ def wait_for(receiver: Receiver, count: int) -> None:
     while len(receiver.got) < count:
         assert time.monotonic() < deadline, receiver.got
         time.sleep(0.1)
+
+
+def test_dead_notifications_can_be_dropped(data: Path) -> None:
+    """A receiver that is gone would leave one for each upload, for ever."""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        for name in ("notify", "notify", "relay"):
+            database.execute(
+                "INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead) "
+                "VALUES (?, 'a', '', 1, 32, 'gone', 1, 1)",
+                (name,),
+            )
+    words = ("--data", data)
+    assert printed(uponce("outbox", "drop", "2", *words)) == "1 dead notifications are dropped\n"
+    again = uponce("outbox", "drop", "2", *words)
+    assert (again.code, again.stderr) == (
+        1,
+        "uponce: There is no dead notification 2. `uponce outbox list` shows all.\n",
+    )
+    assert uponce("outbox", "drop", "3", *words).code == 1  # the look-up of a relay
+    assert printed(uponce("outbox", "drop", *words)) == "1 dead notifications are dropped\n"
+    (left,) = json.loads(printed(uponce("outbox", "list", "--json", *words)))
+    assert left["name"] == "relay"
+    assert printed(uponce("outbox", "retry", *words)) == "1 effects are due now\n"
 
 
 def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path) -> None:

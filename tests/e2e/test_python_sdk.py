@@ -164,6 +164,22 @@ def test_a_form_signed_with_api_sign_request(server: Server, media: Path, algori
     assert second.headers["X-Cld-Error"] == second.json()["error"]["message"]
 
 
+def test_a_nonce_is_dropped_by_upload_and_counts_when_it_is_signed(server: Server, media: Path) -> None:
+    """As the guide says of all parameters of uponce's own."""
+    same = {"timestamp": int(time.time()), "folder": "nonce"}
+    account = options(server, server.browser)
+    uploader.upload(str(media / "cat.jpg"), nonce="1", **same, **account)
+    with pytest.raises(BadRequest, match="or use a key of unlimited uses"):
+        uploader.upload(str(media / "cat.jpg"), nonce="2", **same, **account)
+    for nonce in ("3", "4"):
+        params = {**same, "nonce": nonce}
+        signature = api_sign_request(params, server.browser.secret)
+        fields = {**params, "signature": signature, "api_key": server.browser.key}
+        assert server.post({name: str(value) for name, value in fields.items()}, samples.gif(9)).status == 200
+    for _ in range(2):
+        uploader.upload(str(media / "cat.jpg"), **same, **options(server, server.server))
+
+
 def test_the_answer_is_signed(server: Server, key: Key, media: Path) -> None:
     """With SHA-1, which is what the SDK checks with by default."""
     answer = uploader.upload(str(media / "cat.jpg"), folder="signed", **options(server, key))

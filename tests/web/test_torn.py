@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.asgi import END, FORM, call, part, parts_of
+from tests.app.failing import Held
+from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
 from tests.world import PNG, World, assert_accepted, assert_refused
+from uponce.app.unbroken import finish_unbroken
 
 FILE = part("file", PNG, "cat.png")
 CUTS: dict[str, Callable[[bytes], int]] = {
@@ -60,10 +62,10 @@ def test_a_torn_put_is_free(world: World) -> None:
 
 
 def test_a_server_that_shuts_down_in_the_middle_leaves_nothing(world: World) -> None:
-    """The server's own cancellation is one more way to be torn."""
+    """The server's own cancellation is one more way to be torn. A page of another origin can read the answer."""
     fields = world.sign()
 
-    async def play() -> None:
+    async def play() -> Answer:
         reached = asyncio.Event()
 
         async def stalled() -> AsyncIterator[bytes]:
@@ -71,12 +73,35 @@ def test_a_server_that_shuts_down_in_the_middle_leaves_nothing(world: World) -> 
             reached.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(call(world.app, "POST", world.route(), headers=FORM, chunks=stalled()))
-        await reached.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        return await cancelled(world, stalled(), reached)
 
     with world.untouched():
-        asyncio.run(play())
+        answer = asyncio.run(play())
+    assert_refused(answer, 503, "server_busy")
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["access-control-allow-origin"] == "*"
     assert_accepted(world.upload(fields))
+
+
+def test_a_server_that_shuts_down_in_a_commit_does_not_know_the_outcome(world: World) -> None:
+    """The commit goes on."""
+
+    async def play() -> Answer:
+        database = Held(world.database, "commit")
+        world.swap(database=database)
+        answer = await cancelled(world, [parts_of(world.sign()), FILE, END], database.reached)
+        database.release.set()
+        await finish_unbroken(10)
+        return answer
+
+    assert_refused(asyncio.run(play()), 503, "outcome_unknown")
+    assert world.traces().assets == 1
+
+
+async def cancelled(world: World, chunks: Chunks, reached: asyncio.Event) -> Answer:
+    """Return the answer to an upload that is cancelled at that moment."""
+    headers = {**FORM, "origin": "https://app.example"}
+    task = asyncio.create_task(call(world.app, "POST", world.route(), headers=headers, chunks=chunks))
+    await reached.wait()
+    task.cancel()
+    return await task

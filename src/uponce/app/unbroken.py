@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from uponce.core.errors import UponceError
@@ -11,6 +12,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
+_running = set[asyncio.Future[Any]]()
+
 
 async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     """Return what the work returns. If the caller is cancelled, the work runs to its own end.
@@ -18,11 +21,21 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     `asyncio.shield` alone then forgets the work, and asyncio logs each of its refusals as a failure of the program.
     """
     running = asyncio.ensure_future(work)
+    _running.add(running)
+    running.add_done_callback(_running.discard)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         running.add_done_callback(_note)
         raise
+
+
+async def finish_unbroken(seconds: float) -> None:
+    """Return when no such work is left in this process, or after so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while _running:
+                await asyncio.wait(_running)
 
 
 def _note(running: "asyncio.Future[Any]") -> None:

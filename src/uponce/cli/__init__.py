@@ -29,7 +29,7 @@ COMMANDS = {
     "demo": "Show on real media what uponce promises: start a server, upload, replay, race, tear, revoke and kill it.",
     "keys": "Create, import, list, revoke, rotate and renew API keys.",
     "clouds": "Create and list clouds, and pass their uploads on to an account.",
-    "outbox": "Show and retry the work that a server does after a commit.",
+    "outbox": "Show and retry the work that a server does after a commit, and drop dead notifications.",
     "signatures": "Show, list and revoke signatures.",
 }
 

@@ -8,13 +8,11 @@ from rich.table import Table
 
 from uponce.app.manage_clouds import create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json, warn
+from uponce.cli.options import STDIN, Data, Json, print_json, warn_of_secret
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import Upstream
-
-_STDIN = "-"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -104,11 +102,8 @@ def relay(
 
 
 def _upstream(url: str) -> Upstream:
-    if url == _STDIN:
+    if url == STDIN:
         return parse_upstream(sys.stdin.readline())
     upstream = parse_upstream(url)
-    warn(
-        "the secret was on the command line, where other users of this machine can see it. With - it comes from the "
-        "standard input."
-    )
+    warn_of_secret()
     return upstream

@@ -1,6 +1,7 @@
 """`uponce migrate-store`"""
 
 import asyncio
+import sys
 from dataclasses import asdict
 
 import typer
@@ -8,16 +9,19 @@ import typer
 from uponce.app.migrate_store import Moved, Store, migrate_store
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
-from uponce.cli.options import Data, Json, filling, print_json, say, shown
+from uponce.cli.options import STDIN, Data, Json, filling, print_json, say, shown, warn_of_secret
 from uponce.cli.store import on_store
-from uponce.config import load
+from uponce.config import MASK, load
+from uponce.config import shown as masked
 from uponce.core.errors import SettingRefused
 from uponce.wiring import opened, opened_target
 
 
 def run(
     to_database: str | None = typer.Option(
-        None, help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet."
+        None,
+        help="The new database, written like UPONCE_DATABASE. It must hold no uponce yet. With - the URL comes from "
+        "the standard input, so that no other user of this machine sees its password.",
     ),
     to_storage: str | None = typer.Option(
         None, help="The new storage, written like UPONCE_STORAGE. By default the media stay where they are."
@@ -38,6 +42,10 @@ def run(
     """
     if undo == (to_database is not None):
         raise typer.BadParameter("Name --to-database, or --undo.")
+    if to_database == STDIN:
+        to_database = sys.stdin.readline().strip()
+    elif to_database is not None and MASK in masked("database", to_database):
+        warn_of_secret()
     for name, value in (("--to-database", to_database), ("--to-storage", to_storage)):
         if value is not None and not value.strip():
             raise typer.BadParameter(f"{name} is empty. Check that the variable in it is set.")

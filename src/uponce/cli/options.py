@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from uponce.core.errors import StorageFull
 
+STDIN = "-"
+
 Data = Annotated[
     str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
 ]
@@ -58,6 +60,13 @@ def parse_pairs(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"Write each parameter once. {name} is there twice.")
         parsed[name] = value
     return parsed
+
+
+def warn_of_secret() -> None:
+    warn(
+        "the secret was on the command line, where other users of this machine can see it. With - it comes from the "
+        "standard input."
+    )
 
 
 def without_signature(message: str) -> str:

@@ -1,4 +1,4 @@
-"""`uponce outbox`: show the work that transactions left for later, and run dead work again."""
+"""`uponce outbox`: show the work that transactions left for later, run dead work again, and drop notifications."""
 
 from dataclasses import asdict
 
@@ -11,6 +11,7 @@ from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
+from uponce.web.cloudinary.notifications import NOTIFY
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -43,3 +44,17 @@ def retry(
     if effect_id is not None and not count:
         raise NotFound(f"There is no effect {effect_id}. `uponce outbox list` shows all.")
     typer.echo(f"{count} effects are due now")
+
+
+@app.command()
+def drop(
+    effect_id: int | None = typer.Argument(
+        None, metavar="[ID]", help="One dead notification. By default all that are dead."
+    ),
+    data: Data = None,
+) -> None:
+    """Delete dead notifications, whose receivers did not accept them for a day. Uploads and assets stay."""
+    count = on_store(load(data=data), lambda services: services.database.drop_dead_effects(NOTIFY, effect_id))
+    if effect_id is not None and not count:
+        raise NotFound(f"There is no dead notification {effect_id}. `uponce outbox list` shows all.")
+    typer.echo(f"{count} dead notifications are dropped")

@@ -6,7 +6,7 @@ from uponce.core.values import GrantRecord
 
 WHY_SIGNATURES_COLLIDE = (
     "Equal parameters signed within one second give the same signature: to upload several files, sign a different "
-    "nonce for each file."
+    "nonce for each file, or use a key of unlimited uses."
 )
 
 

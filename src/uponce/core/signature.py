@@ -114,26 +114,35 @@ def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     """Return the string-to-sign that the signature among the parameters fits, and the signer of the answer.
 
     During a rotation a key has two secrets: the signer has the one that made the signature. Raise InvalidSignature if
-    none did. Every permitted spelling is computed and compared in constant time, whatever the first ones gave.
+    none did. Every spelling is computed and compared in constant time, whatever the first ones gave. Version 1 is
+    compared also where it is not allowed: the refusal then names the cause.
     """
     signature, v2 = params["signature"], string_to_sign(params)
-    strings = [v2, string_to_sign(params, version=1)] if key.allow_v1 else [v2]
+    v1 = string_to_sign(params, version=1)
     algorithm = next((a for a in key.algorithms if _HEX[a].fullmatch(signature)), None)
     if algorithm is None:
         raise _invalid(signature, v2)
     found: tuple[str, Signer] | None = None
     for secret in key.secrets:
-        for string in strings:
+        for string in dict.fromkeys((v2, v1)):  # one, unless a value has an `&`
             same = hmac.compare_digest(sign(string, secret, algorithm), signature)
             found = (string, Signer.of(key, secret)) if same and found is None else found
     if found is None:
         raise _invalid(signature, v2)
+    if found[0] != v2 and not key.allow_v1:
+        raise _invalid(signature, v2, _OLD_SDK)
     return found
 
 
-def _invalid(signature: str, string: str) -> InvalidSignature:
+_OLD_SDK = (
+    " The & in a value was signed in the unsafe way of old SDKs. Upgrade the SDK that signs, or sign with a key made "
+    "with --allow-v1."
+)
+
+
+def _invalid(signature: str, string: str, hint: str = "") -> InvalidSignature:
     shown = re.sub(r"[^0-9A-Za-z]", "", signature)[:128]
-    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.")
+    return InvalidSignature(f"Invalid Signature {shown}. String to sign - '{string}'.{hint}")
 
 
 def mint_fields(

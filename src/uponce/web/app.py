@@ -1,5 +1,6 @@
 """The ASGI application. Each request gets an id, one endpoint, one response whatever happens, and one record."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from time import perf_counter
@@ -9,7 +10,7 @@ from starlette.routing import Router
 
 from uponce.app.ports import Metrics
 from uponce.app.services import Services
-from uponce.core.errors import UponceError
+from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal
 from uponce.web.express import Express
@@ -98,6 +99,8 @@ async def _answer(route: Route, request: Request, send: Send) -> None:
         response = await route.endpoint(request)
     except UponceError as error:
         response = route.dialect(request, error)
+    except asyncio.CancelledError:  # uvicorn ends what is left 30 seconds after SIGTERM
+        response = route.dialect(request, _stopped(request))
     await _send(route, request, response, send)
 
 
@@ -120,6 +123,16 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
             raise
     if request.refused is not None:
         metrics.refused(request.refused)
+
+
+def _stopped(request: Request) -> UponceError:
+    """Return the refusal of a request that a stop of the server ends. What has arrived may still be stored."""
+    if request.method in _SENDING and not request.has_unread_body():
+        return OutcomeUnknown(
+            "The server stopped before it answered. The upload may be stored or not. Ask for the signature's status, "
+            "or send the same request again."
+        )
+    return ServerBusy("The server stopped before it answered. Send the same request again later.")
 
 
 async def _send(route: Route, request: Request, response: Response, send: Send) -> None:

@@ -13,6 +13,7 @@ from uponce.core.relaying import Forwarded, Relay
 
 T = TypeVar("T")
 P = ParamSpec("P")
+_LAST = 2**63 - 1  # of all numbers of effects
 Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
@@ -124,8 +125,30 @@ class Database(Backend):
     postpone_effect = _runs(outbox.postpone)
     hasten_effect = _runs(outbox.hasten)
     list_effects = _runs(outbox.list_all)
-    retry_effects = _runs(outbox.retry)
     count_waiting = _runs(outbox.count)
+
+    async def retry_effects(self, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            return await self.write(outbox.retry(effect_id))
+        return await self._once_each(outbox.retry_dead)
+
+    async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
+        if effect_id is not None:
+            dropped: Sequence[int] = await self.write(outbox.drop_dead(name, effect_id - 1, effect_id, 1))
+            return len(dropped)
+        return await self._once_each(lambda after, most: outbox.drop_dead(name, after, _LAST, most))
+
+    async def _once_each(self, make: Callable[[int, int], Operation[Sequence[int]]]) -> int:
+        """Run an operation on all effects in batches; how many. An effect that is dead again meanwhile is left."""
+        after = 0
+
+        async def some() -> int:
+            nonlocal after
+            done = await self.write(make(after, upkeep.BATCH))
+            after = max(done, default=after)
+            return len(done)
+
+        return await in_batches(some)
 
     # Upkeep
     fence = _runs(upkeep.fence)

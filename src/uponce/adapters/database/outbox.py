@@ -55,11 +55,24 @@ def count(_: float) -> Steps[Waiting]:
 
 
 @operation(writes=True)
-def retry(now: float, effect_id: int | None = None) -> Steps[int]:
-    """Make one effect, or all dead ones, due now and alive; how many."""
-    name = "retry_dead_effects" if effect_id is None else "retry_effect"
-    (rows,) = yield [(name, {"now": int(now), "id": effect_id})]
+def retry(now: float, effect_id: int) -> Steps[int]:
+    """Make one effect due now and alive; how many."""
+    (rows,) = yield [("retry_effect", {"now": int(now), "id": effect_id})]
     return len(rows)
+
+
+@operation(writes=True)
+def retry_dead(now: float, after: int, most: int) -> Steps[Sequence[int]]:
+    """Make the first dead effects behind the number `after` due now and alive, at most so many; their numbers."""
+    (rows,) = yield [("retry_dead_effects", {"now": int(now), "after": after, "most": most})]
+    return sorted(row["id"] for row in rows)
+
+
+@operation(writes=True)
+def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Sequence[int]]:
+    """Delete the first dead effects of this name behind the number `after`, up to `last`; their numbers."""
+    (rows,) = yield [("drop_dead_effects", {"name": name, "after": after, "last": last, "most": most})]
+    return sorted(row["id"] for row in rows)
 
 
 def effect_details(after: AfterCommit) -> str:

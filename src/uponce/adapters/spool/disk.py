@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from uponce.adapters.files import guarded
-from uponce.adapters.threads import Lane, Threads
+from uponce.adapters.threads import Lane, Threads, ThreadsEnded
+from uponce.core.errors import StorageUnavailable
 
 T = TypeVar("T")
 
@@ -28,13 +29,19 @@ class Disk:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what blocking work returns. An error of the operating system becomes an error of ours."""
-        return await self._threads.run(lambda: guarded(work))
+        try:
+            return await self._threads.run(lambda: guarded(work))
+        except ThreadsEnded:
+            raise _ended() from None
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
         """As `in_thread`, for work that syncs `size` bytes: no small file waits for the fsync of a large one."""
         if size <= _QUICKLY_SYNCED:
             return await self.in_thread(work)
-        return await self._syncing.run(lambda: guarded(work))
+        try:
+            return await self._syncing.run(lambda: guarded(work))
+        except ThreadsEnded:
+            raise _ended() from None
 
     def lane(self) -> Lane:
         """Return a lane on the threads for large files."""
@@ -52,3 +59,7 @@ class Disk:
     def close(self) -> None:
         for threads in (self._threads, self._large, self._syncing):
             threads.close()
+
+
+def _ended() -> StorageUnavailable:
+    return StorageUnavailable("The server has stopped. Send the same request again later.")

@@ -173,7 +173,7 @@ class NewFile:
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
     """Yield the first `size` bytes of a file in order. Raises StorageUnavailable when the file has less."""
-    file = OpenFile(disk, await disk.in_thread(lambda: os.open(path, os.O_RDONLY | SAFE)), size)
+    file = await disk.in_thread(lambda: OpenFile(disk, os.open(path, os.O_RDONLY | SAFE), size))
     try:
         for offset in range(0, size, BLOCK_BYTES):
             block = await file.read_in_thread(offset, BLOCK_BYTES)  # large blocks cost more than the way to a thread

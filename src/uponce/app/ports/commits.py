@@ -146,4 +146,13 @@ class Outbox(Protocol):
     async def count_waiting(self) -> Waiting: ...
 
     async def retry_effects(self, effect_id: int | None = None) -> int:
-        """Make one, or all that are dead, due now and alive. Return how many."""
+        """Make one, or all that are dead, due now and alive. Return how many.
+
+        All are many transactions, between which other writes go on.
+        """
+
+    async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
+        """Delete the dead effects of this name, or one of them. Return how many. Transactions as for `retry_effects`.
+
+        Never drop look-ups of a relay: each holds a pending signature.
+        """

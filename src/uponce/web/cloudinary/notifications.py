@@ -23,6 +23,8 @@ from uponce.web.response import Response, json_response
 
 Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
 
+NOTIFY = "notify"  # the name of the effect. Its details are the URL
+
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
 _MOST_TRIES = 32  # the last one is a day after the first one

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.contract.databases import KEY, PlainBox, open_postgres, publish, run
+from tests.e2e.commands import uponce
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, connection, is_set_up, schema
 from uponce.adapters.database.postgres.connection import Address
@@ -27,6 +28,46 @@ def own() -> Iterator[Postgres]:
     server = Postgres()
     yield server
     server.stop()
+
+
+UNREADABLE = {
+    "percent": "postgresql://uponce:SecretOne%etSecretTwo@127.0.0.1:1/db",
+    "space": "postgresql://uponce:SecretOne SecretTwo@127.0.0.1:1/db",
+    "slash": "postgresql://uponce:SecretOne/SecretTwo@127.0.0.1:1/db",
+    "slash behind digits": "postgresql://uponce:12/SecretTwo@127.0.0.1:1/db",
+    "question behind slash": "postgresql://uponce:12/SecretOne?SecretTwo@127.0.0.1:1/db",
+    "at": "postgresql://uponce:SecretOne@SecretTwo@127.0.0.1:1/db",
+    "question": "postgresql://uponce:SecretOne?Se@SecretTwo@127.0.0.1:1/db",
+}
+
+
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(url: str) -> None:
+    """Else libpq takes a part of it for the name of a host or a database, and its errors quote that name."""
+    done = uponce("doctor", env={"UPONCE_DATABASE": url})
+    assert done.code == 1
+    assert "special characters of the password percent-encoded" in done.stdout
+    assert "Secret" not in done.stdout + done.stderr
+    with pytest.raises(SettingRefused, match="percent-encoded"):
+        Address(url, 5).shown  # noqa: B018
+
+
+@pytest.mark.parametrize("password", ["a[b", "a]b", "a#b", "a?b", "a:b", "a%2Fb%40c"])
+def test_other_passwords_reach_postgresql(password: str) -> None:
+    done = uponce("doctor", env={"UPONCE_DATABASE": f"postgresql://uponce:{password}@127.0.0.1:1/db"})
+    assert "The database postgresql://127.0.0.1/db cannot be used: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://h1:1,h2:2/my%40db?user=a@b", "postgresql://h1,h2/my@db"),
+        ("postgresql://u:p@[::1]:5432/db", "postgresql://::1/db"),
+        ("postgresql:///db?host=/run/pg", "postgresql:///run/pg/db"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(url: str, shown: str) -> None:
+    assert Address(url, 5).shown == shown
 
 
 def version(url: str) -> int:

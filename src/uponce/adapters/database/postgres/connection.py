@@ -1,5 +1,6 @@
 """A connection to PostgreSQL that keeps what it acknowledges, and gives texts back as they went in."""
 
+import re
 import select
 import socket
 from collections.abc import Iterator, Mapping
@@ -51,12 +52,7 @@ class Address:
     @property
     def parameters(self) -> dict[str, Any]:
         """What libpq connects with; SettingRefused for a URL that it cannot read."""
-        try:
-            given = conninfo_to_dict(self.url)
-        except psycopg.ProgrammingError as error:
-            raise SettingRefused(
-                f"UPONCE_DATABASE cannot be read: {str(error).strip()}. Use postgresql://user:password@host/database."
-            ) from None
+        given = self._given
         limits = {
             "statement_timeout": self.seconds * 1000,
             "lock_timeout": self.seconds * 1000,
@@ -70,9 +66,33 @@ class Address:
     @property
     def shown(self) -> str:
         """For people: user, host and database, no password."""
-        given = conninfo_to_dict(self.url)
+        given = self._given
         place = given.get("host") or given.get("hostaddr") or given.get("service") or "localhost"
         return f"postgresql://{place}/{given.get('dbname') or ''}"
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The parts of the URL. SettingRefused, which quotes none, unless libpq reads them as their author meant.
+
+        libpq ends a password at its first `/` or `@`, and takes the rest for a host, a port or a database.
+        """
+        try:
+            given = conninfo_to_dict(self.url)
+        except psycopg.ProgrammingError as error:  # it quotes the password at the end
+            reason = re.match(r"[\w -]*", str(error))
+            raise _unreadable(reason[0].strip() if reason else "") from None
+        database = self.url.partition("://")[2].partition("?")[0].partition("/")[2]
+        host, port = (str(given.get(name) or "") for name in ("host", "port"))
+        if "@" in database or "@" in host[1:] or re.search("[^0-9,]", port):
+            raise _unreadable("its host, port or database has the end of a password")
+        return given
+
+
+def _unreadable(reason: str) -> SettingRefused:
+    return SettingRefused(
+        f"UPONCE_DATABASE cannot be read: {reason}. Use postgresql://user:password@host/database, with special "
+        "characters of the password percent-encoded: %2F for /, %40 for @."
+    )
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):

@@ -379,7 +379,15 @@ SELECT @effect_columns FROM outbox ORDER BY dead DESC, due_at, id LIMIT :most;
 UPDATE outbox SET due_at = :now, dead = 0 WHERE id = :id RETURNING id;
 
 -- name: retry_dead_effects
-UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (SELECT id FROM outbox WHERE dead = 1 @skip_locked) RETURNING id;
+UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (
+  SELECT id FROM outbox WHERE dead = 1 AND id > :after ORDER BY id LIMIT :most @skip_locked
+) RETURNING id;
+
+-- name: drop_dead_effects
+DELETE FROM outbox WHERE id IN (
+  SELECT id FROM outbox WHERE dead = 1 AND name = :name AND id > :after AND id <= :last ORDER BY id LIMIT :most
+  @skip_locked
+) RETURNING id;
 
 
 -- Upkeep
