@@ -18,7 +18,7 @@ from uponce.core.signature import collect
 from uponce.core.values import ApiKey
 from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.signatures import describe_sighting
+from uponce.web.cloudinary.signatures import describe_state
 from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
@@ -156,7 +156,7 @@ ACTIONS = {"sign": sign, "status": status, "revoke": revoke}
 
 
 async def _shown(services: Services, key: ApiKey, fields: dict[str, str]) -> Response:
-    return json_response(describe_sighting(await show_signed(services, key, fields)))
+    return json_response(describe_state(await show_signed(services, key, fields)))
 
 
 def _check_origin(request: Request) -> None:
