@@ -8,7 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.manage_signatures import (
+    SignatureState,
+    list_signatures,
+    revoke_known,
+    revoke_signed,
+    show_known,
+    show_signed,
+)
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, print_json, say
@@ -17,7 +24,7 @@ from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
-from uponce.web.cloudinary.signatures import describe_record, describe_sighting
+from uponce.web.cloudinary.signatures import describe_record, describe_state
 
 _CALLER = Caller(address="command line", request_id="")
 
@@ -34,12 +41,12 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
     """Show the status and the history of one signature."""
     grant_id, fields = _read(signature)
 
-    async def look(services: Services) -> Sighting:
+    async def look(services: Services) -> SignatureState:
         if grant_id:
             return await show_known(services, await _operator_of_id(services, grant_id), grant_id)
         return await show_signed(services, await _operator_of(services, fields), fields)
 
-    answer = describe_sighting(on_store(load(data=data), look))
+    answer = describe_state(on_store(load(data=data), look))
     if as_json:
         print_json(answer)
         return
