@@ -7,12 +7,10 @@ from getpass import getpass
 from typing import Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, print_json, print_table
 from uponce.cli.store import on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
@@ -118,11 +116,12 @@ def list_(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print_json([_public(key) for key in found])
         return
-    table = Table("API key", "cloud", "name", "uses", "scope", "window", "state", box=None)
-    for key in found:
-        state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
-        table.add_row(key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state)
-    Console().print(table)
+    print_table(("API key", "cloud", "name", "uses", "scope", "window", "state"), map(_row, found))
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
+    return key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 import errno
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
@@ -10,10 +11,13 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from uponce.core.errors import StorageFull
 
 STDIN = "-"
+_PIPE_COLUMNS = 10_000
 
 Data = Annotated[
     str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
@@ -35,6 +39,17 @@ Kind = Annotated[
 
 def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print the rows below the names of their columns. Nothing is cut: a terminal breaks long cells, except in the
+    first column, and a pipe gets a line for each row."""
+    table = Table(box=None)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, str]:

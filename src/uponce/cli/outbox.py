@@ -3,11 +3,10 @@
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from uponce.app.ports import Effect
 from uponce.app.uploading.pipeline import NOTIFY
-from uponce.cli.options import Data, Json, print_json
+from uponce.cli.options import Data, Json, print_json, print_table
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -27,11 +26,12 @@ def list_(
     if as_json:
         print_json([asdict(effect) for effect in effects])
         return
-    table = Table("id", "effect", "subject", "state", "tries", "error", box=None)
-    for effect in effects:
-        state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
-        table.add_row(str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error)
-    Console().print(table)
+    print_table(("id", "effect", "subject", "state", "tries", "error"), map(_row, effects))
+
+
+def _row(effect: Effect) -> tuple[str, ...]:
+    state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
+    return str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error
 
 
 @app.command()

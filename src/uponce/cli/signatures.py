@@ -5,13 +5,11 @@ from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json
+from uponce.cli.options import Data, Json, parse_pairs, print_json, print_table
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
@@ -74,11 +72,12 @@ def list_(
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
-    table = Table("id", "status", "signed at", "used at", "uses", box=None)
-    for record in page.items:
-        used_at = utc(record.spent_at) if record.spent_at is not None else ""
-        table.add_row(record.grant.key.hex(), record.status, utc(record.grant.timestamp), used_at, str(record.uses))
-    Console(width=None if typer.get_text_stream("stdout").isatty() else 200).print(table)
+    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items))
+
+
+def _row(record: GrantRecord) -> tuple[str, ...]:
+    used_at = utc(record.spent_at) if record.spent_at is not None else ""
+    return record.grant.key.hex(), record.status, utc(record.grant.timestamp), used_at, str(record.uses)
 
 
 @app.command()
