@@ -19,6 +19,8 @@ from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
+_MOST_OVERLAP = 100 * 365 * 86400  # a database can count so far
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
@@ -139,7 +141,10 @@ def rotate(
     api_key: str,
     data: Data = None,
     overlap: int | None = typer.Option(
-        None, help="Seconds that the old secret stays valid. By default the key's window."
+        None,
+        min=0,
+        max=_MOST_OVERLAP,
+        help="Seconds that the old secret stays valid. By default the key's window.",
     ),
     as_json: Json = False,
 ) -> None:

@@ -1,10 +1,12 @@
 """Options and output that commands share."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -72,6 +74,11 @@ def warn_of_secret() -> None:
         fg="yellow",
         err=True,
     )
+
+
+def readable(path: Path | str) -> str:
+    """Return the path as UTF-8 can have it: a byte that is none becomes a replacement character."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def without_signature(message: str) -> str:

@@ -12,6 +12,8 @@ from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 
+_LAST = 2**63 - 1  # of all numbers in a database
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
@@ -36,7 +38,9 @@ def _row(effect: Effect) -> tuple[str, ...]:
 
 @app.command()
 def retry(
-    effect_id: int | None = typer.Argument(None, metavar="[ID]", help="One effect. By default all that are dead."),
+    effect_id: int | None = typer.Argument(
+        None, min=1, max=_LAST, metavar="[ID]", help="One effect. By default all that are dead."
+    ),
     data: Data = None,
 ) -> None:
     """Make an effect due now. A running server then runs it."""
@@ -49,7 +53,7 @@ def retry(
 @app.command()
 def drop(
     effect_id: int | None = typer.Argument(
-        None, metavar="[ID]", help="One dead notification. By default all that are dead."
+        None, min=1, max=_LAST, metavar="[ID]", help="One dead notification. By default all that are dead."
     ),
     data: Data = None,
 ) -> None:

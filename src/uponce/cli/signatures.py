@@ -103,7 +103,10 @@ def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
     if len(words) == 1 and re.fullmatch(r"[0-9a-f]{64}", words[0]):
         return words[0], {}
     if len(words) == 1 and "://" in words[0]:
-        return None, dict(parse_qsl(urlsplit(words[0]).query))
+        try:
+            return None, dict(parse_qsl(urlsplit(words[0]).query))
+        except ValueError:  # it could be a live signature, so the error quotes nothing
+            raise typer.BadParameter("The URL cannot be read. Copy the URL of `uponce sign --as url`.") from None
     return None, parse_pairs(words)
 
 
