@@ -13,7 +13,7 @@ from uponce.config import load
 def run(
     data: Data = None,
     grace: int | None = typer.Option(
-        None, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
+        None, min=0, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
     ),
     as_json: Json = False,
 ) -> None:
