@@ -21,6 +21,7 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import Packs
 from uponce.app.manage_keys import create_key, set_up
+from uponce.app.owner import claim_storage
 from uponce.app.ports import Inspector
 from uponce.app.services import Services
 from uponce.core.errors import InvalidMedia, StorageUnavailable
@@ -112,6 +113,7 @@ class World:
         )
         keys = asyncio.run(self._keys())
         self.browser, self.server, self.foreign = keys["browser"], keys["server"], keys["foreign"]
+        asyncio.run(claim_storage(self.database, self.blobs))
         self.use(self.services)
 
     async def _keys(self) -> dict[str, ApiKey]:

@@ -68,6 +68,7 @@ class Stage(ABC):
         for key in asyncio.run(self.world.database.list_keys()):
             asyncio.run(self.database.add_key(key))
         self.world.swap(database=self.database)
+        asyncio.run(self.world.blobs.set_owner(asyncio.run(self.database.make_owner()), replace=True))
         self.place = Place(folder, {"UPONCE_DATABASE": url, "UPONCE_SECRET_KEY": bytes(32).hex(), **media})
         self.receipts: list[Receipt] = []
         self.cut: Cut | None = None

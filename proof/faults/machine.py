@@ -25,6 +25,7 @@ from tests.world import MovableClock
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.app.manage_keys import rotate_key, set_up
 from uponce.app.manage_signatures import revoke_signed, show_signed
+from uponce.app.owner import claim_storage
 from uponce.app.signed_calls import SignedCall, destroy, signed_by
 from uponce.app.sweep import sweep
 from uponce.core.errors import UponceError
@@ -74,6 +75,7 @@ class Machine(RuleBasedStateMachine):
         self.process = self.start_process()
         self.looking = sqlite3.connect(self.root / "uponce.db", isolation_level=None)
         self.wipe()
+        self.run(claim_storage(self.process.services.database, self.process.blobs))
         self.key, self.server = self.run(set_up(self.process.services, CLOUD))
         self.model = Reference(self.clock, {self.key.secrets[0]: inf})
 

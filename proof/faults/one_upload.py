@@ -21,6 +21,7 @@ from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import local_blobs
 from uponce.app.manage_keys import set_up
+from uponce.app.owner import claim_storage
 from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
@@ -98,6 +99,7 @@ def prepare(data_dir: Path) -> dict[str, str]:
         services = services_of(backend, RandomIds())
 
         async def first() -> dict[str, str]:
+            await claim_storage(services.database, services.blobs)
             key, _ = await set_up(services, backend.settings.cloud)
             before, after = (mint(key, {"public_id": "cat"}, clock=services.clock, ids=services.ids) for _ in range(2))
             await send(services, key.cloud, before, FIRST)

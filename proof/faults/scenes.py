@@ -22,6 +22,7 @@ from proof.faults.operator import settings
 from proof.faults.strace import STRACE
 from uponce.adapters.clock import RandomIds
 from uponce.app.manage_keys import set_up
+from uponce.app.owner import claim_storage
 from uponce.app.ports import Committed
 from uponce.app.services import Services
 from uponce.app.sign import mint
@@ -155,6 +156,7 @@ def origin_in(data_dir: Path, public_id: str, send: Send = one_upload.send) -> t
         services = services_of(backend, RandomIds())
 
         async def make() -> tuple[Fields, Fields]:
+            await claim_storage(services.database, services.blobs)
             key, _ = await set_up(services, backend.settings.cloud)
             spent = signed_by(services, key, "cat")
             await send(services, key.cloud, spent, FIRST)

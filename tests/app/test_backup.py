@@ -2,7 +2,10 @@
 
 import errno
 import shutil
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +21,11 @@ from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
+from uponce.app.sweep import sweep
 from uponce.core.errors import SettingRefused
 
 SKEW = 300
+OWNER = "0" * 32
 FIRST, LATER = (name * 100_000 for name in (b"first", b"later"))  # too large for packs
 SECRETS = AesSecretBox(bytes(32))
 
@@ -77,6 +82,7 @@ class Box:
                 blobs,
                 clock,
                 SKEW,
+                OWNER,
                 reuses_storage=reuses_storage,
                 on_pages=progress,
                 on_media=progress,
@@ -203,3 +209,83 @@ def test_a_server_that_starts_during_a_restore_makes_no_database(box: Box) -> No
     server.open()
     server.close()
     assert files(box.data) == {box.database, *files(box.data / "media")}
+
+
+def owner_of(path: Path) -> list[tuple[str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT name FROM owner").fetchall()
+
+
+def test_a_restored_server_has_a_new_owner_and_the_lost_one_deletes_nothing_more(box: Box) -> None:
+    box.restore(box.world.media, reuses_storage=True)
+    assert (owner_of(box.database), run(box.world.blobs.owner())) == ([(OWNER,)], OWNER)
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        run(sweep(box.world.services, grace_seconds=0, audit_seconds=10**9))
+
+
+def test_a_restore_leaves_the_storage_of_a_server_also_if_the_backup_names_all_its_files(box: Box) -> None:
+    """Soon the server has more, and the restored one would delete them."""
+    before = files(box.world.media)
+    with pytest.raises(SettingRefused, match="belongs to a database"):
+        box.restore(box.world.media)
+    assert (files(box.world.media), files(box.data)) == (before, set())
+
+
+def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
+    with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
+        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+    assert box.restore()[0].copied == 1
+    assert owner_of(box.database) == [(OWNER,)]
+    assert not (box.data / "media" / "owner").exists()  # `serve` writes it: the database names the files
+
+
+def test_a_backup_of_the_media_has_no_owner(box: Box) -> None:
+    assert (box.world.media / "owner").exists()
+    assert [path for path in box.folder.rglob("*") if path.name == "owner"] == []
+
+
+def rot(path: Path, table: str) -> None:
+    """As a disk does it: no server notices while it does not read this page."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", [table])
+        ((size,),) = connection.execute("PRAGMA page_size")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+def test_a_damaged_database_replaces_no_backup(box: Box) -> None:
+    before = (box.folder / "uponce.db").read_bytes()
+    rot(box.world.path, "audit")
+    for _ in range(2):
+        with pytest.raises(SettingRefused, match=rf"{box.world.path} is damaged: .*The last backup stays"):
+            box.back_up()
+        assert (box.folder / "uponce.db").read_bytes() == before
+    assert box.restore()[0].copied == 1
+
+
+@pytest.mark.parametrize("table", ["audit", "outbox"])
+def test_a_damaged_backup_is_refused_with_the_one_before(box: Box, table: str) -> None:
+    box.back_up()
+    (older,) = box.folder.glob("uponce.db.2*Z")
+    rot(box.folder / "uponce.db", table)
+    with pytest.raises(SettingRefused, match=rf"is damaged: .*Rename {older.name} to uponce.db"):
+        box.restore()
+    older.rename(box.folder / "uponce.db")
+    assert box.restore()[0].copied == 1
+
+
+def test_of_two_restores_at_once_the_second_is_refused(box: Box) -> None:
+    """Both would write the same draft of the database."""
+    refused: list[BaseException | None] = []
+
+    def begin_another(*progress: object) -> None:
+        if not refused:
+            with ThreadPoolExecutor(1) as thread:
+                refused.append(thread.submit(box.restore).exception())
+
+    assert box.restore(progress=begin_another)[0].copied == 1
+    assert isinstance(refused[0], SettingRefused)
+    assert "Another restore to" in str(refused[0])
+    assert owner_of(box.database) == [(OWNER,)]

@@ -223,3 +223,16 @@ def test_a_closed_database_says_that_it_is_unavailable(backend: Backend, databas
             run(call)
         assert caught.value.code == "database_unavailable"
         assert caught.value.retry_after
+
+
+def test_all_servers_of_a_database_have_one_owner(backend: Backend, database: Database) -> None:
+    """Also if two start for the first time at once, and if the database is frozen."""
+    servers = [database, backend.server()]
+
+    async def make() -> list[str]:
+        return await asyncio.gather(*(server.make_owner() for server in servers * 4))
+
+    assert run(database.owner()) is None
+    run(database.freeze())
+    (owner,) = set(run(make()))
+    assert [run(server.owner()) for server in servers] == [owner, owner]

@@ -219,6 +219,24 @@ def test_sweep_beside_a_running_server(server: Server, media: Path) -> None:
     assert server.get(kept["secure_url"]).data == (media / "cat.jpg").read_bytes()
 
 
+def test_sweep_without_the_settings_of_the_server_deletes_no_audit(tmp_path: Path) -> None:
+    """The server may keep the audit for years."""
+    data = tmp_path / "data"
+    printed(uponce("keys", "create", "--data", data))
+    columns = "at, grant_key, cloud, api_key, event, code, asset_id, public_id, address, request_id"
+    with closing(sqlite3.connect(data / "uponce.db")) as connection:
+        connection.execute(f"INSERT INTO audit ({columns}) VALUES (0, x'00', '', '', '', '', '', '', '', '')")
+        connection.commit()
+
+        def rows() -> list[tuple[int]]:
+            return connection.execute("SELECT count(*) FROM audit").fetchall()
+
+        told = printed(uponce("sweep", "--data", data))
+        assert (rows(), "The audit stays: UPONCE_AUDIT_DAYS is not set here" in told) == ([(1,)], True)
+        assert "audit stays" not in printed(uponce("sweep", "--data", data, env={"UPONCE_AUDIT_DAYS": "1"}))
+        assert rows() == [(0,)]
+
+
 # --- serve
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -162,6 +163,7 @@ def test_a_backup_is_not_replaced_by_that_of_another_database(data: Path, tmp_pa
     before = (folder / "uponce.db").read_bytes()
     for path in data.glob("uponce.db*"):
         path.unlink()
+    shutil.rmtree(data / "media")
     printed(uponce("keys", "create", "--data", data))
     refused(uponce("backup", folder, "--data", data), "is the backup of another database", *names)
     assert (folder / "uponce.db").read_bytes() == before
@@ -240,5 +242,5 @@ def test_no_first_start_beside_media_of_a_lost_database(data: Path, tmp_path: Pa
     blob.write_bytes(b"bytes of a stored asset")
     for path in data.glob("uponce.db*"):
         path.unlink()
-    refused(in_a_process("serve", "--port", "0", "--data", data), "UPONCE_STORAGE holds files already", "backup")
+    refused(in_a_process("serve", "--port", "0", "--data", data), "STORAGE belongs to another database", "backup")
     assert keys_of_database(data) == []

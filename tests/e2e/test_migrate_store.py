@@ -93,7 +93,7 @@ def judged(server: Server, signed: Signed) -> dict[str, str]:
 
 def objects(place: Elsewhere) -> int:
     store = seaweedfs.shared().store(place.storage.removeprefix(f"s3://{BUCKET}/"))
-    return sum(len(batch) for batch in obstore.list(store))
+    return sum(len(batch) for batch in obstore.list(store, "blobs"))
 
 
 def test_from_one_box_to_postgresql_and_s3_and_back(box: Server, elsewhere: Elsewhere, tmp_path: Path) -> None:

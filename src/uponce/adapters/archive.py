@@ -7,12 +7,10 @@
 <folder>/secret.key               unless the server gets it as UPONCE_SECRET_KEY; never replaced by another key
 """
 
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,11 @@ from typing import Any
 
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.keys import SecretBox
+from uponce.adapters.database.sqlite.file import held
 from uponce.adapters.database.sqlite.snapshot import (
     Progress,
     Snapshot,
-    begin_restore,
+    begun_restore,
     refuse_present,
     restore,
     take,
@@ -31,7 +30,7 @@ from uponce.adapters.database.sqlite.snapshot import (
 from uponce.adapters.files import BLOCK_BYTES, write_new
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
-from uponce.adapters.system import closing_file, sync_folder
+from uponce.adapters.system import sync_folder
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
@@ -59,7 +58,10 @@ class Archive:
         """Hold the folder for a backup; make it if needed. Raise SettingRefused if it is not one of a backup, or while
         another backup holds it."""
         self._begin()
-        with self._held(), self._opened_media():
+        with (
+            held(self.folder, f"Another backup into {self.folder} is running. Wait until it ends."),
+            self._opened_media(),
+        ):
             yield
 
     @contextmanager
@@ -104,16 +106,6 @@ class Archive:
                     "of an earlier backup."
                 )
             _write(self._facts, [b"{}\n"])
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock of the folder, which ends with this process at the latest."""
-        with closing_file(os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SettingRefused(f"Another backup into {self.folder} is running. Wait until it ends.") from None
-            yield
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.
@@ -174,8 +166,8 @@ class Archive:
             raise SettingRefused("The backup holds no secret key. Set UPONCE_SECRET_KEY to the key of its server.")
         return kept, str(self._secret_key)
 
-    def begin_restore(self) -> None:
-        begin_restore(self._live)
+    def begun_restore(self) -> AbstractContextManager[None]:
+        return begun_restore(self._live)
 
     def give_key(self) -> None:
         """Write the secret key to the server's folder, unless the server has one."""
@@ -185,8 +177,8 @@ class Archive:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _write(path, [self._secret_key.read_bytes()])
 
-    def give_database(self, clock: Clock, skew: int, on_pages: Progress) -> int:
-        return restore(self._database, self._live, clock, skew, on_pages)
+    def give_database(self, clock: Clock, skew: int, owner: str, on_pages: Progress) -> int:
+        return restore(self._database, self._live, clock, skew, owner, on_pages)
 
 
 def _write(path: Path, blocks: Iterable[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Back up one box into a folder, restore one box from such a folder, and fence after a restore by other tools."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,14 +57,16 @@ class Archive(Protocol):
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
 
-    def begin_restore(self) -> None:
-        """Keep servers from making a database of their own, until `give_database` ends or the draft is deleted."""
+    def begun_restore(self) -> AbstractContextManager[None]:
+        """Inside, no other restore writes there. Servers make no database of their own, until `give_database` ends or
+        the draft is deleted. Raise SettingRefused while another restore runs."""
 
     def give_key(self) -> None:
         """Write the secret key to the server's data folder, unless it is there."""
 
-    def give_database(self, clock: Clock, skew: int, on_pages: OnPages) -> int:
-        """Write the server's database, whole or not at all, thawed and fenced as of its end. Return the watermark."""
+    def give_database(self, clock: Clock, skew: int, owner: str, on_pages: OnPages) -> int:
+        """Write the server's database, whole or not at all, thawed and fenced as of its end, with a new owner. Return
+        the watermark."""
 
 
 class NewStore(BlobStore, Protocol):
@@ -114,6 +116,7 @@ async def restore(
     blobs: NewStore,
     clock: Clock,
     skew: int,
+    owner: str,
     *,
     reuses_storage: bool = False,
     on_pages: OnPages,
@@ -122,17 +125,20 @@ async def restore(
     """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
 
     No server can start on half a restore, since the database comes last. Interrupted, it may be repeated. Nothing in
-    the store is deleted. Raise SettingRefused if the store has blobs that the snapshot does not name, unless
-    `reuses_storage`: sweeps of the restored server would delete those of a server that runs.
+    the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not name,
+    unless `reuses_storage`: sweeps of the restored server would delete those of a server that runs. `owner` is new:
+    servers of the lost database delete nothing in the store any more.
     """
     blobs.open_store()
     with closing(blobs):
         if not reuses_storage:
             await _refuse_other_storage(snapshot, blobs)
-        archive.begin_restore()
-        archive.give_key()
-        media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
-    return media, archive.give_database(clock, skew, on_pages)
+        with archive.begun_restore():
+            archive.give_key()
+            media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
+            if reuses_storage:  # before the database: if it breaks off, it may be repeated
+                await blobs.set_owner(owner, replace=True)
+            return media, archive.give_database(clock, skew, owner, on_pages)
 
 
 async def fence(services: Services) -> int:
@@ -171,11 +177,14 @@ def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
 
 
 async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
+    found = "belongs to a database" if await blobs.owner() is not None else ""
     async for key in unnamed(snapshot, blobs):
+        found = f"holds files that the backup does not name, such as {key}"
+        break
+    if found:
         raise SettingRefused(
-            f"UPONCE_STORAGE holds files that the backup does not name, such as {key}. Another server may use them. "
-            "Nothing was restored. Name an empty storage. If this is the storage of the server that lost its database, "
-            "add --reuse-storage."
+            f"UPONCE_STORAGE {found}. Another server may use it. Nothing was restored. Name an empty storage. If this "
+            "is the storage of the server that lost its database, add --reuse-storage."
         )
 
 

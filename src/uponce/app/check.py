@@ -32,19 +32,6 @@ async def check_frozen(services: Services) -> None:
         )
 
 
-async def check_first_start(services: Services) -> None:
-    """Raise SettingRefused if a database without API keys is beside stored files: it is not the one that names them,
-    and its sweeper would delete them."""
-    if await services.database.list_keys():
-        return
-    async for blob in services.blobs.published():
-        raise SettingRefused(
-            f"The database has no API keys, but UPONCE_STORAGE holds files already (for example blob {blob.key}). "
-            "With a new database, the sweeper would delete them. Point UPONCE_DATABASE to the database of these files, "
-            "restore it from a backup, or name an empty UPONCE_STORAGE."
-        )
-
-
 async def check_storage(services: Services) -> str | None:
     """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
 

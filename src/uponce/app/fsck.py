@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 
+from uponce.app.owner import check_owner
 from uponce.app.ports import PLACES as SHARDS
 from uponce.app.ports import Rule, StoredBlob
 from uponce.app.services import Services
-from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
 
 SPOOL = "spool"
@@ -56,6 +57,9 @@ DATABASE = Kind(
 )
 SECRET = Kind(
     "secret", Severity.DAMAGE, "API keys whose secret cannot be read: put the right secret.key back, see below"
+)
+OWNER = Kind(
+    "owner", Severity.DAMAGE, "the storage of another database: use the right UPONCE_DATABASE and UPONCE_STORAGE"
 )
 ORPHAN = Kind("orphan", Severity.REMOVABLE, "blobs that no asset names")
 CONDEMNED = Kind("condemned", Severity.REMOVABLE, "condemned blobs that a sweep has not deleted yet")
@@ -174,17 +178,26 @@ async def fsck(
     for sentence in broken:
         yield Finding(DATABASE, "database", sentence)
     try:
-        for api_key, reason in (await services.database.unreadable_keys()).items():
-            yield Finding(SECRET, api_key, reason)
-        for rule, kind in RULES.items():
-            for subject in await services.database.violations(rule, audit_seconds):
-                yield Finding(kind, subject)
+        async for finding in _of_rows(services, audit_seconds):
+            yield finding
         comparison = _Comparison(services, grace_seconds, deep, settle_seconds, progress)
         async for finding in comparison.findings():
             yield finding
     except DatabaseUnavailable:
         if not broken:  # otherwise a finding has the reason
             raise
+
+
+async def _of_rows(services: Services, audit_seconds: int) -> AsyncIterator[Finding]:
+    try:
+        await check_owner(services.database, services.blobs)
+    except SettingRefused as error:
+        yield Finding(OWNER, "UPONCE_STORAGE", error.message)
+    for api_key, reason in (await services.database.unreadable_keys()).items():
+        yield Finding(SECRET, api_key, reason)
+    for rule, kind in RULES.items():
+        for subject in await services.database.violations(rule, audit_seconds):
+            yield Finding(kind, subject)
 
 
 class _Comparison:

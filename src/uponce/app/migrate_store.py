@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from uponce.app.copy_media import Copying, copy_media
-from uponce.app.ports import PLACES, BlobStore, MovableDatabase, Table
+from uponce.app.owner import claim_storage
+from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
 from uponce.core.errors import SettingRefused
 
 _BATCH = 500
@@ -38,16 +39,15 @@ class Moved:
 async def migrate_store(
     source: Store, target: Store, *, media: bool = True, progress: Progress = lambda what, done, total: None
 ) -> Moved:
-    """Nothing is deleted at the source. SettingRefused when the target is not empty, nor what an earlier run left.
+    """Nothing is deleted at the source. SettingRefused when the target is not empty, nor what an earlier run left, or
+    when a storage belongs to another database. The new database owns its storage at the end, also if media stay.
 
     `progress` is told what is copied, how much of it is done, and how much there is.
     """
     moved = Moved()
     if await _is_there(source.database, target.database):
-        # A run that was asked for no media may have moved the rows, and servers there may have added some since.
-        moved.media = await _copy_media(Store(target.database, source.blobs), target, progress) if media else None
-        moved.complete, moved.earlier = not (moved.media and moved.media.lost), True
-        return moved
+        return await _move_again(source, target, media, progress)
+    await claim_storage(source.database, source.blobs)
     if media:
         await _copy_media(source, target, progress)
     await source.database.freeze()
@@ -60,8 +60,32 @@ async def migrate_store(
     for table in Table:
         await _copy_rows(source.database, target.database, table, progress)
         moved.rows[table] = await _compare(source.database, target.database, table)
+    if not media:
+        await _hand_over(source, target.database)
     moved.complete = True
     return moved
+
+
+async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
+    """A run that was asked for no media may have moved the rows, and servers there may have added some since."""
+    if not media:
+        await _hand_over(source, target.database)
+        return Moved(complete=True, earlier=True)
+    copied = await _copy_media(Store(target.database, source.blobs), target, progress)
+    return Moved(media=copied, complete=not copied.lost, earlier=True)
+
+
+async def undo_move(database: Database, blobs: BlobStore, skew: int) -> int:
+    """Let a source take uploads again, on its storage. Return the watermark of its fence."""
+    if await database.frozen():  # the storage first: if it breaks off, it may be repeated
+        await blobs.set_owner(await database.make_owner(), replace=True)
+    return await database.thaw(skew)
+
+
+async def _hand_over(source: Store, target: Database) -> None:
+    """Make the storage that stays that of the new database, unless another database has it since."""
+    if await source.blobs.owner() == await source.database.owner():
+        await source.blobs.set_owner(await target.make_owner(), replace=True)
 
 
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
@@ -75,6 +99,7 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
 
 
 async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
+    await claim_storage(target.database, target.blobs)
     return await copy_media(
         source.database,
         source.blobs,

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from uponce.app.owner import claim_storage
 from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 
@@ -27,12 +28,15 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int, rest: float = 0) -> Swept:
-    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger.
+async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int | None, rest: float = 0) -> Swept:
+    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger and
+    the audit, which stays if `audit_seconds` is None.
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
-    as long as that took: so a server sweeps and answers uploads as quickly as before.
+    as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and remove
+    nothing, if the storage belongs to another database.
     """
+    await claim_storage(services.database, services.blobs)
     series = await _end_old_series(services)
     grants = await services.database.purge(audit_seconds)
     unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())

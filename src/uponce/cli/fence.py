@@ -10,7 +10,8 @@ from uponce.core.freshness import utc
 def run(data: Data = None, as_json: Json = False) -> None:
     """Refuse every signature that may have been used since a copy of the database was made.
 
-    Run it once after restoring a database with other tools than `uponce restore`, and before serving.
+    Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the server has
+    another UPONCE_SKEW than the default, set it here too.
     """
     watermark = on_store(load(data=data), fence)
     say(told(watermark), {"watermark": watermark}, as_json)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import typer
 
-from uponce.app.migrate_store import Moved, Store, migrate_store
+from uponce.app.migrate_store import Moved, Store, migrate_store, undo_move
 from uponce.cli.backup import tell_lost
 from uponce.cli.fence import told
 from uponce.cli.options import STDIN, Data, Json, filling, print_json, say, shown, warn_of_secret
@@ -80,7 +80,7 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
 
 def _undo(data: str | None, as_json: bool) -> None:
     settings = load(data=data)
-    watermark = on_store(settings, lambda services: services.database.thaw(settings.limits.skew))
+    watermark = on_store(settings, lambda services: undo_move(services.database, services.blobs, settings.limits.skew))
     say(
         f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
         {"watermark": watermark},

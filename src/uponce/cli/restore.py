@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from uponce.adapters.clock import SystemClock
+from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told
@@ -42,6 +42,7 @@ def run(
                 blob_store(settings),
                 clock,
                 settings.limits.skew,
+                RandomIds().hex(32),
                 reuses_storage=reuse_storage,
                 on_pages=lambda pages, total: show("copying the database", pages, total),
                 on_media=lambda copying: show_media(show, copying),

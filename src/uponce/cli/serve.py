@@ -1,5 +1,6 @@
 """Run the server: set up on a first start, listen, print where."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -18,17 +19,17 @@ from uvicorn.supervisors.multiprocess import Process
 
 from uponce.adapters.logs import configure
 from uponce.adapters.system import allow_files, keep_heap
-from uponce.app.check import check_clock, check_first_start, check_frozen, check_storage
+from uponce.app.check import check_clock, check_frozen, check_storage
 from uponce.app.manage_clouds import preset_upstream
 from uponce.app.manage_keys import import_keys, set_up
+from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url
 from uponce.cli.options import Data, warn
-from uponce.cli.store import on_store
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.upstream import parse_upstream, url_of
 from uponce.core.values import ApiKey, KeyScope, KeyUses
-from uponce.wiring import metrics_of_workers
+from uponce.wiring import metrics_of_workers, opened
 
 log = logging.getLogger("uponce")
 
@@ -67,7 +68,8 @@ def run(
     keep_heap()  # the threads of the preparation end, and their heaps would stay
     listener = listen(settings.host, settings.port)
     bound = listener.getsockname()[1]
-    on_store(settings, lambda services: _prepare(services, settings, base_url(settings, bound)), create=True)
+    with opened(settings, create=True) as backend:
+        asyncio.run(_prepare(backend.services, settings, base_url(settings, bound)))
     if (outside := outside_url(settings, bound)) is not None:
         typer.echo(f"every address of this machine; from other machines use {outside}")
     if settings.public_url is not None:
@@ -200,7 +202,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
     await check_frozen(services)
     full = await check_storage(services)
-    await check_first_start(services)
+    await claim_storage(services.database, services.blobs)
     preset = preset_keys(settings)
     if preset:
         added, conflicts = await import_keys(services, preset)

@@ -7,7 +7,7 @@ import typer
 from uponce.app.sweep import sweep
 from uponce.cli.options import Data, Json, say
 from uponce.cli.store import on_store
-from uponce.config import load
+from uponce.config import gather, load
 
 
 def run(
@@ -19,13 +19,15 @@ def run(
 ) -> None:
     """Delete bytes that no asset names, and forget grants whose time is over.
 
-    A running server does the same every few minutes. It is safe beside a running server.
+    A running server does the same every few minutes. It is safe beside a running server. Old rows of the audit are
+    deleted only if UPONCE_AUDIT_DAYS is set, since the server may keep them longer than the default.
     """
     settings = load(data=data)
+    audit_seconds = settings.audit_seconds if "audit_days" in gather(data=data) else None
     grace_seconds = settings.grace_seconds if grace is None else grace
     swept = on_store(
         settings,
-        lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=settings.audit_seconds),
+        lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds),
     )
     say(
         f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
@@ -33,3 +35,5 @@ def run(
         asdict(swept),
         as_json,
     )
+    if audit_seconds is None:
+        typer.echo("The audit stays: UPONCE_AUDIT_DAYS is not set here. The sweeps of a server keep to its setting.")

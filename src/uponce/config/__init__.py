@@ -22,6 +22,7 @@ __all__ = [
     "as_environment",
     "cloudinary_url",
     "effective",
+    "gather",
     "load",
     "parse_key",
     "preset_keys",

@@ -155,15 +155,18 @@ class Database(Backend):
     freeze = _runs(upkeep.freeze)
     frozen = _runs(upkeep.frozen)
     thaw = _runs(upkeep.thaw)
+    owner = _runs(upkeep.owner)
+    make_owner = _runs(upkeep.make_owner)
     violations = _runs(upkeep.violations)
     end_slowest_series = _runs(series.end_slowest)
     end_old_series = _runs(series.end_old)
 
-    async def purge(self, audit_seconds: int) -> int:
+    async def purge(self, audit_seconds: int | None) -> int:
         dropped = await self._turn_over()
         dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
         await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
-        await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+        if audit_seconds is not None:
+            await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
         return dropped
 
     async def _turn_over(self) -> int:

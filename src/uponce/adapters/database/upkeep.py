@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from secrets import token_hex
 
 from uponce.adapters.database.steps import Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
@@ -102,6 +103,25 @@ _TRIGGERS = [{"table": table, "event": event} for table in _FREEZABLE for event 
 def frozen(_: float) -> Steps[bool]:
     ((row,),) = yield [("is_frozen", {})]
     return bool(row["frozen"])
+
+
+@operation()
+def owner(_: float) -> Steps[str | None]:
+    (rows,) = yield [("find_owner", {})]
+    return rows[0]["name"] if rows else None
+
+
+@operation(rules=Rules.OWN)
+def make_owner(_: float) -> Steps[str]:
+    """Of two servers that make it at once, both get the first one's."""
+    _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]
+    name: str = row["name"]
+    return name
+
+
+@operation(writes=True)
+def replace_owner(_: float, name: str) -> Steps[None]:
+    yield [("drop_owner", {}), ("add_owner", {"name": name})]
 
 
 @operation(writes=True)

@@ -37,6 +37,10 @@ class Store(Destination, Protocol):
 
     async def digest(self, key: str) -> Digest | None: ...
 
+    async def owner(self) -> str | None: ...
+
+    async def set_owner(self, owner: str, *, replace: bool = False) -> None: ...
+
     async def sweep(self) -> None:
         """Remove what holds no blob any more."""
 
@@ -56,6 +60,7 @@ class Blobs:
         self.assembly, self.asking, self.spooled = spool.assembly, spool.asking, spool.spooled
         self.open, self.open_now = store.open, store.open_now
         self.published, self.digest = store.published, store.digest
+        self.owner, self.set_owner = store.owner, store.set_owner
 
     def open_store(self) -> None:
         """Make the folders. Raise SettingRefused if they cannot be used."""

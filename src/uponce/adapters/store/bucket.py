@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from uponce.adapters.files import blocks_of
@@ -126,6 +126,19 @@ class Bucket:
         """All bytes of an object of this size."""
         for offset in range(0, size, _READ_BYTES):
             yield self.read(name, offset, min(_READ_BYTES, size - offset))
+
+    def text_of(self, name: str) -> str | None:
+        """Return a short object, or None if it does not exist."""
+        with _translated():
+            try:
+                return bytes(obstore.get(self._store, name).bytes()).decode(errors="replace")
+            except FileNotFoundError:
+                return None
+
+    def put_text(self, name: str, text: str, *, replace: bool) -> None:
+        """Write a short object. One that exists stays, unless `replace`."""
+        with _translated(), suppress(AlreadyExistsError):
+            obstore.put(self._store, name, text.encode(), mode="overwrite" if replace else "create")
 
     def listing(self, folder: str) -> Iterator[Found]:
         """All objects below a folder, in no order; `age` in seconds."""

@@ -3,6 +3,7 @@
     <root>/spool/<key>         bytes that are arriving, see spool/
     <root>/blobs/<kk>/<key>      published, immutable
     <root>/packs/<pack>          many small blobs, see packs.py
+    <root>/owner                 the database that it belongs to, see app/owner.py
 
 Keys are 32 random hex digits, or for a blob in a pack `p` and 31. Nothing that a client sends ever becomes part of a
 path. A copy of a blob from a pack, in a backup or another store, is a file under the same key.
@@ -63,6 +64,7 @@ class LocalStore:
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
         self._packs = Packs(root / "packs", ids)
+        self._owner = root / "owner"
         self._pack_bytes = pack_bytes
         self._has_holes: bool | None = None
 
@@ -217,6 +219,26 @@ class LocalStore:
                 self._packs.delete(key)
 
         await self._disk.in_thread(unlink)
+
+    async def owner(self) -> str | None:
+        return await self._disk.in_thread(
+            lambda: self._owner.read_text(errors="replace") if self._owner.exists() else None
+        )
+
+    async def set_owner(self, owner: str, *, replace: bool = False) -> None:
+        await self._disk.in_thread(lambda: self._set_owner(owner, replace))
+
+    def _set_owner(self, owner: str, replace: bool) -> None:
+        draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
+        write_new(draft, [owner.encode()])
+        draft.chmod(0o644)  # no secret: a server must be able to read what root has written
+        if replace:
+            draft.replace(self._owner)
+        else:
+            with suppress(FileExistsError):
+                _link(draft, self._owner)
+            draft.unlink(missing_ok=True)
+        sync_folder(self._owner.parent)
 
     async def sweep(self) -> None:
         await self._disk.in_thread(self._packs.drop_empty)

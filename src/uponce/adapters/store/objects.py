@@ -2,6 +2,7 @@
 
     <prefix>/blobs/<kk>/<key>       published, immutable
     <prefix>/parts/<key>/<name>     of uploads in several requests that are not complete, see parts.py
+    <prefix>/owner                  the database that it belongs to, see app/owner.py
 
 Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving are in
 the spool of the server, and are uploaded when they are complete and accepted: so a refused upload costs no request.
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 _NAME = re.compile(rf"blobs/(p?[0-9a-f]{{2}})/({KEY.pattern})")
 _FOLDER = "blobs"
+_OWNER = "owner"
 _MOVERS = 16
 _ASKERS = 32
 _BLOCK_BYTES = 2 * 1024 * 1024  # a request each: large enough to be cheap
@@ -149,6 +151,12 @@ class BucketStore:
 
     def open_unfinished(self, key: str) -> None:
         return None
+
+    async def owner(self) -> str | None:
+        return await self._ask(lambda: self._bucket.text_of(_OWNER))
+
+    async def set_owner(self, owner: str, *, replace: bool = False) -> None:
+        await self._ask(lambda: self._bucket.put_text(_OWNER, owner, replace=replace))
 
     async def sweep(self) -> None:
         """Do nothing: a bucket keeps no empty packs."""

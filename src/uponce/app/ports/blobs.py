@@ -248,6 +248,12 @@ class BlobStore(Spool, Parts, Protocol):
     async def digest(self, key: str) -> Digest | None:
         """Read a published blob and return its digest. Raise StorageUnavailable if the bytes cannot be read."""
 
+    async def owner(self) -> str | None:
+        """Return the owner of the database that the store belongs to, or None. See app/owner.py."""
+
+    async def set_owner(self, owner: str, *, replace: bool = False) -> None:
+        """Note the owner durably. One that is noted already stays, unless `replace`."""
+
     async def ping(self) -> None:
         """Return if the store can be written, else raise."""
 

@@ -250,11 +250,11 @@ class OpenSeries(Protocol):
 class Upkeep(Protocol):
     """What keeps a database in order."""
 
-    async def purge(self, audit_seconds: int) -> int:
+    async def purge(self, audit_seconds: int | None) -> int:
         """Forget grants whose time to be kept is over by the database's clock; how many.
 
         In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
-        when they are older than `audit_seconds`.
+        when they are older than `audit_seconds`, or stay for None.
         """
 
     async def fence(self, skew: int) -> int:
@@ -298,6 +298,12 @@ class Upkeep(Protocol):
 
         Audit rows count as kept for `audit_seconds`.
         """
+
+    async def owner(self) -> str | None:
+        """Return the random name that the storage of this database has too, or None before `make_owner`."""
+
+    async def make_owner(self) -> str:
+        """Return the owner. The first call makes it, also in a frozen database."""
 
     async def ping(self) -> None:
         """Return when the database can be read and written."""

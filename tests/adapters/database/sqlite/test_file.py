@@ -24,6 +24,7 @@ from uponce.adapters.database.statements import load_migrations
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
+    "owner": "one name",
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
     "upstreams": "cloud url url_secret",
@@ -329,3 +330,14 @@ def test_what_the_system_refuses_has_its_own_cure(
     monkeypatch.setattr(sqlite_module, "make_private", refused)
     with pytest.raises(SettingRefused, match=f"{os.strerror(number)}.*{cure}"):
         open_sqlite(tmp_path / "uponce.db")
+
+
+def test_a_link_to_a_file_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mountinfo, share = tmp_path / "mountinfo", tmp_path / "share"
+    share.mkdir()
+    mountinfo.write_text(f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {share} rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(sqlite_module, "refuse_network", lambda folder: refuse_network(folder, mountinfo))
+    path = tmp_path / "uponce.db"
+    path.symlink_to(share / "uponce.db")
+    with pytest.raises(SettingRefused, match=f"{share} is on a network file system"):
+        open_sqlite(path)

@@ -434,6 +434,17 @@ SELECT grant_key AS subject FROM grants WHERE keep_until < :now - 3600 AND @not_
 SELECT grant_key AS subject FROM grants JOIN api_keys USING (api_key)
 WHERE timestamp <= watermark AND @not_held;
 
+-- The owner of the storage
+
+-- name: find_owner
+SELECT name FROM owner;
+
+-- name: add_owner!
+INSERT INTO owner (one, name) VALUES (1, :name) ON CONFLICT (one) DO NOTHING;
+
+-- name: drop_owner!
+DELETE FROM owner;
+
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one
 -- statement of each `moving` one, with the table's name in its name: `rows_of_assets`.

@@ -18,6 +18,7 @@ from uponce.adapters.database.sqlite.connection import Session, cannot_open, con
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (
     identity,
+    integrity,
     locked,
     make_private,
     migrate,
@@ -33,8 +34,6 @@ from uponce.core.errors import SettingRefused
 __all__ = ["SqliteDatabase"]
 
 T = TypeVar("T")
-
-_MOST_MESSAGES = 10_000
 
 
 class SqliteDatabase(Database):
@@ -62,7 +61,6 @@ class SqliteDatabase(Database):
 
     def open(self) -> None:
         """Create or migrate the file. Raise SettingRefused, with the cure, if it cannot keep the guarantees."""
-        folder = self._path.parent
         if self._path.is_dir():
             raise SettingRefused(
                 f"UPONCE_DATABASE: {self._path} is a folder. Name a file, for example sqlite:///{self._path}/uponce.db."
@@ -70,6 +68,7 @@ class SqliteDatabase(Database):
         refuse_restoring(self._path)
         try:
             make_private(self._path)
+            folder = self._path.resolve().parent  # also of a link to a file elsewhere
             refuse_network(folder)
             # Of processes that switch a new file to WAL at once, some fail: "database is locked".
             with locked(folder), closing(self._connect()) as connection:
@@ -105,18 +104,7 @@ class SqliteDatabase(Database):
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
         """The messages of SQLite's own check, each once."""
-        return await self._readers.run(lambda connection: _integrity(connection, deep))
-
-
-def _integrity(connection: sqlite3.Connection, deep: bool) -> Sequence[str]:
-    check = "integrity_check" if deep else "quick_check"
-    try:
-        messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
-    except sqlite3.OperationalError:  # locked, an I/O error: nothing is known
-        raise
-    except sqlite3.DatabaseError as error:  # so damaged that the check itself fails
-        return [str(error)]
-    return [] if messages == ["ok"] else list(dict.fromkeys(messages))
+        return await self._readers.run(partial(integrity, deep=deep))
 
 
 def _try_write(connection: sqlite3.Connection) -> None:

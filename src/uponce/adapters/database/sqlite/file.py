@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from uponce.adapters.database.sqlite.connection import Session
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import make_file
-from uponce.adapters.system import sync_folder
+from uponce.adapters.system import closing_file, sync_folder
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -28,6 +28,7 @@ _NETWORK = frozenset(
 )
 # What else is mounted through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
 _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
+_MOST_MESSAGES = 10_000
 
 
 def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
@@ -109,6 +110,29 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it."""
+    with closing_file(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingRefused(refusal) from None
+        yield
+
+
+def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
+    """Return what SQLite's own check finds wrong with the file, each message once."""
+    check = "integrity_check" if deep else "quick_check"
+    try:
+        messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
+    except sqlite3.OperationalError:  # locked, an I/O error: nothing is known
+        raise
+    except sqlite3.DatabaseError as error:  # so damaged that the check itself fails
+        return [str(error)]
+    return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
 def migrate(connection: sqlite3.Connection) -> None:

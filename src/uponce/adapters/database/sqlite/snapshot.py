@@ -6,8 +6,8 @@ of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.catalog import asset_of
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.connection import Session
-from uponce.adapters.database.sqlite.file import make_private, restoring
+from uponce.adapters.database.sqlite.file import held, integrity, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
 from uponce.app.ports import Clock
@@ -25,6 +25,7 @@ from uponce.core.values import Asset, Digest
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
+_SHOWN = 3
 _PAGES = 2048  # a step of the copy: eight megabytes
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -83,9 +84,14 @@ class Snapshot:
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
-        found = [row[0] for row in self._session.connection.execute("PRAGMA integrity_check(3)")]
-        if found != ["ok"]:
-            raise SettingRefused(f"{self.path} is damaged: {'; '.join(found)}. Take another backup.")
+        try:
+            found = integrity(self._session.connection, deep=True)
+        except sqlite3.Error as error:
+            found = [str(error)]
+        if found:
+            before = max(self.path.parent.glob(f"{self.path.name}.2*Z"), default=None)
+            cure = f"Rename {before.name} to {self.path.name}" if before else "Name another backup"
+            raise SettingRefused(f"{self.path} is damaged: {_first(found)}. {cure}, and run it again.")
         run(self._session, keys.list_all(secrets, None).begin(now))
 
     def _run(self, operation: Operation[T]) -> T:
@@ -108,6 +114,11 @@ def take(live: Path, path: Path, progress: Progress) -> None:
     try:
         _copy(live, path, progress)
         with closing(_connect(path)) as connection:
+            if found := integrity(connection, deep=False):
+                raise SettingRefused(
+                    f"{live} is damaged: {_first(found)}. The last backup stays as it was. Stop the server, check the "
+                    "disk, and restore that backup."
+                )
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
             run(Session(connection), upkeep.freeze().begin(0))
@@ -116,17 +127,23 @@ def take(live: Path, path: Path, progress: Progress) -> None:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
 
 
-def begin_restore(target: Path) -> None:
-    """Keep servers from making a database at `target` until `restore` has. Raise SettingRefused if one is there."""
+@contextmanager
+def begun_restore(target: Path) -> Iterator[None]:
+    """Keep other restores away, and servers from making a database at `target` until `restore` has. Raise
+    SettingRefused if a database is there, or while another restore runs."""
     refuse_present(target)
+    draft = restoring(target)
     try:
-        make_private(restoring(target))
+        make_private(draft)
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
+    with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+        yield
 
 
-def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progress) -> int:
-    """A server's database at `target`, where none was, from the copy at `path`, thawed and fenced; the watermark.
+def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progress: Progress) -> int:
+    """A server's database at `target`, where none was, from the copy at `path`: thawed, fenced, with the owner; the
+    watermark.
 
     It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
     """
@@ -135,7 +152,9 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, progress: Progres
     try:
         _copy(path, draft, progress)
         with closing(_connect(draft)) as connection:
+            migrate(connection)  # the copy may be of an earlier release
             connection.execute("BEGIN IMMEDIATE")
+            run(Session(connection), upkeep.replace_owner(owner).begin(0))
             mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
         draft.rename(target)
@@ -150,6 +169,10 @@ def refuse_present(target: Path) -> None:
     for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
+
+
+def _first(found: Sequence[str]) -> str:
+    return "; ".join(found[:_SHOWN])
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:

@@ -1,0 +1,65 @@
+"""Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
+
+A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
+database that takes it, if it has no files or files of this database. Only `uponce restore` and `uponce migrate-store`
+replace the owner of a storage.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from uponce.app.ports import BlobStore
+from uponce.core.errors import SettingRefused
+
+_SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
+_CURES = (
+    "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
+    "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
+)
+
+
+class Owning(Protocol):
+    """What of a database it takes; see there."""
+
+    async def owner(self) -> str | None: ...
+
+    async def make_owner(self) -> str: ...
+
+    async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
+
+
+async def claim_storage(database: Owning, blobs: BlobStore) -> None:
+    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's.
+
+    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner.
+    """
+    if not await check_owner(database, blobs):
+        await blobs.set_owner(await database.make_owner())
+        await check_owner(database, blobs)
+
+
+async def check_owner(database: Owning, blobs: BlobStore) -> bool:
+    """Return whether the storage has the owner of this database; False if it has none and may get it. Write nothing.
+
+    Raise SettingRefused as `claim_storage` does.
+    """
+    owner = await blobs.owner()
+    if owner is None:
+        await _refuse_unknown_files(database, blobs)
+        return False
+    if owner != await database.owner():
+        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES}")
+    return True
+
+
+async def _refuse_unknown_files(database: Owning, blobs: BlobStore) -> None:
+    sample: list[str] = []
+    async for blob in blobs.published():
+        sample.append(blob.key)
+        if len(sample) == _SAMPLE:
+            break
+    if sample and len(await database.unnamed(sample)) == len(sample):
+        raise SettingRefused(
+            f"UPONCE_STORAGE holds files already, such as blob {sample[0]}, and the database names none of them. "
+            f"{_CURES}"
+        )

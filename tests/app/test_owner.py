@@ -1,0 +1,139 @@
+"""A storage belongs to one database. No other database deletes anything in it."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_sweep import orphan
+from tests.app.test_sweep import run as sweep
+from tests.world import World, assert_accepted
+from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.secretbox import AesSecretBox
+from uponce.app.fsck import OWNER, Finding, fsck
+from uponce.app.migrate_store import Store, migrate_store, undo_move
+from uponce.app.owner import check_owner, claim_storage
+from uponce.core.errors import SettingRefused
+
+OTHER = "f" * 32
+
+
+@pytest.fixture
+def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
+    """A second database, without rows."""
+    database = SqliteDatabase(tmp_path / "other.db", clock=world.clock, secrets=AesSecretBox(bytes(32)))
+    with closing(database):
+        database.open()
+        yield database
+
+
+def as_of_an_earlier_release(world: World) -> None:
+    """No owner in the database, and none in the storage."""
+    with closing(sqlite3.connect(world.path)) as connection:
+        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+    (world.media / "owner").unlink()
+    with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
+        upgraded.open()
+
+
+def upload(world: World) -> None:
+    assert_accepted(world.upload(world.sign()))
+
+
+def owners(world: World, database: SqliteDatabase) -> tuple[str | None, str | None]:
+    """Of the storage and of the database."""
+
+    async def ask() -> tuple[str | None, str | None]:
+        return await world.blobs.owner(), await database.owner()
+
+    return asyncio.run(ask())
+
+
+def refuse_sweep(world: World) -> None:
+    with world.untouched(), pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(sweep(world))
+
+
+def test_a_server_sweeps_nothing_once_another_database_has_its_storage(world: World) -> None:
+    upload(world)
+    orphan(world)
+    (world.media / "spool" / ("a" * 32)).write_bytes(b"arriving")
+    asyncio.run(world.blobs.set_owner(OTHER, replace=True))
+    refuse_sweep(world)
+
+
+def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world: World) -> None:
+    upload(world)
+    as_of_an_earlier_release(world)
+    orphan(world)
+    assert owners(world, world.database) == (None, None)
+    assert asyncio.run(sweep(world)).blobs == 1
+    of_storage, of_database = owners(world, world.database)
+    assert of_storage == of_database is not None
+
+
+def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world: World, other: SqliteDatabase) -> None:
+    """Also if the database has had another storage before."""
+    upload(world)
+    as_of_an_earlier_release(world)
+    for _ in range(2):
+        with pytest.raises(SettingRefused, match="names none of them"):
+            asyncio.run(claim_storage(other, world.blobs))
+        asyncio.run(other.make_owner())
+    assert owners(world, world.database) == (None, None)
+
+
+def test_of_two_databases_that_claim_a_storage_at_once_one_has_it(world: World, other: SqliteDatabase) -> None:
+    """Both found no owner."""
+    (world.media / "owner").unlink()
+
+    async def both() -> list[BaseException | None]:
+        return await asyncio.gather(
+            *(claim_storage(database, world.blobs) for database in (world.database, other)), return_exceptions=True
+        )
+
+    assert sorted(isinstance(each, SettingRefused) for each in asyncio.run(both())) == [False, True]
+
+
+def test_a_storage_that_stays_moves_with_its_database_and_back(world: World, other: SqliteDatabase) -> None:
+    """The database that was left deletes nothing there, whatever becomes of its frozen rows."""
+    upload(world)
+    source = Store(world.database, world.blobs)
+    first = owners(world, world.database)[0]
+    for _ in range(2):  # repeated, as after an interruption
+        assert asyncio.run(migrate_store(source, Store(other, world.blobs), media=False)).complete
+        moved = owners(world, other)
+        assert moved[0] == moved[1] != first
+        refuse_sweep(world)
+    asyncio.run(undo_move(world.database, world.blobs, 300))
+    assert owners(world, world.database) == (first, first)
+    asyncio.run(sweep(world))
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(check_owner(other, world.blobs))
+
+
+def test_giving_up_a_move_that_never_was_takes_no_storage(world: World, other: SqliteDatabase) -> None:
+    before = owners(world, world.database)
+    asyncio.run(undo_move(other, world.blobs, 300))
+    assert owners(world, world.database) == before
+
+
+def test_no_store_moves_into_a_storage_in_use(world: World, other: SqliteDatabase) -> None:
+    upload(world)
+    in_use = Store(other, world.blobs)
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(migrate_store(Store(world.database, world.blobs), in_use))
+    assert not asyncio.run(world.database.frozen())
+
+
+def test_fsck_names_the_wrong_database(world: World) -> None:
+    asyncio.run(world.blobs.set_owner(OTHER, replace=True))
+
+    async def find() -> list[Finding]:
+        return [each async for each in fsck(world.services, grace_seconds=0, audit_seconds=10**9, settle_seconds=0)]
+
+    (finding,) = asyncio.run(find())
+    assert (finding.kind, OTHER in finding.detail) == (OWNER, True)
