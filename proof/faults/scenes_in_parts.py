@@ -32,7 +32,7 @@ from proof.faults.scenes import Scene, digest, origin_in, signed_by
 from uponce.adapters.clock import RandomIds
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.resumable import look, tell
+from uponce.app.uploading.resumable import conclude, status
 from uponce.core.errors import UponceError
 from uponce.core.series import Series
 from uponce.wiring import opened
@@ -110,7 +110,7 @@ async def _resume(services: Services, number: int, film: Film, acknowledged: str
     if not film.address:
         film = msgspec.structs.replace(film, address=acknowledged or await create(services, film))
     try:
-        state = await tell(services, address_in(film), CALLER)
+        state = await conclude(services, address_in(film), CALLER)
     except UponceError as error:
         yield f"after {acknowledged or 'no answer'} the address said {error.code}"
         return
@@ -121,7 +121,7 @@ async def _resume(services: Services, number: int, film: Film, acknowledged: str
         verdict = await _verdict(patch(services, film, arrived, len(WHOLE)))
         if verdict != "done":
             yield f"the rest from {arrived} on got {verdict}"
-    if not isinstance(await look(services, address_in(film)), Uploaded):
+    if not isinstance(await status(services, address_in(film)), Uploaded):
         yield "the address does not tell what became of the upload"
     again = await _verdict(patch(services, film, 0, len(WHOLE)))
     if again != "upload_complete":

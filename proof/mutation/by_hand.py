@@ -230,6 +230,7 @@ _ON_CORE: Sequence[_Row] = [
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "self.start + self.length - 1", "self.start + self.length"),
     ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
+    ("a message repeats control characters", "core/errors.py", "if c.isprintable()", "if c"),
     ("more tags than allowed", "core/parameters.py", "MAX_TAGS = 1000", "MAX_TAGS = 1001"),
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
 ]

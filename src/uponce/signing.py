@@ -5,9 +5,10 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypedDict, Unpack
-from urllib.parse import parse_qs, unquote, urlsplit
+from contextlib import suppress
+from typing import Literal, TypedDict, Unpack
 
+from uponce.core.account import Account, read_account
 from uponce.core.errors import InvalidParameter, SettingRefused, UponceError
 from uponce.core.signature import mint_fields
 
@@ -51,15 +52,6 @@ class Signed(TypedDict):
     fields: dict[str, str]
 
 
-class Account(NamedTuple):
-    """What a CLOUDINARY_URL says. `base` is the server's address without a slash at its end."""
-
-    api_key: str
-    secret: str
-    cloud: str
-    base: str
-
-
 def sign(
     cloudinary_url: str | None = None, /, *, resource_type: ResourceType = "auto", **params: Unpack[Params]
 ) -> Signed:
@@ -84,16 +76,11 @@ def sign(
 def account_of(cloudinary_url: str | None = None) -> Account:
     """Return the parts of a CLOUDINARY_URL. SettingRefused if it lacks one; the error shows no secret."""
     text = os.environ.get("CLOUDINARY_URL", "") if cloudinary_url is None else cloudinary_url
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    base = parse_qs(parts.query).get("upload_prefix", [""])[0].rstrip("/")
-    cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
-    is_web = re.match(r"https?://[^/?#]", base)
-    if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud and is_web):
-        raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
-    return Account(unquote(parts.username), unquote(parts.password), cloud, base)
+    with suppress(ValueError):
+        account = read_account(text)
+        if re.match(r"https?://[^/?#]", account.base):
+            return account
+    raise SettingRefused("CLOUDINARY_URL must read cloudinary://KEY:SECRET@CLOUD?upload_prefix=http://HOST:PORT.")
 
 
 def _text(value: object) -> str:

@@ -176,7 +176,11 @@ def sqlite_path(url: str) -> Path:
 def blob_store(settings: Settings) -> Blobs:
     """Return the store, not open yet. Raise SettingRefused for a URL that names no store."""
     url, ids = settings.storage_url, RandomIds()
-    match urlsplit(url):
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is never closed
+        parts = urlsplit("")
+    match parts:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 

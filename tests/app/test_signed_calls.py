@@ -17,7 +17,7 @@ from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageFull, StorageUnavailable, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, KeyScope, ResourceType
-from uponce.web.cloudinary.signatures import describe_sighting
+from uponce.web.cloudinary.signatures import describe_state
 
 DOWN, UNKNOWN, GONE = DatabaseUnavailable("down"), OutcomeUnknown("unknown"), StorageUnavailable("gone")
 
@@ -86,8 +86,8 @@ def test_refusals_for_scope_are_counted_beyond_a_number(world: World, cat: dict[
     assert world.traces().audit == before + 8
     assert world.sql("SELECT sum(count) FROM audit WHERE code = 'scope_denied'") == 10
     answer = asyncio.run(show_signed(world.services, world.server, cat))
-    assert describe_sighting(answer)["history"][-1]["count"] == 7
-    assert "count" not in describe_sighting(answer)["history"][-2]
+    assert describe_state(answer)["history"][-1]["count"] == 7
+    assert "count" not in describe_state(answer)["history"][-2]
 
 
 def test_a_deletion_that_finds_nothing_spends_nothing(world: World, once: ApiKey) -> None:

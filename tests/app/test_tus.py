@@ -184,7 +184,7 @@ def test_the_check_goes_red_when_all_bytes_count_as_complete(
     async def conclude(_: Any, __: Any, series: Any, ___: Any) -> Any:
         return series
 
-    monkeypatch.setattr(resumable, "_conclude", conclude)
+    monkeypatch.setattr(resumable, "_finish_if_complete", conclude)
     last(client)
     with pytest.raises(AssertionError):
         check_fate(world, client)

@@ -97,6 +97,27 @@ def test_an_error_in_a_file_names_the_setting_as_it_is_written_there(folder: Pat
     assert "123456" not in said
 
 
+def test_the_variables_of_a_service_of_kubernetes_are_no_settings() -> None:
+    """A Service named `uponce`, or `uponce-db`, gives them to every pod."""
+    links = {
+        "UPONCE_SERVICE_HOST": "10.0.0.1",
+        "UPONCE_SERVICE_PORT": "8000",
+        "UPONCE_SERVICE_PORT_HTTP": "8000",
+        "UPONCE_PORT": "tcp://10.0.0.1:8000",
+        "UPONCE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "UPONCE_PORT_8000_TCP_PROTO": "tcp",
+        "UPONCE_PORT_8000_TCP_PORT": "8000",
+        "UPONCE_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "UPONCE_DB_SERVICE_HOST": "10.0.0.2",
+        "UPONCE_DB_PORT": "tcp://10.0.0.2:5432",
+        "UPONCE_DB_PORT_5432_UDP_ADDR": "10.0.0.2",
+    }
+    assert load(links) == load({})
+    for name, value in (("UPONCE_PORT", "tcp"), ("UPONCE_DB_PORT", "5432"), ("UPONCE_PORT_8000", "1")):
+        with pytest.raises(SettingRefused, match=f"{name}\\b"):
+            load(links | {name: value})
+
+
 NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10.0.0.0/8 and not 10.0.0.5/8"
 
 

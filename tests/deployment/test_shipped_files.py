@@ -34,14 +34,16 @@ def compose() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_the_servers_of_compose_have_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = compose()["services"][name]["environment"]
+    service = compose()["services"][name]
+    environment = service["environment"]
     assert all(isinstance(value, str) for value in environment.values())
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     settings = load(environment)
     assert settings.instance == name
     build(settings)
-    assert settings.drain_seconds + 30 <= int(compose()["services"][name]["stop_grace_period"].removesuffix("s"))
+    assert settings.drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
+    assert service["init"] is True  # as process 1 the supervisor of workers would never reap their decoders
 
 
 def test_the_parts_of_compose_fit_together() -> None:

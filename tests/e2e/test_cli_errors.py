@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commands import code_of, in_a_process, uponce
+from tests.e2e.commands import beside, code_of, in_a_process, printed, uponce
 from tests.server import Server
 from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.cli import doctor
@@ -86,6 +86,48 @@ def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, words: list[str
     done = in_a_process(*words, "--data", folder)
     assert done.code == 1
     assert done.stderr == f"uponce: {folder}/uponce.db: File name too long.\n"
+
+
+# --- words that no command can use
+
+
+HUGE = str(10**30)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["keys", "rotate", "1", "--overlap", "9223372036854775807"],
+        ["keys", "rotate", "1", "--overlap", "-1"],
+        ["outbox", "retry", HUGE],
+        ["outbox", "drop", HUGE],
+        ["sweep", "--grace", "-1"],
+        ["fsck", "--grace", "-1"],
+        ["signatures", "show", "http://[bad"],
+        ["signatures", "revoke", "http://[bad"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_cannot_be_meant_is_wrong_usage(data: Path, words: list[str]) -> None:
+    done = uponce(*words, "--data", data)
+    assert (done.code, done.stdout) == (2, "")
+
+
+def test_a_storage_that_is_no_url_is_refused(data: Path) -> None:
+    done = uponce("sweep", "--data", data, env={"UPONCE_STORAGE": "s3://[bucket"})
+    assert done.code == 1
+    assert done.stderr.startswith("uponce: UPONCE_STORAGE=s3://[bucket is not supported.")
+
+
+def test_a_file_whose_name_is_not_utf_8_is_uploaded(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    file.write_text("Once.\n")
+    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1"}) as server:
+        (answer,) = json.loads(printed(beside(server, "upload", "--type", "raw", "--json", file)))
+        refused = beside(server, "upload", "--type", "video", file)
+    assert answer["original_filename"] == "caf\ufffd"
+    assert refused.code == 1
+    assert "caf\ufffd.txt: " in refused.stderr
 
 
 # --- a full disk

@@ -1,80 +1,66 @@
-"""Commands that root runs in the folder of a service: what they make belongs to the user of the service."""
+"""A storage has one owner: no command takes the files of another database, and no sweep deletes them."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from tests import samples
-from tests.e2e.commands import printed, uponce
-from tests.server import Server
+from tests.e2e.commands import Done, printed, uponce
+from tests.e2e.commands import in_a_process as in_process
 
-SERVICE = 65_534
+pytestmark = pytest.mark.xdist_group("operator")
+
+IMPORTED = f"cloudinary://123456789012345:{'s' * 27}@media"
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """The data folder of a service with a file in its storage, and no backup of it yet."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root may give files to another user")
-    with Server(tmp_path / "data", env={"UPONCE_DECODERS": "1", "UPONCE_PACK_BYTES": "0"}) as server:
-        assert server.post(server.signed(), samples.png(1)).status == 200
-        assert server.stop() == 0
-    give(server.data_dir)
-    return server.data_dir
+def storage(tmp_path: Path) -> Path:
+    """The media of a lost database, from before storages had a mark."""
+    blob = tmp_path / "storage" / "blobs" / "00" / ("0" * 32)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"bytes of a stored asset")
+    return tmp_path / "storage"
 
 
-def give(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, SERVICE, SERVICE)
+def of(storage: Path) -> dict[str, str]:
+    return {"UPONCE_STORAGE": f"file://{storage}"}
 
 
-def foreign(folder: Path) -> set[str]:
-    """The names of all files and folders that belong to another user than the service."""
-    found = {path: path.stat() for path in (folder, *folder.rglob("*"))}
-    return {path.name for path, facts in found.items() if (facts.st_uid, facts.st_gid) != (SERVICE, SERVICE)}
+def blobs(storage: Path) -> list[str]:
+    return [path.name for path in (storage / "blobs").rglob("*") if path.is_file()]
 
 
-def test_a_new_secret_key(data: Path) -> None:
-    (data / "secret.key").unlink()
-    printed(uponce("keys", "renew", "--yes", "--data", data))
-    assert foreign(data) == set()
+def refused(done: Done, *parts: str) -> None:
+    assert done.code == 1, done
+    for part in parts:
+        assert part in done.stderr
 
 
-def test_what_a_restore_puts_beside_the_media_that_are_left(data: Path, tmp_path: Path) -> None:
-    printed(uponce("backup", tmp_path / "backup", "--data", data))
-    (blob,) = (path for path in (data / "media" / "blobs").rglob("*") if path.is_file())
-    for path in (blob, data / "secret.key", *data.glob("uponce.db*")):
-        path.unlink()
-    blob.parent.rmdir()
-    printed(uponce("restore", tmp_path / "backup", "--reuse-storage", "--data", data))
-    assert blob.exists()
-    assert foreign(data) == set()
+@pytest.mark.parametrize("words", [("keys", "create"), ("keys", "import"), ("clouds", "create", "media")])
+def test_no_new_database_takes_the_files_of_a_lost_one(tmp_path: Path, storage: Path, words: tuple[str, ...]) -> None:
+    data = tmp_path / "data"
+    refused(uponce(*words, "--data", data, env=of(storage), stdin=IMPORTED), "holds files already", "backup")
+    assert json.loads(printed(uponce("keys", "list", "--data", data, "--json"))) == []
+    refused(uponce("sweep", "--grace", "0", "--data", data, env=of(storage)), "holds files already", "backup")
+    assert blobs(storage) == ["0" * 32]
 
 
-def test_a_backup_into_the_folder_of_an_earlier_one(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "backup"
-    printed(uponce("backup", folder, "--data", data))
-    give(folder)
-    printed(uponce("backup", folder, "--data", data))
-    assert foreign(folder) == set()
+def test_an_empty_database_file_deletes_nothing_and_doctor_names_it(tmp_path: Path, storage: Path) -> None:
+    """As a failed `cp` leaves it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "uponce.db").touch()
+    refused(uponce("sweep", "--grace", "0", "--data", data, env=of(storage)), "holds files already")
+    found = json.loads(uponce("doctor", "--data", data, "--json", env=of(storage)).stdout)
+    assert [row["name"] for row in found if row["state"] == "broken" and "holds files already" in row["detail"]]
+    assert blobs(storage) == ["0" * 32]
 
 
-def test_a_folder_that_root_makes_stays_its_own(data: Path) -> None:
-    """Root may keep a server in the home of another user."""
-    new = data / "new"
-    printed(uponce("keys", "create", "--data", new))
-    assert foreign(data) == {"new", *(path.name for path in new.rglob("*"))}
-
-
-def test_doctor_names_a_file_of_another_user(data: Path) -> None:
-    """As `cp` by root leaves it."""
-    findings = json.loads(printed(uponce("doctor", "--json", "--data", data)))
-    assert "owner" not in {finding["name"] for finding in findings}
-    key = data / "secret.key"
-    os.chown(key, 0, 0)
-    findings = json.loads(printed(uponce("doctor", "--json", "--data", data)))
-    (found,) = (finding for finding in findings if finding["name"] == "owner")
-    assert found["state"] == "warning"
-    assert f"chown -R --reference={data} {key}" in found["detail"]
+def test_a_second_database_does_not_use_the_storage_of_the_first(tmp_path: Path) -> None:
+    env = of(tmp_path / "storage")
+    printed(uponce("keys", "create", "--data", tmp_path / "first", env=env))
+    for words in (("serve", "--port", "0"), ("keys", "create")):
+        refused(in_process(*words, "--data", tmp_path / "second", env=env), "belongs to another database", "restore")
+    refused(uponce("sweep", "--data", tmp_path / "second", env=env), "belongs to another database")
+    printed(uponce("keys", "create", "--data", tmp_path / "first", env=env))
+    printed(uponce("sweep", "--data", tmp_path / "first", env=env))

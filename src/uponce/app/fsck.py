@@ -1,9 +1,9 @@
 """Check a whole store: rows against bytes, bytes against rows, and the ledger with itself. Change nothing.
 
 Beside running servers nothing is reported that only was in between. Rows and blobs are compared shard by shard, the
-rows first; whoever looks suspicious is looked at again later and reported only if it still does. Since a blob is
-durable before a row names it, and no key is ever named twice, a row that was there before a listing and is there
-after it had its blob to show in that listing.
+rows first. Each suspect is checked a second time, and reported only if it is still one. Since a blob is durable before
+a row names it, and no key is ever named twice, a row that was there before a listing and is there after it had its
+blob to show in that listing.
 """
 
 import asyncio

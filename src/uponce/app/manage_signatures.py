@@ -13,7 +13,7 @@ HISTORY_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class SignatureState:
     """A grant, what the ledger knows of it, and its history. `expires_at` is None where only the ledger knows it."""
 
     record: GrantRecord
@@ -21,23 +21,23 @@ class Sighting:
     history: Sequence[AuditRecord]
 
 
-async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, str]) -> Sighting:
+async def show_signed(services: Services, caller: ApiKey, fields: Mapping[str, str]) -> SignatureState:
     """Return the state of a signature by its signed fields, also if no request has used it yet."""
     verified = await verify_signed(services, caller.cloud, fields, call=None)
     check_reach(caller, verified.grant)
     lifetime = min(verified.key.window, verified.spec.valid_for or verified.key.window)
     record = await services.database.find_grant(verified.grant.key)
-    return Sighting(
+    return SignatureState(
         record or GrantRecord(verified.grant, uses=0, spent_at=None, revoked_at=None),
         verified.grant.timestamp + lifetime,
         await services.database.history(verified.grant.key, HISTORY_LIMIT),
     )
 
 
-async def show_known(services: Services, caller: ApiKey, grant_id: str) -> Sighting:
+async def show_known(services: Services, caller: ApiKey, grant_id: str) -> SignatureState:
     """Return the state of a grant by its id. Raise NotFound unless it is in the ledger and in the caller's reach."""
     record = await find_known(services, caller, grant_id)
-    return Sighting(record, None, await services.database.history(record.grant.key, HISTORY_LIMIT))
+    return SignatureState(record, None, await services.database.history(record.grant.key, HISTORY_LIMIT))
 
 
 async def find_known(services: Services, caller: ApiKey, grant_id: str) -> GrantRecord:

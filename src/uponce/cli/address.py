@@ -7,12 +7,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import urllib3
 
 from uponce.cli.options import warn
 from uponce.config import Settings
+from uponce.core.account import account_url
 from uponce.core.errors import SettingRefused
 from uponce.core.values import ApiKey
 
@@ -127,7 +127,7 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
 
 def cloudinary_url(key: ApiKey, base: str) -> str:
     """Return what the Node and Python SDKs read from the environment."""
-    return f"cloudinary://{quote(key.api_key)}:{quote(key.secrets[0], safe='')}@{key.cloud}?upload_prefix={base}"
+    return account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=base)
 
 
 def _read(path: Path) -> dict[str, str] | None:

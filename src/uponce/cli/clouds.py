@@ -3,12 +3,10 @@
 import sys
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from uponce.app.manage_clouds import create_cloud, list_clouds, set_upstream
+from uponce.app.manage_clouds import Cloud, create_cloud, list_clouds, set_upstream
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import STDIN, Data, Json, print_json, warn_of_secret
+from uponce.cli.options import STDIN, Data, Json, print_json, print_table, warn_of_secret
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.upstream import parse_upstream, url_of
@@ -71,11 +69,12 @@ def list_(data: Data = None, as_json: Json = False) -> None:
             ]
         )
         return
-    table = Table("cloud", "API keys", "upstream", box=None)
-    for cloud in clouds:
-        upstream = "-" if cloud.upstream is None else url_of(cloud.upstream)
-        table.add_row(cloud.name, " ".join(key.api_key for key in cloud.keys), upstream)
-    Console().print(table)
+    print_table(("cloud", "API keys", "upstream"), map(_row, clouds))
+
+
+def _row(cloud: Cloud) -> tuple[str, ...]:
+    upstream = "-" if cloud.upstream is None else url_of(cloud.upstream)
+    return cloud.name, " ".join(key.api_key for key in cloud.keys), upstream
 
 
 @app.command()

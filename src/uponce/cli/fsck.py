@@ -18,7 +18,7 @@ _COLOURS = {Severity.DAMAGE: "red", Severity.WARNING: "yellow", Severity.REMOVAB
 def run(
     data: Data = None,
     grace: int | None = typer.Option(
-        None, help="Files younger than this, in seconds, count as in flight. [UPONCE_GRACE_SECONDS, 7200]"
+        None, min=0, help="Files younger than this, in seconds, count as in flight. [UPONCE_GRACE_SECONDS, 7200]"
     ),
     deep: bool = typer.Option(False, "--deep", help="Also read and hash every blob, and check every index."),
     as_json: Json = False,

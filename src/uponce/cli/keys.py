@@ -7,12 +7,10 @@ from getpass import getpass
 from typing import Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.cli.address import cloudinary_url, find_base_url
-from uponce.cli.options import Data, Json, print_json, say, warn
+from uponce.cli.options import Data, Json, print_json, print_table, say, warn
 from uponce.cli.store import on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
@@ -20,6 +18,8 @@ from uponce.core.freshness import duration, utc
 from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened
+
+_MOST_OVERLAP = 100 * 365 * 86400  # a database can count so far
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -118,11 +118,12 @@ def list_(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print_json([_public(key) for key in found])
         return
-    table = Table("API key", "cloud", "name", "uses", "scope", "window", "state", box=None)
-    for key in found:
-        state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
-        table.add_row(key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state)
-    Console().print(table)
+    print_table(("API key", "cloud", "name", "uses", "scope", "window", "state"), map(_row, found))
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    state = "active" if key.revoked_at is None else f"revoked {utc(key.revoked_at)}"
+    return key.api_key, key.cloud, key.name, key.uses, key.scope, duration(key.window), state
 
 
 @app.command()
@@ -137,7 +138,10 @@ def rotate(
     api_key: str,
     data: Data = None,
     overlap: int | None = typer.Option(
-        None, help="Seconds that the old secret stays valid. By default the key's window."
+        None,
+        min=0,
+        max=_MOST_OVERLAP,
+        help="Seconds that the old secret stays valid. By default the key's window.",
     ),
     as_json: Json = False,
 ) -> None:

@@ -1,19 +1,25 @@
 """Options and output that commands share."""
 
 import errno
+import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from uponce.core.errors import StorageFull
 
 STDIN = "-"
+_PIPE_COLUMNS = 10_000
 
 Data = Annotated[
     str | None, typer.Option("--data", help="Data folder. [UPONCE_DATA, ./uponce-data]", show_default=False)
@@ -49,6 +55,17 @@ def say(text: str, value: Any, as_json: bool) -> None:
         typer.echo(text)
 
 
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print the rows below the names of their columns. Nothing is cut: a terminal breaks long cells, except in the
+    first column, and a pipe gets a line for each row."""
+    table = Table(box=None)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
+
+
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
     """Return `name=value` words as a mapping; a value may contain `=`. Other words are a usage error."""
     parsed: dict[str, str] = {}
@@ -67,6 +84,11 @@ def warn_of_secret() -> None:
         "the secret was on the command line, where other users of this machine can see it. With - it comes from the "
         "standard input."
     )
+
+
+def readable(path: Path | str) -> str:
+    """Return the path as UTF-8 can have it: a byte that is none becomes a replacement character."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def without_signature(message: str) -> str:

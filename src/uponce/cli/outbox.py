@@ -3,15 +3,16 @@
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from uponce.cli.options import Data, Json, print_json
+from uponce.app.ports import Effect
+from uponce.cli.options import Data, Json, print_json, print_table
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.web.cloudinary.notifications import NOTIFY
+
+_LAST = 2**63 - 1  # of all numbers in a database
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -27,16 +28,19 @@ def list_(
     if as_json:
         print_json([asdict(effect) for effect in effects])
         return
-    table = Table("id", "effect", "subject", "state", "tries", "error", box=None)
-    for effect in effects:
-        state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
-        table.add_row(str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error)
-    Console().print(table)
+    print_table(("id", "effect", "subject", "state", "tries", "error"), map(_row, effects))
+
+
+def _row(effect: Effect) -> tuple[str, ...]:
+    state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
+    return str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error
 
 
 @app.command()
 def retry(
-    effect_id: int | None = typer.Argument(None, metavar="[ID]", help="One effect. By default all that are dead."),
+    effect_id: int | None = typer.Argument(
+        None, min=1, max=_LAST, metavar="[ID]", help="One effect. By default all that are dead."
+    ),
     data: Data = None,
 ) -> None:
     """Make an effect due now. A running server then runs it."""
@@ -49,7 +53,7 @@ def retry(
 @app.command()
 def drop(
     effect_id: int | None = typer.Argument(
-        None, metavar="[ID]", help="One dead notification. By default all that are dead."
+        None, min=1, max=_LAST, metavar="[ID]", help="One dead notification. By default all that are dead."
     ),
     data: Data = None,
 ) -> None:

@@ -5,19 +5,24 @@ from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.manage_signatures import (
+    SignatureState,
+    list_signatures,
+    revoke_known,
+    revoke_signed,
+    show_known,
+    show_signed,
+)
 from uponce.app.ports import Page
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, parse_pairs, print_json, say
+from uponce.cli.options import Data, Json, parse_pairs, print_json, print_table, say
 from uponce.cli.store import on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.core.values import ApiKey, Caller, GrantRecord, GrantStatus, KeyScope, KeyUses
-from uponce.web.cloudinary.signatures import describe_record, describe_sighting
+from uponce.web.cloudinary.signatures import describe_record, describe_state
 
 _CALLER = Caller(address="command line", request_id="")
 
@@ -34,12 +39,12 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
     """Show the status and the history of one signature."""
     grant_id, fields = _read(signature)
 
-    async def look(services: Services) -> Sighting:
+    async def look(services: Services) -> SignatureState:
         if grant_id:
             return await show_known(services, await _operator_of_id(services, grant_id), grant_id)
         return await show_signed(services, await _operator_of(services, fields), fields)
 
-    answer = describe_sighting(on_store(load(data=data), look))
+    answer = describe_state(on_store(load(data=data), look))
     if as_json:
         print_json(answer)
         return
@@ -74,11 +79,12 @@ def list_(
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
-    table = Table("id", "status", "signed at", "used at", "uses", box=None)
-    for record in page.items:
-        used_at = utc(record.spent_at) if record.spent_at is not None else ""
-        table.add_row(record.grant.key.hex(), record.status, utc(record.grant.timestamp), used_at, str(record.uses))
-    Console(width=None if typer.get_text_stream("stdout").isatty() else 200).print(table)
+    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items))
+
+
+def _row(record: GrantRecord) -> tuple[str, ...]:
+    used_at = utc(record.spent_at) if record.spent_at is not None else ""
+    return record.grant.key.hex(), record.status, utc(record.grant.timestamp), used_at, str(record.uses)
 
 
 @app.command()
@@ -101,7 +107,10 @@ def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
     if len(words) == 1 and re.fullmatch(r"[0-9a-f]{64}", words[0]):
         return words[0], {}
     if len(words) == 1 and "://" in words[0]:
-        return None, dict(parse_qsl(urlsplit(words[0]).query))
+        try:
+            return None, dict(parse_qsl(urlsplit(words[0]).query))
+        except ValueError:  # it could be a live signature, so the error quotes nothing
+            raise typer.BadParameter("The URL cannot be read. Copy the URL of `uponce sign --as url`.") from None
     return None, parse_pairs(words)
 
 

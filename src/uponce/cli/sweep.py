@@ -13,7 +13,7 @@ from uponce.config import gather, load
 def run(
     data: Data = None,
     grace: int | None = typer.Option(
-        None, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
+        None, min=0, help="Spare files younger than this, in seconds. [UPONCE_GRACE_SECONDS, 7200]"
     ),
     as_json: Json = False,
 ) -> None:
@@ -29,10 +29,11 @@ def run(
         settings,
         lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds),
     )
-    kept = "" if audit_seconds is not None else "\nThe audit stays: UPONCE_AUDIT_DAYS is not set here."
     say(
         f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
-        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants{kept}",
+        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants",
         asdict(swept),
         as_json,
     )
+    if audit_seconds is None:
+        typer.echo("The audit stays: UPONCE_AUDIT_DAYS is not set here. The sweeps of a server keep to its setting.")

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
-from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json, without_signature
+from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json, readable, without_signature
 from uponce.cli.sign import upload_url
 from uponce.core.errors import NotFound
 
@@ -57,19 +57,21 @@ def run(
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
-        raise NotFound(f"There is no file {missing}.")
+        raise NotFound(f"There is no file {readable(missing)}.")
     credentials = find_credentials(data, key, url)
     signed = parse_pairs(parameter)
     answers: list[dict[str, Any]] = []
     with _progress() as progress:
         for path in paths:
-            task = progress.add_task(path.name, total=None)
+            task = progress.add_task(readable(path.name), total=None)
             answers.append(_upload(credentials, path, signed, resource_type, progress, task))
     if as_json:
         print_json(answers)
     else:
         for path, answer in zip(paths, answers, strict=True):
-            typer.echo(answer.get("secure_url") or f"{path}: {answer['error']['message']}", err="error" in answer)
+            typer.echo(
+                answer.get("secure_url") or f"{readable(path)}: {answer['error']['message']}", err="error" in answer
+            )
     if any("error" in answer for answer in answers):
         raise typer.Exit(1)
 
@@ -121,7 +123,7 @@ def _upload(
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     try:
         with urllib3.PoolManager(blocksize=_BLOCK) as http, path.open("rb") as file:
-            form = _Form(fields, path.name, file, lambda done: progress.update(task, completed=done))
+            form = _Form(fields, readable(path.name), file, lambda done: progress.update(task, completed=done))
             progress.update(task, total=form.length)
             headers = {
                 "content-type": form.content_type,

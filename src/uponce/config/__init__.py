@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from uponce.config.settings import SECRET, Rule, Settings
 from uponce.config.sources import PREFIX, Given, read_sources
+from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, KeyScope, KeyUses
@@ -159,16 +159,13 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
     `window` is the default. The query may also have `upload_prefix`, which SDKs read. SettingRefused names `source`.
     """
     try:
-        parts = urlsplit(url)
+        account = read_account(url)
     except ValueError:
-        parts = urlsplit("")
-    cloud = parts.netloc.rpartition("@")[2]  # `hostname` would lower its case
-    if parts.scheme != "cloudinary" or not (parts.username and parts.password and cloud) or parts.path.strip("/"):
-        raise SettingRefused(f"{source} must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload.")
-    options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-    options.pop("upload_prefix", None)
-    api_key = unquote(parts.username)
-    unknown = sorted(options.keys() - {"uses", "scope", "window", "name"})
+        raise SettingRefused(
+            f"{source} must have keys like cloudinary://KEY:SECRET@CLOUD?uses=once&scope=upload."
+        ) from None
+    api_key, options = account.api_key, account.options
+    unknown = sorted(options.keys() - {"upload_prefix", "uses", "scope", "window", "name"})
     if unknown:
         raise SettingRefused(
             f"{source}, key {api_key}: there is no option {unknown[0]}. Use uses, scope, window, name."
@@ -176,8 +173,8 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
     try:
         return ApiKey(
             api_key=api_key,
-            cloud=cloud,
-            secrets=(unquote(parts.password),),
+            cloud=account.cloud,
+            secrets=(account.secret,),
             uses=KeyUses(options.get("uses", "once")),
             scope=KeyScope(options.get("scope", "upload")),
             window=int(options.get("window", window)),

@@ -29,8 +29,18 @@ class Given(NamedTuple):
 def read_sources(environ: Mapping[str, str] | None = None) -> dict[str, Given]:
     """Return what all sources give, by lower-case name. With `environ`, it stands for the environment and `.env`."""
     env_file = _read_env_file(Path(ENV_FILE)) if environ is None else {}
-    given = env_file | _of_environment(os.environ if environ is None else environ, "environment")
+    variables = os.environ if environ is None else environ
+    own = {name: value for name, value in variables.items() if not _is_link(name, value)}
+    given = env_file | _of_environment(own, "environment")
     return _read_toml(given.pop("config", None)) | given
+
+
+_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=|\w+_PORT=(tcp|udp|sctp)://")
+
+
+def _is_link(name: str, value: str) -> bool:
+    """Whether Kubernetes gives this variable to a pod, for a Service whose name begins with `uponce`."""
+    return _LINK.match(f"{name}={value}") is not None
 
 
 def _of_environment(variables: Mapping[str, str], source: str) -> dict[str, Given]:

@@ -28,7 +28,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """Bytes of a shared series that are recorded, and the object in which they lie, and nothing else does."""
+    """Recorded bytes of a shared series, and the one object that holds only them."""
 
     span: Span
     name: str

@@ -5,8 +5,8 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from uponce.core.account import account_url, read_account
 from uponce.core.errors import InvalidParameter, shown
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
 from uponce.core.parameters import UNSIGNED, UploadSpec, read_parameters
@@ -41,26 +41,19 @@ def parse_upstream(url: str, secret: str | None = None) -> Upstream:
     secret.
     """
     try:
-        parts = urlsplit(url.strip())
-        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-    except ValueError:
-        raise _bad_url("it cannot be read") from None
-    found = unquote(parts.password or "") if secret is None else secret
-    cloud = parts.netloc.rpartition("@")[2]  # urlsplit's hostname is in lower case
-    if parts.scheme != "cloudinary" or not parts.username or not cloud or parts.path.strip("/"):
-        raise _bad_url("it has another form")
-    if not found and secret is None:
-        raise _bad_url("it has no secret")
-    options = _DEFAULTS | options
+        account = read_account(url, secret)
+    except ValueError as error:
+        raise _bad_url(str(error)) from None
+    options = {**_DEFAULTS, **account.options}
     for name, value in options.items():
         if name not in _DEFAULTS:
             raise _bad_url(f"it has the unknown option {name}")
         if not re.fullmatch(_OPTIONS[name], value):
             raise _bad_url(f"{name} does not match {_OPTIONS[name]}")
     return Upstream(
-        cloud,
-        unquote(parts.username),
-        found,
+        account.cloud,
+        account.api_key,
+        account.secret,
         options["upload_prefix"].rstrip("/"),
         Algorithm(options["signature_algorithm"]),
         int(options["window"]),
@@ -76,8 +69,8 @@ def url_of(upstream: Upstream) -> str:
         "window": str(upstream.window),
         "identify": "context" if upstream.marked else "public_id",
     }
-    query = "&".join(f"{name}={value}" for name, value in options.items() if value != _DEFAULTS[name])
-    return f"cloudinary://{quote(upstream.api_key, safe='')}@{upstream.cloud}{'?' if query else ''}{query}"
+    chosen = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+    return account_url(upstream.api_key, "", upstream.cloud, **chosen)
 
 
 def _bad_url(problem: str) -> InvalidParameter:

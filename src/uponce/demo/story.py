@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from uponce.adapters.media import samples
+from uponce.core.account import account_url
 from uponce.demo import sdk
 from uponce.demo.client import Answer, Client, Fields, Media
 from uponce.demo.server import Key, Server
@@ -233,7 +234,7 @@ def leave(keep: bool) -> Step:
 def setting_of(upstream: Server) -> dict[str, str]:
     """Return the setting of a relay in front of this server. Its second key works any number of times."""
     key = upstream.keys[1]
-    return {"UPONCE_RELAY": f"cloudinary://{key.api_key}:{key.secret}@{key.cloud}?upload_prefix={upstream.url}"}
+    return {"UPONCE_RELAY": account_url(key.api_key, key.secret, key.cloud, upload_prefix=upstream.url)}
 
 
 def relay_story(upstream: Server) -> tuple[Step, ...]:

@@ -29,6 +29,7 @@ _WRITE_BUFFER_BYTES = 16 * 1024
 # A body that takes longer is read as it arrives, under all limits of a slow upload.
 _GATHER_SECONDS = 1.0
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
+_MOST_DROPPED_BYTES = 4 * 1024 * 1024  # of what follows the last request that is answered
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -151,6 +152,9 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
+            self._fruitless_bytes += len(data)
+            if self._fruitless_bytes > _MOST_DROPPED_BYTES:
+                self.flow.pause_reading()
             return
         self._fruitless_bytes += len(data)
         self._unset_keepalive_if_required()
@@ -361,8 +365,8 @@ class HardenedProtocol(HttpToolsProtocol):
         """End the connection, with this refusal if it can be written.
 
         A request that has arrived whole may commit. So its own answer ends the connection, whatever follows it there.
-        What follows is read and dropped: bytes that nobody reads make the kernel reset the connection at its end, and
-        some clients then lose the answer.
+        Some mebibytes that follow are read and dropped: bytes that nobody reads make the kernel reset the connection
+        at its end, and some clients then lose the answer.
         """
         if self.transport.is_closing():
             return

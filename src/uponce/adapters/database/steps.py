@@ -106,12 +106,12 @@ def operation(
     return decorate
 
 
-class Torn(Exception):
+class RefusedAfterWrite(Exception):
     """An operation refused after it had written: its transaction has to be rolled back. The cause is the refusal."""
 
 
 def run(session: Session, steps: Steps[T]) -> T:
-    """What the operation returns or raises; Torn if it refused after it had written."""
+    """What the operation returns or raises; RefusedAfterWrite if it refused after it had written."""
     running, rows = _Running(steps), None
     try:
         while True:
@@ -162,7 +162,7 @@ class _Running:
             self._asks = self._steps.send(rows)  # type: ignore[arg-type]
         except UponceError as refusal:
             if self._wrote:
-                raise Torn from refusal
+                raise RefusedAfterWrite from refusal
             raise
         return self._asks
 

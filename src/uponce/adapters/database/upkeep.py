@@ -111,7 +111,7 @@ def owner(_: float) -> Steps[str | None]:
     return rows[0]["name"] if rows else None
 
 
-@operation(writes=True, rules=Rules.OWN)
+@operation(rules=Rules.OWN)
 def make_owner(_: float) -> Steps[str]:
     """Of two servers that make it at once, both get the first one's."""
     _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]

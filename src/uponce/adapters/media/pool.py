@@ -157,10 +157,15 @@ class DecoderPool:
     async def _decode(self, job: Job, format_: Format, payer: Payer) -> Answer:
         try:
             return await self._run_again(job, payer)
-        except (TimeoutError, DecoderTimeUsed) as error:
+        except DecoderTimeUsed as error:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds of "
-                f"processor time, or {self._clock_seconds:g} seconds in all. Convert it to a simpler file."
+                "processor time. Convert it to a simpler file."
+            ) from error
+        except TimeoutError as error:  # without the processor time: of a disk or a machine that is overloaded
+            raise ServerBusy(
+                f"Reading the file's header took longer than {self._clock_seconds:g} seconds. Send the same upload "
+                "again later."
             ) from error
         except DecoderKilled as error:
             raise ServerBusy(

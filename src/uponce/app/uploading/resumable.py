@@ -1,4 +1,4 @@
-"""An upload at an address of its own: begin → resume, as often as it breaks off → its fate; or it is given up.
+"""An upload with its own address (tus): begin, resume after each break, outcome. The client may end it.
 
 The address is all that the later requests bring: the signature was verified at the beginning, and is spent by the
 commit. Bytes come in order and in requests of any size; what arrived of a request that broke off stays.
@@ -15,8 +15,9 @@ from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
 from uponce.app.uploading.intake import UploadRequest, admit
 from uponce.app.uploading.pipeline import Uploaded
-from uponce.app.uploading.series import Append, append, settled, status, terminate
+from uponce.app.uploading.series import Append, append, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
+from uponce.app.uploading.series import status as series_status
 from uponce.app.uploading.takeover import giving_way
 from uponce.core.checksum import Checksum
 from uponce.core.errors import (
@@ -52,7 +53,7 @@ Outcome: TypeAlias = Uploaded | Forwarded | Series
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an upload is found. Nobody can guess `series_id`; by the grant its fate is found when it is over."""
+    """Where an upload is found. No client can guess `series_id`. The grant finds its outcome after it ended."""
 
     cloud: str
     grant_key: bytes
@@ -111,10 +112,10 @@ async def resume(
     except SeriesGone:
         await _refuse_complete(services, address)
         raise
-    return await _conclude(services, address, series, caller)
+    return await _finish_if_complete(services, address, series, caller)
 
 
-async def tell(services: Services, address: Address, caller: Caller) -> Outcome:
+async def conclude(services: Services, address: Address, caller: Caller) -> Outcome:
     """Return the asset, or how far the upload is. Complete an upload whose bytes are all there.
 
     A request that is sending bytes yields: the client that asks is about to go on in its place.
@@ -123,10 +124,10 @@ async def tell(services: Services, address: Address, caller: Caller) -> Outcome:
         series = await settled(services, await _find(services, address))
     except SeriesGone:
         return await _outcome(services, address)
-    return await _conclude(services, address, series, caller)
+    return await _finish_if_complete(services, address, series, caller)
 
 
-async def look(services: Services, address: Address) -> Outcome:
+async def status(services: Services, address: Address) -> Outcome:
     """Return what is recorded by now, and change nothing."""
     try:
         return await _find(services, address)
@@ -134,7 +135,8 @@ async def look(services: Services, address: Address) -> Outcome:
         return await _outcome(services, address)
 
 
-async def give_up(services: Services, address: Address) -> None:
+async def end(services: Services, address: Address) -> None:
+    """End an upload that is not complete; its signature is free again. Raise SeriesComplete or SeriesGone."""
     try:
         await terminate(services, await _find(services, address))
     except SeriesGone:
@@ -143,7 +145,7 @@ async def give_up(services: Services, address: Address) -> None:
 
 
 async def _find(services: Services, address: Address) -> Series:
-    series = await status(services, address.series_id)
+    series = await series_status(services, address.series_id)
     if address_of(series) != address:
         raise SeriesGone("There is no upload at this address. Begin a new one.")
     if services.clock.now() > expires_at(series, services.limits):
@@ -151,7 +153,7 @@ async def _find(services: Services, address: Address) -> Series:
     return series
 
 
-async def _conclude(services: Services, address: Address, series: Series, caller: Caller) -> Outcome:
+async def _finish_if_complete(services: Services, address: Address, series: Series, caller: Caller) -> Outcome:
     if not series.complete:
         return series
     try:
@@ -210,7 +212,7 @@ async def _take_in(
         await _write(services, writer, chunk, part.checksum, blocks)
         return await writer.keep()
     except ChunkConflict:
-        now = await status(services, series.id)
+        now = await series_status(services, series.id)
         if now.end > writer.series.end:  # another server has recorded other bytes in this place meanwhile
             raise _conflict(now, part) from None
         raise

@@ -147,10 +147,10 @@ async def status(services: Services, series_id: str) -> Series:
 
 
 async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
-    """Begin to write a chunk; nobody else may write there until it is discarded, but on other servers.
+    """Hold the span of a chunk, for writing. No other request of this server writes there until `discard`.
 
-    Who does so now is asked to give way. ChunkInProgress when it does not, because it completes the series;
-    ChunkConflict when the chunk does not fit what is there.
+    A request that holds it now is asked to release it. ChunkInProgress if that one does not, because it completes the
+    series; ChunkConflict if the chunk does not fit what is there.
     """
     piece = await _take_over(
         services,

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate
-from uponce.app.manage_signatures import Sighting, list_signatures, revoke_known, revoke_signed, show_known, show_signed
+from uponce.app.manage_signatures import (
+    SignatureState,
+    list_signatures,
+    revoke_known,
+    revoke_signed,
+    show_known,
+    show_signed,
+)
 from uponce.app.services import Services
 from uponce.app.sign import grant_id, mint
 from uponce.core.errors import NotFound
@@ -47,7 +54,7 @@ async def signatures(services: Services, request: Request) -> Response:
 
 
 async def _one(services: Services, key: ApiKey, grant: str) -> Json:
-    return describe_sighting(await show_known(services, key, grant))
+    return describe_state(await show_known(services, key, grant))
 
 
 async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
@@ -62,7 +69,7 @@ async def _page(services: Services, key: ApiKey, fields: Parameters) -> Json:
 
 
 async def _show(services: Services, key: ApiKey, fields: Parameters, _: Request) -> Json:
-    return describe_sighting(await show_signed(services, key, fields))
+    return describe_state(await show_signed(services, key, fields))
 
 
 async def _revoke(services: Services, key: ApiKey, fields: Parameters, request: Request) -> Json:
@@ -97,10 +104,10 @@ def describe_record(record: GrantRecord) -> Json:
     return facts | {"max_uses": None if grant.max_uses >= UNLIMITED_USES else grant.max_uses}
 
 
-def describe_sighting(sighting: Sighting) -> Json:
+def describe_state(state: SignatureState) -> Json:
     """Return a signature with its history as JSON."""
-    history = [_audit(line) for line in sighting.history]
-    return describe_record(sighting.record) | present(history=history, expires_at=sighting.expires_at)
+    history = [_audit(line) for line in state.history]
+    return describe_record(state.record) | present(history=history, expires_at=state.expires_at)
 
 
 def _audit(line: AuditRecord) -> Json:

@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from ipaddress import ip_address
-from urllib.parse import quote
 
 from uponce.app.manage_keys import playground_key
 from uponce.app.manage_signatures import revoke_signed, show_signed
 from uponce.app.services import Services
 from uponce.contrib import SignRules
+from uponce.core.account import account_url
 from uponce.core.errors import ScopeDenied, UponceError
 from uponce.core.signature import collect
 from uponce.core.values import ApiKey
 from uponce.signing import Params
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.signatures import describe_sighting
+from uponce.web.cloudinary.signatures import describe_state
 from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
@@ -127,7 +127,7 @@ async def sign(services: Services, playground: Playground, request: Request) -> 
     _check_origin(request)
     content_type, body = request.head.get("content-type"), await request.body.read(_MAX_BODY)
     key, now = await playground_key(services), services.clock.now()
-    url = f"cloudinary://{key.api_key}:{quote(key.secrets[0], safe='')}@{key.cloud}?upload_prefix={request.base_url()}"
+    url = account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=request.base_url())
     rules = SignRules(url, "auto", {"valid_for": ["*"]}, Params(max_bytes=playground.max_bytes, timestamp=int(now)))
     status, answer = rules.reply(True, content_type, body)
     if status != 200:
@@ -156,7 +156,7 @@ ACTIONS = {"sign": sign, "status": status, "revoke": revoke}
 
 
 async def _shown(services: Services, key: ApiKey, fields: dict[str, str]) -> Response:
-    return json_response(describe_sighting(await show_signed(services, key, fields)))
+    return json_response(describe_state(await show_signed(services, key, fields)))
 
 
 def _check_origin(request: Request) -> None:

@@ -4,7 +4,17 @@ from collections.abc import Awaitable, Callable
 
 from uponce.app.services import Services
 from uponce.app.uploading.intake import UploadRequest
-from uponce.app.uploading.resumable import Address, Outcome, address_of, begin, begin_with, give_up, look, resume, tell
+from uponce.app.uploading.resumable import (
+    Address,
+    Outcome,
+    address_of,
+    begin,
+    begin_with,
+    conclude,
+    end,
+    resume,
+    status,
+)
 from uponce.core.errors import (
     MalformedRequest,
     SeriesGone,
@@ -109,12 +119,12 @@ async def _create(services: Services, request: Request, bases: Bases) -> Respons
     return _created(services, address, outcome, bases)
 
 
-async def _tell(services: Services, request: Request, address: Address, bases: Bases) -> Response:
-    return _state(services, await tell(services, address, request.caller), bases)
+async def _conclude(services: Services, request: Request, address: Address, bases: Bases) -> Response:
+    return _state(services, await conclude(services, address, request.caller), bases)
 
 
-async def _look(services: Services, _: Request, address: Address, bases: Bases) -> Response:
-    return _state(services, await look(services, address), bases)
+async def _status(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+    return _state(services, await status(services, address), bases)
 
 
 async def _resume(services: Services, request: Request, address: Address, bases: Bases) -> Response:
@@ -130,13 +140,13 @@ async def _resume(services: Services, request: Request, address: Address, bases:
     return _response(204, sent)
 
 
-async def _give_up(services: Services, _: Request, address: Address, bases: Bases) -> Response:
-    await give_up(services, address)
+async def _end(services: Services, _: Request, address: Address, bases: Bases) -> Response:
+    await end(services, address)
     return _response(204)
 
 
 _Action = Callable[[Services, Request, Address, Bases], Awaitable[Response]]
-_ACTIONS: dict[str, _Action] = {"HEAD": _tell, "GET": _look, "PATCH": _resume, "DELETE": _give_up}
+_ACTIONS: dict[str, _Action] = {"HEAD": _conclude, "GET": _status, "PATCH": _resume, "DELETE": _end}
 
 
 def _created(services: Services, address: Address, outcome: Outcome, bases: Bases) -> Response:

@@ -17,7 +17,7 @@ from uponce.adapters.database.committer import More
 from uponce.adapters.database.failures import closed, outcome_unknown
 from uponce.adapters.database.postgres.connection import Address, connect, cut, is_dead, is_of_data, unavailable
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.steps import Operation, Rules, Torn, run, run_in_step, waves
+from uponce.adapters.database.steps import Operation, RefusedAfterWrite, Rules, run, run_in_step, waves
 from uponce.adapters.threads import Threads, ThreadsEnded
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
@@ -169,8 +169,8 @@ def write(session: Session, operation: Operation[T]) -> T:
             now = session.begin(operation.rules, list(operation.numbers()))
             try:
                 result = run(session, operation.begin(now))
-            except (UponceError, Torn) as refusal:
-                refused = refusal.__cause__ if isinstance(refusal, Torn) else refusal
+            except (UponceError, RefusedAfterWrite) as refusal:
+                refused = refusal.__cause__ if isinstance(refusal, RefusedAfterWrite) else refusal
                 session.run("roll_back")
             else:
                 failed = outcome_unknown
@@ -208,7 +208,7 @@ class Engine:
             cause = failure.__cause__
             if len(operations) > 1 and is_of_data(cause):
                 return [self._outcome_apart(each, more) for each in operations]
-            if isinstance(cause, Torn):
+            if isinstance(cause, RefusedAfterWrite):
                 return [cause.__cause__]
             assert isinstance(cause, Exception)
             raise unavailable(cause) from cause

@@ -10,7 +10,7 @@ from typing import Any
 
 from uponce.adapters.database.committer import More, Records
 from uponce.adapters.database.sqlite.connection import Held, Session, outcome_unknown, translated, unavailable
-from uponce.adapters.database.steps import Operation, Rules, Torn, run
+from uponce.adapters.database.steps import Operation, RefusedAfterWrite, Rules, run
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, UponceError
 
@@ -100,7 +100,7 @@ class Engine:
             if not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO operation")
-            outcome = error.__cause__ if isinstance(error, Torn) else translated(error)
+            outcome = error.__cause__ if isinstance(error, RefusedAfterWrite) else translated(error)
         connection.execute("RELEASE operation")
         return outcome
 
