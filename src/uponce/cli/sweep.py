@@ -29,11 +29,10 @@ def run(
         settings,
         lambda services: sweep(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds),
     )
+    kept = "" if audit_seconds is not None else "\nThe audit stays: UPONCE_AUDIT_DAYS is not set here."
     say(
         f"removed {swept.unfinished} unfinished uploads and {swept.blobs} orphaned blobs ({swept.bytes} bytes), "
-        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants",
+        f"ended {swept.series} series that were never completed, forgot {swept.grants} grants{kept}",
         asdict(swept),
         as_json,
     )
-    if audit_seconds is None:
-        typer.echo("The audit stays: UPONCE_AUDIT_DAYS is not set here. The sweeps of a server keep to its setting.")

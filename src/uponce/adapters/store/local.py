@@ -231,7 +231,6 @@ class LocalStore:
     def _set_owner(self, owner: str, replace: bool) -> None:
         draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
         write_new(draft, [owner.encode()])
-        draft.chmod(0o644)  # no secret: a server must be able to read what root has written
         if replace:
             draft.replace(self._owner)
         else:
