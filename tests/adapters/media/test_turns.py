@@ -1,7 +1,6 @@
 """Whose turn it is, with a clock that the test moves."""
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,13 +12,9 @@ Take = Callable[[Payer], "asyncio.Task[Turn[str]]"]
 
 
 class Clock:
-    """Counts how often it was read: once for each cost that is computed."""
-
     now = 0.0
-    reads = 0
 
     def __call__(self) -> float:
-        self.reads += 1
         return self.now
 
 
@@ -129,123 +124,6 @@ def test_a_greedy_key_or_address_leaves_one_decoder_free_for_others(name: str) -
         await use(turns, Payer("honest again", **{name: "honest"}), 0.01)
         for task in hostile:
             task.cancel()
-
-    play(2, scenario)
-
-
-def test_of_equal_payers_the_one_that_has_waited_longest_goes_first() -> None:
-    """Also when time has passed between them, and a payer that became costly in the meantime goes last."""
-
-    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
-        await use(turns, Payer("old", "K"), 0.1)
-        running = await take(Payer("running", "K2"))
-        waiting = []
-        for number in range(20):
-            clock.now += 1.37
-            waiting.append(take(Payer(f"g{number}", "K" if number else "K2")))
-            await settled()
-        for first in [*waiting[1:], waiting[0]]:
-            turns.end(running, 0.9 if running.payer.grant == "running" else 0)
-            turns.put(running.decoder)
-            await settled()
-            assert first.done()
-            running = await first
-
-    play(1, scenario)
-
-
-@pytest.mark.parametrize("is_greedy", [False, True])
-def test_a_turn_costs_the_same_however_many_wait(is_greedy: bool) -> None:
-    """Those that may run, and greedy payers that wait while others do not."""
-    reads = list[int]()
-
-    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
-        many = [Payer(f"g{number}", "K", f"a{number}") for number in range(20 if not reads else 400)]
-        for payer in many if is_greedy else ():
-            await use(turns, payer, 2)
-        running = await take(many[0] if is_greedy else Payer("running"))
-        waiting = [take(payer) for payer in many]
-        await settled()
-        before = clock.reads
-        for number in range(15):
-            if is_greedy:
-                await use(turns, Payer(f"honest {number}", "K2", f"b{number}"), 0.001)
-            else:
-                turns.end(running, 0.001)
-                turns.put(running.decoder)
-                running = await waiting[number]
-        reads.append(clock.reads - before)
-        for task in waiting:
-            task.cancel()
-
-    for _ in range(2):
-        play(2 if is_greedy else 1, scenario)
-    assert reads[1] < 1.5 * reads[0]
-
-
-def test_those_that_left_take_no_room() -> None:
-    """Also behind a greedy payer that waits on."""
-
-    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
-        await use(turns, Payer("greedy"), 2)
-        await use(turns, Payer("more"), 3)
-        await take(Payer("greedy"))
-        waits = take(Payer("greedy"))
-        for _ in range(500):
-            leaves = take(Payer("more"))
-            await settled()
-            leaves.cancel()
-        await settled()
-        assert sum(type(each).__name__ == "_Waiter" for each in gc.get_objects()) < 200
-        waits.cancel()
-
-    play(2, scenario)
-
-
-@pytest.mark.parametrize("pause", [0, 1], ids=["at once", "later"])
-def test_a_file_of_a_grant_that_leaves_lets_the_next_one_run(pause: int) -> None:
-    """Before a decoder is free, and when its turn has just come."""
-
-    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
-        running = await take(Payer("grant"))
-        first, second, third, fourth = (take(Payer("grant")) for _ in range(4))
-        await take_all(turns)
-        turns.end(running, 0)
-        first.cancel()
-        for _ in range(pause):
-            await settled()
-        turns.put(running.decoder)
-        running = await second
-        turns.end(running, 0)
-        turns.put(running.decoder)
-        third.cancel()
-        await fourth
-
-    async def take_all(turns: Turns[str]) -> None:
-        """All stand behind their grant once another one has looked for its turn."""
-        await settled()
-        turns.put("another decoder")
-        await use(turns, Payer("other"), 0)
-        await turns.take(Payer("holds the other decoder"))
-
-    play(1, scenario)
-
-
-def test_a_payer_that_is_greedy_no_more_stops_waiting() -> None:
-    """While one that is greedy has the other decoder, and while dearer ones are greedy."""
-
-    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
-        for payer, seconds in ((Payer("honest", "K2", "B"), 0.01), (Payer("a", "K", "A"), 5), (Payer("b", "K3"), 2)):
-            await use(turns, payer, seconds)
-        await take(Payer("b", "K3"))
-        waiting = [take(Payer("new", "K", "A")), take(Payer("b", "K3"))]
-        await settled()
-        assert [task.done() for task in waiting] == [False, False]
-        clock.now = 30
-        await use(turns, Payer("honest", "K2", "B"), 0.01)
-        await settled()
-        assert [task.done() for task in waiting] == [True, False]
-        waiting[1].cancel()
 
     play(2, scenario)
 
