@@ -6,10 +6,11 @@ replace the owner of a storage.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from uponce.app.ports import BlobStore
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageFull
 
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
@@ -31,11 +32,13 @@ class Owning(Protocol):
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
     """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's.
 
-    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner.
+    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
+    storage stays without an owner, and the sweep that makes room there may go on.
     """
     if not await check_owner(database, blobs):
-        await blobs.set_owner(await database.make_owner())
-        await check_owner(database, blobs)
+        with suppress(StorageFull):
+            await blobs.set_owner(await database.make_owner())
+            await check_owner(database, blobs)
 
 
 async def check_owner(database: Owning, blobs: BlobStore) -> bool:
