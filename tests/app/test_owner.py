@@ -12,9 +12,11 @@ import pytest
 from tests.app.test_sweep import orphan
 from tests.app.test_sweep import run as sweep
 from tests.world import World, assert_accepted
+from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store import local
+from uponce.adapters.store.local import local_blobs
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage
@@ -151,6 +153,27 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
     asyncio.run(sweep(world))
     of_storage, of_database = owners(world, world.database)
     assert of_storage == of_database is not None
+
+
+def test_a_frozen_database_takes_no_storage(world: World) -> None:
+    """Its storage may be on the way to another database."""
+    upload(world)
+    (world.media / "owner").unlink()
+    asyncio.run(world.database.freeze())
+    for work in (sweep(world), claim_storage(world.database, world.blobs)):
+        with world.untouched(), pytest.raises(SettingRefused, match="is frozen"):
+            asyncio.run(work)
+    assert owners(world, world.database)[0] is None
+
+
+def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: SqliteDatabase, tmp_path: Path) -> None:
+    """It has frozen the source, whose storage has no owner."""
+    upload(world)
+    as_of_an_earlier_release(world)
+    asyncio.run(world.database.freeze())
+    with closing(local_blobs(tmp_path / "moved", ids=RandomIds())) as target:
+        target.open_store()
+        assert asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, target))).complete
 
 
 def test_fsck_names_the_wrong_database(world: World) -> None:

@@ -26,16 +26,24 @@ class Owning(Protocol):
 
     async def make_owner(self) -> str: ...
 
+    async def frozen(self) -> bool: ...
+
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
 
 
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
-    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's.
+    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
+    frozen database would get it: another database may have the files already.
 
     Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
     storage stays without an owner, and the sweep that makes room there may go on.
     """
     if not await check_owner(database, blobs):
+        if await database.frozen():
+            raise SettingRefused(
+                "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
+                "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."
+            )
         with suppress(StorageFull):
             await blobs.set_owner(await database.make_owner())
             await check_owner(database, blobs)
