@@ -19,7 +19,7 @@ from uponce.adapters.store import local
 from uponce.adapters.store.local import local_blobs
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
-from uponce.app.owner import check_owner, claim_storage
+from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.core.errors import SettingRefused
 
 OTHER = "f" * 32
@@ -153,6 +153,27 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
     asyncio.run(sweep(world))
     of_storage, of_database = owners(world, world.database)
     assert of_storage == of_database is not None
+
+
+def test_a_fence_takes_the_storage_back_for_a_dump_from_before_it_had_an_owner(world: World) -> None:
+    upload(world)
+    as_of_an_earlier_release(world)
+    asyncio.run(world.blobs.set_owner(OTHER))
+    assert asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(check_owner(world.database, world.blobs))
+    assert not asyncio.run(take_storage(world.database, world.blobs))
+
+
+def test_a_fence_takes_no_storage_whose_files_its_database_does_not_name(world: World, other: SqliteDatabase) -> None:
+    """Nor one without files or without an owner."""
+    before = owners(world, world.database)
+    assert not asyncio.run(take_storage(other, world.blobs))
+    upload(world)
+    assert not asyncio.run(take_storage(other, world.blobs))
+    assert owners(world, world.database) == before
+    (world.media / "owner").unlink()
+    assert not asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(world.blobs.owner()) is None
 
 
 def test_a_frozen_database_takes_no_storage(world: World) -> None:
