@@ -69,6 +69,23 @@ def test_a_server_sweeps_nothing_once_another_database_has_its_storage(world: Wo
     refuse_sweep(world)
 
 
+def test_a_sweep_ends_once_another_database_has_the_storage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of a large storage take hours."""
+    monkeypatch.setattr("uponce.app.sweep._BATCH", 1)
+    for _ in range(3):
+        orphan(world)
+    delete = world.blobs.delete
+
+    async def lose_the_storage(key: str) -> None:
+        await delete(key)
+        await world.blobs.set_owner(OTHER, replace=True)
+
+    monkeypatch.setattr(world.blobs, "delete", lose_the_storage)
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(sweep(world))
+    assert len(world.traces().blobs) == 2
+
+
 def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world: World) -> None:
     upload(world)
     as_of_an_earlier_release(world)
