@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,13 +192,45 @@ def test_authorise_may_read_what_the_page_sent(ask: Callable[[bytes, str], Reply
     assert (answer["fields"]["folder"], answer["fields"]["nonce"]) == ("albums/3", "n1")
 
 
-@pytest.mark.parametrize("ask", [reads_json_in_flask, reads_json_in_django])
+@pytest.mark.parametrize("ask", [reads_json_in_starlette, reads_json_in_flask, reads_json_in_django])
 @pytest.mark.parametrize("size", [MAX_BODY + 1, 3_000_000])
 def test_authorise_never_reads_a_body_that_is_too_long(ask: Callable[[bytes, str], Reply], size: int) -> None:
     """3 MB are more than Django itself holds."""
     status, answer = ask(ASKED + b" " * (size - len(ASKED)), "application/json")
     assert (status, answer["error"]["code"]) == (400, "malformed_request")
     assert "larger than" in answer["error"]["message"]
+
+
+def test_a_body_that_is_too_long_never_fills_the_memory_of_a_django_site() -> None:
+    """Also where the site itself sets no limit."""
+    django()  # for its settings
+    from django.test import RequestFactory, override_settings
+
+    from uponce.contrib.django import sign_endpoint
+
+    class Line(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert 0 <= size <= MAX_BODY + 1
+            return super().read(size)
+
+    request = RequestFactory().post("/sign", ASKED, content_type="application/json")
+    request.environ.update({"wsgi.input": Line(ASKED + bytes(3_000_000)), "CONTENT_LENGTH": "3000000"})
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):
+        answer: Any = sign_endpoint(lambda request: True)(type(request)(request.environ))
+    assert (answer.status_code, json.loads(answer.content)["error"]["code"]) == (400, "malformed_request")
+
+
+def test_a_body_that_a_middleware_of_django_has_read_counts() -> None:
+    django()  # for its settings
+    from django.test import RequestFactory
+
+    from uponce.contrib.django import sign_endpoint
+
+    request = RequestFactory().post("/sign", ASKED, content_type="application/json")
+    assert request.body == ASKED
+    answer: Any = sign_endpoint(lambda request: {"folder": json.loads(request.body)["album"]})(request)
+    assert (answer.status_code, json.loads(answer.content)["fields"]["nonce"]) == (200, "n1")
 
 
 def test_a_form_that_a_middleware_of_django_has_read_is_refused() -> None:
