@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Sign and upload files, each with its own signature.
 
-    Set CLOUDINARY_URL to upload to a server on another machine. Exit code 1 if a file was refused; the others are
-    stored.
+    Set CLOUDINARY_URL to upload to a server on another machine. CLOUDINARY_URL does not count if --data or UPONCE_DATA
+    names a data folder. Exit code 1 if a file was refused; the others are stored.
     """
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not path.is_file()), None)
