@@ -69,10 +69,24 @@ def test_help_names_every_command() -> None:
     groups = {"keys", "clouds", "outbox", "signatures"}
     for group in ("", *groups):
         page = printed(uponce(*group.split(), "--help"))
-        names = re.findall(r"^│ ([\w-]+) +[A-Z]", page, re.MULTILINE)
+        names = re.findall(r"^│ (\w[\w-]*) +[A-Z]", page, re.MULTILINE)
         assert {f"{group} {name}".strip() for name in names} - groups == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
+
+
+@pytest.mark.parametrize("command", ["", "keys", "signatures", *COMMANDS])
+def test_help_shows_no_value_for_a_switch_and_each_name_in_one_bracket(command: str) -> None:
+    page = printed(uponce(*command.split(), "--help"))
+    assert "<bool>" not in page
+    assert not re.search(r"\.\.\.[]}]|\[\[", page), page.splitlines()[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_each_argument_is(command: str) -> None:
+    page = printed(uponce(*command.split(), "--help"))
+    arguments = re.findall(r"^│ +(?:\* +)?([A-Za-z=_]+) +<[\w\[\]]+> +(.*?)│$", page, re.MULTILINE)
+    assert all(name.isupper() and re.match(r"[A-Z]\w* ", text) for name, text in arguments), arguments
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -298,6 +312,25 @@ def test_a_file_that_cannot_be_read_is_named(server: Server, media: Path, tmp_pa
         done = beside(server, "upload", broken)
     assert (done.code, done.stdout) == (1, "")
     assert f"{broken}: cannot be read: Permission denied\n" in done.stderr
+
+
+def test_a_folder_is_not_uploaded(server: Server, tmp_path: Path) -> None:
+    done = beside(server, "upload", tmp_path)
+    assert (done.code, done.stdout) == (1, "")
+    assert f"{tmp_path} is a folder. Name the files in it.\n" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "revoke"])
+def test_an_id_that_is_cut_is_named(server: Server, command: str) -> None:
+    done = beside(server, "signatures", command, "0123abcd…")
+    assert (done.code, done.stdout) == (2, "")
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert "This is no id: an id has 64 digits, 0-9 and a-f. `uponce signatures list` shows each id whole." in told
+
+
+def test_a_wrong_choice_is_named_in_plain_words(server: Server) -> None:
+    done = beside(server, "sign", "--type", "sculpture")
+    assert "Invalid value for '--type': 'sculpture' is not one of 'image'" in done.stderr
 
 
 def test_errors_quote_no_signature_whole(server: Server) -> None:

@@ -15,7 +15,7 @@ from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say
 
 def run(
     parameters: list[str] = typer.Argument(
-        None, metavar="NAME=VALUE...", help="Upload parameters to sign, such as folder=cats."
+        None, metavar="NAME=VALUE", help="Upload parameters to sign, such as folder=cats."
     ),
     data: Data = None,
     url: Url = None,
