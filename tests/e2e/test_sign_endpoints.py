@@ -246,23 +246,40 @@ def test_a_form_that_a_middleware_of_django_has_read_is_refused() -> None:
 
 
 @pytest.fixture
-def express(node: str, tmp_path: Path) -> Iterator[str]:
-    """The address of the guide's Express program."""
+def express_program(node: str, tmp_path: Path) -> Iterator[list[str]]:
+    """The command that runs the guide's Express program."""
     code = block(GUIDE, "js", "express").replace('require("cloudinary")', 'require("cloudinary-2-1-0")')
     program = NODE / f"express-{tmp_path.name}.cjs"
     program.write_text(code)
+    yield [node, str(program)]
+    program.unlink()
+
+
+@pytest.fixture
+def express(express_program: list[str], tmp_path: Path) -> Iterator[str]:
+    """The address of the guide's Express program."""
     (tmp_path / "public").mkdir()
     (tmp_path / "public/index.html").write_text(block(GUIDE, "html", "<uponce-upload"))
     port = str(free_ports(1)[0])
-    try:
-        command, environment = [node, str(program)], {**os.environ, "PORT": port}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as running:
-            assert running.stdout is not None
-            assert running.stdout.readline() == f"Open http://localhost:{port}\n"
-            yield f"http://127.0.0.1:{port}/sign"
-            running.kill()
-    finally:
-        program.unlink()
+    environment = {**os.environ, "PORT": port}
+    with subprocess.Popen(express_program, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == f"Open http://localhost:{port}\n"
+        yield f"http://127.0.0.1:{port}/sign"
+        running.kill()
+
+
+@pytest.mark.parametrize("url", [None, "cloudinary://KEY:SECRET@media"])
+def test_express_does_not_start_without_the_address_of_uponce(
+    express_program: list[str], monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    monkeypatch.delenv("CLOUDINARY_URL")
+    if url is not None:
+        monkeypatch.setenv("CLOUDINARY_URL", url)
+    environment = {**os.environ, "PORT": str(free_ports(1)[0])}
+    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "Set CLOUDINARY_URL to the line of the key 'browser'" in done.stderr
 
 
 def test_express_signs_what_uploads_once(server: Server, media: Path, express: str) -> None:

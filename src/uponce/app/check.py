@@ -32,10 +32,10 @@ async def check_frozen(services: Services) -> None:
         )
 
 
-async def check_storage(services: Services) -> str | None:
+async def check_storage(services: Services, *, on_disk: bool) -> str | None:
     """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
 
-    A server with a full storage still delivers files.
+    A server with a full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
     bytes_ = services.ids.hex(32).encode()
     spooled = await services.blobs.receive()
@@ -48,10 +48,9 @@ async def check_storage(services: Services) -> str | None:
     except StorageFull as error:
         return f"UPONCE_STORAGE is full: {error.for_operator}. Free space. Until then, uponce refuses every upload."
     except Unavailable as error:
-        raise SettingRefused(
-            f"UPONCE_STORAGE cannot be used: {error.for_operator}. Let the server write it: check its owner, its mode, "
-            "and that it is mounted read-write."
-        ) from error
+        cure = " Let the server write it: check its owner, its mode, and that it is mounted read-write."
+        reason = error.for_operator.removesuffix(".")
+        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
     finally:
         await spooled.discard()
     if found != bytes_:

@@ -70,7 +70,8 @@ def examine(data: str | None) -> Iterator[Finding]:
                 yield from _of_disks(settings)
                 yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
-                yield from asyncio.run(of_parts(backend.services, backend.decoders))
+                on_disk = settings.storage_url.startswith("file:")
+                yield from asyncio.run(of_parts(backend.services, backend.decoders, on_disk=on_disk))
                 yield from asyncio.run(_of_upstreams(backend))
                 yield from asyncio.run(presets(backend.services))
         except NotFound as error:
@@ -134,7 +135,7 @@ def _before_the_first_start(
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
-            found = asyncio.run(of_parts(backend.services, backend.decoders))
+            found = asyncio.run(of_parts(backend.services, backend.decoders, on_disk=True))
             asyncio.run(presets(backend.services))
     yield from (finding for finding in found if finding.name in ("decoders", "sandbox"))
 
