@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.app.failing import Failing, FailingSpool
+from tests.app.failing import Failing, FailingSpool, Held
+from tests.app.test_sweep import orphan
 from tests.world import World
 from uponce.app.check import check_parts, check_ready, check_storage
+from uponce.app.owner import claim_storage
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull, StorageUnavailable
 
 
@@ -47,6 +51,54 @@ def test_a_full_storage_is_a_warning_with_the_cure(world: World) -> None:
     )
     world.swap(blobs=world.blobs)
     assert asyncio.run(check_storage(world.services, on_disk=True)) is None
+
+
+def test_two_servers_may_start_at_once_on_a_new_storage(world: World) -> None:
+    """One finds the file by which the other checks the storage."""
+    (world.media / "owner").unlink()
+
+    async def play() -> None:
+        held: Any = Held(world.blobs, "delete")
+        one = asyncio.create_task(check_storage(replace(world.services, blobs=held), claim_storage))
+        await held.reached.wait()
+        await check_storage(world.services, claim_storage)
+        held.release.set()
+        assert await one is None
+
+    asyncio.run(play())
+
+
+def test_a_server_that_finds_unknown_files_looks_again_whose_the_storage_is(world: World) -> None:
+    """Between its looks another server of its database has taken the storage, and has begun to store."""
+    (world.media / "owner").unlink()
+    orphan(world)
+
+    async def play() -> None:
+        held: Any = Held(world.database, "unnamed")
+        late = asyncio.create_task(claim_storage(held, world.blobs))
+        await held.reached.wait()
+        await world.blobs.set_owner(await world.database.make_owner())
+        held.release.set()
+        await late
+
+    asyncio.run(play())
+
+
+def test_nothing_is_written_into_the_storage_of_another_database(world: World) -> None:
+    asyncio.run(world.blobs.set_owner("f" * 32, replace=True))
+    unwritable = StorageUnavailable("Send it again.")
+    world.swap(blobs=Failing(world.blobs, before={"receive": unwritable}))
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(check_storage(world.services))
+
+
+@pytest.mark.parametrize("call", ["owner", "set_owner"])
+def test_a_storage_that_does_not_say_whose_it_is_is_refused_with_the_cure(world: World, call: str) -> None:
+    (world.media / "owner").unlink()
+    failure = StorageUnavailable("Send it again.", detail="[Errno 13] Permission denied: 'owner'")
+    world.swap(blobs=Failing(world.blobs, before={call: failure}))
+    with pytest.raises(SettingRefused, match=r"Permission denied: 'owner'\. Let the server write it"):
+        asyncio.run(check_storage(world.services, claim_storage))
 
 
 def test_clients_read_other_words_of_a_failing_part_than_the_operator(world: World) -> None:

@@ -1,6 +1,7 @@
 """A storage belongs to one database. No other database deletes anything in it."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from tests.app.test_sweep import run as sweep
 from tests.world import World, assert_accepted
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
+from uponce.adapters.store import local
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage
@@ -127,6 +129,28 @@ def test_no_store_moves_into_a_storage_in_use(world: World, other: SqliteDatabas
     with pytest.raises(SettingRefused, match="belongs to another database"):
         asyncio.run(migrate_store(Store(world.database, world.blobs), in_use))
     assert not asyncio.run(world.database.frozen())
+
+
+def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a start nor the sweep that makes room may need room."""
+    upload(world)
+    as_of_an_earlier_release(world)
+    orphan(world)
+
+    def full(path: Path, blocks: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "write_new", full)
+        asyncio.run(claim_storage(world.database, world.blobs))
+        assert asyncio.run(sweep(world)).blobs == 1
+    assert list(world.media.glob("owner*")) == []
+    asyncio.run(sweep(world))
+    of_storage, of_database = owners(world, world.database)
+    assert of_storage == of_database is not None
 
 
 def test_fsck_names_the_wrong_database(world: World) -> None:

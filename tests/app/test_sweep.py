@@ -1,6 +1,7 @@
 """The sweeper deletes what belongs to nothing, and never what a commit has named or could still name."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
 from uponce.app.sweep import Swept, sweep
-from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, StorageUnavailable
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
 
 
 async def run(world: World, grace: float = 0) -> Swept:
@@ -30,6 +31,21 @@ def test_an_orphan_goes_after_its_grace_time_and_its_signature_still_works(world
     assert asyncio.run(run(world)) == Swept(0, 1, len(PNG), 0)
     assert world.traces().blobs == frozenset()
     assert attempt(world, fields) == "ok"
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_the_ledger_is_purged_while_the_storage_is_down_or_not_its_own(world: World, is_down: bool) -> None:
+    fields = orphan(world)
+    assert attempt(world, fields) == "ok"
+    world.clock.time += 10**7
+    if is_down:
+        world.swap(blobs=Failing(world.blobs, before={"owner": StorageUnavailable("down")}))
+    else:
+        asyncio.run(world.blobs.set_owner("f" * 32, replace=True))
+    before = world.traces()
+    with pytest.raises(StorageUnavailable if is_down else SettingRefused):
+        asyncio.run(run(world))
+    assert (before.grants, world.traces()) == (1, replace(before, grants=0))
 
 
 def test_what_an_asset_names_stays_however_old(world: World) -> None:

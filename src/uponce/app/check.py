@@ -1,10 +1,13 @@
 """Ask every port whether it works, and the clock whether it was set back."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
+from uponce.app.owner import check_owner
+from uponce.app.ports import BlobStore, Database
 from uponce.app.services import Services
-from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, Unavailable, UponceError
+from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageUnavailable, UponceError
 
 _SECONDS = 5
 
@@ -32,30 +35,44 @@ async def check_frozen(services: Services) -> None:
         )
 
 
-async def check_storage(services: Services, *, on_disk: bool) -> str | None:
+async def check_storage(
+    services: Services, own: Callable[[Database, BlobStore], Awaitable[object]] = check_owner, *, on_disk: bool = True
+) -> str | None:
     """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
 
-    A server with a full storage still delivers files. A storage that is not `on_disk` names its own cure.
+    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. Else
+    a server that starts beside this one could find these bytes, and refuse the storage as one in use. A server with a
+    full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
+    with _for_operator(on_disk):
+        await own(services.database, services.blobs)
     bytes_ = services.ids.hex(32).encode()
     spooled = await services.blobs.receive()
     try:
-        await spooled.write(bytes_)
-        await spooled.seal()
-        await spooled.publish()
-        found = await _read(services, spooled.key)
-        await services.blobs.delete(spooled.key)
+        with _for_operator(on_disk):
+            await spooled.write(bytes_)
+            await spooled.seal()
+            await spooled.publish()
+            found = await _read(services, spooled.key)
+            await services.blobs.delete(spooled.key)
     except StorageFull as error:
         return f"UPONCE_STORAGE is full: {error.for_operator}. Free space. Until then, uponce refuses every upload."
-    except Unavailable as error:
-        cure = " Let the server write it: check its owner, its mode, and that it is mounted read-write."
-        reason = error.for_operator.removesuffix(".")
-        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
     finally:
         await spooled.discard()
     if found != bytes_:
         raise SettingRefused("UPONCE_STORAGE cannot be used: it returns other bytes than were written to it.")
     return None
+
+
+@contextmanager
+def _for_operator(on_disk: bool) -> Iterator[None]:
+    """Raise SettingRefused, with the cure, if the storage fails inside."""
+    try:
+        yield
+    except StorageUnavailable as error:
+        cure = " Let the server write it: check its owner, its mode, and that it is mounted read-write."
+        reason = error.for_operator.removesuffix(".")
+        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
 
 
 async def _read(services: Services, key: str) -> bytes:

@@ -9,7 +9,6 @@ from typing import Protocol
 from uponce.app.check import check_clock, check_frozen, check_parts, check_storage
 from uponce.app.manage_clouds import check_relayed
 from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
-from uponce.app.owner import check_owner
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
 from uponce.core.values import ApiKey, Upstream
@@ -145,7 +144,6 @@ async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> 
     """
     await check_frozen(services)
     full = await check_storage(services, on_disk=on_disk)
-    await check_owner(services.database, services.blobs)
     await decoders.start()
     try:
         findings = [_part(name, error) for name, error in (await check_parts(services)).items()]

@@ -6,10 +6,11 @@ replace the owner of a storage.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from uponce.app.ports import BlobStore
-from uponce.core.errors import SettingRefused
+from uponce.core.errors import SettingRefused, StorageFull
 
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
@@ -31,11 +32,13 @@ class Owning(Protocol):
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
     """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's.
 
-    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner.
+    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
+    storage stays without an owner, and the sweep that makes room there may go on.
     """
     if not await check_owner(database, blobs):
-        await blobs.set_owner(await database.make_owner())
-        await check_owner(database, blobs)
+        with suppress(StorageFull):
+            await blobs.set_owner(await database.make_owner())
+            await check_owner(database, blobs)
 
 
 async def check_owner(database: Owning, blobs: BlobStore) -> bool:
@@ -45,21 +48,25 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
     """
     owner = await blobs.owner()
     if owner is None:
-        await _refuse_unknown_files(database, blobs)
-        return False
+        unknown = await _unknown_file(database, blobs)
+        if unknown is None:
+            return False
+        owner = await blobs.owner()  # another server of this database may have begun to store there since
+        if owner is None:
+            raise SettingRefused(
+                f"UPONCE_STORAGE holds files already, such as blob {unknown}, and the database names none of them. "
+                f"{_CURES}"
+            )
     if owner != await database.owner():
         raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES}")
     return True
 
 
-async def _refuse_unknown_files(database: Owning, blobs: BlobStore) -> None:
+async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
+    """Return the key of a blob if the database names none of those in the storage, else None."""
     sample: list[str] = []
     async for blob in blobs.published():
         sample.append(blob.key)
         if len(sample) == _SAMPLE:
             break
-    if sample and len(await database.unnamed(sample)) == len(sample):
-        raise SettingRefused(
-            f"UPONCE_STORAGE holds files already, such as blob {sample[0]}, and the database names none of them. "
-            f"{_CURES}"
-        )
+    return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None

@@ -33,12 +33,12 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
     the audit, which stays if `audit_seconds` is None.
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
-    as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and remove
-    nothing, if the storage belongs to another database.
+    as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and delete
+    no file, if the storage belongs to another database; the purge comes before, and needs no storage.
     """
+    grants = await services.database.purge(audit_seconds)
     await claim_storage(services.database, services.blobs)
     series = await _end_old_series(services)
-    grants = await services.database.purge(audit_seconds)
     unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
     await _sweep_parts(services, grace_seconds)
     blobs = size = 0

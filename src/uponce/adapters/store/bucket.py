@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from uponce.adapters.files import blocks_of
@@ -138,7 +138,14 @@ class Bucket:
     def put_text(self, name: str, text: str, *, replace: bool) -> None:
         """Write a short object. One that exists stays, unless `replace`."""
         with _translated(), suppress(AlreadyExistsError):
-            obstore.put(self._store, name, text.encode(), mode="overwrite" if replace else "create")
+            try:
+                obstore.put(self._store, name, text.encode(), mode="overwrite" if replace else "create")
+            except (GenericError, NotImplementedError) as error:
+                if replace or "NotImplemented" not in str(error):
+                    raise
+                # The store cannot write only if absent, as Backblaze B2, or AWS_CONDITIONAL_PUT=disabled says so.
+                if self.text_of(name) is None:
+                    obstore.put(self._store, name, text.encode())
 
     def listing(self, folder: str) -> Iterator[Found]:
         """All objects below a folder, in no order; `age` in seconds."""

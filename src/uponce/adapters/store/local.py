@@ -230,12 +230,14 @@ class LocalStore:
 
     def _set_owner(self, owner: str, replace: bool) -> None:
         draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
-        write_new(draft, [owner.encode()])
-        if replace:
-            draft.replace(self._owner)
-        else:
-            with suppress(FileExistsError):
-                _link(draft, self._owner)
+        try:
+            write_new(draft, [owner.encode()])
+            if replace:
+                draft.replace(self._owner)
+            else:
+                with suppress(FileExistsError):
+                    _link(draft, self._owner)
+        finally:
             draft.unlink(missing_ok=True)
         sync_folder(self._owner.parent)
 
