@@ -34,7 +34,7 @@ from uponce.cli.options import Data, Json, os_refusal, print_json
 from uponce.config import Settings, load, preset_keys
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.core.upstream import parse_upstream
-from uponce.wiring import Backend, opened, sqlite_path
+from uponce.wiring import Backend, build, opened, sqlite_path
 
 _OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
@@ -131,6 +131,7 @@ def _before_the_first_start(
     folder = _nearest(settings.data_dir)
     if not folder.is_dir():
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
+    build(settings)  # raises SettingRefused for what no server could start with, and writes nothing
     yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")

@@ -79,7 +79,7 @@ def list_(
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
-    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items))
+    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items), whole=True)
 
 
 def _row(record: GrantRecord) -> tuple[str, ...]:
