@@ -214,7 +214,7 @@ def _command_sections(path: str, commands: Mapping[str, Any]) -> Iterator[str]:
 
 def _usage(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{parameter.metavar or parameter.name.upper()}`"
+        return f"`{parameter.metavar}{'' if parameter.nargs == 1 else '...'}`"
     return " ".join(f"`{option}`" for option in parameter.opts)
 
 

@@ -22,7 +22,6 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
-from uponce.core.formats import BINARY
 from uponce.core.values import Digest
 
 SIZES = (0, 5_000, 70_000)
@@ -64,7 +63,7 @@ class SeededIds(RandomIds):
 
 def body(data: bytes) -> Body:
     digest = Digest(len(data), hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
-    return data, digest, BINARY
+    return data, digest
 
 
 def group(number: int) -> list[Body]:
@@ -74,7 +73,7 @@ def group(number: int) -> list[Body]:
 
 async def different(store: Blobs, keys: Sequence[str], bodies: Sequence[Body]) -> list[str]:
     """The keys that do not show the bytes of their body."""
-    return [key for key, (_, digest, _) in zip(keys, bodies, strict=True) if await store.digest(key) != digest]
+    return [key for key, (_, digest) in zip(keys, bodies, strict=True) if await store.digest(key) != digest]
 
 
 def _descriptors() -> int:

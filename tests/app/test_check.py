@@ -29,20 +29,28 @@ def test_a_storage_that_cannot_be_written_is_refused_with_the_cure(world: World)
     with pytest.raises(
         SettingRefused, match=r"Read-only file system: 'x'\. Let the server write it.*read-write"
     ) as told:
-        asyncio.run(check_storage(world.services))
+        asyncio.run(check_storage(world.services, on_disk=True))
     assert "Send it again" not in str(told.value)
+
+
+@pytest.mark.parametrize("said", ["No credentials were found: set them in the environment.", "Generic S3 error"])
+def test_a_bucket_that_cannot_be_used_gets_no_cure_for_a_disk(world: World, said: str) -> None:
+    world.swap(blobs=FailingSpool(world.blobs, before={"write": StorageUnavailable("Send it again.", detail=said)}))
+    with pytest.raises(SettingRefused) as told:
+        asyncio.run(check_storage(world.services, on_disk=False))
+    assert str(told.value) == f"UPONCE_STORAGE cannot be used: {said.removesuffix('.')}."
 
 
 def test_a_full_storage_is_a_warning_with_the_cure(world: World) -> None:
     """The server still delivers; until there is room, it refuses uploads."""
     full = StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
     world.swap(blobs=FailingSpool(world.blobs, before={"write": full}))
-    assert asyncio.run(check_storage(world.services)) == (
+    assert asyncio.run(check_storage(world.services, on_disk=True)) == (
         "UPONCE_STORAGE is full: [Errno 28] No space left on device. Free space. Until then, uponce refuses every "
         "upload."
     )
     world.swap(blobs=world.blobs)
-    assert asyncio.run(check_storage(world.services)) is None
+    assert asyncio.run(check_storage(world.services, on_disk=True)) is None
 
 
 def test_two_servers_may_start_at_once_on_a_new_storage(world: World) -> None:

@@ -232,6 +232,10 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
         ("database", "postgresql://u:hidden@db/x", f"postgresql://u:{MASK}@db/x"),
         ("database", "postgresql://u:p@ss:hidden@db/x", f"postgresql://u:{MASK}@db/x"),
         ("database", "postgresql://u:hid/den?hidden#@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://u:12/hidden@127.0.0.1:1/x", f"postgresql://u:{MASK}@127.0.0.1:1/x"),
+        ("database", "postgresql://u:12?hidden@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://u:12#hidden@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://db:5432/x?user=u", "postgresql://db:5432/x?user=u"),
         ("database", "postgresql://db/x?user=u&password=hidden", f"postgresql://db/x?user=u&password={MASK}"),
         (
             "database",

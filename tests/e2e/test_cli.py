@@ -69,10 +69,24 @@ def test_help_names_every_command() -> None:
     groups = {"keys", "clouds", "outbox", "signatures"}
     for group in ("", *groups):
         page = printed(uponce(*group.split(), "--help"))
-        names = re.findall(r"^│ ([\w-]+) +[A-Z]", page, re.MULTILINE)
+        names = re.findall(r"^│ (\w[\w-]*) +[A-Z]", page, re.MULTILINE)
         assert {f"{group} {name}".strip() for name in names} - groups == {
             command for command in COMMANDS if " ".join(command.split()[:-1]) == group
         }
+
+
+@pytest.mark.parametrize("command", ["", "keys", "signatures", *COMMANDS])
+def test_help_shows_no_value_for_a_switch_and_each_name_in_one_bracket(command: str) -> None:
+    page = printed(uponce(*command.split(), "--help"))
+    assert "<bool>" not in page
+    assert not re.search(r"\.\.\.[]}]|\[\[", page), page.splitlines()[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_each_argument_is(command: str) -> None:
+    page = printed(uponce(*command.split(), "--help"))
+    arguments = re.findall(r"^│ +(?:\* +)?([A-Za-z=_]+) +<[\w\[\]]+> +(.*?)│$", page, re.MULTILINE)
+    assert all(name.isupper() and re.match(r"[A-Z]\w* ", text) for name, text in arguments), arguments
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -172,6 +186,35 @@ def test_signing_with_another_key(server: Server) -> None:
     assert [code_of(server, signed["fields"]) for _ in range(2)] == ["", ""]
 
 
+ELSEWHERE = "cloudinary://111:secret@elsewhere?upload_prefix=http://elsewhere.example"
+
+
+@pytest.mark.parametrize("command", [["sign"], ["upload", __file__], ["prove"]], ids=lambda words: words[0])
+def test_cloudinary_url_never_stands_in_for_another_key(command: list[str], tmp_path: Path) -> None:
+    done = uponce(*command, "--key", "999:hidden", env={"CLOUDINARY_URL": ELSEWHERE}, cwd=tmp_path)
+    assert (done.code, done.stdout) == (1, "")
+    assert "--key names another API key than CLOUDINARY_URL, whose key is 111. Unset CLOUDINARY_URL" in done.stderr
+    assert "hidden" not in done.stderr
+
+
+def test_a_data_folder_that_is_named_wins_over_cloudinary_url(server: Server, tmp_path: Path) -> None:
+    def cloud_of(*words: str | Path, env: dict[str, str]) -> str:
+        signed = json.loads(printed(uponce("sign", "--json", *words, env={"CLOUDINARY_URL": ELSEWHERE, **env})))
+        return str(signed["upload_url"].split("/")[4])
+
+    assert cloud_of("--data", server.data_dir, env={}) == "media"
+    assert cloud_of(env=settings_of(server)) == "media"
+    assert cloud_of(env={"UPONCE_LOG_LEVEL": "info"}) == "elsewhere"
+    assert cloud_of("--key", "111", env={}) == "elsewhere"
+
+
+def test_the_cloudinary_url_of_an_account_is_refused_with_the_cure(tmp_path: Path) -> None:
+    done = uponce("sign", env={"CLOUDINARY_URL": "cloudinary://KEY:hidden@media"}, cwd=tmp_path)
+    assert (done.code, done.stdout) == (1, "")
+    assert "upload_prefix=http://HOST:PORT. Correct it, unset it, or name a data folder with --data." in done.stderr
+    assert "hidden" not in done.stderr
+
+
 @pytest.mark.parametrize("other", ["playground", "tenant"])
 def test_a_key_of_another_cloud_signs_only_if_it_is_named(data: Path, other: str) -> None:
     """The server deletes files of the playground soon, and files of a tenant are the tenant's."""
@@ -269,6 +312,25 @@ def test_a_file_that_cannot_be_read_is_named(server: Server, media: Path, tmp_pa
         done = beside(server, "upload", broken)
     assert (done.code, done.stdout) == (1, "")
     assert f"{broken}: cannot be read: Permission denied\n" in done.stderr
+
+
+def test_a_folder_is_not_uploaded(server: Server, tmp_path: Path) -> None:
+    done = beside(server, "upload", tmp_path)
+    assert (done.code, done.stdout) == (1, "")
+    assert f"{tmp_path} is a folder. Name the files in it.\n" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "revoke"])
+def test_an_id_that_is_cut_is_named(server: Server, command: str) -> None:
+    done = beside(server, "signatures", command, "0123abcd…")
+    assert (done.code, done.stdout) == (2, "")
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert "This is no id: an id has 64 digits, 0-9 and a-f. `uponce signatures list` shows each id whole." in told
+
+
+def test_a_wrong_choice_is_named_in_plain_words(server: Server) -> None:
+    done = beside(server, "sign", "--type", "sculpture")
+    assert "Invalid value for '--type': 'sculpture' is not one of 'image'" in done.stderr
 
 
 def test_errors_quote_no_signature_whole(server: Server) -> None:

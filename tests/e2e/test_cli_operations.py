@@ -135,12 +135,34 @@ def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
 
 def test_doctor_checks_the_machine_before_the_first_start(tmp_path: Path) -> None:
     """As the guide of the installation asks newcomers to. Nothing is made."""
-    settings = {"UPONCE_DATA": str(tmp_path / "new" / "data"), "UPONCE_STORAGE_REDIRECT": "60", "UPONCE_DECODERS": "1"}
+    settings = {
+        "UPONCE_DATA": str(tmp_path / "new" / "data"),
+        "UPONCE_STORAGE": "s3://bucket",
+        "UPONCE_STORAGE_REDIRECT": "60",
+        "UPONCE_DECODERS": "1",
+    }
     done = uponce("doctor", "--json", env=settings)
     states = {finding["name"]: finding["state"] for finding in json.loads(printed(done))}
     assert states.pop("data") == "warning"
     assert states.keys() == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
     assert "There is no uponce in" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("UPONCE_STORAGE", "ftp://x/y"),
+        ("UPONCE_STORAGE", "s3:///nobucket"),
+        ("UPONCE_STORAGE", "file://relative"),
+        ("UPONCE_STORAGE_REDIRECT", "60"),
+    ],
+)
+def test_doctor_names_a_storage_that_serve_would_refuse(tmp_path: Path, setting: str, value: str) -> None:
+    """Also before the first start. Nothing is made."""
+    done = uponce("doctor", env={"UPONCE_DATA": str(tmp_path / "data"), setting: value})
+    assert done.code == 1
+    assert f"{setting}={value}" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

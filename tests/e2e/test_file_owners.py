@@ -53,6 +53,16 @@ def test_what_a_restore_puts_beside_the_media_that_are_left(data: Path, tmp_path
     assert foreign(data) == set()
 
 
+def test_what_a_restore_puts_into_a_new_folder_of_the_service(data: Path, tmp_path: Path) -> None:
+    printed(uponce("backup", tmp_path / "backup", "--data", data))
+    new = tmp_path / "new"
+    new.mkdir()
+    give(new)
+    printed(uponce("restore", tmp_path / "backup", "--data", new))
+    assert (new / "uponce.db").exists()
+    assert foreign(new) == set()
+
+
 def test_a_backup_into_the_folder_of_an_earlier_one(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     printed(uponce("backup", folder, "--data", data))

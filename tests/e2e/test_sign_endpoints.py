@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -191,13 +192,45 @@ def test_authorise_may_read_what_the_page_sent(ask: Callable[[bytes, str], Reply
     assert (answer["fields"]["folder"], answer["fields"]["nonce"]) == ("albums/3", "n1")
 
 
-@pytest.mark.parametrize("ask", [reads_json_in_flask, reads_json_in_django])
+@pytest.mark.parametrize("ask", [reads_json_in_starlette, reads_json_in_flask, reads_json_in_django])
 @pytest.mark.parametrize("size", [MAX_BODY + 1, 3_000_000])
 def test_authorise_never_reads_a_body_that_is_too_long(ask: Callable[[bytes, str], Reply], size: int) -> None:
     """3 MB are more than Django itself holds."""
     status, answer = ask(ASKED + b" " * (size - len(ASKED)), "application/json")
     assert (status, answer["error"]["code"]) == (400, "malformed_request")
     assert "larger than" in answer["error"]["message"]
+
+
+def test_a_body_that_is_too_long_never_fills_the_memory_of_a_django_site() -> None:
+    """Also where the site itself sets no limit."""
+    django()  # for its settings
+    from django.test import RequestFactory, override_settings
+
+    from uponce.contrib.django import sign_endpoint
+
+    class Line(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            assert 0 <= size <= MAX_BODY + 1
+            return super().read(size)
+
+    request = RequestFactory().post("/sign", ASKED, content_type="application/json")
+    request.environ.update({"wsgi.input": Line(ASKED + bytes(3_000_000)), "CONTENT_LENGTH": "3000000"})
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):
+        answer: Any = sign_endpoint(lambda request: True)(type(request)(request.environ))
+    assert (answer.status_code, json.loads(answer.content)["error"]["code"]) == (400, "malformed_request")
+
+
+def test_a_body_that_a_middleware_of_django_has_read_counts() -> None:
+    django()  # for its settings
+    from django.test import RequestFactory
+
+    from uponce.contrib.django import sign_endpoint
+
+    request = RequestFactory().post("/sign", ASKED, content_type="application/json")
+    assert request.body == ASKED
+    answer: Any = sign_endpoint(lambda request: {"folder": json.loads(request.body)["album"]})(request)
+    assert (answer.status_code, json.loads(answer.content)["fields"]["nonce"]) == (200, "n1")
 
 
 def test_a_form_that_a_middleware_of_django_has_read_is_refused() -> None:
@@ -213,23 +246,40 @@ def test_a_form_that_a_middleware_of_django_has_read_is_refused() -> None:
 
 
 @pytest.fixture
-def express(node: str, tmp_path: Path) -> Iterator[str]:
-    """The address of the guide's Express program."""
+def express_program(node: str, tmp_path: Path) -> Iterator[list[str]]:
+    """The command that runs the guide's Express program."""
     code = block(GUIDE, "js", "express").replace('require("cloudinary")', 'require("cloudinary-2-1-0")')
     program = NODE / f"express-{tmp_path.name}.cjs"
     program.write_text(code)
+    yield [node, str(program)]
+    program.unlink()
+
+
+@pytest.fixture
+def express(express_program: list[str], tmp_path: Path) -> Iterator[str]:
+    """The address of the guide's Express program."""
     (tmp_path / "public").mkdir()
     (tmp_path / "public/index.html").write_text(block(GUIDE, "html", "<uponce-upload"))
     port = str(free_ports(1)[0])
-    try:
-        command, environment = [node, str(program)], {**os.environ, "PORT": port}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as running:
-            assert running.stdout is not None
-            assert running.stdout.readline() == f"Open http://localhost:{port}\n"
-            yield f"http://127.0.0.1:{port}/sign"
-            running.kill()
-    finally:
-        program.unlink()
+    environment = {**os.environ, "PORT": port}
+    with subprocess.Popen(express_program, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == f"Open http://localhost:{port}\n"
+        yield f"http://127.0.0.1:{port}/sign"
+        running.kill()
+
+
+@pytest.mark.parametrize("url", [None, "cloudinary://KEY:SECRET@media"])
+def test_express_does_not_start_without_the_address_of_uponce(
+    express_program: list[str], monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    monkeypatch.delenv("CLOUDINARY_URL")
+    if url is not None:
+        monkeypatch.setenv("CLOUDINARY_URL", url)
+    environment = {**os.environ, "PORT": str(free_ports(1)[0])}
+    done = subprocess.run(express_program, capture_output=True, text=True, env=environment, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "Set CLOUDINARY_URL to the line of the key 'browser'" in done.stderr
 
 
 def test_express_signs_what_uploads_once(server: Server, media: Path, express: str) -> None:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("command line")
 CLOUD = "the-photos-of-our-members"
 NAME = "browser of the new site"
 SUBJECT = "ab" * 16
+SIGNATURE = f"{1_800_000_000:010x}" + "cd" * 27
 ERROR = "the receiver https://app.example/some/long/path/of/a/hook answered 500 " * 4
 
 
@@ -58,6 +59,19 @@ def test_a_narrow_terminal_shows_each_identifier_whole(data: Path, command: str)
     assert max(map(len, told.splitlines())) <= 80
     assert all(word in told for word in identifiers(data, command))
     assert "…" not in told
+
+
+def test_a_narrow_terminal_shows_the_id_and_both_times_of_a_signature(data: Path) -> None:
+    """They are wider than 80 columns together, and a row of broken cells cannot be read."""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute(
+            "INSERT INTO grants (grant_key, cloud, api_key, timestamp, max_uses, uses, keep_until, spent_at) "
+            "VALUES (?, ?, '1', 1800000000, 1, 1, 1900000000, 1800000005)",
+            (bytes.fromhex(SIGNATURE), CLOUD),
+        )
+    _, row = on_a_terminal("signatures", "list", "--cloud", CLOUD, "--data", str(data)).splitlines()
+    signed, used = "2027-01-15 08:00:00 +0000", "2027-01-15 08:00:05 +0000"
+    assert re.split(" {2,}", row.strip()) == [SIGNATURE, "used", signed, used, "1"]
 
 
 def on_a_terminal(*words: str) -> str:

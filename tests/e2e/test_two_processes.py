@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from tests.e2e.commands import uponce
 from tests.server import Server
 
 
@@ -54,3 +55,21 @@ def test_it_shows_any_commit_also_while_the_old_bytes_are_there(pair: tuple[Serv
                 "UPDATE assets SET public_id = 'b' WHERE public_id = 'c'; COMMIT"
             )
             bodies = {"a": bodies["b"], "b": bodies["a"]}
+
+
+def test_commands_find_the_server_that_stays(pair: tuple[Server, Server]) -> None:
+    first, second = pair
+    assert found_by_a_command(first) == (second.base, "")
+    second.stop()
+    assert found_by_a_command(first) == (first.base, "")
+    second.start()
+    first.stop()
+    assert found_by_a_command(second) == (second.base, "")
+    second.stop()
+    assert "No server runs on" in found_by_a_command(second)[1]
+
+
+def found_by_a_command(server: Server) -> tuple[str, str]:
+    """The address for which `uponce sign` signs, and its warning."""
+    done = uponce("sign", "--data", server.data_dir)
+    return done.stdout.partition("/v1_1/")[0], done.stderr

@@ -128,7 +128,9 @@ def test_a_private_address_gets_nothing_unless_a_setting_allows_it(world: World,
     assert_accepted(world.upload(world.sign({"notification_url": url}), PNG))
     deliver(world, allowed=())
     assert receiver.got == []
-    assert re.search("is a private address|is not a canonical IPv4 address", effects(world)[0].error)
+    error = effects(world)[0].error
+    assert re.search("cannot be reached: .* is a private address|is not a canonical IPv4 address", error)
+    assert "ClientConnector" not in error
     assert effects(world)[0].due_at > START
 
 

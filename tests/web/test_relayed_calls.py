@@ -52,6 +52,13 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
         assert not stub.store
 
 
+def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\nx\r\n--b--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = relay.request("POST", "/v1_1/demo/raw/upload/", headers=headers, chunks=[body])
+    assert_refused(answer, 404, "not_found")
+
+
 def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> None:
     """Also a name that the query repeats, and a body of any type."""
     for name in ("cat", "dog", "cow"):

@@ -68,6 +68,8 @@ class Notifier:
         try:
             async with self._session.post(url, headers=headers, data=body, allow_redirects=False) as answer:
                 return "" if 200 <= answer.status < 300 else f"the receiver answered {answer.status}"
+        except aiohttp.ClientConnectorError as error:
+            return f"{error.host} port {error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return f"{type(error).__name__} {error}".strip()
 

@@ -36,20 +36,20 @@ async def check_frozen(services: Services) -> None:
 
 
 async def check_storage(
-    services: Services, own: Callable[[Database, BlobStore], Awaitable[object]] = check_owner
+    services: Services, own: Callable[[Database, BlobStore], Awaitable[object]] = check_owner, *, on_disk: bool = True
 ) -> str | None:
     """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
 
     `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. Else
     a server that starts beside this one could find these bytes, and refuse the storage as one in use. A server with a
-    full storage still delivers files.
+    full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
-    with _for_operator():
+    with _for_operator(on_disk):
         await own(services.database, services.blobs)
     bytes_ = services.ids.hex(32).encode()
     spooled = await services.blobs.receive()
     try:
-        with _for_operator():
+        with _for_operator(on_disk):
             await spooled.write(bytes_)
             await spooled.seal()
             await spooled.publish()
@@ -65,15 +65,14 @@ async def check_storage(
 
 
 @contextmanager
-def _for_operator() -> Iterator[None]:
+def _for_operator(on_disk: bool) -> Iterator[None]:
     """Raise SettingRefused, with the cure, if the storage fails inside."""
     try:
         yield
     except StorageUnavailable as error:
-        raise SettingRefused(
-            f"UPONCE_STORAGE cannot be used: {error.for_operator}. Let the server write it: check its owner, its mode, "
-            "and that it is mounted read-write."
-        ) from error
+        cure = " Let the server write it: check its owner, its mode, and that it is mounted read-write."
+        reason = error.for_operator.removesuffix(".")
+        raise SettingRefused(f"UPONCE_STORAGE cannot be used: {reason}.{cure if on_disk else ''}") from error
 
 
 async def _read(services: Services, key: str) -> bytes:

@@ -137,13 +137,13 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
     return findings
 
 
-async def of_parts(services: Services, decoders: Decoders) -> Sequence[Finding]:
+async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> Sequence[Finding]:
     """Return what a server on this store would find. Starts the decoders and ends them.
 
     Raise SettingRefused if the server would not start.
     """
     await check_frozen(services)
-    full = await check_storage(services)
+    full = await check_storage(services, on_disk=on_disk)
     await decoders.start()
     try:
         findings = [_part(name, error) for name, error in (await check_parts(services)).items()]

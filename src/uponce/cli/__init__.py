@@ -41,13 +41,40 @@ def load_command(name: str) -> Any:
     app.info.help = COMMANDS[name]
     if hasattr(module, "run"):
         app.command(name)(module.run)
+    app.info.cls = _Group
     for command in app.registered_commands:  # typer keeps the line breaks of the source; the terminal breaks lines
         text = inspect.cleandoc((command.callback and command.callback.__doc__) or "")
+        command.cls = _Command
         command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
     return typer.main.get_command(app)
 
 
-class _Commands(TyperGroup):
+def _without_values(parameters: list[Any]) -> list[Any]:
+    """Take the type from the help of each switch, which would read as if the switch took a value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_values(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # what pydantic writes before a text of typer
+            raise
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_values(super().get_params(ctx))
+
+
+class _Commands(_Group):
     """Lists the commands by COMMANDS, and imports the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:

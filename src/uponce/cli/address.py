@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -107,14 +107,14 @@ def _cure(error: OSError, host: str) -> str:
 
 @contextmanager
 def announced(settings: Settings, port: int) -> Iterator[None]:
-    """Other commands find this server in the data folder, for as long as it runs."""
+    """Other commands find this server in the data folder, for as long as it runs. Afterwards they find the server that
+    was there before, if that one still answers."""
     path = settings.data_dir / _FILE
+    earlier = _read(path)
     facts = {"url": base_url(settings, port), "local": local_url(settings, port), "pid": os.getpid()}
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{_FILE}.{os.getpid()}")
-        draft.write_text(json.dumps(facts) + "\n")
-        draft.replace(path)
+        _write(path, facts)
     except OSError as error:
         warn(f"Commands cannot find this server: {path} cannot be written ({error.strerror}). Use their option --url.")
     try:
@@ -122,7 +122,10 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
     finally:
         if (_read(path) or facts)["pid"] == os.getpid():  # else another server on this folder has written there since
             with suppress(OSError):
-                path.unlink()
+                if earlier is not None and earlier["local"] != facts["local"] and _answers(earlier["local"]):
+                    _write(path, earlier)
+                else:
+                    path.unlink()
 
 
 def cloudinary_url(key: ApiKey, base: str) -> str:
@@ -136,6 +139,12 @@ def _read(path: Path) -> dict[str, str] | None:
         if isinstance(read, dict) and {"url", "local", "pid"} <= read.keys():
             return read
     return None
+
+
+def _write(path: Path, facts: Mapping[str, object]) -> None:
+    draft = path.with_name(f"{_FILE}.{os.getpid()}")
+    draft.write_text(json.dumps(facts) + "\n")
+    draft.replace(path)
 
 
 def _answers(url: str) -> bool:

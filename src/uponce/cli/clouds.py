@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def create(
-    name: str,
+    name: str = typer.Argument(metavar="NAME", help="Name of the new cloud. Its URLs contain this name."),
     data: Data = None,
     relay: str | None = typer.Option(
         None,
@@ -79,9 +79,9 @@ def _row(cloud: Cloud) -> tuple[str, ...]:
 
 @app.command()
 def relay(
-    name: str,
+    name: str = typer.Argument(metavar="NAME", help="The cloud, as `uponce clouds list` shows it."),
     url: str | None = typer.Argument(
-        None, metavar="[URL]", help="The account, as for `create --relay`. With - from the standard input."
+        None, metavar="URL", help="The account, as for `create --relay`. With - from the standard input."
     ),
     data: Data = None,
     off: bool = typer.Option(False, "--off", help="Store uploads here again."),

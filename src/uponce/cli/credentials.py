@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from uponce.cli.address import checked_url, find_base_url
 from uponce.cli.store import on_store
 from uponce.config import cloudinary_url, load
-from uponce.core.errors import NotFound
+from uponce.config.sources import read_sources
+from uponce.core.errors import NotFound, SettingRefused
 from uponce.core.values import ApiKey, KeyScope, KeyUses
 from uponce.signing import account_of
 
@@ -17,11 +18,12 @@ class Credentials:
 
 
 def find_credentials(data: str | None, api_key: str | None, url: str | None = None) -> Credentials:
-    """Return what CLOUDINARY_URL says, or, if a data folder is named, a key in that folder: `api_key`, or the first of
-    UPONCE_CLOUD, since files of other clouds are other people's. `url` replaces the base of the URLs."""
+    """Return what CLOUDINARY_URL says, or, if --data or UPONCE_DATA names a data folder, a key in that folder:
+    `api_key`, or the first of UPONCE_CLOUD, since files of other clouds are other people's. `url` replaces the base of
+    the URLs. SettingRefused if CLOUDINARY_URL counts and has another key than `api_key`."""
     account = cloudinary_url()
-    if account is not None and data is None:
-        found = credentials_of(account)
+    if account is not None and data is None and "data" not in read_sources():
+        found = _found_in_environment(account, api_key)
         return found if url is None else replace(found, base=checked_url(url))
     settings = load(data=data)
     keys = on_store(settings, lambda services: services.database.list_keys(None if api_key else settings.cloud))
@@ -34,6 +36,19 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
         )
     key = next((key for key in active if key.uses is KeyUses.ONCE), active[0])
     return Credentials(key, find_base_url(settings, url))
+
+
+def _found_in_environment(account: str, api_key: str | None) -> Credentials:
+    try:
+        found = credentials_of(account)
+    except SettingRefused as error:
+        raise SettingRefused(f"{error.message} Correct it, unset it, or name a data folder with --data.") from error
+    if api_key not in (None, found.key.api_key):  # the error does not quote it: it could contain a secret
+        raise SettingRefused(
+            f"--key names another API key than CLOUDINARY_URL, whose key is {found.key.api_key}. Unset CLOUDINARY_URL, "
+            "or name a data folder with --data."
+        )
+    return found
 
 
 def credentials_of(url: str) -> Credentials:

@@ -34,7 +34,7 @@ from uponce.cli.options import Data, Json, os_refusal, print_json
 from uponce.config import Settings, load, preset_keys
 from uponce.core.errors import NotFound, SettingRefused, UponceError
 from uponce.core.upstream import parse_upstream
-from uponce.wiring import Backend, opened, sqlite_path
+from uponce.wiring import Backend, build, opened, sqlite_path
 
 _OURS = ("media", "secret.key", "spool", "uponce.db")  # in the data folder; a disk there may have other files
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.BROKEN: "red"}
@@ -70,7 +70,8 @@ def examine(data: str | None) -> Iterator[Finding]:
                 yield from _of_disks(settings)
                 yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))
-                yield from asyncio.run(of_parts(backend.services, backend.decoders))
+                on_disk = settings.storage_url.startswith("file:")
+                yield from asyncio.run(of_parts(backend.services, backend.decoders, on_disk=on_disk))
                 yield from asyncio.run(_of_upstreams(backend))
                 yield from asyncio.run(presets(backend.services))
         except NotFound as error:
@@ -130,11 +131,12 @@ def _before_the_first_start(
     folder = _nearest(settings.data_dir)
     if not folder.is_dir():
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
+    build(settings)  # raises SettingRefused for what no server could start with, and writes nothing
     yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")
         with opened(tried, create=True) as backend:
-            found = asyncio.run(of_parts(backend.services, backend.decoders))
+            found = asyncio.run(of_parts(backend.services, backend.decoders, on_disk=True))
             asyncio.run(presets(backend.services))
     yield from (finding for finding in found if finding.name in ("decoders", "sandbox"))
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from dataclasses import asdict
 from getpass import getpass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,13 +21,17 @@ from uponce.wiring import opened
 
 _MOST_OVERLAP = 100 * 365 * 86400  # a database can count so far
 
+Known = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as `uponce keys list` shows it.")]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def create(
     data: Data = None,
-    cloud: str | None = typer.Option(None, help="Cloud (tenant) of the key; a new name makes a new cloud."),
+    cloud: str | None = typer.Option(
+        None, help="Cloud (tenant) of the key; a new name makes a new cloud. [UPONCE_CLOUD, media]", show_default=False
+    ),
     name: str = typer.Option("", help="What the key is for, in your words."),
     uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
     scope: Literal["upload", "all"] = typer.Option(
@@ -127,7 +131,7 @@ def _row(key: ApiKey) -> tuple[str, ...]:
 
 
 @app.command()
-def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
+def revoke(api_key: Known, data: Data = None, as_json: Json = False) -> None:
     """Refuse a key and all its signatures from now on."""
     key = on_store(load(data=data), lambda services: revoke_key(services, api_key))
     say(f"revoked {key.api_key}", _public(key), as_json)
@@ -135,7 +139,7 @@ def revoke(api_key: str, data: Data = None, as_json: Json = False) -> None:
 
 @app.command()
 def rotate(
-    api_key: str,
+    api_key: Known,
     data: Data = None,
     overlap: int | None = typer.Option(
         None,

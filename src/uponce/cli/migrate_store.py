@@ -44,7 +44,7 @@ def run(
         raise typer.BadParameter("Name --to-database, or --undo.")
     if to_database == STDIN:
         to_database = sys.stdin.readline().strip()
-    elif to_database is not None and MASK in masked("database", to_database):
+    elif to_database is not None and _has_password(to_database):
         warn_of_secret()
     for name, value in (("--to-database", to_database), ("--to-storage", to_storage)):
         if value is not None and not value.strip():
@@ -53,6 +53,11 @@ def run(
         _undo(data, as_json)
     else:
         _move(to_database, to_storage, data, as_json)
+
+
+def _has_password(url: str) -> bool:
+    """Return whether the URL of a database has a password. A user's name alone is masked too, and is none."""
+    return MASK in masked("database", url).replace(f"://{MASK}@", "://")
 
 
 def _move(to_database: str, to_storage: str | None, data: str | None, as_json: bool) -> None:

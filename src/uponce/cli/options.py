@@ -55,15 +55,15 @@ def say(text: str, value: Any, as_json: bool) -> None:
         typer.echo(text)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
     """Print the rows below the names of their columns. Nothing is cut: a terminal breaks long cells, except in the
-    first column, and a pipe gets a line for each row."""
+    first column, and a pipe gets a line for each row. With `whole`, a terminal gets what a pipe gets."""
     table = Table(box=None)
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
+    Console(width=None if sys.stdout.isatty() and not whole else _PIPE_COLUMNS).print(table)
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, str]:

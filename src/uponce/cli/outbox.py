@@ -39,7 +39,7 @@ def _row(effect: Effect) -> tuple[str, ...]:
 @app.command()
 def retry(
     effect_id: int | None = typer.Argument(
-        None, min=1, max=_LAST, metavar="[ID]", help="One effect. By default all that are dead."
+        None, min=1, max=_LAST, metavar="ID", help="One effect. By default all that are dead."
     ),
     data: Data = None,
 ) -> None:
@@ -53,7 +53,7 @@ def retry(
 @app.command()
 def drop(
     effect_id: int | None = typer.Argument(
-        None, min=1, max=_LAST, metavar="[ID]", help="One dead notification. By default all that are dead."
+        None, min=1, max=_LAST, metavar="ID", help="One dead notification. By default all that are dead."
     ),
     data: Data = None,
 ) -> None:

@@ -201,7 +201,7 @@ def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
 async def _prepare(services: Services, settings: Settings, base: str) -> None:
     """Check the store, make the keys that are missing, and print what the operator has to know."""
     await check_frozen(services)
-    full = await check_storage(services, claim_storage)
+    full = await check_storage(services, claim_storage, on_disk=settings.storage_url.startswith("file:"))
     preset = preset_keys(settings)
     if preset:
         added, conflicts = await import_keys(services, preset)

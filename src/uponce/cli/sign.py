@@ -15,7 +15,7 @@ from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say
 
 def run(
     parameters: list[str] = typer.Argument(
-        None, metavar="NAME=VALUE...", help="Upload parameters to sign, such as folder=cats."
+        None, metavar="NAME=VALUE", help="Upload parameters to sign, such as folder=cats."
     ),
     data: Data = None,
     url: Url = None,
@@ -30,7 +30,8 @@ def run(
 ) -> None:
     """Make one signature for an upload.
 
-    The key in the data folder, or in CLOUDINARY_URL, signs. The command does not ask the server.
+    A key in the data folder signs if --data or UPONCE_DATA names the folder. Otherwise the key of CLOUDINARY_URL signs
+    if that variable is set, or else a key in ./uponce-data. The command does not ask the server.
     """
     credentials = find_credentials(data, key, url)
     fields = mint(credentials.key, parse_pairs(parameters or []), clock=SystemClock(), ids=RandomIds())

@@ -29,7 +29,7 @@ _CALLER = Caller(address="command line", request_id="")
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Which = typer.Argument(
-    metavar="SIGNATURE...",
+    metavar="SIGNATURE",
     help="Its id, the URL of `uponce sign --as url`, or all signed fields as NAME=VALUE.",
 )
 
@@ -79,7 +79,7 @@ def list_(
     if as_json:
         print_json([describe_record(record) for record in page.items])
         return
-    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items))
+    print_table(("id", "status", "signed at", "used at", "uses"), map(_row, page.items), whole=True)
 
 
 def _row(record: GrantRecord) -> tuple[str, ...]:
@@ -111,6 +111,10 @@ def _read(words: list[str]) -> tuple[str | None, dict[str, str]]:
             return None, dict(parse_qsl(urlsplit(words[0]).query))
         except ValueError:  # it could be a live signature, so the error quotes nothing
             raise typer.BadParameter("The URL cannot be read. Copy the URL of `uponce sign --as url`.") from None
+    if len(words) == 1 and "=" not in words[0]:
+        raise typer.BadParameter(
+            "This is no id: an id has 64 digits, 0-9 and a-f. `uponce signatures list` shows each id whole."
+        )
     return None, parse_pairs(words)
 
 

@@ -37,7 +37,7 @@ _TIMEOUT = urllib3.Timeout(connect=10, read=300)
 
 
 def run(
-    files: list[str] = typer.Argument(metavar="FILE..."),
+    files: list[str] = typer.Argument(metavar="FILE", help="Files to upload."),
     parameter: list[str] = typer.Option(
         [], "--set", metavar="NAME=VALUE", help="Upload parameter to sign with each file. Repeat the option for more."
     ),
@@ -51,11 +51,13 @@ def run(
 ) -> None:
     """Sign and upload files, each with its own signature.
 
-    Set CLOUDINARY_URL to upload to a server on another machine. Exit code 1 if a file was refused; the others are
-    stored.
+    Set CLOUDINARY_URL to upload to a server on another machine. CLOUDINARY_URL does not count if --data or UPONCE_DATA
+    names a data folder. Exit code 1 if a file was refused; the others are stored.
     """
     paths = [Path(file) for file in files]
     missing = next((path for path in paths if not path.is_file()), None)
+    if missing is not None and missing.is_dir():
+        raise NotFound(f"{readable(missing)} is a folder. Name the files in it.")
     if missing is not None:
         raise NotFound(f"There is no file {readable(missing)}.")
     credentials = find_credentials(data, key, url)

@@ -34,8 +34,10 @@ del _TYPES["limits"]
 # What the rows of Settings say besides the type: meaning, rule, SECRET.
 _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, include_extras=True).items()}
 MASK = "********"
-# Of any URL, also one that is not well formed: all up to the last @, except a name before a colon. A port is no name.
-_USER_INFO = re.compile(r"(://)[^:/?#]*@|(://[^:/?#@]*:)(?!\d+(?:[/?#]|$)).*@")
+# Of any URL, also one that is not well formed: all up to the last @, except a name before a colon.
+_USER_INFO = re.compile(r"(://)[^:/?#]*@|(://[^:/?#@]*:).*@")
+# The @ behind the port of a web address is in its path. Elsewhere the number may be the beginning of a password.
+_WEB_PORT = re.compile(r"https?://[^:/?#@]*:\d+[/?#]")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
 
 
@@ -74,7 +76,9 @@ def shown(name: str, value: Any) -> Any:
         return MASK
     if not isinstance(value, str):
         return value
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USER_INFO.sub(rf"\1\2{MASK}@", value))
+    if not _WEB_PORT.match(value):
+        value = _USER_INFO.sub(rf"\1\2{MASK}@", value)
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", value)
 
 
 def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> list[dict[str, Any]]:

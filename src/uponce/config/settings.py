@@ -235,7 +235,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2
     decoder_seconds_per_grant: Annotated[
         int,
-        "Seconds of decoder time that the refused files of one signature may use. Then the signature is refused.",
+        "Seconds of decoder time that one signature may use for files that decoders refuse or do not finish. Then the "
+        "signature is refused.",
         AT_LEAST_1,
     ] = 10
     decoder_memory: Annotated[

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Unpack, cast
 
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse, RawPostDataException
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from uponce.contrib import HEADERS, MAX_BODY, Allow, Granted, SignRules
@@ -44,10 +43,10 @@ def sign_endpoint(
 
 
 def _body(request: HttpRequest) -> bytes:
-    """Return the body, which stays in the request, too. A body over Django's own limit is over ours."""
-    try:
-        return cast(bytes, request.body)
-    except RequestDataTooBig:
-        return bytes(MAX_BODY + 1)
-    except RawPostDataException:  # a middleware has read it as a form
-        return b""
+    """Return the body, or its beginning if it is too long. Let `request.body` return the same.
+
+    `request.body` itself would read a long one into memory where the site has no DATA_UPLOAD_MAX_MEMORY_SIZE.
+    """
+    body = cast(bytes, request.read(MAX_BODY + 1))
+    request._body = body
+    return body

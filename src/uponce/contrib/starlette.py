@@ -25,25 +25,28 @@ def sign_endpoint(
     are signed for every upload. A page may choose only a nonce and what `allow` lists. Raise an UponceError at once
     for a CLOUDINARY_URL or a fixed parameter that is wrong.
 
-    `authorise` may read what the page sent: `await request.json()`, not `request.stream()` or `request.form()`.
+    `authorise` may read what the page sent: `await request.json()`. The endpoint refuses a body that is larger than
+    16 KiB, and does not call `authorise` then.
     """
     rules = SignRules(cloudinary_url, resource_type, allow or {}, fixed)
 
     async def sign(request: Request) -> JSONResponse:
-        granted = authorise(request)
+        body = await _body(request)
+        granted = len(body) > MAX_BODY or authorise(request)  # the rules refuse a longer body
         if isawaitable(granted):
             granted = await granted
-        status, body = rules.reply(granted, request.headers.get("content-type", ""), await _body(request))
-        return JSONResponse(body, status, HEADERS)
+        status, answer = rules.reply(granted, request.headers.get("content-type", ""), body)
+        return JSONResponse(answer, status, HEADERS)
 
     return sign
 
 
 async def _body(request: Request) -> bytes:
-    """Return the body, or its beginning if it is too long: enough for the rules to refuse it."""
+    """Return the body, or its beginning if it is too long. Let `request.body()` return the same."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
             break
+    request._body = body
     return body

@@ -8,8 +8,9 @@ import pytest
 
 from tests.adapters.media.pools import AVIF, decoder_pids, run
 from tests.hostile.bombs import fragments, png, png_chunk
+from uponce.adapters.media.messages import Answer, Job
 from uponce.adapters.media.pool import DecoderPool
-from uponce.adapters.media.process import DecoderTimeUsed
+from uponce.adapters.media.process import DecoderKilled, DecoderProcess, DecoderTimeUsed
 from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy
 from uponce.core.values import Payer
 
@@ -31,22 +32,63 @@ def test_a_file_that_uses_too_much_processor_time_is_refused(
     run(tmp_path, scenario, workers=1, job_seconds=0.03)
 
 
-def test_the_decoder_time_of_one_grant_has_a_limit(tmp_path: Path, avif: str) -> None:
+def test_the_decoder_time_of_one_grant_has_a_limit(tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The grant is then refused before a decoder is asked, and another grant is not."""
+    monkeypatch.setattr("uponce.adapters.media.pool._CLOCK_PER_CPU", 1000)
+    payer, other = Payer("aa", "K", "A"), Payer("bb", "K", "A")
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(png(extra=png_chunk(b"zzZz", b"") * 3_000_000))
+
+    async def scenario(pool: DecoderPool) -> None:
+        for _ in range(2):
+            with pytest.raises(InvalidMedia, match=r"longer than 0\.03 seconds of processor time"):
+                await pool.inspect(str(bomb), None, payer)
+            assert await pool.inspect(avif, None, other) == AVIF
+        with pytest.raises(InvalidMedia, match=r"used 0\.6 seconds of decoder time, the limit"):
+            await pool.inspect(avif, None, payer)
+        assert await pool.inspect(avif, None, other) == AVIF
+
+    run(tmp_path, scenario, workers=1, job_seconds=0.03, grant_seconds=0.6)
+
+
+def test_decoders_that_hung_use_a_grant_up_and_prove_nothing_about_its_file(tmp_path: Path, avif: str) -> None:
     payer, other = Payer("aa", "K", "A"), Payer("bb", "K", "A")
 
     async def scenario(pool: DecoderPool) -> None:
         for _ in range(2):
             [pid] = decoder_pids()
             os.kill(pid, signal.SIGSTOP)
-            with pytest.raises(ServerBusy):
+            with pytest.raises(ServerBusy, match="Send the same upload again later"):
                 await pool.inspect(avif, None, payer)
             assert await pool.inspect(avif, None, other) == AVIF
-        with pytest.raises(InvalidMedia, match=r"used 0\.7 seconds of decoder time, the limit"):
+        with pytest.raises(
+            ServerBusy, match=r"used 0\.7 seconds of decoder time, the limit\. Sign again, and send the"
+        ):
             await pool.inspect(avif, None, payer)
         assert await pool.inspect(avif, None, other) == AVIF
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1, grant_seconds=0.7)
+
+
+def test_decoders_that_the_system_ended_prove_nothing_about_a_file(
+    tmp_path: Path, avif: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after they used the time of its grant: the answer stays 503, and the file is no longer tried."""
+    asked = 0
+
+    async def killed(process: DecoderProcess, job: Job) -> Answer:
+        nonlocal asked
+        asked += 1
+        raise DecoderKilled("killed")
+
+    async def scenario(pool: DecoderPool) -> None:
+        for _ in range(20):
+            with pytest.raises(ServerBusy):
+                await pool.inspect(avif, None, Payer("aa", "K", "A"))
+
+    monkeypatch.setattr(DecoderProcess, "ask", killed)
+    run(tmp_path, scenario, workers=2, grant_seconds=1)
+    assert asked == 4
 
 
 def test_a_file_that_needs_too_much_memory_is_refused_by_the_limit(tmp_path: Path, avif: str) -> None:

@@ -2,12 +2,13 @@
 
 import random
 
+import filetype
 import pytest
 
 from tests.adapters.media.hostile import NOT_MEDIA
-from uponce.adapters.media.sniff import admit, sniff
+from uponce.adapters.media.sniff import MEDIA, admit, sniff
 from uponce.core.errors import InvalidMedia
-from uponce.core.formats import FORMATS
+from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.values import ResourceType
 
 IMAGE, VIDEO, RAW = ResourceType.IMAGE, ResourceType.VIDEO, ResourceType.RAW
@@ -96,6 +97,11 @@ def test_raw_takes_anything() -> None:
 
 def test_formats_are_listed_under_their_own_name() -> None:
     assert all(format_.name == name for name, format_ in FORMATS.items())
+
+
+def test_all_types_that_the_library_has_for_a_format_are_asked() -> None:
+    known, asked = ({canonical_format(each.extension) for each in types} for types in (filetype.TYPES, MEDIA))
+    assert known & FORMATS.keys() == asked & FORMATS.keys()
 
 
 def test_a_text_is_no_transport_stream() -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uponce.adapters.media.messages import Answer, Job, Setup
@@ -42,11 +43,19 @@ _UNKNOWN = Payer()
 log = logging.getLogger("uponce")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wasted:
+    """Seconds of decoder time of one grant: for files that were refused, and lost without the fault of a file."""
+
+    refused: float = 0
+    lost: float = 0
+
+
 class DecoderPool:
     """The Inspector port over `workers` processes. `roots` are the directories of the files, and must exist.
 
-    One file may use `job_seconds` of CPU time and `memory_bytes`, and wait `queue_seconds` for a process. Refused files
-    of one grant may use `grant_seconds`. Call `start` first and `close` at the end, in one event loop.
+    One file may use `job_seconds` of CPU time and `memory_bytes`, and wait `queue_seconds` for a process. Files of one
+    grant that got no facts may use `grant_seconds`. Call `start` first and `close` at the end, in one event loop.
     """
 
     def __init__(
@@ -68,7 +77,7 @@ class DecoderPool:
         self._queue_seconds = queue_seconds
         self._all: set[DecoderProcess] = set()
         self._turns: Turns[DecoderProcess] = Turns(workers, time.monotonic)
-        self._wasted: OrderedDict[str, float] = OrderedDict()
+        self._wasted: OrderedDict[str, _Wasted] = OrderedDict()
         self._replacements: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -114,7 +123,7 @@ class DecoderPool:
         answer = await self._decode(Job(path, format_.name), format_, payer)
         if answer.facts is not None:
             return answer.facts
-        self._waste(payer, answer.seconds)
+        self._waste(payer, refused=answer.seconds)
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
 
@@ -142,15 +151,22 @@ class DecoderPool:
             raise ServerBusy("The decoders do not answer. Send the same request again later.") from error
 
     def _refuse_used_up(self, payer: Payer, format_: Format) -> None:
-        if self._wasted.get(payer.grant, 0) >= self._grant_seconds:
+        wasted = self._wasted.get(payer.grant, _Wasted())
+        if wasted.refused >= self._grant_seconds:
             raise InvalidMedia(
                 f"Invalid {format_.kind} file. Files that were refused under this signature used "
                 f"{self._grant_seconds:g} seconds of decoder time, the limit. Sign again, and send another file."
             )
+        if wasted.refused + wasted.lost >= self._grant_seconds:
+            raise ServerBusy(
+                f"Decoders that did not finish files of this signature used {self._grant_seconds:g} seconds of decoder "
+                "time, the limit. Sign again, and send the same file later."
+            )
 
-    def _waste(self, payer: Payer, seconds: float) -> None:
+    def _waste(self, payer: Payer, *, refused: float = 0, lost: float = 0) -> None:
         if payer.grant:
-            self._wasted[payer.grant] = self._wasted.pop(payer.grant, 0) + seconds
+            wasted = self._wasted.pop(payer.grant, _Wasted())
+            self._wasted[payer.grant] = _Wasted(wasted.refused + refused, wasted.lost + lost)
             if len(self._wasted) > _MOST_GRANTS:
                 self._wasted.popitem(last=False)
 
@@ -187,15 +203,21 @@ class DecoderPool:
     async def _run(self, job: Job, payer: Payer) -> Answer:
         """Raises TimeoutError, DecoderTimeUsed or DecoderLost. After these, or when cancelled, the process ends."""
         turn = await self._take(payer)
-        begun, answer = time.monotonic(), None
+        begun, answer, file_to_blame = time.monotonic(), None, False
         try:
             async with asyncio.timeout(self._clock_seconds):
                 answer = await turn.decoder.ask(job)
             return answer
+        except (DecoderTimeUsed, DecoderLost) as error:
+            file_to_blame = not isinstance(error, DecoderKilled)
+            raise
         finally:
             if answer is None:
                 seconds = min(time.monotonic() - begun, self._job_seconds) + _RESTART_SECONDS
-                self._waste(payer, seconds)
+                if file_to_blame:
+                    self._waste(payer, refused=seconds)
+                else:
+                    self._waste(payer, lost=seconds)
             else:
                 seconds = answer.seconds
             self._turns.end(turn, seconds)

@@ -5,9 +5,10 @@ The `filetype` library knows the ordinary magic numbers. This module reads text,
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import filetype
+from filetype.types.archive import Pdf
 
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, Format, canonical_format
@@ -23,11 +24,10 @@ def admit(head: bytes, requested: ResourceType | None) -> Format | None:
     """
     if requested is ResourceType.RAW:
         return None
-    name = sniff(head)
-    format_ = FORMATS.get(name or "")
+    format_ = FORMATS.get(sniff(head, MEDIA) or "")
     if requested is None or (format_ is not None and format_.kind is requested):
         return format_
-    raise InvalidMedia(f"Invalid {requested} file. {_reason(name, format_, requested)}")
+    raise InvalidMedia(f"Invalid {requested} file. {_reason(sniff(head), format_, requested)}")
 
 
 def _reason(name: str | None, format_: Format | None, requested: ResourceType) -> str:
@@ -38,13 +38,20 @@ def _reason(name: str | None, format_: Format | None, requested: ResourceType) -
     return f"Its bytes look like {name.upper()}. Upload it as {format_.kind}."
 
 
-def sniff(head: bytes) -> str | None:
-    """Return the extension of the format that the bytes look like, also if FORMATS lacks it; None for no format."""
+# Without documents, fonts and archives, which take the longest to tell: 11 µs instead of 56 for noise.
+MEDIA = (*filetype.image_matchers, *filetype.video_matchers, *filetype.audio_matchers, Pdf())
+
+
+def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str | None:
+    """Return the extension of the format that the bytes look like, also if FORMATS lacks it; None for no format.
+
+    `types` are those of the library that count.
+    """
     for check in _CHECKS:
         name = check(head)
         if name is not None:
             return name
-    guess = filetype.guess(head)
+    guess = filetype.match(head, types)
     name = canonical_format(_RENAMED.get(guess.extension, guess.extension)) if guess else None
     return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 

@@ -183,11 +183,9 @@ class LocalStore:
 
     def _put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
         packing = self._pack_bytes > 0 and self._holes()
-        small = [packing and len(data) <= self._pack_bytes for data, _, _ in bodies]
+        small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
         packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
-        filed = iter(
-            self._put_files([data for (data, _, _), in_pack in zip(bodies, small, strict=True) if not in_pack])
-        )
+        filed = iter(self._put_files([data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]))
         return [next(packed if in_pack else filed) for in_pack in small]
 
     def _holes(self) -> bool:

@@ -73,7 +73,7 @@ class Packs:
         keys: list[str] = []
         blocks: list[Data] = []
         end, now = self._end, int(time.time())
-        for data, digest, _ in bodies:
+        for data, digest in bodies:
             key = f"p{self._name}{end // PAGE:05x}{self._ids.hex(16)}"
             header = _header(key, now, len(data), digest.sha256)
             room = _room(len(data))

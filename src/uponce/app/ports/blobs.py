@@ -259,7 +259,7 @@ class BlobStore(Spool, Parts, Protocol):
 
 
 Data = bytes | bytearray | memoryview
-Body = tuple[Data, Digest, str]  # with its digest and media type
+Body = tuple[Data, Digest]
 
 
 class GroupStore(Protocol):

@@ -377,7 +377,7 @@ class Pipeline:
 
 def _body_of(arrival: Arrival) -> Body:
     assert arrival.digest is not None
-    return arrival.data, arrival.digest, stored_type(arrival.facts)
+    return arrival.data, arrival.digest
 
 
 def _digest_of(data: bytes | memoryview) -> Digest:

@@ -17,6 +17,7 @@ from uponce.web.response import Response, forwarded_response
 from uponce.web.routing import Endpoint
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
+_SLASHED_UPLOADS = ("/upload/", "/upload_chunked/")
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
@@ -24,6 +25,8 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
 
     `purpose` is the sentence for a client that uses a method without one.
     """
+    if request.path.endswith(_SLASHED_UPLOADS):  # a file in it would be refused as one too many
+        raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
         if request.method not in METHODS:
