@@ -12,12 +12,14 @@ import pytest
 from tests.app.test_sweep import orphan
 from tests.app.test_sweep import run as sweep
 from tests.world import World, assert_accepted
+from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store import local
+from uponce.adapters.store.local import local_blobs
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
-from uponce.app.owner import check_owner, claim_storage
+from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.core.errors import SettingRefused
 
 OTHER = "f" * 32
@@ -65,6 +67,23 @@ def test_a_server_sweeps_nothing_once_another_database_has_its_storage(world: Wo
     (world.media / "spool" / ("a" * 32)).write_bytes(b"arriving")
     asyncio.run(world.blobs.set_owner(OTHER, replace=True))
     refuse_sweep(world)
+
+
+def test_a_sweep_ends_once_another_database_has_the_storage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of a large storage take hours."""
+    monkeypatch.setattr("uponce.app.sweep._BATCH", 1)
+    for _ in range(3):
+        orphan(world)
+    delete = world.blobs.delete
+
+    async def lose_the_storage(key: str) -> None:
+        await delete(key)
+        await world.blobs.set_owner(OTHER, replace=True)
+
+    monkeypatch.setattr(world.blobs, "delete", lose_the_storage)
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(sweep(world))
+    assert len(world.traces().blobs) == 2
 
 
 def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world: World) -> None:
@@ -151,6 +170,48 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
     asyncio.run(sweep(world))
     of_storage, of_database = owners(world, world.database)
     assert of_storage == of_database is not None
+
+
+def test_a_fence_takes_the_storage_back_for_a_dump_from_before_it_had_an_owner(world: World) -> None:
+    upload(world)
+    as_of_an_earlier_release(world)
+    asyncio.run(world.blobs.set_owner(OTHER))
+    assert asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(check_owner(world.database, world.blobs))
+    assert not asyncio.run(take_storage(world.database, world.blobs))
+
+
+def test_a_fence_takes_no_storage_whose_files_its_database_does_not_name(world: World, other: SqliteDatabase) -> None:
+    """Nor one without files or without an owner."""
+    before = owners(world, world.database)
+    assert not asyncio.run(take_storage(other, world.blobs))
+    upload(world)
+    assert not asyncio.run(take_storage(other, world.blobs))
+    assert owners(world, world.database) == before
+    (world.media / "owner").unlink()
+    assert not asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(world.blobs.owner()) is None
+
+
+def test_a_frozen_database_takes_no_storage(world: World) -> None:
+    """Its storage may be on the way to another database."""
+    upload(world)
+    (world.media / "owner").unlink()
+    asyncio.run(world.database.freeze())
+    for work in (sweep(world), claim_storage(world.database, world.blobs)):
+        with world.untouched(), pytest.raises(SettingRefused, match="is frozen"):
+            asyncio.run(work)
+    assert owners(world, world.database)[0] is None
+
+
+def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: SqliteDatabase, tmp_path: Path) -> None:
+    """It has frozen the source, whose storage has no owner."""
+    upload(world)
+    as_of_an_earlier_release(world)
+    asyncio.run(world.database.freeze())
+    with closing(local_blobs(tmp_path / "moved", ids=RandomIds())) as target:
+        target.open_store()
+        assert asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, target))).complete
 
 
 def test_fsck_names_the_wrong_database(world: World) -> None:

@@ -47,3 +47,20 @@ def test_fresh_signatures_wait_for_the_skew_and_new_keys_do_not(server: Server) 
     made = re.search(r"//(\w+):(\w+)@", as_json(server, "keys", "create")["cloudinary_url"])
     assert made is not None
     assert code_of(server, server.signed(key=Key(made[1], made[2]))) == ""
+
+
+def test_a_database_restored_by_other_tools_takes_its_storage_back(tmp_path: Path) -> None:
+    """Its dump is from before the storage had an owner."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        assert code_of(server, server.signed()) == ""
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("DELETE FROM owner")
+    refused = uponce("sweep", "--data", data)
+    assert refused.code == 1
+    assert "run `uponce fence`" in refused.stderr
+    for is_taken in (True, False):
+        done = json.loads(printed(uponce("fence", "--json", "--data", data, env={"UPONCE_SKEW": "0"})))
+        assert done["storage_taken"] is is_taken
+    with Server(data):
+        pass  # it starts

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from uponce.app.copy_media import Copying, copy_media
-from uponce.app.owner import claim_storage
+from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
 from uponce.core.errors import SettingRefused
 
@@ -47,7 +47,9 @@ async def migrate_store(
     moved = Moved()
     if await _is_there(source.database, target.database):
         return await _move_again(source, target, media, progress)
-    await claim_storage(source.database, source.blobs)
+    # An earlier run may have frozen the source, and a frozen database takes no storage.
+    own = check_owner if await source.database.frozen() else claim_storage
+    await own(source.database, source.blobs)
     if media:
         await _copy_media(source, target, progress)
     await source.database.freeze()

@@ -1,8 +1,8 @@
 """Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
 
 A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
-database that takes it, if it has no files or files of this database. Only `uponce restore` and `uponce migrate-store`
-replace the owner of a storage.
+database that takes it, if it has no files or files of this database. Only `uponce restore`, `uponce migrate-store`
+and `uponce fence` replace the owner of a storage.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
 )
+_TAKE = "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`."
 
 
 class Owning(Protocol):
@@ -26,16 +27,24 @@ class Owning(Protocol):
 
     async def make_owner(self) -> str: ...
 
+    async def frozen(self) -> bool: ...
+
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
 
 
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
-    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's.
+    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
+    frozen database would get it: another database may have the files already.
 
     Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
     storage stays without an owner, and the sweep that makes room there may go on.
     """
     if not await check_owner(database, blobs):
+        if await database.frozen():
+            raise SettingRefused(
+                "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
+                "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."
+            )
         with suppress(StorageFull):
             await blobs.set_owner(await database.make_owner())
             await check_owner(database, blobs)
@@ -58,15 +67,35 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
                 f"{_CURES}"
             )
     if owner != await database.owner():
-        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES}")
+        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
+    return True
+
+
+async def take_storage(database: Owning, blobs: BlobStore) -> bool:
+    """Take the storage from another database, if this database names files there. Return whether it was taken.
+
+    Other tools than `uponce restore` may restore a database from before its storage had this owner.
+    """
+    if await blobs.owner() in (None, await database.owner()):
+        return False
+    sample = await _sample(blobs)
+    if len(await database.unnamed(sample)) == len(sample):
+        return False
+    await blobs.set_owner(await database.make_owner(), replace=True)
     return True
 
 
 async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
     """Return the key of a blob if the database names none of those in the storage, else None."""
-    sample: list[str] = []
-    async for blob in blobs.published():
-        sample.append(blob.key)
-        if len(sample) == _SAMPLE:
-            break
+    sample = await _sample(blobs)
     return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None
+
+
+async def _sample(blobs: BlobStore) -> Sequence[str]:
+    """Return the keys of some blobs, of all if there are few."""
+    keys: list[str] = []
+    async for blob in blobs.published():
+        keys.append(blob.key)
+        if len(keys) == _SAMPLE:
+            break
+    return keys

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from uponce.app.owner import claim_storage
+from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 
@@ -47,7 +47,7 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
     async for batch in _batches(services.blobs.published(), grace_seconds):
         # Nearly all are named. Only for the others everybody has to wait.
         unnamed = await services.database.unnamed([blob.key for blob in batch])
-        condemned = set(await services.database.condemn(unnamed)) if unnamed else set()
+        condemned = set(await _condemn(services, unnamed)) if unnamed else set()
         for blob in batch:
             if blob.key in condemned:
                 await services.blobs.delete(blob.key)
@@ -56,6 +56,12 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
         begun = loop.time()
     services.metrics.swept(blobs, size, grants, services.clock.now())
     return Swept(unfinished, blobs, size, grants, series)
+
+
+async def _condemn(services: Services, unnamed: Sequence[str]) -> Sequence[str]:
+    """Return the keys of the blobs to delete. Raise SettingRefused if another database has the storage by now."""
+    await check_owner(services.database, services.blobs)
+    return await services.database.condemn(unnamed)
 
 
 async def _end_old_series(services: Services) -> int:

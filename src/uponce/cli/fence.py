@@ -1,6 +1,8 @@
 """`uponce fence`"""
 
 from uponce.app.backup import fence
+from uponce.app.owner import take_storage
+from uponce.app.services import Services
 from uponce.cli.options import Data, Json, say
 from uponce.cli.store import on_store
 from uponce.config import load
@@ -10,11 +12,17 @@ from uponce.core.freshness import utc
 def run(data: Data = None, as_json: Json = False) -> None:
     """Refuse every signature that may have been used since a copy of the database was made.
 
-    Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the server has
-    another UPONCE_SKEW than the default, set it here too.
+    Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
+    belongs to another database, and this one names files there, the storage belongs to this one from then on. If the
+    server has another UPONCE_SKEW than the default, set it here too.
     """
-    watermark = on_store(load(data=data), fence)
-    say(told(watermark), {"watermark": watermark}, as_json)
+    watermark, is_taken = on_store(load(data=data), _fence)
+    taken = "\nUPONCE_STORAGE belonged to another database, and belongs to this one now" if is_taken else ""
+    say(f"{told(watermark)}{taken}", {"watermark": watermark, "storage_taken": is_taken}, as_json)
+
+
+async def _fence(services: Services) -> tuple[int, bool]:
+    return await fence(services), await take_storage(services.database, services.blobs)
 
 
 def told(watermark: int) -> str:
