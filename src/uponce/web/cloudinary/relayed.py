@@ -25,7 +25,7 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
 
     `purpose` is the sentence for a client that uses a method without one.
     """
-    if request.path.endswith(_SLASHED_UPLOADS):  # a file in it would be refused as one too many
+    if request.method != "GET" and request.path.endswith(_SLASHED_UPLOADS):  # its file would be refused as one too many
         raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
