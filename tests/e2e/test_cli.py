@@ -205,6 +205,8 @@ def test_a_data_folder_that_is_named_wins_over_cloudinary_url(server: Server, tm
     assert cloud_of("--data", server.data_dir, env={}) == "media"
     assert cloud_of(env=settings_of(server)) == "media"
     assert cloud_of(env={"UPONCE_LOG_LEVEL": "info"}) == "elsewhere"
+    told = uponce("sign", env={"CLOUDINARY_URL": ELSEWHERE, **settings_of(server)}).stderr
+    assert "CLOUDINARY_URL does not count, because UPONCE_DATA names a data folder." in told
     assert cloud_of("--key", "111", env={}) == "elsewhere"
 
 

@@ -49,16 +49,33 @@ def test_fresh_signatures_wait_for_the_skew_and_new_keys_do_not(server: Server) 
     assert code_of(server, server.signed(key=Key(made[1], made[2]))) == ""
 
 
+def forget_owner(data: Path) -> None:
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("DELETE FROM owner")
+
+
+def test_a_fence_is_told_also_if_the_storage_cannot_be_asked(tmp_path: Path) -> None:
+    data, env = tmp_path / "data", {"UPONCE_SKEW": "0"}
+    printed(uponce("keys", "create", "--data", data))
+    (data / "media" / "owner").unlink()
+    (data / "media" / "owner").mkdir()
+    done = uponce("fence", "--data", data, env=env)
+    assert done.code == 1
+    assert "uponce refuses every signature with a timestamp up to" in done.stderr
+
+
 def test_a_database_restored_by_other_tools_takes_its_storage_back(tmp_path: Path) -> None:
     """Its dump is from before the storage had an owner."""
     data = tmp_path / "data"
     with Server(data) as server:
         assert code_of(server, server.signed()) == ""
-    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
-        database.execute("DELETE FROM owner")
-    refused = uponce("sweep", "--data", data)
-    assert refused.code == 1
-    assert "run `uponce fence`" in refused.stderr
+    for told in ("UPONCE_STORAGE belonged to another database", "Sweeps delete the files there"):
+        forget_owner(data)
+        refused = uponce("sweep", "--data", data)
+        assert refused.code == 1
+        assert "run `uponce fence`. Sweeps then delete" in refused.stderr
+        assert told in printed(uponce("fence", "--data", data, env={"UPONCE_SKEW": "0"}))
+    forget_owner(data)
     for is_taken in (True, False):
         done = json.loads(printed(uponce("fence", "--json", "--data", data, env={"UPONCE_SKEW": "0"})))
         assert done["storage_taken"] is is_taken

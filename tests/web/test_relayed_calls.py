@@ -57,6 +57,8 @@ def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World
     headers = {"content-type": "multipart/form-data; boundary=b"}
     answer = relay.request("POST", "/v1_1/demo/raw/upload/", headers=headers, chunks=[body])
     assert_refused(answer, 404, "not_found")
+    path = "/v1_1/demo/resources/image/upload/"  # this is the upstream's to answer
+    assert relay.request("DELETE", path, headers={"authorization": basic(relay)}).code != "unsupported_call"
 
 
 def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> None:

@@ -17,7 +17,10 @@ _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
 )
-_TAKE = "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`."
+_TAKE = (
+    "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`. Sweeps "
+    "then delete the files that it does not name."
+)
 
 
 class Owning(Protocol):

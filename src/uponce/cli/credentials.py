@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from uponce.cli.address import checked_url, find_base_url
+from uponce.cli.options import warn
 from uponce.cli.store import on_store
 from uponce.config import cloudinary_url, load
 from uponce.config.sources import read_sources
@@ -22,9 +23,11 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
     `api_key`, or the first of UPONCE_CLOUD, since files of other clouds are other people's. `url` replaces the base of
     the URLs. SettingRefused if CLOUDINARY_URL counts and has another key than `api_key`."""
     account = cloudinary_url()
-    if account is not None and data is None and "data" not in read_sources():
-        found = _found_in_environment(account, api_key)
-        return found if url is None else replace(found, base=checked_url(url))
+    if account is not None and data is None:
+        if "data" not in read_sources():
+            found = _found_in_environment(account, api_key)
+            return found if url is None else replace(found, base=checked_url(url))
+        warn("CLOUDINARY_URL does not count, because UPONCE_DATA names a data folder. Unset UPONCE_DATA to use it.")
     settings = load(data=data)
     keys = on_store(settings, lambda services: services.database.list_keys(None if api_key else settings.cloud))
     active = [key for key in keys if key.revoked_at is None and api_key in (None, key.api_key)]

@@ -3,9 +3,10 @@
 from uponce.app.backup import fence
 from uponce.app.owner import take_storage
 from uponce.app.services import Services
-from uponce.cli.options import Data, Json, say
+from uponce.cli.options import Data, Json, say, warn
 from uponce.cli.store import on_store
 from uponce.config import load
+from uponce.core.errors import UponceError
 from uponce.core.freshness import utc
 
 
@@ -17,12 +18,20 @@ def run(data: Data = None, as_json: Json = False) -> None:
     server has another UPONCE_SKEW than the default, set it here too.
     """
     watermark, is_taken = on_store(load(data=data), _fence)
-    taken = "\nUPONCE_STORAGE belonged to another database, and belongs to this one now" if is_taken else ""
-    say(f"{told(watermark)}{taken}", {"watermark": watermark, "storage_taken": is_taken}, as_json)
+    taken = (
+        "\nUPONCE_STORAGE belonged to another database, and belongs to this one now. Sweeps delete the files there "
+        "that this database does not name. Keep all servers of the other database stopped"
+    )
+    say(f"{told(watermark)}{taken * is_taken}", {"watermark": watermark, "storage_taken": is_taken}, as_json)
 
 
 async def _fence(services: Services) -> tuple[int, bool]:
-    return await fence(services), await take_storage(services.database, services.blobs)
+    watermark = await fence(services)
+    try:
+        return watermark, await take_storage(services.database, services.blobs)
+    except UponceError:
+        warn(told(watermark))
+        raise
 
 
 def told(watermark: int) -> str:

@@ -47,6 +47,6 @@ def _body(request: HttpRequest) -> bytes:
 
     `request.body` itself would read a long one into memory where the site has no DATA_UPLOAD_MAX_MEMORY_SIZE.
     """
-    body = cast(bytes, request.read(MAX_BODY + 1))
-    request._body = body
-    return body
+    if not hasattr(request, "_body"):  # else a middleware has read it
+        request._body = request.read(MAX_BODY + 1)
+    return cast(bytes, request.body)

@@ -63,8 +63,9 @@ def test_decoders_that_hung_use_a_grant_up_and_prove_nothing_about_its_file(tmp_
             assert await pool.inspect(avif, None, other) == AVIF
         with pytest.raises(
             ServerBusy, match=r"used 0\.7 seconds of decoder time, the limit\. Sign again, and send the"
-        ):
+        ) as refused:
             await pool.inspect(avif, None, payer)
+        assert refused.value.retry_after == 600
         assert await pool.inspect(avif, None, other) == AVIF
 
     run(tmp_path, scenario, workers=1, job_seconds=0.1, grant_seconds=0.7)

@@ -35,6 +35,7 @@ _RESTART_PAUSE = 1.0
 _RESTART_SECONDS = 0.3  # what the successor of an ended process costs
 # A loaded machine gives a decoder less than a whole processor: honest files get more time on the clock.
 _CLOCK_PER_CPU = 5
+_USED_UP_SECONDS = 600  # this signature stays refused
 _MOST_GRANTS = 10_000
 _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
@@ -160,7 +161,8 @@ class DecoderPool:
         if wasted.refused + wasted.lost >= self._grant_seconds:
             raise ServerBusy(
                 f"Decoders that did not finish files of this signature used {self._grant_seconds:g} seconds of decoder "
-                "time, the limit. Sign again, and send the same file later."
+                "time, the limit. Sign again, and send the same file later.",
+                retry_after=_USED_UP_SECONDS,
             )
 
     def _waste(self, payer: Payer, *, refused: float = 0, lost: float = 0) -> None:

@@ -1,5 +1,6 @@
 """Calls of a cloud that has an upstream: the upstream answers all that is no upload."""
 
+import re
 from collections.abc import Mapping
 
 from uponce.app.authenticate import authenticate_for_all
@@ -17,7 +18,7 @@ from uponce.web.response import Response, forwarded_response
 from uponce.web.routing import Endpoint
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
-_SLASHED_UPLOADS = ("/upload/", "/upload_chunked/")
+_SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chunked)?/")
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
@@ -25,7 +26,7 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
 
     `purpose` is the sentence for a client that uses a method without one.
     """
-    if request.method != "GET" and request.path.endswith(_SLASHED_UPLOADS):  # its file would be refused as one too many
+    if _SLASHED_UPLOAD.fullmatch(request.path):  # its file would be refused as one too many
         raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
