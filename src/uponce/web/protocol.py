@@ -365,8 +365,8 @@ class HardenedProtocol(HttpToolsProtocol):
         """End the connection, with this refusal if it can be written.
 
         A request that has arrived whole may commit. So its own answer ends the connection, whatever follows it there.
-        Some mebibytes that follow are read and dropped: bytes that nobody reads make the kernel reset the connection
-        at its end, and some clients then lose the answer.
+        The server reads what follows, up to 4 MiB, and drops it. Without that the kernel would reset the connection
+        when the server closes it, and some clients would lose the answer.
         """
         if self.transport.is_closing():
             return

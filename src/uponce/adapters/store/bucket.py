@@ -143,7 +143,7 @@ class Bucket:
             except (GenericError, NotImplementedError) as error:
                 if replace or "NotImplemented" not in str(error):
                     raise
-                # The store cannot write only if absent, as Backblaze B2, or AWS_CONDITIONAL_PUT=disabled says so.
+                # Backblaze B2 refuses a write that must not replace; obstore does with AWS_CONDITIONAL_PUT=disabled.
                 if self.text_of(name) is None:
                     obstore.put(self._store, name, text.encode())
 
