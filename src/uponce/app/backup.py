@@ -126,8 +126,8 @@ async def restore(
 
     No server can start on half a restore, since the database comes last. Interrupted, it may be repeated. Nothing in
     the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not name,
-    unless `reuses_storage`: sweeps of the restored server would delete those of a server that runs. `owner` is new:
-    servers of the lost database delete nothing in the store any more.
+    unless `reuses_storage`: sweeps of the restored server would delete those of a server that runs. `owner` is new, so
+    no sweep with the lost database deletes files of the store after that.
     """
     blobs.open_store()
     with closing(blobs):
