@@ -81,3 +81,16 @@ def test_a_database_restored_by_other_tools_takes_its_storage_back(tmp_path: Pat
         assert done["storage_taken"] is is_taken
     with Server(data):
         pass  # it starts
+
+
+def test_a_copy_that_names_few_files_takes_the_storage_only_if_its_operator_says_so(tmp_path: Path) -> None:
+    data, env = tmp_path / "data", {"UPONCE_SKEW": "0"}
+    with Server(data) as server:
+        assert [code_of(server, server.signed({"nonce": str(number)})) for number in range(2)] == ["", ""]
+    forget_owner(data)
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("DELETE FROM assets WHERE id = 1")
+    refused = uponce("fence", "--data", data, env=env)
+    assert (refused.code, "uponce refuses every signature" in refused.stderr) == (1, True)
+    assert "names 1 of 2 files there" in refused.stderr
+    assert "belongs to this one now" in printed(uponce("fence", "--take-storage", "--data", data, env=env))
