@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("operator")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+    with Server(tmp_path_factory.mktemp("server") / "data", env={"UPONCE_SKEW": "0"}) as server:
         yield server
 
 
