@@ -23,14 +23,14 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work, run_due
-from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
+from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner, ServerSettings
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
-from uponce.core.errors import NotFound, SettingRefused, UponceError
+from uponce.core.errors import NotFound, SettingRefused, StorageFull, UponceError
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
@@ -316,6 +316,8 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
+            with suppress(StorageFull):  # it still delivers
+                await backend.database.note_settings(_noted(backend.settings))
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -328,6 +330,11 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
                 yield {"draining": is_draining}
 
     return run
+
+
+def _noted(settings: Settings) -> ServerSettings:
+    """Return what commands in other shells need to know."""
+    return ServerSettings(settings.limits.skew, settings.audit_seconds)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

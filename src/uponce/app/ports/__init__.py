@@ -36,6 +36,7 @@ from uponce.app.ports.database import (
     Prepare,
     Records,
     Rule,
+    ServerSettings,
     Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table

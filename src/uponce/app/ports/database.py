@@ -47,6 +47,17 @@ class Rule(StrEnum):
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the server that started last was set to. Commands may run in a shell without its settings.
+
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`.
+    """
+
+    skew: int
+    audit_seconds: int
+
+
 class Records(Protocol):
     """What the steps before a commit may read. All of it is durable. Each call blocks.
 
@@ -260,8 +271,9 @@ class Upkeep(Protocol):
     async def fence(self, skew: int) -> int:
         """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
 
-        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Also uploads under way are refused when they come to commit, and series end. Pending uploads go on.
+        In one transaction the watermark of every key rises to the database's time plus `skew` seconds, or the skew of
+        `noted_settings` if it is greater; a higher one stays. Also uploads under way are refused when they come to
+        commit, and series end. Pending uploads go on.
         """
 
     async def freeze(self) -> None:
@@ -304,6 +316,12 @@ class Upkeep(Protocol):
 
     async def make_owner(self) -> str:
         """Return the owner. The first call makes it, also in a frozen database."""
+
+    async def note_settings(self, settings: ServerSettings) -> None:
+        """Keep the settings of the server that starts, also in a frozen database. A server calls it at each start."""
+
+    async def noted_settings(self) -> ServerSettings | None:
+        """Return what `note_settings` kept last, or None before."""
 
     async def ping(self) -> None:
         """Return when the database can be read and written."""

@@ -445,6 +445,15 @@ INSERT INTO owner (one, name) VALUES (1, :name) ON CONFLICT (one) DO NOTHING;
 -- name: drop_owner!
 DELETE FROM owner;
 
+-- The settings of the server
+
+-- name: find_settings
+SELECT skew, audit_seconds FROM server_settings;
+
+-- name: put_settings!
+INSERT INTO server_settings (one, skew, audit_seconds) VALUES (1, :skew, :audit_seconds)
+ON CONFLICT (one) DO UPDATE SET skew = excluded.skew, audit_seconds = excluded.audit_seconds;
+
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one
 -- statement of each `moving` one, with the table's name in its name: `rows_of_assets`.

@@ -7,7 +7,7 @@ of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -138,6 +138,8 @@ def begun_restore(target: Path) -> Iterator[None]:
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
     with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+        _is_unused(target, delete=True)  # or a server could start on it
+        _refuse_files(target)
         yield
 
 
@@ -147,7 +149,7 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
     It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
     """
-    refuse_present(target)
+    _refuse_files(target)
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
@@ -165,8 +167,38 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
 
 def refuse_present(target: Path) -> None:
+    """SettingRefused when a database lies there that an upload may have used: a refused start leaves an unused one."""
+    if not _is_unused(target):
+        _refuse_files(target)
+
+
+def _is_unused(target: Path, *, delete: bool = False) -> bool:
+    """Return whether a database lies there without API keys and upstreams, and no server has it open. `delete` it too.
+
+    A server deletes no key, so no upload has used the database. If a server makes a key now, it is refused.
+    """
+    try:
+        with closing(_connect(target)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            present = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            tables = ("api_keys", "upstreams") if present else ()
+            counts = Session(connection).ask([("count_rows", {"table": table}) for table in tables])
+            unused = not target.is_symlink() and not any(row["rows"] for (row,) in counts)
+            if unused and delete:
+                for path in (*_beside(target), target):  # SQLite leaves the log of a file that is gone
+                    path.unlink(missing_ok=True)
+    except (OSError, sqlite3.Error):
+        return False
+    return unused and not any(path.exists() for path in _beside(target))
+
+
+def _beside(target: Path) -> Sequence[Path]:
+    return [target.with_name(target.name + end) for end in _BESIDE]
+
+
+def _refuse_files(target: Path) -> None:
     """SettingRefused when a database lies there, or its log, which SQLite would take for that of the restored one."""
-    for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
+    for path in (target, *_beside(target)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
 
@@ -178,9 +210,8 @@ def _first(found: Sequence[str]) -> str:
 def _copy(source: Path, target: Path, progress: Progress) -> None:
     make_private(target)
     os.truncate(target, 0)  # and not deleted: while the draft of a restore is there, no server makes a database
-    for end in _BESIDE:
-        with suppress(FileNotFoundError):
-            target.with_name(target.name + end).unlink()
+    for path in _beside(target):
+        path.unlink(missing_ok=True)
     with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
         # One transaction around all steps: a write by somebody else would make the copy begin anew.
         reading.execute("BEGIN")
