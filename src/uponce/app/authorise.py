@@ -1,4 +1,4 @@
-"""Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
+"""Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ CREDENTIALS = ("api_key", "signature", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good."""
+    """Parameters that a key of the cloud signed. Whether they may still be used is not checked yet."""
 
     key: ApiKey
     grant: Grant
@@ -40,9 +40,11 @@ class Verified:
 async def verify_signed(
     services: Services, cloud: str, params: Mapping[str, str], call: Call | None = Call.UPLOAD
 ) -> Verified:
-    """Return whose grant collected parameters are. Forged or altered parameters raise and leave no trace.
+    """Return the grant, the key and the meaning of collected parameters.
 
-    `call` None: of any call, where a signature is only looked up.
+    Forged or altered ones raise and leave no trace.
+
+    `call` None accepts parameters of every call: to look a signature up.
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
@@ -95,13 +97,13 @@ async def authorise(
 ) -> Verified:
     """Return what `verify_signed` returns, for a grant that is fresh, unspent and sent from its signed origin.
 
-    A repeat, whose answer is stored under its Idempotency-Key, makes nothing. So its grant may be spent, and its time
-    may be over, for as long as the ledger remembers the grant. An upload that took its whole window needs that most.
+    A repeat with a stored answer under its Idempotency-Key creates nothing. So its grant may be spent, and its time may
+    be over, as long as the ledger remembers the grant. An upload that took its whole window needs such a repeat most.
     """
     verified = await verify_signed(services, cloud, params)
     check_route(params, cloud, requested)
     database, key = services.database, verified.grant.key
-    # In this order: a use that the record tells of was committed together with its reply, so that one is found then.
+    # In this order: a use that the record shows was committed together with its reply, so the second query finds it.
     record = await database.find_grant(key)
     if record is not None and idempotency_key is not None and await database.find_reply(key, idempotency_key):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
@@ -131,7 +133,7 @@ async def check_usable(services: Services, verified: Verified, origin: str | Non
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
-    """InvalidParameter when the signature is to live longer than those of its key do."""
+    """Raise InvalidParameter if the signature asks for a longer life than the window of its key."""
     if spec.valid_for is not None and spec.valid_for > key.window:
         raise InvalidParameter(
             f"Parameter valid_for is {spec.valid_for} seconds. The limit of this key is {key.window} seconds. Sign a "
@@ -140,7 +142,10 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
 
 
 def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = False) -> None:
-    """Raise if parameters that sign are missing. `may_be_upload`: all of them are, in an unsigned upload."""
+    """Raise if parameters that sign are missing.
+
+    `may_be_upload`: an unsigned upload gets an error that says how to sign.
+    """
     if may_be_upload and "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if may_be_upload and "api_key" not in params and "signature" not in params:
@@ -180,7 +185,7 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
 
 
 async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
-    """Raise, and write to the audit, if the ledger knows the grant as used up or revoked."""
+    """Raise if the ledger knows the grant as used up or revoked, and write the refusal to the audit."""
     await _refuse_spent(services, grant, await services.database.find_grant(grant.key), caller)
 
 
@@ -192,6 +197,6 @@ async def _refuse_spent(services: Services, grant: Grant, record: GrantRecord | 
 
 
 async def record_refusal(services: Services, grant: Grant, code: str, caller: Caller) -> None:
-    """Write the refusal of a genuine signature to the audit, in its turn; durable when this returns."""
+    """Write the refusal of a genuine signature to the audit, in its turn. It is durable when this returns."""
     async with services.attempts.refusing(grant):
         await services.database.record_refusal(grant, code, caller, services.limits.refusals_per_grant)

@@ -1,4 +1,4 @@
-"""Ask every port whether it works, and the clock whether it was set back."""
+"""Check that every port works, and that the clock was not set back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +13,7 @@ _SECONDS = 5
 
 
 async def check_ready(services: Services) -> dict[str, str | None]:
-    """Return, for each part of the server, what clients may read about its failure; None if the part works."""
+    """Return, for each part of the server, the reason of its failure that clients may read; None if the part works."""
     parts = await check_parts(services)
     return {name: None if error is None else error.message for name, error in parts.items()}
 
@@ -27,7 +27,7 @@ async def check_parts(services: Services) -> dict[str, UponceError | None]:
 
 
 async def check_frozen(services: Services) -> None:
-    """Raise SettingRefused if the database takes no writes for good."""
+    """Raise SettingRefused if the database is frozen: it never accepts writes again."""
     if await services.database.frozen():
         raise SettingRefused(
             "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
@@ -38,11 +38,13 @@ async def check_frozen(services: Services) -> None:
 async def check_storage(
     services: Services, own: Callable[[Database, BlobStore], Awaitable[object]] = check_owner, *, on_disk: bool = True
 ) -> str | None:
-    """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
+    """Write, read and delete a few bytes. Return a warning for a full storage.
 
-    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. Else
-    a server that starts beside this one could find these bytes, and refuse the storage as one in use. A server with a
-    full storage still delivers files. A storage that is not `on_disk` names its own cure.
+    Raise SettingRefused for every other fault.
+
+    `own` comes first: it raises if the storage belongs to another database. `claim_storage` also claims the storage.
+    Otherwise a server that starts at the same time could find these bytes, and refuse the storage as one in use. A
+    server with a full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
     with _for_operator(on_disk):
         await own(services.database, services.blobs)
@@ -88,7 +90,7 @@ async def _read(services: Services, key: str) -> bytes:
 async def check_clock(services: Services) -> str | None:
     """Return a warning if the clock is behind the newest time in the database by more than the skew, else None.
 
-    Spent signatures stay spent whatever the clock says; it is fresh ones that would be refused.
+    Spent signatures stay spent whatever the clock says. A wrong clock refuses fresh signatures.
     """
     newest, skew = await services.database.newest_moment(), services.limits.skew
     behind = 0 if newest is None else newest - int(services.clock.now())

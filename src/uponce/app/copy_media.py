@@ -1,7 +1,7 @@
-"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256. It may be repeated:
-what is there already is left alone.
+"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256.
 
-Sources are served meanwhile, so a blob may go while its copy is awaited: then its asset has another one, or is gone.
+A copy may be repeated: it skips blobs that are already there. Servers use the source while the copy runs, so a blob may
+be deleted before its copy ends. Then its asset names another blob, or is gone too.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _AT_ONCE = 8
 
 
 class Catalog(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that a copy needs. They are described at the Database port."""
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
@@ -29,9 +29,9 @@ class Catalog(Protocol):
 
 @dataclass(slots=True)
 class Copying:
-    """How far it has come: `places` of PLACES, blobs that were there already, what was copied.
+    """The progress of a copy: finished `places` of PLACES, blobs that were already `present`, and what was copied.
 
-    `lost` names the assets whose bytes cannot be had, and why.
+    `lost` names the assets whose bytes cannot be read, and the reason.
     """
 
     places: int = 0
@@ -62,7 +62,7 @@ async def copy_media(
     """Copy every blob that the catalog names. Return what was copied, what was there, and what is lost.
 
     No other process may write to the target. `renew` returns the present row of an asset whose blob is gone; by default
-    the catalog does. `deep` reads again the blobs that are there already.
+    the catalog does. `deep` reads the blobs that are already there again.
     """
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
     for place in PLACES:
@@ -71,7 +71,7 @@ async def copy_media(
 
 
 async def forget_unnamed(catalog: Catalog, store: BlobStore) -> int:
-    """Delete the blobs that the catalog does not name; how many. Nobody else writes to the store."""
+    """Delete the blobs that the catalog does not name. Return their number. No other process may write to the store."""
     dropped = 0
     async for key in unnamed(catalog, store):
         await store.delete(key)
@@ -143,7 +143,7 @@ class _Copier:
         except BaseException as error:
             await spooled.discard()
             if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:
-                return _Transfer.GONE  # an object that is deleted under its reader
+                return _Transfer.GONE  # the object was deleted while it was read
             raise
         finally:
             blob.close()

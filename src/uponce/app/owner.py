@@ -1,8 +1,8 @@
-"""Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
+"""The owner of a storage. A sweep deletes every file that its database does not name, so it needs the right database.
 
-A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
-database that takes it, if it has no files or files of this database. Only `uponce restore`, `uponce migrate-store`
-and `uponce fence` replace the owner of a storage.
+A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
+the first database that claims it, if it has no files, or files of this database. Only `uponce restore`, `uponce
+migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Protocol
 from uponce.app.ports import BlobStore
 from uponce.core.errors import SettingRefused, StorageFull
 
-_SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
+_SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all blobs
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
@@ -25,7 +25,7 @@ _TAKE = (
 
 
 class Owning(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that ownership needs. They are described at the Database port."""
 
     async def owner(self) -> str | None: ...
 
@@ -37,11 +37,12 @@ class Owning(Protocol):
 
 
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
-    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
-    frozen database would get it: another database may have the files already.
+    """Make the storage that of this database.
 
-    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
-    storage stays without an owner, and the sweep that makes room there may go on.
+    Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
+    the storage: another database may have the files already. Of two databases that claim a storage at once, one is
+    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
+    room there may continue.
     """
     if not await check_owner(database, blobs):
         if await database.frozen():
@@ -55,7 +56,9 @@ async def claim_storage(database: Owning, blobs: BlobStore) -> None:
 
 
 async def check_owner(database: Owning, blobs: BlobStore) -> bool:
-    """Return whether the storage has the owner of this database; False if it has none and may get it. Write nothing.
+    """Return whether the storage has the owner of this database; False if it has no owner and may get it.
+
+    Write nothing.
 
     Raise SettingRefused as `claim_storage` does.
     """
@@ -78,7 +81,7 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
     """Take the storage from another database. Return whether it was taken: False if it has no other owner.
 
-    Other tools than `uponce restore` may restore a database from before its storage had this owner. Raise
+    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Raise
     SettingRefused if the database does not name nearly all files there, unless `anyway`: sweeps would delete the rest.
     """
     owner = await blobs.owner()
@@ -103,13 +106,13 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
 
 
 async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
-    """Return the key of a blob if the database names none of those in the storage, else None."""
+    """Return the key of a blob in the storage if the database names no blob there. Return None if it names one."""
     sample = await _sample(blobs)
     return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:
-    """Return the keys of some blobs, of all if there are few."""
+    """Return the keys of some blobs; of all blobs if there are few."""
     keys: list[str] = []
     async for blob in blobs.published():
         keys.append(blob.key)

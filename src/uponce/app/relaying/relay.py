@@ -1,8 +1,8 @@
 """Pass an upload on to its cloud's upstream: file → pending → signature → outcome. The pending row is the arbiter.
 
-The upstream completes no request without a signature, and uponce makes that signature only after one transaction has
-noted the grant as pending. So of any number of attempts one is passed on. What the upstream then answers decides: a
-success spends the grant, a refusal frees it, and anything else leaves it pending until a look-up finds the outcome.
+The upstream completes no request without a signature. uponce makes that signature only after a transaction has recorded
+the grant as pending. So of any number of attempts one is passed on. The upstream's answer decides: a success spends the
+grant, and a refusal frees it. Any other answer leaves the grant pending until a look-up finds the outcome.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
 
 log = logging.getLogger("uponce")
 
-_FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
+_FIRST_LOOK_SECONDS = 180  # a request that gets its answer writes its outcome before
 _RETRY_SECONDS = 10
-_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # of a database that fails when the outcome is known
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when the outcome is known
 _NO_NAME = "file"
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
 _UNCONFIRMED = (
@@ -74,7 +74,7 @@ class Repeated(Exception):
 
 
 class Relaying:
-    """One attempt to pass an upload on. It must run to its own end, also when its request is cancelled.
+    """One attempt to pass an upload on. It must run to its end, also if its request is cancelled.
 
     Each way of sending returns the upstream's answer to a completed upload. UpstreamRefused, UpstreamUnavailable and
     DatabaseUnavailable spend nothing. OutcomeUnknown leaves the grant pending. `digest` is that of the whole file; it
@@ -94,15 +94,18 @@ class Relaying:
         self.digest: Digest | None = None
 
     async def send_small(self, file: AsyncIterator[Data]) -> Forwarded:
-        """Send a file of known digest, and make the grant pending at the same time, which takes about as long."""
+        """Send a file of known digest. Make the grant pending at the same time, which takes about as long."""
         return await self._to_the_end(self._send_small(file))
 
     async def send(self, file: AsyncIterator[Data], size: int | None = None) -> Forwarded:
-        """Send a file in one request, perhaps while it arrives. Its size may be unknown then."""
+        """Send a file in one request, perhaps while it arrives. Then its size may be unknown."""
         return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
     async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
-        """Send a file in chunks. Only the last one completes the upload, so only that one waits for its signature."""
+        """Send a file in chunks.
+
+        Only the last chunk completes the upload, so only the last one waits for its signature.
+        """
         return await self._to_the_end(self._send_chunks(chunks))
 
     async def _to_the_end(self, sending: Coroutine[Any, Any, UpstreamReply]) -> Forwarded:
@@ -126,7 +129,9 @@ class Relaying:
         call = self._call(self.digest.size)
         uploading = asyncio.ensure_future(self._upload(call, file, lambda: asyncio.shield(signing)))
         try:
-            await asyncio.shield(signing)  # to its end, also if the upload has failed: it may have taken the grant
+            await asyncio.shield(
+                signing
+            )  # to its end, also if the upload has failed: the signing may have taken the grant
         except BaseException:
             uploading.cancel()
             await asyncio.gather(uploading, return_exceptions=True)
@@ -148,7 +153,7 @@ class Relaying:
         raise AssertionError("chunks have a last one")
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
-        """Send a chunk that completes nothing."""
+        """Send a chunk that does not complete the upload."""
         upstream, now = self._passing.upstream, int(self._services.clock.now())
         fields = {**call.fields, **signed(upstream, call.fields, now)}
         try:
@@ -160,7 +165,7 @@ class Relaying:
         return UpstreamCall(self._target.kind, self._target.fields, self._passing.filename or _NO_NAME, size)
 
     async def _sign(self) -> Mapping[str, str]:
-        """Make the grant pending. Only after this there is a signature."""
+        """Make the grant pending, and return the fields that sign. No signature exists before that."""
         services, passing = self._services, self._passing
         assert self.digest is not None
         new = Relay(
@@ -216,7 +221,10 @@ class Relaying:
         return answer
 
     async def _end(self, pending: Relay, answer: Forwarded | None, code: str = "") -> bool:
-        """Write the outcome, also if the database fails for some seconds. A repeat of what it did finds no row."""
+        """Write the outcome, also if the database fails for some seconds. Return False if the row is gone.
+
+        A repeat after a lost reply finds the row gone.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE_SECONDS
         while True:
@@ -228,7 +236,7 @@ class Relaying:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _is_taken_back(self) -> bool:
-        """Give back the grants that a commit without a reply made pending, and return whether it did.
+        """Give back the grants that a commit without a reply made pending. Return whether that was done.
 
         No signature was made, and none will be.
         """
@@ -236,13 +244,15 @@ class Relaying:
             begun = await self._services.database.find_relay(self._attempt)
             if begun is None or await self._end(begun, None):
                 return begun is not None
-            return await self._services.database.find_relay(self._attempt) is None  # a repeat finds no row
+            return (
+                await self._services.database.find_relay(self._attempt) is None
+            )  # after a lost reply, the row is gone
         except UponceError as error:
             log.warning("relay %s stays pending if it is: %s", self._attempt, error.for_operator)
             return False
 
     async def _free(self) -> None:
-        """Give the grants back. Should this fail, a look-up finds nothing and does it later."""
+        """Give the grants back. If this fails, a look-up does it later, since it finds no asset."""
         if self._pending is None:
             return
         try:
@@ -251,7 +261,7 @@ class Relaying:
             log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
 
     async def _hasten(self) -> None:
-        """Look the outcome up now."""
+        """Make the look-up of the outcome due now."""
         if self._pending is None:
             return
         try:
@@ -261,12 +271,12 @@ class Relaying:
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:
-    """Return what the database stores of a client's Idempotency-Key."""
+    """Return the hash that the database stores of a client's Idempotency-Key."""
     return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).digest()
 
 
 def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
-    """Return an answer as clients get it, to an upload of so many bytes."""
+    """Return an upstream's answer in the form for clients. `size` is how many bytes the upload sent."""
     document = reply.document or {}
     return Forwarded(
         reply.status,
@@ -279,7 +289,7 @@ def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
 
 
 def _text(value: object) -> str:
-    """Return a text that every database can hold."""
+    """Return a text that every database can store."""
     return value.replace("\0", "") if isinstance(value, str) else ""
 
 

@@ -1,7 +1,7 @@
-"""Accept one chunk of an upload, which brings its own signature: take it in → record it → finish when it was the last.
+"""Accept one chunk of an upload, with its own signature: receive → record → complete the series after the last chunk.
 
-The first chunk that arrives begins the series. Later ones join it under its name, each with a genuine signature: the
-same one, as browsers do it, or one made anew over equal parameters, as SDKs do.
+The first chunk that arrives begins the series. Later chunks join it under its name, each with a genuine signature.
+Browsers send the same signature again. SDKs sign each chunk again, over equal parameters.
 """
 
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ class NamedChunk:
 async def upload_chunk(
     services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
 ) -> Uploaded | Forwarded | Series:
-    """Return the asset if this part completed it, or the upstream's answer, else the series with what has arrived."""
+    """Return the asset or the upstream's answer if this part completed the upload, else the series."""
     async with ChunkIntake(services, request, part) as intake:
         try:
             async with giving_way(intake.is_wanted):
@@ -40,7 +40,7 @@ async def upload_chunk(
             verified = await intake.complete()
             series = await intake.keep()
         except SeriesGone:
-            if intake.verified is not None:  # completed by another request: say so
+            if intake.verified is not None:  # completed by another request: raise that refusal
                 await check_usable(services, intake.verified, request.origin, request.caller)
             raise
     if not series.complete:
@@ -53,7 +53,7 @@ async def upload_chunk(
 
 
 class ChunkIntake(Receiver[Spooled | Append]):
-    """Takes in one part, at its place in the file. A part that precedes its signature goes to the spool first."""
+    """Receives one part, at its place in the file. A part that comes before its signature goes to the spool first."""
 
     def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
         super().__init__(services, request)
@@ -70,7 +70,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return isinstance(self.body, Append) and await self.body.is_wanted()
 
     async def keep(self) -> Series:
-        """Record the part, which is whole. Return the series after it."""
+        """Record the part, which must be whole. Return the series with this part."""
         append, size = await self._placed(), self._part.chunk.span.size
         if append.size != size:
             raise MalformedRequest(
@@ -79,7 +79,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         try:
             return await append.keep()
         except SeriesGone:
-            # The first chunk on another server has failed, and ended the series with nothing in it.
+            # The first chunk, on another server, has failed and ended the empty series.
             if append.series.spans or not append.series.shared:
                 raise
         assert self.verified is not None
@@ -100,13 +100,16 @@ class ChunkIntake(Receiver[Spooled | Append]):
         self._params = params
         try:
             self._series = await self._join(series, verified)
-        except SeriesGone:  # completed by another request, perhaps with this very signature
+        except SeriesGone:  # completed by another request, perhaps with this signature
             await check_usable(services, verified, request.origin, request.caller)
             raise
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, and which count: PHP's SDK may add an unsigned public_id to later parts."""
+        """Return what the parameters prove, and the parameters that count.
+
+        PHP's SDK may add an unsigned public_id to later parts. That public_id does not count.
+        """
         cloud = self._request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
@@ -117,7 +120,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await verify_signed(self._services, cloud, params), params
 
     async def _join(self, series: Series | None, verified: Verified) -> Series:
-        """Return the series with this signature in it. Begin a series if there is none."""
+        """Return the series with this signature in it. Begin a series if it does not exist."""
         services, request, part = self._services, self._request, self._part
         if series is None:
             series = await begin(
@@ -141,7 +144,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
             return await self._join_anew(verified)
 
     async def _join_anew(self, verified: Verified) -> Series:
-        """Begin the series again: the request that began it failed and ended it, with nothing in it."""
+        """Begin the series again: the request that began it failed, and ended it while it was empty."""
         check_grant_fresh(self._services, verified)
         return await self._join(None, verified)
 

@@ -42,10 +42,10 @@ from uponce.core.values import Caller, Payer, Upstream
 
 
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded | Forwarded:
-    """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on.
+    """Complete a series whose bytes are all there, and return the asset, or the upstream's answer.
 
-    One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
-    stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
+    One of several requests completes it; the others wait and raise SeriesGone. If the server cannot complete it now,
+    the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     outcome = await unbroken(counted(services, _finish(services, series, caller)))
     return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
@@ -64,7 +64,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
         except SeriesGone:  # another request ended the series, and deletes the bytes
             raise
         except StorageUnavailable:
-            await status(services, series.id)  # gone, and its bytes with it: then that is the reason
+            await status(services, series.id)  # if the series is gone with its bytes, raise that
             raise
         except (Refused, BlobCondemned) as error:
             if not _may_pass_later(error, series):
@@ -77,7 +77,7 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
 def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
     if isinstance(error, UpstreamRefused):
         return error.may_pass_later
-    return series.shared and isinstance(error, BlobCondemned)  # its parts are there
+    return series.shared and isinstance(error, BlobCondemned)  # its parts are still in the store
 
 
 async def _judge(services: Services, series: Series, assembly: Assembly, caller: Caller) -> Draft:
@@ -85,14 +85,17 @@ async def _judge(services: Services, series: Series, assembly: Assembly, caller:
     wanted = Wanted(series.cloud, series.requested, spec, series.filename)
     digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
     draft = await judge(services, wanted, Payer.of(series.grants[0], caller), assembly.key, assembly.path, digest)
-    # Who has only the address of the upload may ask under it what became of it.
+    # A client that has only the address of the upload may ask for its outcome there.
     return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
 
 
 async def _pass_on(
     services: Services, series: Series, upstream: Upstream, assembly: Assembly, caller: Caller
 ) -> Forwarded:
-    """Pass the whole file on. The pending row ends the series, so from then on its bytes are only this request's."""
+    """Pass the whole file on, and return the answer.
+
+    The pending row ends the series, so from then on its bytes belong to this request alone.
+    """
     params = dict(series.parameters)
     spec = read_relayed(params)
     digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
@@ -114,7 +117,7 @@ async def _pass_on(
     try:
         return await send_spooled(services, passing, digest, assembly.blocks())
     finally:
-        with suppress(Unavailable):  # should this fail, the sweeper finds it
+        with suppress(Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
                 await assembly.clear()
 
@@ -129,7 +132,7 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
     except (Refused, Unavailable):
         await assembly.retract()
         raise
-    with suppress(Unavailable):  # should this fail, the sweeper finds it
+    with suppress(Unavailable):  # if this fails, the sweeper deletes them
         await assembly.clear()
     await drop_unneeded(services, committed)
     return committed

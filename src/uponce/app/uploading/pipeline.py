@@ -1,9 +1,9 @@
 """The steps of an upload: verify → receive → hash → inspect → judge → store → commit. The commit is the only arbiter.
 
-`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed.
-`Pipeline` takes uploads that arrived whole, in memory. A group of them takes the steps together, in the thread of the
-database: one sync makes the bytes of all durable, one transaction commits all. Each succeeds or fails on its own, and
-none is answered before its group is durable.
+`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed. `Pipeline` takes
+uploads that have arrived whole, in memory. A group of them takes the steps together, in the thread of the database: one
+sync makes the bytes of all durable, one transaction commits all. Each upload succeeds or fails on its own, and no
+client gets an answer before its group is durable.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ C = TypeVar("C", bound=Committed | Forwarded)
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What to answer with: the asset, how it came about, and who signs the answer."""
+    """The result of an upload: the asset, how it was stored, and the signer of the answer."""
 
     committed: Committed
     signer: Signer
 
 
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
-    """Make one attempt, and return what it stored, or what the upstream of its cloud answered.
+    """Make one attempt. Return what it stored, or the answer of the upstream of its cloud.
 
     A failure before the commit spends nothing and leaves nothing.
     """
@@ -80,7 +80,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
 async def _pass_on(
     services: Services, request: UploadRequest, intake: Intake, verified: Verified, digest: Digest
 ) -> Forwarded:
-    """Judge what is judged here, and let the upload complete in the upstream of its cloud."""
+    """Check what this server checks, let the upload complete in the upstream of its cloud, and return the answer."""
     spec, upstream = verified.spec, verified.key.upstream
     assert upstream is not None and intake.body is not None
     judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
@@ -106,7 +106,7 @@ async def _relay(services: Services, passing: Passing, body: Spooled | Held, dig
 async def _answer_again(
     services: Services, request: UploadRequest, verified: Verified, digest: Digest
 ) -> Committed | Forwarded | None:
-    """Return the stored answer, or None if there is none. A refusal for other bytes goes to the audit."""
+    """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
     grant, spec = verified.grant, verified.spec
     if request.idempotency_key is None:
         return None
@@ -122,10 +122,10 @@ async def _answer_again(
 
 
 async def _settle(services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller) -> Committed:
-    """Make the bytes durable, then commit.
+    """Make the bytes durable, commit, and return the result.
 
-    A definite refusal deletes the bytes. An unknown outcome deletes nothing: reading back may tell that the
-    commit happened; else the sweeper finds out later.
+    A definite refusal deletes the bytes. An unknown outcome deletes nothing: the asset is read back. If that fails too,
+    the sweeper deletes the bytes later, unless the commit happened.
     """
     try:
         await spooled.publish(stored_type(draft.facts))
@@ -143,7 +143,7 @@ async def _settle(services: Services, verified: Verified, draft: Draft, spooled:
 
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
-    """Return what `read_back` returns. The commit of another upload may have answered a repeat."""
+    """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
@@ -154,7 +154,7 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
 
 
 async def counted(services: Services, settling: Awaitable[C]) -> C:
-    """Settle, and count what was committed, also when the request was cancelled."""
+    """Return what the commit returns, and count it, also if the request was cancelled."""
     committed = await settling
     if not committed.replayed:
         services.metrics.stored()
@@ -162,7 +162,7 @@ async def counted(services: Services, settling: Awaitable[C]) -> C:
 
 
 async def drop_unneeded(services: Services, committed: Committed) -> None:
-    """Delete the blob that no row names any more; should this fail, the sweeper finds it."""
+    """Delete the blob that no row names any more. If this fails, the sweeper deletes it."""
     if committed.unneeded_blob is not None:
         with suppress(Unavailable):
             await services.blobs.delete(committed.unneeded_blob)
@@ -179,7 +179,7 @@ async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the file was sent as. `requested` None is auto."""
+    """What the client asked for with the file. `requested` None is auto."""
 
     cloud: str
     requested: ResourceType | None
@@ -188,21 +188,21 @@ class Wanted:
 
 
 async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str, path: str, digest: Digest) -> Draft:
-    """Return the asset to commit; `path` leads to the bytes. Raises Refused if they are not allowed."""
+    """Return the asset to commit. `path` leads to the bytes. Raise a Refused if they are not allowed."""
     judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
     facts = await inspect(services, path, digest, wanted, payer)
     return draft_of(services, wanted, blob_key, digest, facts)
 
 
 async def inspect(services: Services, path: str, digest: Digest, wanted: Wanted, payer: Payer) -> MediaFacts:
-    """Return what the bytes are. Raises Refused if they are not allowed."""
+    """Return what the bytes are. Raise a Refused if they are not allowed."""
     facts = await services.inspector.inspect(path, wanted.requested, payer)
     judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
     return facts
 
 
 def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset that bytes become which were judged to be good."""
+    """Return the asset to commit, for bytes that were judged to be good."""
     spec, filename, ids = wanted.spec, wanted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
@@ -228,7 +228,7 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """What arrived, and what each step of the pipeline found out about it.
+    """An upload that has arrived, and what each step of the pipeline found out about it.
 
     `fields` are in the order of their arrival, those of the query first. `facts` were read from the header of the file.
     """
@@ -245,7 +245,7 @@ class Arrival:
 
 
 class GoesUpstream(Exception):
-    """The cloud has an upstream: these steps are not for its uploads."""
+    """The cloud has an upstream, so this pipeline is not for its uploads."""
 
 
 class Pipeline:
@@ -254,22 +254,22 @@ class Pipeline:
     def __init__(self, services: Services, store: GroupStore) -> None:
         self._services = services
         self._group_store = store
-        self._seen: set[bytes] = set()  # the keys of grants that were tried here, the latest of them
-        self._goes_upstream: dict[str, bool] = {}  # by cloud, whether its latest upload did
+        self._seen: set[bytes] = set()  # the keys of the grants that were tried here last
+        self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
         """Return whether an upload should come here: the latest one of its cloud did not go upstream."""
         return not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
-        """Remember where an upload went. Only clouds that exist have outcomes: strangers cannot fill the memory."""
+        """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
         self._goes_upstream[cloud] = isinstance(outcome, Forwarded)
 
     async def upload(self, arrival: Arrival) -> Uploaded:
-        """Let an upload take the steps with its group, and return what it became.
+        """Let an upload take the steps with its group. Return what it stored.
 
-        The event loop hashes: so the thread of the database can go on with another group. Whatever goes wrong before
-        the commit spends nothing and leaves nothing behind. An unknown outcome deletes nothing.
+        The event loop hashes, so the thread of the database can go on with another group. A failure before the commit
+        spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
         quick = len(arrival.data) <= _QUICKLY_HASHED
         arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
@@ -294,7 +294,7 @@ class Pipeline:
             raise
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
-        """Return for each arrival what the transaction has to do, or the error that ends it here."""
+        """Return for each arrival what the transaction must do, or the error that ends the upload here."""
         outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None
@@ -303,7 +303,10 @@ class Pipeline:
         ]
 
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
-        """Return what ends this upload alone, also if a defect does. A database that fails ends the group."""
+        """Return the refusal or error that ends this upload alone, even if it is a defect.
+
+        Raise if the database fails.
+        """
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)
@@ -327,10 +330,10 @@ class Pipeline:
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
-        """The refusal of a spent signature, before its bytes are stored. The commit decides again.
+        """Return the refusal of a spent signature, before its bytes are stored. The commit decides again.
 
-        Only a grant that was tried here before is looked up: mostly a grant is new, and the look-up finds nothing. With
-        an Idempotency-Key only the commit decides: it may have an answer for a repeat.
+        Only a grant that was tried here before is looked up: most grants are new, and a look-up would find nothing.
+        With an Idempotency-Key only the commit decides: it may have an answer for a repeat.
         """
         assert arrival.verified is not None
         if arrival.request.idempotency_key is not None:
@@ -350,7 +353,7 @@ class Pipeline:
         return tried
 
     def _judge(self, arrival: Arrival) -> None:
-        """Make the draft, which names no bytes yet: all that may be refused is refused before bytes are stored."""
+        """Make the draft, which names no blob yet. Every refusal comes before bytes are stored."""
         assert arrival.verified is not None and arrival.digest is not None
         request, limits, spec = arrival.request, self._services.limits, arrival.verified.spec
         judge_content(arrival.digest, spec, limits.max_bytes(request.requested, spec))
@@ -359,7 +362,7 @@ class Pipeline:
         arrival.draft = draft_of(self._services, wanted, "", arrival.digest, arrival.facts)
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
-        """Make the bytes of all durable, with one sync. An error is the error of all."""
+        """Make the bytes of all durable, with one sync. Return the error, which is then the error of all."""
         try:
             keys = self._group_store.put_group([_body_of(each) for each in arrivals])
         except UponceError as error:
