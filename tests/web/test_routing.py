@@ -22,7 +22,7 @@ from uponce.web.response import Response
 from uponce.web.routing import _EXPOSED, Route, cross_origin_headers, preflight
 
 APP = create_app(
-    Services(*[None] * 5),  # type: ignore[arg-type]
+    Services(*[None] * 6),  # type: ignore[arg-type]
     lambda _: nullcontext(),
     None,
     Scrape("token", bytes),

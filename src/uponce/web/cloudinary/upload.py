@@ -85,7 +85,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     fields = form.fields + form.late
     if any(name == "callback" for name, _ in fields):
         return None
-    facts = services.inspector.read_header(form.file, frame.requested)
+    facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
     note_fields(request, fields)
