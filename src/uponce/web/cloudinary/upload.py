@@ -23,7 +23,7 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
-from uponce.web.cloudinary.calls import known
+from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request, check_encoding
@@ -200,8 +200,13 @@ def _length(head: Head) -> int | None:
 
 
 def _requested(request: Request) -> ResourceType | None:
-    is_auto = request.params.get("resource_type", "auto") == "auto"
-    return None if is_auto else known(request, "resource_type", ResourceType)
+    resource_type = request.params.get("resource_type", "auto")
+    if resource_type == "auto":
+        return None
+    try:
+        return ResourceType(resource_type)
+    except ValueError:
+        raise missing(request.method, request.path) from None
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
