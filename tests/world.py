@@ -26,8 +26,8 @@ from uponce.app.services import Services
 from uponce.core.errors import InvalidMedia, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, Payer, ResourceType
-from uponce.web.app import create_app
 from uponce.web.operators import Scrape
+from uponce.web.routes import create_app
 
 START = 1_767_225_600
 PNG = samples.png(1, 16, 16)

@@ -13,8 +13,7 @@ from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
 from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
-from uponce.web.response import Response, forwarded_response
-from uponce.web.routing import Endpoint
+from uponce.web.response import Endpoint, Response, forwarded_response
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 _SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chunked)?/")
