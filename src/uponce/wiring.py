@@ -17,6 +17,7 @@ from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
@@ -80,6 +81,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         database=database,
         blobs=blobs,
         inspector=decoders,
+        read_ordinary=read_ordinary,
         clock=clock,
         ids=ids,
         limits=settings.limits,

@@ -70,12 +70,6 @@ class Inspector(Protocol):
         MediaTooLarge if the header claims more than a limit, ServerBusy if no decoder becomes free in time.
         """
 
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        """Return what `inspect` would, if the file is ordinary and its headers are enough; else None.
-
-        It uses no decoder and refuses nothing. `file` is the whole file.
-        """
-
     async def ping(self) -> None:
         """Return when the decoders answer."""
 

@@ -5,13 +5,13 @@ This is the only module that reads SQLite's exceptions. It makes errors of core/
 
 import errno
 import sqlite3
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uponce.adapters.database import failures
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Rows
-from uponce.core.errors import SettingRefused, UponceError
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 _PRIMARY_CODE = 0xFF
 
@@ -86,30 +86,46 @@ def discard(connection: sqlite3.Connection) -> None:
             continue
 
 
-class Held:
-    """At most one connection, and which file it is to. `connection` is None while there is none.
+def identity(path: Path) -> tuple[int, int]:
+    """The same for as long as the same file has this name; DatabaseUnavailable when none has."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(
+            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
+            detail=f"the database file is gone: {error}. Put it back",
+        ) from None
+    return facts.st_dev, facts.st_ino
 
-    `identify` tells which file is where the database should be, DatabaseUnavailable if none is. A connection to a file
-    that was moved or deleted goes on reading and writing what no process will open again.
+
+class Held:
+    """At most one connection to the file of this name, with these settings. `connection` is None while there is none.
+
+    A connection to a file that was moved or deleted goes on reading and writing what no process will open again.
+    Methods raise DatabaseUnavailable while no file has the name.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:
+        self._path = path
         self._connect = connect
-        self._identify = identify
-        self._file: Hashable = None
+        self._settings = settings
+        self._file = 0, 0
         self.connection: sqlite3.Connection | None = None
 
     def connected(self) -> sqlite3.Connection:
         """Return the connection, a new one if there is none."""
         connection = self.connection
         if connection is None:
-            self._file = self._identify()  # before connecting: should it change in between, `is_moved` finds it
-            connection = self.connection = self._connect()
+            self._file = identity(self._path)  # before connecting: should it change in between, `is_moved` finds it
+            connection = self._connect()
+            for setting in self._settings:
+                connection.execute(setting)
+            self.connection = connection
         return connection
 
     def is_moved(self) -> bool:
         """Return whether there is a connection, and another file has the name now."""
-        return self.connection is not None and self._identify() != self._file
+        return self.connection is not None and identity(self._path) != self._file
 
     def drop(self) -> None:
         connection, self.connection = self.connection, None
