@@ -175,10 +175,11 @@ def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
     assert aimed({}, upstream=marked).fields["context"] == f"uponce={target.marker}"
 
 
-def test_a_grant_for_several_uploads_has_a_name_for_each_attempt() -> None:
+def test_a_grant_for_several_uploads_has_a_name_for_each_attempt_or_idempotency_key() -> None:
     once, often = (Grant(b"K", "c", "k", 1, uses, 2) for uses in (1, 3))
-    assert seed_of(once, "a") == seed_of(once, "b")
-    assert seed_of(often, "a") != seed_of(often, "b")
+    assert seed_of(once, "a", None) == seed_of(once, "b", b"key")
+    assert seed_of(often, "a", None) != seed_of(often, "b", None)
+    assert seed_of(often, "a", b"key") == seed_of(often, "b", b"key") != seed_of(often, "a", b"other")
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

@@ -188,9 +188,12 @@ def _digits(secret: str, message: bytes, length: int) -> str:
     return "".join(digits)
 
 
-def seed_of(grant: Grant, attempt: str) -> bytes:
-    """Return what names the asset of an attempt: the grant, and where a grant makes several assets, the attempt."""
-    return grant.key if grant.max_uses == 1 else grant.key + attempt.encode()
+def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
+    """Return what names the asset of an attempt: the grant, and for a grant of several uses also the upload.
+
+    `key_hash` is of the client's Idempotency-Key: with it, a repeat has the name of the first attempt.
+    """
+    return grant.key if grant.max_uses == 1 else grant.key + (key_hash or attempt.encode())
 
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ class Relays(Protocol):
         SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey, SeriesGone as for `commit`: these leave no trace.
 
         Where an answer is stored for this grant and Idempotency-Key already, that answer comes back and nothing else
-        happens; other bytes are IdempotencyKeyReused.
+        happens; other bytes are IdempotencyKeyReused. OutcomeUnknown while one of them is pending, whatever its bytes.
         """
 
     async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
