@@ -320,6 +320,10 @@ DELETE FROM series;
 -- name: find_relay
 SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
 
+-- name: find_pending_repeat
+SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)
+WHERE grant_key = :grant_key AND key_hash = :key_hash LIMIT 1;
+
 -- name: add_relay!
 INSERT INTO relays (@relay_columns) VALUES (:@relay_columns);
 
