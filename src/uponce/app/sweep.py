@@ -28,15 +28,22 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int | None, rest: float = 0) -> Swept:
-    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger and
-    the audit, which stays if `audit_seconds` is None.
+async def sweep(
+    services: Services,
+    *,
+    grace_seconds: float,
+    audit_seconds: int | None,
+    dead_seconds: int | None = None,
+    rest: float = 0,
+) -> Swept:
+    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger, the audit and
+    dead notifications. The audit stays if `audit_seconds` is None, dead notifications if `dead_seconds` is None.
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
     as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and delete
     no file, if the storage belongs to another database; the purge comes before, and needs no storage.
     """
-    grants = await services.database.purge(audit_seconds)
+    grants = await services.database.purge(audit_seconds, dead_seconds)
     await claim_storage(services.database, services.blobs)
     series = await _end_old_series(services)
     unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())

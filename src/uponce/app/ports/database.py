@@ -51,11 +51,12 @@ class Rule(StrEnum):
 class ServerSettings:
     """What the server that started last was set to. Commands may run in a shell without its settings.
 
-    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`.
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
     """
 
     skew: int
     audit_seconds: int
+    dead_seconds: int
 
 
 class Records(Protocol):
@@ -261,11 +262,12 @@ class OpenSeries(Protocol):
 class Upkeep(Protocol):
     """What keeps a database in order."""
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         """Forget grants whose time to be kept is over by the database's clock; how many.
 
         In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
-        when they are older than `audit_seconds`, or stay for None.
+        when they are older than `audit_seconds`, or stay for None. Effects go when they have been dead for
+        `dead_seconds`, or stay for None, as look-ups of a relay do in any case.
         """
 
     async def fence(self, skew: int) -> int:
