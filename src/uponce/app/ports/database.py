@@ -54,11 +54,12 @@ class Rule(StrEnum):
 class ServerSettings:
     """What the server that started last was set to. Commands may run in a shell without its settings.
 
-    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`.
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
     """
 
     skew: int
     audit_seconds: int
+    dead_seconds: int
 
 
 class Records(Protocol):
@@ -282,11 +283,12 @@ class OpenSeries(Protocol):
 class Upkeep(Protocol):
     """What keeps a database in order."""
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         """Forget grants whose time is over, by the database's clock. Return their number.
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too; none for None.
+        `audit_seconds` are deleted too; none for None. Effects that have been dead for `dead_seconds` are deleted;
+        none for None. Look-ups of a relay stay in any case.
         """
 
     async def fence(self, skew: int) -> int:
