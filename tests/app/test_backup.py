@@ -255,6 +255,44 @@ def rot(path: Path, table: str) -> None:
         file.write(bytes(size))
 
 
+def lose_the_data_disk(box: Box) -> None:
+    """What a first start makes of an empty disk, with keys and secret key from the settings."""
+    box.world.sql(f"UPDATE owner SET name = '{OWNER}'")
+    box.world.sql("DELETE FROM assets")
+
+
+@pytest.mark.parametrize("uploads", [0, 1])
+def test_a_backup_of_an_empty_server_with_the_same_keys_replaces_no_backup(box: Box, uploads: int) -> None:
+    """Also once the empty server has taken an upload."""
+    lose_the_data_disk(box)
+    for _ in range(uploads):
+        put_later(box)
+    before = files(box.folder)
+    with pytest.raises(SettingRefused, match=r"none of its assets.*restore the backup"):
+        box.back_up()
+    assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+    assert box.restore()[0].copied == 1
+
+
+def test_a_server_that_has_deleted_all_its_assets_is_backed_up(box: Box) -> None:
+    box.world.sql("DELETE FROM assets")
+    assert box.back_up().facts["assets"] == 0
+    lose_the_data_disk(box)
+    assert box.back_up().facts["assets"] == 0  # the last copy has nothing to lose
+
+
+def test_a_server_is_backed_up_over_the_copy_of_an_earlier_release(box: Box) -> None:
+    with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
+        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+    assert box.back_up().facts["assets"] == 1
+
+
+def test_a_server_that_was_restored_is_backed_up_into_the_same_folder(box: Box) -> None:
+    box.world.sql(f"UPDATE owner SET name = '{OWNER}'")
+    put_later(box)
+    assert box.back_up().facts["assets"] == 2
+
+
 def test_a_damaged_database_replaces_no_backup(box: Box) -> None:
     before = (box.folder / "uponce.db").read_bytes()
     rot(box.world.path, "audit")
