@@ -1,6 +1,7 @@
 """What a restore makes of a backup, at any moment of it, on purpose."""
 
 import errno
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
@@ -19,6 +21,7 @@ from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
 from uponce.app.sweep import sweep
@@ -137,6 +140,22 @@ def test_a_restore_into_the_storage_that_outlived_its_database(box: Box) -> None
     assert box.first.read_bytes() == FIRST
     assert later.read_bytes() == LATER
     assert spooled.read_bytes() == b"arriving"
+
+
+def test_damaged_blobs_are_replaced_by_a_backup_and_a_restore(box: Box) -> None:
+    """As the guide says it: nothing that came since the first backup is lost."""
+    (packed,) = put_packed(box.world, b"packed")
+    put_assets(box.world, [packed], b"packed")
+    box.back_up()
+    later, _ = put_later(box)
+    spoil_packed(box.world, packed, HEADER_BYTES)
+    box.first.write_bytes(bytes(len(FIRST)))
+    assert box.back_up().media.copied == 1
+    repaired, _ = box.restore(box.world.media, reuses_storage=True)
+    assert (repaired.copied, repaired.present, repaired.lost) == (2, 1, {})
+    assert (box.first.read_bytes(), later.read_bytes()) == (FIRST, LATER)
+    digest = run(box.world.blobs.digest(packed))
+    assert digest is not None and digest.sha256 == hashlib.sha256(b"packed").hexdigest()
 
 
 def no_hard_links(self: Path, target: Path) -> None:

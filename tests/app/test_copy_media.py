@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.planted import put_assets, put_packed
+from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.ports import PLACES
 from uponce.app.signed_calls import SignedCall, destroy
@@ -129,3 +130,18 @@ def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_
         assert restored.open_now(keys[1]) is None
         run(restored.delete(keys[1]))
         assert copied(restored) == [b""]
+
+
+def test_a_good_copy_takes_the_place_of_a_damaged_blob_in_a_pack(world: World, target: Blobs) -> None:
+    """As `uponce restore --reuse-storage` does it. A pack is asked before a file, so the record must go."""
+    data = [b"damaged", b"neighbour"]
+    keys = put_packed(world, *data)
+    for key, each in zip(keys, data, strict=True):
+        put_assets(world, [key], each)
+    run(copy_media(world.database, world.blobs, target))
+    spoil_packed(world, keys[0], HEADER_BYTES)
+    repaired = run(copy_media(world.database, target, world.blobs, deep=True))
+    assert (repaired.copied, repaired.present, repaired.lost) == (1, 1, {})
+    assert copied(world.blobs) == sorted(data)
+    again = run(copy_media(world.database, target, world.blobs, deep=True))
+    assert (again.copied, again.present) == (0, 2)
