@@ -40,10 +40,10 @@ async def sweep(
 
     Return what was removed.
 
-    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications
-    if `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long as the batch took, so the server answers uploads as
-    quickly as before. Raise SettingRefused, and delete no file, if the storage belongs to another database. The purge
-    comes first, and needs no storage.
+    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
+    `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
+    as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
+    the storage belongs to another database. The purge comes first, and needs no storage.
     """
     grants = await services.database.purge(audit_seconds, dead_seconds)
     await claim_storage(services.database, services.blobs)

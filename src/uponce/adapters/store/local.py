@@ -178,6 +178,8 @@ class LocalStore:
         except FileNotFoundError as error:
             raise swept(error) from error
         sync_folder(target.parent)
+        if is_packed(key):  # a copy: it replaces a damaged blob, and a pack is asked before a file
+            self._packs.delete(key)
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
         try:
