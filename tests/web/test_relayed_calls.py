@@ -117,6 +117,25 @@ def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None
     assert len(stub.requests) == asked
 
 
+def test_a_revoked_signature_does_nothing(relay: World, stub: StubUpstream) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    fields = relay.sign({"public_id": "cat"}, key=relay.server)
+    assert_accepted(act(relay, "signatures/revoke", fields, authorization=basic(relay)))
+    assert_refused(act(relay, "raw/destroy", fields), 400, "signature_revoked")
+    assert stub.store
+    assert relay.sql("SELECT count(*) FROM audit WHERE code = 'signature_revoked'") == 1
+
+
+@pytest.mark.parametrize("name", ["max_uses", "origin", "max_bytes", "sha256"])
+def test_what_only_an_upload_obeys_is_refused_in_other_calls(relay: World, stub: StubUpstream, name: str) -> None:
+    """So no signature that was made for one upload, or for one web page, deletes."""
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    values = {"max_uses": "1", "origin": "https://app.example", "max_bytes": "9999", "sha256": "0" * 64}
+    fields = relay.sign({"public_id": "cat", name: values[name]}, key=relay.server)
+    assert_refused(act(relay, "raw/destroy", fields), 400, "unknown_parameter")
+    assert stub.store
+
+
 def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream) -> None:
     stub.uploads = iter([Trouble.SILENT, Trouble.HTML])
     fields = relay.sign({"public_id": "cat"}, key=relay.server)
