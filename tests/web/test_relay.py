@@ -152,6 +152,7 @@ def test_a_refusal_of_the_upstream_comes_back_as_it_is_and_spends_nothing(
 
 UNKNOWN = [
     Trouble.FAILED_LATE,
+    Trouble.TIMED_OUT,
     Trouble.HTML,
     Trouble.TORN_JSON,
     Trouble.SHORT,
