@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.asgi import Answer
+from tests.asgi import END, Answer, part, parts_of
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -50,6 +50,18 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
             answer = act(relay, "raw/destroy", {"public_id": "cat"}, authorization=basic(relay))
         assert assert_accepted(answer).json == {"result": "ok"}
         assert not stub.store
+
+
+def test_uponce_signs_parameters_that_only_the_upstream_knows(relay: World, stub: StubUpstream) -> None:
+    """For servers that ask it to, and for uploads with HTTP Basic, as it accepts them when an SDK signed them."""
+    params = {"eager": "w_100", "folder": "a"}
+    signed = assert_accepted(act(relay, "signatures/sign", params, authorization=basic(relay))).json["fields"]
+    assert_accepted(relay.upload(signed, kind="raw"))
+    body = parts_of(params), part("file", PNG, "a.bin"), END
+    assert_accepted(relay.post(*body, kind="raw", headers={"authorization": basic(relay)}))
+    assert [request.fields["eager"] for request in stub.requests] == ["w_100"] * 2
+    refused = act(relay, "signatures/sign", {"folder": ".."}, authorization=basic(relay))
+    assert_refused(refused, 400, "invalid_parameter")
 
 
 def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World) -> None:
