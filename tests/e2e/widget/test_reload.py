@@ -49,7 +49,7 @@ def test_an_upload_continues_after_the_page_has_ended(
     assert again.values() == [answer["secure_url"]]
     if parts:
         assert min(offset for offset in offsets if offset >= 0) > MB
-    again.page.wait_for_function(_NOTHING_KEPT)
+    again.eventually(_NOTHING_KEPT)
 
 
 # Of what an upload needs to continue.
@@ -149,9 +149,54 @@ def test_another_tab_leaves_a_live_upload_alone(
         other.js("el.restored")
         assert other.js("el.uploads") == []
         widget.stored()
-        widget.page.wait_for_function(_NOTHING_KEPT)
+        widget.eventually(_NOTHING_KEPT)
         assert other.js("el.uploads") == []
     assert len(widget.site.asked) == 1
+
+
+# Deletions come late, or fail.
+_SLOW = """(() => {
+  const original = IDBObjectStore.prototype.delete;
+  IDBObjectStore.prototype.delete = function (key) {
+    const { name, transaction } = this;
+    const late = {};
+    setTimeout(() => {
+      const now = transaction.db.transaction(name, "readwrite").objectStore(name);
+      original.call(now, key).onsuccess = () => late.onsuccess();
+    }, 500);
+    return late;
+  };
+})()"""
+_FAILING = "(IDBObjectStore.prototype.delete = () => { throw new DOMException('disk', 'UnknownError') }, 0)"
+_NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
+
+
+def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
+    context: BrowserContext, server: Server, widget: Widget, film: Path
+) -> None:
+    """Else the waiting tab shows a file that the first tab has uploaded."""
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.page.evaluate(_SLOW)
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB / 2}")
+        other = Widget(context.new_page(), widget.site)
+        other.page.goto(widget.site.url)
+        other.ready()
+        other.js("(window.shown = 0, el.addEventListener('progress', () => { window.shown += 1 }), el.restored)")
+        widget.stored()
+    other.eventually(_NO_LOCK)
+    assert other.page.evaluate("window.shown") == 0
+    widget.eventually(_NOTHING_KEPT)
+
+
+def test_an_upload_is_released_also_if_its_record_cannot_be_deleted(widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.page.evaluate(_FAILING)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.eventually(_NO_LOCK)
 
 
 def test_an_open_tab_continues_what_a_closed_one_has_begun(

@@ -478,9 +478,12 @@ class Upload {
     await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
-  forget() {
-    this.release = this.release?.(); // undefined
-    if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
+  /** The lock is freed last: a tab that waits for it continues what it finds. */
+  async forget() {
+    const { id, host, release } = this;
+    this.release = null;
+    if (host.keeps) await Promise.all(["uploads", "files"].map((name) => store(name, "delete", id)));
+    release?.();
   }
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
