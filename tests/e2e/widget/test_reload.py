@@ -1,5 +1,6 @@
 """Uploads continue after a reload and a crash, and when their element is back."""
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import BrowserContext, Error, FileChooser, Page, Request
 
-from tests.e2e.widget.page import MB, QUICK, Widget, bytes_of, crawling, form, in_parts
+from tests.e2e.widget.page import MB, QUICK, SECONDS, Widget, bytes_of, crawling, form, in_parts
 from tests.e2e.widget.site import Line, Site
 from tests.server import Server
 
@@ -214,6 +215,32 @@ def test_an_open_tab_continues_what_a_closed_one_has_begun(
         widget.page.close()
         (answer,) = other.stored()
     assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_waiting_tab_continues_from_what_the_closed_one_knew_last(
+    context: BrowserContext, line: Line, widget: Widget, media: Path
+) -> None:
+    """Here the signature that the file was sent under. With another signature the file is stored twice."""
+    signing = threading.Event()
+
+    def slow(_: int) -> None:
+        signing.wait(SECONDS)
+
+    widget.site.before = slow
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    other = Widget(context.new_page(), widget.site)
+    other.page.goto(widget.site.url)
+    other.ready()
+    other.js("el.restored")
+    signing.set()
+    widget.until("el.uploads[0]?.state === 'retrying'")
+    widget.page.close()
+    line.strike = lambda *_: None
+    other.stored()
     assert len(widget.site.asked) == 1
 
 

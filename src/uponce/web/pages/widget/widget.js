@@ -740,10 +740,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   async #continue(upload) {
-    upload.file = await store("files", "get", upload.id);
+    // Another tab may have sent more of it since, or finished it.
+    const record = await store("uploads", "get", upload.id);
+    Object.assign(upload, record, { file: await store("files", "get", upload.id) });
+    if (!record || !this.isConnected) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
-    // Another tab may have finished it.
-    if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
     this.#show(upload);
     this.next();
   }
