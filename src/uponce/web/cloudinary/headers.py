@@ -1,4 +1,4 @@
-"""The headers that say more of an upload: one chunk of a file, a name for repeats, HTTP Basic credentials.
+"""The headers that describe an upload: one chunk of a file, a name for repeats, HTTP Basic credentials.
 
 Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
 chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
@@ -19,8 +19,8 @@ from uponce.web.request import Head
 MAX_KEY_LENGTH = 255
 
 _VISIBLE = re.compile(r"[!-~]+")
-# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped; or, as many clients send it, no
-# quotes and nothing of which a string, a list or a parameter could be made.
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Or, as many clients send it, a
+# text without quotes and without any character of a string, a list or a parameter.
 _FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
@@ -28,7 +28,7 @@ _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. When the request brings a whole file, return its size if Content-Range gives one."""
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
         return None
@@ -82,7 +82,7 @@ def read_idempotency_key(header: str | None) -> str | None:
 
 
 def basic_credentials(authorization: str) -> tuple[str, str]:
-    """Return API key and secret. BadCredentials when the header has none."""
+    """Return API key and secret. Raise BadCredentials if the header has none."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
@@ -94,16 +94,16 @@ def basic_credentials(authorization: str) -> tuple[str, str]:
 
 
 def added_credentials(head: Head) -> tuple[str, str] | None:
-    """Return API key and secret, None without them. BadCredentials when the header has others.
+    """Return API key and secret, or None without them. Raise BadCredentials for credentials of another form.
 
-    Those of a web page do not count: a browser adds credentials that it remembers to the forms of any site.
+    Credentials from a web page do not count: a browser adds credentials that it remembers to the forms of any site.
     """
     authorization = head.get("authorization")
     return basic_credentials(authorization) if authorization and head.origin is None else None
 
 
 def server_credentials(head: Head) -> tuple[str, str]:
-    """Return API key and secret of a request from a server. BadCredentials for a request from a web page."""
+    """Return API key and secret of a request from a server. Raise BadCredentials for a request from a web page."""
     if head.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
         raise BadCredentials(
             "This request comes from a web page, which must not know the secret. Let your server call this address."
