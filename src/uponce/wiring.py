@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
-_ENDING_SECONDS = 5  # what the commits of cancelled requests may take at a stop
+_ENDING_SECONDS = 5  # the time for the commits of cancelled requests at a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Backend:
 
 
 def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecretBox | None = None) -> Backend:
-    """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
+    """Choose the adapters, and return them. Raise SettingRefused for a URL that names no adapter."""
     clock, ids = SystemClock(), RandomIds()
     blobs = blob_store(settings)
     _check_locks(settings)
@@ -97,7 +97,10 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
-    """Return None without UPONCE_METRICS_TOKEN, and when no folder can hold them: the server serves without metrics."""
+    """Return the metrics.
+
+    Return None without UPONCE_METRICS_TOKEN, or if no folder can hold them: the server still serves.
+    """
     if not settings.metrics_token:
         return None
     from uponce.adapters.metrics import PrometheusMetrics, take_place
@@ -147,7 +150,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
 
 
 def _missing(settings: Settings) -> str | None:
-    """Return the place that has no database yet, or None if a database is there."""
+    """Return the place that has no database yet, or None if it has one."""
     match _scheme(settings.database_url):
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
@@ -161,12 +164,15 @@ def _missing(settings: Settings) -> str | None:
 
 
 def _scheme(url: str) -> str:
-    """Return what is before the first colon, and "" without one. `urlsplit` fails for passwords with a bracket."""
+    """Return the text before the first colon, or "" without a colon. `urlsplit` fails for passwords with a bracket."""
     return url.rpartition(":")[0] and url.partition(":")[0]
 
 
 def sqlite_path(url: str) -> Path:
-    """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`.
+
+    Raise SettingRefused without a file.
+    """
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
             f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
@@ -186,7 +192,9 @@ def blob_store(settings: Settings) -> Blobs:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 
-            path = url.partition(":")[2].removeprefix("//")  # also what `urlsplit` takes for a query or a fragment
+            path = url.partition(":")[2].removeprefix(
+                "//"
+            )  # with the text that `urlsplit` takes for a query or a fragment
             return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
@@ -202,7 +210,7 @@ def blob_store(settings: Settings) -> Blobs:
 
 
 def _check_locks(settings: Settings) -> None:
-    """SettingRefused when several processes would write one folder, and the system has no locks between them."""
+    """Raise SettingRefused if several processes would write one folder, and the system has no locks between them."""
     if settings.workers > 1 and settings.storage_url.startswith("file:") and not LOCKS.across_processes:
         raise SettingRefused(
             f"UPONCE_WORKERS is {settings.workers}, and this system ({sys.platform}) has no file locks that several "
@@ -211,7 +219,10 @@ def _check_locks(settings: Settings) -> None:
 
 
 def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
-    """Raise SettingRefused if delivery should redirect to a store that has no URLs."""
+    """Return the presigner of the store, or None.
+
+    Raise SettingRefused if a redirect is set, and the store has no URLs.
+    """
     if not settings.storage_redirect:
         return None
     presigner = blobs.store.presigner(settings.storage_redirect)
@@ -224,7 +235,10 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
 
 
 def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
-    """Raise SettingRefused if there is no folder that a web server could read."""
+    """Return the server in front, or None.
+
+    Raise SettingRefused if it is set, and there is no folder that it could read.
+    """
     if not settings.storage_accel:
         return None
     front = blobs.store.front(settings.storage_accel)
@@ -241,7 +255,10 @@ def secret_key_path(settings: Settings) -> Path:
 
 
 def secret_box(settings: Settings) -> AesSecretBox:
-    """Encrypts API secrets with UPONCE_SECRET_KEY, or with the key in the data folder: not read yet, and not made."""
+    """Return what encrypts API secrets, with UPONCE_SECRET_KEY or the key in the data folder.
+
+    It reads and makes no key yet.
+    """
 
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
@@ -249,7 +266,7 @@ def secret_box(settings: Settings) -> AesSecretBox:
 
 
 def own_secrets(settings: Settings) -> AesSecretBox | None:
-    """Return None unless the settings have the secret key: then a file has it."""
+    """Return what encrypts API secrets if the settings have the secret key. Return None if a file has it."""
     return None if settings.secret_key is None else secret_box(settings)
 
 
@@ -271,7 +288,7 @@ def archive_of(settings: Settings, folder: str) -> "Archive":
 
 @contextmanager
 def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | None = None) -> Iterator[Backend]:
-    """Open the database and the blob store for a command; the decoders stay asleep.
+    """Open the database and the blob store for a command. The decoders do not start.
 
     Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
     """
@@ -294,7 +311,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
 def opened_target(settings: Settings, database: str, storage: str | None) -> Iterator[Backend]:
     """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
 
-    It receives uploads apart from servers that run here.
+    Its spool is separate from that of servers that run here.
     """
     target = replace(
         settings,
@@ -309,12 +326,12 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
 
 
 def lifespan(backend: Backend) -> Callable[[Any], Any]:
-    """Run everything a server needs, for as long as it runs. Every part is closed, also when another part fails."""
+    """Return a context that runs everything a server needs. It closes every part, also if another part fails."""
 
     @asynccontextmanager
     async def run(_: object) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            stack.callback(backend.blobs.close)  # after the database, whose writer appends to packs
+            stack.callback(backend.blobs.close)  # closed after the database, whose writer appends to packs
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
@@ -352,7 +369,7 @@ def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
 
 
 def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield what a server does again and again beside its requests."""
+    """Yield the work that a server repeats beside its requests."""
     settings, services = backend.settings, backend.services
     clean = partial(
         sweep,
@@ -378,7 +395,7 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
 async def _repeat(
     name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
 ) -> None:
-    """Do the work again and again. A failure is logged, calls `failed`, and the next round tries again."""
+    """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
     while True:
         await asyncio.sleep(seconds)
         try:

@@ -77,7 +77,7 @@ def check_policy(cloud: str, window: int) -> None:
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
-    """On a first start, make two keys and return them: one to sign for browsers, one for the SDK on a server.
+    """Make two keys on a first start, and return them: one to sign for browsers, one for the SDK on a server.
 
     Return no key on a later start.
     """

@@ -47,7 +47,7 @@ async def _fence(services: Services, take: bool) -> tuple[int, bool]:
 
 
 def told(watermark: int) -> str:
-    """Return one sentence about what a fence means."""
+    """Return one sentence about the effect of a fence."""
     return (
         f"uponce refuses every signature with a timestamp up to {utc(watermark)} from now on; newer signatures work, "
         "and new keys work at once"

@@ -19,7 +19,7 @@ from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
-_MOST_OVERLAP = 100 * 365 * 86400  # a database can count so far
+_MOST_OVERLAP = 100 * 365 * 86400  # databases can store the end of this time
 
 Known = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as `uponce keys list` shows it.")]
 

@@ -56,7 +56,7 @@ def run(
 
 
 def _has_password(url: str) -> bool:
-    """Return whether the URL of a database has a password. A user's name alone is masked too, and is none."""
+    """Return whether the URL of a database has a password. A user's name alone is masked too, and does not count."""
     return MASK in masked("database", url).replace(f"://{MASK}@", "://")
 
 

@@ -15,7 +15,7 @@ from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.web.cloudinary.notifications import NOTIFY
 
-_LAST = 2**63 - 1  # of all numbers in a database
+_LAST = 2**63 - 1  # the greatest number in a database
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -102,7 +102,7 @@ class App:
         try:
             await self._serve(match, request, send)
         except Exception as error:
-            # A stored file that fails amid its response is no failure of the program: the reader sees an early end.
+            # A stored file that fails during its response is no failure of the program: the reader sees an early end.
             failure = None if request.status and isinstance(error, UponceError) else error
             if not request.status:
                 answer = internal_error(request)
@@ -147,7 +147,7 @@ async def _answer(route: Route, request: Request, send: Send) -> None:
 
 
 async def _answer_upload(route: Route, request: Request, send: Send, metrics: Metrics) -> None:
-    """The same for a request that brings an upload: count the bytes that arrive, and the refusal."""
+    """Run the endpoint for a request that brings an upload. Count the bytes that arrive, and the refusal."""
     receive = request.receive
 
     async def counted() -> Message:
@@ -168,7 +168,10 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
 
 
 def _stopped(request: Request) -> UponceError:
-    """Return the refusal of a request that a stop of the server ends. What has arrived may still be stored."""
+    """Return the refusal of a request that a stop of the server ends.
+
+    The upload may still be stored if it has arrived.
+    """
     if request.method in _SENDING and not request.has_unread_body():
         return OutcomeUnknown(
             "The server stopped before it answered. The upload may be stored or not. Ask for the signature's status, "

@@ -1,8 +1,8 @@
-"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
+"""Large bodies: from the socket into blocks of a mebibyte, without the HTTP parser, which would copy each byte often.
 
-Up to eight connections of a process share 32 blocks. A connection takes a block only when bytes are there. When there
-are more connections, or no block is free, each reads in smaller pieces: on the way to the disk, or to an upstream, are
-up to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
+Up to eight connections of a process share 32 blocks. A connection takes a block only when bytes have arrived. With more
+connections, or if no block is free, each connection reads smaller pieces. At most four pieces of a connection are on
+their way to the disk, or to an upstream. A connection reads one piece ahead of its request, and then waits.
 """
 
 import asyncio
@@ -17,17 +17,20 @@ from uponce.web.request import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
-_AHEAD = 4  # blocks or pieces that one connection fills on their way
-_PIECES_BYTES = 2 * 1024 * 1024  # of all connections together
+_AHEAD = 4  # blocks or pieces of one connection that are on their way
+_PIECES_BYTES = 2 * 1024 * 1024  # for all connections together
 _LEAST_PIECE = 8 * 1024
-_SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
+_SMALL = memoryview(bytearray(64 * 1024))  # its bytes are copied before the next read
 
 
 class Block(bytearray):
     """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return the block itself after no bytes, where `bytes` would copy: multipart parsers add what they kept."""
+        """Return the block itself after no bytes.
+
+        Multipart parsers add a block to bytes that they kept, and `bytes` would copy.
+        """
         return bytes(before) + bytes(self) if before else self
 
 
@@ -42,7 +45,10 @@ class _Pool:
         self._users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
-        """Return a free block. None if there is none, or if so many share that each gets pieces."""
+        """Return a free block, or None.
+
+        None means to read pieces: no block is free, or too many connections share them.
+        """
         if self._is_crowded:
             return None
         for block in self._blocks:
@@ -67,7 +73,7 @@ class _Pool:
             self._blocks.clear()
 
     def leave(self, user: "LargeBody") -> None:
-        """Give the memory back when the last large body has arrived."""
+        """Remove a body. Free all blocks when the last large body has arrived."""
         self._users.discard(user)
         if not self._users:
             self._blocks.clear()
@@ -96,10 +102,10 @@ class Connection(Protocol):
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """The body of one request, of `length` bytes. It reads from the connection in place of the parser.
+    """The body of one request, of `length` bytes. It reads from the connection instead of the parser.
 
-    The parser sees the end of each body, and all that follows. `receive` replaces the request's `receive` in ASGI. The
-    first bytes come the usual way: they may suffice to refuse the request.
+    The parser gets the end of each body, and everything after it. `receive` replaces the request's `receive` in ASGI.
+    The first bytes come through the parser: they may suffice to refuse the request.
     """
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
@@ -162,7 +168,7 @@ class LargeBody(asyncio.BufferedProtocol):
         POOL.leave(self)
 
     def _take(self) -> bytes | Block:
-        """Return the next bytes, empty if none has arrived."""
+        """Return the next bytes, or no bytes if none have arrived."""
         if self._ready:
             data = self._ready.popleft()
         else:

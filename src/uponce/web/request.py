@@ -33,7 +33,7 @@ _SINGLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The headers by lower-case name, lines of one name as one list (RFC 9110 §5.3).
+    """The headers by lower-case name. Lines of one name are one list (RFC 9110 §5.3).
 
     `origin` is None unless a web page sent the request.
     """
@@ -42,7 +42,7 @@ class Head:
     origin: str | None
 
     def get(self, name: str) -> str:
-        """Return the value of a header, empty without that header."""
+        """Return the value of a header, or an empty text."""
         return self.headers.get(name, "")
 
     def added_credentials(self) -> tuple[str, str] | None:
@@ -76,7 +76,7 @@ def _basic_credentials(authorization: str) -> tuple[str, str]:
 class Body:
     """The bytes of one request's body, while they arrive.
 
-    A connection that ends early is MalformedRequest. A connection that is silent for `idle_seconds` is RequestTooSlow.
+    Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
 
     def __init__(self, receive: Receive, idle_seconds: float) -> None:
@@ -91,7 +91,7 @@ class Body:
         return self._first
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body in the pieces in which it arrives."""
+        """Yield the bytes of the body as they arrive."""
         if self._first:
             yield self._take_first()
         while chunk := await self._next():
@@ -114,7 +114,7 @@ class Body:
         return b"".join(chunks)
 
     async def _next(self) -> bytes:
-        """Return the next bytes, none at the end of the body."""
+        """Return the next bytes, or no bytes at the end of the body."""
         while not self.complete:
             message = await self._message()
             if message["type"] == "http.disconnect":
@@ -148,9 +148,9 @@ class Site:
 class Request:
     """One request.
 
-    `params` are the parts of the path that the route names. `address` is the client's IP address, empty if there is
-    none. Endpoints put into `facts` what the log says of the request. `refused` is the code of its refusal. `status` is
-    the status that was sent, 0 before.
+    `params` are the parts of the path that the route names. `address` is the client's IP address, or empty. Endpoints
+    put into `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
+    that was sent, and 0 before.
     """
 
     __slots__ = (
@@ -193,7 +193,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """Return http or https, as the client called."""
+        """Return http or https: what the client called."""
         return str(self.scope["scheme"])
 
     def query(self, limits: Limits) -> Fields:
@@ -201,7 +201,7 @@ class Request:
         return parse_query(self.scope["query_string"], limits)
 
     def raw_header(self, name: bytes) -> bytes | None:
-        """Return the first header of this name as it was sent, None without one."""
+        """Return the first header of this name as it was sent, or None."""
         return next((value for header, value in self.scope.get("headers", ()) if header == name), None)
 
     def has_unread_body(self) -> bool:
@@ -288,10 +288,10 @@ def parse_query(query: bytes, limits: Limits) -> Fields:
 
 
 def percent_decoded(text: bytes) -> bytes:
-    """Return the bytes behind the escapes. UnicodeError for more than 1,000 `%` that begin no escape.
+    """Return the bytes behind the escapes. Raise UnicodeError for more than 1,000 `%` that begin no escape.
 
-    Equal to `urllib.parse.unquote_to_bytes`, which takes ten times as long where a text consists of escapes: 256 KiB of
-    them would hold the event loop for 20 ms. The codec reads `\\x41`.
+    The result is that of `urllib.parse.unquote_to_bytes`, which takes ten times as long for a text of escapes: 256 KiB
+    of them would hold the event loop for 20 ms. The codec reads `\\x41`.
     """
     whole = _NO_ESCAPE.sub(b"%25", text, count=_MOST_LONE)
     return whole.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")

@@ -38,8 +38,8 @@ _ADMIN = {
     "upload_presets": resources.upload_presets,
     "upload_presets/{name}": resources.upload_preset,
 }
-# uponce lacks these calls, which widgets make from web pages, also by a slash too many. A page can read the refusal,
-# or the upstream's answer.
+# uponce lacks these calls. Widgets make them from web pages, some by a surplus slash. A page can read the refusal, or
+# the upstream's answer.
 _CALLS_OF_PAGES = (
     "/v1_1/{cloud}/{resource_type}/private",
     "/v1_1/{cloud}/{resource_type}/authenticated",

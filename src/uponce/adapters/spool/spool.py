@@ -1,6 +1,6 @@
-"""The folder of files that are being received: whole uploads, and blobs that arrive in pieces.
+"""The folder of files that are arriving: whole uploads, and blobs that arrive in parts.
 
-Decoders read files, and a refusal is free only before the bytes are in a store far away. So every blob is spooled on
+Decoders read files. A refusal costs nothing while the bytes are not yet in a distant store. So every blob is spooled on
 the disk of its server first, whatever its store.
 """
 
@@ -33,12 +33,12 @@ class Spool:
         self._prefixes = Prefixes()
 
     def open(self) -> None:
-        """Make the folder. Its parent must exist. Raises OSError."""
+        """Make the folder. Its parent must exist. Raise OSError if that fails."""
         make_one_folder(self.folder)
 
     async def receive(self, key: str | None = None) -> SpooledUpload:
         if key is not None:
-            await self.drop(key)  # a copy that was broken off left it
+            await self.drop(key)  # an interrupted copy may have left it
         return SpooledUpload(self.folder, key or self._ids.hex(32), self.disk, self._store)
 
     async def receive_chunk(self) -> SpooledChunk:
@@ -70,7 +70,7 @@ class Spool:
         try:
             return os.open(self.folder / checked(key), os.O_RDWR | SAFE)
         except FileNotFoundError:
-            # In this order, since publishing renames the one to the other.
+            # In this order, since publishing renames the first file to the second.
             return self._store.open_unfinished(key)
 
     async def drop(self, key: str) -> None:
@@ -91,7 +91,7 @@ class Spool:
         return await self.disk.in_thread(sweep)
 
     async def ping(self) -> None:
-        """Only ask whether the folder may be written and has space: a probe file for each look would cost an fsync."""
+        """Check only whether the folder may be written and has space: a probe file would cost an fsync each time."""
 
         def probe() -> None:
             if not os.access(self.folder, os.W_OK):
@@ -99,7 +99,7 @@ class Spool:
             disk = os.statvfs(self.folder)
             if disk.f_bavail == 0:
                 raise OSError(errno.ENOSPC, "no space left")
-            if disk.f_files and disk.f_favail == 0:  # file systems that make inodes at need count none
+            if disk.f_files and disk.f_favail == 0:  # file systems that make inodes on demand have no count of them
                 raise OSError(errno.ENOSPC, "no inodes left")
 
         await self.disk.in_thread(probe)

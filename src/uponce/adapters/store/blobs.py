@@ -10,13 +10,13 @@ from uponce.core.values import Digest
 
 
 class Store(Destination, Protocol):
-    """Where complete blobs are kept. The methods that BlobStore has as well do what it says."""
+    """Keeps complete blobs. The methods that BlobStore also has do what BlobStore promises."""
 
     @property
     def group_store(self) -> GroupStore | None: ...
 
     def prepare(self, spool: Spool) -> None:
-        """Make the folders, the spool's included. Raise SettingRefused if they cannot be used."""
+        """Make the folders, also that of the spool. Raise SettingRefused if they cannot be used."""
 
     def close(self) -> None: ...
 
@@ -24,10 +24,10 @@ class Store(Destination, Protocol):
         """Return how blobs are stored, in words for an operator. Blocks."""
 
     def front(self, prefix: str) -> FrontServer | None:
-        """Return how a web server reads the blobs, if one can."""
+        """Return how a web server reads the blobs, or None if it cannot."""
 
     def presigner(self, seconds: int) -> Presigner | None:
-        """Return what makes URLs of the store itself, if it has URLs."""
+        """Return what makes URLs of the store itself, or None if it has no URLs."""
 
     async def open(self, key: str) -> OpenBlob | None: ...
 
@@ -42,13 +42,13 @@ class Store(Destination, Protocol):
     async def set_owner(self, owner: str, *, replace: bool = False) -> None: ...
 
     async def sweep(self) -> None:
-        """Remove what holds no blob any more."""
+        """Remove packs and other places that hold no blob any more."""
 
     async def ping(self) -> None: ...
 
 
 class Blobs:
-    """Call `open_store` before use and `close` after."""
+    """The BlobStore of a spool and a store. Call `open_store` before use and `close` after."""
 
     def __init__(self, spool: Spool, store: Store, shared: SharedParts | None = None) -> None:
         self.spool = spool

@@ -1,4 +1,4 @@
-"""Calls of a cloud that has an upstream: the upstream answers all that is no upload."""
+"""Calls of a cloud that has an upstream. The upstream answers every call except uploads."""
 
 import re
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ _SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chun
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
-    """Let the upstream of the cloud answer. If there is none, the own endpoint of the method does.
+    """Return the answer of the cloud's upstream, or of the `own` endpoint of the method if the cloud has no upstream.
 
-    `purpose` is the sentence for a client that uses a method without one.
+    `purpose` is the sentence for a client that uses another method.
     """
-    if _SLASHED_UPLOAD.fullmatch(request.path):  # its file would be refused as one too many
+    if _SLASHED_UPLOAD.fullmatch(request.path):  # the call is refused here, before its file would be
         raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:

@@ -32,10 +32,10 @@ async def signatures(services: Services, request: Request) -> Response:
     """Serve `/v1_1/<cloud>/signatures[/<action or id>]` to servers that have an API key and its secret.
 
     GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
-    GET  …/signatures/<id>     one signature the ledger knows, with its history
-    POST …/signatures/status   the same, by its signed fields, also when it was never used
+    GET  …/signatures/<id>     one signature in the ledger, with its history
+    POST …/signatures/status   one signature by its signed fields, also if no request has used it
     POST …/signatures/revoke   by `id`, or by its signed fields
-    POST …/signatures/sign     mint one over the posted parameters
+    POST …/signatures/sign     mint a signature over the posted parameters
     """
     limits = services.limits
     key = await authenticate(services, request.params["cloud"], *request.head.server_credentials())

@@ -1,4 +1,4 @@
-"""Calls that change an asset, by signed fields, or by HTTP Basic in place of a signature."""
+"""Calls that change an asset, by signed fields, or by HTTP Basic instead of a signature."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -20,7 +20,7 @@ Act: TypeAlias = Callable[[Services, Request, SignedCall], Awaitable[Response]]
 
 
 async def signed_call(call: Call, services: Services, request: Request) -> Response:
-    """Do what `/v1_1/<cloud>/<image|video|raw>/<call>` asks for in its fields."""
+    """Do what the fields of `/v1_1/<cloud>/<image|video|raw>/<call>` ask for, and return the answer."""
     resource_type, limits = known(request, "resource_type", ResourceType), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
@@ -38,5 +38,5 @@ async def _destroy(services: Services, request: Request, wanted: SignedCall) -> 
     return json_response(destroy_answer(deleted))
 
 
-# What each call does, and what its address is for.
+# The function and the purpose of each call.
 CALLS: dict[Call, tuple[Act, str]] = {Call.DESTROY: (_destroy, "This address deletes an asset.")}

@@ -42,12 +42,15 @@ _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 def group_pipeline(services: Services) -> Pipeline | None:
-    """Return the pipeline of small uploads, None if the store does not take small blobs in groups."""
+    """Return the pipeline of small uploads, or None if the store does not take small blobs in groups."""
     return None if services.group_store is None else Pipeline(services, services.group_store)
 
 
 async def upload(services: Services, pipeline: Pipeline | None, request: Request) -> Response:
-    """Store what `/v1_1/<cloud>/[<image|video|raw|auto>/]upload` brings, or `…/upload_chunked`, which is the same."""
+    """Store the upload of `/v1_1/<cloud>/[<image|video|raw|auto>/]upload`, and return its answer.
+
+    `…/upload_chunked` is the same.
+    """
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
     check_encoding(head)
@@ -72,7 +75,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
 
 
 def _frame(request: Request, limits: Limits) -> UploadRequest:
-    """Return all that the request says before its body."""
+    """Return everything that the request says before its body."""
     head, fields = request.head, request.query(limits)
     if any(name == "file" for name, _ in fields):
         raise InvalidParameter("Parameter file must be in the body, not in the query.")
@@ -91,7 +94,10 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
 
 
 async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
-    """Return an ordinary small upload that has arrived whole. None for any other, which is read as it streams."""
+    """Return an ordinary small upload that has arrived whole.
+
+    Return None for any other, which is read while it arrives.
+    """
     if request.method != "POST" or frame.credentials is not None:
         return None
     limits, body = services.limits, request.body
@@ -112,13 +118,13 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
 
 
 def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
-    """Return whether nothing could be verified before the file. A later field may then change what is signed."""
+    """Return whether no field could be verified before the file. Then fields after the file may be signed too."""
     is_early = any(name == "signature" for name, _ in frame.fields + form.fields)
     return not is_early and len(form.file) <= limits.max_unverified_bytes
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, None if it must be read as a stream.
+    """Return the upload, or None if it must be read as a stream.
 
     A stale signature may have a stored answer, and a cloud may have an upstream.
     """
@@ -133,7 +139,7 @@ async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | No
 
 
 def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases, *, is_chunk: bool = False) -> Response:
-    """Return the answer, to a client that sent the file as its only chunk with `done` in it."""
+    """Return the answer. It has `done` for a client that sent the file as its only chunk."""
     note_outcome(request, outcome)
     replayed = outcome.replayed if isinstance(outcome, Forwarded) else outcome.committed.replayed
     again = (REPLAYED,) if replayed else ()
@@ -182,7 +188,7 @@ async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerat
 
 
 def _credentials(head: Head) -> tuple[str, str] | None:
-    """Return HTTP Basic credentials, which count where the fields have no signature."""
+    """Return HTTP Basic credentials. They count if the fields have no signature."""
     try:
         return head.added_credentials()
     except BadCredentials:

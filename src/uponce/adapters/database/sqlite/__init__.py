@@ -1,7 +1,7 @@
 """SqliteDatabase: ledger, catalog, keys and audit in one SQLite file on a local disk.
 
-Everything that writes goes through one thread; what a method returns or refuses is durable by then. Several server
-processes may share the file.
+All writes go through one thread. What a method returns or refuses is durable by then. Several server processes may
+share the file.
 """
 
 import sqlite3
@@ -67,9 +67,9 @@ class SqliteDatabase(Database):
         refuse_restoring(self._path)
         try:
             make_private(self._path)
-            folder = self._path.resolve().parent  # also of a link to a file elsewhere
+            folder = self._path.resolve().parent  # that of the file itself if the path is a link
             refuse_network(folder)
-            # Of processes that switch a new file to WAL at once, some fail: "database is locked".
+            # If several processes switch a new file to WAL at once, some fail: "database is locked".
             with locked(folder), closing(self._connect()) as connection:
                 migrate(connection)
                 _try_write(connection)
@@ -79,13 +79,13 @@ class SqliteDatabase(Database):
         self._committer.start()
 
     def describe(self) -> str:
-        """For people: what was checked, and no secret."""
+        """Return the checked facts for people, without a secret."""
         with closing(self._connect()) as connection:
             version = version_of(connection)
         return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
-        """Finish what was begun; later calls raise DatabaseUnavailable."""
+        """Finish operations that have begun. Later calls raise DatabaseUnavailable."""
         self._committer.close()
         self._checkpointer.close()
         self._readers.close()
@@ -102,7 +102,7 @@ class SqliteDatabase(Database):
         return await self._committer.run(operation)
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """The messages of SQLite's own check, each once."""
+        """Return the messages of SQLite's own check, each once."""
         return await self._readers.run(partial(integrity, deep=deep))
 
 

@@ -32,7 +32,7 @@ class Readers:
         self._threads = Threads(_THREADS, "uponce-database-reader")
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of the read; DatabaseUnavailable when there is none."""
+        """Return the result of the read. Raise DatabaseUnavailable if it fails."""
         try:
             return await self._threads.run(lambda: self._run(read))
         except ThreadsEnded:
@@ -60,10 +60,10 @@ class Readers:
 
 
 class Glances:
-    """The Glance port: one more such connection, which the event loop itself uses, and which waits for no lock.
+    """The Glance port: one more such connection for the event loop itself. It waits for no lock.
 
-    A look-up is a few reads of pages that the system has in memory. One that takes longer than 5 ms has waited for the
-    disk: then only threads look for the next second, so a slow disk costs the loop little of its time.
+    A look-up is a few reads of pages that the system has in memory. A look-up that takes longer than 5 ms has waited
+    for the disk. Then only threads look for the next second, so a slow disk costs the loop little time.
     """
 
     def __init__(self, hold: Callable[..., Held]) -> None:
@@ -84,7 +84,7 @@ class Glances:
             self._held.drop()
 
     def version(self) -> Hashable:
-        """The connection, and the number that SQLite counts up when another one has committed to its file."""
+        """Return the connection, and the number that SQLite increases when another connection commits to the file."""
         connection = self._ready()
         try:
             return connection, connection.execute("PRAGMA data_version").fetchone()

@@ -1,7 +1,7 @@
-"""A copy of a database in one file that needs no other beside it: as it was at one moment, and frozen.
+"""A copy of a database in one file that needs no file beside it: as of one moment, and frozen.
 
-It may lie on any file system, since nobody serves on it. Everything here blocks; the asynchronous methods are those
-of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
+It may be on any file system, since no server uses it. Everything here blocks. The asynchronous methods are those of the
+Catalog in app/copy_media.py; only commands use them, and a command may block.
 """
 
 import os
@@ -31,10 +31,10 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 
 class Snapshot:
-    """Close it. `live` is where `renew` looks."""
+    """An open copy. The caller must close it. `live` is the database that `renew` reads."""
 
     def __init__(self, path: Path, live: Path | None = None) -> None:
-        """Open one. SettingRefused when there is none, or what is there takes writes: then it is no copy."""
+        """Open a copy. Raise SettingRefused if it cannot be read, or if it accepts writes: then it is no copy."""
         self.path = path
         self._live = live
         with ExitStack() as opened:
@@ -77,9 +77,11 @@ class Snapshot:
         return self._run(catalog.find_of_blob(blob_key))
 
     async def renew(self, blob_key: str) -> Asset | None:
-        """The row of the asset that names this blob becomes what it is in the live database; None when it is gone.
+        """Replace the row of the asset that names this blob with its live row.
 
-        Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
+        Return the row, or None if the asset is gone.
+
+        The asset_id finds the live row: after a deletion, its row number and its name may belong to another asset.
         """
         assert self._live is not None
         connection = self._session.connection
@@ -101,7 +103,7 @@ class Snapshot:
             self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
-        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
+        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot decrypt its API keys."""
         try:
             found = integrity(self._session.connection, deep=True)
         except sqlite3.Error as error:
@@ -125,9 +127,9 @@ def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
 
 
 def take(live: Path, path: Path, progress: Progress) -> None:
-    """A new copy at `path`, in place of what is there. The live one may be written meanwhile.
+    """Make a new copy at `path`, instead of the file there. Servers may write to the live database during the copy.
 
-    `progress` is told pages that are done and pages in all. SettingRefused, with the cure.
+    `progress` gets the number of copied pages and of all pages. Raise SettingRefused, with the cure.
     """
     try:
         _copy(live, path, progress)
@@ -147,8 +149,11 @@ def take(live: Path, path: Path, progress: Progress) -> None:
 
 @contextmanager
 def begun_restore(target: Path) -> Iterator[None]:
-    """Keep other restores away, and servers from making a database at `target` until `restore` has. Raise
-    SettingRefused if a database is there, or while another restore runs."""
+    """Hold the place of a restore: inside, no other restore runs, and no server makes a database at `target`.
+
+    The hold on servers ends when `restore` has made the database. Raise SettingRefused if a database is there, or while
+    another restore runs.
+    """
     refuse_present(target)
     draft = restoring(target)
     try:
@@ -162,10 +167,10 @@ def begun_restore(target: Path) -> Iterator[None]:
 
 
 def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progress: Progress) -> int:
-    """A server's database at `target`, where none was, from the copy at `path`: thawed, fenced, with the owner; the
-    watermark.
+    """Make a server's database at `target` from the copy at `path`. Return its watermark.
 
-    It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
+    The database is thawed and fenced, and has the new owner. It appears whole or not at all. The fence is made after
+    the copy: an old server may have spent signatures until then. Raise SettingRefused if a database is there.
     """
     _refuse_files(target)
     draft = restoring(target)
@@ -231,7 +236,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     for path in _beside(target):
         path.unlink(missing_ok=True)
     with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
-        # One transaction around all steps: a write by somebody else would make the copy begin anew.
+        # One transaction around all steps: a write of another process would make the copy begin again.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         reading.backup(writing, pages=_PAGES, sleep=0, progress=lambda _, left, pages: progress(pages - left, pages))
