@@ -42,7 +42,7 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """As Relays.begin_relay, for an upload that no series brought. A repeat gets what the first one got."""
+    """Do what Relays.begin_relay promises, for an upload without a series. A repeat gets the first answer."""
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)

@@ -83,8 +83,8 @@ def fence(now: float, skew: int) -> Steps[int]:
 def steps_of_fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
-    The skew of the server counts if it is greater. Pending relays stay: whether an upload completed upstream still has
-    to be found out.
+    The skew of the server counts if it is greater. Pending relays stay: a look-up must still find out whether the
+    upload completed upstream.
     """
     noted = yield from steps_of_settings()
     mark = int(now) + (skew if noted is None else max(skew, noted.skew))

@@ -33,8 +33,8 @@ from uponce.web.response import REPLAYED, Response, forwarded_response, json_res
 MAX_KEY_LENGTH = 255
 
 _VISIBLE = re.compile(r"[!-~]+")
-# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped; or, as many clients send it, no
-# quotes and nothing of which a string, a list or a parameter could be made.
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Many clients send it without
+# quotes: then it has no character of a string, a list or a parameter.
 _FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes

@@ -88,7 +88,7 @@ def discard(connection: sqlite3.Connection) -> None:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """The same for as long as the same file has this name; DatabaseUnavailable when none has."""
+    """Return a value that is the same while the same file has this path. Raise DatabaseUnavailable without a file."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -100,10 +100,10 @@ def identity(path: Path) -> tuple[int, int]:
 
 
 class Held:
-    """At most one connection to the file of this name, with these settings. `connection` is None while there is none.
+    """At most one connection to the file at `path`, with these settings. `connected` opens it.
 
-    A connection to a file that was moved or deleted goes on reading and writing what no process will open again.
-    Methods raise DatabaseUnavailable while no file has the name.
+    A connection to a file that was moved or deleted would still read and write it, and no process will open that file
+    again. Methods raise DatabaseUnavailable without a file at the path.
     """
 
     def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:

@@ -190,13 +190,13 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
 
 def refuse_present(target: Path) -> None:
-    """SettingRefused when a database lies there that an upload may have used: a refused start leaves an unused one."""
+    """Raise SettingRefused for a database that an upload may have used. A refused start leaves an unused one."""
     if not _is_unused(target):
         _refuse_files(target)
 
 
 def _is_unused(target: Path, *, delete: bool = False) -> bool:
-    """Return whether a database lies there without API keys and upstreams, and no server has it open. `delete` it too.
+    """Return whether a database is present without API keys and upstreams, and no server has it open. `delete` it too.
 
     A server deletes no key, so no upload has used the database. If a server makes a key now, it is refused.
     """
@@ -220,7 +220,7 @@ def _beside(target: Path) -> Sequence[Path]:
 
 
 def _refuse_files(target: Path) -> None:
-    """SettingRefused when a database lies there, or its log, which SQLite would take for that of the restored one."""
+    """Raise SettingRefused for a present database, or its log: SQLite would take it for the log of the restored one."""
     for path in (target, *_beside(target)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
