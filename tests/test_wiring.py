@@ -13,11 +13,13 @@ from msgspec.structs import replace
 from tests.scrape import Scraped
 from uponce import wiring
 from uponce.app.manage_keys import set_up
+from uponce.app.ports import ServerSettings
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
 from uponce.config import Settings
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
+from uponce.core.policy import Limits
 from uponce.wiring import Backend, blob_store, build, build_metrics, lifespan
 
 SETTINGS = Settings(sweep_seconds=0, decoders=1, metrics_token="token")
@@ -185,6 +187,27 @@ def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend:
     wiring.secret_key_path(backend.settings).unlink()
     with pytest.raises(SettingRefused, match="is missing"):
         asyncio.run(serve())
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_server_notes_its_settings_for_commands_in_other_shells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """With a full disk it starts too: it still delivers."""
+    server = build(replace(SETTINGS, data=str(tmp_path), audit_days=7, limits=Limits(skew=60)))
+    if not room:
+        full = StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
+        monkeypatch.setattr(server.database, "note_settings", lambda _: failing(full))
+
+    async def serve() -> ServerSettings | None:
+        async with lifespan(server)(None):
+            return await server.database.noted_settings()
+
+    assert asyncio.run(serve()) == (ServerSettings(skew=60, audit_seconds=7 * 86400) if room else None)
+
+
+async def failing(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("name", ["site#1", "site?1", "site;1", "site%201", "site 1"])

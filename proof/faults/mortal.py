@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from proof.faults.operator import give_key
 from tests.app.uploads import CALLER
-from tests.world import MovableClock, Sniffer
+from tests.world import MovableClock, Sniffer, sniff_whole
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
@@ -124,7 +124,7 @@ class Process:
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)
-        self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds(), _LIMITS)
+        self.services = Services(mortal, self.blobs, Sniffer(), sniff_whole, clock, RandomIds(), _LIMITS)
 
     def end(self) -> None:
         self.disk.drop()

@@ -66,9 +66,6 @@ class RawInspector:
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.RAW)
 
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        return MediaFacts(ResourceType.RAW)
-
     async def ping(self) -> None:
         return None
 

@@ -17,20 +17,21 @@ from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.draining import draining
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work, run_due
-from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
+from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner, ServerSettings
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.app.sweep import RESTFUL, sweep
 from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
-from uponce.core.errors import NotFound, SettingRefused, UponceError
+from uponce.core.errors import NotFound, SettingRefused, StorageFull, UponceError
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         database=database,
         blobs=blobs,
         inspector=decoders,
+        read_ordinary=read_ordinary,
         clock=clock,
         ids=ids,
         limits=settings.limits,
@@ -95,10 +97,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
-    """Return the metrics.
-
-    Return None without UPONCE_METRICS_TOKEN, or if no folder can hold them: the server still serves.
-    """
+    """Return the metrics, or None without UPONCE_METRICS_TOKEN, or if no folder can hold them."""
     if not settings.metrics_token:
         return None
     from uponce.adapters.metrics import PrometheusMetrics, take_place
@@ -167,10 +166,7 @@ def _scheme(url: str) -> str:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`.
-
-    Raise SettingRefused without a file.
-    """
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`. Raise SettingRefused without one."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
             f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
@@ -190,9 +186,7 @@ def blob_store(settings: Settings) -> Blobs:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 
-            path = url.partition(":")[2].removeprefix(
-                "//"
-            )  # with the text that `urlsplit` takes for a query or a fragment
+            path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
             return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
@@ -217,10 +211,7 @@ def _check_locks(settings: Settings) -> None:
 
 
 def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
-    """Return the presigner of the store, or None.
-
-    Raise SettingRefused if a redirect is set, and the store has no URLs.
-    """
+    """Return the presigner of the store, or None. Raise SettingRefused if a redirect is set, and no URLs exist."""
     if not settings.storage_redirect:
         return None
     presigner = blobs.store.presigner(settings.storage_redirect)
@@ -233,10 +224,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
 
 
 def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
-    """Return the server in front, or None.
-
-    Raise SettingRefused if it is set, and there is no folder that it could read.
-    """
+    """Return the server in front, or None. Raise SettingRefused if it is set, and has no folder to read."""
     if not settings.storage_accel:
         return None
     front = blobs.store.front(settings.storage_accel)
@@ -253,11 +241,7 @@ def secret_key_path(settings: Settings) -> Path:
 
 
 def secret_box(settings: Settings) -> AesSecretBox:
-    """Return what encrypts API secrets, with UPONCE_SECRET_KEY or the key in the data folder.
-
-    It reads and makes no key yet.
-    """
-
+    """Return what encrypts API secrets. The key is UPONCE_SECRET_KEY, or in a file, which is not read or made yet."""
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
     )
@@ -333,6 +317,8 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             stack.callback(backend.database.close)
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
+            with suppress(StorageFull):  # it still delivers
+                await backend.database.note_settings(_noted(backend.settings))
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -345,6 +331,11 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
                 yield {"draining": is_draining}
 
     return run
+
+
+def _noted(settings: Settings) -> ServerSettings:
+    """Return what commands in other shells need to know."""
+    return ServerSettings(settings.limits.skew, settings.audit_seconds)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -37,7 +37,7 @@ def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
 def as_of_an_earlier_release(world: World) -> None:
     """No owner in the database, and none in the storage."""
     with closing(sqlite3.connect(world.path)) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
     (world.media / "owner").unlink()
     with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
         upgraded.open()
@@ -182,15 +182,37 @@ def test_a_fence_takes_the_storage_back_for_a_dump_from_before_it_had_an_owner(w
 
 
 def test_a_fence_takes_no_storage_whose_files_its_database_does_not_name(world: World, other: SqliteDatabase) -> None:
-    """Nor one without files or without an owner."""
+    """Nor one without files, unless an operator says so, nor one without an owner."""
     before = owners(world, world.database)
-    assert not asyncio.run(take_storage(other, world.blobs))
+    with pytest.raises(SettingRefused, match="names 0 of 0 files"):
+        asyncio.run(take_storage(other, world.blobs))
     upload(world)
-    assert not asyncio.run(take_storage(other, world.blobs))
+    with pytest.raises(SettingRefused, match="names 0 of 1 files"):
+        asyncio.run(take_storage(other, world.blobs))
     assert owners(world, world.database) == before
+    assert asyncio.run(take_storage(other, world.blobs, anyway=True))
+    refuse_sweep(world)
     (world.media / "owner").unlink()
-    assert not asyncio.run(take_storage(world.database, world.blobs))
+    assert not asyncio.run(take_storage(world.database, world.blobs, anyway=True))
     assert asyncio.run(world.blobs.owner()) is None
+
+
+def test_a_fence_takes_the_storage_only_if_its_database_names_nine_of_ten_files(world: World) -> None:
+    """An old copy of the database names some, and its sweeps would delete the rest."""
+    for _ in range(9):
+        upload(world)
+    for _ in range(2):
+        orphan(world)
+    asyncio.run(world.blobs.set_owner(OTHER, replace=True))
+    with pytest.raises(SettingRefused, match=r"names 9 of 11 files there\. The limit is nine of ten.*--take-storage"):
+        asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(world.blobs.owner()) == OTHER
+    upload(world)
+    with pytest.raises(SettingRefused, match="names 10 of 12"):
+        asyncio.run(take_storage(world.database, world.blobs))
+    for _ in range(8):
+        upload(world)
+    assert asyncio.run(take_storage(world.database, world.blobs))
 
 
 def test_a_frozen_database_takes_no_storage(world: World) -> None:

@@ -47,7 +47,7 @@ class Elsewhere(NamedTuple):
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "box") as server:
+    with Server(tmp_path / "box", env={"UPONCE_SKEW": "0"}) as server:
         yield server
 
 

@@ -290,27 +290,6 @@ def test_a_client_that_breaks_off_spends_nothing_and_the_upstream_stores_nothing
     assert not relay.traces().spooled
 
 
-def test_a_repeat_with_its_key_gets_the_upstreams_answer_again(relay: World, stub: StubUpstream) -> None:
-    fields, headers = relay.sign(), {"idempotency-key": "one"}
-    first = assert_accepted(relay.upload(fields, kind="raw", headers=headers))
-    again = assert_accepted(relay.upload(fields, kind="raw", headers=headers))
-    assert again.json == first.json
-    assert again.headers["idempotent-replayed"] == "true"
-    assert_refused(relay.upload(fields, b"other", kind="raw", headers=headers), 400, "idempotency_key_reused")
-    assert_refused(relay.upload(fields, kind="raw"), 400, "signature_used")
-    assert len(stub.store) == 1
-
-
-def test_a_repeat_after_a_lost_reply_gets_what_was_looked_up(relay: World, stub: StubUpstream) -> None:
-    fields, headers = relay.sign(), {"idempotency-key": "one"}
-    stub.uploads = iter([Trouble.SILENT])
-    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
-    reconcile(relay)
-    answer = assert_accepted(relay.upload(fields, kind="raw", headers=headers))
-    assert answer.json["etag"] == md5(PNG)
-    assert len(stub.store) == 1
-
-
 def test_an_asset_of_that_name_with_other_bytes_is_told_and_noted(relay: World, stub: StubUpstream) -> None:
     assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), b"the first", kind="raw"))
     fields = relay.sign({"public_id": "cat", "overwrite": "false"})

@@ -157,7 +157,7 @@ async def fence(services: Services) -> int:
 
     The timestamp is now + skew, whatever the window of a key. Servers accepted such timestamps until this moment, and
     the restored database does not know the uses since the backup. So fresh signatures are refused too, for `skew`
-    seconds. That is a pause; a replay could not be undone.
+    seconds. That is a pause; a replay could not be undone. The skew of the server counts if it is greater.
     """
     return await services.database.fence(services.limits.skew)
 

@@ -17,6 +17,7 @@ _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
 )
+_MOST = 0.9  # a dump names all files except later ones; with fewer, it is old, or of another server
 _TAKE = (
     "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`. Sweeps "
     "then delete the files that it does not name."
@@ -77,18 +78,31 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
     return True
 
 
-async def take_storage(database: Owning, blobs: BlobStore) -> bool:
-    """Take the storage from another database, if this database names files there. Return whether it was taken.
+async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
+    """Take the storage from another database. Return whether it was taken: False if it has no other owner.
 
-    Other tools than `uponce restore` may restore a database from a time before its storage had this owner.
+    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
+    delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
     """
-    if await blobs.owner() in (None, await database.owner()):
+    owner = await blobs.owner()
+    if owner in (None, await database.owner()):
         return False
-    sample = await _sample(blobs)
-    if len(await database.unnamed(sample)) == len(sample):
-        return False
+    if not anyway:
+        await _refuse_few_named(database, blobs, f"UPONCE_STORAGE belongs to another database: its owner is {owner}.")
     await blobs.set_owner(await database.make_owner(), replace=True)
     return True
+
+
+async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> None:
+    sample = await _sample(blobs)
+    named = len(sample) - len(await database.unnamed(sample))
+    if not named or named < _MOST * len(sample):
+        raise SettingRefused(
+            f"{found} This database names {named:,} of {len(sample):,} files there. The limit is nine of ten, since "
+            "sweeps would delete the rest. The storage was not taken. Point UPONCE_STORAGE to the storage of this "
+            "database. If this is the right storage, stop all servers of the other database and run `uponce fence "
+            "--take-storage`."
+        )
 
 
 async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from uponce.core.account import account_url, read_account
 from uponce.core.errors import InvalidParameter, shown
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
-from uponce.core.parameters import UNSIGNED, UploadSpec, read_parameters
+from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_parameters
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -147,8 +147,7 @@ def aim(
     kind, delivery_type, account = str(requested or "auto"), params.get("type", "upload"), upstream.account
     if upstream.marked:
         marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
-        entry = f"{MARKER}={marker}"
-        fields["context"] = f"{fields['context']}|{entry}" if fields.get("context") else entry
+        fields["context"] = _marked(marker, fields.get("context", ""))
         return Target(
             kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, True, account
         )
@@ -176,6 +175,12 @@ def aim(
     return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 
+def _marked(marker: str, context: str) -> str:
+    """Return a context with the marker, which is first: a backslash at the end of another entry would swallow it."""
+    others = [entry for entry in CONTEXT_BAR.split(context) if entry and not entry.startswith(f"{MARKER}=")]
+    return "|".join([f"{MARKER}={marker}", *others])
+
+
 def _kinds(requested: ResourceType | None) -> tuple[str, ...]:
     return tuple(each.value for each in ResourceType) if requested is None else (requested.value,)
 
@@ -190,9 +195,12 @@ def _digits(secret: str, message: bytes, length: int) -> str:
     return "".join(digits)
 
 
-def seed_of(grant: Grant, attempt: str) -> bytes:
-    """Return the seed for the asset's name: the grant's key, and the attempt where a grant makes several assets."""
-    return grant.key if grant.max_uses == 1 else grant.key + attempt.encode()
+def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
+    """Return the bytes that name the asset of an attempt: the grant, and for a grant of several uses also the upload.
+
+    `key_hash` is of the client's Idempotency-Key: with it, a repeat has the name of the first attempt.
+    """
+    return grant.key if grant.max_uses == 1 else grant.key + (key_hash or attempt.encode())
 
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:

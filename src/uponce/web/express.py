@@ -17,10 +17,10 @@ from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import UponceError
 from uponce.core.values import Asset
 from uponce.web import delivery
+from uponce.web.app import App
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.request_log import record_request
-from uponce.web.routing import Routes
 
 _MOST_BYTES = 104 * 1024  # the memory that a client can hold without reading
 _MOST_KNOWN = 2048
@@ -47,9 +47,8 @@ class _Known:
 class Express:
     """Answers requests whose turn has come, or returns the application that answers them."""
 
-    def __init__(self, app: ASGIApp, routes: Routes, services: Services, proxies: TrustedProxies) -> None:
+    def __init__(self, app: App, services: Services, proxies: TrustedProxies) -> None:
         self._app = app
-        self._routes = routes
         self._services = services
         self._proxies = proxies
         self._known: dict[bytes, _Known] = {}
@@ -105,7 +104,7 @@ class Express:
         return _Known(version, template, path, asset, lines)
 
     def _template(self, scope: Scope) -> str | None:
-        match = self._routes.match(scope["path"])
+        match = self._app.match(scope["path"])
         return match.template if match is not None and match.route.paths is delivery.PATHS else None
 
     def _answer(self, cycle: RequestResponseCycle, known: _Known, blob: OpenBlob, begun: float) -> ASGIApp | None:

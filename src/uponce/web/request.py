@@ -1,12 +1,13 @@
 """A request as endpoints see it: parsed once from the ASGI scope, with a body that is read while it arrives."""
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uponce.core.errors import MalformedRequest, RequestTooSlow, shown
+from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
 from uponce.web.failures import FailedCredentials
@@ -43,6 +44,34 @@ class Head:
     def get(self, name: str) -> str:
         """Return the value of a header, or an empty text."""
         return self.headers.get(name, "")
+
+    def added_credentials(self) -> tuple[str, str] | None:
+        """Return API key and secret of HTTP Basic, or None without them.
+
+        Raise BadCredentials for credentials of another form. Credentials from a web page do not count: a browser adds
+        credentials that it remembers to the forms of any site.
+        """
+        sent = self.get("authorization")
+        return _basic_credentials(sent) if sent and self.origin is None else None
+
+    def server_credentials(self) -> tuple[str, str]:
+        """Return API key and secret of a request from a server. Raise BadCredentials for a request from a web page."""
+        if self.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
+            raise BadCredentials(
+                "This request comes from a web page, which must not know the secret. Let your server call this address."
+            )
+        return _basic_credentials(self.get("authorization"))
+
+
+def _basic_credentials(authorization: str) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:  # not base64, not ASCII, not UTF-8
+        user = colon = password = ""
+    if scheme.lower() != "basic" or not colon:
+        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+    return user, password
 
 
 class Body:

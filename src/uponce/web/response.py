@@ -1,7 +1,7 @@
 """A response as endpoints return it: sent once, whole, in blocks, or before the rest of an unread body."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     lingers: bool = False
     close: Callable[[], None] | None = None
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def json_response(body: Any, *, status: int = 200, headers: Iterable[Header] = (), lingers: bool = False) -> Response:

@@ -160,6 +160,8 @@ class Database(Backend):
     thaw = _runs(upkeep.thaw)
     owner = _runs(upkeep.owner)
     make_owner = _runs(upkeep.make_owner)
+    note_settings = _runs(upkeep.note_settings)
+    noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)
     end_slowest_series = _runs(series.end_slowest)
     end_old_series = _runs(series.end_old)

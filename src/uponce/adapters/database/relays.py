@@ -24,6 +24,7 @@ from uponce.adapters.database.grants import (
 from uponce.adapters.database.replies import relayed_reply_params, reply_of
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
+from uponce.core.refusals import still_pending
 from uponce.core.relaying import Forwarded, Relay
 from uponce.core.upstream import Target
 from uponce.core.values import AuditEvent, AuditRecord, Caller, Digest, Grant
@@ -45,23 +46,22 @@ def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
 
     A repeat gets the answer of the first one.
     """
-    found = yield [
-        ask
-        for grant in relay.grants
-        for ask in (
-            ask_watermark(grant),
-            ("find_reply", {"grant_key": grant.key, "key_hash": relay.key_hash}),  # no key, no reply
-            ask_grant(grant.key),
-        )
-    ]
-    for grant, keys in zip(relay.grants, found[::3], strict=True):
+    found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
+    for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)
-    for replies in found[1::3]:
+    for replies in found[1::4]:
         answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
         if isinstance(answer, Forwarded):  # not the answer of an upload that was stored here
             return answer
-    check_all_usable(relay.grants, found[2::3])
+    check_all_usable(relay.grants, found[3::4])
+    if any(found[2::4]):
+        raise still_pending()
     return (yield from _begin(now, relay, seconds, []))
+
+
+def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
+    repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, no reply
+    return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
 
 
 @operation(rules=Rules.SHARED)

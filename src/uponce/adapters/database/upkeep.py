@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from secrets import token_hex
 
 from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.app.ports import Row, Rule, Table
+from uponce.app.ports import Row, Rule, ServerSettings, Table
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
 # 2 ms, 5,000 took 280 ms, and as long again to commit.
@@ -82,9 +83,11 @@ def fence(now: float, skew: int) -> Steps[int]:
 def steps_of_fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
-    Pending relays stay: uponce must still find out whether their uploads completed upstream.
+    The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
+    uploads completed upstream.
     """
-    mark = int(now) + skew
+    noted = yield from steps_of_settings()
+    mark = int(now) + (skew if noted is None else max(skew, noted.skew))
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark
 
@@ -133,6 +136,23 @@ def make_owner(_: float) -> Steps[str]:
 @operation(writes=True)
 def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
+
+
+@operation(writes=True)
+def note_settings(_: float, settings: ServerSettings) -> Steps[None]:
+    """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
+    if (yield from steps_of_settings()) != settings:
+        yield [("put_settings", asdict(settings))]
+
+
+@operation()
+def noted_settings(_: float) -> Steps[ServerSettings | None]:
+    return (yield from steps_of_settings())
+
+
+def steps_of_settings() -> Steps[ServerSettings | None]:
+    (rows,) = yield [("find_settings", {})]
+    return ServerSettings(**dict(rows[0])) if rows else None
 
 
 @operation(writes=True)

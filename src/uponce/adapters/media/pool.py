@@ -16,13 +16,7 @@ from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.media.turns import Turn, Turns
 from uponce.adapters.system import LINUX
-from uponce.core.errors import (
-    InvalidMedia,
-    MediaTooLarge,
-    ServerBusy,
-    StorageUnavailable,
-    UponceError,
-)
+from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy, StorageUnavailable, UponceError
 from uponce.core.formats import Format
 from uponce.core.policy import MIB, Limits, judge_dimensions
 from uponce.core.values import MediaFacts, Payer, ResourceType
@@ -115,7 +109,7 @@ class DecoderPool:
         """See the Inspector port."""
         head, size = _head(path)
         format_ = admit(head[:HEAD_BYTES], requested)
-        facts = self._ordinary(head, size, format_)
+        facts = scan(head, size, format_, self._setup.limits)
         if facts is not None:
             judge_dimensions(facts, self._setup.limits)
             return facts
@@ -127,25 +121,6 @@ class DecoderPool:
         self._waste(payer, refused=answer.seconds)
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
-
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        """See the Inspector port."""
-        try:
-            return self._ordinary(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested))
-        except InvalidMedia:
-            return None
-
-    def _ordinary(self, head: bytes | memoryview, size: int, format_: Format | None) -> MediaFacts | None:
-        """Return the facts of a file whose first bytes are enough, else None.
-
-        A decoder refuses a file of too many frames.
-        """
-        if format_ is None:
-            return MediaFacts(ResourceType.RAW)
-        shape = scan(head, size, format_.name)
-        if shape is None or shape[2] > self._setup.limits.max_frames:
-            return None
-        return MediaFacts(format_.kind, format_.name, *shape)
 
     async def ping(self) -> None:
         """Return when the decoders answer. Raise ServerBusy if they do not."""

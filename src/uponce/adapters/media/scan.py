@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from zlib import crc32
 
+from uponce.core.formats import Format
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
+
 # A JPEG or PNG with a longer header, such as with a large preview or colour profile, goes to the decoder.
 SCAN_BYTES = 64 * 1024
 _MOSTLY_ENOUGH = 4 * 1024
@@ -25,13 +29,18 @@ Data = bytes | memoryview
 Shape = tuple[int, int, int]
 
 
-def scan(data: Data, size: int, format_name: str) -> Shape | None:
-    """Return width, height and number of frames, or None if only the decoder can find out.
+def scan(data: Data, size: int, format_: Format | None, limits: Limits) -> MediaFacts | None:
+    """Return the facts of a file, or None if only the decoder can find out. `format_` None is raw.
 
     `data` is the beginning of a file of `size` bytes: at least SCAN_BYTES, or all of it. The scan of a GIF needs all.
     """
-    read = _SCANNERS.get(format_name)
-    return read(data, size) if read else None
+    if format_ is None:
+        return MediaFacts(ResourceType.RAW)
+    read = _SCANNERS.get(format_.name)
+    shape = read(data, size) if read else None
+    if shape is None or shape[2] > limits.max_frames:  # a decoder refuses too many frames
+        return None
+    return MediaFacts(format_.kind, format_.name, *shape)
 
 
 def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, int], Shape | None]:

@@ -10,11 +10,21 @@ from collections.abc import Callable, Sequence
 import filetype
 from filetype.types.archive import Pdf
 
+from uponce.adapters.media.scan import scan
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, Format, canonical_format
-from uponce.core.values import ResourceType
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
 
 HEAD_BYTES = 8192
+
+
+def read_ordinary(file: bytes | memoryview, requested: ResourceType | None, limits: Limits) -> MediaFacts | None:
+    """See `Services.read_ordinary`."""
+    try:
+        return scan(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested), limits)
+    except InvalidMedia:
+        return None
 
 
 def admit(head: bytes, requested: ResourceType | None) -> Format | None:

@@ -36,6 +36,7 @@ from uponce.app.ports.database import (
     Prepare,
     Records,
     Rule,
+    ServerSettings,
     Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
@@ -67,12 +68,6 @@ class Inspector(Protocol):
         supported, raw otherwise. `raw` accepts any bytes. Raise InvalidMedia if the bytes are not what was requested,
         if a decoder failed, crashed or timed out, or if the grant's refused files used too much time. Raise
         MediaTooLarge if the header claims more than a limit, ServerBusy if no decoder becomes free in time.
-        """
-
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        """Return what `inspect` would, if the file is ordinary and its headers are enough; else None.
-
-        It uses no decoder and refuses nothing. `file` is the whole file.
         """
 
     async def ping(self) -> None:

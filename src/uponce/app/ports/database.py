@@ -50,6 +50,17 @@ class Rule(StrEnum):
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp is after its key's watermark
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Settings of the server that started last. Commands may run in a shell without its settings.
+
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`.
+    """
+
+    skew: int
+    audit_seconds: int
+
+
 class Records(Protocol):
     """What the steps before a commit may read. All of it is durable. Each call blocks.
 
@@ -78,10 +89,7 @@ class Glance(Protocol):
     """
 
     def version(self) -> Hashable:
-        """Return a value that changes with each commit of any process.
-
-        While it is equal, what was found after it still holds.
-        """
+        """Return a value that changes with each commit of any process. While it is equal, later results still hold."""
 
     def find_asset(self, name: AssetName) -> Asset | None: ...
 
@@ -124,10 +132,7 @@ class Ledger(Protocol):
         """
 
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        """Return the stored answer of a grant that was not revoked since.
-
-        The ledger forgets it together with the grant.
-        """
+        """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
 
     async def find_grant(self, key: bytes) -> GrantRecord | None:
         """Return the ledger's record of a grant."""
@@ -197,10 +202,7 @@ class Catalog(Protocol):
         """
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Condemn the blobs that no asset and no series names, and return them.
-
-        They may be deleted: no commit can name them.
-        """
+        """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on."""
 
     async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Return those of the blobs that are condemned already."""
@@ -234,9 +236,7 @@ class OpenSeries(Protocol):
     async def record_span(
         self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
     ) -> Series:
-        """Record that these bytes are durable, and the size of the whole unless it is None.
-
-        Return the new state of the series.
+        """Record that these bytes are durable, and the size of the whole unless it is None. Return the new series.
 
         Raise ChunkConflict if the total or the span contradicts what is recorded, SeriesGone if the series has ended.
         For a shared series, `parts` are exactly the bytes of the span that were not recorded before. Raise
@@ -244,10 +244,7 @@ class OpenSeries(Protocol):
         """
 
     async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """Return the recorded parts of a shared series that hold bytes of the span: the first `limit`, in order.
-
-        No two of them overlap.
-        """
+        """Return the first `limit` parts of a shared series with bytes of the span, in order. No two of them overlap."""
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         """Commit as `commit` does, for all grants of a series together, and end the series.
@@ -259,9 +256,7 @@ class OpenSeries(Protocol):
     async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
         """End the series without an asset: nothing is spent, and its grants are free again.
 
-        Return False if it does not exist.
-
-        With `if_empty`, a series with recorded bytes stays, and the return value is False.
+        Return False if it does not exist, or stays: with `if_empty`, a series with recorded bytes stays.
         """
 
     async def note_arrival(self, series_id: str, size: int) -> None:
@@ -281,8 +276,9 @@ class Upkeep(Protocol):
     async def fence(self, skew: int) -> int:
         """Refuse from now on every signature that servers may have accepted. Return the last timestamp that is refused.
 
-        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Uploads that are under way are refused at their commit, and series end. Pending uploads continue.
+        In one transaction the watermark of every key rises to the database's time plus `skew` seconds, or the skew of
+        `noted_settings` if it is greater; a higher one stays. Uploads that are under way are refused at their commit,
+        and series end. Pending uploads continue.
         """
 
     async def freeze(self) -> None:
@@ -302,9 +298,7 @@ class Upkeep(Protocol):
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
 
-        Repeat until it is empty.
-
-        Series without an arrived byte end after `empty` seconds.
+        Series without an arrived byte end after `empty` seconds. Repeat the call until it returns no key.
         """
 
     async def end_slowest_series(
@@ -317,10 +311,7 @@ class Upkeep(Protocol):
         """
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """Return the faults that the engine finds in its own files, in its words.
-
-        `deep` also compares indexes with rows.
-        """
+        """Return the faults that the engine finds in its own files. `deep` also compares indexes with rows."""
 
     async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
         """Return the rows that break a rule at one moment: the grant's key in hex, or the asset's name.
@@ -333,6 +324,12 @@ class Upkeep(Protocol):
 
     async def make_owner(self) -> str:
         """Return the owner. The first call makes it, also in a frozen database."""
+
+    async def note_settings(self, settings: ServerSettings) -> None:
+        """Keep the settings of the server that starts, also in a frozen database. A server calls it at each start."""
+
+    async def noted_settings(self) -> ServerSettings | None:
+        """Return what `note_settings` kept last, or None before."""
 
     async def ping(self) -> None:
         """Return if the database can be read and written. Raise if not."""
@@ -351,10 +348,7 @@ class Keys(Protocol):
         """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
     async def add_key(self, *keys: ApiKey) -> None:
-        """Store all keys or none. The first key of a database also makes the secret key.
-
-        A later one may raise SettingRefused.
-        """
+        """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused."""
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""

@@ -20,7 +20,7 @@ class Relays(Protocol):
         these leave no trace.
 
         If this grant and Idempotency-Key already have an answer, return that answer and change nothing. Raise
-        IdempotencyKeyReused if the bytes differ.
+        IdempotencyKeyReused if the bytes differ, and OutcomeUnknown while one of them is pending, whatever its bytes.
         """
 
     async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:

@@ -88,7 +88,8 @@ class Relaying:
         self._client = client
         self._passing = passing
         self._attempt = services.ids.hex(32)
-        seed = seed_of(passing.grants[0], self._attempt)
+        self._key_hash = _hash_of(passing.idempotency_key)
+        seed = seed_of(passing.grants[0], self._attempt, self._key_hash)
         self._target = aim(passing.upstream, passing.spec, passing.params, passing.requested, passing.filename, seed)
         self._pending: Relay | None = None
         self.digest: Digest | None = None
@@ -175,7 +176,7 @@ class Relaying:
             target=self._target,
             digest=self.digest,
             caller=passing.caller,
-            key_hash=_hash_of(passing.idempotency_key),
+            key_hash=self._key_hash,
             series_id=passing.series_id,
         )
         with services.metrics.committing():

@@ -11,11 +11,9 @@ from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
-from uponce.web.response import Response, forwarded_response
-from uponce.web.routing import Endpoint
+from uponce.web.response import Endpoint, Response, forwarded_response
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 _SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chunked)?/")
@@ -53,7 +51,7 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
         note_fields(request, collect(sent).items())
         answer = await act_signed(services, upstream, cloud, path, sent)
     else:
-        await authenticate_for_all(services, cloud, *server_credentials(request.head))
+        await authenticate_for_all(services, cloud, *request.head.server_credentials())
         body = await small_body(request)
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)

@@ -16,7 +16,6 @@ from uponce.core.signature import collect
 from uponce.core.values import ApiKey, DeliveryType, ResourceType
 from uponce.web.cloudinary.answers import bases_of, present, resource_body
 from uponce.web.cloudinary.calls import known
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -123,7 +122,7 @@ async def _begin(services: Services, request: Request, readers: Readers) -> tupl
 
     Raise UnknownParameter for others than those of the call.
     """
-    key = await authenticate_for_all(services, request.params["cloud"], *server_credentials(request.head))
+    key = await authenticate_for_all(services, request.params["cloud"], *request.head.server_credentials())
     sent = request.query(services.limits)
     for name in (name.removesuffix("[]") for name, _ in sent):
         if name not in readers:

@@ -19,7 +19,6 @@ from uponce.core.signature import collect_known
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json, present
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -39,7 +38,7 @@ async def signatures(services: Services, request: Request) -> Response:
     POST …/signatures/sign     mint a signature over the posted parameters
     """
     limits = services.limits
-    key = await authenticate(services, request.params["cloud"], *server_credentials(request.head))
+    key = await authenticate(services, request.params["cloud"], *request.head.server_credentials())
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET":

@@ -12,7 +12,6 @@ from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import destroy_answer
 from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import added_credentials
 from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Response, json_response
@@ -26,7 +25,7 @@ async def signed_call(call: Call, services: Services, request: Request) -> Respo
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
     wanted = SignedCall(request.params["cloud"], resource_type, fields, request.caller)
-    if "signature" not in fields and (credentials := added_credentials(request.head)):
+    if "signature" not in fields and (credentials := request.head.added_credentials()):
         key = await authenticate(services, wanted.cloud, *credentials)
         wanted = signed_by(services, key, wanted, call)
     act, _ = CALLS[call]

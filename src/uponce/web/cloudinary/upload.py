@@ -1,5 +1,13 @@
-"""One upload, as a form, as JSON, or as the bytes of the file; or one chunk of a file."""
+"""One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file.
 
+Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
+chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
+total is `-1`, `*` or missing.
+
+`Idempotency-Key` (IETF draft of that name) lets a client ask for a lost answer again.
+"""
+
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -8,18 +16,29 @@ from uponce.app.uploading.chunks import NamedChunk, upload_chunk
 from uponce.app.uploading.intake import Event, FileStart, UploadRequest
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
-from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
+from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, StaleRequest, shown
 from uponce.core.policy import Limits
 from uponce.core.relaying import Forwarded
+from uponce.core.series import Chunk
+from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
-from uponce.web.cloudinary.headers import added_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
+
+MAX_KEY_LENGTH = 255
+
+_VISIBLE = re.compile(r"[!-~]+")
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Or, as many clients send it, a
+# text without quotes and without any character of a string, a list or a parameter.
+_FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
+_EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
+_UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 def group_pipeline(services: Services) -> Pipeline | None:
@@ -91,7 +110,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     fields = form.fields + form.late
     if any(name == "callback" for name, _ in fields):
         return None
-    facts = services.inspector.read_header(form.file, frame.requested)
+    facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
     note_fields(request, fields)
@@ -171,7 +190,7 @@ async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerat
 def _credentials(head: Head) -> tuple[str, str] | None:
     """Return HTTP Basic credentials. They count if the fields have no signature."""
     try:
-        return added_credentials(head)
+        return head.added_credentials()
     except BadCredentials:
         return "", ""  # wrong for every key, so the refusal names HTTP Basic
 
@@ -194,3 +213,57 @@ def _requested(request: Request) -> ResourceType | None:
         return ResourceType(resource_type)
     except ValueError:
         raise missing(request.method, request.path) from None
+
+
+def read_chunk(head: Head) -> NamedChunk | int | None:
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
+    upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
+    if not content_range:
+        return None
+    chunk = _parse_range(content_range)
+    if chunk.span == Span(0, chunk.total or 0):
+        return chunk.total
+    if not upload_id:
+        raise MalformedRequest(
+            "Header Content-Range makes this request a chunk of a file, but header X-Unique-Upload-Id, which names the "
+            "upload, is missing. Send both headers with each chunk, or none with a whole file."
+        )
+    if not _UPLOAD_ID.fullmatch(upload_id):
+        raise InvalidParameter(
+            f"Header X-Unique-Upload-Id has {len(upload_id)} characters. Send 1 to 255 printable ASCII characters "
+            "without spaces."
+        )
+    return NamedChunk(upload_id, chunk)
+
+
+def _parse_range(content_range: str) -> Chunk:
+    if _EMPTY.fullmatch(content_range):
+        raise EmptyFile("Empty file. Send at least one byte.")
+    match = _RANGE.fullmatch(content_range)
+    if match is None:
+        raise _malformed_range(content_range, "write `bytes 0-19999999/50000000`, with `-1` for an unknown total")
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] in (None, "-1", "*") else int(match[3])
+    if last < first:
+        raise _malformed_range(content_range, "the last byte precedes the first one")
+    if total is not None and last >= total:
+        raise _malformed_range(content_range, "the last byte is beyond the total")
+    return Chunk(Span(first, last + 1), total)
+
+
+def _malformed_range(content_range: str, why: str) -> MalformedRequest:
+    return MalformedRequest(f"Header Content-Range '{shown(content_range)}' is not valid: {why}.")
+
+
+def read_idempotency_key(header: str | None) -> str | None:
+    """Return the key, 1 to 255 visible ASCII characters, or None without the header. `"abc"` and `abc` are one key."""
+    if header is None:
+        return None
+    form = _FORMS.fullmatch(header)
+    key = re.sub(r"\\(.)", r"\1", form["quoted"] or form["bare"] or "") if form else ""
+    if not _VISIBLE.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
+        raise MalformedRequest(
+            f"Header Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters, in double quotes or "
+            f'without any of , ; " \\, and this one has {len(header)} characters. Send a UUID.'
+        )
+    return key

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from ipaddress import ip_address
@@ -23,9 +22,7 @@ from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, is_known, json_response, length_header
-
-Endpoint = Callable[[Request], Awaitable[Response]]
+from uponce.web.response import NO_SNIFF, Endpoint, Response, is_known, json_response, length_header
 
 ASSETS = (
     "playground.js",

@@ -320,6 +320,10 @@ DELETE FROM series;
 -- name: find_relay
 SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
 
+-- name: find_pending_repeat
+SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)
+WHERE grant_key = :grant_key AND key_hash = :key_hash LIMIT 1;
+
 -- name: add_relay!
 INSERT INTO relays (@relay_columns) VALUES (:@relay_columns);
 
@@ -444,6 +448,15 @@ INSERT INTO owner (one, name) VALUES (1, :name) ON CONFLICT (one) DO NOTHING;
 
 -- name: drop_owner!
 DELETE FROM owner;
+
+-- The settings of the server
+
+-- name: find_settings
+SELECT skew, audit_seconds FROM server_settings;
+
+-- name: put_settings!
+INSERT INTO server_settings (one, skew, audit_seconds) VALUES (1, :skew, :audit_seconds)
+ON CONFLICT (one) DO UPDATE SET skew = excluded.skew, audit_seconds = excluded.audit_seconds;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one

@@ -14,10 +14,9 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
+from uponce.adapters.database.sqlite.connection import Held, Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (
-    identity,
     integrity,
     locked,
     make_private,
@@ -50,13 +49,13 @@ class SqliteDatabase(Database):
         self._path = path.absolute()
         self._clock = clock
         self._connect = partial(connect, self._path)
-        identify = partial(identity, self._path)
+        hold = partial(Held, self._path, self._connect)
         records = Records(secrets, unavailable, knows_grants=True)
-        self._checkpointer = Checkpointer(self._connect, identify)
-        self._engine = Engine(self._connect, identify, clock, records, self._checkpointer.note_commit)
+        self._checkpointer = Checkpointer(hold())
+        self._engine = Engine(hold(), clock, records, self._checkpointer.note_commit)
         self._committer = Committer(self._engine, records)
-        self._readers = Readers(self._connect, identify)
-        self.glance = Glances(self._connect, identify)
+        self._readers = Readers(hold)
+        self.glance = Glances(hold)
         super().__init__(secrets)
 
     def open(self) -> None:

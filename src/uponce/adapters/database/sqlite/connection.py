@@ -5,13 +5,13 @@ Only this module reads SQLite's exceptions. It turns them into errors of core/er
 
 import errno
 import sqlite3
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uponce.adapters.database import failures
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Rows
-from uponce.core.errors import SettingRefused, UponceError
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 _PRIMARY_CODE = 0xFF
 
@@ -87,30 +87,51 @@ def discard(connection: sqlite3.Connection) -> None:
             continue
 
 
-class Held:
-    """At most one connection, and the identity of its file. `connection` is None until `connected` opens one.
+def identity(path: Path) -> tuple[int, int]:
+    """Return a value that is the same while the same file has this path.
 
-    `identify` returns the identity of the file at the database's path, or raises DatabaseUnavailable. A connection to a
-    file that was moved or deleted would still read and write it, and no process will open that file again.
+    Raise DatabaseUnavailable without a file.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(
+            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
+            detail=f"the database file is gone: {error}. Put it back",
+        ) from None
+    return facts.st_dev, facts.st_ino
+
+
+class Held:
+    """At most one connection to the file of this path, with these settings.
+
+    `connection` is None until `connected` opens one.
+
+    A connection to a file that was moved or deleted would still read and write it, and no process will open that file
+    again. Methods raise DatabaseUnavailable while no file has the path.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:
+        self._path = path
         self._connect = connect
-        self._identify = identify
-        self._file: Hashable = None
+        self._settings = settings
+        self._file = 0, 0
         self.connection: sqlite3.Connection | None = None
 
     def connected(self) -> sqlite3.Connection:
         """Return the connection. Open it if needed."""
         connection = self.connection
         if connection is None:
-            self._file = self._identify()  # before connecting: if it changes in between, `is_moved` finds out
-            connection = self.connection = self._connect()
+            self._file = identity(self._path)  # before connecting: if it changes in between, `is_moved` finds out
+            connection = self._connect()
+            for setting in self._settings:
+                connection.execute(setting)
+            self.connection = connection
         return connection
 
     def is_moved(self) -> bool:
         """Return whether the connection is to a file that no longer has the database's path."""
-        return self.connection is not None and self._identify() != self._file
+        return self.connection is not None and identity(self._path) != self._file
 
     def drop(self) -> None:
         connection, self.connection = self.connection, None

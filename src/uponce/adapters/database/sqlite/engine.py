@@ -19,19 +19,14 @@ COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them 
 
 
 class Engine:
-    """Owns the connection. `connect` is called in the thread that commits. `identify` is that of Held."""
+    """Owns the connection that `held` opens, in the thread that commits."""
 
     most = MAX_GROUP
 
     def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        identify: Callable[[], Hashable],
-        clock: Clock,
-        records: Records,
-        committed: Callable[[], None] = lambda: None,
+        self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
     ) -> None:
-        self._held = Held(connect, identify)
+        self._held = held
         self._clock = clock
         self._records = records
         self._committed = committed
@@ -123,12 +118,12 @@ class Checkpointer:
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
     failure this thread tries again later. The next commit that moves pages reports that failure.
 
-    `identify` is that of Held. If another file has the path, the log may belong to that file. Its pages must not get
-    into the old file, and must not count as moved.
+    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
+    not count as moved.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._held = Held(connect, identify)
+    def __init__(self, held: Held) -> None:
+        self._held = held
         self._commits = 0
         self._due = threading.Event()
         self._closed = False

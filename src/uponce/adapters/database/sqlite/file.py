@@ -19,7 +19,7 @@ from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import make_file
 from uponce.adapters.system import closing_file, sync_folder
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.errors import SettingRefused
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
@@ -87,18 +87,6 @@ def refuse_restoring(path: Path) -> None:
             f"{restoring(path)} shows a restore that has not ended. Wait until it ends. If it was interrupted, run "
             "`uponce restore` again, or delete this file to begin with an empty server."
         )
-
-
-def identity(path: Path) -> tuple[int, int]:
-    """Return a value that is the same while the same file has this path. Raise DatabaseUnavailable without a file."""
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise DatabaseUnavailable(
-            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
-            detail=f"the database file is gone: {error}. Put it back",
-        ) from None
-    return facts.st_dev, facts.st_ino
 
 
 @contextmanager

@@ -17,16 +17,17 @@ from uponce.core.values import Asset, AssetName
 
 T = TypeVar("T")
 
+_READ_ONLY = "PRAGMA query_only = ON"
 _THREADS = 2
 _SLOW_SECONDS = 0.005
 _REST_SECONDS = 1.0
 
 
 class Readers:
-    """Runs functions of a read-only connection off the event loop. `identify` is that of Held."""
+    """Runs functions of a read-only connection off the event loop. `hold` makes a Held with more settings."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._new = partial(Held, partial(_reading, connect), identify)
+    def __init__(self, hold: Callable[..., Held]) -> None:
+        self._new = partial(hold, _READ_ONLY)
         self._idle: list[Held] = []
         self._threads = Threads(_THREADS, "uponce-database-reader")
 
@@ -65,8 +66,8 @@ class Glances:
     for the disk. Then only threads look for the next second, so a slow disk costs the loop little time.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._held = Held(partial(_reading, connect, "PRAGMA busy_timeout = 0"), identify)
+    def __init__(self, hold: Callable[..., Held]) -> None:
+        self._held = hold(_READ_ONLY, "PRAGMA busy_timeout = 0")
         self._gate = threading.Lock()
         self._rests_until = 0.0
         self._closed = False
@@ -115,10 +116,3 @@ class Glances:
 
 def _not_now() -> DatabaseUnavailable:
     return DatabaseUnavailable("The server's database does not answer at once. Send the same request again.")
-
-
-def _reading(connect: Callable[[], sqlite3.Connection], *settings: str) -> sqlite3.Connection:
-    connection = connect()
-    for setting in ("PRAGMA query_only = ON", *settings):
-        connection.execute(setting)
-    return connection

@@ -7,7 +7,7 @@ Catalog in app/copy_media.py; only commands use them, and a command may block.
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,6 +143,8 @@ def begun_restore(target: Path) -> Iterator[None]:
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
     with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+        _is_unused(target, delete=True)  # or a server could start on it
+        _refuse_files(target)
         yield
 
 
@@ -152,7 +154,7 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
     The database is thawed and fenced, and has the new owner. It appears whole or not at all. The fence is made after
     the copy: an old server may have spent signatures until then. Raise SettingRefused if a database is there.
     """
-    refuse_present(target)
+    _refuse_files(target)
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
@@ -170,8 +172,43 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
 
 def refuse_present(target: Path) -> None:
+    """Raise SettingRefused if a database is there that an upload may have used.
+
+    A refused start leaves a database that no upload has used.
+    """
+    if not _is_unused(target):
+        _refuse_files(target)
+
+
+def _is_unused(target: Path, *, delete: bool = False) -> bool:
+    """Return whether a database without API keys and upstreams is there, and no server has it open.
+
+    With `delete`, delete it.
+
+    A server deletes no key, so no upload has used the database. If a server makes a key now, it is refused.
+    """
+    try:
+        with closing(_connect(target)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            present = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            tables = ("api_keys", "upstreams") if present else ()
+            counts = Session(connection).ask([("count_rows", {"table": table}) for table in tables])
+            unused = not target.is_symlink() and not any(row["rows"] for (row,) in counts)
+            if unused and delete:
+                for path in (*_beside(target), target):  # SQLite leaves the log of a file that is gone
+                    path.unlink(missing_ok=True)
+    except (OSError, sqlite3.Error):
+        return False
+    return unused and not any(path.exists() for path in _beside(target))
+
+
+def _beside(target: Path) -> Sequence[Path]:
+    return [target.with_name(target.name + end) for end in _BESIDE]
+
+
+def _refuse_files(target: Path) -> None:
     """Raise SettingRefused if a database, or its log, is there. SQLite would use that log for the restored database."""
-    for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
+    for path in (target, *_beside(target)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
 
@@ -183,9 +220,8 @@ def _first(found: Sequence[str]) -> str:
 def _copy(source: Path, target: Path, progress: Progress) -> None:
     make_private(target)
     os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
-    for end in _BESIDE:
-        with suppress(FileNotFoundError):
-            target.with_name(target.name + end).unlink()
+    for path in _beside(target):
+        path.unlink(missing_ok=True)
     with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
         # One transaction around all steps: a write of another process would make the copy begin again.
         reading.execute("BEGIN")
