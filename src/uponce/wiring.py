@@ -335,7 +335,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
 
 def _noted(settings: Settings) -> ServerSettings:
     """Return what commands in other shells need to know."""
-    return ServerSettings(settings.limits.skew, settings.audit_seconds)
+    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -354,7 +354,12 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield the work that a server repeats beside its requests."""
     settings, services = backend.settings, backend.services
     clean = partial(
-        sweep, services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
+        sweep,
+        services,
+        grace_seconds=settings.grace_seconds,
+        audit_seconds=settings.audit_seconds,
+        dead_seconds=settings.dead_seconds,
+        rest=RESTFUL,
     )
     yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
     yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))

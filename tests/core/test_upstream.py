@@ -118,6 +118,13 @@ def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) ->
     assert aimed({name: "a.b/..c/d.."}).names
 
 
+@pytest.mark.parametrize("name", ["public_id=a", "=", "alt\r\nX-Evil: 1", "a\0", "a\x7f"])
+def test_a_name_that_could_be_part_of_a_value_is_refused(name: str) -> None:
+    """`public_id=a=b` is signed as one parameter. It must not be read as another one, which the account ignores."""
+    with pytest.raises(InvalidParameter, match="contains = or a control character"):
+        read_relayed({"public_id": "cat", name: "b"})
+
+
 def test_a_signed_public_id_is_looked_for_below_its_folder_and_prefix() -> None:
     target = aimed({"public_id": "cat&dog", "folder": "pets/", "public_id_prefix": "2026", "type": "private"})
     assert target.names == (("image", "pets/2026/cat&dog"),)

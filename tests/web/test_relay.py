@@ -125,6 +125,15 @@ def test_what_is_signed_for_uponce_is_enforced_here(
     assert not relay.traces().spooled
 
 
+def test_a_signed_parameter_does_not_vanish_in_a_name(relay: World, stub: StubUpstream) -> None:
+    """`=` separates the signed name from its value, and an upstream may ignore names that it does not know."""
+    fields = relay.sign({"context": "owner=42"})
+    split = {name: value for name, value in fields.items() if name != "context"} | {"context=owner": "42"}
+    assert_refused(relay.upload(split, kind="raw"), 400, "invalid_parameter")
+    assert not stub.store
+    assert_accepted(relay.upload(fields, kind="raw"))
+
+
 @pytest.mark.parametrize("trouble", [Trouble.REFUSED, Trouble.LIMITED])
 @pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
 def test_a_refusal_of_the_upstream_comes_back_as_it_is_and_spends_nothing(
@@ -143,6 +152,7 @@ def test_a_refusal_of_the_upstream_comes_back_as_it_is_and_spends_nothing(
 
 UNKNOWN = [
     Trouble.FAILED_LATE,
+    Trouble.TIMED_OUT,
     Trouble.HTML,
     Trouble.TORN_JSON,
     Trouble.SHORT,

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.asgi import Answer
+from tests.asgi import END, Answer, part, parts_of
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -50,6 +50,18 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
             answer = act(relay, "raw/destroy", {"public_id": "cat"}, authorization=basic(relay))
         assert assert_accepted(answer).json == {"result": "ok"}
         assert not stub.store
+
+
+def test_uponce_signs_parameters_that_only_the_upstream_knows(relay: World, stub: StubUpstream) -> None:
+    """For servers that ask it to, and for uploads with HTTP Basic, as it accepts them when an SDK signed them."""
+    params = {"eager": "w_100", "folder": "a"}
+    signed = assert_accepted(act(relay, "signatures/sign", params, authorization=basic(relay))).json["fields"]
+    assert_accepted(relay.upload(signed, kind="raw"))
+    body = parts_of(params), part("file", PNG, "a.bin"), END
+    assert_accepted(relay.post(*body, kind="raw", headers={"authorization": basic(relay)}))
+    assert [request.fields["eager"] for request in stub.requests] == ["w_100"] * 2
+    refused = act(relay, "signatures/sign", {"folder": ".."}, authorization=basic(relay))
+    assert_refused(refused, 400, "invalid_parameter")
 
 
 def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World) -> None:
@@ -115,6 +127,25 @@ def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None
     stale = relay.sign({"public_id": "cat", "timestamp": 1}, key=relay.server)
     assert_refused(act(relay, "raw/destroy", stale), 400, "stale_request")
     assert len(stub.requests) == asked
+
+
+def test_a_revoked_signature_does_nothing(relay: World, stub: StubUpstream) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    fields = relay.sign({"public_id": "cat"}, key=relay.server)
+    assert_accepted(act(relay, "signatures/revoke", fields, authorization=basic(relay)))
+    assert_refused(act(relay, "raw/destroy", fields), 400, "signature_revoked")
+    assert stub.store
+    assert relay.sql("SELECT count(*) FROM audit WHERE code = 'signature_revoked'") == 1
+
+
+@pytest.mark.parametrize("name", ["max_uses", "origin", "max_bytes", "sha256"])
+def test_what_only_an_upload_obeys_is_refused_in_other_calls(relay: World, stub: StubUpstream, name: str) -> None:
+    """So no signature that was made for one upload, or for one web page, deletes."""
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    values = {"max_uses": "1", "origin": "https://app.example", "max_bytes": "9999", "sha256": "0" * 64}
+    fields = relay.sign({"public_id": "cat", name: values[name]}, key=relay.server)
+    assert_refused(act(relay, "raw/destroy", fields), 400, "unknown_parameter")
+    assert stub.store
 
 
 def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream) -> None:

@@ -90,6 +90,14 @@ class Archive:
     def last(self) -> Snapshot | None:
         return Snapshot(self._database) if self._database.exists() else None
 
+    def continues(self) -> bool:
+        last = self.last()
+        if last is None:
+            return True
+        with closing(last), closing(Snapshot(self._draft)) as draft:
+            owner = last.owner()
+            return (owner is not None and owner == draft.owner()) or last.is_related(self._draft)
+
     @contextmanager
     def _opened_media(self) -> Iterator[None]:
         self.media.open_store()

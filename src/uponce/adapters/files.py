@@ -4,15 +4,15 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import closing_file, sync_file, sync_folder
+from uponce.adapters.system import closing_file, sync_file, sync_folder, write_all
 from uponce.app.ports import StoredBlob
 from uponce.app.ports.blobs import Data
-from uponce.core.errors import StorageFull, StorageUnavailable
+from uponce.core.errors import StorageFull, StorageUnavailable, UponceError
 
 T = TypeVar("T")
 
@@ -22,7 +22,6 @@ PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
-_MAX_VECTOR = 1024  # IOV_MAX on Linux
 
 
 class Threads(Protocol):
@@ -161,15 +160,19 @@ def guarded(work: Callable[[], T]) -> T:
     try:
         return work()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                "The server's storage has no space left. Nothing was stored. Send the request again later.",
-                detail=str(error),
-            ) from error
-        raise StorageUnavailable(
-            "The server's storage cannot be used now. Nothing was stored. Send the request again.",
+        raise refused(error) from error
+
+
+def refused(error: OSError) -> UponceError:
+    """Return the StorageFull or StorageUnavailable for a failure of the operating system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "The server's storage has no space left. Nothing was stored. Send the request again later.",
             detail=str(error),
-        ) from error
+        )
+    return StorageUnavailable(
+        "The server's storage cannot be used now. Nothing was stored. Send the request again.", detail=str(error)
+    )
 
 
 def swept(error: FileNotFoundError) -> StorageUnavailable:
@@ -178,17 +181,6 @@ def swept(error: FileNotFoundError) -> StorageUnavailable:
         "The upload paused so long that its bytes were removed. Nothing was spent. Send the file again.",
         detail=str(error),
     )
-
-
-def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
-    """Write all blocks: one `writev` may write fewer bytes than it gets."""
-    left: list[memoryview] = [memoryview(block) for block in blocks]
-    while left:
-        written = os.writev(descriptor, left[:_MAX_VECTOR])
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if written:
-            left[0] = left[0][written:]
 
 
 def make_file(path: Path) -> int:
@@ -256,8 +248,5 @@ def make_one_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(exist_ok=True, mode=PRIVATE)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
-    try:
+    with closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)) as descriptor:
         _give_to_owner(descriptor, folder.parent)
-    finally:
-        os.close(descriptor)

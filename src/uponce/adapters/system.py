@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,7 @@ _TOP_PAD_BYTES = 16 * 1024 * 1024
 _SYNC_FILE_RANGE_WRITE = 2
 _PUNCH_HOLE_KEEP_SIZE = 2 | 1
 _ZEROS_AT_ONCE = 1024 * 1024
+_MAX_VECTOR = 1024  # IOV_MAX on Linux
 _WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
 _PARENT_LOOK_SECONDS = 1.0
 # For openat2(2), which has this number on every machine. The call keeps the interpreter's lock: it never waits.
@@ -55,6 +56,17 @@ def sync_data(descriptor: int) -> None:
         sync_file(descriptor)
     else:
         os.fdatasync(descriptor)
+
+
+def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write all blocks: one `writev` may write fewer bytes than it gets."""
+    left: list[memoryview] = [memoryview(block) for block in blocks]
+    while left:
+        written = os.writev(descriptor, left[:_MAX_VECTOR])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 @contextmanager

@@ -54,6 +54,12 @@ class Archive(Protocol):
     def take(self, on_pages: OnPages) -> Snapshot:
         """Copy the database of the server as a draft, and open the draft."""
 
+    def continues(self) -> bool:
+        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common.
+
+        Return True if the last copy has no asset.
+        """
+
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
         """Replace the last copy of the database with the draft. Return the new path of the last copy.
 
@@ -175,7 +181,10 @@ async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
 
 
 def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
-    """Raise SettingRefused if the backup holds API keys that the server does not have: it is another server's."""
+    """Raise SettingRefused if the backup holds API keys or assets of another server.
+
+    A new server may have the same keys, from its settings.
+    """
     last = archive.last()
     if last is None:
         return
@@ -186,6 +195,12 @@ def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
             f"{archive.folder} is the backup of another database: this server does not have its API keys "
             f"{', '.join(sorted(missing))}. Nothing was replaced. If this server lost its database, restore the "
             "backup; otherwise name another folder."
+        )
+    if not archive.continues():
+        raise SettingRefused(
+            f"{archive.folder} is the backup of another database: this server has none of its assets. Nothing was "
+            "replaced. If this server lost its database, restore the backup. If all those assets were deleted, name a "
+            "new folder."
         )
 
 

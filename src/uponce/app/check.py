@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from uponce.app.owner import check_owner
+from uponce.app.owner import PROBE, check_owner
 from uponce.app.ports import BlobStore, Database
 from uponce.app.services import Services
 from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageUnavailable, UponceError
@@ -42,14 +42,14 @@ async def check_storage(
 
     Raise SettingRefused for every other fault.
 
-    `own` comes first: it raises if the storage belongs to another database. `claim_storage` also claims the storage.
-    Otherwise a server that starts at the same time could find these bytes, and refuse the storage as one in use. A
-    server with a full storage still delivers files. A storage that is not `on_disk` names its own cure.
+    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. A server
+    that starts beside this one may find these bytes: their key says that they are no file of a database. A server with
+    a full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
     with _for_operator(on_disk):
         await own(services.database, services.blobs)
+        spooled = await services.blobs.receive(PROBE + services.ids.hex(16))
     bytes_ = services.ids.hex(32).encode()
-    spooled = await services.blobs.receive()
     try:
         with _for_operator(on_disk):
             await spooled.write(bytes_)

@@ -27,6 +27,10 @@ _MOST_SUSPECTS = 50_000
 _LISTED = 10_000  # findings of each kind: the report of a ruined store must not fill the memory
 _READ_AT_ONCE = 8
 _ABSENT = "it does not exist"
+_REPLACE = (
+    "restore these blobs from a backup. Blobs that begin with p: with `uponce restore --reuse-storage`, since a file "
+    "beside a pack has no effect"
+)
 
 
 class Severity(StrEnum):
@@ -47,11 +51,9 @@ class Kind:
 
 
 HOLLOW = Kind("hollow", Severity.DAMAGE, "assets whose bytes are missing: restore the blobs from a backup")
-SIZE = Kind("size", Severity.DAMAGE, "blobs with another size than the upload: restore these blobs from a backup")
-HASH = Kind("hash", Severity.DAMAGE, "blobs with other bytes than the upload: check the disk, restore a backup")
-UNREADABLE = Kind(
-    "unreadable", Severity.DAMAGE, "blobs that cannot be read: check the disk, restore these blobs from a backup"
-)
+SIZE = Kind("size", Severity.DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
+HASH = Kind("hash", Severity.DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
+UNREADABLE = Kind("unreadable", Severity.DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")
 DATABASE = Kind(
     "database", Severity.DAMAGE, "faults of the database file: stop the server, restore the database from a backup"
 )

@@ -12,7 +12,8 @@ from typing import Protocol
 from uponce.app.ports import BlobStore
 from uponce.core.errors import SettingRefused, StorageFull
 
-_SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all blobs
+PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
+_SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
@@ -112,10 +113,11 @@ async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:
-    """Return the keys of some blobs; of all blobs if there are few."""
+    """Return the keys of some blobs; of all blobs if there are few. Probes do not count."""
     keys: list[str] = []
     async for blob in blobs.published():
-        keys.append(blob.key)
+        if not blob.key.startswith(PROBE):
+            keys.append(blob.key)
         if len(keys) == _SAMPLE:
             break
     return keys

@@ -28,17 +28,24 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int | None, rest: float = 0) -> Swept:
-    """End old series, delete old spooled files and orphans, and purge the ledger and the audit.
+async def sweep(
+    services: Services,
+    *,
+    grace_seconds: float,
+    audit_seconds: int | None,
+    dead_seconds: int | None = None,
+    rest: float = 0,
+) -> Swept:
+    """End old series, delete old spooled files and orphans, and purge the ledger, the audit and dead notifications.
 
     Return what was removed.
 
-    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None. A sweep is safe beside running
-    servers. After each batch it rests for `rest` times as long as the batch took, so the server answers uploads as
-    quickly as before. Raise SettingRefused, and delete no file, if the storage belongs to another database. The purge
-    comes first, and needs no storage.
+    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
+    `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
+    as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
+    the storage belongs to another database. The purge comes first, and needs no storage.
     """
-    grants = await services.database.purge(audit_seconds)
+    grants = await services.database.purge(audit_seconds, dead_seconds)
     await claim_storage(services.database, services.blobs)
     series = await _end_old_series(services)
     unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())

@@ -201,6 +201,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "only to public addresses.",
         NETWORKS,
     ] = ""
+    notification_days: Annotated[
+        int, "Days for which uponce keeps a dead notification: no receiver accepted it for a day.", DAYS
+    ] = 30
     trusted_proxies: Annotated[
         str,
         "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
@@ -278,6 +281,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def audit_seconds(self) -> int:
         return self.audit_days * DAY
+
+    @property
+    def dead_seconds(self) -> int:
+        return self.notification_days * DAY
 
     @property
     def server_name(self) -> str:

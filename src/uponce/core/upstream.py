@@ -27,6 +27,7 @@ _DEFAULTS = {
     "identify": "public_id",
 }
 MARKER = "uponce"  # the context key of an asset whose public_id the upstream chooses
+_NOT_IN_NAMES = re.compile("[=\0-\x1f\x7f]")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # A relay obeys these itself and sends none of them to the upstream. A `callback` would turn the answer into a redirect.
@@ -85,8 +86,14 @@ def _bad_url(problem: str) -> InvalidParameter:
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
     """Return what the parameters ask of a relay. The upstream reads the others, so uponce refuses none of those here.
 
-    But a look-up of the asset must be possible: the parameters of `_IN_PATHS` become part of its path.
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`. And no name has a `=`: the
+    signed text `a=b=c` must not be read as the name `a=b` with the value `c`.
     """
+    for name in params:
+        if _NOT_IN_NAMES.search(name):
+            raise InvalidParameter(
+                f"The parameter name '{shown(name)}' contains = or a control character. Send a name without it."
+            )
     for name in _IN_PATHS:
         if not {".", ".."}.isdisjoint(params.get(name, "").split("/")):
             raise InvalidParameter(

@@ -174,13 +174,14 @@ def content_headers(asset: Asset, length: int) -> list[Header]:
 
 
 def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:
-    """Return how long a cache may keep the answer. A URL with the asset's own version never shows other bytes.
+    """Return how long a cache may keep the answer. A URL of the asset with its own version never shows other bytes.
 
     Every other URL shows the current asset, so a cache must ask each time. This holds for URLs without a version, with
-    an old version, and with a future version, which the next overwrite may get.
+    an old version, and with a future version, which the next overwrite may get. It also holds where the URL means
+    another asset first: `cat.png` is the URL of `cat`, and shows the asset `cat.png` only while there is no `cat`.
     """
     reach = b"public" if asset.name.type is DeliveryType.UPLOAD else b"private"
-    if path.version != asset.version:
+    if path.version != asset.version or path.candidates[0][0] != asset.name:
         return reach + b", no-transform, no-cache"
     return reach + (b", no-transform, max-age=2592000" if reach == b"public" else b", no-transform, max-age=3600")
 

@@ -166,12 +166,14 @@ class Database(Backend):
     end_slowest_series = _runs(series.end_slowest)
     end_old_series = _runs(series.end_old)
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         dropped = await self._turn_over()
         dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
         await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
             await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+        if dead_seconds is not None:
+            await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
         return dropped
 
     async def _turn_over(self) -> int:

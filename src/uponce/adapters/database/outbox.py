@@ -78,6 +78,13 @@ def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Se
     return sorted(row["id"] for row in rows)
 
 
+@operation(writes=True)
+def drop_old(now: float, seconds: int, most: int) -> Steps[int]:
+    """Delete at most so many effects that died longer ago, except look-ups of a relay. Return their number."""
+    (rows,) = yield [("drop_old_effects", {"before": int(now) - seconds, "most": most})]
+    return len(rows)
+
+
 def effect_details(after: AfterCommit) -> str:
     """Return the details of an effect that a commit leaves."""
     return json_text(replace(after, committed=replace(after.committed, unneeded_blob=None)))

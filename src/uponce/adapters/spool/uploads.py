@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, make_file, write_all
+from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, make_file
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
-from uponce.adapters.system import start_writeback
+from uponce.adapters.system import start_writeback, write_all
 from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import BINARY
 from uponce.core.values import Digest

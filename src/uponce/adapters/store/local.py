@@ -27,6 +27,7 @@ from uponce.adapters.files import (
     is_packed,
     make_folder,
     make_one_folder,
+    refused,
     shard_of,
     swept,
     write_new,
@@ -177,15 +178,18 @@ class LocalStore:
         except FileNotFoundError as error:
             raise swept(error) from error
         sync_folder(target.parent)
+        if is_packed(key):  # a copy: it replaces a damaged blob, and a pack is asked before a file
+            self._packs.delete(key)
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        return guarded(lambda: self._put_group(bodies))
-
-    def _put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        packing = self._pack_bytes > 0 and self._holes()
-        small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
-        packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
-        filed = iter(self._put_files([data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]))
+        try:
+            packing = self._pack_bytes > 0 and self._holes()
+            small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
+            packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
+            large = [data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]
+            filed = iter(self._put_files(large) if large else ())
+        except OSError as error:
+            raise refused(error) from error
         return [next(packed if in_pack else filed) for in_pack in small]
 
     def _holes(self) -> bool:
@@ -195,8 +199,6 @@ class LocalStore:
         return self._has_holes
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
-        if not bodies:
-            return []
         shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
         keys = [shard + self._ids.hex(30) for _ in bodies]
         try:

@@ -54,11 +54,12 @@ class Rule(StrEnum):
 class ServerSettings:
     """Settings of the server that started last. Commands may run in a shell without its settings.
 
-    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`.
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
     """
 
     skew: int
     audit_seconds: int
+    dead_seconds: int
 
 
 class Records(Protocol):
@@ -244,7 +245,7 @@ class OpenSeries(Protocol):
         """
 
     async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """Return the first `limit` parts of a shared series with bytes of the span, in order. No two of them overlap."""
+        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         """Commit as `commit` does, for all grants of a series together, and end the series.
@@ -266,11 +267,12 @@ class OpenSeries(Protocol):
 class Upkeep(Protocol):
     """What keeps a database in order."""
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         """Forget grants whose time is over, by the database's clock. Return their number.
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too; none for None.
+        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
+        Look-ups of a relay stay in any case.
         """
 
     async def fence(self, skew: int) -> int:

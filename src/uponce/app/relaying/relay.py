@@ -25,7 +25,7 @@ from uponce.core.errors import (
     UpstreamUnavailable,
 )
 from uponce.core.parameters import UploadSpec
-from uponce.core.relaying import Forwarded, Outcome, Relay, outcome_of, trailer_timestamp
+from uponce.core.relaying import Forwarded, Outcome, Relay, error_message, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
 from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
 
@@ -307,10 +307,8 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 def _refusal(reply: UpstreamReply) -> UpstreamRefused:
     if reply.status in (401, 403):
         log.error("the upstream refuses the account's credentials or rights: %s", reply.body[:200])
-    error = (reply.document or {}).get("error")
-    message = _text(error.get("message")) if isinstance(error, Mapping) else ""
-    message = message or f"The upstream answered {reply.status}."
-    refusal = UpstreamRefused(message)
+    message = _text(error_message(reply.document or {}))
+    refusal = UpstreamRefused(message or f"The upstream answered {reply.status}.")
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
     return refusal
 

@@ -49,7 +49,7 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
     if request.method == "POST" and not _has_basic(request):
         sent = [*query, *await body_fields(request, limits)]
         note_fields(request, collect(sent).items())
-        answer = await act_signed(services, upstream, cloud, path, sent)
+        answer = await act_signed(services, upstream, cloud, path, sent, request.caller)
     else:
         await authenticate_for_all(services, cloud, *request.head.server_credentials())
         body = await small_body(request)

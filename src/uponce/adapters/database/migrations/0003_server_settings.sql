@@ -2,5 +2,6 @@
 CREATE TABLE server_settings (
   one           @number NOT NULL PRIMARY KEY CHECK (one = 1),
   skew          @number NOT NULL,  -- seconds
-  audit_seconds @number NOT NULL
+  audit_seconds @number NOT NULL,
+  dead_seconds  @number NOT NULL
 ) @table;

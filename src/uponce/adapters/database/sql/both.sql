@@ -393,6 +393,14 @@ DELETE FROM outbox WHERE id IN (
   @skip_locked
 ) RETURNING id;
 
+-- Those of a relay hold a pending signature.
+-- name: drop_old_effects
+DELETE FROM outbox WHERE id IN (
+  SELECT id FROM outbox
+  WHERE dead = 1 AND due_at < :before AND NOT EXISTS (SELECT 1 FROM relays WHERE relay_id = outbox.subject)
+  ORDER BY due_at LIMIT :most @skip_locked
+) RETURNING id;
+
 
 -- Upkeep
 
@@ -452,11 +460,13 @@ DELETE FROM owner;
 -- The settings of the server
 
 -- name: find_settings
-SELECT skew, audit_seconds FROM server_settings;
+SELECT skew, audit_seconds, dead_seconds FROM server_settings;
 
 -- name: put_settings!
-INSERT INTO server_settings (one, skew, audit_seconds) VALUES (1, :skew, :audit_seconds)
-ON CONFLICT (one) DO UPDATE SET skew = excluded.skew, audit_seconds = excluded.audit_seconds;
+INSERT INTO server_settings (one, skew, audit_seconds, dead_seconds)
+VALUES (1, :skew, :audit_seconds, :dead_seconds)
+ON CONFLICT (one) DO UPDATE
+SET skew = excluded.skew, audit_seconds = excluded.audit_seconds, dead_seconds = excluded.dead_seconds;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one

@@ -57,6 +57,19 @@ class Snapshot:
         (rows,) = self._session.ask([("list_all_keys", {})])
         return frozenset(row["api_key"] for row in rows)
 
+    def owner(self) -> str | None:
+        """Return the owner of the database, or None in a copy of an earlier release, which has no such table."""
+        try:
+            return self._run(upkeep.owner())
+        except sqlite3.OperationalError:
+            return None
+
+    def is_related(self, other: Path) -> bool:
+        """Return whether the database at `other` has an asset of this copy, or this copy has no asset."""
+        with self._attached(other):
+            ((row,),) = self._session.ask([("is_related", {})])
+        return bool(row["related"])
+
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
         return self._run(catalog.digests(prefix))
 
@@ -72,17 +85,22 @@ class Snapshot:
         """
         assert self._live is not None
         connection = self._session.connection
-        self._session.ask([("attach_live", {"address": f"{self._live.as_uri()}?mode=ro"})])
-        try:
+        with self._attached(self._live):
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
             renewed = self._run(_renew(blob_key))
             self._run(upkeep.freeze())
             connection.execute("COMMIT")
-        finally:
-            connection.rollback()
-            self._session.ask([("detach_live", {})])
         return renewed
+
+    @contextmanager
+    def _attached(self, live: Path) -> Iterator[None]:
+        self._session.ask([("attach_live", {"address": f"{live.as_uri()}?mode=ro"})])
+        try:
+            yield
+        finally:
+            self._session.connection.rollback()
+            self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot decrypt its API keys."""
