@@ -91,10 +91,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
-    """Return the metrics.
-
-    Return None without UPONCE_METRICS_TOKEN, or if no folder can hold them: the server still serves.
-    """
+    """Return the metrics, or None without UPONCE_METRICS_TOKEN, or if no folder can hold them."""
     if not settings.metrics_token:
         return None
     from uponce.adapters.metrics import PrometheusMetrics, take_place
@@ -169,10 +166,7 @@ def _scheme(url: str) -> str:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`.
-
-    Raise SettingRefused without a file.
-    """
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`. Raise SettingRefused without one."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
             f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
@@ -192,9 +186,7 @@ def blob_store(settings: Settings) -> Blobs:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 
-            path = url.partition(":")[2].removeprefix(
-                "//"
-            )  # with the text that `urlsplit` takes for a query or a fragment
+            path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
             return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
@@ -219,10 +211,7 @@ def _check_locks(settings: Settings) -> None:
 
 
 def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
-    """Return the presigner of the store, or None.
-
-    Raise SettingRefused if a redirect is set, and the store has no URLs.
-    """
+    """Return the presigner of the store, or None. Raise SettingRefused if a redirect is set, and no URLs exist."""
     if not settings.storage_redirect:
         return None
     presigner = blobs.store.presigner(settings.storage_redirect)
@@ -235,10 +224,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
 
 
 def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
-    """Return the server in front, or None.
-
-    Raise SettingRefused if it is set, and there is no folder that it could read.
-    """
+    """Return the server in front, or None. Raise SettingRefused if it is set, and has no folder to read."""
     if not settings.storage_accel:
         return None
     front = blobs.store.front(settings.storage_accel)
@@ -255,11 +241,7 @@ def secret_key_path(settings: Settings) -> Path:
 
 
 def secret_box(settings: Settings) -> AesSecretBox:
-    """Return what encrypts API secrets, with UPONCE_SECRET_KEY or the key in the data folder.
-
-    It reads and makes no key yet.
-    """
-
+    """Return what encrypts API secrets. The key is UPONCE_SECRET_KEY, or in a file, which is not read or made yet."""
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
     )

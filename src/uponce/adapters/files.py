@@ -156,7 +156,7 @@ def checked(key: str) -> str:
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work, and raise what the operating system refuses as one of our errors."""
+    """Return what the work returns. A failure of the operating system becomes a StorageFull or StorageUnavailable."""
     try:
         return work()
     except OSError as error:
@@ -164,7 +164,7 @@ def guarded(work: Callable[[], T]) -> T:
 
 
 def refused(error: OSError) -> UponceError:
-    """Return our error for what the operating system refuses."""
+    """Return the StorageFull or StorageUnavailable for a failure of the operating system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(
             "The server's storage has no space left. Nothing was stored. Send the request again later.",

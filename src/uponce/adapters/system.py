@@ -59,7 +59,7 @@ def sync_data(descriptor: int) -> None:
 
 
 def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
-    """`writev` may write less than it was given."""
+    """Write all blocks: one `writev` may write fewer bytes than it gets."""
     left: list[memoryview] = [memoryview(block) for block in blocks]
     while left:
         written = os.writev(descriptor, left[:_MAX_VECTOR])

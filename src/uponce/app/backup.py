@@ -55,8 +55,10 @@ class Archive(Protocol):
         """Copy the database of the server as a draft, and open the draft."""
 
     def continues(self) -> bool:
-        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common. True
-        if the last copy has no asset."""
+        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common.
+
+        Return True if the last copy has no asset.
+        """
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
         """Replace the last copy of the database with the draft. Return the new path of the last copy.
@@ -179,8 +181,10 @@ async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
 
 
 def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
-    """Raise SettingRefused if the backup holds API keys or assets of another server. A new server may have the same
-    keys, from its settings."""
+    """Raise SettingRefused if the backup holds API keys or assets of another server.
+
+    A new server may have the same keys, from its settings.
+    """
     last = archive.last()
     if last is None:
         return

@@ -47,7 +47,7 @@ class Copying:
 
 
 class _Lost(Exception):
-    """The source does not have the bytes of one blob; the text says why."""
+    """The source does not have the bytes of one blob. The text gives the reason."""
 
 
 Renew = Callable[[str], Awaitable[Asset | None]]

@@ -12,7 +12,7 @@ from typing import Protocol
 from uponce.app.ports import BlobStore
 from uponce.core.errors import SettingRefused, StorageFull
 
-PROBE = "0" * 16  # of the keys of files by which `check_storage` tries a storage: they are in use for a moment only
+PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
@@ -82,8 +82,8 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
     """Take the storage from another database. Return whether it was taken: False if it has no other owner.
 
-    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Raise
-    SettingRefused if the database does not name nearly all files there, unless `anyway`: sweeps would delete the rest.
+    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
+    delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
     """
     owner = await blobs.owner()
     if owner in (None, await database.owner()):

@@ -24,7 +24,7 @@ from uponce.core.values import MediaFacts, ResourceType
 # Returns the details of the effect that a stored upload leaves, or None for no effect. It must not wait: the thread of
 # the database calls it.
 DetailsOf = Callable[[UploadSpec], str | None]
-# Returns what a whole file is, None if only the inspector can tell. It asks no decoder and refuses nothing.
+# Returns the facts of a whole file, or None if only the inspector can find out. It uses no decoder and refuses nothing.
 OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], MediaFacts | None]
 
 

@@ -115,7 +115,10 @@ def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
 
 
 def error_message(document: Mapping[str, object]) -> str | None:
-    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`. None for any other JSON."""
+    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`.
+
+    Return None for any other JSON.
+    """
     error = document.get("error")
     message = error.get("message") if isinstance(error, Mapping) else None
     return message if isinstance(message, str) else None

@@ -203,7 +203,7 @@ def _digits(secret: str, message: bytes, length: int) -> str:
 
 
 def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
-    """Return what names the asset of an attempt: the grant, and for a grant of several uses also the upload.
+    """Return the bytes that name the asset of an attempt: the grant, and for a grant of several uses also the upload.
 
     `key_hash` is of the client's Idempotency-Key: with it, a repeat has the name of the first attempt.
     """

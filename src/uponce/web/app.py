@@ -46,8 +46,8 @@ class Route:
     """One or more paths with the same endpoint. `purpose` is the sentence for a client that uses a wrong method.
 
     `dialect` turns an error of the endpoint into a response. Pages of any origin may call an `open` route, without
-    credentials, and read the `exposed` headers beside those of every open route. `takes_uploads` says that the metrics
-    count what arrives here as uploads. `judges_methods` says that the endpoint refuses other methods itself.
+    credentials, and read its `exposed` headers as well as those of every open route. `takes_uploads` says that the
+    metrics count what arrives here as uploads. `judges_methods` says that the endpoint refuses other methods itself.
     """
 
     paths: tuple[str, ...]
@@ -114,7 +114,7 @@ class App:
             record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
 
     def match(self, path: str) -> Match | None:
-        """Return the first route that fits, None if no route does."""
+        """Return the first route that fits, or None."""
         for pattern, template, route in self._compiled:
             if found := pattern.match(path):
                 return Match(route, template, found.groupdict())
@@ -189,7 +189,7 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def cross_origin_headers(route: Route, request: Request, response: Response) -> tuple[Header, ...]:
-    """Return the headers that let a page read the response. An open route varies by origin, for the sake of caches."""
+    """Return the headers that let a page read the response. For caches, an open route varies by origin."""
     if not route.open:
         return ()
     if request.raw_header(b"origin") is None:
@@ -199,7 +199,7 @@ def cross_origin_headers(route: Route, request: Request, response: Response) -> 
 
 
 def preflight(route: Route, request: Request) -> Response | None:
-    """Return the answer to the question that a browser asks before a request. None for any other request."""
+    """Return the answer to the preflight request of a browser. Return None for any other request."""
     if request.method != "OPTIONS" or not route.open:
         return None
     wanted = request.raw_header(b"access-control-request-method")

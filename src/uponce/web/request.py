@@ -46,15 +46,16 @@ class Head:
         return self.headers.get(name, "")
 
     def added_credentials(self) -> tuple[str, str] | None:
-        """Return API key and secret of HTTP Basic, None without them. BadCredentials when the header has others.
+        """Return API key and secret of HTTP Basic, or None without them.
 
-        Those of a web page do not count: a browser adds credentials that it remembers to the forms of any site.
+        Raise BadCredentials for credentials of another form. Credentials from a web page do not count: a browser adds
+        credentials that it remembers to the forms of any site.
         """
         sent = self.get("authorization")
         return _basic_credentials(sent) if sent and self.origin is None else None
 
     def server_credentials(self) -> tuple[str, str]:
-        """Return API key and secret of a request from a server. BadCredentials for a request from a web page."""
+        """Return API key and secret of a request from a server. Raise BadCredentials for a request from a web page."""
         if self.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
             raise BadCredentials(
                 "This request comes from a web page, which must not know the secret. Let your server call this address."

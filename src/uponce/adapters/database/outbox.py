@@ -80,7 +80,7 @@ def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Se
 
 @operation(writes=True)
 def drop_old(now: float, seconds: int, most: int) -> Steps[int]:
-    """Delete at most so many effects that died longer ago, except look-ups of a relay; how many."""
+    """Delete at most so many effects that died longer ago, except look-ups of a relay. Return their number."""
     (rows,) = yield [("drop_old_effects", {"before": int(now) - seconds, "most": most})]
     return len(rows)
 

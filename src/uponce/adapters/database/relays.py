@@ -42,7 +42,10 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """Do what Relays.begin_relay promises, for an upload without a series. A repeat gets the first answer."""
+    """Do what Relays.begin_relay promises, for an upload without a series.
+
+    A repeat gets the answer of the first one.
+    """
     found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
     for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)
@@ -57,7 +60,7 @@ def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
 
 
 def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
-    repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, nothing to repeat
+    repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, no reply
     return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
 
 

@@ -83,8 +83,8 @@ def fence(now: float, skew: int) -> Steps[int]:
 def steps_of_fence(now: float, skew: int) -> Steps[int]:
     """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
-    The skew of the server counts if it is greater. Pending relays stay: a look-up must still find out whether the
-    upload completed upstream.
+    The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
+    uploads completed upstream.
     """
     noted = yield from steps_of_settings()
     mark = int(now) + (skew if noted is None else max(skew, noted.skew))
@@ -140,7 +140,7 @@ def replace_owner(_: float, name: str) -> Steps[None]:
 
 @operation(writes=True)
 def note_settings(_: float, settings: ServerSettings) -> Steps[None]:
-    """Nothing is written if they are known: then a start needs no room on the disk."""
+    """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
     if (yield from steps_of_settings()) != settings:
         yield [("put_settings", asdict(settings))]
 

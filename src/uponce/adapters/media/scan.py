@@ -17,7 +17,7 @@ from uponce.core.formats import Format
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
-# A JPEG or PNG whose header is longer, by a large preview or colour profile, goes to the decoder.
+# A JPEG or PNG with a longer header, such as with a large preview or colour profile, goes to the decoder.
 SCAN_BYTES = 64 * 1024
 _MOSTLY_ENOUGH = 4 * 1024
 
@@ -30,7 +30,7 @@ Shape = tuple[int, int, int]
 
 
 def scan(data: Data, size: int, format_: Format | None, limits: Limits) -> MediaFacts | None:
-    """Return what a file is, or None when only the decoder can tell. `format_` None is raw.
+    """Return the facts of a file, or None if only the decoder can find out. `format_` None is raw.
 
     `data` is the beginning of a file of `size` bytes: at least SCAN_BYTES, or all of it. The scan of a GIF needs all.
     """

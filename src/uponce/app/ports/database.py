@@ -62,10 +62,7 @@ class Glance(Protocol):
     """
 
     def version(self) -> Hashable:
-        """Return a value that changes with each commit of any process.
-
-        While it is equal, what was found after it still holds.
-        """
+        """Return a value that changes with each commit of any process. While it is equal, later results still hold."""
 
     def find_asset(self, name: AssetName) -> Asset | None: ...
 
@@ -108,10 +105,7 @@ class Ledger(Protocol):
         """
 
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        """Return the stored answer of a grant that was not revoked since.
-
-        The ledger forgets it together with the grant.
-        """
+        """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
 
     async def find_grant(self, key: bytes) -> GrantRecord | None:
         """Return the ledger's record of a grant."""
@@ -181,10 +175,7 @@ class Catalog(Protocol):
         """
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Condemn the blobs that no asset and no series names, and return them.
-
-        They may be deleted: no commit can name them.
-        """
+        """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on."""
 
     async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Return those of the blobs that are condemned already."""
@@ -218,9 +209,7 @@ class OpenSeries(Protocol):
     async def record_span(
         self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
     ) -> Series:
-        """Record that these bytes are durable, and the size of the whole unless it is None.
-
-        Return the new state of the series.
+        """Record that these bytes are durable, and the size of the whole unless it is None. Return the new series.
 
         Raise ChunkConflict if the total or the span contradicts what is recorded, SeriesGone if the series has ended.
         For a shared series, `parts` are exactly the bytes of the span that were not recorded before. Raise
@@ -228,10 +217,7 @@ class OpenSeries(Protocol):
         """
 
     async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """Return the recorded parts of a shared series that hold bytes of the span: the first `limit`, in order.
-
-        No two of them overlap.
-        """
+        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
         """Commit as `commit` does, for all grants of a series together, and end the series.
@@ -243,9 +229,7 @@ class OpenSeries(Protocol):
     async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
         """End the series without an asset: nothing is spent, and its grants are free again.
 
-        Return False if it does not exist.
-
-        With `if_empty`, a series with recorded bytes stays, and the return value is False.
+        Return False if it does not exist, or stays: with `if_empty`, a series with recorded bytes stays.
         """
 
     async def note_arrival(self, series_id: str, size: int) -> None:
@@ -265,10 +249,7 @@ class Keys(Protocol):
         """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
     async def add_key(self, *keys: ApiKey) -> None:
-        """Store all keys or none. The first key of a database also makes the secret key.
-
-        A later one may raise SettingRefused.
-        """
+        """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused."""
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
         """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""

@@ -118,7 +118,10 @@ async def upload_preset(services: Services, request: Request) -> Response:
 
 
 async def _begin(services: Services, request: Request, readers: Readers) -> tuple[ApiKey, dict[str, Any]]:
-    """Return the key that asks, and the values of the query. Raise UnknownParameter for what the call does not have."""
+    """Return the key of the caller, and the values of the query.
+
+    Raise UnknownParameter for others than those of the call.
+    """
     key = await authenticate_for_all(services, request.params["cloud"], *request.head.server_credentials())
     sent = request.query(services.limits)
     for name in (name.removesuffix("[]") for name, _ in sent):

@@ -33,8 +33,8 @@ from uponce.web.response import REPLAYED, Response, forwarded_response, json_res
 MAX_KEY_LENGTH = 255
 
 _VISIBLE = re.compile(r"[!-~]+")
-# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Many clients send it without
-# quotes: then it has no character of a string, a list or a parameter.
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Or, as many clients send it, a
+# text without quotes and without any character of a string, a list or a parameter.
 _FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
@@ -216,7 +216,7 @@ def _requested(request: Request) -> ResourceType | None:
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. When the request brings a whole file, return its size if Content-Range gives one."""
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
         return None
@@ -256,7 +256,7 @@ def _malformed_range(content_range: str, why: str) -> MalformedRequest:
 
 
 def read_idempotency_key(header: str | None) -> str | None:
-    """Return the key, 1 to 255 visible ASCII characters. `"abc"` and `abc` are one key. None without the header."""
+    """Return the key, 1 to 255 visible ASCII characters, or None without the header. `"abc"` and `abc` are one key."""
     if header is None:
         return None
     form = _FORMS.fullmatch(header)

@@ -88,7 +88,10 @@ def discard(connection: sqlite3.Connection) -> None:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Return a value that is the same while the same file has this path. Raise DatabaseUnavailable without a file."""
+    """Return a value that is the same while the same file has this path.
+
+    Raise DatabaseUnavailable without a file.
+    """
     try:
         facts = path.stat()
     except OSError as error:
@@ -100,10 +103,12 @@ def identity(path: Path) -> tuple[int, int]:
 
 
 class Held:
-    """At most one connection to the file at `path`, with these settings. `connected` opens it.
+    """At most one connection to the file of this path, with these settings.
+
+    `connection` is None until `connected` opens one.
 
     A connection to a file that was moved or deleted would still read and write it, and no process will open that file
-    again. Methods raise DatabaseUnavailable without a file at the path.
+    again. Methods raise DatabaseUnavailable while no file has the path.
     """
 
     def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:
@@ -117,7 +122,7 @@ class Held:
         """Return the connection. Open it if needed."""
         connection = self.connection
         if connection is None:
-            self._file = identity(self._path)  # before connecting: should it change in between, `is_moved` finds it
+            self._file = identity(self._path)  # before connecting: if it changes in between, `is_moved` finds out
             connection = self._connect()
             for setting in self._settings:
                 connection.execute(setting)
@@ -125,7 +130,7 @@ class Held:
         return connection
 
     def is_moved(self) -> bool:
-        """Return whether there is a connection, and another file has the name now."""
+        """Return whether the connection is to a file that no longer has the database's path."""
         return self.connection is not None and identity(self._path) != self._file
 
     def drop(self) -> None:

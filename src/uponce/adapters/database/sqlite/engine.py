@@ -118,8 +118,8 @@ class Checkpointer:
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
     failure this thread tries again later. The next commit that moves pages reports that failure.
 
-    Where another file has the name, the log may be that file's: its pages must not get into the old one, and not count
-    as moved.
+    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
+    not count as moved.
     """
 
     def __init__(self, held: Held) -> None:

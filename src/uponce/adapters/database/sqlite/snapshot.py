@@ -190,13 +190,18 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
 
 def refuse_present(target: Path) -> None:
-    """Raise SettingRefused for a database that an upload may have used. A refused start leaves an unused one."""
+    """Raise SettingRefused if a database is there that an upload may have used.
+
+    A refused start leaves a database that no upload has used.
+    """
     if not _is_unused(target):
         _refuse_files(target)
 
 
 def _is_unused(target: Path, *, delete: bool = False) -> bool:
-    """Return whether a database is present without API keys and upstreams, and no server has it open. `delete` it too.
+    """Return whether a database without API keys and upstreams is there, and no server has it open.
+
+    With `delete`, delete it.
 
     A server deletes no key, so no upload has used the database. If a server makes a key now, it is refused.
     """
@@ -220,7 +225,7 @@ def _beside(target: Path) -> Sequence[Path]:
 
 
 def _refuse_files(target: Path) -> None:
-    """Raise SettingRefused for a present database, or its log: SQLite would take it for the log of the restored one."""
+    """Raise SettingRefused if a database, or its log, is there. SQLite would use that log for the restored database."""
     for path in (target, *_beside(target)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
@@ -232,7 +237,7 @@ def _first(found: Sequence[str]) -> str:
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
     make_private(target)
-    os.truncate(target, 0)  # and not deleted: while the draft of a restore is there, no server makes a database
+    os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
     for path in _beside(target):
         path.unlink(missing_ok=True)
     with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
