@@ -24,7 +24,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the server that started last was set to. Commands may run in a shell without its settings.
+    """Settings of the server that started last. Commands may run in a shell without its settings.
 
     `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
     """
@@ -41,8 +41,8 @@ class Upkeep(Protocol):
         """Forget grants whose time is over, by the database's clock. Return their number.
 
         In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
-        `audit_seconds` are deleted too; none for None. Effects that have been dead for `dead_seconds` are deleted;
-        none for None. Look-ups of a relay stay in any case.
+        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
+        Look-ups of a relay stay in any case.
         """
 
     async def fence(self, skew: int) -> int:
