@@ -17,9 +17,10 @@ from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.spool import Spool
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalStore
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload_module
-from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
