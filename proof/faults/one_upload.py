@@ -72,7 +72,7 @@ class RawInspector:
 
 
 def services_of(backend: Backend, ids: Ids) -> Services:
-    blobs = local_blobs(backend.blobs.spool.folder.parent, ids=ids, disk=InlineDisk())
+    blobs = local_blobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
     return replace(backend.services, blobs=blobs, group_store=blobs.group_store, inspector=RawInspector(), ids=ids)
 
 
