@@ -61,7 +61,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     _check_locks(settings)
     decoders = DecoderPool(
         settings.limits,
-        [str(blobs.spool.folder)],
+        [str(blobs.folder)],
         workers=settings.decoders,
         job_seconds=settings.decoder_seconds,
         grant_seconds=settings.decoder_seconds_per_grant,
