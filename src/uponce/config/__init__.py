@@ -80,7 +80,7 @@ def shown(name: str, value: Any) -> Any:
 def _without_user_info(url: str) -> str:
     """Mask all between the scheme and the last @, except a name before a colon, also if the URL is not well formed.
 
-    A path with a colon and an @ is masked too: it looks like a password. Without a colon, the @ of a path does not count.
+    A path with a colon and an @ is masked too: it looks like a password. Without a colon, its @ does not count.
     """
     rest = _SCHEME.sub("", url)
     scheme = url.removesuffix(rest)
