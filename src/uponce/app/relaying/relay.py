@@ -31,7 +31,7 @@ from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
 
 log = logging.getLogger("uponce")
 
-_FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
+_FIRST_LOOK_SECONDS = 60  # after the time for the answer: a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # of a database that fails when the outcome is known
 _NO_NAME = "file"
@@ -175,7 +175,7 @@ class Relaying:
             series_id=passing.series_id,
         )
         with services.metrics.committing():
-            begun = await services.database.begin_relay(new, _FIRST_LOOK_SECONDS)
+            begun = await services.database.begin_relay(new, services.limits.relay_answer + _FIRST_LOOK_SECONDS)
         if isinstance(begun, Forwarded):
             raise Repeated(begun)
         self._pending = begun
