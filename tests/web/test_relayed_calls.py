@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.asgi import END, Answer, part, parts_of
+from tests.asgi import END, FORM, Answer, part, parts_of
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -71,6 +71,36 @@ def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World
     assert_refused(answer, 404, "not_found")
     path = "/v1_1/demo/resources/image/upload/"  # this is the upstream's to answer
     assert relay.request("DELETE", path, headers={"authorization": basic(relay)}).code != "unsupported_call"
+
+
+@pytest.mark.parametrize("path", ["image/private", "raw/authenticated"])
+def test_an_upload_to_an_address_of_its_type_is_told_where_to_upload(
+    relay: World, stub: StubUpstream, path: str
+) -> None:
+    body = parts_of(relay.sign()), part("file", PNG, "a.png"), END
+    answer = relay.request("POST", f"/v1_1/demo/{path}", headers=FORM, chunks=body)
+    assert_refused(answer, 400, "unsupported_call")
+    kind, _, type_ = path.partition("/")
+    assert f"Sign type={type_} and upload to /v1_1/<cloud>/{kind}/upload." in answer.json["error"]["message"]
+    assert not stub.requests
+
+
+NAMED_UPLOAD = ["folders/upload", "upload_presets/upload", "transformations/upload"]
+
+
+@pytest.mark.parametrize("path", NAMED_UPLOAD)
+def test_an_admin_call_whose_address_ends_like_that_of_uploads_goes_on(
+    relay: World, stub: StubUpstream, path: str
+) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        relay.request(method, f"/v1_1/demo/{path}", headers={"authorization": basic(relay)})
+        assert (stub.requests[-1].method, stub.requests[-1].path) == (method, f"/v1_1/{stub.upstream.cloud}/{path}")
+
+
+@pytest.mark.parametrize("path", NAMED_UPLOAD)
+def test_without_an_upstream_such_a_call_is_refused_by_name(world: World, path: str) -> None:
+    answer = world.request("PUT", f"/v1_1/demo/{path}", headers={"authorization": basic(world)})
+    assert_refused(answer, 400, "unsupported_call")
 
 
 def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> None:

@@ -18,7 +18,9 @@ from uponce.web.response import Response, forwarded_response
 from uponce.web.routing import Endpoint
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
-_SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chunked)?/")
+_UPLOAD_ELSEWHERE = re.compile(
+    "/v1_1/[^/]+/(((image|video|raw|auto)/)?upload(_chunked)?/|(image|video|raw|auto)/(private|authenticated))"
+)
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
@@ -26,7 +28,7 @@ async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str,
 
     `purpose` is the sentence for a client that uses a method without one.
     """
-    if _SLASHED_UPLOAD.fullmatch(request.path):  # its file would be refused as one too many
+    if _UPLOAD_ELSEWHERE.fullmatch(request.path):  # its file would be refused as one too many
         raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
