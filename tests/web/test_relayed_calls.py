@@ -229,3 +229,41 @@ def test_some_calls_may_have_two_parameters_that_are_not_signed(relay: World, st
 def test_a_read_of_a_server_may_take_longer_than_a_look_up(relay: World) -> None:
     relay.swap(upstream=EachOnItsLoop(Times(look=1e-6)))
     assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))
+
+
+def test_a_signed_get_does_not_ask_an_end_user_for_a_password(relay: World, stub: StubUpstream) -> None:
+    """`private_download_url` and the like: links for browsers, which open a dialog for a 401 with a challenge."""
+    query = urlencode(relay.sign({"public_id": "cat", "format": "jpg"}, key=relay.server))
+    for path in ("image/download", "image/generate_archive", "download_backup"):
+        answer = relay.get(f"/v1_1/demo/{path}?{query}")
+        assert_refused(answer, 400, "unsupported_call")
+        assert path in answer.json["error"]["message"]
+    assert_accepted(relay.get(f"/v1_1/demo/ping?{query}", authorization=basic(relay)))
+
+
+@pytest.mark.parametrize("path", ["delete_by_token", "image/delete_by_token"])
+def test_a_deletion_by_token_is_refused_by_name(relay: World, stub: StubUpstream, path: str) -> None:
+    answer = act(relay, path, {"token": "abc"}, origin="https://app.example")
+    assert_refused(answer, 400, "unsupported_call")
+    assert path in answer.json["error"]["message"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert not stub.requests
+
+
+@pytest.mark.parametrize("kind", ["form", "query", "json"])
+def test_a_call_takes_as_many_ids_as_the_account_does(relay: World, stub: StubUpstream, kind: str) -> None:
+    fields = relay.sign({"command": "add", "tag": "t", "public_ids": ",".join(map(str, range(1000)))}, key=relay.server)
+    del fields["public_ids"]
+    ids = [("public_ids[]", str(number)) for number in range(1000)]
+    if kind == "form":
+        answer = act(relay, "image/tags", [*ids, *fields.items()])
+    elif kind == "query":
+        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
+    else:
+        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    assert len(assert_accepted(answer).json["public_ids"]) == 1000
+    refused = act(relay, "image/tags", [*ids, *[("public_ids[]", "x")] * 100, *fields.items()])
+    assert_refused(refused, 400, "malformed_request")
+    assert "the limit is 1100" in refused.json["error"]["message"]
