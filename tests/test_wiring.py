@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.scrape import Scraped
+from tests.upstreams import StubUpstream, Trouble
 from uponce import wiring
 from uponce.app.manage_keys import set_up
 from uponce.app.ports import ServerSettings
@@ -18,7 +19,7 @@ from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
 from uponce.config import Settings
-from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
 from uponce.core.policy import Limits
 from uponce.lifespan import lifespan
 from uponce.wiring import Backend, blob_store, build, build_metrics
@@ -174,6 +175,20 @@ async def cancelled_request(work: Coroutine[Any, Any, None]) -> None:
     request = asyncio.ensure_future(unbroken(work))
     await asyncio.sleep(0)
     request.cancel()
+
+
+def test_a_relay_waits_for_an_answer_as_long_as_its_setting_says(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=str(tmp_path / "data"), limits=Limits(relay_answer=1))
+    client = build(settings, build_metrics(settings)).upstream
+
+    async def ask() -> None:
+        async with StubUpstream() as stub:
+            stub.uploads = iter([Trouble.HANGS])
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(client.post(stub.upstream, "raw/destroy", {"public_id": "cat"}), 10)
+        await client.close()
+
+    asyncio.run(ask())
 
 
 def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend: Backend) -> None:
