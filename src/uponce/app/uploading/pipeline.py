@@ -202,7 +202,11 @@ async def inspect(services: Services, path: str, digest: Digest, wanted: Wanted,
 
 
 def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset that bytes become which were judged to be good."""
+    """Return the asset that bytes become which were judged to be good.
+
+    Raise StorageUnavailable if another database has the storage.
+    """
+    services.ownership.check()
     spec, filename, ids = wanted.spec, wanted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
