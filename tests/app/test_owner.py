@@ -174,6 +174,22 @@ def test_a_storage_that_stays_moves_with_its_database_and_back(world: World, oth
         asyncio.run(check_owner(other, world.blobs))
 
 
+def test_giving_up_a_move_loses_no_upload_of_the_new_store_without_a_word(world: World, other: SqliteDatabase) -> None:
+    """The storage stayed, and the new store has taken an upload there."""
+    upload(world)
+    asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, world.blobs), media=False))
+    with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as source:
+        source.open()
+        world.swap(database=other)
+        upload(world)
+        before = owners(world, other)
+        with pytest.raises(SettingRefused, match="holds 1 files that this database does not name"):
+            asyncio.run(undo_move(source, world.blobs, 300))
+        assert (asyncio.run(source.frozen()), owners(world, other)) == (True, before)
+        asyncio.run(undo_move(source, world.blobs, 300, loses_files=True))
+        assert not asyncio.run(source.frozen())
+
+
 def test_giving_up_a_move_that_never_was_takes_no_storage(world: World, other: SqliteDatabase) -> None:
     before = owners(world, world.database)
     asyncio.run(undo_move(other, world.blobs, 300))
