@@ -56,8 +56,8 @@ class Records(Protocol):
     def find_key(self, api_key: str) -> ApiKey | None:
         """As Keys.find_key."""
 
-    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        """As Keys.list_keys."""
+    def has_cloud(self, cloud: str) -> bool:
+        """As Keys.has_cloud."""
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
         """As Ledger.find_grant. A database may know nothing here: the commit decides in any case."""
