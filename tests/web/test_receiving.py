@@ -57,6 +57,16 @@ def test_two_at_once_on_one_connection_come_in_order(bare: Bare) -> None:
     assert sums(received) == [SUM, hashlib.sha256(other).hexdigest().encode()] * 2
 
 
+@pytest.mark.parametrize("behind", [b"hello", BODY])
+@pytest.mark.parametrize("beyond", [20_000, 80_000, 140_000, 200_000])
+def test_the_end_of_a_body_may_come_with_the_next_request(bare: Bare, beyond: int, behind: bytes) -> None:
+    """In one read, while the application is busy with the bytes before."""
+    body = BODY[: BLOCK_BYTES + beyond]
+    received = bare.say(post("/pauses", body) + body + post("/sum", behind) + behind + get("/end", close=True))
+    assert sums(received) == [hashlib.sha256(each).hexdigest().encode() for each in (body, behind)]
+    assert received.endswith(b"GET /end 0")
+
+
 @pytest.mark.parametrize("step", [1, 999, 70_000])
 def test_a_slow_body_comes_as_well(bare: Bare, step: int) -> None:
     """In small steps at its end, where the parser takes over again."""

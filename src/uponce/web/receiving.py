@@ -111,7 +111,8 @@ class LargeBody(asyncio.BufferedProtocol):
 
     async def receive(self) -> Message:
         cycle = self._cycle
-        if self._is_begun and not self._is_reading and self._left >= BLOCK_BYTES:
+        # Behind the end of this body the connection counts the bytes of the next request.
+        if self._is_begun and not self._is_reading and cycle.more_body and self._left >= BLOCK_BYTES:
             self._begin()
         self._is_begun = True
         while self._is_reading and not cycle.disconnected and not cycle.response_complete:
