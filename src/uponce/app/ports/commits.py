@@ -128,9 +128,9 @@ class Waiting:
 class Outbox(Protocol):
     """Effects, each run at least once."""
 
-    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
-        """Take effects that are due, oldest first, and of each subject its first only. No other claim gets them for
-        `lease` seconds. Each claim counts as a try."""
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
+        """Take effects of this name that are due, oldest first, and of each subject its first only. No other claim
+        gets them for `lease` seconds. Each claim counts as a try."""
 
     async def finish_effect(self, effect_id: int) -> None: ...
 
