@@ -13,7 +13,10 @@ from msgspec.structs import replace
 from tests.scrape import Scraped
 from tests.upstreams import StubUpstream, Trouble
 from uponce import wiring
+from uponce.adapters.database import outbox
+from uponce.adapters.database.steps import Steps, operation
 from uponce.app.manage_keys import set_up
+from uponce.app.outbox import Work
 from uponce.app.ports import ServerSettings
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
@@ -113,6 +116,36 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
     else:
         assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
         assert len(kept) == len(logged) >= 2
+
+
+@operation(writes=True)
+def leave(now: float, name: str, subject: str) -> Steps[None]:
+    yield [outbox.adding(name, subject, now)]
+
+
+def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def look_up(*_: Any) -> None:
+        looked_up.set()
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            database: Any = backend.database
+            for number in range(100):
+                await database.write(leave("notify", str(number)))
+            await asyncio.sleep(0.1)
+            await database.write(leave("relay", "pending"))
+            await asyncio.wait_for(looked_up.wait(), 10)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.works", lambda *_: {"notify": Work(hang), "relay": Work(look_up)})
+    asyncio.run(serve())
 
 
 def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
