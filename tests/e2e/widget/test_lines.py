@@ -229,8 +229,7 @@ def test_a_refusal_does_not_hide_that_a_try_before_may_have_stored_the_file(
     line: Line, widget: Widget, media: Path, code: str, shown: str
 ) -> None:
     """Only if it is about the file, which the try before brought as well."""
-    answers = {1: Line.LOSE, 2: (400, code)}
-    line.strike = lambda number, _: answers.get(number)
+    line.strike = lambda number, _: Line.LOSE if number == 1 else (400, code)
     widget.open()
     widget.pick(media / "cat.jpg")
     widget.until("el.uploads[0]?.state === 'refused'")
