@@ -221,6 +221,24 @@ def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stor
     ]
 
 
+@pytest.mark.parametrize(
+    ("language", "status"),
+    [
+        ("de", "1,5 MB · Uploaded"),
+        ("de_AT", "1,5 MB · Uploaded"),
+        ("", "1.5 MB · Uploaded"),
+        ("?", "1.5 MB · Uploaded"),
+    ],
+)
+def test_numbers_follow_the_language_of_the_page_if_it_has_one(widget: Widget, language: str, status: str) -> None:
+    """Templates write the name of a locale, which browsers refuse as a language."""
+    widget.site.language = language
+    widget.open()
+    widget.pick({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x" * (MB + MB // 2)})
+    widget.stored()
+    assert widget.status() == status
+
+
 @pytest.mark.parametrize("stop", ["el.clear()", "el.form.reset()", "el.remove()", "el.pause()"])
 def test_files_that_stop_together_ask_for_no_signature(widget: Widget, stop: str) -> None:
     widget.open(form("multiple forget"))

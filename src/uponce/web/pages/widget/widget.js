@@ -448,7 +448,8 @@ class Upload {
     // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the file.
     const unsure = this.unknown && !error.again && ![...FINAL, "content_mismatch"].includes(error.code);
     this.error = unsure ? local("outcome_unknown") : error;
-    if (!error.again) this.reset(); // a definite end: the next try needs a new signature
+    // A definite end: the next try needs a new signature.
+    if (!error.again) this.reset();
     this.end("refused");
   }
 
@@ -856,8 +857,13 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #number(value, options) {
-    const language = this.closest("[lang]")?.lang || undefined;
-    return new Intl.NumberFormat(language, { maximumFractionDigits: 0, ...options }).format(value);
+    const format = (language) => new Intl.NumberFormat(language, { maximumFractionDigits: 0, ...options }).format(value);
+    try {
+      return format(this.closest("[lang]")?.lang.replaceAll("_", "-") || undefined);
+    } catch {
+      // The page names no language.
+      return format();
+    }
   }
 
   #bytes(bytes) {
