@@ -105,6 +105,25 @@ def test_what_was_uploaded_is_in_the_form_after_a_reload_but_not_on_a_new_visit(
     assert len(widget.site.asked) == 1
 
 
+def test_a_form_that_has_left_the_page_gives_no_files_to_the_next_one(widget: Widget, media: Path) -> None:
+    """An application that shows its pages without reloads, and is reloaded between two forms."""
+    show, leave = f"(root.innerHTML = `{form()}`, 0)", "(root.innerHTML = 'a list', 0)"
+    widget.open("<div id=root></div>")
+    widget.page.evaluate(show)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.stored()
+    widget.page.evaluate(leave)
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.js("el.restored")
+    assert widget.values() == []
+
+
 def test_each_of_several_elements_gets_back_what_was_its_own(
     context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
 ) -> None:

@@ -586,6 +586,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
         upload.release?.();
         this.drop(upload);
       }
+      this.#sync();
     });
   }
 
@@ -830,7 +831,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #remember(state) {
     try {
-      if (this.owner && this.keeps) sessionStorage[this.owner] = state;
+      // The next form at this address begins empty.
+      if (this.owner && this.keeps) sessionStorage[this.owner] = this.isConnected ? state : "[]";
     } catch {}
   }
 
