@@ -169,6 +169,22 @@ def test_leaving_the_page_amid_an_upload_needs_a_yes(server: Server, widget: Wid
     assert asked == ["beforeunload"]
 
 
+def test_an_older_browser_asks_too(widget: Widget) -> None:
+    """Chrome and Edge before 119 look at `returnValue` only. A form that waits for nothing sets none."""
+    leave = """(() => {
+      const event = document.createEvent("BeforeUnloadEvent");
+      event.initEvent("beforeunload", false, true);
+      dispatchEvent(event);
+      return event.returnValue;
+    })()"""
+    widget.open()
+    assert widget.page.evaluate(leave) == ""
+    widget.js("(el.signer = () => new Promise(() => {}), 0)")
+    widget.pick({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
+    widget.until("el.uploads[0]?.state === 'signing'")
+    assert widget.page.evaluate(leave)
+
+
 def test_the_code_of_the_guide(server: Server, widget: Widget, media: Path) -> None:
     guide = "docs/guide/widget.md"
     page = block(guide, "html", "<form").replace("https://media.example", server.base)

@@ -513,7 +513,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #internals = this.attachInternals();
   #uploads = [];
   #views = new Map();
-  #leave = (event) => event.preventDefault(); // the browser asks whether to leave
+  // The browser asks whether to leave. Chrome and Edge before 119 need a value.
+  #leave = (event) => (event.preventDefault(), (event.returnValue = true));
   #paste = (event) => this.#pasted(event);
 
   #messages;
