@@ -96,11 +96,17 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_gathering()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """End the connection, whose client sends no more. Return whether it stays open for a last answer.
+        """End the connection, whose client sends no more. Return whether it stays open for the last answers.
 
-        A request that has arrived whole still gets its answer, which then ends the connection.
+        Requests that have arrived whole still get their answers. The last answer then ends the connection.
         """
+        running = self._running
+        stays = running is not None and running.keep_alive
+        queued = [(cycle, app) for cycle, app in self.pipeline if not cycle.more_body]  # the newest first
         self._end(b"")
+        if running is not None and stays and queued and not self.transport.is_closing():
+            running.keep_alive, queued[0][0].keep_alive = True, False
+            self.pipeline.extend(queued)
         return not self.transport.is_closing()
 
     def _take_place(self) -> None:
