@@ -139,12 +139,33 @@ def test_dead_notifications_can_be_dropped(database: Database) -> None:
     assert run(database.count_waiting()).dead == 0
 
 
+def test_dead_notifications_end_after_their_time(
+    backend: Backend, database: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from their death. A notification that is posted again has more time."""
+    monkeypatch.setattr(upkeep, "BATCH", 1)
+    dead = set(dead_notifications(database, 3))
+    run(database.commit(A, noticed("blob-a"), CALLER))
+
+    def kept(dead_seconds: int | None) -> int:
+        run(database.purge(None, dead_seconds))
+        return len(dead & {effect.id for effect in run(database.list_effects(10))})
+
+    backend.clock.time += 100
+    assert (kept(None), kept(100)) == (3, 3)
+    backend.clock.time += 1
+    run(database.retry_effects(min(dead)))
+    assert (kept(None), kept(100)) == (3, 1)
+    assert len(run(database.list_effects(10))) == 2
+
+
 def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
     """What became of the upload would stay unknown, and its signature pending."""
     run(begun(database, relay(B), seconds=0))
     (effect,) = run(database.claim_effects("relay", 10, 60))
     run(database.postpone_effect(effect.id, 0, "given up", dead=True))
     assert (run(database.drop_dead_effects(NOTIFY)), run(database.drop_dead_effects(NOTIFY, effect.id))) == (0, 0)
+    run(database.purge(None, dead_seconds=-1))
     assert [each.id for each in run(database.list_effects(10))] == [effect.id]
 
 

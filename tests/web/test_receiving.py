@@ -237,6 +237,7 @@ def test_a_client_that_falls_silent_is_refused(strict: Server) -> None:
     received = answer(client)
     assert statuses(received) == [400], received
     assert b"No byte of the body arrived for 1 seconds" in received
+    assert b"\r\nretry-after: 1\r\n" in received
     assert spooled(strict) == []
 
 

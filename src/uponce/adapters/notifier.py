@@ -1,6 +1,6 @@
-"""POST notifications to URLs that clients signed: only to public addresses, unless a network is allowed by a setting.
+"""POST notifications to URLs that clients signed: only to public addresses, unless a setting allows a network.
 
-The address that is checked is the one that is connected to, so a DNS server cannot answer twice.
+The connection goes to the address that was checked, so a DNS server cannot answer twice.
 """
 
 import errno
@@ -45,7 +45,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 class Notifier:
-    """Sends notifications. It follows no redirect, asks no proxy, and reads no answer but its status.
+    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
 
     A receiver whose last notification failed slowly gets one at a time, until it answers. So receivers that are down
     leave room for the others.
@@ -81,7 +81,7 @@ class Notifier:
         return problem
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
-        import aiohttp  # it takes 10 MiB and 80 ms: servers without notifications do without
+        import aiohttp  # it takes 10 MiB and 80 ms, so servers without notifications do not load it
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -99,7 +99,7 @@ class Notifier:
             return f"{type(error).__name__} {error}".strip()
 
     def _socket(self, info: "aiohttp.AddrInfoType") -> socket.socket:
-        """Return a socket for the address. OSError if uponce may not post there."""
+        """Return a socket for the address. Raise OSError if uponce may not post there."""
         family, kind, protocol, _, where = info
         address = ip_address(str(where[0]).partition("%")[0])
         if not is_public(address) and not any(address in network for network in self._allowed):

@@ -13,14 +13,14 @@ log = logging.getLogger("uponce")
 
 _LEASE_SECONDS = 120
 _AT_ONCE = 16  # of one kind
-_LOOK_SECONDS = 1  # for further ones that are due, while some run
+_LOOK_SECONDS = 1  # between looks for further due effects, while some run
 _MOST_TRIES = 1000
 _MOST_WAIT = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Run the effect again after so many seconds, or only when an operator says so if it is `dead`.
+    """Run the effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
 
     `error` is for the operator.
     """
@@ -35,7 +35,7 @@ Handler = Callable[[Services, Effect], Awaitable[Later | None]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kind of effect. `run` does it; `details_of` is its row in `Services.after_commit`."""
+    """One kind of effect. `run` does it. `details_of` is its row in `Services.after_commit`."""
 
     run: Handler
     details_of: DetailsOf = lambda _: None
@@ -46,7 +46,7 @@ async def run_due(services: Services, name: str, work: Work) -> int:
 
     A slow effect delays none that becomes due while it runs, and none of another name.
 
-    If the database fails, or the caller is cancelled, effects that run are given up: they run again after their lease.
+    If the database fails, or the caller is cancelled, running effects are given up. They run again after their lease.
     """
     count, running = 0, set[asyncio.Task[None]]()
     try:

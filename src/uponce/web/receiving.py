@@ -1,8 +1,8 @@
-"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
+"""Large bodies: from the socket into blocks of a mebibyte, without the HTTP parser, which would copy each byte often.
 
-Up to eight connections of a process have 32 blocks. A connection takes a block only when bytes are there. When there
-are more connections, or 32 blocks are in use, each reads in smaller pieces: on the way to the disk, or to an upstream,
-are up to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
+Up to eight connections of a process have 32 blocks. A connection takes a block only when bytes have arrived. With more
+connections, or if 32 blocks are in use, each connection reads smaller pieces. At most four pieces of a connection are
+on their way to the disk, or to an upstream. A connection reads one piece ahead of its request, and then waits.
 """
 
 import asyncio
@@ -17,24 +17,27 @@ from uponce.web.request import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
-_AHEAD = 4  # blocks or pieces that one connection fills on their way
-_PIECES_BYTES = 2 * 1024 * 1024  # of all connections together
+_AHEAD = 4  # blocks or pieces of one connection that are on their way
+_PIECES_BYTES = 2 * 1024 * 1024  # for all connections together
 _LEAST_PIECE = 8 * 1024
-_SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
+_SMALL = memoryview(bytearray(64 * 1024))  # its bytes are copied before the next read
 
 
 class Block(bytearray):
     """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return the block itself after no bytes, where `bytes` would copy: multipart parsers add what they kept."""
+        """Return the block itself after no bytes.
+
+        Multipart parsers add a block to bytes that they kept, and `bytes` would copy.
+        """
         return bytes(before) + bytes(self) if before else self
 
 
 class _Pool:
     """Makes the blocks of all connections. A block that was handed on is never filled again.
 
-    So no code has to give a block back, or to know who has it: a mistake there would change stored bytes.
+    So no code must give a block back, or count its owners: a mistake there would change stored bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -43,7 +46,10 @@ class _Pool:
         self._users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
-        """Return a new block. None if `most` are in use, or if so many share that each gets pieces."""
+        """Return a new block, or None.
+
+        None means to read pieces: `most` blocks are in use, or too many connections share them.
+        """
         self._made = [made for made in self._made if made() is not None]
         if self.is_crowded or len(self._made) >= self._most:
             return None
@@ -89,10 +95,10 @@ class Connection(Protocol):
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """The body of one request, of `length` bytes. It reads from the connection in place of the parser.
+    """The body of one request, of `length` bytes. It reads from the connection instead of the parser.
 
-    The parser sees the end of each body, and all that follows. `receive` replaces the request's `receive` in ASGI. The
-    first bytes come the usual way: they may suffice to refuse the request.
+    The parser gets the end of each body, and everything after it. `receive` replaces the request's `receive` in ASGI.
+    The first bytes come through the parser: they may suffice to refuse the request.
     """
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
@@ -156,7 +162,7 @@ class LargeBody(asyncio.BufferedProtocol):
         POOL.leave(self)
 
     def _take(self) -> bytes | Block:
-        """Return the next bytes, empty if none has arrived."""
+        """Return the next bytes, or no bytes if none have arrived."""
         if self._ready:
             data = self._ready.popleft()
         else:
