@@ -28,12 +28,14 @@ class Store:
 @dataclass(slots=True)
 class Moved:
     """`rows` of each table, all compared, and none if an `earlier` run has moved them; `media` is None when they stay
-    where they are. `complete` unless media are lost: then this run has moved neither rows nor keys."""
+    where they are. `complete` unless media are lost: then this run has moved neither rows nor keys. `frozen`: the
+    source takes no uploads any more."""
 
     rows: dict[Table, int] = field(default_factory=dict)
     media: Copying | None = None
     complete: bool = False
     earlier: bool = False
+    frozen: bool = True
 
 
 async def migrate_store(
@@ -44,19 +46,14 @@ async def migrate_store(
 
     `progress` is told what is copied, how much of it is done, and how much there is.
     """
-    moved = Moved()
     if await _is_there(source.database, target.database):
         return await _move_again(source, target, media, progress)
     # An earlier run may have frozen the source, and a frozen database takes no storage.
-    own = check_owner if await source.database.frozen() else claim_storage
+    moved = Moved(frozen=await source.database.frozen())
+    own = check_owner if moved.frozen else claim_storage
     await own(source.database, source.blobs)
-    if media:
-        await _copy_media(source, target, progress)
-    await source.database.freeze()
-    if media:
-        moved.media = await _copy_media(source, target, progress)
-        if moved.media.lost:
-            return moved
+    if not await _freeze(source, target, moved, media, progress):
+        return moved
     if await target.database.last_row(Table.GRANTS) is None:
         await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the parts of the ledger
     for table in Table:
@@ -66,6 +63,19 @@ async def migrate_store(
         await _hand_over(source, target.database)
     moved.complete = True
     return moved
+
+
+async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progress: Progress) -> bool:
+    """Freeze the source, after its media are copied, and copy those that came since. Return False if any are lost."""
+    if media:
+        moved.media = await _copy_media(source, target, progress)
+        if moved.media.lost:
+            return False
+    await source.database.freeze()
+    moved.frozen = True
+    if media:
+        moved.media = await _copy_media(source, target, progress)
+    return moved.media is None or not moved.media.lost
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
