@@ -128,7 +128,7 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
 
 
 async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
-    await claim_storage(target.database, target.blobs)
+    await claim_storage(target.database, target.blobs, lacks_files=True)
     return await copy_media(
         source.database,
         source.blobs,

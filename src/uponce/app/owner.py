@@ -1,16 +1,17 @@
 """Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
 
 A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
-database that takes it, if it has no files or files of this database. Only `uponce restore`, `uponce migrate-store`
-and `uponce fence` replace the owner of a storage.
+database that takes it, if it has files of this database, or no files and the database names none. Only `uponce
+restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from uponce.app.ports import BlobStore
+from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.values import Digest
 
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
@@ -34,6 +35,8 @@ class Owning(Protocol):
     async def frozen(self) -> bool: ...
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
 
 class Ownership:
@@ -70,14 +73,15 @@ class Ownership:
         self.check()
 
 
-async def claim_storage(database: Owning, blobs: BlobStore) -> None:
+async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> None:
     """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
-    frozen database would get it: another database may have the files already.
+    frozen database would get it: another database may have the files already. So also if the storage is empty and the
+    database names files, unless it `lacks_files`: a disk that is not mounted looks so.
 
     Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
     storage stays without an owner, and the sweep that makes room there may go on.
     """
-    if not await check_owner(database, blobs):
+    if not await check_owner(database, blobs, lacks_files=lacks_files):
         if await database.frozen():
             raise SettingRefused(
                 "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
@@ -88,22 +92,19 @@ async def claim_storage(database: Owning, blobs: BlobStore) -> None:
             await check_owner(database, blobs)
 
 
-async def check_owner(database: Owning, blobs: BlobStore) -> bool:
+async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
     """Return whether the storage has the owner of this database; False if it has none and may get it. Write nothing.
 
     Raise SettingRefused as `claim_storage` does.
     """
     owner = await blobs.owner()
     if owner is None:
-        unknown = await _unknown_file(database, blobs)
-        if unknown is None:
+        doubt = await _doubt(database, blobs, lacks_files)
+        if doubt is None:
             return False
         owner = await blobs.owner()  # another server of this database may have begun to store there since
         if owner is None:
-            raise SettingRefused(
-                f"UPONCE_STORAGE holds files already, such as blob {unknown}, and the database names none of them. "
-                f"{_CURES}"
-            )
+            raise SettingRefused(doubt)
     _refuse_other(owner, await database.owner())
     return True
 
@@ -114,12 +115,15 @@ def _refuse_other(owner: str, own: str | None) -> None:
 
 
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
-    """Take the storage from another database. Return whether it was taken: False if it has no other owner.
+    """Take the storage from another database, or an empty one that has no owner. Return whether it was taken.
 
     Other tools than `uponce restore` may restore a database from before its storage had this owner. Raise
     SettingRefused if the database does not name nearly all files there, unless `anyway`: sweeps would delete the rest.
     """
     owner = await blobs.owner()
+    if owner is None and not await _sample(blobs):
+        await blobs.set_owner(await database.make_owner())
+        return await check_owner(database, blobs)
     if owner in (None, await database.owner()):
         return False
     if not anyway:
@@ -140,10 +144,31 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
         )
 
 
-async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
-    """Return the key of a blob if the database names none of those in the storage, else None."""
+async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str | None:
+    """Return why a storage without an owner may not be that of this database, else None."""
     sample = await _sample(blobs)
-    return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None
+    if not sample:
+        lost = None if lacks_files else await _named_file(database)
+        return lost and (
+            f"UPONCE_STORAGE is empty and belongs to no database, but this database names files, such as blob {lost}. "
+            "Mount the disk of the storage, or correct UPONCE_STORAGE. If the files are lost, or if you copy them "
+            "later, run `uponce fence`: then the empty storage belongs to this database."
+        )
+    if len(await database.unnamed(sample)) < len(sample):
+        return None
+    return (
+        f"UPONCE_STORAGE holds files already, such as blob {sample[0]}, and the database names none of them. {_CURES}"
+    )
+
+
+async def _named_file(database: Owning) -> str | None:
+    """Return the key of a blob that the database names. None if it names none, or has had no storage yet."""
+    if await database.owner() is None:
+        return None
+    for place in PLACES:
+        for key in await database.digests(place):
+            return key
+    return None
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:
