@@ -101,7 +101,7 @@ async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_fi
 
 
 async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
-    newer = [key async for key in unnamed(database, blobs)]
+    newer = [key async for key in unnamed(blobs, database)]
     if newer:
         raise SettingRefused(
             f"UPONCE_STORAGE holds {len(newer):,} files that this database does not name, such as blob {newer[0]}: the "
