@@ -12,6 +12,7 @@ from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import (
     Uploaded,
     Wanted,
+    answered,
     counted,
     drop_unneeded,
     inspect,
@@ -48,7 +49,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     outcome = await unbroken(counted(services, _finish(services, series, caller)))
-    return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
+    return answered(outcome, signer)
 
 
 async def _finish(services: Services, series: Series, caller: Caller) -> Committed | Forwarded:

@@ -33,7 +33,7 @@ from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filena
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
-from uponce.core.relaying import Forwarded
+from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
 from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
 
@@ -51,6 +51,11 @@ class Uploaded:
     signer: Signer
 
 
+def answered(outcome: Committed | Forwarded, signer: Signer) -> Uploaded | Forwarded:
+    """Return what to answer with. The signer's key signs the answer, also that of an upstream."""
+    return signed_by(signer, outcome) if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
+
+
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
     """Make one attempt, and return what it stored, or what the upstream of its cloud answered.
 
@@ -63,9 +68,9 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         digest = await intake.body.seal()
         repeated = await _answer_again(services, request, verified, digest)
         if repeated is not None:
-            return repeated if isinstance(repeated, Forwarded) else Uploaded(repeated, verified.signer)
+            return answered(repeated, verified.signer)
         if verified.key.upstream is not None:
-            return await _pass_on(services, request, intake, verified, digest)
+            return answered(await _pass_on(services, request, intake, verified, digest), verified.signer)
         assert not isinstance(intake.body, Held)
         wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
         payer = Payer.of(verified.grant, request.caller)
