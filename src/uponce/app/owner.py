@@ -79,9 +79,9 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
 
     Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
     the storage: another database may have the files already. An empty storage is refused if the database names files,
-    unless it `lacks_files`: a disk that is not mounted looks like this. Of two databases that claim a storage at once, one is
-    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
-    room there may continue.
+    unless it `lacks_files`: a disk that is not mounted looks like this. Of two databases that claim a storage at once,
+    one is refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep
+    that makes room there may continue.
     """
     if not await check_owner(database, blobs, lacks_files=lacks_files):
         if await database.frozen():
@@ -97,9 +97,7 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
 async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
     """Return whether the storage has the owner of this database; False if it has no owner and may get it.
 
-    Write nothing.
-
-    Raise SettingRefused as `claim_storage` does.
+    Write nothing. Raise SettingRefused as `claim_storage` does.
     """
     owner = await blobs.owner()
     if owner is None:

@@ -9,6 +9,7 @@ from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import (
     Uploaded,
+    answered,
     counted,
     drop_unneeded,
     inspect,
@@ -45,7 +46,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     outcome = await unbroken(counted(services, _finish(services, series, caller)))
-    return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
+    return answered(outcome, signer)
 
 
 async def _finish(services: Services, series: Series, caller: Caller) -> Committed | Forwarded:
