@@ -30,7 +30,7 @@ class FreeWhenItExists(SqliteDatabase):
 
 
 def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
-    """What the grant key is made of afterwards is the digest as it was received."""
+    """Verify a signature, but return the digest as it was received. The grant key is made from it."""
     return params["signature"], verify(params, key)[1]
 
 
@@ -48,7 +48,7 @@ _settle = upload._settle
 async def settle_and_tidy(
     services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
 ) -> Committed:
-    """The spooled file is discarded whatever became of it."""
+    """Settle, and discard the spooled file in any case."""
     committed = await _settle(services, verified, draft, spooled, caller)
     await spooled.discard()
     return committed
