@@ -20,7 +20,8 @@ from uponce.app.unbroken import unbroken
 from uponce.config import Settings
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
 from uponce.core.policy import Limits
-from uponce.wiring import Backend, blob_store, build, build_metrics, lifespan
+from uponce.lifespan import lifespan
+from uponce.wiring import Backend, blob_store, build, build_metrics
 
 SETTINGS = Settings(sweep_seconds=0, decoders=1, metrics_token="token")
 
@@ -72,7 +73,7 @@ def test_housekeeping_outlives_every_failure(
                 await fail()
             swept.set()
 
-        monkeypatch.setattr(wiring, "sweep", sweep)
+        monkeypatch.setattr("uponce.lifespan.sweep", sweep)
         async with lifespan(backend)(None):
             await asyncio.wait_for(swept.wait(), 30)
 
@@ -101,8 +102,8 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         async with lifespan(server)(None):
             await asyncio.sleep(0.2)
 
-    monkeypatch.setattr(wiring, "_OFTEN_SECONDS", 0.01)
-    monkeypatch.setattr(wiring, "tidy_playground", tidy)
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.tidy_playground", tidy)
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
     logged = [each for each in caplog.records if "old files of the playground failed" in each.message]
@@ -159,7 +160,7 @@ def test_a_stop_waits_for_the_commit_of_a_cancelled_request(backend: Backend) ->
 
 
 def test_a_stop_does_not_wait_for_ever(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "_ENDING_SECONDS", 0.05)
+    monkeypatch.setattr("uponce.lifespan._ENDING_SECONDS", 0.05)
 
     async def serve() -> None:
         async with lifespan(backend)(None):

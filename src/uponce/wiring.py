@@ -1,21 +1,18 @@
 """The composition root: settings → adapters → services. Drivers are imported when they are chosen."""
 
-import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
-from uponce.adapters.draining import draining
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
@@ -23,15 +20,12 @@ from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.outbox import Work, run_due
-from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner, ServerSettings
+from uponce.app.outbox import Work
+from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
-from uponce.app.sweep import RESTFUL, sweep
-from uponce.app.tidy_playground import Kept, tidy_playground
-from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
-from uponce.core.errors import NotFound, SettingRefused, StorageFull, UponceError
+from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
@@ -67,7 +61,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     _check_locks(settings)
     decoders = DecoderPool(
         settings.limits,
-        [str(blobs.spool.folder)],
+        [str(blobs.folder)],
         workers=settings.decoders,
         job_seconds=settings.decoder_seconds,
         grant_seconds=settings.decoder_seconds_per_grant,
@@ -120,6 +114,12 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
     with shared_folder():
         yield
+
+
+def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
+    """Return each kind of work after a commit, by the name of its effects."""
+    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
@@ -305,87 +305,3 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
     )
     with opened(target, create=True, secrets=secret_box(settings)) as backend:
         yield backend
-
-
-def lifespan(backend: Backend) -> Callable[[Any], Any]:
-    """Return a context that runs everything a server needs. It closes every part, also if another part fails."""
-
-    @asynccontextmanager
-    async def run(_: object) -> AsyncIterator[dict[str, Any]]:
-        async with AsyncExitStack() as stack:
-            stack.callback(backend.blobs.close)  # closed after the database, whose writer appends to packs
-            stack.callback(backend.database.close)
-            backend.database.open()
-            await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
-            with suppress(StorageFull):  # it still delivers
-                await backend.database.note_settings(_noted(backend.settings))
-            backend.blobs.open_store()
-            stack.push_async_callback(backend.decoders.close)
-            await backend.decoders.start()
-            stack.push_async_callback(backend.upstream.close)
-            stack.push_async_callback(backend.notifier.close)
-            for rounds in _rounds(backend):
-                stack.push_async_callback(_end, asyncio.create_task(rounds))
-            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
-            with draining(backend.settings.drain_seconds) as is_draining:
-                yield {"draining": is_draining}
-
-    return run
-
-
-def _noted(settings: Settings) -> ServerSettings:
-    """Return what commands in other shells need to know."""
-    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
-    """Return each kind of work after a commit, by the name of its effects."""
-    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
-    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
-
-
-def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield the work that a server repeats beside its requests."""
-    settings, services = backend.settings, backend.services
-    clean = partial(
-        sweep,
-        services,
-        grace_seconds=settings.grace_seconds,
-        audit_seconds=settings.audit_seconds,
-        dead_seconds=settings.dead_seconds,
-        rest=RESTFUL,
-    )
-    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
-    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))
-    if settings.playground != "off":
-        kept = Kept(
-            settings.playground_keep_files,
-            settings.playground_keep_bytes,
-            settings.playground_keep_seconds,
-            settings.playground_bytes,
-        )
-        tidy = partial(tidy_playground, services, kept)
-        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
-
-
-async def _repeat(
-    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
-) -> None:
-    """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # a future that something else cancels raises the same error
-                raise
-            reason = error.for_operator if isinstance(error, UponceError) else error
-            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
-            failed()

@@ -21,7 +21,17 @@ from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_KEY, Signer, grant_key, refuse_ambiguous_escapes, verify
 from uponce.core.upstream import read_relayed
-from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
+from uponce.core.values import (
+    UNLIMITED_USES,
+    ApiKey,
+    Caller,
+    Grant,
+    GrantRecord,
+    KeyUses,
+    Payer,
+    ResourceType,
+    Upstream,
+)
 
 CREDENTIALS = ("api_key", "signature", "timestamp")
 
@@ -35,6 +45,64 @@ class Verified:
     spec: UploadSpec
     signer: Signer
     params: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
+
+    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
+    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
+    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
+    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
+    """
+
+    cloud: str
+    requested: ResourceType | None
+    fields: tuple[tuple[str, str], ...]
+    origin: str | None
+    caller: Caller
+    idempotency_key: str | None = None
+    credentials: tuple[str, str] | None = None
+    scripted: bool = False
+    length: int | None = None
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An upload whose grants were good, and what the file was sent as. `params` are those that the client signed.
+
+    `requested` None is auto. `series_id` is that of an upload in parts. `upstream` is None if uponce stores the file.
+    """
+
+    grants: tuple[Grant, ...]
+    spec: UploadSpec
+    params: Mapping[str, str]
+    requested: ResourceType | None
+    filename: str | None
+    caller: Caller
+    idempotency_key: str | None = None
+    series_id: str | None = None
+    upstream: Upstream | None = None
+
+    @staticmethod
+    def of(request: UploadRequest, verified: Verified, filename: str | None) -> "Admitted":
+        """Return the upload of a whole file."""
+        return Admitted(
+            (verified.grant,),
+            verified.spec,
+            verified.params,
+            request.requested,
+            filename,
+            request.caller,
+            request.idempotency_key,
+            upstream=verified.key.upstream,
+        )
+
+    @property
+    def payer(self) -> Payer:
+        return Payer.of(self.grants[0], self.caller)
 
 
 async def verify_signed(
@@ -90,33 +158,25 @@ def read_for(key: ApiKey, params: Mapping[str, str], call: Call | None) -> Uploa
     return read_parameters(params, call) if key.upstream is None else read_relayed(params)
 
 
-async def authorise(
-    services: Services,
-    cloud: str,
-    requested: ResourceType | None,
-    params: Mapping[str, str],
-    *,
-    origin: str | None,
-    caller: Caller,
-    idempotency_key: str | None,
-) -> Verified:
+async def authorise(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
     """Return what `verify_signed` returns, for a grant that is fresh, unspent and sent from its signed origin.
 
     A repeat with a stored answer under its Idempotency-Key creates nothing. So its grant may be spent, and its time may
     be over, as long as the ledger remembers the grant. An upload that took its whole window needs such a repeat most.
     """
-    verified = await verify_signed(services, cloud, params)
-    check_route(params, cloud, requested)
+    verified = await verify_signed(services, request.cloud, params)
+    check_route(params, request.cloud, request.requested)
     database, key = services.database, verified.grant.key
     # In this order: a use that the record shows was committed together with its reply, so the second query finds it.
     record = await database.find_grant(key)
-    if record is not None and idempotency_key is not None and await database.find_reply(key, idempotency_key):
+    named = request.idempotency_key
+    if record is not None and named is not None and await database.find_reply(key, named):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
-        check_origin(verified.spec, origin)
+        check_origin(verified.spec, request.origin)
         return verified
     check_grant_fresh(services, verified)
-    check_origin(verified.spec, origin)
-    await _refuse_spent(services, verified.grant, record, caller)
+    check_origin(verified.spec, request.origin)
+    await _refuse_spent(services, verified.grant, record, request.caller)
     return verified
 
 
@@ -131,10 +191,10 @@ def check_grant_fresh(services: Services, verified: Verified) -> None:
     )
 
 
-async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
+async def check_usable(services: Services, verified: Verified, request: UploadRequest) -> None:
     """Raise if the ledger knows the grant as used up or revoked, or if the origin is not the signed one."""
-    check_origin(verified.spec, origin)
-    await refuse_spent(services, verified.grant, caller)
+    check_origin(verified.spec, request.origin)
+    await refuse_spent(services, verified.grant, request.caller)
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:

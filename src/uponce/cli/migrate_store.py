@@ -1,6 +1,7 @@
 """`uponce migrate-store`"""
 
 import asyncio
+import re
 import sys
 from dataclasses import asdict
 
@@ -57,7 +58,7 @@ def run(
 
 def _has_password(url: str) -> bool:
     """Return whether the URL of a database has a password. A user's name alone is masked too, and does not count."""
-    return MASK in masked("database", url).replace(f"://{MASK}@", "://")
+    return MASK in masked("database", re.sub("://[^:/?#@]*@", "://", url))
 
 
 def _move(to_database: str, to_storage: str | None, data: str | None, as_json: bool) -> None:

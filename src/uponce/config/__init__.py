@@ -34,10 +34,8 @@ del _TYPES["limits"]
 # The notes in the rows of Settings, besides the type: meaning, rule, SECRET.
 _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, include_extras=True).items()}
 MASK = "********"
-# In any URL, also a malformed one: everything up to the last @, except a name before a colon.
-_USER_INFO = re.compile(r"(://)[^:/?#]*@|(://[^:/?#@]*:).*@")
-# An @ after the port of a web address is in its path. Elsewhere the number may be the beginning of a password.
-_WEB_PORT = re.compile(r"https?://[^:/?#@]*:\d+[/?#]")
+_SCHEME = re.compile(r"^[\w+.-]+://")
+_USER = re.compile("^[^/?#]*@")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
 
 
@@ -76,9 +74,24 @@ def shown(name: str, value: Any) -> Any:
         return MASK
     if not isinstance(value, str):
         return value
-    if not _WEB_PORT.match(value):
-        value = _USER_INFO.sub(rf"\1\2{MASK}@", value)
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", value)
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _without_user_info(value))
+
+
+def _without_user_info(url: str) -> str:
+    """Mask all between the scheme and the last @, except a name before a colon, also if the URL is not well formed.
+
+    A path with a colon and an @ is masked too: it looks like a password. Without a colon, its @ does not count.
+    """
+    rest = _SCHEME.sub("", url)
+    scheme = url.removesuffix(rest)
+    before, _, place = rest.rpartition("@")
+    if rest.startswith("/") and scheme in ("", "file://", "sqlite://"):
+        return url
+    name, colon, _ = before.partition(":")
+    if not colon:
+        return scheme + (_USER.sub(f"{MASK}@", rest) if scheme else rest)
+    kept = "" if re.search("[/?#@]", name) else f"{name}:"
+    return f"{scheme}{kept}{MASK}@{place}"
 
 
 def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> list[dict[str, Any]]:

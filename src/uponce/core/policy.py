@@ -153,11 +153,11 @@ def refuse_size(size: int, limit: int, *, is_whole: bool = True) -> None:
         raise too_large(size, limit, is_whole=is_whole)
 
 
-def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
-    """Raise a FileRefused for a file that is empty, too large or not the signed one. Needs no look at the media."""
+def judge_content(digest: Digest, requested: ResourceType | None, spec: UploadSpec, limits: Limits) -> None:
+    """Raise a FileRefused for a file that is empty, too large or not the signed one. `requested` None is auto."""
     if digest.size == 0:
         raise EmptyFile("Empty file. Send at least one byte.")
-    refuse_size(digest.size, limit)
+    refuse_size(digest.size, limits.max_bytes(requested, spec))
     if spec.sha256 is not None and spec.sha256 != digest.sha256:
         raise ContentMismatch(
             f"The file's SHA-256 is {digest.sha256}, but the signature allows only {spec.sha256}. "

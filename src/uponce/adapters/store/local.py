@@ -34,8 +34,7 @@ from uponce.adapters.files import (
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
-from uponce.adapters.spool.spool import Spool, in_batches
-from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
 from uponce.app.ports import PLACES, Body, Ids, StoredBlob
@@ -53,7 +52,7 @@ def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: i
     """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, if the file system can have packs."""
     disk = disk or Disk()
     store = LocalStore(root, disk, ids=ids, pack_bytes=pack_bytes)
-    return Blobs(Spool(root / "spool", disk, store, ids), store)
+    return Blobs(root / "spool", disk, store, ids)
 
 
 class LocalStore:
@@ -73,17 +72,16 @@ class LocalStore:
     def group_store(self) -> "LocalStore":
         return self
 
-    def prepare(self, spool: Spool) -> None:
+    def prepare(self, spool: Path) -> None:
         root = self._blobs.parent
         try:
             make_folder(root)
-            spool.open()
-            for folder in (root / "packs", self._blobs, *self._shards()):
+            for folder in (spool, root / "packs", self._blobs, *self._shards()):
                 make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
-            devices = {folder.stat().st_dev for folder in (spool.folder, self._blobs, *self._shards())}
+            devices = {folder.stat().st_dev for folder in (spool, self._blobs, *self._shards())}
         except OSError as error:
             raise SettingRefused(
                 f"UPONCE_STORAGE: {root} cannot be used: {error}. Choose a folder that the server may write."

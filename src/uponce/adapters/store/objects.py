@@ -17,11 +17,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, shard_of, swept
+from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, make_one_folder, shard_of, swept
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
-from uponce.adapters.spool.spool import Spool, in_batches
-from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
@@ -43,8 +42,9 @@ _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be
 def bucket_blobs(bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> Blobs:
     """Return blobs in a bucket. They arrive in the folder `spool`."""
     store = BucketStore(bucket, seconds=seconds)
-    arriving = Spool(spool, Disk(), store, ids)
-    return Blobs(arriving, store, ObjectParts(arriving, store.run, bucket, ids))
+    blobs = Blobs(spool, Disk(), store, ids)
+    blobs.shared = ObjectParts(blobs, store.run, bucket, ids)
+    return blobs
 
 
 class BucketStore:
@@ -59,13 +59,13 @@ class BucketStore:
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
 
-    def prepare(self, spool: Spool) -> None:
+    def prepare(self, spool: Path) -> None:
         try:
-            make_folder(spool.folder.parent)
-            spool.open()
+            make_folder(spool.parent)
+            make_one_folder(spool)
         except OSError as error:
             raise SettingRefused(
-                f"UPONCE_DATA: {spool.folder} cannot be used: {error}. Uploads are spooled there, whatever the storage."
+                f"UPONCE_DATA: {spool} cannot be used: {error}. Uploads are spooled there, whatever the storage."
             ) from error
 
     def describe(self) -> str:

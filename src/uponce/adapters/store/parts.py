@@ -21,8 +21,8 @@ from uponce.adapters.files import BLOCK_BYTES, blocks_of, checked, read_at
 from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.adapters.spool.locks import WHOLE, in_progress
 from uponce.adapters.spool.parts import other_bytes
-from uponce.adapters.spool.spool import Spool, in_batches
 from uponce.adapters.spool.uploads import NewFile, SpooledUpload
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.system import closing_file
 from uponce.app.ports import Ids, StoredBlob
@@ -95,8 +95,8 @@ class Run(Protocol):
 class ObjectParts:
     """The SharedParts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
 
-    def __init__(self, spool: Spool, run: Run, bucket: Bucket, ids: Ids) -> None:
-        self.spool = spool
+    def __init__(self, blobs: Blobs, run: Run, bucket: Bucket, ids: Ids) -> None:
+        self.blobs = blobs
         self.run = run
         self._bucket = bucket
         self._ids = ids
@@ -110,7 +110,7 @@ class ObjectParts:
 
     async def assembly(self, key: str) -> "ObjectAssembly":
         claim = self._claims.hold(checked(key))
-        return ObjectAssembly(self, key, claim, await self.spool.receive())
+        return ObjectAssembly(self, key, claim, await self.blobs.receive())
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
@@ -131,7 +131,7 @@ class ObjectParts:
                 yield StoredBlob(match[1], found.size, found.age)
 
     def nameless_file(self) -> NewFile:
-        return NewFile(self.spool.folder / self._ids.hex(32), is_nameless=True)
+        return NewFile(self.blobs.folder / self._ids.hex(32), is_nameless=True)
 
     def put(self, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
         """Upload these bytes of a blob as an object, and return the part. Blocks.
@@ -167,7 +167,7 @@ class ObjectPart:
         self._start = span.start
         self._base = span.start  # where the file's bytes begin: earlier ones are kept
         self._file = parts.nameless_file()
-        self._writer = BufferedWriter(parts.spool.disk, self._file.append)
+        self._writer = BufferedWriter(parts.blobs.disk, self._file.append)
         self.write = self._writer.write
 
     @property
@@ -193,7 +193,7 @@ class ObjectPart:
 
     async def release(self) -> None:
         self._claim.close()
-        await self._writer.end(self._parts.spool.disk.in_thread(self._file.close))
+        await self._writer.end(self._parts.blobs.disk.in_thread(self._file.close))
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
         """Compare the recorded parts, and upload the rest. Blocks."""
@@ -238,7 +238,7 @@ class ObjectAssembly:
         async for part, block in self._blocks(parts):
             if position == part.span.start:
                 hash_ = hashlib.sha256()
-            await self._parts.spool.disk.in_thread(partial(hash_.update, block))
+            await self._parts.blobs.disk.in_thread(partial(hash_.update, block))
             await self._spooled.write(block)
             position += len(block)
             if position == part.span.end and hash_.hexdigest() != part.sha256:

@@ -35,12 +35,10 @@ from uponce.app.ports.database import (
     Page,
     Prepare,
     Records,
-    Rule,
-    ServerSettings,
-    Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.upkeep import Rule, ServerSettings, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 

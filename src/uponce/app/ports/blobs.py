@@ -34,21 +34,17 @@ class SpooledChunk(Protocol):
         """Delete the bytes. Does nothing if they are gone."""
 
 
-class Spooled(Protocol):
-    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all."""
+class Spooled(SpooledChunk, Protocol):
+    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all.
+
+    `blocks` are the sealed bytes, until `publish` or `discard`. `discard` deletes a published blob too.
+    """
 
     key: str
 
     @property
-    def size(self) -> int:
-        """Return how many bytes were accepted so far."""
-
-    @property
     def path(self) -> str:
         """Return the path of a local file with the sealed bytes, readable until `publish` or `discard`."""
-
-    async def write(self, data: bytes | bytearray) -> None:
-        """Append. After StorageFull or StorageUnavailable the caller must `discard`."""
 
     async def seal(self) -> Digest:
         """End the writing, and return the digest. Then all bytes are in the file."""
@@ -58,12 +54,6 @@ class Spooled(Protocol):
 
         `media_type` is for stores that serve the bytes themselves.
         """
-
-    async def discard(self) -> None:
-        """Delete the bytes, published or not. Does nothing if they are gone."""
-
-    def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the sealed bytes in order. Possible until `publish` or `discard`."""
 
 
 class HeldPart(Protocol):

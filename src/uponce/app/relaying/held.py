@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
+from uponce.app.authorise import Admitted
 from uponce.app.relaying.chunks import Data, cut, cut_arriving
-from uponce.app.relaying.relay import Passing, Relaying
+from uponce.app.relaying.relay import Relaying
 from uponce.app.services import Services
 from uponce.core.errors import MalformedRequest
 from uponce.core.relaying import Forwarded
@@ -20,17 +21,17 @@ class Held:
     Memory is bounded for all uploads together. If no memory is left, a small file is sent while it arrives too.
     """
 
-    def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
+    def __init__(self, services: Services, admitted: Admitted, length: int | None) -> None:
         """`length` is how many bytes the body of the request has, if that is known.
 
         A file with a name has at least `length` bytes, less what a form may have besides its file. The size of a file
         without a name is not certain: such a file may be text, which has fewer bytes after it is decoded.
         """
         self._services = services
-        self._passing = passing
+        self._admitted = admitted
         self._in_chunks = length is None or length > services.limits.relay_whole_bytes
         self._least = 0
-        if length is not None and passing.filename is not None:
+        if length is not None and admitted.filename is not None:
             self._least = length - services.limits.max_form_bytes
         self._most = services.limits.small_body_bytes
         self._memory = services.attempts.memory
@@ -48,7 +49,7 @@ class Held:
             self._taken += len(data)
             return
         if self._stream is None:
-            self._stream = Stream(self._services, self._passing, in_chunks=self._in_chunks, least=self._least)
+            self._stream = Stream(self._services, self._admitted, in_chunks=self._in_chunks, least=self._least)
             for part in self._parts:
                 await self._stream.write(part)
             self._drop()
@@ -61,7 +62,7 @@ class Held:
         """End the writing, and return the digest."""
         if self._stream is not None:
             return await self._stream.seal()
-        hashes = _Hashes(self._passing)
+        hashes = _Hashes(self._admitted)
         for part in self._parts:
             hashes.update(part)
         return hashes.digest()
@@ -73,7 +74,7 @@ class Held:
         """
         if self._stream is not None:
             return await self._stream.finish()
-        relaying = Relaying(self._services, self._passing)
+        relaying = Relaying(self._services, self._admitted)
         relaying.digest = digest
         return await relaying.send_small(_each(self._parts))
 
@@ -97,10 +98,10 @@ async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
 class _Hashes:
     """The digest of a file that is passed on. Its SHA-256 is computed only if something is compared with it."""
 
-    def __init__(self, passing: Passing) -> None:
+    def __init__(self, admitted: Admitted) -> None:
         self.size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
-        is_compared = passing.spec.sha256 is not None or passing.idempotency_key is not None
+        is_compared = admitted.spec.sha256 is not None or admitted.idempotency_key is not None
         self._sha256 = hashlib.sha256() if is_compared else None
 
     def update(self, data: Data) -> None:
@@ -120,10 +121,10 @@ class Stream:
     error of the upstream ends the next write.
     """
 
-    def __init__(self, services: Services, passing: Passing, *, in_chunks: bool, least: int = 0) -> None:
-        self._relaying = Relaying(services, passing)
+    def __init__(self, services: Services, admitted: Admitted, *, in_chunks: bool, least: int = 0) -> None:
+        self._relaying = Relaying(services, admitted)
         self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
-        self._hashes = _Hashes(passing)
+        self._hashes = _Hashes(admitted)
         self._size = 0
         self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
@@ -199,12 +200,14 @@ class Stream:
         await asyncio.shield(self._agreed)  # aiohttp cancels this when the connection breaks
 
 
-async def send_spooled(services: Services, passing: Passing, digest: Digest, blocks: AsyncIterator[Data]) -> Forwarded:
+async def send_spooled(
+    services: Services, admitted: Admitted, digest: Digest, blocks: AsyncIterator[Data]
+) -> Forwarded:
     """Pass on a file that has arrived, and return the answer.
 
     It must run to its end, also if its request is cancelled.
     """
-    limits, relaying = services.limits, Relaying(services, passing)
+    limits, relaying = services.limits, Relaying(services, admitted)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:
         return await relaying.send(blocks, digest.size)

@@ -10,9 +10,10 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.chunks import Chunk, Data
 from uponce.app.services import Services
@@ -24,10 +25,9 @@ from uponce.core.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from uponce.core.parameters import UploadSpec
 from uponce.core.relaying import Forwarded, Outcome, Relay, error_message, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
-from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
+from uponce.core.values import Digest
 
 log = logging.getLogger("uponce")
 
@@ -50,21 +50,6 @@ _UNKNOWN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Passing:
-    """An upload to pass on. `params` are those that the client signed. A series ends when the upload is pending."""
-
-    upstream: Upstream
-    grants: tuple[Grant, ...]
-    spec: UploadSpec
-    params: Mapping[str, str]
-    requested: ResourceType | None
-    filename: str | None
-    caller: Caller
-    idempotency_key: str | None = None
-    series_id: str | None = None
-
-
 class Repeated(Exception):
     """The Idempotency-Key has an answer already."""
 
@@ -81,16 +66,17 @@ class Relaying:
     must be set before the last byte is sent.
     """
 
-    def __init__(self, services: Services, passing: Passing) -> None:
-        client = services.upstream
-        assert client is not None
+    def __init__(self, services: Services, admitted: Admitted) -> None:
+        client, upstream = services.upstream, admitted.upstream
+        assert client is not None and upstream is not None
         self._services = services
         self._client = client
-        self._passing = passing
+        self._upstream = upstream
+        self._admitted = admitted
         self._attempt = services.ids.hex(32)
-        self._key_hash = _hash_of(passing.idempotency_key)
-        seed = seed_of(passing.grants[0], self._attempt, self._key_hash)
-        self._target = aim(passing.upstream, passing.spec, passing.params, passing.requested, passing.filename, seed)
+        self._key_hash = _hash_of(admitted.idempotency_key)
+        seed = seed_of(admitted.grants[0], self._attempt, self._key_hash)
+        self._target = aim(upstream, admitted.spec, admitted.params, admitted.requested, admitted.filename, seed)
         self._pending: Relay | None = None
         self.digest: Digest | None = None
 
@@ -140,7 +126,7 @@ class Relaying:
         return await uploading
 
     async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
-        return await self._client.upload(self._passing.upstream, call, file, sign)
+        return await self._client.upload(self._upstream, call, file, sign)
 
     async def _send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> UpstreamReply:
         async with aclosing(chunks):
@@ -155,7 +141,7 @@ class Relaying:
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
         """Send a chunk that does not complete the upload."""
-        upstream, now = self._passing.upstream, int(self._services.clock.now())
+        upstream, now = self._upstream, int(self._services.clock.now())
         fields = {**call.fields, **signed(upstream, call.fields, now)}
         try:
             return await self._client.upload(upstream, replace(call, fields=fields), file, None)
@@ -163,29 +149,29 @@ class Relaying:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
 
     def _call(self, size: int | None) -> UpstreamCall:
-        return UpstreamCall(self._target.kind, self._target.fields, self._passing.filename or _NO_NAME, size)
+        return UpstreamCall(self._target.kind, self._target.fields, self._admitted.filename or _NO_NAME, size)
 
     async def _sign(self) -> Mapping[str, str]:
         """Make the grant pending, and return the fields that sign. No signature exists before that."""
-        services, passing = self._services, self._passing
+        services, admitted = self._services, self._admitted
         assert self.digest is not None
         new = Relay(
             id=self._attempt,
-            cloud=passing.grants[0].cloud,
-            grants=passing.grants,
+            cloud=admitted.grants[0].cloud,
+            grants=admitted.grants,
             target=self._target,
             digest=self.digest,
-            caller=passing.caller,
+            caller=admitted.caller,
             key_hash=self._key_hash,
-            series_id=passing.series_id,
+            series_id=admitted.series_id,
         )
         with services.metrics.committing():
             begun = await services.database.begin_relay(new, _FIRST_LOOK_SECONDS)
         if isinstance(begun, Forwarded):
             raise Repeated(begun)
         self._pending = begun
-        stamp = trailer_timestamp(begun.pending_at, passing.upstream.window, services.limits.relay_fence)
-        return signed(passing.upstream, self._target.fields, stamp)
+        stamp = trailer_timestamp(begun.pending_at, self._upstream.window, services.limits.relay_fence)
+        return signed(self._upstream, self._target.fields, stamp)
 
     async def _conclude(self, reply: UpstreamReply) -> Forwarded:
         outcome = outcome_of(reply.status, reply.document)

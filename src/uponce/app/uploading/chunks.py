@@ -7,11 +7,11 @@ Browsers send the same signature again. SDKs sign each chunk again, over equal p
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
+from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_usable, verify_signed
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.intake import Event, Receiver, UploadRequest
+from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, begin, drop_if_empty
 from uponce.app.uploading.takeover import giving_way
@@ -41,14 +41,14 @@ async def upload_chunk(
             series = await intake.keep()
         except SeriesGone:
             if intake.verified is not None:  # completed by another request: raise that refusal
-                await check_usable(services, intake.verified, request.origin, request.caller)
+                await check_usable(services, intake.verified, request)
             raise
     if not series.complete:
         return series
     try:
         return await finish(services, series, verified.signer, request.caller)
     except SeriesGone:
-        await check_usable(services, verified, request.origin, request.caller)
+        await check_usable(services, verified, request)
         raise
 
 
@@ -83,7 +83,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
             if append.series.spans or not append.series.shared:
                 raise
         assert self.verified is not None
-        await check_usable(self._services, self.verified, self._request.origin, self._request.caller)
+        await check_usable(self._services, self.verified, self._request)
         self._series = await self._join_anew(self.verified)
         append.move(self._series)
         return await append.keep()
@@ -95,13 +95,13 @@ class ChunkIntake(Receiver[Spooled | Append]):
         check_route(params, request.cloud, request.requested)
         if series is None or not series.has(verified.grant):
             check_grant_fresh(services, verified)
-        await check_usable(services, verified, request.origin, request.caller)
+        await check_usable(services, verified, request)
         check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
         try:
             self._series = await self._join(series, verified)
         except SeriesGone:  # completed by another request, perhaps with this signature
-            await check_usable(services, verified, request.origin, request.caller)
+            await check_usable(services, verified, request)
             raise
         return verified
 

@@ -6,16 +6,15 @@ file that comes first is spooled under a smaller limit, a deadline and a least r
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
-from uponce.app.authorise import CREDENTIALS, Verified, authorise
+from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise
 from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
-from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
 from uponce.core.errors import (
@@ -32,29 +31,6 @@ from uponce.core.errors import (
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import too_large
 from uponce.core.signature import collect_known
-from uponce.core.values import Caller, ResourceType, Upstream
-
-
-@dataclass(frozen=True, slots=True)
-class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
-
-    `idempotency_key` is the client's name for this upload. With it, the client can ask for a lost answer again.
-    `credentials` are an API key and its secret. They replace the signature if the fields have none. `scripted` says
-    that a program reads the answer, not a browser that shows it. `length` is how many bytes the body has, if the
-    request says it. The body of a `bare` upload is the file itself, so no field follows its query.
-    """
-
-    cloud: str
-    requested: ResourceType | None
-    fields: tuple[tuple[str, str], ...]
-    origin: str | None
-    caller: Caller
-    idempotency_key: str | None = None
-    credentials: tuple[str, str] | None = None
-    scripted: bool = False
-    length: int | None = None
-    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,24 +242,11 @@ class Receiver(ABC, Generic[S]):
         """Begin the file. Return the destination for its bytes."""
 
 
-async def admit(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
-    """Return what `authorise` returns for the parameters of this request."""
-    return await authorise(
-        services,
-        request.cloud,
-        request.requested,
-        params,
-        origin=request.origin,
-        caller=request.caller,
-        idempotency_key=request.idempotency_key,
-    )
-
-
 class Intake(Receiver[Spooled | Held]):
     """Receives a whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        return await admit(self._services, self._request, params)
+        return await authorise(self._services, self._request, params)
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits
@@ -293,19 +256,5 @@ class Intake(Receiver[Spooled | Held]):
     async def _open(self) -> Spooled | Held:
         services, request, verified = self._services, self._request, self.verified
         if verified is not None and verified.key.upstream is not None and not services.inspects:
-            return Held(services, passing_of(request, verified, verified.key.upstream, self.filename), request.length)
+            return Held(services, Admitted.of(request, verified, self.filename), request.length)
         return await services.blobs.receive()
-
-
-def passing_of(request: UploadRequest, verified: Verified, upstream: Upstream, filename: str | None) -> Passing:
-    """Return what the relay passes on for a whole upload."""
-    return Passing(
-        upstream,
-        (verified.grant,),
-        verified.spec,
-        verified.params,
-        request.requested,
-        filename,
-        request.caller,
-        request.idempotency_key,
-    )

@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from uponce.app.authorise import refuse_spent
+from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.intake import UploadRequest, admit
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
@@ -76,7 +75,7 @@ class Part:
 async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
     """Begin an upload and return its series. `total` in bytes; None if the client will send it later."""
     params = collect_known(request.fields)
-    verified = await admit(services, request, params)
+    verified = await authorise(services, request, params)
     _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
     return await begin_series(services, verified, params, requested=request.requested, filename=filename, total=total)
 

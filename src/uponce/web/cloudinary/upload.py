@@ -11,9 +11,10 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import NamedChunk, upload_chunk
-from uponce.app.uploading.intake import Event, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
 from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, StaleRequest, shown

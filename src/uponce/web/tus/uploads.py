@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
-from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.resumable import (
     Address,
     Outcome,
