@@ -11,14 +11,18 @@ import pytest
 from msgspec.structs import replace
 
 from tests.scrape import Scraped
+from tests.upstreams import StubUpstream, Trouble
 from uponce import wiring
+from uponce.adapters.database import outbox
+from uponce.adapters.database.steps import Steps, operation
 from uponce.app.manage_keys import set_up
+from uponce.app.outbox import Work
 from uponce.app.ports import ServerSettings
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
 from uponce.config import Settings
-from uponce.core.errors import DatabaseUnavailable, SettingRefused, StorageFull
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
 from uponce.core.policy import Limits
 from uponce.lifespan import lifespan
 from uponce.wiring import Backend, blob_store, build, build_metrics
@@ -114,6 +118,36 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         assert len(kept) == len(logged) >= 2
 
 
+@operation(writes=True)
+def leave(now: float, name: str, subject: str) -> Steps[None]:
+    yield [outbox.adding(name, subject, now)]
+
+
+def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def look_up(*_: Any) -> None:
+        looked_up.set()
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            database: Any = backend.database
+            for number in range(100):
+                await database.write(leave("notify", str(number)))
+            await asyncio.sleep(0.1)
+            await database.write(leave("relay", "pending"))
+            await asyncio.wait_for(looked_up.wait(), 10)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.works", lambda *_: {"notify": Work(hang), "relay": Work(look_up)})
+    asyncio.run(serve())
+
+
 def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
 
@@ -174,6 +208,20 @@ async def cancelled_request(work: Coroutine[Any, Any, None]) -> None:
     request = asyncio.ensure_future(unbroken(work))
     await asyncio.sleep(0)
     request.cancel()
+
+
+def test_a_relay_waits_for_an_answer_as_long_as_its_setting_says(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=str(tmp_path / "data"), limits=Limits(relay_answer=1))
+    client = build(settings, build_metrics(settings)).upstream
+
+    async def ask() -> None:
+        async with StubUpstream() as stub:
+            stub.uploads = iter([Trouble.HANGS])
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(client.post(stub.upstream, "raw/destroy", {"public_id": "cat"}), 10)
+        await client.close()
+
+    asyncio.run(ask())
 
 
 def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend: Backend) -> None:

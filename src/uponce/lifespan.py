@@ -72,7 +72,8 @@ def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
         rest=RESTFUL,
     )
     yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
-    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))
+    for name, work in works(settings, backend.notifier).items():
+        yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, partial(run_due, services, name, work))
     if settings.playground != "off":
         kept = Kept(
             settings.playground_keep_files,

@@ -19,6 +19,7 @@ from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
+from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
 from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
@@ -69,7 +70,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     )
     secrets = secrets or secret_box(settings)
     database = _database(settings, clock, secrets)
-    upstream = HttpUpstream(connections=settings.relay_connections)
+    upstream = HttpUpstream(Times(reply=settings.limits.relay_answer), settings.relay_connections)
     notifier = Notifier(settings.private_receivers)
     services = Services(
         database=database,

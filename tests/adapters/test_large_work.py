@@ -50,6 +50,30 @@ def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch:
     asyncio.run(play())
 
 
+def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a slow fsync too. Each request looks a few times a second."""
+    slow = threading.Event()
+    monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
+
+    async def play() -> None:
+        key = await store.begin()
+        piece = await store.hold(key, Span(0, len(CHUNK)))
+        await piece.write(CHUNK)
+        sync = asyncio.ensure_future(piece.sync())
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(SECONDS / 2):
+            looks = await asyncio.gather(*(piece.wanted() for _ in range(WORKERS)))
+        slow.set()
+        await sync
+        async with store.asking(key, Span(0, 1)):
+            assert (any(looks), await piece.wanted()) == (False, True)
+        await piece.release()
+
+    asyncio.run(play())
+
+
 def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two completions hash in all threads for large files, piece by piece. Others get a turn between two pieces."""
     monkeypatch.setattr(parts, "_HASHED_AT_ONCE", 1024 * 1024)

@@ -192,6 +192,17 @@ def test_a_playground_keeps_at_least_one_of_its_largest_files() -> None:
     )
 
 
+def test_a_relay_waits_for_no_answer_after_its_signature_is_dead() -> None:
+    """Also when the default is longer than the fence that was given."""
+    assert load({"UPONCE_RELAY_FENCE": "20", "UPONCE_RELAY_ANSWER": "20"}).limits.relay_answer == 20
+    assert refusal({"UPONCE_RELAY_ANSWER": "301"}) == (
+        "UPONCE_RELAY_ANSWER=301 (environment) is not valid: it must be at most UPONCE_RELAY_FENCE, which is 300."
+    )
+    assert refusal({"UPONCE_RELAY_FENCE": "20"}) == (
+        "UPONCE_RELAY_ANSWER=300 (default) is not valid: it must be at most UPONCE_RELAY_FENCE, which is 20."
+    )
+
+
 @pytest.mark.parametrize("name", ["small_body_bytes", "pack_bytes"])
 def test_zero_turns_off_what_its_meaning_says(name: str) -> None:
     assert as_environment(load({f"UPONCE_{name.upper()}": "0"}))[f"UPONCE_{name.upper()}"] == "0"

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _SECONDS = 10  # for all of one request
+_SLOW_SECONDS = 1
+_MOST_SLOW = 1024
 _AT_ONCE = 16
 _PRIVATE = tuple(
     ip_network(text)
@@ -42,12 +45,18 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 class Notifier:
-    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer."""
+    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
+
+    A receiver whose last notification failed slowly gets one at a time, until it answers. So receivers that are down
+    leave room for the others.
+    """
 
     def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
         self._allowed = allowed
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
+        self._slow: set[str] = set()  # hosts with their ports
+        self._tried: set[str] = set()  # those of them that one notification is on its way to
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -56,6 +65,22 @@ class Notifier:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
+        host = url.partition("//")[2].partition("/")[0]
+        if host in self._tried:
+            return f"{host} answers too slowly; another notification is tried first"
+        if host in self._slow:
+            self._tried.add(host)
+        begun = monotonic()
+        try:
+            problem = await self._post(url, headers, body)
+        finally:
+            self._tried.discard(host)
+        self._slow.discard(host)
+        if problem and monotonic() - begun >= _SLOW_SECONDS and len(self._slow) < _MOST_SLOW:
+            self._slow.add(host)
+        return problem
+
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         import aiohttp  # it takes 10 MiB and 80 ms, so servers without notifications do not load it
 
         if self._session is None:

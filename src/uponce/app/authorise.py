@@ -117,7 +117,7 @@ async def verify_signed(
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
     if not _is_of(key, cloud):
-        raise _unknown(cloud, params, has_keys=bool(await services.database.list_keys(cloud)))
+        raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
 
 
@@ -126,7 +126,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
     if not _is_of(key, cloud):
-        raise _unknown(cloud, params, has_keys=bool(records.list_keys(cloud)))
+        raise _unknown(cloud, params, is_known=records.has_cloud(cloud))
     return key
 
 
@@ -227,9 +227,9 @@ def _is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
     return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
-def _unknown(cloud: str, params: Mapping[str, str], *, has_keys: bool) -> UnknownApiKey | UnknownCloud:
+def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> UnknownApiKey | UnknownCloud:
     _spend_as_long_as_a_known_key(params)
-    if not has_keys:
+    if not is_known:
         return UnknownCloud(f"Invalid cloud_name {cloud}")
     return UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
 

@@ -23,6 +23,8 @@ async def check_parts(services: Services) -> dict[str, UponceError | None]:
     database, storage, decoders = await asyncio.gather(
         _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())
     )
+    if database is None and storage is None:
+        storage = await _problem(services.ownership.look(services.database, services.blobs))
     return {"database": database, "storage": storage, "decoders": decoders}
 
 

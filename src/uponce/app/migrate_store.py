@@ -8,7 +8,7 @@ them the new store accepts no upload. Unfinished uploads stay behind; their sign
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from uponce.app.copy_media import Copying, copy_media
+from uponce.app.copy_media import Copying, copy_media, unnamed
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
 from uponce.core.errors import SettingRefused
@@ -84,11 +84,28 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
     return Moved(media=copied, complete=not copied.lost, earlier=True)
 
 
-async def undo_move(database: Database, blobs: BlobStore, skew: int) -> int:
-    """Let a source take uploads again, on its storage. Return the watermark of its fence."""
+async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False) -> int:
+    """Let a source take uploads again, on its storage. Return the watermark of its fence.
+
+    Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
+    caller `loses_files`: sweeps of the source delete them.
+    """
     if await database.frozen():  # the storage first: after an interruption, it may be repeated
+        if not loses_files and await blobs.owner() != await database.owner():
+            await _refuse_newer_files(database, blobs)
         await blobs.set_owner(await database.make_owner(), replace=True)
     return await database.thaw(skew)
+
+
+async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
+    newer = [key async for key in unnamed(database, blobs)]
+    if newer:
+        raise SettingRefused(
+            f"UPONCE_STORAGE holds {len(newer):,} files that this database does not name, such as blob {newer[0]}: the "
+            "other store may have taken these uploads since the move, and sweeps here would delete them. Nothing was "
+            "changed. To keep them, move back: run `uponce migrate-store` with the settings of the other store and a "
+            "new database. To give the files up, add --yes."
+        )
 
 
 async def _hand_over(source: Store, target: Database) -> None:

@@ -5,12 +5,12 @@ the first database that claims it, if it has no files, or files of this database
 migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from uponce.app.ports import BlobStore
-from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
 PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
@@ -35,6 +35,40 @@ class Owning(Protocol):
     async def frozen(self) -> bool: ...
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
+
+
+class Ownership:
+    """What this process found when it last asked whose storage it is."""
+
+    def __init__(self) -> None:
+        self._refusal: SettingRefused | None = None
+
+    def check(self) -> None:
+        """Raise StorageUnavailable if another database has the storage: its sweeps would delete a file that is stored
+        there now."""
+        if self._refusal is not None:
+            raise StorageUnavailable(
+                "The server's storage cannot be used now. Nothing was stored. Send the request again later.",
+                detail=self._refusal.message,
+            )
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Inside, the caller asks whose storage it is. Note the answer."""
+        try:
+            yield
+        except SettingRefused as error:
+            self._refusal = error
+            raise
+        self._refusal = None
+
+    async def look(self, database: Owning, blobs: BlobStore) -> None:
+        """Ask again, with two short reads, and `check`. Without an owner the answer is that of the last sweep."""
+        owner = await blobs.owner()
+        if owner is not None:
+            with suppress(SettingRefused), self.noting():
+                _refuse_other(owner, await database.owner())
+        self.check()
 
 
 async def claim_storage(database: Owning, blobs: BlobStore) -> None:
@@ -74,9 +108,13 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
                 f"UPONCE_STORAGE holds files already, such as blob {unknown}, and the database names none of them. "
                 f"{_CURES}"
             )
-    if owner != await database.owner():
-        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
+    _refuse_other(owner, await database.owner())
     return True
+
+
+def _refuse_other(owner: str, own: str | None) -> None:
+    if owner != own:
+        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
 
 
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:

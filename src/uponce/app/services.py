@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from uponce.app.attempts import Attempts
+from uponce.app.owner import Ownership
 from uponce.app.ports import (
     BlobStore,
     Clock,
@@ -46,6 +47,7 @@ class Services:
     ids: Ids
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
+    ownership: Ownership = field(default_factory=Ownership)
     group_store: GroupStore | None = None
     presigner: Presigner | None = None
     front: FrontServer | None = None

@@ -65,6 +65,7 @@ async def destroy(services: Services, request: SignedCall) -> bool:
     public_id = verified.spec.naming.public_id
     if public_id is None:
         raise MissingParameter("Missing required parameter - public_id")
+    services.ownership.check()
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
     return await unbroken(_settle(services, verified, name, request.caller))
 

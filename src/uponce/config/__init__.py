@@ -51,7 +51,8 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     settings = Settings(**values, limits=Limits(**limits))
     for name, works, expected in _judged(settings):
         if not works:
-            raise _refused(name, given[name], expected)
+            default = Given(_flat(settings)[name], "default", PREFIX + name.upper())
+            raise _refused(name, given.get(name, default), expected)
     return settings
 
 
@@ -152,6 +153,8 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
+    fence = settings.limits.relay_fence
+    yield "relay_answer", settings.limits.relay_answer <= fence, f"at most UPONCE_RELAY_FENCE, which is {fence}"
     # Behind a server in front, every client seems to be on this machine.
     hidden = settings.playground == "local" and settings.public_url is not None
     yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"

@@ -94,6 +94,11 @@ class Limits:
         "Seconds that the signature lives which a relay makes for its upstream. No upload may take longer there after "
         "its last byte was sent.",
     )
+    relay_answer: int = _limit(
+        300,
+        "Seconds that a relay waits for the answer of its upstream after the last byte of a request. At most "
+        "`UPONCE_RELAY_FENCE`.",
+    )
     relay_processing: int = _limit(
         600, "Seconds that an upstream may need to store an upload after it accepted the signature."
     )

@@ -133,7 +133,8 @@ class Body:
                 return await self._receive()
         except TimeoutError:
             raise RequestTooSlow(
-                f"No byte of the body arrived for {self._idle_seconds:g} seconds. Send the request again."
+                f"No byte of the body arrived for {self._idle_seconds:g} seconds. Send the request again.",
+                retry_after=1,
             ) from None
 
 

@@ -30,6 +30,8 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
+# Calls of the Admin API that name a folder, a preset or a transformation `upload`.
+_NAMED_UPLOAD = tuple(f"/v1_1/{{cloud}}/{path}/upload" for path in ("folders", "upload_presets", "transformations"))
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
@@ -96,6 +98,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (
         *(_of_playground(services, playground) if playground else ()),
+        replace(or_relayed("", _NO_SUCH_CALL), paths=_NAMED_UPLOAD),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
         *(
             or_relayed(f"/v1_1/{{cloud}}/{{resource_type}}/{call}", purpose, POST=partial(signed_call, call))

@@ -60,8 +60,8 @@ class Engine(Protocol):
 class Records:
     """The Records port: what the steps before a commit may read, in the thread that commits.
 
-    API keys are remembered until the database changes. That only saves a look-up: the commit checks again whether the
-    key is revoked. `failed` turns a failure of the database into an error.
+    API keys and clouds are remembered until the database changes. That only saves a look-up: the commit checks again
+    whether the key is revoked. `failed` turns a failure of the database into an error.
     """
 
     secrets: SecretBox
@@ -70,17 +70,19 @@ class Records:
     _session: Session | None = None
     _now: float = 0.0
     _keys: dict[str, ApiKey | None] = field(default_factory=dict)
+    _clouds: set[str] = field(default_factory=set)  # only those that exist: anyone can name others without end
     _version: Hashable = None
     _since: float = 0.0
 
     def forget(self) -> None:
         """Forget all keys. Call it after this connection has changed a key, which `version` does not show."""
         self._keys.clear()
+        self._clouds.clear()
 
     def refresh(self, session: Session, now: float, version: Hashable) -> None:
         self._session, self._now = session, now
         if version != self._version or not 0 <= now - self._since < _REMEMBERED_SECONDS:
-            self._keys.clear()
+            self.forget()
             self._version, self._since = version, now
 
     def find_key(self, api_key: str) -> ApiKey | None:
@@ -88,8 +90,10 @@ class Records:
             self._keys[api_key] = self._run(keys.find(self.secrets, api_key))
         return self._keys[api_key]
 
-    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        return self._run(keys.list_all(self.secrets, cloud))
+    def has_cloud(self, cloud: str) -> bool:
+        if cloud not in self._clouds and self._run(keys.has_cloud(cloud)):
+            self._clouds.add(cloud)
+        return cloud in self._clouds
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
         return self._run(grants.find(key)) if self.knows_grants else None

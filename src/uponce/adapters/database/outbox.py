@@ -16,12 +16,12 @@ def adding(name: str, subject: str, now: float, seconds: int = 0, details: str =
 
 
 @operation(writes=True)
-def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
+def claim(now: float, name: str, most: int, lease: int) -> Steps[Sequence[Effect]]:
     """Return what Outbox.claim_effects returns. Servers that claim at once skip each other's rows.
 
     If no effect is due, nothing is written.
     """
-    (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
+    (rows,) = yield [("find_due_effects", {"name": name, "now": int(now), "most": most})]
     due_at = int(now) + lease
     claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
     yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]

@@ -134,8 +134,13 @@ class _HeldBytes:
             sync_data(self._hold.number())
 
     def are_wanted(self) -> bool:
-        with self._lock:
+        """Return whether another request wants them. False while they are written or synced: ask again later."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
             return is_wanted(self._hold, self._span)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:

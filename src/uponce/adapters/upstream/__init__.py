@@ -14,6 +14,6 @@ class Times:
 
     connect: float = 5
     stall: float = 60
-    reply: float = 120
+    reply: float = 300
     look: float = 15
     idle: float = 4

@@ -128,8 +128,8 @@ class Waiting:
 class Outbox(Protocol):
     """Effects, each run at least once."""
 
-    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
-        """Take effects that are due, oldest first, and only the first one of each subject.
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
+        """Take effects of this name that are due, oldest first, and only the first one of each subject.
 
         No other claim gets them for `lease` seconds. Each claim counts as a try.
         """

@@ -43,8 +43,8 @@ class Records(Protocol):
     def find_key(self, api_key: str) -> ApiKey | None:
         """Return what Keys.find_key returns."""
 
-    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        """Return what Keys.list_keys returns."""
+    def has_cloud(self, cloud: str) -> bool:
+        """Return what Keys.has_cloud returns."""
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
         """Return what Ledger.find_grant returns, or None for a grant that was not looked up: the commit decides."""

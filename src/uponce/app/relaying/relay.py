@@ -31,7 +31,7 @@ from uponce.core.values import Digest
 
 log = logging.getLogger("uponce")
 
-_FIRST_LOOK_SECONDS = 180  # a request that gets its answer writes its outcome before
+_FIRST_LOOK_SECONDS = 60  # after the time for the answer: a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when the outcome is known
 _NO_NAME = "file"
@@ -166,7 +166,7 @@ class Relaying:
             series_id=admitted.series_id,
         )
         with services.metrics.committing():
-            begun = await services.database.begin_relay(new, _FIRST_LOOK_SECONDS)
+            begun = await services.database.begin_relay(new, services.limits.relay_answer + _FIRST_LOOK_SECONDS)
         if isinstance(begun, Forwarded):
             raise Repeated(begun)
         self._pending = begun

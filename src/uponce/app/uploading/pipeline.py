@@ -185,7 +185,11 @@ async def inspect(services: Services, admitted: Admitted, path: str, digest: Dig
 
 
 def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset to commit, for bytes that were judged to be good."""
+    """Return the asset to commit, for bytes that were judged to be good.
+
+    Raise StorageUnavailable if another database has the storage.
+    """
+    services.ownership.check()
     spec, filename, ids = admitted.spec, admitted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])

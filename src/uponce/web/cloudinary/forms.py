@@ -356,7 +356,8 @@ async def _soon(reading: Coroutine[Any, Any, T]) -> T:
         async with asyncio.timeout(_FIELDS_SECONDS):
             return await reading
     except TimeoutError:
-        raise RequestTooSlow(f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again.") from None
+        text = f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again."
+        raise RequestTooSlow(text, retry_after=1) from None
 
 
 async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:

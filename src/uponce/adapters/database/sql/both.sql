@@ -345,7 +345,7 @@ VALUES (:name, :subject, :details, :due_at, 0, '', :now, 0);
 
 -- name: find_due_effects
 SELECT @effect_columns FROM outbox AS due
-WHERE dead = 0 AND due_at <= :now AND NOT EXISTS (
+WHERE name = :name AND dead = 0 AND due_at <= :now AND NOT EXISTS (
   SELECT 1 FROM outbox AS earlier WHERE earlier.subject = due.subject AND earlier.id < due.id AND earlier.dead = 0
 )
 ORDER BY due_at, id LIMIT :most @skip_locked;

@@ -445,7 +445,9 @@ class Upload {
   }
 
   refuse(error) {
-    this.error = error;
+    // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the file.
+    const unsure = this.unknown && !error.again && ![...FINAL, "content_mismatch"].includes(error.code);
+    this.error = unsure ? local("outcome_unknown") : error;
     if (!error.again) this.reset(); // a definite end: the next try needs a new signature
     this.end("refused");
   }
