@@ -12,7 +12,7 @@ from typing import Protocol
 from uponce.app.ports import BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
-PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
+PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
