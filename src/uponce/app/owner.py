@@ -13,7 +13,7 @@ from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
 
-PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
+PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
