@@ -20,7 +20,7 @@ _NONCE_BYTES = 12
 
 
 class Params(TypedDict, total=False):
-    """The parameters of an upload. Sizes in bytes, times in seconds; lists are joined with commas."""
+    """The parameters of an upload. Sizes in bytes, times in seconds. Commas join lists."""
 
     public_id: str
     public_id_prefix: str
@@ -58,9 +58,10 @@ def sign(
     """Return the address and the signed fields of one upload.
 
     `cloudinary_url` is the line that the server printed on its first start; by default the environment variable
-    CLOUDINARY_URL. Each call signs a new nonce, so each signature is another one and works once.
-    Raise SettingRefused if that line lacks a part, and a ParameterRefused for what the server would refuse. Both are
-    an `uponce.UponceError`.
+    CLOUDINARY_URL. Each call signs a new nonce, so each signature is different and works once.
+
+    Raise SettingRefused if that line lacks a part. Raise a ParameterRefused for a parameter that the server would
+    refuse. Both are an `uponce.UponceError`.
     """
     account = account_of(cloudinary_url)
     fields = mint_fields(
@@ -74,7 +75,7 @@ def sign(
 
 
 def account_of(cloudinary_url: str | None = None) -> Account:
-    """Return the parts of a CLOUDINARY_URL. SettingRefused if it lacks one; the error shows no secret."""
+    """Return the parts of a CLOUDINARY_URL. Raise SettingRefused if a part is missing; the error shows no secret."""
     text = os.environ.get("CLOUDINARY_URL", "") if cloudinary_url is None else cloudinary_url
     with suppress(ValueError):
         account = read_account(text)
@@ -84,7 +85,10 @@ def account_of(cloudinary_url: str | None = None) -> Account:
 
 
 def _text(value: object) -> str:
-    """As the SDKs write it: booleans as 1 and 0, lists with commas, a context as `k=v|k2=v2` with escapes."""
+    """Return the value as SDKs write it. Booleans are 1 and 0. Commas join lists.
+
+    A context is `k=v|k2=v2` with escapes.
+    """
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, Mapping):
@@ -95,7 +99,10 @@ def _text(value: object) -> str:
 
 
 def _escaped(text: object) -> str:
-    """Raise InvalidParameter if the text ends with a backslash, which would escape the sign behind it."""
+    """Return the text with `=` and `|` escaped.
+
+    Raise InvalidParameter if it ends with a backslash: that escapes the next sign.
+    """
     if str(text).endswith("\\"):
         raise InvalidParameter("A name or a value in context ends with a backslash. Leave it out.")
     return str(text).replace("=", r"\=").replace("|", r"\|")

@@ -1,6 +1,7 @@
 """What a restore makes of a backup, at any moment of it, on purpose."""
 
 import errno
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
@@ -19,8 +21,10 @@ from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
+from uponce.app.ports import ServerSettings
 from uponce.app.sweep import sweep
 from uponce.core.errors import SettingRefused
 
@@ -108,6 +112,12 @@ def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:
     assert watermark == clock.time + SKEW
 
 
+def test_the_fence_of_a_restore_counts_the_greater_skew_of_the_server_that_was_backed_up(box: Box) -> None:
+    run(box.world.database.note_settings(ServerSettings(skew=3600, audit_seconds=1, dead_seconds=1)))
+    box.back_up()
+    assert box.restore()[1] == START + 3600
+
+
 def put_later(box: Box) -> tuple[Path, Path]:
     """What the server gets after the backup: a blob, and a file that it still receives."""
     before = files(box.world.media / "blobs")
@@ -137,6 +147,22 @@ def test_a_restore_into_the_storage_that_outlived_its_database(box: Box) -> None
     assert box.first.read_bytes() == FIRST
     assert later.read_bytes() == LATER
     assert spooled.read_bytes() == b"arriving"
+
+
+def test_damaged_blobs_are_replaced_by_a_backup_and_a_restore(box: Box) -> None:
+    """As the guide says it: nothing that came since the first backup is lost."""
+    (packed,) = put_packed(box.world, b"packed")
+    put_assets(box.world, [packed], b"packed")
+    box.back_up()
+    later, _ = put_later(box)
+    spoil_packed(box.world, packed, HEADER_BYTES)
+    box.first.write_bytes(bytes(len(FIRST)))
+    assert box.back_up().media.copied == 1
+    repaired, _ = box.restore(box.world.media, reuses_storage=True)
+    assert (repaired.copied, repaired.present, repaired.lost) == (2, 1, {})
+    assert (box.first.read_bytes(), later.read_bytes()) == (FIRST, LATER)
+    digest = run(box.world.blobs.digest(packed))
+    assert digest is not None and digest.sha256 == hashlib.sha256(b"packed").hexdigest()
 
 
 def no_hard_links(self: Path, target: Path) -> None:
@@ -233,7 +259,7 @@ def test_a_restore_leaves_the_storage_of_a_server_also_if_the_backup_names_all_i
 
 def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
     with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
     assert box.restore()[0].copied == 1
     assert owner_of(box.database) == [(OWNER,)]
     assert not (box.data / "media" / "owner").exists()  # `serve` writes it: the database names the files
@@ -253,6 +279,44 @@ def rot(path: Path, table: str) -> None:
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(bytes(size))
+
+
+def lose_the_data_disk(box: Box) -> None:
+    """What a first start makes of an empty disk, with keys and secret key from the settings."""
+    box.world.sql(f"UPDATE owner SET name = '{OWNER}'")
+    box.world.sql("DELETE FROM assets")
+
+
+@pytest.mark.parametrize("uploads", [0, 1])
+def test_a_backup_of_an_empty_server_with_the_same_keys_replaces_no_backup(box: Box, uploads: int) -> None:
+    """Also once the empty server has taken an upload."""
+    lose_the_data_disk(box)
+    for _ in range(uploads):
+        put_later(box)
+    before = files(box.folder)
+    with pytest.raises(SettingRefused, match=r"none of its assets.*restore the backup"):
+        box.back_up()
+    assert files(box.folder) - {box.folder / "uponce.db.new"} == before
+    assert box.restore()[0].copied == 1
+
+
+def test_a_server_that_has_deleted_all_its_assets_is_backed_up(box: Box) -> None:
+    box.world.sql("DELETE FROM assets")
+    assert box.back_up().facts["assets"] == 0
+    lose_the_data_disk(box)
+    assert box.back_up().facts["assets"] == 0  # the last copy has nothing to lose
+
+
+def test_a_server_is_backed_up_over_the_copy_of_an_earlier_release(box: Box) -> None:
+    with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
+        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+    assert box.back_up().facts["assets"] == 1
+
+
+def test_a_server_that_was_restored_is_backed_up_into_the_same_folder(box: Box) -> None:
+    box.world.sql(f"UPDATE owner SET name = '{OWNER}'")
+    put_later(box)
+    assert box.back_up().facts["assets"] == 2
 
 
 def test_a_damaged_database_replaces_no_backup(box: Box) -> None:

@@ -4,20 +4,26 @@ from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from tests.app.planted import put_assets, put_packed
+from tests.app.failing import Failing
+from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
-from uponce.app.ports import PLACES
+from uponce.app.ports import PLACES, BlobStore
 from uponce.app.signed_calls import SignedCall, destroy
+from uponce.core.errors import StorageUnavailable
 from uponce.core.values import ResourceType
+
+LARGE = bytes(PACK_BYTES + 1)  # a file of its own
 
 
 @pytest.fixture
@@ -129,3 +135,57 @@ def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_
         assert restored.open_now(keys[1]) is None
         run(restored.delete(keys[1]))
         assert copied(restored) == [b""]
+
+
+def test_a_good_copy_takes_the_place_of_a_damaged_blob_in_a_pack(world: World, target: Blobs) -> None:
+    """As `uponce restore --reuse-storage` does it. A pack is asked before a file, so the record must go."""
+    data = [b"damaged", b"neighbour"]
+    keys = put_packed(world, *data)
+    for key, each in zip(keys, data, strict=True):
+        put_assets(world, [key], each)
+    run(copy_media(world.database, world.blobs, target))
+    spoil_packed(world, keys[0], HEADER_BYTES)
+    repaired = run(copy_media(world.database, target, world.blobs, deep=True))
+    assert (repaired.copied, repaired.present, repaired.lost) == (1, 1, {})
+    assert copied(world.blobs) == sorted(data)
+    again = run(copy_media(world.database, target, world.blobs, deep=True))
+    assert (again.copied, again.present) == (0, 2)
+
+
+def spoil_file(world: World, data: bytes) -> None:
+    """Make the file of these bytes one that cannot be read: a folder has its name."""
+    (path,) = [path for path in (world.media / "blobs").rglob("*") if path.is_file() and path.read_bytes() == data]
+    path.unlink()
+    path.mkdir()
+
+
+def test_a_file_that_cannot_be_read_is_lost_and_the_rest_is_copied(world: World, target: Blobs) -> None:
+    put(world, "kept", LARGE)
+    put(world, "damaged", LARGE + b"damaged")
+    spoil_file(world, LARGE + b"damaged")
+    done = run(copy_media(world.database, world.blobs, target))
+    assert copied(target) == [LARGE]
+    assert "its bytes cannot be read: [Errno 21] Is a directory" in done.lost["demo/raw/upload/damaged"]
+
+
+def test_a_copy_that_cannot_be_read_is_made_again(world: World, target: Blobs) -> None:
+    put(world, "damaged", LARGE)
+    run(copy_media(world.database, world.blobs, target))
+    unreadable = Failing(target, before={"digest": StorageUnavailable("Send it again.", detail="[Errno 5] I/O error")})
+    done = run(copy_media(world.database, world.blobs, cast(BlobStore, unreadable), deep=True))
+    assert (done.present, done.copied, done.lost) == (0, 1, {})
+
+
+@pytest.mark.parametrize("broken", ["source", "target"])
+def test_a_store_that_fails_ends_the_copy_and_the_error_names_the_asset(
+    world: World, target: Blobs, broken: str
+) -> None:
+    put(world, "damaged", LARGE)
+    if broken == "source":
+        spoil_file(world, LARGE)
+    failure = StorageUnavailable("Send it again.", detail="[Errno 5] I/O error")
+    source = Failing(world.blobs, before={"ping": failure} if broken == "source" else {})
+    other = Failing(target, before={"receive": failure} if broken == "target" else {})
+    with pytest.raises(StorageUnavailable) as told:
+        run(copy_media(world.database, cast(BlobStore, source), cast(BlobStore, other)))
+    assert told.value.detail.startswith("demo/raw/upload/damaged, blob ")

@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.app.test_sweep import orphan
 from tests.app.test_sweep import run as sweep
-from tests.world import World, assert_accepted
+from tests.chunks import CHUNK, Client, noise
+from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
@@ -21,6 +23,7 @@ from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.core.errors import SettingRefused
+from uponce.core.policy import Limits
 
 OTHER = "f" * 32
 
@@ -37,7 +40,7 @@ def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
 def as_of_an_earlier_release(world: World) -> None:
     """No owner in the database, and none in the storage."""
     with closing(sqlite3.connect(world.path)) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
     (world.media / "owner").unlink()
     with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
         upgraded.open()
@@ -84,6 +87,41 @@ def test_a_sweep_ends_once_another_database_has_the_storage(world: World, monkey
     with pytest.raises(SettingRefused, match="belongs to another database"):
         asyncio.run(sweep(world))
     assert len(world.traces().blobs) == 2
+
+
+@pytest.mark.parametrize("notices", ["sweep", "readyz"])
+@pytest.mark.parametrize("whole_bodies", [True, False])
+def test_a_server_takes_no_upload_while_another_database_has_its_storage(
+    world: World, notices: str, whole_bodies: bool
+) -> None:
+    """Sweeps of the other database would delete the file."""
+    world.whole_bodies = whole_bodies
+    world.swap(limits=Limits(min_chunk_bytes=CHUNK))
+    upload(world)
+    own = owners(world, world.database)[1]
+    assert own is not None
+    asyncio.run(world.blobs.set_owner(OTHER, replace=True))
+    if notices == "sweep":
+        refuse_sweep(world)
+    assert not is_storage_ready(world)
+    with world.untouched():
+        assert_refused(world.upload(world.sign()), 503, "storage_unavailable")
+        deletion = urlencode(world.sign({"public_id": "cat"}, key=world.server))
+        assert_refused(world.request("POST", f"/v1_1/demo/image/destroy?{deletion}"), 503, "storage_unavailable")
+    in_chunks = Client(world, noise(2 * CHUNK))
+    assert_refused(asyncio.run(in_chunks.all_of())[-1], 503, "storage_unavailable")
+    asyncio.run(world.blobs.set_owner(own, replace=True))
+    if notices == "sweep":
+        asyncio.run(sweep(world))
+    assert is_storage_ready(world)
+    upload(world)
+    assert_accepted(asyncio.run(in_chunks.chunk(*in_chunks.spans[-1])))
+
+
+def is_storage_ready(world: World) -> bool:
+    answer = world.get("/readyz")
+    assert answer.status == (200 if answer.json["status"] == "ok" else 503)
+    return bool(answer.json["checks"]["storage"] == "ok")
 
 
 def test_a_database_of_an_earlier_release_takes_the_storage_with_its_files(world: World) -> None:
@@ -136,6 +174,22 @@ def test_a_storage_that_stays_moves_with_its_database_and_back(world: World, oth
         asyncio.run(check_owner(other, world.blobs))
 
 
+def test_giving_up_a_move_loses_no_upload_of_the_new_store_without_a_word(world: World, other: SqliteDatabase) -> None:
+    """The storage stayed, and the new store has taken an upload there."""
+    upload(world)
+    asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, world.blobs), media=False))
+    with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as source:
+        source.open()
+        world.swap(database=other)
+        upload(world)
+        before = owners(world, other)
+        with pytest.raises(SettingRefused, match="holds 1 files that this database does not name"):
+            asyncio.run(undo_move(source, world.blobs, 300))
+        assert (asyncio.run(source.frozen()), owners(world, other)) == (True, before)
+        asyncio.run(undo_move(source, world.blobs, 300, loses_files=True))
+        assert not asyncio.run(source.frozen())
+
+
 def test_giving_up_a_move_that_never_was_takes_no_storage(world: World, other: SqliteDatabase) -> None:
     before = owners(world, world.database)
     asyncio.run(undo_move(other, world.blobs, 300))
@@ -182,15 +236,37 @@ def test_a_fence_takes_the_storage_back_for_a_dump_from_before_it_had_an_owner(w
 
 
 def test_a_fence_takes_no_storage_whose_files_its_database_does_not_name(world: World, other: SqliteDatabase) -> None:
-    """Nor one without files or without an owner."""
+    """Nor one without files, unless an operator says so, nor one without an owner."""
     before = owners(world, world.database)
-    assert not asyncio.run(take_storage(other, world.blobs))
+    with pytest.raises(SettingRefused, match="names 0 of 0 files"):
+        asyncio.run(take_storage(other, world.blobs))
     upload(world)
-    assert not asyncio.run(take_storage(other, world.blobs))
+    with pytest.raises(SettingRefused, match="names 0 of 1 files"):
+        asyncio.run(take_storage(other, world.blobs))
     assert owners(world, world.database) == before
+    assert asyncio.run(take_storage(other, world.blobs, anyway=True))
+    refuse_sweep(world)
     (world.media / "owner").unlink()
-    assert not asyncio.run(take_storage(world.database, world.blobs))
+    assert not asyncio.run(take_storage(world.database, world.blobs, anyway=True))
     assert asyncio.run(world.blobs.owner()) is None
+
+
+def test_a_fence_takes_the_storage_only_if_its_database_names_nine_of_ten_files(world: World) -> None:
+    """An old copy of the database names some, and its sweeps would delete the rest."""
+    for _ in range(9):
+        upload(world)
+    for _ in range(2):
+        orphan(world)
+    asyncio.run(world.blobs.set_owner(OTHER, replace=True))
+    with pytest.raises(SettingRefused, match=r"names 9 of 11 files there\. The limit is nine of ten.*--take-storage"):
+        asyncio.run(take_storage(world.database, world.blobs))
+    assert asyncio.run(world.blobs.owner()) == OTHER
+    upload(world)
+    with pytest.raises(SettingRefused, match="names 10 of 12"):
+        asyncio.run(take_storage(world.database, world.blobs))
+    for _ in range(8):
+        upload(world)
+    assert asyncio.run(take_storage(world.database, world.blobs))
 
 
 def test_a_frozen_database_takes_no_storage(world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.conftest import DOCS, NODE
 from tests.e2e.test_readme import block
 from tests.server import Key, Server
+from tests.world import PNG
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
@@ -116,6 +117,15 @@ def test_the_delivery_urls_of_the_sdk_guide(server: Server, node: str, media: Pa
     assert server.get(url).data == file
     plain = f'{load} console.log(cloudinary.url("cats/tabby", {{ format: "jpg" }}))'
     assert urls(node, "-e", plain, https).startswith(f"{shown[0]}?_a=")
+
+
+def test_the_new_url_of_a_private_asset(server: Server) -> None:
+    fields = server.signed({"public_id": "cats/tabby", "type": "private"})
+    stored = server.post(fields, PNG, filename="cat.png").json()["secure_url"]
+    python = f"{block('docs/guide/sdk.md', 'python', 'cloudinary.api')}print(url)"
+    url = urls(sys.executable, "-c", python, {"CLOUDINARY_URL": server.urls[1]})
+    assert url != stored  # signed with the secret of the key that asked
+    assert server.get(url).data == PNG
 
 
 def urls(program: str, option: str, code: str, environment: dict[str, str]) -> str:

@@ -31,7 +31,7 @@ def status_of(world: World, fields: Mapping[str, str]) -> GrantStatus:
 def reconcile(world: World, after: float = 0) -> int:
     """Let the outbox run what is due in so many seconds."""
     world.clock.time += after
-    return asyncio.run(run_due(world.services, {"relay": Work(look_up)}))
+    return asyncio.run(run_due(world.services, "relay", Work(look_up)))
 
 
 def stored(stub: StubUpstream) -> list[str]:

@@ -1,26 +1,31 @@
-"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256. It may be repeated:
-what is there already is left alone.
+"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256.
 
-Sources are served meanwhile, so a blob may go while its copy is awaited: then its asset has another one, or is gone.
+A copy may be repeated: it skips blobs that are already there. Servers use the source while the copy runs, so a blob may
+be deleted before its copy ends. Then its asset names another blob, or is gone too.
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from uponce.app.ports import PLACES, BlobStore
-from uponce.core.errors import StorageUnavailable
+from uponce.app.ports import PLACES, BlobStore, OpenBlob
+from uponce.core.errors import StorageFull, StorageUnavailable
 from uponce.core.formats import stored_type
 from uponce.core.values import Asset, Digest
 
+T = TypeVar("T")
+
 _AT_ONCE = 8
+_GONE = "its bytes are gone"
+_OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other files of the disk may be readable
 
 
 class Catalog(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that a copy needs. They are described at the Database port."""
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
@@ -29,9 +34,9 @@ class Catalog(Protocol):
 
 @dataclass(slots=True)
 class Copying:
-    """How far it has come: `places` of PLACES, blobs that were there already, what was copied.
+    """The progress of a copy: finished `places` of PLACES, blobs that were already `present`, and what was copied.
 
-    `lost` names the assets whose bytes cannot be had, and why.
+    `lost` names the assets whose bytes cannot be read, and the reason.
     """
 
     places: int = 0
@@ -41,10 +46,8 @@ class Copying:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-class _Transfer(Enum):
-    COPIED = auto()
-    GONE = auto()
-    DAMAGED = auto()
+class _Lost(Exception):
+    """The source does not have the bytes of one blob. The text gives the reason."""
 
 
 Renew = Callable[[str], Awaitable[Asset | None]]
@@ -62,7 +65,8 @@ async def copy_media(
     """Copy every blob that the catalog names. Return what was copied, what was there, and what is lost.
 
     No other process may write to the target. `renew` returns the present row of an asset whose blob is gone; by default
-    the catalog does. `deep` reads again the blobs that are there already.
+    the catalog does. `deep` reads again the blobs that are there already. A blob that the source cannot read is lost,
+    and the rest is copied. Raise StorageUnavailable, which names the asset, if a whole store fails.
     """
     copier = _Copier(catalog, source, target, renew or catalog.find_commit, progress)
     for place in PLACES:
@@ -71,7 +75,7 @@ async def copy_media(
 
 
 async def forget_unnamed(catalog: Catalog, store: BlobStore) -> int:
-    """Delete the blobs that the catalog does not name; how many. Nobody else writes to the store."""
+    """Delete the blobs that the catalog does not name. Return their number. No other process may write to the store."""
     dropped = 0
     async for key in unnamed(catalog, store):
         await store.delete(key)
@@ -104,7 +108,7 @@ class _Copier:
         sizes = {blob.key: blob.size async for blob in self._target.published(place)}
         present = {key for key in named.keys() & sizes.keys() if sizes[key] == named[key].size}
         if deep:
-            present = {key for key in present if await self._target.digest(key) == named[key]}
+            present = {key for key in present if await self._is_whole(key, named[key])}
         self.done.present += len(present - self._early)
         left = iter(sorted(named.keys() - present))
         while batch := list(islice(left, _AT_ONCE)):
@@ -113,43 +117,67 @@ class _Copier:
         self.done.places += 1
         self._progress(self.done)
 
+    async def _is_whole(self, key: str, digest: Digest) -> bool:
+        try:
+            return await self._target.digest(key) == digest
+        except StorageUnavailable:  # a new copy replaces this one
+            return False
+
     async def _copy(self, key: str) -> None:
         asset = await self._catalog.find_commit(key)
         while asset is not None:
-            transfer = await self._transfer(asset)
-            if transfer is _Transfer.COPIED:
+            why = await self._transfer(asset)
+            if why is None:
                 return
             successor = await self._renew(asset.blob_key)
             if successor is not None and successor.blob_key == asset.blob_key:
-                self._lose(
-                    asset, "its bytes are gone" if transfer is _Transfer.GONE else "its bytes are not those uploaded"
-                )
+                self._lose(asset, why)
                 return
             asset = successor
             self._early.update(() if asset is None else [asset.blob_key])
 
-    async def _transfer(self, asset: Asset) -> _Transfer:
-        blob = await self._source.open(asset.blob_key)
-        if blob is None:
-            return _Transfer.GONE
+    async def _transfer(self, asset: Asset) -> str | None:
+        """Copy one blob. Return None, or why the source does not have its bytes."""
+        try:
+            blob = await self._of_source(asset, self._source.open(asset.blob_key))
+            if blob is None:
+                return _GONE
+            with closing(blob):
+                return await self._write(asset, blob)
+        except _Lost as error:
+            return str(error)
+        except StorageUnavailable as error:
+            detail = f"{asset.name}, blob {asset.blob_key}: {error.for_operator}"
+            raise StorageUnavailable(error.message, detail=detail) from error
+
+    async def _write(self, asset: Asset, blob: OpenBlob) -> str | None:
         spooled = await self._target.receive(asset.blob_key)
         try:
             for offset in range(0, blob.size, blob.block_bytes):
-                await spooled.write(await blob.read(offset, blob.block_bytes))
+                await spooled.write(await self._of_source(asset, blob.read(offset, blob.block_bytes)))
             if await spooled.seal() != asset.digest:
                 await spooled.discard()
-                return _Transfer.DAMAGED
+                return "its bytes are not those uploaded"
             await spooled.publish(stored_type(asset.facts))
-        except BaseException as error:
+        except BaseException:
             await spooled.discard()
-            if isinstance(error, StorageUnavailable) and await self._source.open(asset.blob_key) is None:
-                return _Transfer.GONE  # an object that is deleted under its reader
             raise
-        finally:
-            blob.close()
         self.done.copied += 1
         self.done.bytes += asset.digest.size
-        return _Transfer.COPIED
+        return None
+
+    async def _of_source(self, asset: Asset, reading: Awaitable[T]) -> T:
+        """Return what the source reads. Raise _Lost if this blob alone fails."""
+        try:
+            return await reading
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_ONE_FILE:
+                with suppress(StorageFull):  # a full disk can be read
+                    await self._source.ping()
+                raise _Lost(f"its bytes cannot be read: {error.for_operator}") from error
+            if await self._source.open(asset.blob_key) is None:
+                raise _Lost(_GONE) from error  # an object that is deleted under its reader
+            raise
 
     def _lose(self, asset: Asset, why: str) -> None:
         self.done.lost[str(asset.name)] = f"blob {asset.blob_key}: {why}"

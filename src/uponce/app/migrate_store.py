@@ -1,14 +1,14 @@
-"""Move a store to another database and another blob store. It may break off at any point and be begun again.
+"""Move a store to another database and another blob store. After an interruption at any point, it may be begun again.
 
-Media are copied first, while servers still take uploads. Then the present database is frozen for good, and what has
-come meanwhile follows, with all rows: so no signature is spent there that the new store does not know. Keys come last:
-before them the new store takes no upload. Unfinished uploads stay behind; their signatures are not spent.
+Media are copied first, while servers still accept uploads. Then the source database is frozen for good, and the later
+media follow, with all rows. So the source spends no signature that the new store does not know. Keys come last: before
+them the new store accepts no upload. Unfinished uploads stay behind; their signatures are not spent.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from uponce.app.copy_media import Copying, copy_media
+from uponce.app.copy_media import Copying, copy_media, unnamed
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import PLACES, BlobStore, Database, MovableDatabase, Table
 from uponce.core.errors import SettingRefused
@@ -27,8 +27,11 @@ class Store:
 
 @dataclass(slots=True)
 class Moved:
-    """`rows` of each table, all compared, and none if an `earlier` run has moved them; `media` is None when they stay
-    where they are. `complete` unless media are lost: then this run has moved neither rows nor keys."""
+    """What a run has moved: compared `rows` of each table, and `media`, which is None if they stay where they are.
+
+    `rows` is empty if an `earlier` run has moved them. Unless `complete`, media are lost, and this run has moved
+    neither rows nor keys.
+    """
 
     rows: dict[Table, int] = field(default_factory=dict)
     media: Copying | None = None
@@ -39,10 +42,11 @@ class Moved:
 async def migrate_store(
     source: Store, target: Store, *, media: bool = True, progress: Progress = lambda what, done, total: None
 ) -> Moved:
-    """Nothing is deleted at the source. SettingRefused when the target is not empty, nor what an earlier run left, or
-    when a storage belongs to another database. The new database owns its storage at the end, also if media stay.
+    """Move the store, and return what was moved. Nothing is deleted at the source.
 
-    `progress` is told what is copied, how much of it is done, and how much there is.
+    Raise SettingRefused if the target has data that no earlier run has left, or if a storage belongs to another
+    database. At the end the new database owns its storage, also if the media stay. `progress` gets the name of what is
+    copied, how much of it is done, and how much there is.
     """
     moved = Moved()
     if await _is_there(source.database, target.database):
@@ -58,7 +62,7 @@ async def migrate_store(
         if moved.media.lost:
             return moved
     if await target.database.last_row(Table.GRANTS) is None:
-        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the parts of the ledger
+        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the partitions of the ledger
     for table in Table:
         await _copy_rows(source.database, target.database, table, progress)
         moved.rows[table] = await _compare(source.database, target.database, table)
@@ -69,7 +73,10 @@ async def migrate_store(
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
-    """A run that was asked for no media may have moved the rows, and servers there may have added some since."""
+    """Finish a move whose rows an earlier run has moved. Servers of the target may have added rows since.
+
+    The earlier run may have left the media where they were.
+    """
     if not media:
         await _hand_over(source, target.database)
         return Moved(complete=True, earlier=True)
@@ -77,21 +84,38 @@ async def _move_again(source: Store, target: Store, media: bool, progress: Progr
     return Moved(media=copied, complete=not copied.lost, earlier=True)
 
 
-async def undo_move(database: Database, blobs: BlobStore, skew: int) -> int:
-    """Let a source take uploads again, on its storage. Return the watermark of its fence."""
-    if await database.frozen():  # the storage first: if it breaks off, it may be repeated
+async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_files: bool = False) -> int:
+    """Let a source take uploads again, on its storage. Return the watermark of its fence.
+
+    Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
+    caller `loses_files`: sweeps of the source delete them.
+    """
+    if await database.frozen():  # the storage first: after an interruption, it may be repeated
+        if not loses_files and await blobs.owner() != await database.owner():
+            await _refuse_newer_files(database, blobs)
         await blobs.set_owner(await database.make_owner(), replace=True)
     return await database.thaw(skew)
 
 
+async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
+    newer = [key async for key in unnamed(database, blobs)]
+    if newer:
+        raise SettingRefused(
+            f"UPONCE_STORAGE holds {len(newer):,} files that this database does not name, such as blob {newer[0]}: the "
+            "other store may have taken these uploads since the move, and sweeps here would delete them. Nothing was "
+            "changed. To keep them, move back: run `uponce migrate-store` with the settings of the other store and a "
+            "new database. To give the files up, add --yes."
+        )
+
+
 async def _hand_over(source: Store, target: Database) -> None:
-    """Make the storage that stays that of the new database, unless another database has it since."""
+    """Make the new database the owner of a storage that stays, unless another database owns it by now."""
     if await source.blobs.owner() == await source.database.owner():
         await source.blobs.set_owner(await target.make_owner(), replace=True)
 
 
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
-    """Return whether an earlier run has ended. Raise SettingRefused if the target has other API keys."""
+    """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys."""
     there = {key.api_key for key in await target.list_keys()}
     if not there:
         return False
@@ -111,7 +135,10 @@ async def _copy_media(source: Store, target: Store, progress: Progress) -> Copyi
 
 
 async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
-    """They are added in the order of their keys, so what is there is the beginning."""
+    """Copy the rows that the target lacks.
+
+    Rows are added in the order of their keys, so the copied rows are the first ones.
+    """
     total, done = await source.count_rows(table), await target.count_rows(table)
     after = await target.last_row(table)
     while rows := await source.rows(table, after, _BATCH):
@@ -121,7 +148,7 @@ async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Ta
 
 
 async def _compare(source: MovableDatabase, target: MovableDatabase, table: Table) -> int:
-    """Row by row; how many there are."""
+    """Return the number of rows. Raise SettingRefused unless all rows of both sides are equal."""
     count, after = 0, None
     while True:
         ours = await source.rows(table, after, _BATCH)

@@ -1,22 +1,24 @@
-"""Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
+"""The owner of a storage. A sweep deletes every file that its database does not name, so it needs the right database.
 
-A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
-database that takes it, if it has no files or files of this database. Only `uponce restore`, `uponce migrate-store`
-and `uponce fence` replace the owner of a storage.
+A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
+the first database that claims it, if it has no files, or files of this database. Only `uponce restore`, `uponce
+migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from uponce.app.ports import BlobStore
-from uponce.core.errors import SettingRefused, StorageFull
+from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
+PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
     "restore that database from a backup with --reuse-storage, or name another UPONCE_STORAGE, an empty one."
 )
+_MOST = 0.9  # a dump names all files except later ones; with fewer, it is old, or of another server
 _TAKE = (
     "If the database names these files, and other tools restored it, stop all servers and run `uponce fence`. Sweeps "
     "then delete the files that it does not name."
@@ -24,7 +26,7 @@ _TAKE = (
 
 
 class Owning(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that ownership needs. They are described at the Database port."""
 
     async def owner(self) -> str | None: ...
 
@@ -35,12 +37,47 @@ class Owning(Protocol):
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
 
 
-async def claim_storage(database: Owning, blobs: BlobStore) -> None:
-    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
-    frozen database would get it: another database may have the files already.
+class Ownership:
+    """What this process found when it last asked whose storage it is."""
 
-    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
-    storage stays without an owner, and the sweep that makes room there may go on.
+    def __init__(self) -> None:
+        self._refusal: SettingRefused | None = None
+
+    def check(self) -> None:
+        """Raise StorageUnavailable if another database has the storage: its sweeps would delete a file that is stored
+        there now."""
+        if self._refusal is not None:
+            raise StorageUnavailable(
+                "The server's storage cannot be used now. Nothing was stored. Send the request again later.",
+                detail=self._refusal.message,
+            )
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Inside, the caller asks whose storage it is. Note the answer."""
+        try:
+            yield
+        except SettingRefused as error:
+            self._refusal = error
+            raise
+        self._refusal = None
+
+    async def look(self, database: Owning, blobs: BlobStore) -> None:
+        """Ask again, with two short reads, and `check`. Without an owner the answer is that of the last sweep."""
+        owner = await blobs.owner()
+        if owner is not None:
+            with suppress(SettingRefused), self.noting():
+                _refuse_other(owner, await database.owner())
+        self.check()
+
+
+async def claim_storage(database: Owning, blobs: BlobStore) -> None:
+    """Make the storage that of this database.
+
+    Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
+    the storage: another database may have the files already. Of two databases that claim a storage at once, one is
+    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
+    room there may continue.
     """
     if not await check_owner(database, blobs):
         if await database.frozen():
@@ -54,7 +91,9 @@ async def claim_storage(database: Owning, blobs: BlobStore) -> None:
 
 
 async def check_owner(database: Owning, blobs: BlobStore) -> bool:
-    """Return whether the storage has the owner of this database; False if it has none and may get it. Write nothing.
+    """Return whether the storage has the owner of this database; False if it has no owner and may get it.
+
+    Write nothing.
 
     Raise SettingRefused as `claim_storage` does.
     """
@@ -69,36 +108,54 @@ async def check_owner(database: Owning, blobs: BlobStore) -> bool:
                 f"UPONCE_STORAGE holds files already, such as blob {unknown}, and the database names none of them. "
                 f"{_CURES}"
             )
-    if owner != await database.owner():
-        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
+    _refuse_other(owner, await database.owner())
     return True
 
 
-async def take_storage(database: Owning, blobs: BlobStore) -> bool:
-    """Take the storage from another database, if this database names files there. Return whether it was taken.
+def _refuse_other(owner: str, own: str | None) -> None:
+    if owner != own:
+        raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
 
-    Other tools than `uponce restore` may restore a database from before its storage had this owner.
+
+async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
+    """Take the storage from another database. Return whether it was taken: False if it has no other owner.
+
+    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
+    delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
     """
-    if await blobs.owner() in (None, await database.owner()):
+    owner = await blobs.owner()
+    if owner in (None, await database.owner()):
         return False
-    sample = await _sample(blobs)
-    if len(await database.unnamed(sample)) == len(sample):
-        return False
+    if not anyway:
+        await _refuse_few_named(database, blobs, f"UPONCE_STORAGE belongs to another database: its owner is {owner}.")
     await blobs.set_owner(await database.make_owner(), replace=True)
     return True
 
 
+async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> None:
+    sample = await _sample(blobs)
+    named = len(sample) - len(await database.unnamed(sample))
+    if not named or named < _MOST * len(sample):
+        raise SettingRefused(
+            f"{found} This database names {named:,} of {len(sample):,} files there. The limit is nine of ten, since "
+            "sweeps would delete the rest. The storage was not taken. Point UPONCE_STORAGE to the storage of this "
+            "database. If this is the right storage, stop all servers of the other database and run `uponce fence "
+            "--take-storage`."
+        )
+
+
 async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
-    """Return the key of a blob if the database names none of those in the storage, else None."""
+    """Return the key of a blob in the storage if the database names no blob there. Return None if it names one."""
     sample = await _sample(blobs)
     return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:
-    """Return the keys of some blobs, of all if there are few."""
+    """Return the keys of some blobs; of all blobs if there are few. Probes do not count."""
     keys: list[str] = []
     async for blob in blobs.published():
-        keys.append(blob.key)
+        if not blob.key.startswith(PROBE):
+            keys.append(blob.key)
         if len(keys) == _SAMPLE:
             break
     return keys

@@ -1,4 +1,4 @@
-"""Mint a signature: what a back end without an SDK asks for, and the command line does offline."""
+"""Mint a signature: for a backend without an SDK, and for the command line without a server."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -28,7 +28,7 @@ def mint(
     """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
 
     A timestamp in `params` is kept. A key whose signatures work once gets a nonce, so two signatures of one second
-    differ. Wrong parameters are refused here rather than at the upload.
+    differ. Wrong parameters are refused here instead of at the upload.
     """
     read = partial(read_for, key, call=call)
     nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
@@ -48,9 +48,9 @@ def mint(
 async def sign_for(
     services: Services, cloud: str, credentials: tuple[str, str], params: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the fields signed on behalf of a caller that knows the key's secret. BadCredentials for any other caller.
+    """Return the fields, signed for a caller that knows the key's secret. Raise BadCredentials for any other caller.
 
-    So the upload is dated, fenced and audited as any other, under its own signature.
+    So the upload has a signature of its key, and is dated, fenced and audited as any other.
     """
     key = await authenticate(services, cloud, *credentials)
     if params.get("api_key", key.api_key) != key.api_key:

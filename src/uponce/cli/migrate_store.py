@@ -1,6 +1,7 @@
 """`uponce migrate-store`"""
 
 import asyncio
+import re
 import sys
 from dataclasses import asdict
 
@@ -31,6 +32,9 @@ def run(
         "--undo",
         help="Give the move up: this store takes uploads again, with signatures made from now on.",
     ),
+    yes: bool = typer.Option(
+        False, "--yes", help="With --undo: give up the files in the storage that only the other store names."
+    ),
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -50,14 +54,14 @@ def run(
         if value is not None and not value.strip():
             raise typer.BadParameter(f"{name} is empty. Check that the variable in it is set.")
     if to_database is None:
-        _undo(data, as_json)
+        _undo(yes, data, as_json)
     else:
         _move(to_database, to_storage, data, as_json)
 
 
 def _has_password(url: str) -> bool:
-    """Return whether the URL of a database has a password. A user's name alone is masked too, and is none."""
-    return MASK in masked("database", url).replace(f"://{MASK}@", "://")
+    """Return whether the URL of a database has a password. A user's name alone is masked too, and does not count."""
+    return MASK in masked("database", re.sub("://[^:/?#@]*@", "://", url))
 
 
 def _move(to_database: str, to_storage: str | None, data: str | None, as_json: bool) -> None:
@@ -83,9 +87,12 @@ def _move(to_database: str, to_storage: str | None, data: str | None, as_json: b
         raise typer.Exit(1)
 
 
-def _undo(data: str | None, as_json: bool) -> None:
+def _undo(loses_files: bool, data: str | None, as_json: bool) -> None:
     settings = load(data=data)
-    watermark = on_store(settings, lambda services: undo_move(services.database, services.blobs, settings.limits.skew))
+    watermark = on_store(
+        settings,
+        lambda services: undo_move(services.database, services.blobs, settings.limits.skew, loses_files=loses_files),
+    )
     say(
         f"this store takes uploads again; stop every server of the other store. {told(watermark)}",
         {"watermark": watermark},

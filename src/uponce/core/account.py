@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What such a URL says. `options` are those of its query."""
+    """The parts of such a URL. `options` are the parameters of its query."""
 
     api_key: str
     secret: str = field(repr=False)
@@ -21,9 +21,9 @@ class Account:
 
 
 def read_account(url: str, secret: str | None = None) -> Account:
-    """Return what the URL says. If it has an option twice, the last one counts. `secret` is for a URL without one.
+    """Return the parts of the URL. If it has an option twice, the last one counts. `secret` is for a URL without one.
 
-    Raise ValueError, which says what is wrong with the URL, and never repeats the secret.
+    Raise ValueError for a URL of another form. The text says what is wrong and never repeats the secret.
     """
     try:
         parts = urlsplit(url.strip())

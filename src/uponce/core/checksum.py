@@ -24,11 +24,11 @@ class Checksum:
     digest: bytes
 
     def begin(self) -> Hash:
-        """Return a new hash, for the bytes to go through."""
+        """Return a new hash. The caller feeds it the bytes that arrive."""
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
     def check(self, found: Hash) -> None:
-        """Raise ChecksumMismatch unless the bytes that went through the hash have this digest."""
+        """Raise ChecksumMismatch unless the bytes in the hash have this digest."""
         if not hmac.compare_digest(found.digest(), self.digest):
             raise ChecksumMismatch(
                 f"The bytes that arrived have {self.algorithm} {found.digest().hex()}, but Upload-Checksum is "

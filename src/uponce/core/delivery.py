@@ -1,8 +1,8 @@
-"""The delivery URL, without transformations: read and written here, both ways.
+"""Read and write delivery URLs without transformations.
 
     /<cloud>/<resource_type>/<type>/[s--<signature>--/][v<version>/]<public_id>[.<extension>]
 
-The signature covers the *escaped* text after the version, so the raw path is parsed and each part is decoded once.
+The signature covers the *escaped* text after the version. So uponce parses the raw path, and decodes each part once.
 """
 
 import re
@@ -35,10 +35,10 @@ _OTHER_TYPES = frozenset(
 class DeliveryPath:
     """A parsed delivery URL.
 
-    `candidates` are the names the last part can mean, likeliest first, each with the extension that was asked
-    for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is what a signature covers.
-    `version` is None in a URL without one. `transformation` is the text that reads like one. A folder may have such a
-    name too, so the catalog decides.
+    `candidates` are the names that the last part can mean, likeliest first. Each has the extension that the URL then
+    asks for: `a.b` is `a` as a `b`, or an asset called `a.b` in its own format. `source` is the text that a signature
+    covers. `version` is None if the URL has no version. `transformation` is the leading text that reads like a
+    transformation. A folder may have such a name too, so the catalog decides.
     """
 
     candidates: tuple[tuple[AssetName, str | None], ...]
@@ -49,7 +49,7 @@ class DeliveryPath:
 
 
 def parse_path(raw_path: str) -> DeliveryPath:
-    """Return the parts of a still escaped path. NotFound unless the path is a delivery URL."""
+    """Return the parts of a path that is still escaped. Raise NotFound unless the path is a delivery URL."""
     segments = raw_path.removeprefix("/").split("/")
     if len(segments) < 4:
         raise NotFound("Resource not found")
@@ -89,7 +89,10 @@ def _transformation(segments: list[str]) -> str | None:
 
 
 def _normal(name: str) -> str:
-    """Return the name in form NFC. ValueError if it is too long for any asset, before it costs time."""
+    """Return the name in form NFC. Raise ValueError if it is too long for any asset.
+
+    The length is checked first, since normalising a long name takes time.
+    """
     if len(name) > MAX_WRITTEN_LENGTH:
         raise ValueError
     return unicodedata.normalize("NFC", name)

@@ -33,12 +33,12 @@ from typing import ClassVar
 
 
 def shown(text: str) -> str:
-    """Return text of a client as a message may repeat it: printable and short."""
+    """Return text that a client sent, in a form that a message may repeat: printable and short."""
     return "".join(c if c.isprintable() else "?" for c in text[:100])
 
 
 class UponceError(Exception):
-    """Base of the tree; never raised itself. `retry_after` is in seconds; the default is the class's."""
+    """Base of the tree; uponce raises only its leaves. `retry_after` is in seconds, by default that of the class."""
 
     code: ClassVar[str]
     retry_seconds: ClassVar[int | None] = None
@@ -56,7 +56,7 @@ class UponceError(Exception):
 
     @property
     def for_operator(self) -> str:
-        """Say what is wrong to the person who runs the server: the detail, where there is one."""
+        """Return the text for the operator of the server: the detail, or the message if there is no detail."""
         return self.detail or self.message
 
 
@@ -65,7 +65,7 @@ class Refused(UponceError):
 
 
 class GrantRefused(Refused):
-    """A genuine signature that cannot be used now."""
+    """A genuine signature cannot be used now."""
 
 
 class SignatureUsed(GrantRefused, code="signature_used"):
@@ -241,7 +241,7 @@ class MalformedRequest(RequestRefused, code="malformed_request"):
 
 
 class RequestTooSlow(RequestRefused, code="request_too_slow"):
-    """The body stalled, or took longer than allowed."""
+    """The body stalled (`Retry-After` is 1), or took longer than allowed (no `Retry-After`)."""
 
 
 class NotFound(RequestRefused, code="not_found"):
@@ -269,7 +269,7 @@ class UnsupportedContentType(RequestRefused, code="unsupported_content_type"):
 
 
 class UpstreamRefused(Refused, code="upstream_refused"):
-    """The upstream refused the upload. Clients get its answer, `body`, as it is, with `headers`."""
+    """The upstream refused the upload. Clients get its answer unchanged: `body`, with `headers`."""
 
     status = 400
     body = ""
@@ -277,7 +277,10 @@ class UpstreamRefused(Refused, code="upstream_refused"):
 
     @property
     def may_pass_later(self) -> bool:
-        """Return whether the account's credentials, rights or quota are the reason: it may take the same file later."""
+        """Return whether the account's credentials, rights or quota are the reason.
+
+        Then the upstream may take the file later.
+        """
         return self.status in (401, 403, 420, 429)
 
 
@@ -310,7 +313,7 @@ class ServerBusy(Unavailable, code="server_busy", retry=5):
 
 
 class UpstreamUnavailable(Unavailable, code="upstream_unavailable", retry=5):
-    """The relay cannot reach its upstream, or sends as much as it may. The upload cannot have completed there."""
+    """The relay cannot use its upstream, or is at its limit of calls. The upload cannot have completed there."""
 
 
 class SettingRefused(UponceError, code="setting_refused"):

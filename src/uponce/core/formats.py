@@ -9,7 +9,7 @@ from uponce.core.values import MediaFacts, ResourceType
 
 BINARY = "application/octet-stream"
 
-# The decoder of formats of which uponce reads the header itself: no library interprets them.
+# The decoder of a format whose header uponce reads itself. No library interprets such a format.
 HEADER = "header"
 
 
@@ -19,7 +19,9 @@ class Format:
 
     `aliases` are other extensions of the format. `brands` are the names of the format in the type field of a container:
     brands of ISO media, DocTypes of Matroska. `magic` are first bytes that the `filetype` library does not know.
-    Nothing here draws a document, so no width is too large. Script can run in a document, so browsers must save it.
+
+    `is_document`: uponce never draws a document, so no width is too large. A script can run in a document, so browsers
+    must save it.
     """
 
     name: str
@@ -80,7 +82,7 @@ _ALIASES = {alias: format_.name for format_ in _TABLE for alias in format_.alias
 
 
 def canonical_format(extension: str) -> str:
-    """Return the one name that a format has in answers and in `allowed_formats`: `jpg` for `JPEG`."""
+    """Return the canonical extension of a format, for answers and `allowed_formats`: `jpg` for `JPEG`."""
     lower = extension.lower()
     return _ALIASES.get(lower, lower)
 
@@ -105,5 +107,8 @@ def is_download(facts: MediaFacts) -> bool:
 
 
 def stored_type(facts: MediaFacts) -> str:
-    """Return the media type for a bucket, which delivers without the headers that make a download of the file."""
+    """Return the media type for a bucket: BINARY where a browser must save the file.
+
+    A bucket sends no header that makes a browser save the file, so the type must do it.
+    """
     return BINARY if is_download(facts) else media_type(facts)

@@ -1,4 +1,4 @@
-"""How long a signature lives: timestamps, the window, the skew, and how long a spent one is remembered."""
+"""How long a signature lives, and how long the ledger remembers it: timestamps, the window, the skew."""
 
 import re
 from datetime import UTC, datetime
@@ -23,11 +23,11 @@ def parse_timestamp(text: str) -> int:
 def check_fresh(
     timestamp: int, *, now: float, window: int, skew: int, watermark: int | None, valid_for: int | None = None
 ) -> None:
-    """Raise unless timestamp − skew ≤ now ≤ timestamp + lifetime and the timestamp lies after the watermark.
+    """Raise unless timestamp − skew ≤ now ≤ timestamp + lifetime and the timestamp is after the watermark.
 
     The lifetime is the key's window, or the signed `valid_for` if that is shorter. All in seconds. The watermark is the
     newest timestamp whose ledger rows may be gone, by a purge or by a restore. At or before the watermark the ledger
-    cannot tell whether a signature was spent, so the signature is stale, whatever the window says now.
+    cannot know whether a signature was spent, so the signature is stale, whatever the window says now.
     """
     if timestamp > now + skew:
         raise FutureTimestamp(
@@ -43,7 +43,7 @@ def check_fresh(
 
 
 def check_watermark(timestamp: int, watermark: int | None) -> None:
-    """Raise StaleRequest if the ledger cannot tell any more whether the signature was spent."""
+    """Raise StaleRequest if the timestamp is at or before the watermark: the ledger may have dropped its row."""
     if watermark is not None and timestamp <= watermark:
         raise StaleRequest(
             f"Stale request - reported time is {utc(timestamp)} which is not after {utc(watermark)}. "
@@ -52,10 +52,10 @@ def check_watermark(timestamp: int, watermark: int | None) -> None:
 
 
 def keep_until(timestamp: int, *, window: int, skew: int, max_upload_seconds: int) -> int:
-    """Return until when the ledger remembers a grant: past the last moment at which a server could accept or commit it.
+    """Return the last Unix second in which the ledger needs the row of a grant: no server accepts or commits it later.
 
-    Counted from the signature's timestamp and the key's full window, never from the time of use. A timestamp
-    within the future skew outlives a purge by time of use; the grant would then be accepted again.
+    Counted from the signature's timestamp and the key's full window, never from the time of use. With a timestamp in
+    the future skew, a signature lives longer than a row that is kept from its use on. uponce would accept it again.
     """
     return timestamp + window + skew + max_upload_seconds
 

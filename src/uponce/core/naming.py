@@ -1,7 +1,7 @@
-"""public_ids: which are allowed, and how one is made from what the client sent.
+"""public_ids: which ones are allowed, and how uponce makes one from the parameters and the filename of an upload.
 
-A public_id is a name in the catalog and never a path on disk. The characters ``?&#\\%<>+`` and the double quote
-are refused at every door: with `&` in a public_id the response signature would itself be a valid upload signature.
+A public_id is a name in the catalog and never a path on disk. uponce refuses the characters ``?&#\\%<>+`` and the
+double quote everywhere: with `&` in a public_id the response signature would itself be a valid upload signature.
 """
 
 import re
@@ -12,19 +12,19 @@ from uponce.core.errors import InvalidParameter, shown
 from uponce.core.values import ResourceType
 
 MAX_LENGTH = 255
-# Before NFC, which makes one character of up to four (as of U+1F82), and which takes time with the square of the length
-# of a run of combining marks.
+# Before NFC. NFC makes one character of up to four (as of U+1F82). Its time grows with the square of the length of a
+# run of combining marks.
 MAX_WRITTEN_LENGTH = 4 * MAX_LENGTH
 RANDOM_LENGTH = 20
 UNIQUE_SUFFIX_LENGTH = 6
-# A file's name alone is cut rather than refused: with the suffix both fit into MAX_LENGTH, also in a folder.
+# uponce cuts a filename instead of refusing it. Name, suffix and folder together then fit into MAX_LENGTH.
 _MAX_STEM = 200
 _MAX_EXTENSION = 40
 
 _FORBIDDEN = frozenset('?&#\\%<>+"')
 # Controls, invisible formatting (direction marks, zero-width), surrogates, private use, unassigned, line ends.
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_ORDINARY = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")  # no check of these would find anything
+_ORDINARY = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")  # such a name passes every check
 # Segments that a delivery URL reads as something else: a version, a signature.
 _RESERVED_FIRST = re.compile(r"v[0-9]+|s--.*--")
 
@@ -78,13 +78,13 @@ class Naming:
     def name(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
         """Return the checked public_id of a new asset.
 
-        `random` (20 characters) names an asset that nothing else names; `suffix` (6) makes a filename unique.
-        Raw assets keep the filename's extension in their public_id, images and videos do not.
+        `random` (20 characters) is the name if the parameters and the file give none. `suffix` (6) makes a filename
+        unique. Raw assets keep the filename's extension in their public_id, images and videos do not.
         """
         return check_public_id(self.written(kind, filename, random, suffix))
 
     def written(self, kind: ResourceType, filename: str | None, random: str, suffix: str) -> str:
-        """Return the public_id as `name` makes it, unchecked: another server may allow it."""
+        """Return the public_id that `name` returns, unchecked: another server may allow it."""
         base = self.bare(kind, filename, random, suffix)
         return f"{above}{base.strip('/')}" if (above := self._above()) else base
 
@@ -100,14 +100,14 @@ class Naming:
         if not self.use_filename or not source:
             return None
         unique = f"_{suffix}" if self.unique_filename else ""
-        # As much of a stem for each kind: a relay names an upload to `auto` before anyone knows its kind.
+        # The room for the stem is the same for each kind: a relay names an upload to `auto` before its kind is known.
         room = MAX_LENGTH - len(self._above() + unique + _extension(ResourceType.RAW, source))
         stem = _cleaned(split_filename(source)[0], min(max(room, 1), _MAX_STEM))
         return stem + unique + _extension(kind, source) if stem else None
 
 
 def _extension(kind: ResourceType, filename: str | None) -> str:
-    """Return `.pdf`, or an empty text if no extension is kept or nothing is left of the extension."""
+    """Return `.pdf`, or an empty text if the kind keeps no extension or the cleaned extension is empty."""
     if kind is not ResourceType.RAW:
         return ""
     extension = _cleaned(split_filename(filename or "")[1], _MAX_EXTENSION)
@@ -115,7 +115,7 @@ def _extension(kind: ResourceType, filename: str | None) -> str:
 
 
 def split_filename(filename: str) -> tuple[str, str]:
-    """Return name and extension of the last path segment: browsers and attackers send whole paths."""
+    """Return name and extension of the last path segment. Browsers and attackers send whole paths."""
     last = filename.replace("\\", "/").rpartition("/")[2]
     stem, dot, extension = last.rpartition(".")
     return (stem, extension) if dot and stem else (last, "")

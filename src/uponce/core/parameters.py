@@ -1,7 +1,7 @@
-"""The parameters of calls, one row each: which calls take it, how its value is read, what becomes of the value.
+"""The parameters of calls, one row each: the calls that take it, how its value is read, and where the value goes.
 
-uponce refuses every parameter that is not in the table, and by name every one that Cloudinary knows and uponce does not
-support yet: nothing is ignored. A switch of a missing feature is accepted while it is off.
+uponce ignores no parameter. It refuses every parameter that is not in the table. It refuses by name the parameters that
+Cloudinary has and uponce does not support yet. It accepts the switch of a missing feature while the switch is off.
 """
 
 import re
@@ -36,7 +36,7 @@ _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class UploadSpec:
-    """What the signed parameters ask for. None means: not asked. Sizes in bytes, times in seconds."""
+    """The upload that the signed parameters ask for. None: not sent. Sizes in bytes, times in seconds."""
 
     naming: Naming = field(default_factory=Naming)
     discard_original_filename: bool = False
@@ -62,7 +62,7 @@ class Call(StrEnum):
 
 
 class Use(Enum):
-    """What becomes of a parameter's value."""
+    """Where a parameter's value goes."""
 
     SPEC = "the field of the same name in the UploadSpec"
     NAMING = "the field of the same name in its Naming"
@@ -75,7 +75,7 @@ class Use(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One row. `read` makes a value of the name and the text, or raises. The reference page prints `meaning`."""
+    """One row. `read` makes a value from the name and the text, or raises. The reference page prints `meaning`."""
 
     name: str
     use: Use
@@ -140,13 +140,13 @@ def public_id(name: str, value: str) -> str:
 
 
 def folder(name: str, value: str) -> str | None:
-    """Return the folder without slashes around it. None for `/`, which is no folder."""
+    """Return the folder without slashes around it. Return None for `/`, which is no folder."""
     bare = value.strip("/")
     return None if value and not bare else check_public_id(bare, parameter=name, is_folder=True)
 
 
 def choice(name: str, value: str, *, choices: type[E], also: tuple[str, ...] = ()) -> E:
-    """Return the choice of this text. The error also names the words that the caller reads itself."""
+    """Return the choice of this text. The error also names the words in `also`, which the caller reads itself."""
     try:
         return choices(value)
     except ValueError:
@@ -330,11 +330,11 @@ def names(*uses: Use) -> tuple[str, ...]:
 
 
 UNSIGNED = frozenset(names(Use.UNSIGNED))
-_OF_UPLOADS_YET = frozenset({"notification_url"})  # Cloudinary takes them with other calls too
+_OF_UPLOADS_YET = frozenset({"notification_url"})  # Cloudinary takes these with other calls too
 
 
 def read_parameters(params: Mapping[str, str], call: Call | None = Call.UPLOAD) -> UploadSpec:
-    """Return what collected parameters ask for. `call` None: of any call, where a signature is only looked up.
+    """Return what collected parameters ask for. `call` None accepts parameters of every call: to look a signature up.
 
     Raise a ParameterRefused that names the parameter, the value and the cure.
     """

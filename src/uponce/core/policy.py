@@ -1,4 +1,4 @@
-"""Limits as data, and the judgement of a file against them."""
+"""Limits as data, and the checks of a file against them."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,10 @@ GIB = 1024 * MIB
 
 
 def _limit(default: int, meaning: str, *, least: int = 1) -> int:
-    """Return a field that is a setting too: its meaning for the reference page, and the least value it may have."""
+    """Return a field that is also a setting.
+
+    The reference page prints `meaning`; `least` is the smallest allowed value.
+    """
     return field(default=default, metadata={"meaning": meaning, "least": least})
 
 
@@ -129,7 +132,10 @@ class Limits:
     skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0)
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
-        """Return the most bytes of a file whose kind is not known yet. `spec` None: no signed field has arrived."""
+        """Return the largest allowed size of a file whose kind is not known yet, in bytes.
+
+        `spec` None: no signed field has arrived.
+        """
         by_kind = {
             ResourceType.IMAGE: self.max_image_bytes,
             ResourceType.VIDEO: self.max_video_bytes,
@@ -142,7 +148,7 @@ class Limits:
 
 
 def too_large(size: int, limit: int, *, is_whole: bool = True) -> FileTooLarge:
-    """Return the refusal of a size. Both in bytes. Unless `is_whole`, more bytes may follow."""
+    """Return the refusal of a size. Both in bytes. With `is_whole` false, more bytes may follow."""
     return FileTooLarge(f"File size too large. Got {'' if is_whole else 'at least '}{size}. Maximum is {limit}.")
 
 
@@ -152,11 +158,11 @@ def refuse_size(size: int, limit: int, *, is_whole: bool = True) -> None:
         raise too_large(size, limit, is_whole=is_whole)
 
 
-def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
-    """Refuse by what is known without looking at the media."""
+def judge_content(digest: Digest, requested: ResourceType | None, spec: UploadSpec, limits: Limits) -> None:
+    """Raise a FileRefused for a file that is empty, too large or not the signed one. `requested` None is auto."""
     if digest.size == 0:
         raise EmptyFile("Empty file. Send at least one byte.")
-    refuse_size(digest.size, limit)
+    refuse_size(digest.size, limits.max_bytes(requested, spec))
     if spec.sha256 is not None and spec.sha256 != digest.sha256:
         raise ContentMismatch(
             f"The file's SHA-256 is {digest.sha256}, but the signature allows only {spec.sha256}. "
@@ -165,13 +171,13 @@ def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
 
 
 def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: UploadSpec, limits: Limits) -> None:
-    """Refuse by what the media turned out to be."""
+    """Raise a FileRefused if the limits or the signed parameters do not allow the size, dimensions or format."""
     refuse_size(digest.size, limits.max_bytes(facts.kind, spec))
     judge_dimensions(facts, limits)
     if spec.allowed_formats is None:
         return
-    # The name of a raw file proves no format that its bytes could prove: the resource type in the URL is not signed, so
-    # a client could otherwise send any bytes as raw and call them x.png.
+    # A filename never proves a format that uponce can read from the bytes. The resource type in the URL is not signed.
+    # So a client could otherwise send any bytes as raw and call them x.png.
     named = canonical_format(split_filename(filename or "")[1])
     actual = facts.format or (named if named not in FORMATS else None)
     if actual not in spec.allowed_formats:
@@ -182,7 +188,7 @@ def judge_media(facts: MediaFacts, digest: Digest, filename: str | None, spec: U
 
 
 def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
-    """Refuse what would be too large to decode, by what the header promises."""
+    """Raise MediaTooLarge if the header promises more pixels or frames than the limits allow to decode."""
     pixels = (facts.width or 0) * (facts.height or 0)
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")

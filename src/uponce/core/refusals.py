@@ -18,8 +18,8 @@ def refusal_of(record: GrantRecord, max_uses: int, *, by: str = "an upload") -> 
 
     `max_uses` is how often the present request's signature works. The smaller of `max_uses` and the row's own limit
     counts: a key's policy may change between two uses, and no change revives a spent signature. `by` names what spent
-    the signature, as far as the caller can know. Raise OutcomeUnknown if an upload that is pending in an upstream may
-    have taken the last use.
+    the signature, if the caller knows. Raise OutcomeUnknown if an upload that is pending in an upstream may have taken
+    the last use.
     """
     if record.revoked_at is not None:
         return SignatureRevoked(f"This signature was revoked at {utc(record.revoked_at)}. Ask for a new signature.")

@@ -1,4 +1,4 @@
-"""What becomes of an upload whose outcome in the upstream is not known. Pure: the table of docs/design/relay.md.
+"""How uponce decides about an upload whose outcome in the upstream is not known. The table is in docs/design/relay.md.
 
 A grant whose upload may have completed upstream is pending. It stays pending until the upstream shows the asset, or
 until the upload can no longer complete: its signature is dead, and two look-ups found nothing.
@@ -20,10 +20,10 @@ _TICK = 2  # seconds; the clocks of both sides are read without fractions
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """One upload that is passed on, pending until its outcome is known. `id` names the attempt, which owns the row.
+    """One upload that uponce passes on, pending until its outcome is known. `id` names the attempt, which owns the row.
 
     `pending_at` is in Unix seconds, by the database's clock. `misses` counts look-ups that found nothing after the
-    bound. `series_id` names the series that the upload ends. `key_hash` is of the client's Idempotency-Key.
+    bound. `series_id` names the series that the upload completes. `key_hash` is of the client's Idempotency-Key.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Forwarded:
 
     `headers` are those that clients may see.
     `asset_id` and `public_id` are those of the upstream's asset, empty if the answer names none. `size` is how many
-    bytes were sent. `replayed` says that a repeated request got the answer of the first one.
+    bytes uponce sent. `replayed` says that a repeated request got the answer of the first one.
     """
 
     status: int
@@ -60,7 +60,8 @@ class Forwarded:
 class Found:
     """An asset that a look-up found. `version` and `upstream_now` are Unix seconds by the upstream's clock.
 
-    `at` is the time of `upstream_now` by the database's clock, or later: then the asset looks newer, never older.
+    `at` is the time of `upstream_now` by the database's clock, or later. A later `at` makes the asset look newer, never
+    older.
     """
 
     etag: str
@@ -87,7 +88,7 @@ def signed_by(signer: Signer, answer: Forwarded) -> Forwarded:
 
 
 class Outcome(Enum):
-    """What an answer of the upstream says of an upload whose signature has left."""
+    """What an answer of the upstream proves about an upload whose signature was sent."""
 
     STORED = "the upload completed"
     REFUSED = "the upload never completes"
@@ -109,14 +110,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a look-up decides. `misses` is the count to store with the row."""
+    """The verdict of a look-up. `misses` is the count to store with the row."""
 
     verdict: Verdict
     misses: int
 
 
 def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
-    """Return what an answer says. `document` is its JSON object, None if it has none.
+    """Return the outcome that an answer proves. `document` is its JSON object, None if it has none.
 
     An answer without JSON may come from a server in between, and so may JSON that names no asset and has no error in
     the upstream's shape, or a 408. `done` is false while the upstream waits for more chunks. `status` is `pending` if
@@ -133,7 +134,10 @@ def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
 
 
 def error_message(document: Mapping[str, object]) -> str | None:
-    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`. None for any other JSON."""
+    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`.
+
+    Return None for any other JSON.
+    """
     error = document.get("error")
     message = error.get("message") if isinstance(error, Mapping) else None
     return message if isinstance(message, str) else None
@@ -145,25 +149,30 @@ def bound(limits: Limits) -> int:
 
 
 def trailer_timestamp(pending_at: int, window: int, fence: int) -> int:
-    """Return the timestamp of the upstream's signature, so far back that the signature dies `fence` seconds later.
+    """Return the timestamp of the upstream's signature.
 
-    A process that stops before it sends the signature and wakes late sends one that the upstream refuses.
+    It is so far back that the signature dies `fence` seconds from now.
+
+    A process may stop before it sends the signature, and wake late. The upstream then refuses the signature.
     """
     return pending_at - max(0, window - fence)
 
 
 def is_of(relay: Relay, found: Found) -> bool:
-    """Return whether an asset counts as that of the upload.
+    """Return whether an asset counts as the asset of this upload.
 
-    One with the bytes' MD5 does, and so does one that is not older than the attempt by the upstream's clock: presets
-    may change the bytes. Where another writer used the same name, the grant is spent.
+    An asset with the MD5 of the bytes counts. Presets may change the bytes, so an asset that is not older than the
+    attempt, by the upstream's clock, counts too. If another writer used the same name, the grant is therefore spent.
     """
     pending_upstream = relay.pending_at + (found.upstream_now - found.at)
     return found.etag == relay.digest.md5 or found.version >= pending_upstream - _TICK
 
 
 def judge_look_up(relay: Relay, found: Found | Missing, now: float, limits: Limits) -> Judgement:
-    """Decide from one look-up that began at `now`, by the database's clock. Only a certain outcome ends the wait."""
+    """Return the verdict of one look-up that began at `now`, by the database's clock.
+
+    Only a certain outcome ends the wait.
+    """
     if found is Missing.UNREADABLE:
         return Judgement(Verdict.WAIT, relay.misses)
     if isinstance(found, Found) and is_of(relay, found):

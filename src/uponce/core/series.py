@@ -1,7 +1,7 @@
-"""A series: one upload that arrives in several requests. What its parts have to agree on.
+"""A series: one upload that arrives in several requests. Its rules say where the parts must agree.
 
-The parameters of the request that begins it count for the whole. Later parts may be signed anew, by SDKs that do so
-for each chunk; then only what varies by itself may differ.
+The parameters of the first request count for the whole series. Some SDKs sign each chunk again. The parameters of later
+parts may then differ only in those of `_VARYING`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from uponce.core.policy import MIB, Limits, refuse_size
 from uponce.core.spans import Span, merged, split, total_size
 from uponce.core.values import Algorithm, Grant, ResourceType
 
-# SDKs add the public_id of an interim answer to the next chunk, or drop their own when there was none in it.
+# SDKs add the public_id of an interim answer to the next chunk, or drop their own if the answer had none.
 _VARYING = frozenset({"timestamp", "nonce", "public_id"})
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One part: which bytes it is, and the size of the whole as far as its sender knows it."""
+    """One part: its byte range, and the total size of the file if the sender knows it."""
 
     span: Span
     total: int | None
@@ -28,7 +28,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """Recorded bytes of a shared series, and the one object that holds only them."""
+    """Recorded bytes of a shared series, and the one object in the store that holds exactly these bytes."""
 
     span: Span
     name: str
@@ -37,12 +37,12 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key; without one only
-    `id`, which no client can guess, leads to it.
+    """An unfinished upload. `upload_id` is its client's name for it, unique within cloud and API key.
 
-    `spans` are merged and durable. `grants` are all signatures that it was sent with: its completion spends them. When
-    it is `shared` its bytes are stored parts, which every server can read; else they lie in a file of one server.
-    `arrived` counts bytes from their arrival on, before they are recorded, and repeated bytes again.
+    Without an `upload_id`, only `id` leads to the series; no client can guess it. `spans` are merged and durable.
+    `grants` are those of all signatures in its requests; the commit spends them all. The bytes of a `shared` series are
+    stored parts, which every server can read. Otherwise they are in a file of one server. `arrived` counts bytes from
+    their arrival on, before they are recorded. It counts repeated bytes again.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Series:
 
     @property
     def end(self) -> int:
-        """Return the end of the last byte that arrived."""
+        """Return the end of the last span that arrived."""
         return self.spans[-1].end if self.spans else 0
 
     @property
@@ -85,7 +85,7 @@ def freeze(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def check_parameters(series: Series, params: Mapping[str, str], requested: ResourceType | None) -> None:
-    """Raise ChunkConflict if a later part asks for something else than the first part."""
+    """Raise ChunkConflict if a later part has other parameters than the first part."""
     first, later = _lasting(dict(series.parameters)), _lasting(dict(freeze(params)))
     changed = sorted(name for name in first.keys() | later.keys() if first.get(name) != later.get(name))
     if requested != series.requested:
@@ -98,7 +98,7 @@ def check_parameters(series: Series, params: Mapping[str, str], requested: Resou
 
 
 def check_chunk(series: Series, chunk: Chunk) -> None:
-    """Raise ChunkConflict unless the part's total is that of the series, and no byte is behind the total."""
+    """Raise ChunkConflict if the part gives another total than the series, or if a byte is beyond the total."""
     total = series.total if chunk.total is None else chunk.total
     if series.total is not None and series.total != total:
         raise ChunkConflict(
@@ -128,7 +128,10 @@ def check_parts(series: Series, span: Span, parts: Sequence[StoredPart]) -> None
 
 
 def check_size(chunk: Chunk, limit: int, limits: Limits) -> None:
-    """Raise FileTooLarge as soon as that is certain, and ChunkTooSmall for a small part that is not the end."""
+    """Raise FileTooLarge as soon as the file must exceed the limit.
+
+    Raise ChunkTooSmall for a small part that does not end the file.
+    """
     refuse_size(max(chunk.span.end, chunk.total or 0), limit, is_whole=chunk.total is not None)
     if chunk.span.size < limits.min_chunk_bytes and chunk.span.end != chunk.total:
         raise ChunkTooSmall(_too_small(chunk.span.size, limits.min_chunk_bytes))
@@ -142,21 +145,22 @@ def _too_small(size: int, limit: int) -> str:
 
 
 def expires_at(series: Series, limits: Limits) -> int:
-    """Return until when the series has to be complete, in Unix seconds."""
+    """Return when the series expires, in Unix seconds."""
     return series.created_at + limits.series_seconds
 
 
 def is_slow(series: Series, now: float, limits: Limits) -> bool:
-    """Return whether a new series may take its place: fewer bytes arrived in its whole life than the least rate asks.
+    """Return whether a new series may take the place of this one: its bytes arrived at less than the least rate.
 
-    So what has arrived keeps the place of a series that pauses for a while. A complete series is never slow.
+    The rate counts over the whole life of the series. So a series that has many bytes may pause for a while and keep
+    its place. A complete series is never slow.
     """
     seconds = max(now - series.created_at, limits.rate_seconds)
     return not series.complete and series.arrived < limits.least_rate * seconds
 
 
 def check_alive(series: Series, now: float, limits: Limits) -> None:
-    """Raise StaleRequest if the series had to be complete by now."""
+    """Raise StaleRequest if the series has expired."""
     if now > expires_at(series, limits):
         raise StaleRequest(
             f"Stale request - this upload was begun at {utc(series.created_at)} which is more than "

@@ -29,13 +29,13 @@ from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HEX = {Algorithm.SHA1: re.compile(r"[0-9a-f]{40}"), Algorithm.SHA256: re.compile(r"[0-9a-f]{64}")}
 
-# What stands for an unknown API key, so that it costs what a known one costs.
+# Verified in place of an unknown API key, so that an unknown key takes as long as a known one.
 DUMMY_KEY = ApiKey("", "", ("no-such-key-has-this-secret",), KeyUses.ONCE, KeyScope.UPLOAD, window=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """What signs answers and notifications: an API key, one of its secrets, and an algorithm."""
+    """An API key, one of its secrets, and an algorithm: they sign answers and notifications."""
 
     api_key: str
     algorithm: Algorithm
@@ -45,15 +45,15 @@ class Signer:
     def of(cls, key: ApiKey, secret: str | None = None) -> Self:
         """Return the signer of a key, by default with its present secret.
 
-        SDKs verify SHA-1 by default. So it signs SHA-1, unless the key accepts SHA-256 only. How the request was signed
-        does not count: one configuration of an SDK verifies all that a key signs.
+        It signs with SHA-1, which SDKs verify by default, unless the key accepts SHA-256 only. The algorithm of the
+        request does not count: one configuration of an SDK verifies all that a key signs.
         """
         algorithm = Algorithm.SHA1 if Algorithm.SHA1 in key.algorithms else Algorithm.SHA256
         return cls(key.api_key, algorithm, secret or key.secrets[0])
 
 
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return one value per name of fields in order of arrival. This one object is both verified and used.
+    """Return one value for each name. The fields are in order of arrival. uponce verifies and uses this one object.
 
     Raise DuplicateParameter if a scalar was sent twice: also as `name` beside `name[]`, also in the query and in the
     body. Raise InvalidParameter for a lone surrogate, which no SDK could have signed.
@@ -79,7 +79,7 @@ def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
     """Return what `collect` returns. Raise UnknownParameter for an unknown name with an empty value.
 
-    `more` are names that this call alone knows.
+    `more` are names that only this call knows.
     """
     fields = tuple(fields)
     params = collect(fields)
@@ -113,9 +113,9 @@ def sign(string: str, secret: str, algorithm: Algorithm = Algorithm.SHA1) -> str
 def verify(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     """Return the string-to-sign that the signature among the parameters fits, and the signer of the answer.
 
-    During a rotation a key has two secrets: the signer has the one that made the signature. Raise InvalidSignature if
-    none did. Every spelling is computed and compared in constant time, whatever the first ones gave. Version 1 is
-    compared also where it is not allowed: the refusal then names the cause.
+    During a rotation a key has two secrets: the signer has the secret that made the signature. Raise InvalidSignature
+    if no secret made it. Every spelling is computed and compared in constant time, also after one fits. Version 1 is
+    compared even where it is not allowed, so that the refusal can name the cause.
     """
     signature, v2 = params["signature"], string_to_sign(params)
     v1 = string_to_sign(params, version=1)
@@ -179,9 +179,9 @@ KEY_OCTETS = 32
 def grant_key(cloud: str, api_key: str, timestamp: int, string: str) -> bytes:
     """Return K, which names the grant in the ledger. One grant in any spelling has one K.
 
-    SHA-256 over the cloud, the API key and the string-to-sign that verified, each preceded by its length in
-    bytes as 8 big-endian octets; `dated` with the timestamp in that string. Never the received hex (SHA-1 and SHA-256
-    of one grant are two spellings), the route or the resource type.
+    K is `dated` over a SHA-256 and the timestamp in the string. The hash covers the cloud, the API key and the
+    string-to-sign that verified, each after its length in bytes as 8 big-endian octets. It never covers the received
+    hex (SHA-1 and SHA-256 of one grant are two spellings), the route or the resource type.
     """
     digest = hashlib.sha256()
     for part in (cloud, api_key, string):
@@ -191,11 +191,11 @@ def grant_key(cloud: str, api_key: str, timestamp: int, string: str) -> bytes:
 
 
 def dated(timestamp: int, digest: bytes) -> bytes:
-    """Return 32 octets: the timestamp in 5 octets, big-endian, then the first 27 of the digest.
+    """Return 32 octets: the timestamp in 5 octets, big-endian, then the first 27 octets of the digest.
 
-    So keys are in the order of their time, and what a database keeps by them comes and goes at one end of its indexes
-    (docs/adr/0023-dated-keys.md). Two grants with one key would have 216 bits of SHA-256 alike, and the worst of it:
-    the second would be refused.
+    So keys are in the order of their time, and a database adds and drops rows at one end of its indexes
+    (docs/adr/0023-dated-keys.md). Two grants have one key only if 216 bits of their SHA-256 are equal. uponce would
+    then refuse the second one, and do no other harm.
     """
     return (timestamp.to_bytes(_TIMESTAMP_OCTETS, "big") + digest)[:KEY_OCTETS]
 
@@ -217,7 +217,7 @@ def sign_notification(body: bytes, timestamp: int, secret: str, algorithm: Algor
 
 
 def verify_notification(body: bytes, timestamp: int, signature: str, secret: str) -> bool:
-    """Return whether a notification was signed with this secret, by either algorithm. Nothing proves a lost secret."""
+    """Return whether this secret signed a notification, by either algorithm. Return False for an empty, lost secret."""
     expected = [sign_notification(body, timestamp, secret, algorithm) for algorithm in Algorithm]
     matches = [hmac.compare_digest(each.encode(), signature.encode()) for each in expected]
     return any(matches) and secret != ""
@@ -226,8 +226,8 @@ def verify_notification(body: bytes, timestamp: int, signature: str, secret: str
 def sign_delivery(source: str, secret: str, *, long: bool = False, algorithm: Algorithm = Algorithm.SHA1) -> str:
     """Return the text between `s--` and `--` of a delivery URL.
 
-    `source` is the escaped path exactly as in the URL: transformation and public_id with extension, without
-    resource type, delivery type, signature and version. Short form: 8 characters; long form: 32 of SHA-256.
+    `source` is the escaped path exactly as in the URL: transformation and public_id with extension, without resource
+    type, delivery type, signature and version. Short form: 8 characters; long form: 32 of SHA-256.
     """
     digest = hashlib.new(Algorithm.SHA256 if long else algorithm, (source + secret).encode(), usedforsecurity=False)
     return base64.urlsafe_b64encode(digest.digest()).decode()[: 32 if long else 8]

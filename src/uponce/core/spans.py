@@ -1,4 +1,4 @@
-"""Spans: pairs of offsets. Which bytes of a file are there when its parts arrive in any order."""
+"""Spans: pairs of offsets. They say which bytes of a file have arrived when its parts arrive in any order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Span:
         return self.end - self.start
 
     def meets(self, other: "Span") -> bool:
-        """Return whether both have a byte in common. An empty span counts as its first byte."""
+        """Return whether the spans have a byte in common. An empty span counts as its first byte."""
         return self.start < max(other.end, other.start + 1) and other.start < max(self.end, self.start + 1)
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Return the same bytes in ascending spans that neither overlap nor touch."""
+    """Return the bytes of the spans as ascending spans that neither overlap nor touch."""
     result: list[Span] = []
     for span in sorted(spans):
         if result and span.start <= result[-1].end:
@@ -32,7 +32,7 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def total_size(spans: Sequence[Span]) -> int:
-    """Return how many bytes merged spans have."""
+    """Return the number of bytes in merged spans."""
     return sum(span.size for span in spans)
 
 

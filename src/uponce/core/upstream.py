@@ -1,4 +1,4 @@
-"""The account behind a relay: how it is named, what uponce sends it, and how an asset is found there again."""
+"""The account behind a relay: its URL, the fields that uponce sends it, and how uponce finds an asset there again."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_param
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
-# The options of the URL: what each may be, and its default.
+# The options of the URL: the pattern of each, and its default.
 _OPTIONS = {
     "upload_prefix": r"https?://[^/?#\s&@]+(/[^?#\s&]*)?",
     "signature_algorithm": "sha1|sha256",
@@ -30,16 +30,18 @@ MARKER = "uponce"  # the context key of an asset whose public_id the upstream ch
 _NOT_IN_NAMES = re.compile("[=\0-\x1f\x7f]")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-# A relay obeys these itself, and the upstream gets none. A `callback` would turn its answer into a redirect.
+# A relay obeys these itself and sends none of them to the upstream. A `callback` would turn the answer into a redirect.
 _OF_RELAY = frozenset("nonce valid_for max_bytes sha256 origin max_uses timestamp callback".split())
 _IN_PATHS = ("public_id", "public_id_prefix", "folder", "asset_folder", "type")
 
 
 def parse_upstream(url: str, secret: str | None = None) -> Upstream:
-    """Read `cloudinary://KEY:SECRET@CLOUD[?upload_prefix=…&signature_algorithm=…&window=…&identify=context]`.
+    """Return the account that the URL of a relay names.
 
-    `secret` is for a URL without one; it is empty if it was lost. Raise InvalidParameter, which never repeats the
-    secret.
+        cloudinary://KEY:SECRET@CLOUD[?upload_prefix=…&signature_algorithm=…&window=…&identify=context]
+
+    `secret` is for a URL without one; it is empty if it was lost. Raise InvalidParameter for a URL of another form. The
+    error never repeats the secret.
     """
     try:
         account = read_account(url, secret)
@@ -82,7 +84,7 @@ def _bad_url(problem: str) -> InvalidParameter:
 
 
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
-    """Return what parameters ask of a relay. The upstream reads the others, so none of those is refused here.
+    """Return what the parameters ask of a relay. The upstream reads the others, so uponce refuses none of those here.
 
     But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`. And no name has a `=`: the
     signed text `a=b=c` must not be read as the name `a=b` with the value `c`.
@@ -106,7 +108,7 @@ def _is_on(params: Mapping[str, str], name: str, default: str = "0") -> bool:
 
 
 def _relayed_naming(params: Mapping[str, str]) -> Naming:
-    """Return how the upstream will name the asset: `use_filename` and the like count as the upstream reads them."""
+    """Return how the upstream will name the asset. `use_filename` and its like count as the upstream reads them."""
     return Naming(
         public_id=params.get("public_id"),
         public_id_prefix=params.get("public_id_prefix"),
@@ -119,11 +121,11 @@ def _relayed_naming(params: Mapping[str, str]) -> Naming:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the upload of one grant goes in the upstream, and how its asset is found there.
+    """Where the upload of one grant goes in the upstream, and how uponce finds its asset there.
 
-    `kind` is the resource type in the URL, or `auto`. `fields` are sent, without those that sign. `names` are the
-    resource types and public_ids under which the asset may be; a `marker` finds it by its context instead. `is_own`:
-    only uploads of the grant can have that name or marker. `account` is that of the upstream.
+    `kind` is the resource type in the URL, or `auto`. `fields` are sent with it; `signed` adds those that sign. `names`
+    are the resource types and public_ids that the asset may have. With a `marker`, the asset's context identifies it
+    instead. `is_own`: only uploads of this grant can have that name or marker. `account` is that of the upstream.
     """
 
     kind: str
@@ -161,12 +163,12 @@ def aim(
     naming = spec.naming
     is_own = naming.public_id is None and (naming.unique_filename or not naming.use_filename)
     if naming.public_id is None:
-        # The upstream itself adds folder and prefix. It adds an extension only to what it finds to be raw.
+        # The upstream itself adds folder and prefix. It adds an extension only to a file that it takes as raw.
         fields["public_id"] = naming.bare(requested or ResourceType.IMAGE, filename, random, suffix)
         if is_own:
             fields.setdefault("overwrite", "false")
     folders = [naming.folder]
-    if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # which accounts with fixed folders ignore
+    if _is_on(params, "use_asset_folder_as_public_id_prefix"):  # accounts with fixed folders ignore it
         folders.insert(0, params.get("asset_folder"))
     kinds = [(each, ResourceType(each)) for each in _kinds(requested)]
     if requested is None:
@@ -201,7 +203,7 @@ def _digits(secret: str, message: bytes, length: int) -> str:
 
 
 def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
-    """Return what names the asset of an attempt: the grant, and for a grant of several uses also the upload.
+    """Return the bytes that name the asset of an attempt: the grant, and for a grant of several uses also the upload.
 
     `key_hash` is of the client's Idempotency-Key: with it, a repeat has the name of the first attempt.
     """
@@ -209,13 +211,13 @@ def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
 
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters that the upstream receives: all signed ones, except those that uponce obeys."""
+    """Return the parameters that the upstream receives: all signed ones, except those that uponce obeys itself."""
     kept = UNSIGNED | _OF_RELAY
     return {name: value for name, value in params.items() if name not in kept}
 
 
 def signed(upstream: Upstream, fields: Mapping[str, str], timestamp: int) -> dict[str, str]:
-    """Return `api_key`, `timestamp` and `signature`, which make the fields valid for the upstream."""
+    """Return `api_key`, `timestamp` and `signature`. With them the upstream accepts the fields."""
     stamp = str(timestamp)
     string = string_to_sign({**fields, "timestamp": stamp})
     signature = sign(string, upstream.secret, upstream.algorithm)

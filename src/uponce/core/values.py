@@ -1,18 +1,18 @@
-"""The values that every layer speaks of: assets, what is known of their media, keys and grants."""
+"""The values that every layer uses: assets, facts of their media, keys and grants."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Algorithm(StrEnum):
-    """Told apart by the length of the hex digest, since requests do not name it."""
+    """The hash of a signature. Requests do not name it; the length of the hex digest shows it."""
 
     SHA1 = "sha1"
     SHA256 = "sha256"
 
 
 class ResourceType(StrEnum):
-    """What an asset is. Audio is video, as with Cloudinary. A request may also say `auto`, which is None here."""
+    """The kind of an asset. Audio is video, as with Cloudinary. Code writes `auto` of a request as None."""
 
     IMAGE = "image"
     VIDEO = "video"
@@ -20,7 +20,7 @@ class ResourceType(StrEnum):
 
 
 class DeliveryType(StrEnum):
-    """Who may fetch an asset: everyone, or only the holder of a signed delivery URL."""
+    """How an asset is delivered: to everyone, or only by a signed delivery URL."""
 
     UPLOAD = "upload"
     PRIVATE = "private"
@@ -49,7 +49,7 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class TimedFacts:
-    """What is known of a film or a sound. Duration in seconds, rates per second, rotation in degrees."""
+    """Facts of a video or sound. Duration in seconds, rates per second, rotation in degrees."""
 
     duration: float | None
     bit_rate: int | None
@@ -62,9 +62,9 @@ class TimedFacts:
 
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
-    """What the bytes say they are. `format` is the canonical extension (`jpg`, `mp4`) and None for raw.
+    """What the bytes prove to be. `format` is the canonical extension (`jpg`, `mp4`), and None for raw.
 
-    `pages` counts frames of an animation and is 1 for a still picture; `timed` is None for images and raw.
+    `pages` counts frames of an animation and is 1 for a still picture. `timed` is None for images and raw.
     """
 
     kind: ResourceType
@@ -79,7 +79,7 @@ class MediaFacts:
 class Digest:
     """Size in bytes and lower-case hex digests of a whole file.
 
-    `sha256` is empty for a relayed file if nothing is compared with it.
+    `sha256` is empty for a relayed file if no signed digest is compared with it.
     """
 
     size: int
@@ -89,7 +89,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class AssetName:
-    """What names an asset. Equal public_ids of two resource types or delivery types are two assets."""
+    """The name of an asset. Equal public_ids of two resource types or delivery types are two assets."""
 
     cloud: str
     resource_type: ResourceType
@@ -125,7 +125,7 @@ class KeyUses(StrEnum):
 
 
 class KeyScope(StrEnum):
-    """What a key's signatures and credentials are good for."""
+    """What a key's signatures and credentials allow."""
 
     UPLOAD = "upload"
     ALL = "all"
@@ -133,11 +133,11 @@ class KeyScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The account to which a cloud's uploads are passed on.
+    """The account to which a relay forwards the uploads of a cloud.
 
-    `secret` is empty once it is lost: then nothing is sent there. `prefix` is where its API is. `window` is for how
-    many seconds the account accepts a signature. `marked` says that its presets may rename assets: then a context entry
-    leads to each asset, and not its public_id.
+    `secret` is empty once it is lost: then uponce sends nothing there. `prefix` is the address of its API. `window` is
+    for how many seconds the account accepts a signature. `marked` says that its presets may rename assets: uponce then
+    finds each asset by a context entry instead of its public_id.
     """
 
     cloud: str
@@ -150,7 +150,7 @@ class Upstream:
 
     @property
     def account(self) -> str:
-        """Return what tells this account from others: another key leads to the same assets."""
+        """Return the identity of the account. Another API key of the account leads to the same assets."""
         return f"{self.prefix}/{self.cloud}"
 
 
@@ -158,8 +158,8 @@ class Upstream:
 class ApiKey:
     """An API key and its policy. `secrets` has the current one first, then a rotated one that still counts.
 
-    `window` is how long its signatures live, in seconds; `watermark` the newest timestamp that was purged. `upstream`
-    is that of its cloud.
+    `window` is how long its signatures live, in seconds. `watermark` is the newest purged timestamp. `upstream` is that
+    of its cloud.
     """
 
     api_key: str
@@ -182,7 +182,7 @@ UNLIMITED_USES = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A verified signature: its key K, whose it is, and how long the ledger has to remember it."""
+    """A verified signature: its key K, its cloud and API key, and until when the ledger must remember it."""
 
     key: bytes
     cloud: str
@@ -203,9 +203,9 @@ class GrantStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
-    """The ledger's row of a grant. Times in Unix seconds. `pending` of the `uses` have an outcome that is not known.
+    """The ledger's row of a grant. Times in Unix seconds. `pending` of the `uses` have an unknown outcome.
 
-    `spent_at` is the last use whose outcome is known.
+    `spent_at` is the time of the last use with a known outcome.
     """
 
     grant: Grant
@@ -225,7 +225,7 @@ class GrantRecord:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """The names under which the work on a file is charged: its grant (hex), API key and address. Empty: not known."""
+    """The names to which uponce charges the work on a file: its grant (hex), API key and address. Empty: not known."""
 
     grant: str = ""
     api_key: str = ""
@@ -247,7 +247,7 @@ class AuditEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asked, as far as the server can see; written to the audit."""
+    """The client of a request, as the server sees it. It goes into the audit."""
 
     address: str
     request_id: str
@@ -255,9 +255,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One line of a grant's history. `code` is the error code of a refusal.
+    """One row of a grant's history. `code` is the error code of a refusal.
 
-    A line with `count` above 1 stands for so many refusals. Its time, code and caller are those of the last one.
+    A row with `count` above 1 means that many refusals. Its time, code and caller are those of the last one.
     """
 
     at: int

@@ -7,19 +7,21 @@ from functools import partial
 
 from uponce.app.services import Services
 from uponce.web import delivery
+from uponce.web.app import App, Lifespan, Route
 from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.notifications import notified_by_upstream
 from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.signed_calls import CALLS, signed_call
 from uponce.web.cloudinary.upload import group_pipeline, upload
+from uponce.web.express import Express
 from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
 from uponce.web.pages.assets import asset
 from uponce.web.pages.home import favicon, guide, home, robots
+from uponce.web.proxies import TrustedProxies
 from uponce.web.request import Request
-from uponce.web.response import Response
-from uponce.web.routing import Endpoint, Route
+from uponce.web.response import Endpoint, Response
 from uponce.web.tus import uploads as tus
 
 _READ = ("GET", "HEAD")
@@ -38,8 +40,8 @@ _ADMIN = {
     "upload_presets": resources.upload_presets,
     "upload_presets/{name}": resources.upload_preset,
 }
-# uponce lacks these calls, which widgets make from web pages, also by a slash too many. A page can read the refusal,
-# or the upstream's answer.
+# uponce lacks these calls. Widgets make them from web pages, some by a surplus slash. A page can read the refusal, or
+# the upstream's answer.
 _CALLS_OF_PAGES = (
     "/v1_1/{cloud}/{resource_type}/private",
     "/v1_1/{cloud}/{resource_type}/authenticated",
@@ -61,6 +63,21 @@ _READS_CATALOG = "This address answers a read of the Admin API, with HTTP Basic.
 _TAKES_NOTIFICATIONS = "This address takes the notifications of the account behind a relay, by POST."
 _NO_SUCH_CALL = "This address is a call that uponce lacks."
 _SHOWS_PAGE = "This address shows a page for people."
+
+
+def create_app(
+    services: Services,
+    lifespan: Lifespan,
+    public_url: str | None,
+    scrape: Scrape | None = None,
+    proxies: TrustedProxies | None = None,
+    playground: playing.Playground | None = None,
+) -> App:
+    """Return the ASGI application. `scrape` opens the metrics, `playground` the playground."""
+    proxies = proxies or TrustedProxies()
+    app = App(table(services, scrape, playground), services, lifespan, public_url, proxies)
+    app.express = Express(app, services, proxies)
+    return app
 
 
 def table(services: Services, scrape: Scrape | None, playground: playing.Playground | None) -> tuple[Route, ...]:

@@ -1,4 +1,4 @@
-"""The threads that touch the local disk, and the memory that all writers share."""
+"""The threads that use the local disk, and the memory that all writers share."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,7 +19,10 @@ LARGE_WORKERS = 4
 
 
 class Disk:
-    """Large files have separate threads, so that a small upload waits for no gigabytes."""
+    """Runs work on the disk in threads.
+
+    Large files have separate threads, so a small upload never waits for gigabytes.
+    """
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._threads = Threads(workers, "uponce-disk")
@@ -28,14 +31,17 @@ class Disk:
         self._writers: WeakSet[Any] = WeakSet()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what blocking work returns. An error of the operating system becomes an error of ours."""
+        """Return what blocking work returns. An error of the operating system becomes an error of core/errors.py."""
         try:
             return await self._threads.run(lambda: guarded(work))
         except ThreadsEnded:
             raise _ended() from None
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
-        """As `in_thread`, for work that syncs `size` bytes: no small file waits for the fsync of a large one."""
+        """Return what `in_thread` would, for work that syncs `size` bytes.
+
+        No small file waits for the fsync of a large one.
+        """
         if size <= _QUICKLY_SYNCED:
             return await self.in_thread(work)
         try:
@@ -48,12 +54,12 @@ class Disk:
         return Lane(self._large)
 
     def count(self, writer: object) -> None:
-        """Share the memory with this writer for as long as the writer exists."""
+        """Share the memory with this writer while the writer exists."""
         self._writers.add(writer)
 
     @property
     def buffer_bytes(self) -> int:
-        """How much one writer may gather before a flush: less when many write, so that slow ones stay cheap."""
+        """Return how many bytes one writer may gather before a flush: fewer if many write, so slow ones stay cheap."""
         return max(_LEAST_BUFFERED, min(_MOST_BUFFERED, _ALL_BUFFERED // (len(self._writers) or 1)))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Calls that are no uploads, of a cloud that has an upstream: authorised here, answered there."""
+"""Calls other than uploads, of a cloud that has an upstream. uponce authorises them; the upstream answers them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ _OF_UPLOADS = frozenset({"max_bytes", "max_uses", "origin", "sha256"})
 
 
 async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCall) -> Forwarded:
-    """Return the upstream's answer to a call with HTTP Basic, which the caller has checked.
+    """Return the upstream's answer to a call with HTTP Basic. The caller has checked the client's credentials.
 
-    The call goes on as it is, with the upstream's credentials. OutcomeUnknown: it may have been carried out.
+    The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
     if asked.method == "GET":
@@ -42,13 +42,13 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
 async def act_signed(
     services: Services, upstream: Upstream, cloud: str, path: str, sent: Sequence[tuple[str, str]], caller: Caller
 ) -> Forwarded:
-    """Let the upstream do what signed parameters ask for, such as a deletion, under the upstream's own signature.
+    """Return the upstream's answer to a call with signed fields, such as a deletion. uponce signs it for the upstream.
 
-    `sent` are the fields in order of arrival. They go on in their form: a list stays a list.
+    `sent` are the fields in order of arrival. The upstream gets them in their form: a list stays a list.
 
-    Raise ScopeDenied unless their key is one for servers: a signature that works once cannot be spent for an action of
-    another system. UnknownParameter if they have a parameter of uponce's uploads, SignatureRevoked if the ledger has
-    them as revoked. OutcomeUnknown: it may have been done.
+    Raise ScopeDenied unless their key is one for servers: uponce cannot spend a signature in one step with an action of
+    another system. Raise UnknownParameter for a parameter of uponce's own uploads, and SignatureRevoked for a revoked
+    signature. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
     params = collect(sent)
@@ -73,7 +73,7 @@ async def act_signed(
 
 
 async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
-    """Return what `verify_signed` returns. Some SDKs send parameters that they do not sign with a few calls.
+    """Return what `verify_signed` returns. With a few calls, some SDKs send parameters that they do not sign.
 
     These parameters are the notification URL and the batch id. The upstream accepts both without a signature.
     """

@@ -1,4 +1,4 @@
-"""Calls of a cloud that has an upstream: the upstream answers all that is no upload."""
+"""Calls of a cloud that has an upstream. The upstream answers every call except uploads."""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +13,9 @@ from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Fields, Request
 from uponce.web.request_log import note_event, note_fields
-from uponce.web.response import Response, forwarded_response
-from uponce.web.routing import Endpoint
+from uponce.web.response import Endpoint, Response, forwarded_response
 
 _MOST_FIELDS = 1100  # the account takes 1,000 ids in one call, and this is not the limit of uploads
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -27,9 +25,9 @@ _UPLOAD_ELSEWHERE = re.compile(
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
-    """Let the upstream of the cloud answer. If there is none, the own endpoint of the method does.
+    """Return the answer of the cloud's upstream, or of the `own` endpoint of the method if the cloud has no upstream.
 
-    `purpose` is the sentence for a client that uses a method without one.
+    `purpose` is the sentence for a client that uses another method.
     """
     if _UPLOAD_ELSEWHERE.fullmatch(request.path):  # its file would be refused as one too many
         raise missing(request.method, request.path)
@@ -72,7 +70,7 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
         note_fields(request, collect(sent).items())
         answer = await act_signed(services, upstream, cloud, path, sent, request.caller)
     else:
-        await authenticate_for_all(services, cloud, *server_credentials(request.head))
+        await authenticate_for_all(services, cloud, *request.head.server_credentials())
         body = await small_body(request)
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)

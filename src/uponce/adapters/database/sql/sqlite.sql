@@ -145,5 +145,9 @@ DELETE FROM main.assets WHERE asset_id = :asset_id;
 -- name: copy_live!
 INSERT INTO main.assets SELECT * FROM live.assets WHERE asset_id = :asset_id;
 
+-- name: is_related
+SELECT NOT EXISTS (SELECT 1 FROM main.assets)
+    OR EXISTS (SELECT 1 FROM main.assets JOIN live.assets USING (asset_id)) AS related;
+
 -- name: find_renewed
 SELECT @asset_columns FROM main.assets WHERE asset_id = :asset_id;

@@ -445,7 +445,9 @@ class Upload {
   }
 
   refuse(error) {
-    this.error = error;
+    // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the file.
+    const unsure = this.unknown && !error.again && ![...FINAL, "content_mismatch"].includes(error.code);
+    this.error = unsure ? local("outcome_unknown") : error;
     if (!error.again) this.reset(); // a definite end: the next try needs a new signature
     this.end("refused");
   }
@@ -478,9 +480,12 @@ class Upload {
     await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
-  forget() {
-    this.release = this.release?.(); // undefined
-    if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
+  /** The lock is freed last: a tab that waits for it continues what it finds. */
+  async forget() {
+    const { id, host, release } = this;
+    this.release = null;
+    if (host.keeps) await Promise.all(["uploads", "files"].map((name) => store(name, "delete", id)));
+    release?.();
   }
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
@@ -737,10 +742,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   async #continue(upload) {
-    upload.file = await store("files", "get", upload.id);
+    // Another tab may have sent more of it since, or finished it.
+    const record = await store("uploads", "get", upload.id);
+    Object.assign(upload, record, { file: await store("files", "get", upload.id) });
+    if (!record || !this.isConnected) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
-    // Another tab may have finished it.
-    if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
     this.#show(upload);
     this.next();
   }
