@@ -149,6 +149,34 @@ def test_a_restore_into_the_storage_that_outlived_its_database(box: Box) -> None
     assert spooled.read_bytes() == b"arriving"
 
 
+def overwrite_first(box: Box) -> None:
+    fields = box.world.sign({"public_id": "first"}, key=box.world.server)
+    assert_accepted(box.world.upload(fields, LATER, kind="raw"))
+
+
+def test_the_copy_before_has_its_files(box: Box) -> None:
+    """Also those that were overwritten since. The backup after that drops them."""
+    overwrite_first(box)
+    second = box.back_up()
+    assert (second.dropped, second.media.copied) == (0, 1)
+    assert second.before is not None
+    with second.before.open("rb") as older, (box.folder / "uponce.db").open("wb") as last:
+        shutil.copyfileobj(older, last)
+    assert box.restore()[0].lost == {}
+    assert (box.data / "media" / "blobs" / box.first.parent.name / box.first.name).read_bytes() == FIRST
+
+
+def test_a_backup_drops_the_files_that_only_an_older_copy_names(box: Box) -> None:
+    overwrite_first(box)
+    assert [box.back_up().dropped for _ in range(3)] == [0, 1, 0]
+
+
+def test_a_damaged_copy_before_fails_no_backup_and_drops_nothing(box: Box) -> None:
+    overwrite_first(box)
+    rot(box.folder / "uponce.db", "assets")
+    assert [box.back_up().dropped for _ in range(2)] == [0, 1]
+
+
 def test_damaged_blobs_are_replaced_by_a_backup_and_a_restore(box: Box) -> None:
     """As the guide says it: nothing that came since the first backup is lost."""
     (packed,) = put_packed(box.world, b"packed")

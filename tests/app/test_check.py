@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app.failing import Failing, FailingSpool, Held
+from tests.app.planted import key, put_assets, put_blobs
 from tests.app.test_sweep import orphan
 from tests.world import World
 from uponce.app.check import check_parts, check_ready, check_storage
@@ -95,6 +96,22 @@ def test_a_server_that_finds_unknown_files_looks_again_whose_the_storage_is(worl
         late = asyncio.create_task(claim_storage(held, world.blobs))
         await held.reached.wait()
         await world.blobs.set_owner(await world.database.make_owner())
+        held.release.set()
+        await late
+
+    asyncio.run(play())
+
+
+def test_a_server_that_finds_no_files_looks_again_whose_the_storage_is(world: World) -> None:
+    """Between its looks another server of its database has taken the storage, and has stored a first file."""
+    (world.media / "owner").unlink()
+
+    async def play() -> None:
+        held: Any = Held(world.database, "digests")
+        late = asyncio.create_task(claim_storage(held, world.blobs))
+        await held.reached.wait()
+        await world.blobs.set_owner(await world.database.make_owner())
+        put_assets(world, put_blobs(world, [key("first", 1)]))
         held.release.set()
         await late
 

@@ -125,7 +125,7 @@ def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_
     assert copied(target) == sorted(data)
     assert sorted(path.name for path in (tmp_path / "copy" / "blobs").rglob("p*") if path.is_file()) == sorted(keys)
     world.sql(f"DELETE FROM assets WHERE blob_key = '{keys[0]}'")
-    assert run(forget_unnamed(world.database, target)) == 1
+    assert run(forget_unnamed(target, world.database)) == 1
     restored = local_blobs(tmp_path / "restored", ids=RandomIds())
     restored.open_store()
     with closing(restored):

@@ -52,5 +52,19 @@ def test_media_that_cannot_follow_are_named(world: World, target: Store) -> None
     assert (moved.complete, moved.earlier, list(moved.media.lost)) == (False, True, ["demo/raw/upload/gone"])
 
 
+def test_a_move_that_would_lose_media_freezes_nothing(world: World, target: Store) -> None:
+    """The server goes on taking uploads while the operator looks for the files."""
+    assert_accepted(world.upload(world.sign({"public_id": "gone"}), bytes(PACK_BYTES + 1), kind="raw"))
+    (file,) = (path for path in (world.media / "blobs").rglob("*") if path.is_file())
+    away = file.rename(world.media / "away")
+    moved = run(migrate_store(Store(world.database, world.blobs), target))
+    assert moved.media is not None
+    assert (moved.complete, moved.frozen, list(moved.media.lost)) == (False, False, ["demo/raw/upload/gone"])
+    assert_accepted(world.upload(world.sign()))
+    away.rename(file)
+    moved = run(migrate_store(Store(world.database, world.blobs), target))
+    assert (moved.complete, moved.frozen) == (True, True)
+
+
 async def spooled(store: Store) -> set[str]:
     return {blob.key async for blob in store.blobs.spooled()}

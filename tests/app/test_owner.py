@@ -145,6 +145,21 @@ def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world
     assert owners(world, world.database) == (None, None)
 
 
+def test_a_database_with_files_takes_no_empty_storage_by_mistake(world: World, tmp_path: Path) -> None:
+    """A disk that is not mounted, or the wrong bucket. A fence takes it, if the operator knows that files are lost."""
+    with closing(local_blobs(tmp_path / "empty", ids=RandomIds())) as empty:
+        empty.open_store()
+        asyncio.run(claim_storage(world.database, empty))  # names no file yet
+        (tmp_path / "empty" / "owner").unlink()
+        upload(world)
+        for work in (claim_storage(world.database, empty), check_owner(world.database, empty)):
+            with pytest.raises(SettingRefused, match=r"is empty.*Mount the disk.*uponce fence"):
+                asyncio.run(work)
+        assert asyncio.run(empty.owner()) is None
+        assert asyncio.run(take_storage(world.database, empty))
+        assert asyncio.run(check_owner(world.database, empty))
+
+
 def test_of_two_databases_that_claim_a_storage_at_once_one_has_it(world: World, other: SqliteDatabase) -> None:
     """Both found no owner."""
     (world.media / "owner").unlink()

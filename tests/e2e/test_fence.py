@@ -84,7 +84,7 @@ def test_a_database_restored_by_other_tools_takes_its_storage_back(tmp_path: Pat
     data = tmp_path / "data"
     with Server(data) as server:
         assert code_of(server, server.signed()) == ""
-    for told in ("UPONCE_STORAGE belonged to another database", "Sweeps delete the files there"):
+    for told in ("UPONCE_STORAGE belongs to this database now", "Sweeps delete the files there"):
         forget_owner(data)
         refused = uponce("sweep", "--data", data)
         assert refused.code == 1
@@ -108,4 +108,4 @@ def test_a_copy_that_names_few_files_takes_the_storage_only_if_its_operator_says
     refused = uponce("fence", "--data", data, env=env)
     assert (refused.code, "uponce refuses every signature" in refused.stderr) == (1, True)
     assert "names 1 of 2 files there" in refused.stderr
-    assert "belongs to this one now" in printed(uponce("fence", "--take-storage", "--data", data, env=env))
+    assert "belongs to this database now" in printed(uponce("fence", "--take-storage", "--data", data, env=env))

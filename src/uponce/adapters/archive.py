@@ -3,7 +3,7 @@
 <folder>/backup.json              made first; `backup` writes to no other folder that has files
 <folder>/uponce.db                appears when all the media that it names are there
 <folder>/uponce.db.<UTC time>     the database of the backup before, as of that time
-<folder>/media/                   a local blob store
+<folder>/media/                   a local blob store, with the files that these two databases name
 <folder>/secret.key               unless the server gets it as UPONCE_SECRET_KEY; never replaced by another key
 """
 
@@ -89,6 +89,9 @@ class Archive:
 
     def last(self) -> Snapshot | None:
         return Snapshot(self._database) if self._database.exists() else None
+
+    def copy_at(self, path: Path) -> Snapshot:
+        return Snapshot(path)
 
     def continues(self) -> bool:
         last = self.last()

@@ -136,7 +136,8 @@ class Attempts:
             yield
 
     def beginning(self, grant: Grant) -> AbstractAsyncContextManager[None]:
-        """Wait for a turn to begin a series, one at a time of one grant: each takes a connection to the database."""
+        """Wait for a turn to begin a series, one at a time of one grant: each makes a file, and takes a connection to
+        the database."""
         return self._turn(("series", grant.key))
 
     @asynccontextmanager

@@ -51,6 +51,9 @@ class Archive(Protocol):
     def last(self) -> Snapshot | None:
         """Open the copy of the database that the last finished backup left. Return None if no backup has finished."""
 
+    def copy_at(self, path: Path) -> Snapshot:
+        """Open a copy that `finish` has returned. Raise SettingRefused, also later, if it is damaged."""
+
     def take(self, on_pages: OnPages) -> Snapshot:
         """Copy the database of the server as a draft, and open the draft."""
 
@@ -124,7 +127,7 @@ async def back_up(
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None
     before = archive.finish(facts, kept)
-    return BackedUp(facts, media, await _drop(archive), before, kept is not None)
+    return BackedUp(facts, media, await _drop(archive, before), before, kept is not None)
 
 
 async def restore(
@@ -206,7 +209,7 @@ def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
 
 async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
     found = "belongs to a database" if await blobs.owner() is not None else ""
-    async for key in unnamed(snapshot, blobs):
+    async for key in unnamed(blobs, snapshot):
         found = f"holds files that the backup does not name, such as {key}"
         break
     if found:
@@ -216,9 +219,15 @@ async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
         )
 
 
-async def _drop(archive: Archive) -> int:
-    """Delete the blobs that the new copy does not name. Return their number."""
+async def _drop(archive: Archive, before: Path | None) -> int:
+    """Delete the blobs that neither the new copy nor the one `before` names. Return their number."""
     last = archive.last()
     assert last is not None
     with closing(last):
-        return await forget_unnamed(last, archive.media)
+        if before is None:
+            return await forget_unnamed(archive.media, last)
+        try:
+            with closing(archive.copy_at(before)) as older:
+                return await forget_unnamed(archive.media, last, older)
+        except SettingRefused:  # damaged, and the next backup replaces it
+            return 0

@@ -33,7 +33,8 @@ async def check_frozen(services: Services) -> None:
     if await services.database.frozen():
         raise SettingRefused(
             "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
-            "`uponce restore`. After a move, point UPONCE_DATABASE to the new database."
+            "`uponce restore`. After a move, point UPONCE_DATABASE to the new database. If the move has not ended, run "
+            "it again, or cancel it with `uponce migrate-store --undo`."
         )
 
 

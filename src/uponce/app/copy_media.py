@@ -74,19 +74,22 @@ async def copy_media(
     return copier.done
 
 
-async def forget_unnamed(catalog: Catalog, store: BlobStore) -> int:
-    """Delete the blobs that the catalog does not name. Return their number. No other process may write to the store."""
+async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
+    """Delete the blobs that none of the catalogs names. Return their number.
+
+    No other process may write to the store.
+    """
     dropped = 0
-    async for key in unnamed(catalog, store):
+    async for key in unnamed(store, *catalogs):
         await store.delete(key)
         dropped += 1
     return dropped
 
 
-async def unnamed(catalog: Catalog, store: BlobStore) -> AsyncIterator[str]:
-    """Yield the keys of published blobs that the catalog does not name. The reader may delete each."""
+async def unnamed(store: BlobStore, *catalogs: Catalog) -> AsyncIterator[str]:
+    """Yield the keys of published blobs that none of the catalogs names. The reader may delete each."""
     for place in PLACES:
-        named = await catalog.digests(place)
+        named = {key for catalog in catalogs for key in await catalog.digests(place)}
         for key in [blob.key async for blob in store.published(place) if blob.key not in named]:
             yield key
 

@@ -30,13 +30,14 @@ class Moved:
     """What a run has moved: compared `rows` of each table, and `media`, which is None if they stay where they are.
 
     `rows` is empty if an `earlier` run has moved them. Unless `complete`, media are lost, and this run has moved
-    neither rows nor keys.
+    neither rows nor keys. If `frozen`, the source takes no uploads any more.
     """
 
     rows: dict[Table, int] = field(default_factory=dict)
     media: Copying | None = None
     complete: bool = False
     earlier: bool = False
+    frozen: bool = True
 
 
 async def migrate_store(
@@ -48,19 +49,14 @@ async def migrate_store(
     database. At the end the new database owns its storage, also if the media stay. `progress` gets the name of what is
     copied, how much of it is done, and how much there is.
     """
-    moved = Moved()
     if await _is_there(source.database, target.database):
         return await _move_again(source, target, media, progress)
     # An earlier run may have frozen the source, and a frozen database takes no storage.
-    own = check_owner if await source.database.frozen() else claim_storage
+    moved = Moved(frozen=await source.database.frozen())
+    own = check_owner if moved.frozen else claim_storage
     await own(source.database, source.blobs)
-    if media:
-        await _copy_media(source, target, progress)
-    await source.database.freeze()
-    if media:
-        moved.media = await _copy_media(source, target, progress)
-        if moved.media.lost:
-            return moved
+    if not await _freeze(source, target, moved, media, progress):
+        return moved
     if await target.database.last_row(Table.GRANTS) is None:
         await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the partitions of the ledger
     for table in Table:
@@ -70,6 +66,19 @@ async def migrate_store(
         await _hand_over(source, target.database)
     moved.complete = True
     return moved
+
+
+async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progress: Progress) -> bool:
+    """Freeze the source, after its media are copied, and copy those that came since. Return False if any are lost."""
+    if media:
+        moved.media = await _copy_media(source, target, progress)
+        if moved.media.lost:
+            return False
+    await source.database.freeze()
+    moved.frozen = True
+    if media:
+        moved.media = await _copy_media(source, target, progress)
+    return moved.media is None or not moved.media.lost
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
@@ -98,7 +107,7 @@ async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_fi
 
 
 async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
-    newer = [key async for key in unnamed(database, blobs)]
+    newer = [key async for key in unnamed(blobs, database)]
     if newer:
         raise SettingRefused(
             f"UPONCE_STORAGE holds {len(newer):,} files that this database does not name, such as blob {newer[0]}: the "
@@ -125,7 +134,7 @@ async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
 
 
 async def _copy_media(source: Store, target: Store, progress: Progress) -> Copying:
-    await claim_storage(target.database, target.blobs)
+    await claim_storage(target.database, target.blobs, lacks_files=True)
     return await copy_media(
         source.database,
         source.blobs,

@@ -1,16 +1,17 @@
 """The owner of a storage. A sweep deletes every file that its database does not name, so it needs the right database.
 
 A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
-the first database that claims it, if it has no files, or files of this database. Only `uponce restore`, `uponce
-migrate-store` and `uponce fence` replace the owner of a storage.
+the first database that claims it, if it has files of this database, or no files and the database names none. Only
+`uponce restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from uponce.app.ports import BlobStore
+from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.values import Digest
 
 PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
@@ -35,6 +36,8 @@ class Owning(Protocol):
     async def frozen(self) -> bool: ...
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]: ...
+
+    async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
 
 class Ownership:
@@ -71,15 +74,16 @@ class Ownership:
         self.check()
 
 
-async def claim_storage(database: Owning, blobs: BlobStore) -> None:
+async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> None:
     """Make the storage that of this database.
 
     Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
-    the storage: another database may have the files already. Of two databases that claim a storage at once, one is
-    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
-    room there may continue.
+    the storage: another database may have the files already. An empty storage is refused if the database names files,
+    unless it `lacks_files`: a disk that is not mounted looks like this. Of two databases that claim a storage at once,
+    one is refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep
+    that makes room there may continue.
     """
-    if not await check_owner(database, blobs):
+    if not await check_owner(database, blobs, lacks_files=lacks_files):
         if await database.frozen():
             raise SettingRefused(
                 "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
@@ -90,24 +94,19 @@ async def claim_storage(database: Owning, blobs: BlobStore) -> None:
             await check_owner(database, blobs)
 
 
-async def check_owner(database: Owning, blobs: BlobStore) -> bool:
+async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
     """Return whether the storage has the owner of this database; False if it has no owner and may get it.
 
-    Write nothing.
-
-    Raise SettingRefused as `claim_storage` does.
+    Write nothing. Raise SettingRefused as `claim_storage` does.
     """
     owner = await blobs.owner()
     if owner is None:
-        unknown = await _unknown_file(database, blobs)
-        if unknown is None:
+        doubt = await _doubt(database, blobs, lacks_files)
+        if doubt is None:
             return False
         owner = await blobs.owner()  # another server of this database may have begun to store there since
         if owner is None:
-            raise SettingRefused(
-                f"UPONCE_STORAGE holds files already, such as blob {unknown}, and the database names none of them. "
-                f"{_CURES}"
-            )
+            raise SettingRefused(doubt)
     _refuse_other(owner, await database.owner())
     return True
 
@@ -118,12 +117,15 @@ def _refuse_other(owner: str, own: str | None) -> None:
 
 
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
-    """Take the storage from another database. Return whether it was taken: False if it has no other owner.
+    """Take the storage from another database, or an empty one that has no owner. Return whether it was taken.
 
     Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
     delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
     """
     owner = await blobs.owner()
+    if owner is None and not await _sample(blobs):
+        await blobs.set_owner(await database.make_owner())
+        return await check_owner(database, blobs)
     if owner in (None, await database.owner()):
         return False
     if not anyway:
@@ -144,10 +146,31 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
         )
 
 
-async def _unknown_file(database: Owning, blobs: BlobStore) -> str | None:
-    """Return the key of a blob in the storage if the database names no blob there. Return None if it names one."""
+async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str | None:
+    """Return why a storage without an owner may not be that of this database, else None."""
     sample = await _sample(blobs)
-    return sample[0] if sample and len(await database.unnamed(sample)) == len(sample) else None
+    if not sample:
+        lost = None if lacks_files else await _named_file(database)
+        return lost and (
+            f"UPONCE_STORAGE is empty and belongs to no database, but this database names files, such as blob {lost}. "
+            "Mount the disk of the storage, or correct UPONCE_STORAGE. If the files are lost, or if you copy them "
+            "later, run `uponce fence`: then the empty storage belongs to this database."
+        )
+    if len(await database.unnamed(sample)) < len(sample):
+        return None
+    return (
+        f"UPONCE_STORAGE holds files already, such as blob {sample[0]}, and the database names none of them. {_CURES}"
+    )
+
+
+async def _named_file(database: Owning) -> str | None:
+    """Return the key of a blob that the database names. None if it names none, or has had no storage yet."""
+    if await database.owner() is None:
+        return None
+    for place in PLACES:
+        for key in await database.digests(place):
+            return key
+    return None
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:

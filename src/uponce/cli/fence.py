@@ -27,12 +27,12 @@ def run(
 
     Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
     belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
-    on.
+    on. So does an empty storage without an owner.
     """
     watermark, is_taken = on_store(load(data=data), partial(_fence, take=take))
     taken = (
-        "\nUPONCE_STORAGE belonged to another database, and belongs to this one now. Sweeps delete the files there "
-        "that this database does not name. Keep all servers of the other database stopped"
+        "\nUPONCE_STORAGE belongs to this database now. Sweeps delete the files there that this database does not "
+        "name. Keep all servers of other databases on this storage stopped"
     )
     say(f"{told(watermark)}{taken * is_taken}", {"watermark": watermark, "storage_taken": is_taken}, as_json)
 

@@ -105,8 +105,9 @@ def _print(moved: Moved) -> None:
     if media is not None and media.lost:
         tell_lost(media)
         state = "the rows had moved before" if moved.earlier else "only media have moved"
-        cure = "" if moved.earlier else ", or cancel it with --undo"
-        typer.echo(f"{state}. Restore the lost files from a backup and run this again{cure}", err=True)
+        cure = ", or cancel it with --undo" if moved.frozen and not moved.earlier else ""
+        goes_on = "" if moved.frozen else ". This store still takes uploads"
+        typer.echo(f"{state}. Restore the lost files from a backup and run this again{cure}{goes_on}", err=True)
         return
     if moved.earlier:
         new = media.copied if media else 0

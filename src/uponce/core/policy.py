@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 from uponce.core.errors import ContentMismatch, EmptyFile, FileTooLarge, FormatNotAllowed, MediaTooLarge
-from uponce.core.formats import FORMATS, canonical_format, format_of
+from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.naming import split_filename
 from uponce.core.parameters import UploadSpec
 from uponce.core.values import Digest, MediaFacts, ResourceType
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+_DOCUMENTS = frozenset(name for name, format_ in FORMATS.items() if format_.is_document)
 
 
 def _limit(default: int, meaning: str, *, least: int = 1) -> int:
@@ -193,8 +194,7 @@ def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")
         return
-    format_ = format_of(facts)
-    if format_ is not None and format_.is_document:
+    if facts.format in _DOCUMENTS:
         return
     frames = facts.pages or 1
     _refuse("image size", pixels, limits.max_image_pixels, "pixels")

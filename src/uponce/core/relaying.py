@@ -40,7 +40,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """The upstream's answer, as it was given, or `signed_by` another key. `body` is JSON text.
+    """The upstream's answer, unchanged or `signed_by` another key. `body` is JSON text.
 
     `headers` are those that clients may see.
     `asset_id` and `public_id` are those of the upstream's asset, empty if the answer names none. `size` is how many

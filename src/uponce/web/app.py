@@ -142,7 +142,7 @@ async def _answer(route: Route, request: Request, send: Send) -> None:
     except UponceError as error:
         response = route.dialect(request, error)
     except asyncio.CancelledError:  # uvicorn ends what is left 30 seconds after SIGTERM
-        response = route.dialect(request, _stopped(request))
+        response = route.dialect(request, _stopped(route, request))
     await _send(route, request, response, send)
 
 
@@ -167,16 +167,18 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
         metrics.refused(request.refused)
 
 
-def _stopped(request: Request) -> UponceError:
+def _stopped(route: Route, request: Request) -> UponceError:
     """Return the refusal of a request that a stop of the server ends.
 
-    The upload may still be stored if it has arrived.
+    What the request asks for may still happen if the request has arrived whole.
     """
     if request.method in _SENDING and not request.has_unread_body():
-        return OutcomeUnknown(
-            "The server stopped before it answered. The upload may be stored or not. Ask for the signature's status, "
-            "or send the same request again."
+        outcome = (
+            "The upload may be stored or not. Ask for the signature's status, or send the same request again."
+            if route.takes_uploads
+            else "The request may have taken effect or not. Send the same request again later."
         )
+        return OutcomeUnknown(f"The server stopped before it answered. {outcome}")
     return ServerBusy("The server stopped before it answered. Send the same request again later.")
 
 

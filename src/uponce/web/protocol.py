@@ -7,7 +7,7 @@ connection with half a head stays open for ever. 250 KB of pipelined requests to
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -96,11 +96,11 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_gathering()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """End a connection whose client sends no more. Return whether it stays open for a last answer.
+        """End a connection whose client sends no more. Return whether it stays open for the last answers.
 
-        A request that has arrived whole still gets its answer, which then ends the connection.
+        Requests that have arrived whole still get their answers. The last answer then ends the connection.
         """
-        self._end(b"")
+        self._end(b"", [each for each in self.pipeline if not each[0].more_body])
         return not self.transport.is_closing()
 
     def _take_place(self) -> None:
@@ -366,20 +366,21 @@ class HardenedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _end(self, refusal: bytes) -> None:
+    def _end(self, refusal: bytes, queued: Sequence[tuple[RequestResponseCycle, ASGI3Application]] = ()) -> None:
         """End the connection, with this refusal if it can be written.
 
         A request that has arrived whole may commit. So its own answer ends the connection, whatever else arrives. The
         server reads up to 4 MiB of further bytes, and drops them. Otherwise the kernel would reset the connection when
-        the server closes it, and some clients would lose the answer.
+        the server closes it, and some clients would lose the answer. `queued` requests, the newest first, are answered
+        before the end.
         """
         if self.transport.is_closing():
             return
         running = self._running if self._answering() else None
         if running is not None and not running.more_body:
-            running.keep_alive = False
+            (queued[0][0] if queued else running).keep_alive = False
             self._ending = True
-            self.pipeline.clear()
+            self.pipeline = deque(queued)
             self.flow.resume_reading()
             return
         if running is None or not running.response_started:

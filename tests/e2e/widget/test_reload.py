@@ -105,6 +105,25 @@ def test_what_was_uploaded_is_in_the_form_after_a_reload_but_not_on_a_new_visit(
     assert len(widget.site.asked) == 1
 
 
+def test_a_form_that_has_left_the_page_gives_no_files_to_the_next_one(widget: Widget, media: Path) -> None:
+    """An application that shows its pages without reloads, and is reloaded between two forms."""
+    show, leave = f"(root.innerHTML = `{form()}`, 0)", "(root.innerHTML = 'a list', 0)"
+    widget.open("<div id=root></div>")
+    widget.page.evaluate(show)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.stored()
+    widget.page.evaluate(leave)
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.js("el.restored")
+    assert widget.values() == []
+
+
 def test_each_of_several_elements_gets_back_what_was_its_own(
     context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
 ) -> None:
@@ -241,6 +260,43 @@ def test_a_waiting_tab_continues_from_what_the_closed_one_knew_last(
     widget.page.close()
     line.strike = lambda *_: None
     other.stored()
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize(("mine", "others"), [("edit?id=1", "edit?id=2"), ("#/edit/1", "#/edit/2"), ("#!1", "#!2")])
+def test_an_upload_continues_in_the_form_of_its_own_record_only(
+    server: Server, widget: Widget, film: Path, mine: str, others: str
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.site.body = in_parts()
+
+        def visit(address: str) -> None:
+            widget.page.goto("about:blank")
+            widget.page.goto(f"{widget.site.url}{address}")
+            widget.ready()
+
+        visit(mine)
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        visit(others)
+        widget.js("el.restored")
+        widget.eventually(_NO_LOCK)
+        assert widget.states() == []
+        visit(mine)
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+
+
+def test_a_place_on_the_page_is_no_other_record(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.page.goto(f"{widget.site.url}#photos")
+        widget.page.reload()
+        widget.stored()
     assert len(widget.site.asked) == 1
 
 

@@ -62,7 +62,7 @@ def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str |
         if name is not None:
             return name
     guess = filetype.match(head, types)
-    name = canonical_format(_RENAMED.get(guess.extension, guess.extension)) if guess else None
+    name = _NAMES[guess.extension] if guess else None
     return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 
 
@@ -73,7 +73,8 @@ _SHORT_MAGIC: dict[str | None, Callable[[bytes], bool]] = {
     "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] == b"\0" and len(head) >= 22,
 }
 
-_RENAMED = {"apng": "png"}  # an animated PNG is a PNG
+# By the library's extension. An animated PNG is a PNG.
+_NAMES = {type_.extension: canonical_format(type_.extension) for type_ in filetype.TYPES} | {"apng": "png"}
 
 # The names of the formats in the type fields of containers. HEIC opens, but libvips' wheels have no decoder of its
 # pixels. A refusal still names the format.

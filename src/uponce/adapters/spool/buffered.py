@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.threads import Lane
@@ -94,7 +93,8 @@ class BufferedWriter:
             self._lanes = self._disk.lane(), self._disk.lane()
         writing, hashing = self._lanes
         await asyncio.gather(
-            writing.run(lambda: guarded(partial(self._write, blocks))), hashing.run(lambda: self._hash(blocks))
+            self._disk.in_lane(writing, partial(self._write, blocks)),
+            self._disk.in_lane(hashing, partial(self._hash, blocks)),
         )
         self._count(size)
 

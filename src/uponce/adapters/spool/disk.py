@@ -32,26 +32,22 @@ class Disk:
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what blocking work returns. An error of the operating system becomes an error of core/errors.py."""
-        try:
-            return await self._threads.run(lambda: guarded(work))
-        except ThreadsEnded:
-            raise _ended() from None
+        return await _run(self._threads, work)
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
         """Return what `in_thread` would, for work that syncs `size` bytes.
 
         No small file waits for the fsync of a large one.
         """
-        if size <= _QUICKLY_SYNCED:
-            return await self.in_thread(work)
-        try:
-            return await self._syncing.run(lambda: guarded(work))
-        except ThreadsEnded:
-            raise _ended() from None
+        return await _run(self._threads if size <= _QUICKLY_SYNCED else self._syncing, work)
 
     def lane(self) -> Lane:
         """Return a lane on the threads for large files."""
         return Lane(self._large)
+
+    async def in_lane(self, lane: Lane, work: Callable[[], T]) -> T:
+        """Return what `in_thread` would. The work waits for the earlier work of the lane."""
+        return await _run(lane, work)
 
     def count(self, writer: object) -> None:
         """Share the memory with this writer while the writer exists."""
@@ -67,5 +63,8 @@ class Disk:
             threads.close()
 
 
-def _ended() -> StorageUnavailable:
-    return StorageUnavailable("The server has stopped. Send the same request again later.")
+async def _run(threads: Threads | Lane, work: Callable[[], T]) -> T:
+    try:
+        return await threads.run(lambda: guarded(work))
+    except ThreadsEnded:
+        raise StorageUnavailable("The server has stopped. Send the same request again later.") from None

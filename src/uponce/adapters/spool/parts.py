@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.files import BLOCK_BYTES, blocks_of, guarded, make_file, read_at
+from uponce.adapters.files import BLOCK_BYTES, blocks_of, make_file, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
@@ -200,7 +200,7 @@ class FileAssembly:
         lane = self._disk.lane()
         while start < end:
             stop = min(start + _HASHED_AT_ONCE, end)
-            await lane.run(partial(guarded, partial(self._hash_step, hash_, start, stop)))
+            await self._disk.in_lane(lane, partial(self._hash_step, hash_, start, stop))
             start = stop
 
     def _hash_step(self, hash_: Any, start: int, end: int) -> None:

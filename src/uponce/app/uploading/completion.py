@@ -88,7 +88,7 @@ def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
         series.requested,
         series.filename,
         caller,
-        # A client that has only the address of the upload may ask there what became of it.
+        # A client that has only the address of the upload may ask for its answer there.
         idempotency_key=None if series.upload_id is not None else series.id,
         series_id=series.id,
         upstream=upstream,

@@ -56,28 +56,28 @@ async def begin(
     can also begin again after the first request ended with its server.
     """
     grant, shared = verified.grant, services.blobs.shared
-    new = Series(
-        id=services.ids.hex(32),
-        cloud=grant.cloud,
-        api_key=grant.api_key,
-        upload_id=upload_id,
-        requested=requested,
-        parameters=freeze(params),
-        algorithm=verified.signer.algorithm,
-        filename=filename,
-        blob_key=await (shared or services.blobs).begin(),
-        created_at=int(services.clock.now()),
-        total=total,
-        shared=shared is not None,
-    )
-    try:
-        async with services.attempts.beginning(grant):
+    async with services.attempts.beginning(grant):
+        new = Series(
+            id=services.ids.hex(32),
+            cloud=grant.cloud,
+            api_key=grant.api_key,
+            upload_id=upload_id,
+            requested=requested,
+            parameters=freeze(params),
+            algorithm=verified.signer.algorithm,
+            filename=filename,
+            blob_key=await (shared or services.blobs).begin(),
+            created_at=int(services.clock.now()),
+            total=total,
+            shared=shared is not None,
+        )
+        try:
             series = await _insert(services, new, grant)
-    except OutcomeUnknown:
-        raise
-    except (Refused, Unavailable):
-        await _undo_begin(services, new)
-        raise
+        except OutcomeUnknown:
+            raise
+        except (Refused, Unavailable):
+            await _undo_begin(services, new)
+            raise
     if series.id != new.id:
         await _undo_begin(services, new)
     return series

@@ -71,7 +71,10 @@ class Snapshot:
         return bool(row["related"])
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        return self._run(catalog.digests(prefix))
+        try:
+            return self._run(catalog.digests(prefix))
+        except sqlite3.DatabaseError as error:
+            raise SettingRefused(f"{self.path} is damaged: {error}. Name another backup.") from None
 
     async def find_commit(self, blob_key: str) -> Asset | None:
         return self._run(catalog.find_of_blob(blob_key))
