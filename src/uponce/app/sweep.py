@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
+from uponce.core.errors import StorageFull
 
 _BATCH = 100
 RESTFUL = 4.0
@@ -34,13 +35,18 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
 
     Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
     as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and delete
-    no file, if the storage belongs to another database; the purge comes before, and needs no storage.
+    no file, if the storage belongs to another database; the purge comes before, and needs no storage. Raise
+    StorageFull if the purge finds no room, after spooled files are removed: that makes room for the next sweep.
     """
-    grants = await services.database.purge(audit_seconds)
-    with services.ownership.noting():
-        await claim_storage(services.database, services.blobs)
+    try:
+        grants = await services.database.purge(audit_seconds)
+    except StorageFull:
+        await _claim(services)
+        await _sweep_spool(services, grace_seconds)
+        raise
+    await _claim(services)
     series = await _end_old_series(services)
-    unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
+    unfinished = await _sweep_spool(services, grace_seconds)
     await _sweep_parts(services, grace_seconds)
     blobs = size = 0
     loop = asyncio.get_running_loop()
@@ -57,6 +63,15 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
         begun = loop.time()
     services.metrics.swept(blobs, size, grants, services.clock.now())
     return Swept(unfinished, blobs, size, grants, series)
+
+
+async def _claim(services: Services) -> None:
+    with services.ownership.noting():
+        await claim_storage(services.database, services.blobs)
+
+
+async def _sweep_spool(services: Services, grace_seconds: float) -> int:
+    return await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
 
 
 async def _condemn(services: Services, unnamed: Sequence[str]) -> Sequence[str]:
