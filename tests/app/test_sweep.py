@@ -9,7 +9,7 @@ from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
 from uponce.app.sweep import Swept, sweep
-from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageUnavailable
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull, StorageUnavailable
 
 
 async def run(world: World, grace: float = 0) -> Swept:
@@ -139,3 +139,24 @@ def test_the_ledger_is_purged_with_the_window_and_what_was_spent_stays_refused(w
     world.clock.time -= 3600 + 300 + 3600  # even with the clock set back
     assert attempt(world, fields) == "stale_request"
     assert world.traces().assets == 1
+
+
+def test_a_full_disk_gets_room_by_the_spooled_files_that_are_left(world: World) -> None:
+    """The purge needs room for its log, and deleting files needs none."""
+    orphan(world)
+    left = world.media / "spool" / ("a" * 32)
+    left.write_bytes(b"left behind")
+    world.swap(database=Failing(world.database, before={"purge": StorageFull("Send it again later.")}))
+    with pytest.raises(StorageFull):
+        asyncio.run(run(world))
+    assert (left.exists(), len(world.traces().blobs)) == (False, 1)
+
+
+def test_a_full_disk_of_another_database_loses_no_spooled_file(world: World) -> None:
+    left = world.media / "spool" / ("a" * 32)
+    left.write_bytes(b"arriving")
+    asyncio.run(world.blobs.set_owner("f" * 32, replace=True))
+    world.swap(database=Failing(world.database, before={"purge": StorageFull("Send it again later.")}))
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(run(world))
+    assert left.exists()

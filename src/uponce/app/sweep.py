@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
+from uponce.core.errors import StorageFull
 
 _BATCH = 100
 RESTFUL = 4.0
@@ -43,13 +44,18 @@ async def sweep(
     Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
     `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
     as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
-    the storage belongs to another database. The purge comes first, and needs no storage.
+    the storage belongs to another database. The purge comes first, and needs no storage. If it has no room, raise
+    StorageFull, but only after old spooled files are deleted: that makes room for the next sweep.
     """
-    grants = await services.database.purge(audit_seconds, dead_seconds)
-    with services.ownership.noting():
-        await claim_storage(services.database, services.blobs)
+    try:
+        grants = await services.database.purge(audit_seconds, dead_seconds)
+    except StorageFull:
+        await _claim(services)
+        await _sweep_spool(services, grace_seconds)
+        raise
+    await _claim(services)
     series = await _end_old_series(services)
-    unfinished = await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
+    unfinished = await _sweep_spool(services, grace_seconds)
     await _sweep_parts(services, grace_seconds)
     blobs = size = 0
     loop = asyncio.get_running_loop()
@@ -66,6 +72,15 @@ async def sweep(
         begun = loop.time()
     services.metrics.swept(blobs, size, grants, services.clock.now())
     return Swept(unfinished, blobs, size, grants, series)
+
+
+async def _claim(services: Services) -> None:
+    with services.ownership.noting():
+        await claim_storage(services.database, services.blobs)
+
+
+async def _sweep_spool(services: Services, grace_seconds: float) -> int:
+    return await services.blobs.sweep_spool(grace_seconds, await services.database.series_blobs())
 
 
 async def _condemn(services: Services, unnamed: Sequence[str]) -> Sequence[str]:
