@@ -73,8 +73,8 @@ def everything(database: MovableDatabase) -> dict[Table, list[Row]]:
 class Storage:
     """Without files, it only knows whose it is."""
 
-    def __init__(self) -> None:
-        self.name: str | None = None
+    def __init__(self, name: str | None) -> None:
+        self.name = name
 
     async def owner(self) -> str | None:
         return self.name
@@ -89,7 +89,7 @@ class Storage:
 
 
 def move(source: Database, target: Database) -> Moved:
-    stays: Any = Storage()
+    stays: Any = Storage(run(source.owner()))
     return run(migrate_store(Store(source, stays), Store(target, stays), media=False))  # type: ignore[arg-type]
 
 
