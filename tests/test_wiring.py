@@ -11,14 +11,21 @@ import pytest
 from msgspec.structs import replace
 
 from tests.scrape import Scraped
+from tests.upstreams import StubUpstream, Trouble
 from uponce import wiring
+from uponce.adapters.database import outbox
+from uponce.adapters.database.steps import Steps, operation
 from uponce.app.manage_keys import set_up
+from uponce.app.outbox import Work
+from uponce.app.ports import ServerSettings
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
 from uponce.config import Settings
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
-from uponce.wiring import Backend, blob_store, build, build_metrics, lifespan
+from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull
+from uponce.core.policy import Limits
+from uponce.lifespan import lifespan
+from uponce.wiring import Backend, blob_store, build, build_metrics
 
 SETTINGS = Settings(sweep_seconds=0, decoders=1, metrics_token="token")
 
@@ -70,7 +77,7 @@ def test_housekeeping_outlives_every_failure(
                 await fail()
             swept.set()
 
-        monkeypatch.setattr(wiring, "sweep", sweep)
+        monkeypatch.setattr("uponce.lifespan.sweep", sweep)
         async with lifespan(backend)(None):
             await asyncio.wait_for(swept.wait(), 30)
 
@@ -99,8 +106,8 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
         async with lifespan(server)(None):
             await asyncio.sleep(0.2)
 
-    monkeypatch.setattr(wiring, "_OFTEN_SECONDS", 0.01)
-    monkeypatch.setattr(wiring, "tidy_playground", tidy)
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.tidy_playground", tidy)
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
     logged = [each for each in caplog.records if "old files of the playground failed" in each.message]
@@ -109,6 +116,36 @@ def test_a_server_with_a_playground_tidies_it_again_and_again(
     else:
         assert set(kept) == {Kept(files=1, bytes=2, seconds=3, file_bytes=4)}
         assert len(kept) == len(logged) >= 2
+
+
+@operation(writes=True)
+def leave(now: float, name: str, subject: str) -> Steps[None]:
+    yield [outbox.adding(name, subject, now)]
+
+
+def test_receivers_that_answer_nothing_delay_no_look_up_of_a_relay(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def look_up(*_: Any) -> None:
+        looked_up.set()
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            database: Any = backend.database
+            for number in range(100):
+                await database.write(leave("notify", str(number)))
+            await asyncio.sleep(0.1)
+            await database.write(leave("relay", "pending"))
+            await asyncio.wait_for(looked_up.wait(), 10)
+
+    monkeypatch.setattr("uponce.lifespan._OFTEN_SECONDS", 0.01)
+    monkeypatch.setattr("uponce.lifespan.works", lambda *_: {"notify": Work(hang), "relay": Work(look_up)})
+    asyncio.run(serve())
 
 
 def test_every_part_is_closed_though_others_fail(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +194,7 @@ def test_a_stop_waits_for_the_commit_of_a_cancelled_request(backend: Backend) ->
 
 
 def test_a_stop_does_not_wait_for_ever(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "_ENDING_SECONDS", 0.05)
+    monkeypatch.setattr("uponce.lifespan._ENDING_SECONDS", 0.05)
 
     async def serve() -> None:
         async with lifespan(backend)(None):
@@ -173,6 +210,20 @@ async def cancelled_request(work: Coroutine[Any, Any, None]) -> None:
     request.cancel()
 
 
+def test_a_relay_waits_for_an_answer_as_long_as_its_setting_says(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=str(tmp_path / "data"), limits=Limits(relay_answer=1))
+    client = build(settings, build_metrics(settings)).upstream
+
+    async def ask() -> None:
+        async with StubUpstream() as stub:
+            stub.uploads = iter([Trouble.HANGS])
+            with pytest.raises(OutcomeUnknown):
+                await asyncio.wait_for(client.post(stub.upstream, "raw/destroy", {"public_id": "cat"}), 10)
+        await client.close()
+
+    asyncio.run(ask())
+
+
 def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend: Backend) -> None:
     """Also where another program than `uponce serve` starts it."""
 
@@ -185,6 +236,29 @@ def test_a_server_does_not_start_without_the_secret_key_of_its_database(backend:
     wiring.secret_key_path(backend.settings).unlink()
     with pytest.raises(SettingRefused, match="is missing"):
         asyncio.run(serve())
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_server_notes_its_settings_for_commands_in_other_shells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """With a full disk it starts too: it still delivers."""
+    server = build(replace(SETTINGS, data=str(tmp_path), audit_days=7, notification_days=2, limits=Limits(skew=60)))
+    if not room:
+        full = StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
+        monkeypatch.setattr(server.database, "note_settings", lambda _: failing(full))
+
+    async def serve() -> ServerSettings | None:
+        async with lifespan(server)(None):
+            return await server.database.noted_settings()
+
+    assert asyncio.run(serve()) == (
+        ServerSettings(skew=60, audit_seconds=7 * 86400, dead_seconds=2 * 86400) if room else None
+    )
+
+
+async def failing(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("name", ["site#1", "site?1", "site;1", "site%201", "site 1"])

@@ -42,6 +42,7 @@ class Trouble(Enum):
     ACCEPTED = "answers 200 without a result, stores nothing yet"
     FORGETS = "hangs up after the whole request, stores nothing"
     FAILED_LATE = "stores, answers 500"
+    TIMED_OUT = "stores, answers 408 with JSON, as a server in between"
     PORTAL = "answers 200 with an empty JSON object, as a server in between, stores nothing"
     HTML = "stores, answers 200 with HTML"
     TORN_JSON = "stores, answers 200 with half of the JSON"
@@ -57,15 +58,7 @@ class Trouble(Enum):
     RENAMED = "stores under another public_id, as a preset that renames"
 
 
-_NOT_STORED = {
-    Trouble.LIMITED,
-    Trouble.REFUSED,
-    Trouble.FAILED,
-    Trouble.MOVED,
-    Trouble.ACCEPTED,
-    Trouble.FORGETS,
-    Trouble.PORTAL,
-}
+_NOT_STORED = frozenset(map(Trouble.__getitem__, "LIMITED REFUSED FAILED MOVED ACCEPTED FORGETS PORTAL".split()))
 LIMIT = {"X-FeatureRateLimit-Limit": "500", "X-FeatureRateLimit-Remaining": "0", "X-FeatureRateLimit-Reset": "soon"}
 HTML = b"<html>Something went wrong</html>"
 ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
@@ -74,6 +67,7 @@ ANSWERS: dict[Trouble, tuple[int, bytes, dict[str, str]]] = {
     Trouble.REFUSED: (400, b'{"error":{"message":"Invalid image file"}}', {"X-Cld-Error": "Invalid image file"}),
     Trouble.FAILED: (500, b'{"error":{"message":"General Error"}}', {}),
     Trouble.FAILED_LATE: (500, b'{"error":{"message":"General Error"}}', {}),
+    Trouble.TIMED_OUT: (408, b'{"message":"request timed out"}', {}),
     Trouble.MOVED: (302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}),
     Trouble.ACCEPTED: (200, b'{"status":"pending","batch_id":"b1"}', {}),
     Trouble.PORTAL: (200, b"{}", {}),

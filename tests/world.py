@@ -22,13 +22,12 @@ from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import Packs
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.owner import claim_storage
-from uponce.app.ports import Inspector
 from uponce.app.services import Services
 from uponce.core.errors import InvalidMedia, StorageUnavailable
 from uponce.core.policy import Limits
 from uponce.core.values import ApiKey, MediaFacts, Payer, ResourceType
-from uponce.web.app import create_app
 from uponce.web.operators import Scrape
+from uponce.web.routes import create_app
 
 START = 1_767_225_600
 PNG = samples.png(1, 16, 16)
@@ -57,15 +56,17 @@ class Sniffer:
             return MediaFacts(ResourceType.RAW)
         return MediaFacts(format_.kind, format_.name, 16, 16, 1)
 
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        try:
-            format_ = admit(bytes(file[:HEAD_BYTES]), requested)
-        except InvalidMedia:
-            return None
-        return MediaFacts(format_.kind, format_.name, 16, 16, 1) if format_ else MediaFacts(ResourceType.RAW)
-
     async def ping(self) -> None:
         return
+
+
+def sniff_whole(file: bytes | memoryview, requested: ResourceType | None, _: Limits) -> MediaFacts | None:
+    """Answer as the Sniffer does."""
+    try:
+        format_ = admit(bytes(file[:HEAD_BYTES]), requested)
+    except InvalidMedia:
+        return None
+    return MediaFacts(format_.kind, format_.name, 16, 16, 1) if format_ else MediaFacts(ResourceType.RAW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,7 @@ class World:
     With `whole_bodies` every body comes in one message, so small uploads go through the pipeline.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        limits: Limits | None = None,
-        inspector: Inspector | None = None,
-        blobs: Blobs | None = None,
-    ) -> None:
+    def __init__(self, root: Path, *, limits: Limits | None = None, blobs: Blobs | None = None) -> None:
         self.clock = MovableClock()
         self.whole_bodies = False
         self._signed = 0
@@ -105,7 +99,8 @@ class World:
         self.services = Services(
             database=self.database,
             blobs=self.blobs,
-            inspector=inspector or Sniffer(),
+            inspector=Sniffer(),
+            read_ordinary=sniff_whole,
             clock=self.clock,
             ids=RandomIds(),
             group_store=self.blobs.group_store,

@@ -11,7 +11,7 @@ from tests.contract.test_mutants import PurgeByTimeOfUse, PurgeWithoutWatermark,
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.statements import load
 from uponce.app import authorise, signed_calls
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
@@ -34,10 +34,8 @@ def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
     return params["signature"], verify(params, key)[1]
 
 
-async def commit_then_publish(
-    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
-) -> Committed:
-    committed = await services.database.commit(verified.grant, draft, caller)
+async def commit_then_publish(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+    committed = await services.database.commit(admitted.grants[0], draft, admitted.caller)
     await spooled.publish()
     return committed
 
@@ -45,11 +43,9 @@ async def commit_then_publish(
 _settle = upload._settle
 
 
-async def settle_and_tidy(
-    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
-) -> Committed:
+async def settle_and_tidy(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     """The spooled file is discarded whatever became of it."""
-    committed = await _settle(services, verified, draft, spooled, caller)
+    committed = await _settle(services, admitted, draft, spooled)
     await spooled.discard()
     return committed
 

@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 
 from proof.faults.operator import give_key
 from tests.app.uploads import CALLER
-from tests.world import MovableClock, Sniffer
+from tests.world import MovableClock, Sniffer, sniff_whole
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.spool.spool import Spool
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalStore
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload_module
-from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.policy import Limits
 from uponce.core.values import ResourceType
@@ -120,11 +120,11 @@ class Process:
         self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
         self.disk, ids = MortalDisk(self.life), OneShardIds()
         store = OneShardStore(root / "media", self.disk, ids=ids)
-        self.blobs = Blobs(Spool(root / "media" / "spool", self.disk, store, ids), store)
+        self.blobs = Blobs(root / "media" / "spool", self.disk, store, ids)
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)
-        self.services = Services(mortal, self.blobs, Sniffer(), clock, RandomIds(), _LIMITS)
+        self.services = Services(mortal, self.blobs, Sniffer(), sniff_whole, clock, RandomIds(), _LIMITS)
 
     def end(self) -> None:
         self.disk.drop()

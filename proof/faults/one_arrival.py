@@ -6,9 +6,9 @@ python -m proof.faults.one_arrival DATA_DIR FIELDS_AS_JSON [IDEMPOTENCY_KEY]
 import sys
 
 from proof.faults import one_upload
+from uponce.app.authorise import UploadRequest
 from uponce.app.ports import Committed
 from uponce.app.services import Services
-from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.pipeline import Arrival, Pipeline
 from uponce.core.values import Caller, MediaFacts, ResourceType
 

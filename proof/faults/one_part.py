@@ -17,10 +17,11 @@ import msgspec
 
 from proof.faults.one_upload import NumberedIds, acknowledge, services_of
 from proof.faults.operator import settings
+from uponce.app.authorise import UploadRequest
 from uponce.app.ports import Ids
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import NamedChunk, upload_chunk
-from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.resumable import Address, Part, address_of, begin, resume
 from uponce.core.relaying import Forwarded

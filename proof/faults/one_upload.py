@@ -20,12 +20,13 @@ from uponce.adapters.clock import RandomIds
 from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import local_blobs
+from uponce.app.authorise import UploadRequest
 from uponce.app.manage_keys import set_up
 from uponce.app.owner import claim_storage
 from uponce.app.ports import Committed, Ids
 from uponce.app.services import Services
 from uponce.app.sign import mint
-from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded, upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller, MediaFacts, Payer, ResourceType
@@ -66,15 +67,12 @@ class RawInspector:
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
         return MediaFacts(ResourceType.RAW)
 
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        return MediaFacts(ResourceType.RAW)
-
     async def ping(self) -> None:
         return None
 
 
 def services_of(backend: Backend, ids: Ids) -> Services:
-    blobs = local_blobs(backend.blobs.spool.folder.parent, ids=ids, disk=InlineDisk())
+    blobs = local_blobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
     return replace(backend.services, blobs=blobs, group_store=blobs.group_store, inspector=RawInspector(), ids=ids)
 
 

@@ -54,8 +54,18 @@ CALLS = (
 ).split()
 
 # On a busy machine an upstream needs longer than this: then a signature dies before it arrives, or worse.
-TIMES = {"UPONCE_SKEW": "1", "UPONCE_RELAY_FENCE": "3", "UPONCE_RELAY_PROCESSING": "4"}
-PATIENT = {"UPONCE_SKEW": "1", "UPONCE_RELAY_FENCE": "10", "UPONCE_RELAY_PROCESSING": "10"}
+TIMES = {
+    "UPONCE_SKEW": "1",
+    "UPONCE_RELAY_FENCE": "3",
+    "UPONCE_RELAY_ANSWER": "3",
+    "UPONCE_RELAY_PROCESSING": "4",
+}
+PATIENT = {
+    "UPONCE_SKEW": "1",
+    "UPONCE_RELAY_FENCE": "10",
+    "UPONCE_RELAY_ANSWER": "10",
+    "UPONCE_RELAY_PROCESSING": "10",
+}
 
 # The relay sends the file before its signature, and is one client.
 ROOM_UPSTREAM = {

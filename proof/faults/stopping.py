@@ -17,7 +17,7 @@ _sign = Relaying._sign
 
 async def sign_and_stop(self: Relaying) -> Mapping[str, str]:
     fields = await _sign(self)
-    if self._passing.params.get("tags") == STOP["tags"]:
+    if self._admitted.params.get("tags") == STOP["tags"]:
         os.kill(os.getpid(), signal.SIGSTOP)
     return fields
 

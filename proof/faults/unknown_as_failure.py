@@ -1,21 +1,18 @@
 """An upload with the mistake that everybody makes: an error is a failure, so clean up."""
 
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
 from uponce.core.errors import OutcomeUnknown
-from uponce.core.values import Caller
 
 _settle = upload._settle
 
 
-async def settle_or_discard(
-    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
-) -> Committed:
+async def settle_or_discard(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     """In place of `uponce.app.uploading.pipeline._settle`."""
     try:
-        return await _settle(services, verified, draft, spooled, caller)
+        return await _settle(services, admitted, draft, spooled)
     except OutcomeUnknown:
         await spooled.discard()
         raise

@@ -1,6 +1,6 @@
 """A factory for ASGI servers: `uvicorn --no-proxy-headers --factory uponce.asgi:create_app`. Importing it does nothing.
 
-Without `--no-proxy-headers` uvicorn itself would believe any X-Forwarded-For from this machine.
+Without `--no-proxy-headers`, uvicorn itself would trust any X-Forwarded-For from this machine.
 """
 
 import gc
@@ -10,17 +10,18 @@ import signal
 from uponce.adapters.logs import configure
 from uponce.adapters.system import die_with, keep_heap
 from uponce.config import load
+from uponce.lifespan import lifespan
 from uponce.web.app import App
-from uponce.web.app import create_app as create_web_app
 from uponce.web.operators import Scrape
 from uponce.web.pages.playground import Playground
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
-from uponce.wiring import build, build_metrics, lifespan
+from uponce.web.routes import create_app as create_web_app
+from uponce.wiring import build, build_metrics
 
 
 def create_app() -> App:
-    """The application, set up from the environment."""
+    """Return the application, set up from the environment."""
     settings = load()
     configure(settings.log_level, settings.log_format, settings.server_name)
     keep_heap()
@@ -45,16 +46,16 @@ def create_app() -> App:
 
 
 def _freeze_heap() -> None:
-    """What is loaded by now stays, so the garbage collector need not look at it again.
+    """Exclude everything that is loaded by now from garbage collection, since it stays.
 
-    Each full collection, several a second under load, took some 40 ms, in which nothing was answered.
+    Each full collection, several a second under load, took some 40 ms, in which no client got an answer.
     """
     gc.collect()
     gc.freeze()
 
 
 def _die_with_parent() -> None:
-    """A worker must not outlive a killed supervisor and hold its port."""
+    """End this worker when its supervisor is killed: the worker must not hold the port any longer."""
     supervisor = multiprocessing.parent_process()
     if supervisor is not None and supervisor.pid is not None:
         die_with(supervisor.pid, signal.SIGTERM)

@@ -1,36 +1,32 @@
 """The composition root: settings → adapters → services. Drivers are imported when they are chosen."""
 
-import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from uponce import __version__
 from uponce.adapters.clock import RandomIds, SystemClock
-from uponce.adapters.draining import draining
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.system import LOCKS
+from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
-from uponce.app.outbox import Work, run_due
+from uponce.app.outbox import Work
 from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
-from uponce.app.sweep import RESTFUL, sweep
-from uponce.app.tidy_playground import Kept, tidy_playground
-from uponce.app.unbroken import finish_unbroken
 from uponce.config import Settings
-from uponce.core.errors import NotFound, SettingRefused, UponceError
+from uponce.core.errors import NotFound, SettingRefused
 from uponce.web.cloudinary.notifications import NOTIFY, Notifications
 
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uponce")
 
 _OFTEN_SECONDS = 2
-_ENDING_SECONDS = 5  # what the commits of cancelled requests may take at a stop
+_ENDING_SECONDS = 5  # the time for the commits of cancelled requests at a stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +56,13 @@ class Backend:
 
 
 def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecretBox | None = None) -> Backend:
-    """Choose the adapters. Raise SettingRefused for a URL that names no adapter."""
+    """Choose the adapters, and return them. Raise SettingRefused for a URL that names no adapter."""
     clock, ids = SystemClock(), RandomIds()
     blobs = blob_store(settings)
     _check_locks(settings)
     decoders = DecoderPool(
         settings.limits,
-        [str(blobs.spool.folder)],
+        [str(blobs.folder)],
         workers=settings.decoders,
         job_seconds=settings.decoder_seconds,
         grant_seconds=settings.decoder_seconds_per_grant,
@@ -74,12 +70,13 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
     )
     secrets = secrets or secret_box(settings)
     database = _database(settings, clock, secrets)
-    upstream = HttpUpstream(connections=settings.relay_connections)
+    upstream = HttpUpstream(Times(reply=settings.limits.relay_answer), settings.relay_connections)
     notifier = Notifier(settings.private_receivers)
     services = Services(
         database=database,
         blobs=blobs,
         inspector=decoders,
+        read_ordinary=read_ordinary,
         clock=clock,
         ids=ids,
         limits=settings.limits,
@@ -95,7 +92,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
 
 
 def build_metrics(settings: Settings) -> "PrometheusMetrics | None":
-    """Return None without UPONCE_METRICS_TOKEN, and when no folder can hold them: the server serves without metrics."""
+    """Return the metrics, or None without UPONCE_METRICS_TOKEN, or if no folder can hold them."""
     if not settings.metrics_token:
         return None
     from uponce.adapters.metrics import PrometheusMetrics, take_place
@@ -118,6 +115,12 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
     with shared_folder():
         yield
+
+
+def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
+    """Return each kind of work after a commit, by the name of its effects."""
+    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
+    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 
 def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> "SqliteDatabase | PostgresDatabase":
@@ -145,7 +148,7 @@ def _database(settings: Settings, clock: SystemClock, secrets: AesSecretBox) -> 
 
 
 def _missing(settings: Settings) -> str | None:
-    """Return the place that has no database yet, or None if a database is there."""
+    """Return the place that has no database yet, or None if it has one."""
     match _scheme(settings.database_url):
         case "sqlite":
             return None if sqlite_path(settings.database_url).exists() else str(settings.data_dir)
@@ -159,12 +162,12 @@ def _missing(settings: Settings) -> str | None:
 
 
 def _scheme(url: str) -> str:
-    """Return what is before the first colon, and "" without one. `urlsplit` fails for passwords with a bracket."""
+    """Return the text before the first colon, or "" without a colon. `urlsplit` fails for passwords with a bracket."""
     return url.rpartition(":")[0] and url.partition(":")[0]
 
 
 def sqlite_path(url: str) -> Path:
-    """`sqlite:///relative/path` or `sqlite:////absolute/path`."""
+    """Return the path in `sqlite:///relative/path` or `sqlite:////absolute/path`. Raise SettingRefused without one."""
     if url.removeprefix("sqlite:///") in (url, "", ":memory:"):
         raise SettingRefused(
             f"UPONCE_DATABASE={url} names no file. A database in memory would forget which signatures are spent. Use "
@@ -184,7 +187,7 @@ def blob_store(settings: Settings) -> Blobs:
         case ("file", "", path, _, _) if path.startswith("/"):
             from uponce.adapters.store.local import local_blobs
 
-            path = url.partition(":")[2].removeprefix("//")  # also what `urlsplit` takes for a query or a fragment
+            path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
             return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
@@ -200,7 +203,7 @@ def blob_store(settings: Settings) -> Blobs:
 
 
 def _check_locks(settings: Settings) -> None:
-    """SettingRefused when several processes would write one folder, and the system has no locks between them."""
+    """Raise SettingRefused if several processes would write one folder, and the system has no locks between them."""
     if settings.workers > 1 and settings.storage_url.startswith("file:") and not LOCKS.across_processes:
         raise SettingRefused(
             f"UPONCE_WORKERS is {settings.workers}, and this system ({sys.platform}) has no file locks that several "
@@ -209,7 +212,7 @@ def _check_locks(settings: Settings) -> None:
 
 
 def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
-    """Raise SettingRefused if delivery should redirect to a store that has no URLs."""
+    """Return the presigner of the store, or None. Raise SettingRefused if a redirect is set, and no URLs exist."""
     if not settings.storage_redirect:
         return None
     presigner = blobs.store.presigner(settings.storage_redirect)
@@ -222,7 +225,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
 
 
 def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
-    """Raise SettingRefused if there is no folder that a web server could read."""
+    """Return the server in front, or None. Raise SettingRefused if it is set, and has no folder to read."""
     if not settings.storage_accel:
         return None
     front = blobs.store.front(settings.storage_accel)
@@ -239,15 +242,14 @@ def secret_key_path(settings: Settings) -> Path:
 
 
 def secret_box(settings: Settings) -> AesSecretBox:
-    """Encrypts API secrets with UPONCE_SECRET_KEY, or with the key in the data folder: not read yet, and not made."""
-
+    """Return what encrypts API secrets. The key is UPONCE_SECRET_KEY, or in a file, which is not read or made yet."""
     return AesSecretBox(
         secret_key_path(settings) if settings.secret_key is None else key_from_text(settings.secret_key)
     )
 
 
 def own_secrets(settings: Settings) -> AesSecretBox | None:
-    """Return None unless the settings have the secret key: then a file has it."""
+    """Return what encrypts API secrets if the settings have the secret key. Return None if a file has it."""
     return None if settings.secret_key is None else secret_box(settings)
 
 
@@ -269,7 +271,7 @@ def archive_of(settings: Settings, folder: str) -> "Archive":
 
 @contextmanager
 def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | None = None) -> Iterator[Backend]:
-    """Open the database and the blob store for a command; the decoders stay asleep.
+    """Open the database and the blob store for a command. The decoders do not start.
 
     Raise NotFound if there is no database, unless `create`: a mistyped folder must not become an empty server.
     """
@@ -292,7 +294,7 @@ def opened(settings: Settings, *, create: bool = False, secrets: AesSecretBox | 
 def opened_target(settings: Settings, database: str, storage: str | None) -> Iterator[Backend]:
     """Open another store, into which the present one moves. Make it if needed; it uses the same secret key.
 
-    It receives uploads apart from servers that run here.
+    Its spool is separate from that of servers that run here.
     """
     target = replace(
         settings,
@@ -304,75 +306,3 @@ def opened_target(settings: Settings, database: str, storage: str | None) -> Ite
     )
     with opened(target, create=True, secrets=secret_box(settings)) as backend:
         yield backend
-
-
-def lifespan(backend: Backend) -> Callable[[Any], Any]:
-    """Run everything a server needs, for as long as it runs. Every part is closed, also when another part fails."""
-
-    @asynccontextmanager
-    async def run(_: object) -> AsyncIterator[dict[str, Any]]:
-        async with AsyncExitStack() as stack:
-            stack.callback(backend.blobs.close)  # after the database, whose writer appends to packs
-            stack.callback(backend.database.close)
-            backend.database.open()
-            await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
-            backend.blobs.open_store()
-            stack.push_async_callback(backend.decoders.close)
-            await backend.decoders.start()
-            stack.push_async_callback(backend.upstream.close)
-            stack.push_async_callback(backend.notifier.close)
-            for rounds in _rounds(backend):
-                stack.push_async_callback(_end, asyncio.create_task(rounds))
-            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
-            with draining(backend.settings.drain_seconds) as is_draining:
-                yield {"draining": is_draining}
-
-    return run
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
-    """Return each kind of work after a commit, by the name of its effects."""
-    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
-    return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
-
-
-def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield what a server does again and again beside its requests."""
-    settings, services = backend.settings, backend.services
-    clean = partial(
-        sweep, services, grace_seconds=settings.grace_seconds, audit_seconds=settings.audit_seconds, rest=RESTFUL
-    )
-    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
-    yield _repeat("the outbox", _OFTEN_SECONDS, partial(run_due, services, works(settings, backend.notifier)))
-    if settings.playground != "off":
-        kept = Kept(
-            settings.playground_keep_files,
-            settings.playground_keep_bytes,
-            settings.playground_keep_seconds,
-            settings.playground_bytes,
-        )
-        tidy = partial(tidy_playground, services, kept)
-        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
-
-
-async def _repeat(
-    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
-) -> None:
-    """Do the work again and again. A failure is logged, calls `failed`, and the next round tries again."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # a future that something else cancels raises the same error
-                raise
-            reason = error.for_operator if isinstance(error, UponceError) else error
-            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
-            failed()

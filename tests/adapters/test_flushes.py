@@ -75,6 +75,14 @@ def test_a_stopped_server_has_no_storage(tmp_path: Path) -> None:
     for size in (0, len(LARGE) + 1):
         with pytest.raises(StorageUnavailable, match="has stopped"):
             asyncio.run(disk.sync(tmp_path.touch, size))
+    upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
+
+    async def flush() -> None:
+        await upload.write(LARGE)
+        await upload.seal()
+
+    with pytest.raises(StorageUnavailable, match="has stopped"):
+        asyncio.run(flush())
 
 
 def test_a_file_that_opens_for_a_cancelled_caller_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

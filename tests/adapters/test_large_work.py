@@ -41,11 +41,35 @@ def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch:
         syncs = [asyncio.ensure_future(piece.sync()) for piece in held]
         await asyncio.sleep(0.3)
         async with asyncio.timeout(SECONDS / 2):
-            await store.spool.disk.in_thread(lambda: None)
+            await store.disk.in_thread(lambda: None)
         slow.set()
         await asyncio.gather(*syncs)
         for piece in held:
             await piece.release()
+
+    asyncio.run(play())
+
+
+def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a slow fsync too. Each request looks a few times a second."""
+    slow = threading.Event()
+    monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
+
+    async def play() -> None:
+        key = await store.begin()
+        piece = await store.hold(key, Span(0, len(CHUNK)))
+        await piece.write(CHUNK)
+        sync = asyncio.ensure_future(piece.sync())
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(SECONDS / 2):
+            looks = await asyncio.gather(*(piece.wanted() for _ in range(WORKERS)))
+        slow.set()
+        await sync
+        async with store.asking(key, Span(0, 1)):
+            assert (any(looks), await piece.wanted()) == (False, True)
+        await piece.release()
 
     asyncio.run(play())
 
@@ -72,12 +96,12 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
         size = pieces * parts._HASHED_AT_ONCE
         keys = [await store.begin() for _ in range(2)]
         for key in keys:
-            os.truncate(store.spool.folder / key, size)
+            os.truncate(store.folder / key, size)
         sealed = [await store.assembly(key) for key in keys]
         seals = [asyncio.ensure_future(each.seal(size, nothing())) for each in sealed]
         while len(read) < threads:
             await asyncio.sleep(0.01)
-        read_before = await store.spool.disk.lane().run(lambda: len(read))
+        read_before = await store.disk.lane().run(lambda: len(read))
         assert read_before < threads * pieces / 2
         assert len({(await seal).sha256 for seal in seals}) == 1
         for each in sealed:

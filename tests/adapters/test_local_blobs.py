@@ -244,7 +244,7 @@ def test_a_really_full_disk_is_storage_full_and_works_again_afterwards(tmp_path:
 
         with pytest.raises(StorageFull):
             asyncio.run(send(8 * MEBIBYTE))
-        assert not list(store.spool.folder.iterdir())
+        assert not list(store.folder.iterdir())
         asyncio.run(send(2 * MEBIBYTE))
         ballast = tmp_path / "media" / "ballast"
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)), ballast.open("wb", buffering=0) as file:
@@ -277,7 +277,7 @@ def test_files_and_folders_are_for_their_owner_only(store: Blobs) -> None:
         await spooled.publish()
 
     asyncio.run(scenario())
-    root = store.spool.folder.parent
+    root = store.folder.parent
     modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in [root, *root.rglob("*")]}
     assert modes == {(True, 0o700), (False, 0o600)}
 
@@ -292,7 +292,7 @@ def test_a_symbolic_link_is_not_followed(store: Blobs, tmp_path: Path) -> None:
 def test_what_others_left_in_the_folders_is_neither_listed_nor_swept(store: Blobs) -> None:
     """A stray name must not stop the sweeper either."""
     shard = local_of(store).path_of(KEY).parent
-    strangers = [shard / "README", store.spool.folder / ".nfs0001", store.spool.folder / "folder", shard / KEY]
+    strangers = [shard / "README", store.folder / ".nfs0001", store.folder / "folder", shard / KEY]
     for path in strangers[:2]:
         path.write_bytes(b"stray")
     for path in strangers[2:]:
@@ -320,7 +320,7 @@ def test_a_stage_is_as_old_as_its_last_write(store: Blobs) -> None:
 
 
 def test_a_missing_folder_is_not_ready(store: Blobs) -> None:
-    store.spool.folder.rmdir()
+    store.folder.rmdir()
     with pytest.raises(StorageUnavailable) as refused:
         asyncio.run(store.ping())
     assert "spool" in refused.value.detail and "spool" not in refused.value.message
@@ -355,7 +355,7 @@ def test_no_descriptor_leaks_when_an_open_or_a_discard_is_cancelled(store: Blobs
             await cancelled(asyncio.create_task(spooled.discard()))
             await cancelled(asyncio.create_task(store.open(kept.key)))
         await store.ping()
-        while list(store.spool.folder.iterdir()):
+        while list(store.folder.iterdir()):
             await asyncio.sleep(0.01)
         while descriptors() > before:  # a thread may still be at it; a leak ends in the time-out
             await asyncio.sleep(0.01)

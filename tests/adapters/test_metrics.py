@@ -18,9 +18,9 @@ from uponce.app.services import Services
 from uponce.config import load
 from uponce.core import errors
 from uponce.core.errors import StorageUnavailable, UponceError
-from uponce.web.app import create_app
 from uponce.web.errors import STATUS, TUS_STATUS
 from uponce.web.operators import Scrape
+from uponce.web.routes import create_app
 from uponce.wiring import build_metrics, metrics_of_workers
 
 OLD = time.time() - 3600
@@ -36,8 +36,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_all_that_can_be_told_fits_into_the_files(folder: Path) -> None:
     """Every route with every method and status, every outcome: no file grows, for which there may be no room."""
-    app = create_app(Services(*[None] * 5), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
-    routes = {"unmatched", *(path for route in app.routes.rows for path in route.paths)}
+    app = create_app(Services(*[None] * 6), lambda _: nullcontext(), None, Scrape("token", bytes))  # type: ignore[arg-type]
+    routes = {"unmatched", *(path for route in app.routes for path in route.paths)}
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other")
     metrics = PrometheusMetrics("10.20.30", "server" * 40, take_place())
     for status in {*SUCCESSES, *STATUS.values(), *TUS_STATUS.values()}:

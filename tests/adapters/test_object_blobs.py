@@ -180,7 +180,7 @@ def test_a_store_that_fails_takes_nothing(
             await spooled.discard()
         assert await listed(store) == []
         assert await store.open(spooled.key) is None
-        assert list(store.spool.folder.iterdir()) == []
+        assert list(store.folder.iterdir()) == []
         again = await put(store, LARGE[:size])
         assert await get(store, again) == LARGE[:size]
 

@@ -41,8 +41,8 @@ class FailingSpool:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    async def receive(self) -> Spooled:
-        spooled: Any = Failing(await self._real.receive(), **self._failures)
+    async def receive(self, key: str | None = None) -> Spooled:
+        spooled: Any = Failing(await self._real.receive(key), **self._failures)
         return spooled  # type: ignore[no-any-return]
 
 

@@ -62,7 +62,7 @@ class Pair:
         return asyncio.run(collect())
 
     def spooled(self) -> list[Path]:
-        return [path for world in self.both for path in world.blobs.spool.folder.iterdir()]
+        return [path for world in self.both for path in world.blobs.folder.iterdir()]
 
     def is_clean(self) -> bool:
         """Nothing is left of any series."""

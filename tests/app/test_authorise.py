@@ -9,7 +9,7 @@ import pytest
 from tests.app.uploads import CALLER
 from tests.contract.databases import draft
 from tests.world import World
-from uponce.app.authorise import Verified, authorise, check_usable, verify_signed
+from uponce.app.authorise import UploadRequest, Verified, authorise, check_usable, verify_signed
 from uponce.core.errors import (
     InvalidParameter,
     InvalidSignature,
@@ -38,9 +38,7 @@ def ask(
     key: str | None = None,
 ) -> Verified:
     """`key` is the Idempotency-Key."""
-    return asyncio.run(
-        authorise(world.services, "demo", requested, fields, origin=origin, caller=CALLER, idempotency_key=key)
-    )
+    return asyncio.run(authorise(world.services, UploadRequest("demo", requested, (), origin, CALLER, key), fields))
 
 
 @pytest.mark.parametrize("origin", [APP, "http://localhost:8080"])
@@ -74,7 +72,7 @@ def test_a_repeat_is_told_to_its_origin_only(world: World) -> None:
 
 async def _commit(world: World, fields: Mapping[str, str]) -> None:
     """As an upload from APP under the Idempotency-Key `k` would."""
-    verified = await authorise(world.services, "demo", None, fields, origin=APP, caller=CALLER, idempotency_key="k")
+    verified = await authorise(world.services, UploadRequest("demo", None, (), APP, CALLER, "k"), fields)
     await world.database.commit(verified.grant, replace(draft(blob="b"), idempotency_key="k"), CALLER)
 
 
@@ -118,7 +116,7 @@ def test_the_parts_of_a_series_are_asked_as_single_uploads_are(world: World) -> 
     verified = ask(world, world.sign({"origin": APP}), origin=APP)
 
     async def usable(origin: str | None) -> None:
-        await check_usable(world.services, verified, origin, CALLER)
+        await check_usable(world.services, verified, UploadRequest("demo", None, (), origin, CALLER))
 
     asyncio.run(usable(APP))
     with pytest.raises(OriginMismatch):
@@ -144,7 +142,7 @@ def test_the_answer_is_signed_with_the_secret_of_the_request(world: World) -> No
 
 def test_an_unknown_key_is_told_from_an_unknown_cloud(world: World) -> None:
     async def ask_in(cloud: str, fields: Mapping[str, str]) -> None:
-        await authorise(world.services, cloud, None, fields, origin=None, caller=CALLER, idempotency_key=None)
+        await authorise(world.services, UploadRequest(cloud, None, (), None, CALLER), fields)
 
     stranger = world.sign(key=replace(world.browser, api_key="9" * 70))
     with pytest.raises(UnknownApiKey, match=rf"^Unknown API key {'9' * 64}$"):

@@ -24,6 +24,7 @@ from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
+from uponce.app.ports import ServerSettings
 from uponce.app.sweep import sweep
 from uponce.core.errors import SettingRefused
 
@@ -109,6 +110,12 @@ def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:
     _, watermark = box.restore(clock=clock, progress=clock.an_hour_later)
     assert clock.time >= START + 2 * 3600
     assert watermark == clock.time + SKEW
+
+
+def test_the_fence_of_a_restore_counts_the_greater_skew_of_the_server_that_was_backed_up(box: Box) -> None:
+    run(box.world.database.note_settings(ServerSettings(skew=3600, audit_seconds=1, dead_seconds=1)))
+    box.back_up()
+    assert box.restore()[1] == START + 3600
 
 
 def put_later(box: Box) -> tuple[Path, Path]:
@@ -280,7 +287,7 @@ def test_a_restore_leaves_the_storage_of_a_server_also_if_the_backup_names_all_i
 
 def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
     with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
     assert box.restore()[0].copied == 1
     assert owner_of(box.database) == [(OWNER,)]
     assert not (box.data / "media" / "owner").exists()  # `serve` writes it: the database names the files

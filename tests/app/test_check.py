@@ -69,6 +69,23 @@ def test_two_servers_may_start_at_once_on_a_new_storage(world: World) -> None:
     asyncio.run(play())
 
 
+def test_a_server_may_start_while_doctor_checks_a_new_storage(world: World) -> None:
+    """Doctor takes no storage, and the server finds the file by which doctor checks it."""
+    (world.media / "owner").unlink()
+
+    async def play() -> None:
+        held: Any = Held(world.blobs, "delete")
+        doctor = asyncio.create_task(check_storage(replace(world.services, blobs=held)))
+        await held.reached.wait()
+        assert len(world.traces().blobs) == 1
+        await check_storage(world.services, claim_storage)
+        held.release.set()
+        assert await doctor is None
+
+    asyncio.run(play())
+    assert not world.traces().blobs
+
+
 def test_a_server_that_finds_unknown_files_looks_again_whose_the_storage_is(world: World) -> None:
     """Between its looks another server of its database has taken the storage, and has begun to store."""
     (world.media / "owner").unlink()

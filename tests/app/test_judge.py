@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
+from tests.contract.databases import CALLER, grant
 from tests.world import PNG, World
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Draft
-from uponce.app.uploading.pipeline import Wanted, judge
+from uponce.app.uploading.pipeline import judge
 from uponce.core.errors import ContentMismatch, FileTooLarge, FormatNotAllowed, InvalidMedia
 from uponce.core.naming import Naming
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
-from uponce.core.values import AssetName, DeliveryType, Digest, Payer, ResourceType
+from uponce.core.values import AssetName, DeliveryType, Digest, ResourceType
 
 DIGEST = Digest(len(PNG), "0" * 32, "1" * 64)
 
@@ -32,8 +34,8 @@ def judged(
     requested: ResourceType | None = None,
     filename: str | None = "dir/Cat.PNG",
 ) -> Draft:
-    wanted = Wanted("demo", requested, spec or UploadSpec(), filename)
-    return asyncio.run(judge(world.services, wanted, Payer(), "b" * 32, path, DIGEST))
+    admitted = Admitted((grant(),), spec or UploadSpec(), {}, requested, filename, CALLER)
+    return asyncio.run(judge(world.services, admitted, "b" * 32, path, DIGEST))
 
 
 def test_what_was_asked_for_is_in_the_draft(world: World, path: str) -> None:

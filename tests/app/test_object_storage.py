@@ -47,7 +47,7 @@ def keys(world: World) -> set[str]:
 
 
 def spooled(world: World) -> list[Path]:
-    return list(world.blobs.spool.folder.iterdir())
+    return list(world.blobs.folder.iterdir())
 
 
 def findings(world: World) -> list[Finding]:

@@ -13,7 +13,7 @@ from uponce.app.ports import Effect
 from uponce.app.services import Services
 from uponce.core.errors import DatabaseUnavailable
 
-SLOW, QUICK = (Effect(number, name, name, 0, 1, 0) for number, name in enumerate(("slow", "quick")))
+SLOW, QUICK = (Effect(number, "work", subject, 0, 1, 0) for number, subject in enumerate(("slow", "quick")))
 PATIENCE = 30
 
 
@@ -25,7 +25,7 @@ class Due:
         self.asked: list[int] = []
         self.finished: list[int] = []
 
-    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
         self.asked.append(most)
         claim = next(self._claims, ())
         if isinstance(claim, Exception):
@@ -47,16 +47,14 @@ def test_a_slow_effect_delays_none_that_becomes_due_later(world: World) -> None:
     async def play() -> int:
         done = asyncio.Event()
 
-        async def slow(_: Services, __: Effect) -> Later | None:
+        async def work(_: Services, effect: Effect) -> Later | None:
+            if effect is QUICK:
+                done.set()
             await done.wait()
             return None
 
-        async def quick(_: Services, __: Effect) -> Later | None:
-            done.set()
-            return None
-
         async with asyncio.timeout(PATIENCE):
-            return await run_due(with_due(world, due), {"slow": Work(slow), "quick": Work(quick)})
+            return await run_due(with_due(world, due), "work", Work(work))
 
     assert asyncio.run(play()) == 2
     assert sorted(due.finished) == [SLOW.id, QUICK.id]
@@ -75,7 +73,7 @@ def test_a_database_that_fails_leaves_nothing_running(world: World) -> None:
 
     async def play() -> None:
         with pytest.raises(DatabaseUnavailable):
-            await run_due(with_due(world, due), {"slow": Work(slow)})
+            await run_due(with_due(world, due), "work", Work(slow))
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(play())

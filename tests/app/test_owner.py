@@ -40,7 +40,7 @@ def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
 def as_of_an_earlier_release(world: World) -> None:
     """No owner in the database, and none in the storage."""
     with closing(sqlite3.connect(world.path)) as connection:
-        connection.executescript("DROP TABLE owner; PRAGMA user_version = 1")
+        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
     (world.media / "owner").unlink()
     with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
         upgraded.open()

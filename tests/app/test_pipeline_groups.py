@@ -13,6 +13,7 @@ from tests.app.test_pipeline import CASES, seen, upload
 from tests.asgi import END, FORM, Answer, call, part, parts_of
 from tests.world import PNG, World
 from uponce.adapters.database import committer
+from uponce.app.authorise import Admitted
 from uponce.app.uploading import pipeline
 from uponce.app.uploading.pipeline import Pipeline
 
@@ -102,10 +103,10 @@ def test_a_name_that_is_refused_stores_no_bytes(world: World, name: str) -> None
 def test_a_defect_that_one_upload_meets_ends_that_upload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     draft_of = pipeline.draft_of
 
-    def broken(services: Any, wanted: pipeline.Wanted, *rest: Any) -> Any:
-        if wanted.filename == "bad.png":
+    def broken(services: Any, admitted: Admitted, *rest: Any) -> Any:
+        if admitted.filename == "bad.png":
             raise RuntimeError("a defect")
-        return draft_of(services, wanted, *rest)
+        return draft_of(services, admitted, *rest)
 
     monkeypatch.setattr(pipeline, "draft_of", broken)
     beside = Beside(world, monkeypatch)

@@ -14,7 +14,7 @@ from tests.app.failing import Failing
 from tests.asgi import Answer
 from tests.chunks import CHUNK, NO_ROWS, Client, form, noise, rows, stored
 from tests.world import World, assert_refused
-from uponce.app.authorise import authorise
+from uponce.app.authorise import UploadRequest, authorise
 from uponce.app.sweep import Swept, sweep
 from uponce.app.uploading import series as use_case
 from uponce.app.uploading.completion import finish
@@ -118,9 +118,7 @@ def test_a_revoked_signature_ends_the_series(world: World, client: Client) -> No
 
 
 async def revoke(world: World, fields: Mapping[str, str]) -> None:
-    verified = await authorise(
-        world.services, "demo", None, dict(fields), origin=None, caller=CALLER, idempotency_key=None
-    )
+    verified = await authorise(world.services, UploadRequest("demo", None, (), None, CALLER), dict(fields))
     await world.database.revoke_grant(verified.grant, CALLER)
 
 
@@ -361,9 +359,7 @@ def test_create_append_terminate(world: World) -> None:
 
     async def play() -> None:
         services, fields = world.services, world.sign()
-        verified = await authorise(
-            services, "demo", None, dict(fields), origin=None, caller=CALLER, idempotency_key=None
-        )
+        verified = await authorise(services, UploadRequest("demo", None, (), None, CALLER), dict(fields))
         series = await begin(services, verified, fields, requested=None, filename="film.bin")
         part = await append(services, series, Chunk(Span(0, len(DATA)), len(DATA)))
         await part.write(DATA[:1500])

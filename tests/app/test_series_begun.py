@@ -57,6 +57,30 @@ def test_the_first_chunk_again_takes_over_from_a_silent_one(world: World, anew: 
     assert rows(world) == NO_ROWS
 
 
+def test_copies_of_a_signature_make_their_files_one_after_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is synced. So a crowd of copies leaves the disk to other uploads."""
+    client, begin, under_way, most = Client(world, DATA), world.blobs.begin, 0, 0
+
+    async def counted() -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            await asyncio.sleep(0.01)
+            return await begin()
+        finally:
+            under_way -= 1
+
+    async def play() -> list[Answer]:
+        return await asyncio.gather(*(client.chunk(*FIRST) for _ in range(10)))
+
+    monkeypatch.setattr(world.blobs, "begin", counted)
+    asyncio.run(play())
+    assert most == 1
+
+
 def test_who_lost_the_first_chunk_may_begin_under_another_name(tmp_path: Path) -> None:
     """A killed server leaves a series with nothing in it: its signature is not bound to it."""
     folder, client = kill_in_the_first_chunk(tmp_path)

@@ -58,7 +58,7 @@ def test_the_check_goes_red_when_both_publish_under_one_key(both: Pair, monkeypa
     async def assembly(self: ObjectParts, key: str) -> ObjectAssembly:
         made = await real(self, key)
         made.key = made._spooled.key = key
-        made._spooled._file.path = self.spool.folder / key
+        made._spooled._file.path = self.blobs.folder / key
         return made
 
     monkeypatch.setattr(ObjectParts, "assembly", assembly)

@@ -2,12 +2,17 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.asgi import END, FORM, Answer, part, parts_of
 from tests.world import OTHER_PNG, World
+from uponce.adapters.database import keys
 from uponce.adapters.database.committer import Records
+from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
 from uponce.core.values import Digest, GrantRecord
@@ -46,6 +51,47 @@ def test_a_replay_that_this_server_has_not_seen_before_leaves_no_bytes(world: Wo
     world.swap()
     assert world.upload(fields, OTHER_PNG).code == "signature_used"
     assert world.traces().blobs == stored
+
+
+def forged(world: World, cloud: str) -> Answer:
+    """An upload with an API key that does not exist."""
+    fields = world.sign(key=replace(world.browser, api_key="999"))
+    body = (parts_of(fields), part("file", OTHER_PNG, "cat.png"), END)
+    return world.request("POST", f"/v1_1/{cloud}/auto/upload", headers=FORM, chunks=body)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_unknown_api_key_costs_the_same_however_many_keys_the_cloud_has(
+    world: World, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Anyone can send one, and the thread that commits the uploads of others looks it up."""
+    decrypted: list[str] = []
+    real = AesSecretBox.decrypt
+
+    def noted(box: AesSecretBox, cipher: bytes, context: str) -> str:
+        decrypted.append(context)
+        return real(box, cipher, context)
+
+    monkeypatch.setattr(AesSecretBox, "decrypt", noted)
+    world.whole_bodies = whole
+    assert forged(world, "demo").code == "unknown_api_key"
+    assert forged(world, "nowhere").code == "invalid_cloud_name"
+    assert decrypted == []
+
+
+def test_only_clouds_that_exist_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone can name others, without end."""
+    asked: list[str] = []
+    real = keys.has_cloud
+
+    def noted(cloud: str) -> Any:
+        asked.append(cloud)
+        return real(cloud)
+
+    monkeypatch.setattr(keys, "has_cloud", noted)
+    for cloud in ("demo", "nowhere", "demo", "nowhere"):
+        forged(world, cloud)
+    assert asked == ["demo", "nowhere", "nowhere"]
 
 
 def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from tests.world import PNG, World
-from uponce.app.uploading.intake import Event, Field, FileStart, UploadRequest
+from uponce.app.authorise import UploadRequest
+from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded, upload
 from uponce.core.errors import UponceError
 from uponce.core.values import Caller

@@ -192,6 +192,17 @@ def test_a_playground_keeps_at_least_one_of_its_largest_files() -> None:
     )
 
 
+def test_a_relay_waits_for_no_answer_after_its_signature_is_dead() -> None:
+    """Also when the default is longer than the fence that was given."""
+    assert load({"UPONCE_RELAY_FENCE": "20", "UPONCE_RELAY_ANSWER": "20"}).limits.relay_answer == 20
+    assert refusal({"UPONCE_RELAY_ANSWER": "301"}) == (
+        "UPONCE_RELAY_ANSWER=301 (environment) is not valid: it must be at most UPONCE_RELAY_FENCE, which is 300."
+    )
+    assert refusal({"UPONCE_RELAY_FENCE": "20"}) == (
+        "UPONCE_RELAY_ANSWER=300 (default) is not valid: it must be at most UPONCE_RELAY_FENCE, which is 20."
+    )
+
+
 @pytest.mark.parametrize("name", ["small_body_bytes", "pack_bytes"])
 def test_zero_turns_off_what_its_meaning_says(name: str) -> None:
     assert as_environment(load({f"UPONCE_{name.upper()}": "0"}))[f"UPONCE_{name.upper()}"] == "0"
@@ -235,6 +246,14 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
         ("database", "postgresql://u:12/hidden@127.0.0.1:1/x", f"postgresql://u:{MASK}@127.0.0.1:1/x"),
         ("database", "postgresql://u:12?hidden@db/x", f"postgresql://u:{MASK}@db/x"),
         ("database", "postgresql://u:12#hidden@db/x", f"postgresql://u:{MASK}@db/x"),
+        ("database", "postgresql://u@server:hidden@db/x", f"postgresql://{MASK}@db/x"),
+        ("database", "postgresql://u/v:hidden@db/x", f"postgresql://{MASK}@db/x"),
+        ("database", "postgresql://[u:hidden@db/x", f"postgresql://[u:{MASK}@db/x"),
+        ("database", "postgresql:///u:hidden@db/x", f"postgresql://{MASK}@db/x"),
+        ("database", "postgresql:u:hidden@db/x", f"postgresql:{MASK}@db/x"),
+        ("database", "postgresql//u:hidden@db/x", f"{MASK}@db/x"),
+        ("database", "u:hidden\nhidden@db/x", f"u:{MASK}@db/x"),
+        ("database", "u:hidden://hidden@db/x", f"u:{MASK}@db/x"),
         ("database", "postgresql://db:5432/x?user=u", "postgresql://db:5432/x?user=u"),
         ("database", "postgresql://db/x?user=u&password=hidden", f"postgresql://db/x?user=u&password={MASK}"),
         (
@@ -250,8 +269,13 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
         ),
         ("public_url", "https://u:hidden@media.example", f"https://u:{MASK}@media.example"),
         ("storage", "s3://user:hidden@bucket/a", f"s3://user:{MASK}@bucket/a"),
-        ("notification_url", "https://app.example:8443/a@b?to=c@d", "https://app.example:8443/a@b?to=c@d"),
-        ("storage", "file:///srv/a@b", "file:///srv/a@b"),
+        ("notification_url", "https://u:12/hidden@app.example/a", f"https://u:{MASK}@app.example/a"),
+        ("notification_url", "https://hidden@app.example/a@b", f"https://{MASK}@app.example/a@b"),
+        ("notification_url", "https://app.example/a@b?to=c@d", "https://app.example/a@b?to=c@d"),
+        # It looks like the one above with a password, so it is masked too.
+        ("notification_url", "https://app.example:8443/a@b?to=c@d", f"https://app.example:{MASK}@d"),
+        ("storage", "file:///srv/a:b@c", "file:///srv/a:b@c"),
+        ("instance", "a@b", "a@b"),
         ("cloud", "media", "media"),
     ],
 )

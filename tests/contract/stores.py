@@ -38,7 +38,7 @@ class PackedBlobs(Blobs):
 @contextmanager
 def packed(folder: Path) -> Iterator[PackedBlobs]:
     made = local_blobs(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
-    store = PackedBlobs(made.spool, made.store)
+    store = PackedBlobs(made.folder, made.disk, made.store, RandomIds())
     store.open_store()
     try:
         yield store

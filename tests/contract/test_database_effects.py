@@ -54,6 +54,13 @@ def test_a_commit_leaves_the_notification_of_what_it_stored(backend: Backend, da
     assert (effect.subject, effect.due_at, effect.tries) == (committed.asset.asset_id, START, 0)
 
 
+def test_each_kind_of_effect_is_claimed_apart(database: Database) -> None:
+    run(database.commit(A, noticed("blob-a"), CALLER))
+    run(begun(database, relay(B), seconds=0))
+    assert [effect.name for effect in run(database.claim_effects("relay", 10, 60))] == ["relay"]
+    assert [effect.name for effect in run(database.claim_effects(NOTIFY, 10, 60))] == [NOTIFY]
+
+
 def test_a_commit_without_a_url_leaves_none(database: Database) -> None:
     run(database.commit(A, draft(blob="blob-a"), CALLER))
     assert left(database) == []
@@ -98,7 +105,7 @@ def test_notifications_of_one_asset_come_in_the_order_of_its_commits(database: D
     run(database.commit(grant("d"), noticed("blob-d", "another"), CALLER))
 
     async def claim() -> list[Effect]:
-        return list(await database.claim_effects(10, 60))
+        return list(await database.claim_effects(NOTIFY, 10, 60))
 
     seen: list[str] = []
     while effects := run(claim()):
@@ -114,7 +121,7 @@ def dead_notifications(database: Database, count: int) -> list[int]:
     """The numbers of effects that no server tries any more, in order."""
     for number in range(count):
         run(database.commit(grant(f"d{number}"), noticed(f"blob-d{number}", f"dead-{number}"), CALLER))
-    effects = run(database.claim_effects(count, 60))
+    effects = run(database.claim_effects(NOTIFY, count, 60))
     for effect in effects:
         run(database.postpone_effect(effect.id, 0, "gone", dead=True))
     return sorted(effect.id for effect in effects)
@@ -132,12 +139,33 @@ def test_dead_notifications_can_be_dropped(database: Database) -> None:
     assert run(database.count_waiting()).dead == 0
 
 
+def test_dead_notifications_end_after_their_time(
+    backend: Backend, database: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from their death. A notification that is posted again has more time."""
+    monkeypatch.setattr(upkeep, "BATCH", 1)
+    dead = set(dead_notifications(database, 3))
+    run(database.commit(A, noticed("blob-a"), CALLER))
+
+    def kept(dead_seconds: int | None) -> int:
+        run(database.purge(None, dead_seconds))
+        return len(dead & {effect.id for effect in run(database.list_effects(10))})
+
+    backend.clock.time += 100
+    assert (kept(None), kept(100)) == (3, 3)
+    backend.clock.time += 1
+    run(database.retry_effects(min(dead)))
+    assert (kept(None), kept(100)) == (3, 1)
+    assert len(run(database.list_effects(10))) == 2
+
+
 def test_a_dead_look_up_of_a_relay_is_never_dropped(database: Database) -> None:
     """What became of the upload would stay unknown, and its signature pending."""
     run(begun(database, relay(B), seconds=0))
-    (effect,) = run(database.claim_effects(10, 60))
+    (effect,) = run(database.claim_effects("relay", 10, 60))
     run(database.postpone_effect(effect.id, 0, "given up", dead=True))
     assert (run(database.drop_dead_effects(NOTIFY)), run(database.drop_dead_effects(NOTIFY, effect.id))) == (0, 0)
+    run(database.purge(None, dead_seconds=-1))
     assert [each.id for each in run(database.list_effects(10))] == [effect.id]
 
 

@@ -1,13 +1,15 @@
 """What any Database must do, run on every back end: tell a client again what its upload was answered."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
-from tests.contract.databases import CALLER, START, Backend, attempt, draft, grant, publish, run, unlimited
+from tests.contract.databases import CALLER, START, Backend, attempt, draft, grant, publish, relay, run, unlimited
 from tests.contract.guarantees import check_repeats_agree
+from tests.contract.test_database_relays import A, begun, code_of, whole
 from uponce.app.ports import Committed, Database, Draft
-from uponce.core.errors import IdempotencyKeyReused
+from uponce.core.errors import IdempotencyKeyReused, OutcomeUnknown
 from uponce.core.values import Digest, Grant, GrantStatus
 
 KEY = "the client's own name for this upload"
@@ -143,3 +145,17 @@ def test_of_many_repeats_at_once_one_is_stored_and_all_are_told_of_it(
 ) -> None:
     several = [database, *(backend.server() for _ in range(servers - 1))]
     run(check_repeats_agree(several, max_uses=max_uses))
+
+
+def test_an_idempotency_key_is_passed_on_once_also_while_its_upload_is_pending(database: Database) -> None:
+    """Whatever the bytes of the repeat: the first upload may still be refused, and then the key is free."""
+    for often in (unlimited(A), grant("twice", max_uses=2)):
+        hashed, name = sha256(b"the client's key").digest(), often.key.hex()
+        made = run(begun(database, relay(often, id=f"first{name}", key_hash=hashed)))
+        again = relay(often, id=f"again{name}", key_hash=hashed)
+        other_bytes = replace(again, digest=replace(again.digest, sha256="2" * 64))
+        assert [run(code_of(database, each)) for each in (again, other_bytes)] == [OutcomeUnknown.code] * 2
+        run(database.end_relay(run(begun(database, relay(often, id=f"other{name}", key_hash=sha256().digest()))), None))
+        run(database.end_relay(made, None))
+        assert run(code_of(database, again)) == "ok"
+    whole(database)

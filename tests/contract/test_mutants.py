@@ -149,14 +149,14 @@ class ReplyAfterCommit(SqliteDatabase):
 class PurgeByTimeOfUse(SqliteDatabase):
     """Forgets a grant one window after it was used, and keeps no watermark."""
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         return _delete(self, "spent_at + ? < ?", WINDOW)
 
 
 class PurgeWithoutWatermark(SqliteDatabase):
     """Forgets at the right time, but not that it forgot."""
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         return _delete(self, "keep_until + ? < ?", 0)
 
 

@@ -31,6 +31,7 @@ LIMITS = Limits(
     max_frames=10,
     max_total_pixels=1500,
 )
+FIFTY = Limits(max_raw_bytes=50)
 ANYTHING = UploadSpec()
 
 
@@ -101,13 +102,13 @@ def test_a_size_is_refused_with_both_numbers() -> None:
 )
 def test_content_is_refused(digest: Digest, spec: UploadSpec, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        judge_content(digest, spec, 50)
+        judge_content(digest, ResourceType.RAW, spec, FIFTY)
     assert str(caught.value) == message
 
 
 def test_content_passes() -> None:
-    judge_content(_digest(50), UploadSpec(sha256="aa"), 50)
-    judge_content(_digest(1), ANYTHING, 50)
+    judge_content(_digest(50), ResourceType.RAW, UploadSpec(sha256="aa"), FIFTY)
+    judge_content(_digest(1), ResourceType.RAW, ANYTHING, FIFTY)
 
 
 def _facts(kind: ResourceType, **facts: Any) -> MediaFacts:

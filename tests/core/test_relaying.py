@@ -103,13 +103,20 @@ def test_nothing_is_released_while_the_signature_may_still_work() -> None:
         (200, None, Outcome.UNKNOWN),
         (302, {}, Outcome.UNKNOWN),
         (400, {"error": {"message": "no"}}, Outcome.REFUSED),
-        (420, {}, Outcome.REFUSED),
-        (499, {"done": False}, Outcome.REFUSED),
+        (420, {"error": {"message": "Rate Limit Exceeded"}}, Outcome.REFUSED),
+        (499, {"error": {"message": ""}}, Outcome.REFUSED),
+        (408, {"error": {"message": "Request Timeout"}}, Outcome.UNKNOWN),
+        (408, {"message": "request timed out"}, Outcome.UNKNOWN),
+        (429, {"message": "API rate limit exceeded"}, Outcome.UNKNOWN),
+        (425, {"error": "Too Early"}, Outcome.UNKNOWN),
+        (400, {"error": {"message": 1}}, Outcome.UNKNOWN),
+        (420, {}, Outcome.UNKNOWN),
+        (499, {"done": False}, Outcome.UNKNOWN),
         (404, None, Outcome.UNKNOWN),
         (500, {"error": {"message": "no"}}, Outcome.UNKNOWN),
     ],
 )
-def test_only_json_of_a_success_or_a_refusal_is_certain(
+def test_only_json_of_an_asset_or_of_the_accounts_own_refusal_is_certain(
     status: int, document: dict[str, object] | None, outcome: Outcome
 ) -> None:
     assert outcome_of(status, document) is outcome

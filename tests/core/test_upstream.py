@@ -6,6 +6,7 @@ import pytest
 
 from tests.core.signing import verified
 from uponce.core.errors import InvalidParameter
+from uponce.core.parameters import context
 from uponce.core.upstream import Target, aim, parse_upstream, read_relayed, seed_of, signed, url_of
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -117,6 +118,13 @@ def test_a_name_that_no_look_up_can_ask_for_is_refused(name: str, value: str) ->
     assert aimed({name: "a.b/..c/d.."}).names
 
 
+@pytest.mark.parametrize("name", ["public_id=a", "=", "alt\r\nX-Evil: 1", "a\0", "a\x7f"])
+def test_a_name_that_could_be_part_of_a_value_is_refused(name: str) -> None:
+    """`public_id=a=b` is signed as one parameter. It must not be read as another one, which the account ignores."""
+    with pytest.raises(InvalidParameter, match="contains = or a control character"):
+        read_relayed({"public_id": "cat", name: "b"})
+
+
 def test_a_signed_public_id_is_looked_for_below_its_folder_and_prefix() -> None:
     target = aimed({"public_id": "cat&dog", "folder": "pets/", "public_id_prefix": "2026", "type": "private"})
     assert target.names == (("image", "pets/2026/cat&dog"),)
@@ -169,16 +177,30 @@ def test_where_presets_name_assets_a_context_entry_finds_them() -> None:
     marked = Upstream("demo", "123", "secret", marked=True)
     target = aimed({"context": "alt=A cat"}, None, upstream=marked)
     assert target.marker is not None
-    assert target.fields["context"] == f"alt=A cat|uponce={target.marker}"
+    assert target.fields["context"] == f"uponce={target.marker}|alt=A cat"
     assert "public_id" not in target.fields
     assert [kind for kind, _ in target.names] == ["image", "video", "raw"]
     assert aimed({}, upstream=marked).fields["context"] == f"uponce={target.marker}"
 
 
-def test_a_grant_for_several_uploads_has_a_name_for_each_attempt() -> None:
+@pytest.mark.parametrize(
+    ("signed_context", "others"),
+    [
+        ("dir=C:", {"dir": "C:"}),
+        ("dir=C:\\", {"dir": "C:\\"}),  # before a | it would escape that
+        ("uponce=of another asset|alt=A\\|B|uponce=", {"alt": "A|B"}),
+    ],
+)
+def test_no_signed_context_hides_the_entry_that_finds_the_asset(signed_context: str, others: dict[str, str]) -> None:
+    target = aimed({"context": signed_context}, upstream=Upstream("demo", "123", "secret", marked=True))
+    assert dict(context("context", target.fields["context"])) == {"uponce": target.marker, **others}
+
+
+def test_a_grant_for_several_uploads_has_a_name_for_each_attempt_or_idempotency_key() -> None:
     once, often = (Grant(b"K", "c", "k", 1, uses, 2) for uses in (1, 3))
-    assert seed_of(once, "a") == seed_of(once, "b")
-    assert seed_of(often, "a") != seed_of(often, "b")
+    assert seed_of(once, "a", None) == seed_of(once, "b", b"key")
+    assert seed_of(often, "a", None) != seed_of(often, "b", None)
+    assert seed_of(often, "a", b"key") == seed_of(often, "b", b"key") != seed_of(often, "a", b"other")
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

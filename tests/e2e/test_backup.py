@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("operator")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+    with Server(tmp_path_factory.mktemp("server") / "data", env={"UPONCE_SKEW": "0"}) as server:
         yield server
 
 
@@ -161,6 +161,20 @@ def test_a_restore_overwrites_nothing(server: Server, tmp_path: Path) -> None:
     other = uponce("restore", tmp_path / "backup", "--data", data, env={"UPONCE_SECRET_KEY": "00" * 32})
     assert (other.code, "cannot be decrypted" in other.stderr) == (1, True)
     assert not (data / "uponce.db").exists()
+
+
+def test_a_restore_replaces_the_empty_database_that_a_refused_start_leaves(server: Server, tmp_path: Path) -> None:
+    """Not one with a key: that server may have taken uploads."""
+    as_json(server, "backup", tmp_path / "backup")
+    data = tmp_path / "restored"
+    env = {"UPONCE_STORAGE": f"file://{server.data_dir}/media"}
+    refused = in_a_process("serve", "--port", "0", "--data", data, env=env)
+    assert (refused.code, "belongs to another database" in refused.stderr) == (1, True)
+    assert (data / "uponce.db").exists()
+    printed(restored(tmp_path / "backup", data))
+    printed(uponce("keys", "create", "--data", tmp_path / "used"))
+    refused = restored(tmp_path / "backup", tmp_path / "used")
+    assert (refused.code, "uponce.db exists, and uponce overwrites nothing" in refused.stderr) == (1, True)
 
 
 def test_a_backup_goes_into_no_folder_of_other_things(server: Server, tmp_path: Path) -> None:

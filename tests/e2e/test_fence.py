@@ -21,8 +21,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_what_a_restored_backup_has_forgotten_is_refused(server: Server) -> None:
+def test_what_a_restored_backup_has_forgotten_is_refused(tmp_path: Path) -> None:
     """And a signature that is newer than the fence is not."""
+    with Server(tmp_path / "data", env={"UPONCE_SKEW": "0"}) as server:
+        _refuse_what_was_forgotten(server)
+
+
+def _refuse_what_was_forgotten(server: Server) -> None:
     forgotten = [server.signed({"nonce": str(number)}) for number in range(2)]
     assert [code_of(server, fields) for fields in forgotten] == ["", ""]
     with closing(sqlite3.connect(server.data_dir / "uponce.db")) as database, database:
@@ -35,7 +40,17 @@ def test_what_a_restored_backup_has_forgotten_is_refused(server: Server) -> None
     told = server.post(forgotten[1], b"other bytes").json()["error"]
     assert told["code"] == "stale_request"
     assert told["message"].endswith("Ask for a new signature.")
+    time.sleep(1)
     assert code_of(server, server.signed(timestamp=watermark + 1)) == ""
+
+
+def test_a_fence_in_a_shell_without_the_settings_of_the_server(tmp_path: Path) -> None:
+    """The server accepted timestamps up to its own skew."""
+    data = tmp_path / "data"
+    before = int(time.time())
+    with Server(data, env={"UPONCE_SKEW": "5000"}):
+        pass
+    assert json.loads(printed(uponce("fence", "--json", "--data", data)))["watermark"] >= before + 5000
 
 
 def test_fresh_signatures_wait_for_the_skew_and_new_keys_do_not(server: Server) -> None:

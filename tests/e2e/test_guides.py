@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.conftest import DOCS, NODE
 from tests.e2e.test_readme import block
 from tests.server import Key, Server
+from tests.world import PNG
 
 pytestmark = pytest.mark.xdist_group("node sdk")
 
@@ -92,6 +93,18 @@ def test_two_signatures_of_the_browser_guide_in_one_second_differ(server: Server
     assert [answer.status for answer in answers] == [200, 200, 400]
 
 
+def test_the_first_programs_of_the_sdk_guide(server: Server, node: str, media: Path, tmp_path: Path) -> None:
+    """As files of their own: what Node takes with `-e`, it may refuse in a file."""
+    (tmp_path / "cat.gif").write_bytes((media / "dance.gif").read_bytes())
+    (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+    javascript = block("docs/guide/sdk.md", "js", "uploader").replace('"cloudinary"', '"cloudinary-newest"')
+    python = block("docs/guide/sdk.md", "python", "uploader.upload")
+    for program, name, code in ((sys.executable, "upload.py", python), (node, "upload.js", javascript)):
+        (tmp_path / name).write_text(code)
+        (printed,) = shell(server, tmp_path, f"{program} {name}", environment={"CLOUDINARY_URL": server.urls[1]})
+        assert server.get(printed.strip()).data == (media / "dance.gif").read_bytes()
+
+
 def test_the_delivery_urls_of_the_sdk_guide(server: Server, node: str, media: Path) -> None:
     """The host is ours, in Python and in Node, by `secure_distribution` and by `cname`; the URL delivers the file."""
     guide = "docs/guide/sdk.md"
@@ -116,6 +129,15 @@ def test_the_delivery_urls_of_the_sdk_guide(server: Server, node: str, media: Pa
     assert server.get(url).data == file
     plain = f'{load} console.log(cloudinary.url("cats/tabby", {{ format: "jpg" }}))'
     assert urls(node, "-e", plain, https).startswith(f"{shown[0]}?_a=")
+
+
+def test_the_new_url_of_a_private_asset(server: Server) -> None:
+    fields = server.signed({"public_id": "cats/tabby", "type": "private"})
+    stored = server.post(fields, PNG, filename="cat.png").json()["secure_url"]
+    python = f"{block('docs/guide/sdk.md', 'python', 'cloudinary.api')}print(url)"
+    url = urls(sys.executable, "-c", python, {"CLOUDINARY_URL": server.urls[1]})
+    assert url != stored  # signed with the secret of the key that asked
+    assert server.get(url).data == PNG
 
 
 def urls(program: str, option: str, code: str, environment: dict[str, str]) -> str:

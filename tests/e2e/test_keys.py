@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import urllib3
 
 from tests.e2e.commands import as_json, beside, code_of, printed
 from tests.server import Key, Server
@@ -69,6 +70,28 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
     newest = Key(at_once[1], at_once[2])
     assert code_of(server, server.signed({"tags": "late"}, new)) == "invalid_signature"
     assert code_of(server, server.signed({"tags": "late"}, newest)) == ""
+
+
+@pytest.mark.parametrize("words", [("rotate", "--overlap", "0"), ("revoke",)], ids=" ".join)
+def test_stored_urls_of_private_assets_end_with_the_secret_and_the_command_says_so(
+    server: Server, words: tuple[str, ...]
+) -> None:
+    key, name = new_key(server), words[0]
+    stored = server.post(server.signed({"type": "private", "public_id": name}, key), b"bytes").json()["secure_url"]
+    assert "delivery URLs" not in beside(server, "keys", "list").stderr
+    assert "delivery URLs" in printed(beside(server, "keys", name, "--help"))
+    printed(beside(server, "keys", "rotate", key.key))
+    assert server.get(stored).status == 200
+    for option in ((), ("--json",)):
+        warning = beside(server, "keys", *words, key.key, *option).stderr
+        assert "delivery URLs of private and authenticated assets" in warning
+        assert "`resource` of the Admin API" in warning
+    assert server.get(stored).status == 401
+
+    basic = urllib3.make_headers(basic_auth=":".join(server.server))
+    again = server.get(f"/v1_1/{server.cloud}/resources/raw/private/{name}", headers=basic).json()["secure_url"]
+    assert again != stored
+    assert server.get(again).data == b"bytes"
 
 
 @pytest.mark.parametrize("action", ["revoke", "rotate"])

@@ -47,7 +47,7 @@ class Elsewhere(NamedTuple):
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "box") as server:
+    with Server(tmp_path / "box", env={"UPONCE_SKEW": "0"}) as server:
         yield server
 
 
@@ -261,7 +261,11 @@ def test_where_it_does_not_move(box: Server, tmp_path: Path) -> None:
     printed(uponce("keys", "create", "--data", other))
     taken = beside(box, "migrate-store", "--to-database", "-", stdin=f"sqlite:///{other}/uponce.db\n")
     assert (taken.code, "The secret of" in taken.stderr) == (1, True)
-    for url in ("postgresql://uponce:hidden@127.0.0.1:1/db", "postgresql://uponce@127.0.0.1:1/db?password=hidden"):
+    for url in (
+        "postgresql://uponce:hidden@127.0.0.1:1/db",
+        "postgresql://uponce@127.0.0.1:1/db?password=hidden",
+        "postgresql://uponce@server:hidden@127.0.0.1:1/db",
+    ):
         shown = beside(box, "migrate-store", "--to-database", url)
         assert (shown.code, "was on the command line" in shown.stderr) == (1, True)
     without = beside(box, "migrate-store", "--to-database", "postgresql://uponce@127.0.0.1:1/db")

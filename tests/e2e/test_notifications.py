@@ -22,15 +22,34 @@ def wait_for(receiver: Receiver, count: int) -> None:
         time.sleep(0.1)
 
 
-def test_dead_notifications_can_be_dropped(data: Path) -> None:
-    """A receiver that is gone would leave one for each upload, for ever."""
+def put_dead(data: Path, *names: str) -> None:
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
-        for name in ("notify", "notify", "relay"):
+        for name in names:
             database.execute(
                 "INSERT INTO outbox (name, subject, details, due_at, tries, error, created_at, dead) "
                 "VALUES (?, 'a', '', 1, 32, 'gone', 1, 1)",
                 (name,),
             )
+
+
+def test_the_list_says_when_a_dead_notification_ends(data: Path) -> None:
+    """By the setting of the server, if one has started."""
+    put_dead(data, "notify")
+    words = ("--data", data)
+    assert "dead, kept until 1970-01-31" in printed(uponce("outbox", "list", *words))
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("INSERT INTO server_settings VALUES (1, 300, 1, 86400)")
+    assert "dead, kept until 1970-01-02" in printed(uponce("outbox", "list", *words))
+    assert "Dead notifications stay" in printed(uponce("sweep", *words))
+    (listed,) = json.loads(printed(uponce("outbox", "list", "--json", *words)))
+    assert listed["kept_until"] == 86401
+    printed(uponce("sweep", *words, env={"UPONCE_NOTIFICATION_DAYS": "1"}))
+    assert json.loads(printed(uponce("outbox", "list", "--json", *words))) == []
+
+
+def test_dead_notifications_can_be_dropped(data: Path) -> None:
+    """A receiver that is gone would leave one for each upload, for ever."""
+    put_dead(data, "notify", "notify", "relay")
     words = ("--data", data)
     assert printed(uponce("outbox", "drop", "2", *words)) == "1 dead notifications are dropped\n"
     again = uponce("outbox", "drop", "2", *words)
@@ -41,7 +60,7 @@ def test_dead_notifications_can_be_dropped(data: Path) -> None:
     assert uponce("outbox", "drop", "3", *words).code == 1  # the look-up of a relay
     assert printed(uponce("outbox", "drop", *words)) == "1 dead notifications are dropped\n"
     (left,) = json.loads(printed(uponce("outbox", "list", "--json", *words)))
-    assert left["name"] == "relay"
+    assert (left["name"], left["kept_until"]) == ("relay", None)
     assert printed(uponce("outbox", "retry", *words)) == "1 effects are due now\n"
 
 

@@ -207,6 +207,20 @@ def test_a_sample_or_a_widget_that_cannot_be_loaded_is_named(browser: Browser, p
     page.context.close()
 
 
+@pytest.mark.parametrize("button", ["#upload", "#try-again button"])
+def test_without_a_first_signature_its_buttons_ask_for_one(browser: Browser, playground: Server, button: str) -> None:
+    page = Watched(browser, playground.base, "/robots.txt").page  # Chromium itself reports each failed request
+    page.route("**/playground/sign", answering(503, json.dumps({"error": {"message": "Busy."}})), times=1)
+    page.goto(f"{playground.base}/playground")
+    page.wait_for_selector("#trouble >> text=Busy.")
+    page.click(button)
+    page.wait_for_selector("#result .stored")
+    if button != "#upload":
+        page.wait_for_selector("#try-again [data-kept=true]")
+    assert not page.is_visible("#trouble")
+    page.context.close()
+
+
 def test_an_answer_that_a_proxy_made_is_named(browser: Browser, playground: Server) -> None:
     """Neither HTML nor another server's JSON hangs the page: the next press works."""
     page = Watched(browser, playground.base).page  # Chromium itself reports each failed request

@@ -11,11 +11,11 @@ import pytest
 
 from uponce.app.services import Services
 from uponce.core.formats import FORMATS
-from uponce.web.app import create_app
+from uponce.web.app import Route
 from uponce.web.cloudinary.relayed import METHODS
 from uponce.web.errors import INTERNAL_ERROR
 from uponce.web.operators import Scrape
-from uponce.web.routing import Route
+from uponce.web.routes import create_app
 
 ROOT = Path(__file__).parents[2]
 SCRAPE = Scrape("token", bytes)
@@ -91,9 +91,9 @@ def test_every_route_is_documented() -> None:
     """docs/reference/http.md names every path with every method."""
     page = (ROOT / "docs/reference/http.md").read_text()
     cells = re.findall(r"^\| (`[A-Z].*?) \|", page, re.MULTILINE)
-    app = create_app(Services(*[None] * 5), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
+    app = create_app(Services(*[None] * 6), lambda _: nullcontext(), None, SCRAPE)  # type: ignore[arg-type]
     served = {
-        (path.replace(":path", ""), method) for row in app.routes.rows for path in row.paths for method in _methods(row)
+        (path.replace(":path", ""), method) for row in app.routes for path in row.paths for method in _methods(row)
     }
     named = {
         (path, method)

@@ -31,13 +31,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     `/messages` answers with the number of messages that its body came in, `/unread` before its body has come.
     `/headers` answers with the names of the request's headers, as they are after its body.
 
-    `/sum` answers with the SHA-256 of the body, `/half` before it has all of it. `/stall` takes two messages of it and
-    waits 2 seconds, `/drop` refuses after two.
+    `/sum` answers with the SHA-256 of the body, `/pauses` too, but waits after each message, `/half` before it has all
+    of it. `/stall` takes two messages of it and waits 2 seconds, `/drop` refuses after two.
 
     The rest answers with its method, its path and the size of the body.
     """
     path = scope["path"]
-    if path in ("/sum", "/half", "/stall", "/drop"):
+    if path in ("/sum", "/pauses", "/half", "/stall", "/drop"):
         await _large(scope, receive, send)
         return
     if path == "/download":
@@ -73,13 +73,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _large(scope: Scope, receive: Receive, send: Send) -> None:
     path, hash_, number, more = scope["path"], hashlib.sha256(), 0, True
-    while more and not (path != "/sum" and number == 2):
+    while more and not (path not in ("/sum", "/pauses") and number == 2):
         message = await receive()
         if message["type"] == "http.disconnect":
             seen.append(f"disconnected from {path}")
             return
         hash_.update(message["body"])
         number, more = number + 1, message["more_body"]
+        await asyncio.sleep(0.01 if path == "/pauses" else 0)
     await asyncio.sleep(2 if path == "/stall" else 0)
     if path == "/drop":
         await send_error(scope, receive, send, SignatureUsed("Already used."), body_complete=False)

@@ -21,7 +21,7 @@ from uponce.adapters.media.pool import DecoderPool
 from uponce.app.manage_keys import create_key
 from uponce.core.policy import Limits
 from uponce.core.values import Algorithm
-from uponce.web.app import create_app
+from uponce.web.routes import create_app
 
 COMMON = {
     "asset_id": r"[0-9a-f]{32}",

@@ -1,5 +1,6 @@
 """What ends a connection, and the answers that come before its end."""
 
+import re
 import socket
 import time
 from pathlib import Path
@@ -91,6 +92,25 @@ def test_a_client_that_half_closes_after_a_whole_request_gets_its_answer(bare: B
     assert statuses(received) == [200]
     assert b"connection: close" in received
     assert received.endswith(answer)
+    assert_back_to(bare, before)
+
+
+SEVERAL = {
+    "two": (SOON * 2, [b"POST /soon 5"] * 2),
+    "three, without a body": (get("/soon") + get("/2") + get("/3"), [b"GET /soon 0", b"GET /2 0", b"GET /3 0"]),
+    "two and a half": (SOON * 2 + SOON[:-1], [b"POST /soon 5"] * 2),
+    "one that closes, and another": (get("/soon", close=True) + get("/2"), [b"GET /soon 0"]),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_a_client_that_half_closes_after_several_requests_gets_all_answers(bare: Bare, kind: str) -> None:
+    before = descriptors(bare)
+    sent, answers = SEVERAL[kind]
+    received = half_closed(bare, sent)
+    assert statuses(received) == [200] * len(answers)
+    assert re.findall(rb"(?:GET|POST) /\w+ \d+", received) == answers
+    assert received.count(b"connection: close") == 1
     assert_back_to(bare, before)
 
 

@@ -86,6 +86,20 @@ def test_only_the_url_with_the_assets_own_version_is_kept_for_long(world: World)
     assert world.get(own).body == OTHER_PNG
 
 
+def test_a_url_that_another_asset_can_get_is_not_kept_for_long(world: World) -> None:
+    """`cat.png` as a PNG is delivered at the URL that `cat` gets if it is uploaded in the same second."""
+    named = store(world, public_id="pets/cat.png")
+    shared_url = f"/demo/image/upload/v{named['version']}/pets/cat.png"
+    for spelling in (shared_url, shared_url.replace(".", "%2E")):
+        assert (world.get(spelling).body, cached(world, spelling)) == (PNG, ASK)
+    assert cached(world, named["path"]) == cached(world, f"{shared_url}.PNG") == LONG_LIVED
+
+    cat = store(world, OTHER_PNG, public_id="pets/cat")
+    assert (cat["path"], world.get(shared_url).body) == (shared_url, OTHER_PNG)
+    assert cached(world, shared_url) == cached(world, shared_url[:-4]) == LONG_LIVED
+    assert world.get(named["path"]).body == PNG
+
+
 def test_private_assets_are_kept_for_an_hour_by_their_own_version_only(shared: World) -> None:
     asset = store(shared, public_id="mine", type="private")
     assert cached(shared, asset["path"]) == "private, no-transform, max-age=3600"

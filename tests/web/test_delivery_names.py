@@ -1,9 +1,12 @@
 """What a delivery URL may say: transformations are refused by name, and documents and drawings stay inert."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.web.test_delivery import assert_inert, signed_path, store
-from tests.world import PNG, World, assert_refused
+from tests.world import OTHER_PNG, PNG, World, assert_refused
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 IN_URLS = "in delivery URLs are not supported by uponce yet"
@@ -37,6 +40,22 @@ def test_a_private_asset_with_a_transformation_says_nothing_without_a_signature(
     assert_refused(world.get("/demo/image/private/cat.jpg"), 401, "delivery_denied")
     path = signed_path(world, "cat.png", type="private", width=100, crop="scale")
     assert_refused(world.get(path), 400, "unsupported_call")
+
+
+def test_security_warns_of_parameters_that_give_away_private_files(world: World) -> None:
+    """The parameters are those of the page. The last lines are the cures that the page names."""
+    page = (Path(__file__).parents[2] / "SECURITY.md").read_text()
+    (warning,) = re.findall(r"^- \*\*Names of files\*\*.*?(?=^- )", page, re.MULTILINE | re.DOTALL)
+    params = dict(re.findall(r"`(\w+)=(\w+)`", warning))
+    assert params == {"type": "private", "use_filename": "1", "unique_filename": "0", "overwrite": "0"}
+    first = store(world, filename="passport.png", **params)
+    other = store(world, OTHER_PNG, filename="passport.png", **params)
+    assert (other["existing"], world.get(other["path"]).body) == (True, PNG)
+    assert other["secure_url"] == first["secure_url"]
+
+    for cure in ({"folder": "user-2"}, {"public_id": "user-2"}, {"unique_filename": "1"}):
+        assert "`" + next(iter(cure)) in warning
+        assert world.get(store(world, OTHER_PNG, filename="passport.png", **params | cure)["path"]).body == OTHER_PNG
 
 
 class Stated:

@@ -20,9 +20,9 @@ from tests.world import OTHER_PNG, PNG, START, World, assert_accepted
 from uponce.adapters.database.sqlite import readers
 from uponce.app.ports import NoMetrics
 from uponce.web import express
-from uponce.web.app import create_app
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
+from uponce.web.routes import create_app
 
 MOST = express._MOST_BYTES
 HIGH = 16 * 1024
@@ -329,7 +329,8 @@ def test_only_so_many_urls_are_remembered(wire: Wire, monkeypatch: pytest.Monkey
     store(wire.world, public_id="cat")
     for number in range(9):
         assert wire.say(get(f"/demo/image/upload/v{number}/cat.png")).endswith(PNG)
-    assert len(wire.world.app.express._known) == 3
+    answering: Any = wire.world.app.express
+    assert len(answering._known) == 3
 
 
 # A reader that takes nothing.

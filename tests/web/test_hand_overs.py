@@ -18,10 +18,11 @@ import uponce
 from tests import samples
 from tests.world import World
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.core.policy import Limits
 
 SOURCE = str(Path(uponce.__file__).parent)
-MOST_FILES = 36
+MOST_FILES = 31
 PICTURE = samples.jpeg(1, 2300, 1725)
 STREAMED = Limits(small_body_bytes=1)
 
@@ -73,7 +74,8 @@ def traced(root: Path, limits: Limits, uploads: int = 8) -> list[list[Call]]:
     trace = Trace()
     threading.setprofile(trace.note)
     try:
-        world = World(root, limits=limits, inspector=DecoderPool(limits, []))
+        world = World(root, limits=limits)
+        world.swap(inspector=DecoderPool(limits, []), read_ordinary=read_ordinary)
         with served(world) as port, urllib3.PoolManager(1) as client:
 
             def upload() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.asgi import END, FORM, part, parts_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import MalformedRequest
-from uponce.web.cloudinary.headers import MAX_KEY_LENGTH, read_idempotency_key
+from uponce.web.cloudinary.upload import MAX_KEY_LENGTH, read_idempotency_key
 
 UUID = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 KEYED = {"idempotency-key": UUID}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -13,6 +14,7 @@ from cloudinary.utils import verify_notification_signature
 
 from tests.receiver import Receiver, receiving
 from tests.world import OTHER_PNG, PNG, START, World, assert_accepted, assert_refused
+from uponce.adapters import notifier as notifier_module
 from uponce.adapters.notifier import Notifier, is_public
 from uponce.app.outbox import Work, run_due
 from uponce.app.ports import Effect
@@ -49,7 +51,7 @@ def deliver(world: World, after: float = 0, allowed: tuple[Any, ...] = LOCAL) ->
     async def deliver() -> int:
         notifier = Notifier(allowed, seconds=5)
         try:
-            return await run_due(world.services, works(notifier))
+            return await run_due(world.services, "notify", works(notifier)["notify"])
         finally:
             await notifier.close()
 
@@ -120,6 +122,33 @@ def test_a_receiver_that_never_accepts_gets_it_for_a_day_and_then_the_effect_is_
     assert asyncio.run(world.database.retry_effects()) == 1
     assert deliver(world) == 1
     assert effects(world) == []
+
+
+def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others keep their places in the outbox for receivers that do."""
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.3)
+
+    async def post(notifier: Notifier, url: str, count: int = 5) -> list[str]:
+        return await asyncio.gather(*(notifier.post(url, {}, b"{}") for _ in range(count)))
+
+    async def play(silent: socket.socket) -> None:
+        notifier = Notifier(LOCAL, seconds=0.5)
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        url = f"http://{host}/hook"
+        first, later = await post(notifier, url), await post(notifier, url)
+        assert all("Timeout" in problem for problem in first)
+        assert ["Timeout" in problem for problem in later] == [True, False, False, False, False]
+        assert later[1] == f"{host} answers too slowly; another notification is tried first"
+        assert await post(notifier, receiver.url) == [""] * 5
+        silent.close()
+        refused = (await post(notifier, url))[0]  # at once: such a receiver holds no place
+        assert "cannot be reached" in refused
+        assert await post(notifier, url) == [refused] * 5
+        await notifier.close()
+
+    asyncio.run(play(socket.create_server(("127.0.0.1", 0))))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])

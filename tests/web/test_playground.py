@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asgi import Answer
 from tests.world import World, _no_lifespan
 from uponce.app.manage_keys import playground_key, set_up
-from uponce.web.app import create_app
 from uponce.web.pages.playground import ACTIONS, ASSETS, Playground
+from uponce.web.routes import create_app
 
 PAGES = Path(__file__).parents[2] / "src/uponce/web/pages"
 HOST = "localhost:8000"

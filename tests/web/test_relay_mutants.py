@@ -77,7 +77,7 @@ _sign, _upload, _conclude = Relaying._sign, Relaying._upload, Relaying._conclude
 
 
 async def sign_only(self: Relaying) -> Mapping[str, str]:
-    limits, upstream = self._services.limits, self._passing.upstream
+    limits, upstream = self._services.limits, self._upstream
     stamp = trailer_timestamp(int(self._services.clock.now()), upstream.window, limits.relay_fence)
     return signed(upstream, self._target.fields, stamp)
 
@@ -91,7 +91,7 @@ async def upload_then_commit(self: Relaying, *arguments: Any) -> UpstreamReply:
 async def commit_then_send(self: Relaying, file: AsyncIterator[Data]) -> UpstreamReply:
     fields = {**self._target.fields, **await _sign(self)}
     call = UpstreamCall(self._target.kind, fields, "a.bin")
-    return await self._client.upload(self._passing.upstream, call, file, None)
+    return await self._client.upload(self._upstream, call, file, None)
 
 
 async def conclude_late(self: Relaying, reply: UpstreamReply) -> Forwarded:

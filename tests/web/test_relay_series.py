@@ -149,7 +149,7 @@ def test_an_address_that_is_asked_while_its_outcome_is_written_says_what_it_beca
             found = await ask(*args)
             asked.append(name)
             if len(asked) == 1:
-                await run_due(relay.services, {"relay": Work(look_up)})
+                await run_due(relay.services, "relay", Work(look_up))
             return found
 
         monkeypatch.setattr(database, name, answer)

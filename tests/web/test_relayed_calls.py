@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.asgi import Answer
+from tests.asgi import END, FORM, Answer, part, parts_of
 from tests.upstreams import StubUpstream, Trouble
 from tests.web.relays import EachOnItsLoop, md5
 from tests.world import PNG, World, assert_accepted, assert_refused
@@ -52,6 +52,18 @@ def test_the_upstream_does_what_keys_for_servers_may(relay: World, stub: StubUps
         assert not stub.store
 
 
+def test_uponce_signs_parameters_that_only_the_upstream_knows(relay: World, stub: StubUpstream) -> None:
+    """For servers that ask it to, and for uploads with HTTP Basic, as it accepts them when an SDK signed them."""
+    params = {"eager": "w_100", "folder": "a"}
+    signed = assert_accepted(act(relay, "signatures/sign", params, authorization=basic(relay))).json["fields"]
+    assert_accepted(relay.upload(signed, kind="raw"))
+    body = parts_of(params), part("file", PNG, "a.bin"), END
+    assert_accepted(relay.post(*body, kind="raw", headers={"authorization": basic(relay)}))
+    assert [request.fields["eager"] for request in stub.requests] == ["w_100"] * 2
+    refused = act(relay, "signatures/sign", {"folder": ".."}, authorization=basic(relay))
+    assert_refused(refused, 400, "invalid_parameter")
+
+
 def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\nx\r\n--b--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=b"}
@@ -59,6 +71,36 @@ def test_an_upload_to_an_address_with_a_slash_at_its_end_is_told_so(relay: World
     assert_refused(answer, 404, "not_found")
     path = "/v1_1/demo/resources/image/upload/"  # this is the upstream's to answer
     assert relay.request("DELETE", path, headers={"authorization": basic(relay)}).code != "unsupported_call"
+
+
+@pytest.mark.parametrize("path", ["image/private", "raw/authenticated"])
+def test_an_upload_to_an_address_of_its_type_is_told_where_to_upload(
+    relay: World, stub: StubUpstream, path: str
+) -> None:
+    body = parts_of(relay.sign()), part("file", PNG, "a.png"), END
+    answer = relay.request("POST", f"/v1_1/demo/{path}", headers=FORM, chunks=body)
+    assert_refused(answer, 400, "unsupported_call")
+    kind, _, type_ = path.partition("/")
+    assert f"Sign type={type_} and upload to /v1_1/<cloud>/{kind}/upload." in answer.json["error"]["message"]
+    assert not stub.requests
+
+
+NAMED_UPLOAD = ["folders/upload", "upload_presets/upload", "transformations/upload"]
+
+
+@pytest.mark.parametrize("path", NAMED_UPLOAD)
+def test_an_admin_call_whose_address_ends_like_that_of_uploads_goes_on(
+    relay: World, stub: StubUpstream, path: str
+) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        relay.request(method, f"/v1_1/demo/{path}", headers={"authorization": basic(relay)})
+        assert (stub.requests[-1].method, stub.requests[-1].path) == (method, f"/v1_1/{stub.upstream.cloud}/{path}")
+
+
+@pytest.mark.parametrize("path", NAMED_UPLOAD)
+def test_without_an_upstream_such_a_call_is_refused_by_name(world: World, path: str) -> None:
+    answer = world.request("PUT", f"/v1_1/demo/{path}", headers={"authorization": basic(world)})
+    assert_refused(answer, 400, "unsupported_call")
 
 
 def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> None:
@@ -117,6 +159,25 @@ def test_keys_for_browsers_only_upload(relay: World, stub: StubUpstream) -> None
     assert len(stub.requests) == asked
 
 
+def test_a_revoked_signature_does_nothing(relay: World, stub: StubUpstream) -> None:
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    fields = relay.sign({"public_id": "cat"}, key=relay.server)
+    assert_accepted(act(relay, "signatures/revoke", fields, authorization=basic(relay)))
+    assert_refused(act(relay, "raw/destroy", fields), 400, "signature_revoked")
+    assert stub.store
+    assert relay.sql("SELECT count(*) FROM audit WHERE code = 'signature_revoked'") == 1
+
+
+@pytest.mark.parametrize("name", ["max_uses", "origin", "max_bytes", "sha256"])
+def test_what_only_an_upload_obeys_is_refused_in_other_calls(relay: World, stub: StubUpstream, name: str) -> None:
+    """So no signature that was made for one upload, or for one web page, deletes."""
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    values = {"max_uses": "1", "origin": "https://app.example", "max_bytes": "9999", "sha256": "0" * 64}
+    fields = relay.sign({"public_id": "cat", name: values[name]}, key=relay.server)
+    assert_refused(act(relay, "raw/destroy", fields), 400, "unknown_parameter")
+    assert stub.store
+
+
 def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream) -> None:
     stub.uploads = iter([Trouble.SILENT, Trouble.HTML])
     fields = relay.sign({"public_id": "cat"}, key=relay.server)
@@ -168,3 +229,41 @@ def test_some_calls_may_have_two_parameters_that_are_not_signed(relay: World, st
 def test_a_read_of_a_server_may_take_longer_than_a_look_up(relay: World) -> None:
     relay.swap(upstream=EachOnItsLoop(Times(look=1e-6)))
     assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))
+
+
+def test_a_signed_get_does_not_ask_an_end_user_for_a_password(relay: World, stub: StubUpstream) -> None:
+    """`private_download_url` and the like: links for browsers, which open a dialog for a 401 with a challenge."""
+    query = urlencode(relay.sign({"public_id": "cat", "format": "jpg"}, key=relay.server))
+    for path in ("image/download", "image/generate_archive", "download_backup"):
+        answer = relay.get(f"/v1_1/demo/{path}?{query}")
+        assert_refused(answer, 400, "unsupported_call")
+        assert path in answer.json["error"]["message"]
+    assert_accepted(relay.get(f"/v1_1/demo/ping?{query}", authorization=basic(relay)))
+
+
+@pytest.mark.parametrize("path", ["delete_by_token", "image/delete_by_token"])
+def test_a_deletion_by_token_is_refused_by_name(relay: World, stub: StubUpstream, path: str) -> None:
+    answer = act(relay, path, {"token": "abc"}, origin="https://app.example")
+    assert_refused(answer, 400, "unsupported_call")
+    assert path in answer.json["error"]["message"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert not stub.requests
+
+
+@pytest.mark.parametrize("kind", ["form", "query", "json"])
+def test_a_call_takes_as_many_ids_as_the_account_does(relay: World, stub: StubUpstream, kind: str) -> None:
+    fields = relay.sign({"command": "add", "tag": "t", "public_ids": ",".join(map(str, range(1000)))}, key=relay.server)
+    del fields["public_ids"]
+    ids = [("public_ids[]", str(number)) for number in range(1000)]
+    if kind == "form":
+        answer = act(relay, "image/tags", [*ids, *fields.items()])
+    elif kind == "query":
+        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
+    else:
+        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    assert len(assert_accepted(answer).json["public_ids"]) == 1000
+    refused = act(relay, "image/tags", [*ids, *[("public_ids[]", "x")] * 100, *fields.items()])
+    assert_refused(refused, 400, "malformed_request")
+    assert "the limit is 1100" in refused.json["error"]["message"]

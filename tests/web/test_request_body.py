@@ -3,6 +3,11 @@
 import asyncio
 import weakref
 
+import pytest
+
+from tests.web.bare import request
+from uponce.core.errors import RequestTooSlow
+from uponce.web.cloudinary import forms
 from uponce.web.receiving import Block
 from uponce.web.request import Body, Message
 
@@ -30,3 +35,14 @@ def test_the_first_bytes_are_given_again_and_then_kept_no_longer() -> None:
     got, alive = asyncio.run(look())
     assert got == [bytes(10), bytes(10), bytes([1]) * 10, bytes([2]) * 10]
     assert alive[1:] == [False, False]
+
+
+def test_a_small_body_that_takes_too_long_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_FIELDS_SECONDS", 0.01)
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    with pytest.raises(RequestTooSlow, match=r"longer than 0\.01 seconds") as refused:
+        asyncio.run(forms.small_body(request({"method": "POST", "headers": []}, receive)))
+    assert refused.value.retry_after == 1

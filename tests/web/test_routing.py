@@ -14,22 +14,22 @@ from uponce.app.manage_keys import check_policy
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter
 from uponce.web import delivery
-from uponce.web.app import create_app
+from uponce.web.app import _EXPOSED, Route, cross_origin_headers, preflight
 from uponce.web.operators import Scrape
 from uponce.web.pages.playground import Playground
 from uponce.web.request import Header, Message, Receive, Scope, Send
 from uponce.web.response import Response
-from uponce.web.routing import _EXPOSED, Route, cross_origin_headers, preflight
+from uponce.web.routes import create_app
 
 APP = create_app(
-    Services(*[None] * 5),  # type: ignore[arg-type]
+    Services(*[None] * 6),  # type: ignore[arg-type]
     lambda _: nullcontext(),
     None,
     Scrape("token", bytes),
     None,
     Playground(True, 1, 3600),
 )
-ROWS = APP.routes.rows
+ROWS = APP.routes
 PATHS = [(path, row) for row in ROWS for path in row.paths]
 ORIGINS: tuple[dict[str, str], ...] = ({}, {"origin": "https://app.example"})
 ASKED: tuple[dict[str, str], ...] = (
@@ -47,7 +47,7 @@ HEADERS: tuple[tuple[Header, ...], ...] = (
 @pytest.mark.parametrize(("path", "row"), PATHS, ids=[path for path, _ in PATHS])
 def test_no_earlier_row_takes_the_path_of_a_later_one(path: str, row: Route) -> None:
     example = path.replace("{rest:path}", "upload/v1/a/b.png").replace("{", "").replace("}", "")
-    match = APP.routes.match(example)
+    match = APP.match(example)
 
     assert match is not None
     assert match.route is row
@@ -61,18 +61,18 @@ def test_no_cloud_has_a_name_whose_files_another_row_would_take(name: str) -> No
     except InvalidParameter:
         return
     for rest in ("image/upload/cat", "image/upload/v1/cat", "raw/private/s--12345678--/v1/a/b.txt"):
-        match = APP.routes.match(f"/{name}/{rest}")
+        match = APP.match(f"/{name}/{rest}")
         assert match is not None
         assert match.params["cloud"] == name
         assert match.route.paths is delivery.PATHS
 
 
 def test_the_rest_of_a_path_may_have_slashes_and_a_part_may_not() -> None:
-    deliver, upload = APP.routes.match("/c/raw/upload/a/b"), APP.routes.match("/v1_1/c/raw/upload")
+    deliver, upload = APP.match("/c/raw/upload/a/b"), APP.match("/v1_1/c/raw/upload")
 
     assert deliver is not None and deliver.params == {"cloud": "c", "rest": "upload/a/b"}
     assert upload is not None and upload.params == {"cloud": "c", "resource_type": "raw"}
-    assert APP.routes.match("/tus/c/s/u/v") is None
+    assert APP.match("/tus/c/s/u/v") is None
 
 
 def open_rows() -> list[Route]:

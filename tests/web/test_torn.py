@@ -94,14 +94,34 @@ def test_a_server_that_shuts_down_in_a_commit_does_not_know_the_outcome(world: W
         await finish_unbroken(10)
         return answer
 
-    assert_refused(asyncio.run(play()), 503, "outcome_unknown")
+    answer = asyncio.run(play())
+    assert_refused(answer, 503, "outcome_unknown")
+    assert "The upload may be stored or not." in answer.message
     assert world.traces().assets == 1
 
 
-async def cancelled(world: World, chunks: Chunks, reached: asyncio.Event) -> Answer:
-    """Return the answer to an upload that is cancelled at that moment."""
+def test_a_server_that_shuts_down_in_a_deletion_speaks_of_no_upload(world: World) -> None:
+    asset = assert_accepted(world.upload(world.sign())).json
+    fields = world.sign({"public_id": asset["public_id"]}, key=world.server)
+
+    async def play() -> Answer:
+        database = Held(world.database, "delete")
+        world.swap(database=database)
+        answer = await cancelled(world, [parts_of(fields) + END], database.reached, "/v1_1/demo/image/destroy")
+        database.release.set()
+        await finish_unbroken(10)
+        return answer
+
+    answer = asyncio.run(play())
+    assert_refused(answer, 503, "outcome_unknown")
+    assert "The request may have taken effect or not." in answer.message
+    assert "upload" not in answer.message
+
+
+async def cancelled(world: World, chunks: Chunks, reached: asyncio.Event, target: str = "") -> Answer:
+    """Return the answer to a request, an upload without a target, that is cancelled at that moment."""
     headers = {**FORM, "origin": "https://app.example"}
-    task = asyncio.create_task(call(world.app, "POST", world.route(), headers=headers, chunks=chunks))
+    task = asyncio.create_task(call(world.app, "POST", target or world.route(), headers=headers, chunks=chunks))
     await reached.wait()
     task.cancel()
     return await task

@@ -3,21 +3,18 @@
 import sys
 
 from proof.faults import one_upload
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
-from uponce.core.values import Caller
 
 _settle = upload._settle
 
 
-async def answer_then_settle(
-    services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller
-) -> Committed:
+async def answer_then_settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
     old = await services.database.find_asset(draft.name)
     one_upload.acknowledge(old.asset_id if old else draft.asset_id)
-    return await _settle(services, verified, draft, spooled, caller)
+    return await _settle(services, admitted, draft, spooled)
 
 
 upload._settle = answer_then_settle

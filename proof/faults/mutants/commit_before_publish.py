@@ -3,15 +3,14 @@
 import sys
 
 from proof.faults import one_upload
-from uponce.app.authorise import Verified
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Committed, Draft, Spooled
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload
-from uponce.core.values import Caller
 
 
-async def settle(services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller) -> Committed:
-    committed = await services.database.commit(verified.grant, draft, caller)
+async def settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+    committed = await services.database.commit(admitted.grants[0], draft, admitted.caller)
     await spooled.publish()
     return committed
 

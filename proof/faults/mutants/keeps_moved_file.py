@@ -1,6 +1,6 @@
 """A launcher of `uponce` that does not look whether the file it writes is still the one that the next start opens."""
 
-from uponce.adapters.database import sqlite
+from uponce.adapters.database.sqlite import connection
 from uponce.cli import main
 
 
@@ -9,7 +9,7 @@ def never_another(path: object) -> tuple[int, int]:
 
 
 # At import, not under the guard: worker processes import this file and never run it.
-sqlite.identity = never_another  # type: ignore[attr-defined]
+connection.identity = never_another
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ _sign = Relaying._sign
 
 
 async def sign_first(self: Relaying) -> Mapping[str, str]:
-    return signed(self._passing.upstream, self._target.fields, int(self._services.clock.now()))
+    return signed(self._upstream, self._target.fields, int(self._services.clock.now()))
 
 
 async def send_then_commit(self: Relaying, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:

@@ -11,7 +11,7 @@ from uponce.core.upstream import signed
 
 async def sign_when_awake(self: Relaying) -> Mapping[str, str]:
     await sign_and_stop(self)
-    services, upstream = self._services, self._passing.upstream
+    services, upstream = self._services, self._upstream
     stamp = trailer_timestamp(int(services.clock.now()), upstream.window, services.limits.relay_fence)
     return signed(upstream, self._target.fields, stamp)
 

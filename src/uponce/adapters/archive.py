@@ -2,8 +2,8 @@
 
 <folder>/backup.json              made first; `backup` writes to no other folder that has files
 <folder>/uponce.db                appears when all the media that it names are there
-<folder>/uponce.db.<UTC time>     the database of the backup before, as it was until then
-<folder>/media/                   as a local blob store, with the files that these two databases name
+<folder>/uponce.db.<UTC time>     the database of the backup before, as of that time
+<folder>/media/                   a local blob store, with the files that these two databases name
 <folder>/secret.key               unless the server gets it as UPONCE_SECRET_KEY; never replaced by another key
 """
 
@@ -39,7 +39,7 @@ from uponce.core.errors import NotFound, SettingRefused
 class Archive:
     """The Archive of app/backup.py. Use it inside `writing` or `reading`, which open its `media`.
 
-    `database` is the server's file; the server's secret key belongs at `secret_key`, or comes from elsewhere: None.
+    `database` is the server's file. `secret_key` is the path of the server's secret key, or None if it is in a setting.
     """
 
     def __init__(self, folder: Path, *, database: Path, secret_key: Path | None) -> None:
@@ -55,8 +55,10 @@ class Archive:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder for a backup; make it if needed. Raise SettingRefused if it is not one of a backup, or while
-        another backup holds it."""
+        """Hold the folder for a backup, and make it if needed.
+
+        Raise SettingRefused if the folder is not the folder of a backup, or while another backup holds it.
+        """
         self._begin()
         with (
             held(self.folder, f"Another backup into {self.folder} is running. Wait until it ends."),
@@ -66,11 +68,11 @@ class Archive:
 
     @contextmanager
     def reading(self, secrets: SecretBox | None, now: float) -> Iterator[Snapshot]:
-        """Open the last finished backup for a server that has no database yet, and write nothing.
+        """Open the last finished backup for a server that has no database yet. Write nothing.
 
-        `secrets` are the server's own. None: they come from the key in the backup. Raise NotFound if no backup was
-        finished, SettingRefused if the copy of the database is damaged, if a key is not there or is another one, or
-        if the server has a database.
+        `secrets` are the server's own. None: they come from the key in the backup. Raise NotFound if no backup has
+        finished. Raise SettingRefused if the copy of the database is damaged, if the right key is missing, or if the
+        server has a database.
         """
         last = self.last() if self._facts.exists() else None
         if last is None:
@@ -110,7 +112,7 @@ class Archive:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self._facts.exists():
                 return
-            drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of a first backup that was broken off
+            drafts = set(self.folder.glob(f"{self._facts.name}.*"))  # of an interrupted first backup
             if set(self.folder.iterdir()) - drafts:
                 raise SettingRefused(
                     f"{self.folder} holds other files than a backup. Name an empty folder, a new folder, or the folder "
@@ -131,9 +133,9 @@ class Archive:
             )
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
-        """Put the draft in place of the last database, which stays beside it; return its path. All media are there.
+        """Replace the last copy of the database with the draft. Return the new path of the last copy.
 
-        Only the last one stays: each may be as large as the database.
+        Only one older copy stays: each may be as large as the database. Call it when all media are in the folder.
         """
         with _refusing(self.folder):
             if secret_key is not None and not self._secret_key.exists():
@@ -160,9 +162,9 @@ class Archive:
         return kept
 
     def _key(self) -> tuple[bytes, str]:
-        """Return the secret key for the server, and the file it is from.
+        """Return the secret key for the server, and the path of its file.
 
-        Raise SettingRefused if the server has another key already, or if there is no key.
+        Raise SettingRefused if the server has another key already, or if no key exists.
         """
         path = self._live_key
         kept = self._secret_key.read_bytes() if self._secret_key.exists() else None
@@ -181,7 +183,7 @@ class Archive:
         return begun_restore(self._live)
 
     def give_key(self) -> None:
-        """Write the secret key to the server's folder, unless the server has one."""
+        """Write the secret key to the server's folder, unless the server has a key."""
         path = self._live_key
         if path is not None and not path.exists():
             with _refusing(path.parent):
@@ -193,7 +195,7 @@ class Archive:
 
 
 def _write(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write the whole file or none, durably."""
+    """Write the whole file durably, or no file."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         write_new(draft, blocks)

@@ -1,4 +1,4 @@
-"""SIGTERM tells first that this process is about to go, and ends it later: a load balancer needs time to see it."""
+"""After SIGTERM, announce the end of this process before it ends: a load balancer needs time to see that."""
 
 import asyncio
 import signal
@@ -9,7 +9,10 @@ from types import FrameType
 
 @contextmanager
 def draining(seconds: float) -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come; whoever handled it before does so `seconds` later. A second one is not delayed."""
+    """Yield a function that returns whether SIGTERM has come. Its old handler runs `seconds` later.
+
+    A second SIGTERM is not delayed.
+    """
     loop, ending = asyncio.get_running_loop(), False
     end = signal.getsignal(signal.SIGTERM)
 
@@ -22,7 +25,7 @@ def draining(seconds: float) -> Iterator[Callable[[], bool]]:
             ending = True
             loop.call_soon_threadsafe(loop.call_later, seconds, end, number, None)
 
-    if not callable(end):  # nobody ends this process in an orderly way, so there is nothing to delay
+    if not callable(end):  # without a handler, the process does not shut down in order, so there is nothing to delay
         yield lambda: False
         return
     signal.signal(signal.SIGTERM, announce)

@@ -1,18 +1,18 @@
-"""Files on a local disk, as the blob stores use them. All of it blocks but for OpenFile."""
+"""Files on a local disk, as the blob stores use them. All of it blocks, except OpenFile."""
 
 import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.system import closing_file, sync_file, sync_folder
+from uponce.adapters.system import closing_file, sync_file, sync_folder, write_all
 from uponce.app.ports import StoredBlob
 from uponce.app.ports.blobs import Data
-from uponce.core.errors import StorageFull, StorageUnavailable
+from uponce.core.errors import StorageFull, StorageUnavailable, UponceError
 
 T = TypeVar("T")
 
@@ -22,7 +22,6 @@ PRIVATE = 0o700
 BLOCK_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
-_MAX_VECTOR = 1024  # IOV_MAX on Linux
 
 
 class Threads(Protocol):
@@ -30,9 +29,9 @@ class Threads(Protocol):
 
 
 class OpenFile:
-    """The OpenBlob port: a file, or the `size` bytes of a pack from `start`, behind a header.
+    """The OpenBlob port: a file, or the `size` bytes of a pack from `start`, after a header.
 
-    Closes itself when the last reference goes, since a cancelled `open` has no caller that could close the file.
+    It closes itself when the last reference goes, since a cancelled `open` has no caller that could close the file.
     `whole` is all bytes of a small blob, if they have been read.
     """
 
@@ -60,7 +59,7 @@ class OpenFile:
         return await self._threads.in_thread(lambda: self._read(offset, length))
 
     def _cached(self, offset: int, length: int) -> bytes:
-        """Return these bytes if all of them are in memory, else none. A system in need of memory keeps parts."""
+        """Return these bytes if all of them are in memory, else none. A system short of memory keeps only some."""
         if not NOWAIT:
             return b""
         descriptor, length = self._number(), min(length, self.size - offset)
@@ -85,13 +84,15 @@ class OpenFile:
         return self._descriptor
 
     def _is_there(self, descriptor: int, flags: int = 0) -> bool:
-        """To be asked after a read. A deletion erases the header first: if it is there, the bytes were those of the
-        blob."""
+        """Return whether the bytes of a read before were those of the blob: whether its header is still there.
+
+        A deletion erases the header first.
+        """
         length = len(self._header)
         return not length or read_at(descriptor, self._start - length, length, flags) == self._header
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes, in order. Blocks. OSError when the file has less."""
+        """Yield all bytes, in order. Blocks. Raise OSError if the file has fewer."""
         offset = 0
         while offset < self.size:
             block = self._read(offset, BLOCK_BYTES)
@@ -120,9 +121,9 @@ class OpenFile:
 
 
 def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
-    """Return the bytes there, fewer only at the end of the file: one `pread` may return fewer anywhere.
+    """Return the bytes there, fewer only at the end of the file. One `pread` may return fewer anywhere.
 
-    With RWF_NOWAIT, OSError or fewer where the system has them not in memory.
+    With RWF_NOWAIT, raise OSError or return fewer if they are not in memory.
     """
     if flags:
         into = bytearray(length)
@@ -135,68 +136,64 @@ def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
 
 
 def is_packed(key: str) -> bool:
-    """Whether it is the key of a blob in a pack, or of a copy of one, which is a file."""
+    """Return whether the key is that of a blob in a pack. A copy of such a blob, in a file, has the same key."""
     return key.startswith("p")
 
 
 def shard_of(key: str) -> str:
-    """The folder of a blob that is a file; of the beginning of a key, the beginning of the folder's name."""
+    """Return the folder of a blob that is a file.
+
+    For the beginning of a key, return the beginning of the folder's name.
+    """
     return key[: 3 if is_packed(key) else 2]
 
 
 def checked(key: str) -> str:
-    """The key, which is good as a part of a path; StorageUnavailable when it is none."""
+    """Return the key if it is safe as a part of a path. Raise StorageUnavailable if not."""
     if not KEY.fullmatch(key):
         raise StorageUnavailable("The stored file cannot be read.", detail=f"{key!r} is not a blob key")
     return key
 
 
 def guarded(work: Callable[[], T]) -> T:
-    """Do the work; what the operating system refuses becomes one of our errors."""
+    """Return what the work returns. A failure of the operating system becomes a StorageFull or StorageUnavailable."""
     try:
         return work()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                "The server's storage has no space left. Nothing was stored. Send the request again later.",
-                detail=str(error),
-            ) from error
-        raise StorageUnavailable(
-            "The server's storage cannot be used now. Nothing was stored. Send the request again.",
+        raise refused(error) from error
+
+
+def refused(error: OSError) -> UponceError:
+    """Return the StorageFull or StorageUnavailable for a failure of the operating system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            "The server's storage has no space left. Nothing was stored. Send the request again later.",
             detail=str(error),
-        ) from error
+        )
+    return StorageUnavailable(
+        "The server's storage cannot be used now. Nothing was stored. Send the request again.", detail=str(error)
+    )
 
 
 def swept(error: FileNotFoundError) -> StorageUnavailable:
-    """What it means when a spooled file is gone."""
+    """Return the error of a request whose spooled file is gone."""
     return StorageUnavailable(
         "The upload paused so long that its bytes were removed. Nothing was spent. Send the file again.",
         detail=str(error),
     )
 
 
-def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
-    """`writev` may write less than it was given."""
-    left: list[memoryview] = [memoryview(block) for block in blocks]
-    while left:
-        written = os.writev(descriptor, left[:_MAX_VECTOR])
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if written:
-            left[0] = left[0][written:]
-
-
 def make_file(path: Path) -> int:
-    """Return a descriptor of a new private file, to read and write. Blocks; OSError if it exists."""
+    """Return a descriptor of a new private file, to read and write. Blocks. Raise OSError if it exists."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | SAFE, 0o600)
     _give_to_owner(descriptor, path.parent)
     return descriptor
 
 
 def _give_to_owner(descriptor: int, folder: Path) -> None:
-    """Give what root has made to the owner of its folder, as SQLite does: a service of that user has to use it.
+    """Give a file of root to the owner of its folder, as SQLite does: a service of that user must be able to use it.
 
-    Some disks have no owners, and some let root give nothing away: there it stays root's.
+    Some disks have no owners, and some let root give nothing away. There the file stays root's.
     """
     if os.geteuid() == 0:
         with suppress(OSError):
@@ -206,7 +203,10 @@ def _give_to_owner(descriptor: int, folder: Path) -> None:
 
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
-    """Write a new private file. Its bytes are durable on return, its name is not. Blocks; OSError if it exists."""
+    """Write a new private file. Its bytes are durable on return, its name is not. Blocks.
+
+    Raise OSError if it exists.
+    """
     with closing_file(make_file(path)) as descriptor:
         for block in blocks:
             write_all(descriptor, [block])
@@ -214,7 +214,7 @@ def write_new(path: Path, blocks: Iterable[Data]) -> None:
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to `end`; OSError when the file has less."""
+    """Yield the bytes from `start` to `end`. Raise OSError if the file has fewer."""
     while start < end:
         block = os.pread(descriptor, min(BLOCK_BYTES, end - start), start)
         if not block:
@@ -224,7 +224,7 @@ def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def blobs_in(folder: Path) -> Iterator[StoredBlob]:
-    """The files that are ours by their name; what else lies there is none of the sweeper's business."""
+    """Yield the files whose name is a blob key. The sweeper must not touch other files in the folder."""
     now = time.time()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -235,7 +235,7 @@ def blobs_in(folder: Path) -> Iterator[StoredBlob]:
 
 
 def make_folder(folder: Path) -> None:
-    """With the parents that are missing, each durable in its own parent."""
+    """Make the folder and its missing parents, each durable in its own parent."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -244,12 +244,9 @@ def make_folder(folder: Path) -> None:
 
 
 def make_one_folder(folder: Path) -> None:
-    """Make a private folder unless it exists. Its parent must exist. OSError if a file has its name."""
+    """Make a private folder unless it exists. Its parent must exist. Raise OSError if a file has its name."""
     if folder.is_dir():
         return
     folder.mkdir(exist_ok=True, mode=PRIVATE)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
-    try:
+    with closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)) as descriptor:
         _give_to_owner(descriptor, folder.parent)
-    finally:
-        os.close(descriptor)

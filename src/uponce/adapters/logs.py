@@ -1,7 +1,8 @@
 """The log: one format for the lines of uponce, of uvicorn and of libraries, on standard error.
 
-Text is `TIME LEVEL INSTANCE/PID REQUEST MESSAGE name=value …`; JSON has the same, one object a line. REQUEST is the
-request's id, or `-`. Clients cannot forge a line: whatever is not printable is escaped, and long values are cut.
+Text is `TIME LEVEL INSTANCE/PID REQUEST MESSAGE name=value …`. JSON has the same facts, one object a line. REQUEST is
+the request's id, or `-`. Clients cannot forge a line: characters that are not printable are escaped, and long values
+are cut.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 _MAX_VALUE = 200
 _MAX_MESSAGE = 2000
-# Lines of uvicorn about single requests. Strangers could fill the log with them, and most come beside a line of ours.
+# Lines of uvicorn about single requests. Strangers could fill the log with them, and uponce logs most of them too.
 _OF_CLIENTS = (
     "Invalid HTTP request received",
     "Unsupported upgrade request",
@@ -23,9 +24,9 @@ _OF_CLIENTS = (
 
 
 def configure(level: str, format_: str, instance: str) -> None:
-    """Send all log records of this process to standard error. `level` is for uponce and uvicorn; others warn only.
+    """Send all log records of this process to standard error. `level` is for uponce and uvicorn.
 
-    Libraries stay at `warning` since some of them log credentials at `debug`.
+    Libraries stay at `warning`, since some of them log credentials at `debug`.
     """
     handler = logging.StreamHandler()
     handler.setFormatter({"text": TextLines, "json": JsonLines}[format_](f"{instance}/{os.getpid()}"))
@@ -45,7 +46,7 @@ def _quieten(record: logging.LogRecord) -> bool:
 
 
 class TextLines(logging.Formatter):
-    """A line for people. A traceback follows on lines of its own, each marked with `|`."""
+    """Formats a record as a line for people. A traceback follows on separate lines, each marked with `|`."""
 
     def __init__(self, instance: str) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(TextLines):
-    """A JSON object a line, in ASCII."""
+    """Formats a record as a JSON object on one line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -97,12 +98,15 @@ def _cut(value: Any) -> Any:
 
 
 def _value(value: Any) -> str:
-    """Return the value as it is if it is one plain word, else as a JSON string in ASCII."""
+    """Return the value unchanged if it is one plain word, else as a JSON string in ASCII."""
     text = str(_cut(value))
     return text if re.fullmatch(r"[!#-<>-~]+", text) else json.dumps(text)
 
 
 def _printable(text: str) -> str:
-    """Return the text on one line; what is not printable is escaped, also what turns the direction of text around."""
+    """Return the text on one line.
+
+    Characters that are not printable are escaped, also those that reverse the direction.
+    """
     cut = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -1,4 +1,4 @@
-"""The numbers of one server, also of several processes together, and their text as Prometheus reads it."""
+"""The metrics of one server, also of several processes together, and their text for Prometheus."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
 OK, INTERNAL_ERROR = "ok", "internal_error"
 
-# An alarm rings when a counter rises, and one that begins with its first event has not risen.
+# An alarm rings when a counter rises. A counter that appears with its first event has not risen.
 _FROM_ZERO = (
     OK,
     INTERNAL_ERROR,
@@ -32,19 +32,19 @@ _FROM_ZERO = (
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # by which workers and the library find the folder
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder, for workers and for the library
 PLACES = ("/dev/shm", gettempdir())  # noqa: S108 a folder of a random name is made there, which only we may enter
 _PREFIX = "uponce-metrics-"
 _ABANDONED_SECONDS = 60
 
-# More than all values that labels can have take: a file that had to grow could find no room.
+# More than the counters of all label values need: if a file had to grow, the disk might have no room.
 _GAUGES = ("gauge_livesum", "gauge_max", "gauge_mostrecent")
 SIZES = {"counter": 2 * 1024 * 1024, "histogram": 1024 * 1024, **dict.fromkeys(_GAUGES, 16 * 1024)}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One worker's: the number in its files' names, and the lock that keeps others away for as long as it lives."""
+    """The place of one worker: the number in the names of its files, and the lock that it holds while it lives."""
 
     folder: Path
     number: int
@@ -52,8 +52,9 @@ class Place:
 
 
 class PrometheusMetrics:
-    """Of one process, or with `place` of all that count into its folder. One at a time in a process: where a number
-    lies the library asks a global of its own.
+    """The metrics of one process, or with `place` of all processes that count in its folder.
+
+    A process can have one such object at a time: the library decides by a global variable where it keeps a number.
     """
 
     def __init__(self, version: str, server: str, place: Place | None = None) -> None:
@@ -63,7 +64,7 @@ class PrometheusMetrics:
         self._registry = registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
-        # Not `instance`: Prometheus itself gives this label to all that it reads, with the address that it asked.
+        # Not `instance`: Prometheus itself sets that label, to the address from which it reads.
         build = gauge("uponce_build_info", "The server.", ("version", "server"), multiprocess_mode="max")
         build.labels(version, server).set(1)
         requests = counter("uponce_http_requests", "Requests that are over.", ("route", "method", "status"))
@@ -150,7 +151,10 @@ class PrometheusMetrics:
         self._dead.set(waiting.dead)
 
     def text(self) -> bytes:
-        """All numbers, in Prometheus' text format 0.0.4. StorageUnavailable when the shared ones cannot be read."""
+        """Return all metrics, in Prometheus' text format 0.0.4.
+
+        Raise StorageUnavailable if the shared ones cannot be read.
+        """
         if self._place is None:
             return generate_latest(self._registry)
         together = CollectorRegistry()
@@ -170,13 +174,13 @@ def _count_in(place: Place | None) -> None:
 
 @contextmanager
 def shared_folder() -> Iterator[None]:
-    """Let all processes that start inside count in one folder: each into its own files, and a scrape adds them up.
+    """Let all processes that start inside count in one folder, each in its own files. A scrape adds them up.
 
-    It is in memory where the system has such a place. Numbers in mapped files of a disk delay a process that counts
-    while the disk is busy. A page that a full disk has no room for kills the process that touches it: so the files also
-    have their size before any process counts in them. Without a folder, processes find none.
+    The folder is in memory if the system has such a place. With mapped files on a disk, a process that counts would
+    wait while the disk is busy. A full disk kills a process that touches a page without room, so the files also get
+    their size before any process counts in them. Without a folder, processes find none.
 
-    A worker's files outlive it, since counters must not go down. The next worker takes them over and counts on.
+    A worker's files stay after its end, since counters must not go down. The next worker continues them.
     """
     os.environ.pop(VARIABLE, None)
     folder = _make()
@@ -201,7 +205,7 @@ def _make() -> TemporaryDirectory[str] | None:
 
 
 def _drop_abandoned(place: Path) -> None:
-    """Those of servers that were killed; one that lives, or that is starting, keeps its own."""
+    """Delete the folders of servers that were killed. A server that runs, or is starting, keeps its folder."""
     for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError), closing_file(os.open(folder, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
             found = os.fstat(descriptor)
@@ -211,7 +215,7 @@ def _drop_abandoned(place: Path) -> None:
 
 
 def take_place() -> Place:
-    """The first that is free. OSError when there is no folder, or no room in it."""
+    """Return the first free place. Raise OSError without a folder, or without room in it."""
     if not os.environ.get(VARIABLE):
         raise FileNotFoundError(f"no folder for them could be made in any of {', '.join(PLACES)}")
     folder = Path(os.environ[VARIABLE])

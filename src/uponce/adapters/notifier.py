@@ -1,12 +1,13 @@
-"""POST notifications to URLs that clients signed: only to public addresses, unless a network is allowed by a setting.
+"""POST notifications to URLs that clients signed: only to public addresses, unless a setting allows a network.
 
-The address that is checked is the one that is connected to, so a DNS server cannot answer twice.
+The connection goes to the address that was checked, so a DNS server cannot answer twice.
 """
 
 import errno
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _SECONDS = 10  # for all of one request
+_SLOW_SECONDS = 1
+_MOST_SLOW = 1024
 _AT_ONCE = 16
 _PRIVATE = tuple(
     ip_network(text)
@@ -42,12 +45,18 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 class Notifier:
-    """Sends notifications. It follows no redirect, asks no proxy, and reads no answer but its status."""
+    """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
+
+    A receiver whose last notification failed slowly gets one at a time, until it answers. So receivers that are down
+    leave room for the others.
+    """
 
     def __init__(self, allowed: Sequence[Network] = (), seconds: float = _SECONDS) -> None:
         self._allowed = allowed
         self._seconds = seconds
         self._session: aiohttp.ClientSession | None = None
+        self._slow: set[str] = set()  # hosts with their ports
+        self._tried: set[str] = set()  # those of them that one notification is on its way to
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -56,7 +65,23 @@ class Notifier:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
-        import aiohttp  # it takes 10 MiB and 80 ms: servers without notifications do without
+        host = url.partition("//")[2].partition("/")[0]
+        if host in self._tried:
+            return f"{host} answers too slowly; another notification is tried first"
+        if host in self._slow:
+            self._tried.add(host)
+        begun = monotonic()
+        try:
+            problem = await self._post(url, headers, body)
+        finally:
+            self._tried.discard(host)
+        self._slow.discard(host)
+        if problem and monotonic() - begun >= _SLOW_SECONDS and len(self._slow) < _MOST_SLOW:
+            self._slow.add(host)
+        return problem
+
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
+        import aiohttp  # it takes 10 MiB and 80 ms, so servers without notifications do not load it
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -74,7 +99,7 @@ class Notifier:
             return f"{type(error).__name__} {error}".strip()
 
     def _socket(self, info: "aiohttp.AddrInfoType") -> socket.socket:
-        """Return a socket for the address. OSError if uponce may not post there."""
+        """Return a socket for the address. Raise OSError if uponce may not post there."""
         family, kind, protocol, _, where = info
         address = ip_address(str(where[0]).partition("%")[0])
         if not is_public(address) and not any(address in network for network in self._allowed):

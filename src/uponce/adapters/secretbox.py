@@ -1,4 +1,4 @@
-"""API secrets at rest: AES-256-GCM, bound to the row they belong to.
+"""API secrets at rest: AES-256-GCM, each bound to its row.
 
 Cloudinary's signatures need the plain secret on the server, so it cannot be stored as a hash.
 """
@@ -28,7 +28,7 @@ class AesSecretBox:
     """Encrypts API secrets to: version byte ‖ 96-bit random nonce ‖ ciphertext and tag. The context is associated data.
 
     `key` is the key itself, or the path of its file. The file is read at the first use, and made only by `make_key`.
-    Errors call it `shown`.
+    `shown` is its name in errors.
     """
 
     def __init__(self, key: bytes | Path, shown: str = "UPONCE_SECRET_KEY") -> None:
@@ -81,7 +81,10 @@ _CURE = (
 
 
 def key_from_text(text: str) -> bytes:
-    """UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes."""
+    """Return the key in UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes.
+
+    Raise SettingRefused for other text.
+    """
     for decode in (bytes.fromhex, lambda t: base64.b64decode(t, validate=True)):
         try:
             key = decode(text.strip())
@@ -95,7 +98,10 @@ def key_from_text(text: str) -> bytes:
 
 
 def load_key(path: Path) -> bytes:
-    """Return the key in a file that only its owner may read. Raise SettingRefused, with the cure, if it is missing."""
+    """Return the key in a file that only its owner may read.
+
+    Raise SettingRefused, with the cure, if it cannot be used.
+    """
     try:
         return _load(path)
     except FileNotFoundError:

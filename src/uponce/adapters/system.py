@@ -1,4 +1,4 @@
-"""What depends on the operating system: each effect by Linux's own means, or by the best that others offer.
+"""What depends on the operating system: each effect by Linux's own means, or by the best of other systems.
 
 Linux is the system for production. macOS and other Unix systems run uponce for development: no Landlock around the
 decoders, and file locks within one process only. `uponce doctor` shows what is missing.
@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -30,9 +30,10 @@ _TOP_PAD_BYTES = 16 * 1024 * 1024
 _SYNC_FILE_RANGE_WRITE = 2
 _PUNCH_HOLE_KEEP_SIZE = 2 | 1
 _ZEROS_AT_ONCE = 1024 * 1024
+_MAX_VECTOR = 1024  # IOV_MAX on Linux
 _WHOLE = ctypes.c_int64(0)  # from the first byte, to the last
 _PARENT_LOOK_SECONDS = 1.0
-# Of openat2(2), which has this number on every machine. Without the interpreter's lock given up: it never waits.
+# For openat2(2), which has this number on every machine. The call keeps the interpreter's lock: it never waits.
 _OPENAT2, _AT_FDCWD = 437, -100
 _HOW = struct.Struct("QQQ")  # flags, mode, resolve
 _RESOLVE_CACHED = 0x20
@@ -42,7 +43,7 @@ _FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
 
 
 def sync_file(descriptor: int) -> None:
-    """Make the file's bytes and size durable. On macOS fsync stops at the drive's cache; F_FULLFSYNC goes on."""
+    """Make the file's bytes and size durable. On macOS fsync stops at the drive's cache, F_FULLFSYNC does not."""
     if hasattr(fcntl, "F_FULLFSYNC"):
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
@@ -50,11 +51,22 @@ def sync_file(descriptor: int) -> None:
 
 
 def sync_data(descriptor: int) -> None:
-    """Make the file's bytes durable, and of its facts what reading them needs."""
+    """Make the file's bytes durable, and the facts that are needed to read them."""
     if hasattr(fcntl, "F_FULLFSYNC") or not hasattr(os, "fdatasync"):
         sync_file(descriptor)
     else:
         os.fdatasync(descriptor)
+
+
+def write_all(descriptor: int, blocks: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write all blocks: one `writev` may write fewer bytes than it gets."""
+    left: list[memoryview] = [memoryview(block) for block in blocks]
+    while left:
+        written = os.writev(descriptor, left[:_MAX_VECTOR])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 @contextmanager
@@ -73,17 +85,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def start_writeback(descriptor: int) -> None:
-    """Ask the kernel to begin to write what is dirty, and return: the fsync at the end then has little to wait for.
+    """Ask the kernel to begin to write changed pages, and return. The fsync at the end then has little to wait for.
 
-    A hint: whether it could be done does not matter. (`posix_fadvise` would start it too, and drop the pages, which the
-    first readers want.)
+    It is a hint, so a failure does not matter. (`posix_fadvise` would start it too, but would drop the pages, which the
+    first readers need.)
     """
     if hasattr(_LIBC, "sync_file_range"):
         _LIBC.sync_file_range(descriptor, _WHOLE, _WHOLE, _SYNC_FILE_RANGE_WRITE)
 
 
 def open_cached(path: bytes, flags: int) -> int | None:
-    """Return a descriptor of the file if the system finds it without waiting for a disk; None in all other cases."""
+    """Return a descriptor of the file if the system finds it without waiting for a disk.
+
+    Return None in all other cases.
+    """
     if _SYSCALL is None:
         return None
     how = _HOW.pack(flags, 0, _RESOLVE_CACHED)
@@ -92,7 +107,7 @@ def open_cached(path: bytes, flags: int) -> int | None:
 
 
 def erase(descriptor: int, start: int, length: int) -> None:
-    """Have these bytes of the file read as zeros, and give their space back where the file system can."""
+    """Let these bytes of the file read as zeros, and free their space if the file system can."""
     if LINUX and hasattr(_LIBC, "fallocate"):
         if _LIBC.fallocate(descriptor, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(length)) == 0:
             return
@@ -105,12 +120,12 @@ def erase(descriptor: int, start: int, length: int) -> None:
 
 
 def keep_heap() -> None:
-    """Have glibc keep one heap, and 16 MiB of free memory at its top. Call it before other threads begin.
+    """Let glibc keep one heap, and 16 MiB of free memory at its top. Call it before other threads begin.
 
     glibc gives the top of the heap back after each large body, and faults it in again for the next one. With the
-    padding a body of 200 MB measured 1.7 times as fast. And glibc makes a heap for every few threads, each with what
-    was once needed there: an upload of 256 MiB to a bucket in chunks took 19 to 38 MiB with four heaps, and takes 18
-    with one. Heaps that exist by then stay in use. Other C libraries have no such settings.
+    padding, a body of 200 MB measured 1.7 times as fast. glibc also makes a heap for every few threads, and each keeps
+    what it once needed. An upload of 256 MiB to a bucket in chunks took 19 to 38 MiB with four heaps, and takes 18 with
+    one. Heaps that exist before the call stay in use. Other C libraries have no such settings.
     """
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
@@ -120,7 +135,7 @@ def keep_heap() -> None:
 def lower_priority() -> None:
     """Let the other threads of this process go first. Only Linux has a priority for each thread.
 
-    A hint: a filter of system calls, such as a service manager's, may forbid it.
+    It is a hint: a filter of system calls, such as a service manager's, may forbid it.
     """
     if LINUX:
         with suppress(OSError):
@@ -136,9 +151,11 @@ def allow_files(most: int) -> None:
 
 
 def die_with(parent: int, signal_: signal.Signals) -> None:
-    """Send this process the signal when its parent, of that number, ends; at once when the parent has ended already.
+    """Send this process the signal when its parent, of that number, ends.
 
-    Without Linux's parent-death signal a thread looks every second.
+    If the parent has ended already, send it at once.
+
+    Without Linux's parent-death signal a thread checks every second.
     """
     if hasattr(_LIBC, "prctl"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal_), 0, 0, 0)
@@ -155,7 +172,10 @@ def die_with(parent: int, signal_: signal.Signals) -> None:
 
 
 def _process_descriptor(pid: int) -> int | None:
-    """Return None where the kernel is too old, or where a filter of system calls forbids it."""
+    """Return a descriptor of the process.
+
+    Return None if the kernel is too old, or if a filter of system calls forbids it.
+    """
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -167,9 +187,9 @@ def _process_descriptor(pid: int) -> int | None:
 
 
 class ChildHandle:
-    """Kills one child process. Where the kernel has process descriptors, never another process of the same number.
+    """Kills one child process. With process descriptors in the kernel, never another process of the same number.
 
-    Raises ProcessLookupError when there is no such process.
+    Raise ProcessLookupError if there is no such process.
     """
 
     def __init__(self, pid: int) -> None:
@@ -178,7 +198,7 @@ class ChildHandle:
         self._open = True
 
     def kill(self) -> None:
-        """At once; does nothing when the process has ended, or after `close`."""
+        """Kill it at once. Does nothing if the process has ended, or after `close`."""
         with suppress(ProcessLookupError):
             if self._descriptor is not None:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
@@ -195,23 +215,23 @@ class ChildHandle:
 class SpanLocks(Protocol):
     """Locks on the bytes of open files. A lock ends with `release`, or with its process.
 
-    `across_processes` is False where only requests of one process see each other's locks.
+    `across_processes` is False if only requests of one process see each other's locks.
     """
 
     across_processes: bool
 
     def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
-        """Lock the span of the file for this descriptor. False when another one holds a part of it."""
+        """Lock the span of the file for this descriptor. Return False if another descriptor holds some of it."""
 
     def locked(self, descriptor: int, span: Span) -> bool:
-        """Whether another descriptor holds a lock on a part of the span."""
+        """Return whether another descriptor holds a lock on some of the span."""
 
     def release(self, descriptor: int) -> None:
-        """Call it before the descriptor is closed."""
+        """End the locks of the descriptor. Call it before the descriptor is closed."""
 
 
 class KernelLocks:
-    """Open file description locks (fcntl(2)), gone when the file is closed or its process dies."""
+    """Open file description locks (fcntl(2)). They end when the file is closed or its process dies."""
 
     across_processes = True
 
@@ -228,13 +248,13 @@ class KernelLocks:
         return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
     def release(self, descriptor: int) -> None:
-        """The kernel does it when the file is closed."""
+        """Do nothing: the kernel ends the locks when the file is closed."""
 
 
 class ProcessLocks:
-    """The same between the descriptors of one process, in a table.
+    """Locks between the descriptors of one process, in a table.
 
-    POSIX's own locks are no way out: they belong to the process, and end when any descriptor of the file is closed.
+    POSIX's own locks do not help: they belong to the process, and end when any descriptor of the file is closed.
     """
 
     across_processes = False
@@ -269,7 +289,7 @@ class ProcessLocks:
 
 
 def _flock(kind: int, span: Span) -> bytes:
-    """A `struct flock`. A length of 0 would be all to the end, so an empty span has its first byte."""
+    """Return a `struct flock`. A length of 0 would mean all to the end, so an empty span locks its first byte."""
     return struct.pack(_FLOCK, kind, os.SEEK_SET, span.start, span.size or 1, 0)
 
 

@@ -1,7 +1,7 @@
 """Blocking work off the event loop, on a few threads.
 
-Not concurrent.futures: with an executor's own future, its locks and its link to the loop's future, a hop takes some
-20 µs of CPU under load, here some 4. Small requests make three to ten of them.
+Not concurrent.futures: an executor has its own future with locks and a link to the loop's future. A trip to a thread
+then takes some 20 µs of CPU under load, here some 4. Small requests make three to ten trips.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ class _Job(NamedTuple):
 
 
 class ThreadsEnded(Exception):
-    """Work was asked for after `close`."""
+    """Work was requested after `close`."""
 
 
 class Threads:
-    """At most `most` threads, one more when there is more work than threads. Event loops may share them.
+    """At most `most` threads. One more starts if there is more work than threads. Event loops may share them.
 
-    `modest` threads leave the processor to other ones of this process that have work.
+    `modest` threads leave the processor to other threads of this process that have work.
     """
 
     def __init__(self, most: int, name: str, *, modest: bool = False) -> None:
@@ -44,9 +44,9 @@ class Threads:
         self._closed = False
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What the work returns or raises; ThreadsEnded after `close`.
+        """Return or raise what the work returns or raises. Raise ThreadsEnded after `close`.
 
-        Of a caller that is cancelled the work goes on if it has begun, and is not begun otherwise.
+        If the caller is cancelled, work that has begun goes on, and other work does not begin.
         """
         job = _job(work)
         if not self.put(job):
@@ -55,7 +55,10 @@ class Threads:
         return result
 
     def put(self, item: "_Job | Lane") -> bool:
-        """Have a thread do it. False after `close`. RuntimeError if the system allows no thread at all."""
+        """Let a thread do the work. Return False after `close`.
+
+        Raise RuntimeError if the system allows no thread at all.
+        """
         with self._gate:
             if self._closed:
                 return False
@@ -66,7 +69,7 @@ class Threads:
         return True
 
     def close(self) -> None:
-        """Do what was asked for before, then end."""
+        """Finish all work that was requested before, then end the threads."""
         with self._gate:
             self._closed = True
         for _ in self._members:
@@ -79,7 +82,7 @@ class Threads:
         thread = threading.Thread(target=self._serve, name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system allows no more threads: those that run do the work
+        except RuntimeError:  # the system allows no more threads: the running ones do the work
             if not self._members:
                 raise
         else:
@@ -87,12 +90,12 @@ class Threads:
 
     def _serve(self) -> None:
         if self._modest:
-            _outcome(lower_priority)  # a thread that ended here would leave its work undone
+            _outcome(lower_priority)  # without raising: a thread that ended here would leave its work undone
         while self.do(self._queue.get()):
-            pass  # nothing is held on to between two jobs: a result may close itself when nobody has it
+            pass  # no reference stays between two jobs: a result may close itself when its last reference goes
 
     def do(self, item: "_Job | Lane | None") -> bool:
-        """Whether there was one."""
+        """Do one job. Return False if the item is None, which ends the thread."""
         if item is None:
             return False
         job = item.first() if isinstance(item, Lane) else item
@@ -106,9 +109,9 @@ class Threads:
 
 
 class Lane:
-    """Work that is done in order, one piece at a time, by whichever thread is free.
+    """Work that is done in order, one job at a time, by any free thread.
 
-    The next piece is begun without a way over the event loop, but behind what other work waits.
+    The next job begins without a trip to the event loop, but after other waiting work.
     """
 
     def __init__(self, threads: Threads) -> None:
@@ -117,7 +120,7 @@ class Lane:
         self._gate = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """As `Threads.run`."""
+        """Return or raise what `Threads.run` does."""
         job = _job(work)
         with self._gate:
             if not self._jobs and not self._threads.put(self):
@@ -131,11 +134,11 @@ class Lane:
             return self._jobs[0]
 
     def go_on(self) -> None:
-        """The first one is done."""
+        """Remove the first job, which is done, and start the next one."""
         with self._gate:
             self._jobs.popleft()
             has_more = bool(self._jobs)
-        if has_more and not self._threads.put(self):  # what was asked for before the end is done
+        if has_more and not self._threads.put(self):  # after `close`, jobs from before it are still done
             self._threads.do(self)
 
 

@@ -1,1 +1,1 @@
-"""The use cases, one idea per file. They know core and the ports, and nothing that does I/O."""
+"""The use cases, one idea per file. They use core and the ports, and no module that does I/O."""

@@ -1,6 +1,7 @@
-"""Live attempts of this process: how many may run at a time, and which one ends when there are too many.
+"""Live attempts of this process: how many may run at a time, and which attempt ends when there are too many.
 
-The bounds save disk and connections. They are no part of the safety argument: the commit alone decides who wins.
+The bounds save disk and connections. They are no part of the safety argument: the commit alone decides which attempt
+wins.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One running upload: the network it comes from, the time it began, the bytes of its file that have arrived.
+    """One running upload: the network it comes from, the time it began, and how many bytes of its file have arrived.
 
     `refusal` is set when a newer attempt has displaced this one.
     """
@@ -38,7 +39,7 @@ class Attempt:
 
     @contextmanager
     def receiving(self, deadline: asyncio.Timeout) -> Iterator[None]:
-        """Let newer attempts displace this one: `deadline` then expires, and `refusal` says why."""
+        """Let newer attempts displace this one: `deadline` then expires, and `refusal` has the reason."""
         self._body = deadline
         try:
             yield
@@ -53,7 +54,10 @@ class Attempt:
         return asyncio.get_running_loop().time() - self.begun
 
     def pace(self) -> float:
-        """Return how fast the upload is over its whole life, in steps a second; a young one counts as settling."""
+        """Return the rate of the upload over its whole life, in steps per second.
+
+        A young upload counts as `_SETTLING_SECONDS` old.
+        """
         return (self.received // _STEP) / max(self.seconds(), _SETTLING_SECONDS)
 
     def displace(self, refusal: UponceError) -> None:
@@ -66,8 +70,8 @@ class Attempt:
 class Bound:
     """At most `total` attempts at a time, at most `per_network` of them from one network.
 
-    `displaced` makes the refusal of an attempt that a newer one displaced, of the limit that was reached. `full` is the
-    refusal of a new attempt when all the others have arrived and are being checked or stored.
+    `displaced` makes the refusal of an attempt that a newer one displaced, from the limit that was reached. `full` is
+    the refusal of a new attempt when all the others have arrived, and are being checked or stored.
     """
 
     total: int
@@ -77,13 +81,13 @@ class Bound:
 
 
 class Memory:
-    """How many bytes the files that relays hold may still take in memory, of all uploads together."""
+    """How many more bytes all relays together may hold in memory."""
 
     def __init__(self) -> None:
         self._left = _MEMORY_BYTES
 
     def take(self, size: int) -> bool:
-        """Return whether so many bytes were left, and take them."""
+        """Take `size` bytes. Return False, and take nothing, if fewer are left."""
         if size > self._left:
             return False
         self._left -= size
@@ -97,14 +101,15 @@ class Attempts:
     """The uploads that run in this process: by grant, and those whose signature has not arrived yet.
 
     A new attempt always gets in. When there is no place for it, the slowest attempt that is still receiving ends. Its
-    refusal spends nothing. Could a stranger with a copy of a signature starve the signature's holder with that?
+    refusal spends nothing. Can a stranger with a copy of a signature so starve the signature's holder?
 
     - Slow uploads, and uploads that are begun and left, are slower than the holder's. They end first. The rate counts
-      over an attempt's whole life: a burst at the start does not help for long, and being new does not help at all.
-    - One network fills all places of a grant except one. A stranger's new attempt then ends one of the stranger's own.
-    - So the stranger needs several networks, and in every other place an upload that is faster than the holder's, for
-      as long as the holder uploads. That is several times the holder's own traffic. The holder's next attempt gets in
-      at once again.
+      over an attempt's whole life. A burst at the start does not help for long, and being new does not help at all.
+    - One network fills all places of a grant except one. A stranger's new attempt then ends another attempt of the
+      stranger.
+    - So the stranger needs several networks. In every other place, the stranger needs an upload that is faster than the
+      holder's, for as long as the holder uploads. That is several times the holder's own traffic. The holder's next
+      attempt gets in at once again.
     """
 
     def __init__(self) -> None:
@@ -124,14 +129,15 @@ class Attempts:
     async def refusing(self, grant: Grant) -> AsyncIterator[None]:
         """Wait for a turn to record the refusal of a reuse: a few at a time in all, one at a time of one grant.
 
-        Uploads so keep their share of the database during a flood of refusals. A flood with one signature waits for
-        its own turns, and refusals of other signatures do not wait behind it.
+        So uploads keep their share of the database during a flood of refusals. A flood with one signature waits for its
+        own turns, and refusals of other signatures do not wait behind it.
         """
         async with self._turn(grant.key), self._refusing:
             yield
 
     def beginning(self, grant: Grant) -> AbstractAsyncContextManager[None]:
-        """Wait for a turn to begin a series, one at a time of one grant: each takes a connection to the database."""
+        """Wait for a turn to begin a series, one at a time of one grant: each makes a file, and takes a connection to
+        the database."""
         return self._turn(("series", grant.key))
 
     @asynccontextmanager
@@ -147,8 +153,10 @@ class Attempts:
 
     @contextmanager
     def waiting(self, series_id: str, limits: Limits) -> Iterator[None]:
-        """Count a request that waits until another request releases its part of a series. ChunkInProgress when too many
-        wait: each of them asks the disk and the database many times a second."""
+        """Count a request that waits until another request releases its part of a series.
+
+        Raise ChunkInProgress if too many wait: each of them asks the disk and the database many times a second.
+        """
         if self._waiting[series_id] >= limits.waiting_per_series:
             raise ChunkInProgress(
                 f"{limits.waiting_per_series} requests wait for the same part of this upload, and no more are allowed. "
@@ -165,9 +173,9 @@ class Attempts:
 
     @contextmanager
     def of_grant(self, attempt: Attempt, grant: Grant, limits: Limits) -> Iterator[None]:
-        """Count an attempt with a verified signature, besides the grant's other uses; an unlimited grant has no bound.
+        """Count an attempt with a verified signature among those of its grant. A grant of unlimited uses has no bound.
 
-        SignatureInUse when no other attempt can be displaced.
+        Raise SignatureInUse if no other attempt can be displaced.
         """
         running = self._of_grants[grant.key]
         try:
@@ -179,15 +187,18 @@ class Attempts:
 
     @contextmanager
     def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
-        """Count an attempt whose file came before the fields that sign it. ServerBusy when none can be displaced."""
+        """Count an attempt whose file came before the fields that sign it.
+
+        Raise ServerBusy if no other can be displaced.
+        """
         with _counted(self._unverified, attempt, _unverified_bound(limits)):
             yield
 
 
 def network_of(address: str) -> str:
-    """Return the part of an address that one client can be held to: an IPv4 address, or the /64 of an IPv6 address.
+    """Return the part of an address that belongs to one client: an IPv4 address, or the /64 of an IPv6 address.
 
-    Empty when the address is unknown: then no bound per network applies.
+    Return an empty text if the address is unknown: then no bound per network applies.
     """
     try:
         ip = ip_address(address)
@@ -218,7 +229,7 @@ def _make_room(running: set[Attempt], attempt: Attempt, bound: Bound) -> None:
 
 
 def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: Bound, limit: int) -> None:
-    """End the slowest attempt, and the oldest one of equally slow attempts."""
+    """End the slowest attempt; of equally slow attempts, the oldest."""
     slowest = min(
         (other for other in among if other.is_receiving), key=lambda other: (other.pace(), other.begun), default=None
     )
@@ -229,7 +240,7 @@ def _displace_slowest(running: set[Attempt], among: Collection[Attempt], bound: 
 
 
 def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
-    """Return how many attempts of a grant may run. One network cannot take all places: the last is for another one."""
+    """Return how many attempts of a grant may run. One network cannot take all places: it leaves one to another."""
     if grant.max_uses >= UNLIMITED_USES:
         return None
     total = limits.attempts_per_grant + grant.max_uses - 1

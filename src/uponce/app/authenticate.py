@@ -1,4 +1,4 @@
-"""Who calls the endpoints for servers: HTTP Basic credentials → API key."""
+"""Find the API key behind the HTTP Basic credentials of a call to the endpoints for servers."""
 
 import hmac
 
@@ -9,9 +9,9 @@ from uponce.core.values import ApiKey, KeyScope
 
 
 async def authenticate(services: Services, cloud: str, api_key: str, secret: str) -> ApiKey:
-    """Return the active key of this cloud with that secret, or raise BadCredentials in one wording for every reason.
+    """Return the active key of this cloud with that secret. Raise BadCredentials, in one wording for every reason.
 
-    The work is the same whether the cloud has such a key or not, so that time does not tell which keys exist.
+    An unknown key takes as long as a known one, so the time does not show which keys exist.
     """
     keys = await services.database.list_keys(cloud)
     if not keys:

@@ -1,4 +1,4 @@
-"""Decide whether signed parameters may upload: the signature, its time, its grant, what it asks for."""
+"""Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,24 @@ from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_KEY, Signer, grant_key, refuse_ambiguous_escapes, verify
 from uponce.core.upstream import read_relayed
-from uponce.core.values import UNLIMITED_USES, ApiKey, Caller, Grant, GrantRecord, KeyUses, ResourceType
+from uponce.core.values import (
+    UNLIMITED_USES,
+    ApiKey,
+    Caller,
+    Grant,
+    GrantRecord,
+    KeyUses,
+    Payer,
+    ResourceType,
+    Upstream,
+)
 
 CREDENTIALS = ("api_key", "signature", "timestamp")
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Parameters that a key of the cloud really signed, with no word yet on whether they are still good."""
+    """Parameters that a key of the cloud signed. Whether they may still be used is not checked yet."""
 
     key: ApiKey
     grant: Grant
@@ -37,17 +47,77 @@ class Verified:
     params: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
+
+    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
+    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
+    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
+    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
+    """
+
+    cloud: str
+    requested: ResourceType | None
+    fields: tuple[tuple[str, str], ...]
+    origin: str | None
+    caller: Caller
+    idempotency_key: str | None = None
+    credentials: tuple[str, str] | None = None
+    scripted: bool = False
+    length: int | None = None
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An upload whose grants were good, and what the file was sent as. `params` are those that the client signed.
+
+    `requested` None is auto. `series_id` is that of an upload in parts. `upstream` is None if uponce stores the file.
+    """
+
+    grants: tuple[Grant, ...]
+    spec: UploadSpec
+    params: Mapping[str, str]
+    requested: ResourceType | None
+    filename: str | None
+    caller: Caller
+    idempotency_key: str | None = None
+    series_id: str | None = None
+    upstream: Upstream | None = None
+
+    @staticmethod
+    def of(request: UploadRequest, verified: Verified, filename: str | None) -> "Admitted":
+        """Return the upload of a whole file."""
+        return Admitted(
+            (verified.grant,),
+            verified.spec,
+            verified.params,
+            request.requested,
+            filename,
+            request.caller,
+            request.idempotency_key,
+            upstream=verified.key.upstream,
+        )
+
+    @property
+    def payer(self) -> Payer:
+        return Payer.of(self.grants[0], self.caller)
+
+
 async def verify_signed(
     services: Services, cloud: str, params: Mapping[str, str], call: Call | None = Call.UPLOAD
 ) -> Verified:
-    """Return whose grant collected parameters are. Forged or altered parameters raise and leave no trace.
+    """Return the grant, the key and the meaning of collected parameters.
 
-    `call` None: of any call, where a signature is only looked up.
+    Forged or altered ones raise and leave no trace.
+
+    `call` None accepts parameters of every call: to look a signature up.
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
     if not _is_of(key, cloud):
-        raise _unknown(cloud, params, has_keys=bool(await services.database.list_keys(cloud)))
+        raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
 
 
@@ -56,7 +126,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
     if not _is_of(key, cloud):
-        raise _unknown(cloud, params, has_keys=bool(records.list_keys(cloud)))
+        raise _unknown(cloud, params, is_known=records.has_cloud(cloud))
     return key
 
 
@@ -64,7 +134,7 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
     """Return what `verify_signed` returns, for parameters that name this key."""
     string, signer = verify(params, key)
     refuse_ambiguous_escapes(params)
-    spec = read_parameters(params, call) if key.upstream is None else read_relayed(params)
+    spec = read_for(key, params, call)
     check_lifetime(spec, key)
     timestamp = parse_timestamp(params["timestamp"])
     grant = Grant(
@@ -83,33 +153,30 @@ def verified_by(limits: Limits, key: ApiKey, params: Mapping[str, str], call: Ca
     return Verified(key, grant, spec, signer, params)
 
 
-async def authorise(
-    services: Services,
-    cloud: str,
-    requested: ResourceType | None,
-    params: Mapping[str, str],
-    *,
-    origin: str | None,
-    caller: Caller,
-    idempotency_key: str | None,
-) -> Verified:
+def read_for(key: ApiKey, params: Mapping[str, str], call: Call | None) -> UploadSpec:
+    """Return what parameters ask of the key's cloud. An upstream also gets those that uponce does not know."""
+    return read_parameters(params, call) if key.upstream is None else read_relayed(params)
+
+
+async def authorise(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
     """Return what `verify_signed` returns, for a grant that is fresh, unspent and sent from its signed origin.
 
-    A repeat, whose answer is stored under its Idempotency-Key, makes nothing. So its grant may be spent, and its time
-    may be over, for as long as the ledger remembers the grant. An upload that took its whole window needs that most.
+    A repeat with a stored answer under its Idempotency-Key creates nothing. So its grant may be spent, and its time may
+    be over, as long as the ledger remembers the grant. An upload that took its whole window needs such a repeat most.
     """
-    verified = await verify_signed(services, cloud, params)
-    check_route(params, cloud, requested)
+    verified = await verify_signed(services, request.cloud, params)
+    check_route(params, request.cloud, request.requested)
     database, key = services.database, verified.grant.key
-    # In this order: a use that the record tells of was committed together with its reply, so that one is found then.
+    # In this order: a use that the record shows was committed together with its reply, so the second query finds it.
     record = await database.find_grant(key)
-    if record is not None and idempotency_key is not None and await database.find_reply(key, idempotency_key):
+    named = request.idempotency_key
+    if record is not None and named is not None and await database.find_reply(key, named):
         check_watermark(verified.grant.timestamp, verified.key.watermark)
-        check_origin(verified.spec, origin)
+        check_origin(verified.spec, request.origin)
         return verified
     check_grant_fresh(services, verified)
-    check_origin(verified.spec, origin)
-    await _refuse_spent(services, verified.grant, record, caller)
+    check_origin(verified.spec, request.origin)
+    await _refuse_spent(services, verified.grant, record, request.caller)
     return verified
 
 
@@ -124,14 +191,14 @@ def check_grant_fresh(services: Services, verified: Verified) -> None:
     )
 
 
-async def check_usable(services: Services, verified: Verified, origin: str | None, caller: Caller) -> None:
+async def check_usable(services: Services, verified: Verified, request: UploadRequest) -> None:
     """Raise if the ledger knows the grant as used up or revoked, or if the origin is not the signed one."""
-    check_origin(verified.spec, origin)
-    await refuse_spent(services, verified.grant, caller)
+    check_origin(verified.spec, request.origin)
+    await refuse_spent(services, verified.grant, request.caller)
 
 
 def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
-    """InvalidParameter when the signature is to live longer than those of its key do."""
+    """Raise InvalidParameter if the signature asks for a longer life than the window of its key."""
     if spec.valid_for is not None and spec.valid_for > key.window:
         raise InvalidParameter(
             f"Parameter valid_for is {spec.valid_for} seconds. The limit of this key is {key.window} seconds. Sign a "
@@ -140,7 +207,10 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
 
 
 def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = False) -> None:
-    """Raise if parameters that sign are missing. `may_be_upload`: all of them are, in an unsigned upload."""
+    """Raise if parameters that sign are missing.
+
+    `may_be_upload`: an unsigned upload gets an error that says how to sign.
+    """
     if may_be_upload and "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if may_be_upload and "api_key" not in params and "signature" not in params:
@@ -157,9 +227,9 @@ def _is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
     return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
-def _unknown(cloud: str, params: Mapping[str, str], *, has_keys: bool) -> UnknownApiKey | UnknownCloud:
+def _unknown(cloud: str, params: Mapping[str, str], *, is_known: bool) -> UnknownApiKey | UnknownCloud:
     _spend_as_long_as_a_known_key(params)
-    if not has_keys:
+    if not is_known:
         return UnknownCloud(f"Invalid cloud_name {cloud}")
     return UnknownApiKey(f"Unknown API key {params['api_key'][:64]}")
 
@@ -180,7 +250,7 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
 
 
 async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
-    """Raise, and write to the audit, if the ledger knows the grant as used up or revoked."""
+    """Raise if the ledger knows the grant as used up or revoked, and write the refusal to the audit."""
     await _refuse_spent(services, grant, await services.database.find_grant(grant.key), caller)
 
 
@@ -192,6 +262,6 @@ async def _refuse_spent(services: Services, grant: Grant, record: GrantRecord | 
 
 
 async def record_refusal(services: Services, grant: Grant, code: str, caller: Caller) -> None:
-    """Write the refusal of a genuine signature to the audit, in its turn; durable when this returns."""
+    """Write the refusal of a genuine signature to the audit, in its turn. It is durable when this returns."""
     async with services.attempts.refusing(grant):
         await services.database.record_refusal(grant, code, caller, services.limits.refusals_per_grant)

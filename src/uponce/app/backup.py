@@ -12,12 +12,12 @@ from uponce.app.services import Services
 from uponce.core.errors import SettingRefused
 from uponce.core.values import Asset
 
-OnPages = Callable[[int, int], None]  # pages of the database that are copied, and pages in all
+OnPages = Callable[[int, int], None]  # copied pages of the database, and all its pages
 OnMedia = Callable[[Copying], None]
 
 
 class SecretKey(Protocol):
-    """The key that encrypts API secrets. Errors call it `shown`."""
+    """The key that encrypts API secrets. `shown` is its name in errors."""
 
     shown: str
 
@@ -31,7 +31,10 @@ class Snapshot(Catalog, Protocol):
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
 
     async def renew(self, blob_key: str) -> Asset | None:
-        """Take over the live row of the asset that names this blob, and return it; None if the asset is gone."""
+        """Replace the row of the asset that names this blob with its live row.
+
+        Return the row, or None if the asset is gone.
+        """
 
     def close(self) -> None: ...
 
@@ -46,7 +49,7 @@ class Archive(Protocol):
     def media(self) -> BlobStore: ...
 
     def last(self) -> Snapshot | None:
-        """Open the copy of the database that the last finished backup left."""
+        """Open the copy of the database that the last finished backup left. Return None if no backup has finished."""
 
     def copy_at(self, path: Path) -> Snapshot:
         """Open a copy that `finish` has returned. Raise SettingRefused, also later, if it is damaged."""
@@ -55,25 +58,35 @@ class Archive(Protocol):
         """Copy the database of the server as a draft, and open the draft."""
 
     def continues(self) -> bool:
-        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common. True
-        if the last copy has no asset."""
+        """Return whether the draft is a later state of the last copy: both have one owner, or an asset in common.
+
+        Return True if the last copy has no asset.
+        """
 
     def finish(self, facts: dict[str, Any], secret_key: bytes | None) -> Path | None:
-        """Put the draft in place of the last copy. Return the path under which that one stays. All media are there."""
+        """Replace the last copy of the database with the draft. Return the new path of the last copy.
+
+        Call it when all media are in the folder.
+        """
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the folder has another secret key."""
 
     def begun_restore(self) -> AbstractContextManager[None]:
-        """Inside, no other restore writes there. Servers make no database of their own, until `give_database` ends or
-        the draft is deleted. Raise SettingRefused while another restore runs."""
+        """Hold the server's data folder: inside, no other restore writes there, and no server makes a database there.
+
+        The hold ends when `give_database` ends or the draft is deleted. Raise SettingRefused while another restore
+        runs.
+        """
 
     def give_key(self) -> None:
-        """Write the secret key to the server's data folder, unless it is there."""
+        """Write the secret key to the server's data folder, unless it is already there."""
 
     def give_database(self, clock: Clock, skew: int, owner: str, on_pages: OnPages) -> int:
-        """Write the server's database, whole or not at all, thawed and fenced as of its end, with a new owner. Return
-        the watermark."""
+        """Write the server's database, whole or not at all, and return its watermark.
+
+        It is thawed, fenced as of the end of the restore, and has the new owner.
+        """
 
 
 class NewStore(BlobStore, Protocol):
@@ -86,7 +99,7 @@ class NewStore(BlobStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """What a backup holds now. `before` is the database of the backup before; `has_key`: the secret key was copied."""
+    """What a backup holds now. `before` is the database of the backup before it. `has_key`: it has the secret key."""
 
     facts: dict[str, Any]
     media: Copying
@@ -100,8 +113,8 @@ async def back_up(
 ) -> BackedUp:
     """Copy the database, then the media that it names, then the secret key. The server may run.
 
-    The copy of the database replaces the last one only when all the media are there. Raise SettingRefused, and copy
-    nothing, if the folder is the backup of another server, or if the backup could not be restored.
+    The copy of the database replaces the last one only when all media are there. Raise SettingRefused, and copy
+    nothing, if the folder is the backup of another server, or if such a backup could not be restored.
     """
     key = await _readable_key(services, secrets)
     if key is not None:
@@ -109,7 +122,7 @@ async def back_up(
     with closing(archive.take(on_pages)) as snapshot:
         made_at = int(services.clock.now())
         _refuse_other_server(archive, snapshot)
-        await archive.media.sweep_spool(0)  # a backup that was broken off left them
+        await archive.media.sweep_spool(0)  # an interrupted backup left them
         media = await copy_media(snapshot, services.blobs, archive.media, renew=snapshot.renew, progress=on_media)
     facts = {"uponce": version, "made_at": made_at, "assets": media.present + media.copied}
     kept = key if archive.keeps_key else None
@@ -131,10 +144,10 @@ async def restore(
 ) -> tuple[Copying, int]:
     """Copy the media and the secret key, then the database. Return what was copied, and the new watermark.
 
-    No server can start on half a restore, since the database comes last. Interrupted, it may be repeated. Nothing in
-    the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not name,
-    unless `reuses_storage`: sweeps of the restored server would delete those of a server that runs. `owner` is new, so
-    no sweep with the lost database deletes files of the store after that.
+    The database comes last, so no server can start on half a restore. After an interruption, it may be repeated.
+    Nothing in the store is deleted. Raise SettingRefused if the store has an owner, or blobs that the snapshot does not
+    name: sweeps of the restored server would delete the blobs of a server that runs. `reuses_storage` skips this check.
+    `owner` is new, so later sweeps with the lost database delete no file of the store.
     """
     blobs.open_store()
     with closing(blobs):
@@ -143,24 +156,26 @@ async def restore(
         with archive.begun_restore():
             archive.give_key()
             media = await copy_media(snapshot, archive.media, blobs, deep=True, progress=on_media)
-            if reuses_storage:  # before the database: if it breaks off, it may be repeated
+            if reuses_storage:  # before the database: after an interruption, it may be repeated
                 await blobs.set_owner(owner, replace=True)
             return media, archive.give_database(clock, skew, owner, on_pages)
 
 
 async def fence(services: Services) -> int:
-    """Refuse every signature that may have been used since a backup. Return the timestamp up to which.
+    """Refuse every signature that may have been used since a backup. Return the last timestamp that is refused.
 
     The timestamp is now + skew, whatever the window of a key. Servers accepted such timestamps until this moment, and
     the restored database does not know the uses since the backup. So fresh signatures are refused too, for `skew`
-    seconds: a pause, where a replay could not be taken back.
+    seconds. That is a pause; a replay could not be undone. The skew of the server counts if it is greater.
     """
     return await services.database.fence(services.limits.skew)
 
 
 async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
-    """Return the secret key, or None without API keys. Raise SettingRefused if it does not read all their secrets:
-    such a backup could not be restored."""
+    """Return the secret key, or None without API keys.
+
+    Raise SettingRefused if the key cannot decrypt all their secrets: such a backup could not be restored.
+    """
     unreadable = await services.database.unreadable_keys()
     if unreadable:
         names, reason = ", ".join(unreadable), next(iter(unreadable.values()))
@@ -169,8 +184,10 @@ async def _readable_key(services: Services, secrets: SecretKey) -> bytes | None:
 
 
 def _refuse_other_server(archive: Archive, snapshot: Snapshot) -> None:
-    """Raise SettingRefused if the backup holds API keys or assets of another server. A new server may have the same
-    keys, from its settings."""
+    """Raise SettingRefused if the backup holds API keys or assets of another server.
+
+    A new server may have the same keys, from its settings.
+    """
     last = archive.last()
     if last is None:
         return
@@ -203,7 +220,7 @@ async def _refuse_other_storage(snapshot: Catalog, blobs: BlobStore) -> None:
 
 
 async def _drop(archive: Archive, before: Path | None) -> int:
-    """Delete the blobs that neither the new copy nor the one `before` names. Return how many."""
+    """Delete the blobs that neither the new copy nor the one `before` names. Return their number."""
     last = archive.last()
     assert last is not None
     with closing(last):

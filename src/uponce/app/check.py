@@ -1,10 +1,10 @@
-"""Ask every port whether it works, and the clock whether it was set back."""
+"""Check that every port works, and that the clock was not set back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from uponce.app.owner import check_owner
+from uponce.app.owner import PROBE, check_owner
 from uponce.app.ports import BlobStore, Database
 from uponce.app.services import Services
 from uponce.core.errors import ServerBusy, SettingRefused, StorageFull, StorageUnavailable, UponceError
@@ -13,7 +13,7 @@ _SECONDS = 5
 
 
 async def check_ready(services: Services) -> dict[str, str | None]:
-    """Return, for each part of the server, what clients may read about its failure; None if the part works."""
+    """Return, for each part of the server, the reason of its failure that clients may read; None if the part works."""
     parts = await check_parts(services)
     return {name: None if error is None else error.message for name, error in parts.items()}
 
@@ -29,7 +29,7 @@ async def check_parts(services: Services) -> dict[str, UponceError | None]:
 
 
 async def check_frozen(services: Services) -> None:
-    """Raise SettingRefused if the database takes no writes for good."""
+    """Raise SettingRefused if the database is frozen: it never accepts writes again."""
     if await services.database.frozen():
         raise SettingRefused(
             "The database is frozen: it is a backup, or `uponce migrate-store` has moved it. Restore a backup with "
@@ -41,16 +41,18 @@ async def check_frozen(services: Services) -> None:
 async def check_storage(
     services: Services, own: Callable[[Database, BlobStore], Awaitable[object]] = check_owner, *, on_disk: bool = True
 ) -> str | None:
-    """Write, read and delete a few bytes. Return a warning for a full storage; raise SettingRefused for all else.
+    """Write, read and delete a few bytes. Return a warning for a full storage.
 
-    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. Else
-    a server that starts beside this one could find these bytes, and refuse the storage as one in use. A server with a
-    full storage still delivers files. A storage that is not `on_disk` names its own cure.
+    Raise SettingRefused for every other fault.
+
+    `own` comes first: it raises if the storage belongs to another database, and `claim_storage` also takes it. A server
+    that starts beside this one may find these bytes: their key says that they are no file of a database. A server with
+    a full storage still delivers files. A storage that is not `on_disk` names its own cure.
     """
     with _for_operator(on_disk):
         await own(services.database, services.blobs)
+        spooled = await services.blobs.receive(PROBE + services.ids.hex(16))
     bytes_ = services.ids.hex(32).encode()
-    spooled = await services.blobs.receive()
     try:
         with _for_operator(on_disk):
             await spooled.write(bytes_)
@@ -91,7 +93,7 @@ async def _read(services: Services, key: str) -> bytes:
 async def check_clock(services: Services) -> str | None:
     """Return a warning if the clock is behind the newest time in the database by more than the skew, else None.
 
-    Spent signatures stay spent whatever the clock says; it is fresh ones that would be refused.
+    Spent signatures stay spent whatever the clock says. A wrong clock refuses fresh signatures.
     """
     newest, skew = await services.database.newest_moment(), services.limits.skew
     behind = 0 if newest is None else newest - int(services.clock.now())

@@ -1,7 +1,7 @@
-"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256. It may be repeated:
-what is there already is left alone.
+"""Copy the blobs that a catalog names from one store to another, each compared with its SHA-256.
 
-Sources are served meanwhile, so a blob may go while its copy is awaited: then its asset has another one, or is gone.
+A copy may be repeated: it skips blobs that are already there. Servers use the source while the copy runs, so a blob may
+be deleted before its copy ends. Then its asset names another blob, or is gone too.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _OF_ONE_FILE = (errno.EIO, errno.EACCES, errno.EISDIR, errno.ELOOP)  # other fil
 
 
 class Catalog(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that a copy needs. They are described at the Database port."""
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]: ...
 
@@ -34,9 +34,9 @@ class Catalog(Protocol):
 
 @dataclass(slots=True)
 class Copying:
-    """How far it has come: `places` of PLACES, blobs that were there already, what was copied.
+    """The progress of a copy: finished `places` of PLACES, blobs that were already `present`, and what was copied.
 
-    `lost` names the assets whose bytes cannot be had, and why.
+    `lost` names the assets whose bytes cannot be read, and the reason.
     """
 
     places: int = 0
@@ -47,7 +47,7 @@ class Copying:
 
 
 class _Lost(Exception):
-    """The source does not have the bytes of one blob; the text says why."""
+    """The source does not have the bytes of one blob. The text gives the reason."""
 
 
 Renew = Callable[[str], Awaitable[Asset | None]]
@@ -75,7 +75,7 @@ async def copy_media(
 
 
 async def forget_unnamed(store: BlobStore, *catalogs: Catalog) -> int:
-    """Delete the blobs that none of the catalogs names; how many. Nobody else writes to the store."""
+    """Delete the blobs that no catalog names. Return their number. No other process may write to the store."""
     dropped = 0
     async for key in unnamed(store, *catalogs):
         await store.delete(key)

@@ -30,7 +30,7 @@ class Delivery:
 
 
 async def find(services: Services, path: DeliveryPath) -> Asset:
-    """Return the asset. Raise NotFound, or DeliveryDenied if a signature is wrong or missing where one is needed.
+    """Return the asset. Raise NotFound. Raise DeliveryDenied if a signature is wrong, or missing where one is needed.
 
     The signature is checked before the look-up, so no client learns which private assets exist.
     """
@@ -39,13 +39,13 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
 
 
 async def open_original(services: Services, path: DeliveryPath, asset: Asset) -> Delivery:
-    """Open the bytes of the asset that `find` found there; errors as for `find`."""
-    # An overwrite may delete the bytes between the look-up and the opening; the second look finds the new ones.
+    """Open the bytes of the asset that `find` returned. Raise as `find` does."""
+    # An overwrite may delete the bytes between the look-up and the opening. The second look-up finds the new bytes.
     for _ in range(2):
         blob = services.blobs.open_now(asset.blob_key) or await services.blobs.open(asset.blob_key)
         if blob is not None and blob.size == asset.digest.size:
             return Delivery(asset, blob)
-        if blob is not None:  # cut short on the disk: never a whole answer with the asset's validators
+        if blob is not None:  # truncated on the disk: never send it as a whole answer with the asset's validators
             blob.close()
             raise StorageUnavailable("The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}")
         asset = await _find(services, path)
@@ -53,7 +53,7 @@ async def open_original(services: Services, path: DeliveryPath, asset: Asset) ->
 
 
 def find_now(services: Services, path: DeliveryPath) -> Asset | None:
-    """Return the asset of a URL that needs no signature, if it can be found without waiting."""
+    """Return the asset of a URL that needs no signature. Return None if that would need a wait."""
     glance = services.database.glance
     if glance is None or path.signature is not None or path.candidates[0][0].type is not DeliveryType.UPLOAD:
         return None

@@ -1,4 +1,4 @@
-"""What `uponce doctor` looks at: everything that would break a guarantee, each with its cure."""
+"""The checks of `uponce doctor`: everything that would break a guarantee, each with its cure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _CURES = {
 
 
 class State(StrEnum):
-    """BROKEN: a server would not start, or would break a promise. WARNING: it serves, and something needs a person."""
+    """BROKEN: a server would not start, or would break a promise. WARNING: it serves, and the operator must act."""
 
     OK = "ok"
     WARNING = "warning"
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`detail` says what was found, and the cure where one is needed."""
+    """The result of one check. `detail` says what was found, and the cure if one is needed."""
 
     name: str
     state: State
@@ -40,7 +40,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Releases of `project` from `since` on have it, until `fixed`. A new release of `package` brings the fix."""
+    """A known defect. Releases of `project` from `since` until `fixed` have it.
+
+    A new release of `package` brings the fix.
+    """
 
     project: str
     since: str
@@ -51,7 +54,7 @@ class Flaw:
 
 
 class Decoders(Protocol):
-    """Processes that are not running yet."""
+    """Decoder processes that are not running yet."""
 
     @property
     def sandboxed(self) -> bool: ...
@@ -90,9 +93,9 @@ def of_disk(free: int, folder: str) -> Finding:
 
 
 def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[Finding]:
-    """Yield a warning if a file in the folder has another owner than the folder: a service may not be able to use it.
+    """Yield a warning if files in the folder have another owner than the folder: a service may be unable to use them.
 
-    Of a folder that belongs to root, a service may use the files as their owner.
+    In a folder of root, each service may run as the owner of its files, so there is no warning.
     """
     foreign = [str(path) for path, user in owners.items() if user != owner != 0]
     if foreign:
@@ -105,7 +108,7 @@ def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[
 
 
 async def of_secrets(services: Services, key_shown: str) -> Finding:
-    """Return whether the secret key, which messages call `key_shown`, reads the secrets of all API keys."""
+    """Return whether the secret key decrypts the secrets of all API keys. `key_shown` is its name in messages."""
     unreadable = await services.database.unreadable_keys()
     if not unreadable:
         return Finding("secrets", State.OK, f"{key_shown} reads the secret of every API key")
@@ -114,7 +117,10 @@ async def of_secrets(services: Services, key_shown: str) -> Finding:
 
 
 async def of_upstreams(services: Services) -> Sequence[Finding]:
-    """Return whether the account of each relay accepts its key, and whether its clock is right. Harmless calls."""
+    """Return whether the account of each relay accepts its key, and whether its clock is right.
+
+    The calls change nothing.
+    """
     client = services.upstream
     assert client is not None
     findings = []
@@ -138,7 +144,7 @@ async def of_upstreams(services: Services) -> Sequence[Finding]:
 
 
 async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> Sequence[Finding]:
-    """Return what a server on this store would find. Starts the decoders and ends them.
+    """Return the faults that a server on this store would find. Start the decoders and end them.
 
     Raise SettingRefused if the server would not start.
     """
@@ -161,12 +167,12 @@ async def of_presets(
 ) -> Sequence[Finding]:
     """Return a warning for each key of the settings that differs in the database.
 
-    Raise SettingRefused or InvalidParameter if the settings' keys, cloud or upstream keep a server from starting.
+    Raise SettingRefused or InvalidParameter if the keys, cloud or upstream in the settings keep a server from starting.
     """
     known = await services.database.list_keys()
     added, conflicts = await find_new_keys(services, keys)
     if not keys and all(key.cloud == PLAYGROUND for key in known):
-        check_policy(cloud, window)  # of the keys that the first start makes
+        check_policy(cloud, window)  # of the keys that a first start makes
     elif upstream is not None:
         check_relayed(cloud, [*known, *added])
     return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]

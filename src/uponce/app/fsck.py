@@ -1,9 +1,9 @@
-"""Check a whole store: rows against bytes, bytes against rows, and the ledger with itself. Change nothing.
+"""Check a whole store: rows against bytes, bytes against rows, and the ledger itself. Change nothing.
 
-Beside running servers nothing is reported that only was in between. Rows and blobs are compared shard by shard, the
-rows first. Each suspect is checked a second time, and reported only if it is still one. Since a blob is durable before
-a row names it, and no key is ever named twice, a row that was there before a listing and is there after it had its
-blob to show in that listing.
+Servers may run. fsck reports no state that only exists during their work. It compares rows and blobs shard by shard,
+and reads the rows first. It checks each suspect a second time, and reports only what is still wrong. This is safe: a
+blob is durable before a row names it, and no key is ever named twice. So if a row exists before and after a listing of
+blobs, its blob must be in that listing.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SPOOL = "spool"
 PLACES = (SPOOL, *SHARDS)
 
 _MOST_SUSPECTS = 50_000
-_LISTED = 10_000  # of each kind: the report of a ruined store must not fill the memory
+_LISTED = 10_000  # findings of each kind: the report of a ruined store must not fill the memory
 _READ_AT_ONCE = 8
 _ABSENT = "it does not exist"
 _REPLACE = (
@@ -34,7 +34,7 @@ _REPLACE = (
 
 
 class Severity(StrEnum):
-    """Damage needs a person. A warning does no harm yet. The next sweep deletes what is removable."""
+    """DAMAGE needs the operator. A WARNING does no harm yet. The next sweep deletes what is REMOVABLE."""
 
     DAMAGE = "damage"
     WARNING = "warning"
@@ -43,7 +43,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of finding. `meaning` says what they are and what to do about them."""
+    """A kind of finding. `meaning` names the fault and the cure."""
 
     name: str
     severity: Severity
@@ -92,7 +92,7 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `subject` is an asset's name, a blob's key or a grant's key in hex."""
+    """One fault. `subject` is an asset's name, a blob's key or a grant's key in hex."""
 
     kind: Kind
     subject: str
@@ -101,10 +101,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Examined:
-    """What has been looked at so far.
+    """What fsck has examined so far.
 
-    `places` is how many of PLACES; `bytes` is the size of all blobs, `hashed` how many of them were read;
-    `in_flight` are young blobs, spooled or not, that no asset names yet.
+    `places` counts finished PLACES. `bytes` is the size of all blobs. `hashed` counts the blobs whose bytes were read.
+    `in_flight` counts young blobs, spooled or published, that no asset names yet.
     """
 
     places: int = 0
@@ -117,7 +117,7 @@ class Examined:
 
 @dataclass(slots=True)
 class Report:
-    """Every finding is counted. The first _LISTED of each kind are kept."""
+    """The number of findings of each kind, and the first _LISTED of them."""
 
     examined: Examined = field(default_factory=Examined)
     counts: dict[Kind, int] = field(default_factory=lambda: defaultdict(int))
@@ -149,7 +149,7 @@ async def gather(
     deep: bool,
     progress: Callable[[Examined], None],
 ) -> Report:
-    """Return everything that `fsck` finds."""
+    """Return a report of everything that `fsck` finds."""
     report = Report()
 
     def examined(so_far: Examined) -> None:
@@ -172,9 +172,10 @@ async def fsck(
     settle_seconds: float = 1.0,
     progress: Callable[[Examined], None] = lambda examined: None,
 ) -> AsyncIterator[Finding]:
-    """Yield each fault as it is found. Only one shard and its suspects are in memory at a time.
+    """Yield each fault when it is found. Only one shard and its suspects are in memory at a time.
 
-    `deep` reads and hashes every blob. Suspects get `settle_seconds` before the second look.
+    `deep` reads and hashes every blob. `settle_seconds` pass before the second look at the suspects. Audit rows may be
+    gone after `audit_seconds`, or after the fewer ones of the server.
     """
     broken = await services.database.integrity(deep=deep)
     for sentence in broken:
@@ -186,7 +187,7 @@ async def fsck(
         async for finding in comparison.findings():
             yield finding
     except DatabaseUnavailable:
-        if not broken:  # otherwise a finding has the reason
+        if not broken:  # otherwise a finding already has the reason
             raise
 
 
@@ -197,13 +198,15 @@ async def _of_rows(services: Services, audit_seconds: int) -> AsyncIterator[Find
         yield Finding(OWNER, "UPONCE_STORAGE", error.message)
     for api_key, reason in (await services.database.unreadable_keys()).items():
         yield Finding(SECRET, api_key, reason)
+    noted = await services.database.noted_settings()
+    kept = audit_seconds if noted is None else min(audit_seconds, noted.audit_seconds)
     for rule, kind in RULES.items():
-        for subject in await services.database.violations(rule, audit_seconds):
+        for subject in await services.database.violations(rule, kept):
             yield Finding(kind, subject)
 
 
 class _Comparison:
-    """Of the catalog with the blob store."""
+    """The comparison of the catalog with the blob store."""
 
     def __init__(
         self,
@@ -252,7 +255,10 @@ class _Comparison:
         return Finding(suspect.kind, str(asset.name), f"blob {key}: {suspect.detail}")
 
     async def _look(self, place: str, again: Suspects | None = None) -> Suspects:
-        """Whatever is suspicious in one place; `again` are those of the first look, which is the one that counts."""
+        """Return the suspects in one place. `again` are the suspects of the first look, if this is the second look.
+
+        Only the first look counts in Examined.
+        """
         if place == SPOOL:
             rows: Mapping[str, Digest] = {}
             blobs = await self._unfinished()
@@ -270,7 +276,7 @@ class _Comparison:
         return suspects
 
     async def _unfinished(self) -> dict[str, StoredBlob]:
-        """Spooled files, and the objects of shared blobs taken together, as old as the youngest."""
+        """Return the spooled files, and each unfinished shared blob: all its objects, as old as the youngest."""
         blobs = {blob.key: blob async for blob in self._blobs.spooled()}
         if self._blobs.shared is not None:
             async for part in self._blobs.shared.listed():
@@ -280,9 +286,9 @@ class _Comparison:
         return blobs
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
-        """Return the blobs without a row, except young ones: an upload may be about to commit those."""
+        """Return the blobs without a row, except young ones: an upload may be about to commit them."""
         without_row = blobs.keys() - rows.keys()
-        if not without_row:  # as in nearly every place: the database need not be asked
+        if not without_row:  # as in nearly every place: this saves a query
             return {}
         unnamed = {key: blobs[key] for key in without_row - await self._database.series_blobs()}
         condemned = set(await self._database.condemned(list(unnamed)))
@@ -293,7 +299,7 @@ class _Comparison:
         }
 
     async def _rotten(self, rows: Mapping[str, Digest]) -> dict[str, Suspect]:
-        """Return the blobs of the right size that have other bytes, or that cannot be read."""
+        """Return the blobs that have the right size but other bytes, or that cannot be read."""
         suspects: dict[str, Suspect] = {}
         left = iter(rows.items())
         while batch := dict(islice(left, _READ_AT_ONCE)):
@@ -325,7 +331,7 @@ class _Comparison:
 
 
 def _unlike(rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:
-    """Return the rows whose blob is not there, or of another size."""
+    """Return the rows whose blob is missing or has another size or SHA-256."""
     suspects = {key: Suspect(HOLLOW, _ABSENT) for key in rows.keys() - blobs.keys()}
     for key in rows.keys() & blobs.keys():
         expected, found = rows[key].size, blobs[key].size

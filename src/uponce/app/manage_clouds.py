@@ -1,4 +1,4 @@
-"""Create and list clouds, and set the upstream that uploads of a cloud are passed on to."""
+"""Create and list clouds, and set the upstream to which a relay forwards their uploads."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ async def create_cloud(
 ) -> Sequence[ApiKey]:
     """Make a cloud with two keys, and return them: one to sign for browsers, one for the SDK on a server.
 
-    With `same_keys` the key of the upstream is one to sign for browsers, so a backend goes on signing with it. Raise
+    With `same_keys`, the browser key is the key of the upstream. So a backend that signs with it needs no change. Raise
     InvalidParameter if the cloud exists.
     """
     if await services.database.has_cloud(name):
@@ -36,7 +36,7 @@ async def create_cloud(
         browser or await create_key(services, name, name="browser", window=window),
         await create_key(services, name, name="server", uses=KeyUses.UNLIMITED, scope=KeyScope.ALL, window=window),
     ]
-    # Last: without its upstream a cloud stores uploads here, and never somewhere that the operator did not name.
+    # Last: a cloud whose upstream is not set stores uploads here, never in a place that the operator did not name.
     if upstream is not None:
         await services.database.set_upstream(name, upstream)
     return keys
@@ -55,10 +55,10 @@ async def _same_key(services: Services, cloud: str, upstream: Upstream | None, w
 
 
 async def set_upstream(services: Services, cloud: str, upstream: Upstream | None) -> int:
-    """Pass uploads of a cloud on from now on, or store them here again for None. Raise NotFound without such a cloud.
+    """Forward uploads of a cloud from now on, or store them here again for None. Raise NotFound without such a cloud.
 
-    No secret need be readable. Return how many uploads of all clouds are pending. Those that are in another account
-    wait until it is set again.
+    No stored secret must be readable. Return how many uploads of all clouds are pending. Uploads that are pending in a
+    former account wait until the account is set again.
     """
     if not await services.database.has_cloud(cloud):
         raise NotFound(f"Cloud {cloud} does not exist. `uponce clouds create {cloud}` makes it.")
@@ -74,7 +74,7 @@ async def preset_upstream(services: Services, cloud: str, upstream: Upstream) ->
 
 
 def check_relayed(cloud: str, keys: Iterable[ApiKey]) -> None:
-    """Raise SettingRefused if none of the keys is of the cloud whose uploads UPONCE_RELAY passes on."""
+    """Raise SettingRefused unless one of the keys belongs to the cloud of UPONCE_RELAY."""
     clouds = {key.cloud for key in keys}
     if cloud not in clouds:
         raise SettingRefused(
@@ -84,7 +84,7 @@ def check_relayed(cloud: str, keys: Iterable[ApiKey]) -> None:
 
 
 async def list_clouds(services: Services) -> list[Cloud]:
-    """Return all clouds in the order of their names, also those with an upstream and no key."""
+    """Return all clouds, sorted by name, also those with an upstream and no key."""
     upstreams = await services.database.list_upstreams()
     keys: dict[str, list[ApiKey]] = {}
     for key in await services.database.list_keys():

@@ -18,7 +18,7 @@ _PLAYGROUND_WINDOW = 600
 MAX_WINDOW = 7 * 86400
 
 _CLOUD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_NO_CLOUDS = ("v1_1", "tus")  # other addresses begin so, and would take those of the cloud's files
+_NO_CLOUDS = ("v1_1", "tus")  # the routes of uploads begin with these, so the cloud's files would have no addresses
 
 
 async def create_key(
@@ -32,7 +32,7 @@ async def create_key(
     allow_v1: bool = False,
     algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
 ) -> ApiKey:
-    """Make a key. The first key of a cloud makes the cloud."""
+    """Make a key and return it. The first key of a cloud makes the cloud."""
     key = _new_key(services, cloud, name, uses, scope, window, allow_v1, algorithms)
     await services.database.add_key(key)
     return key
@@ -77,18 +77,23 @@ def check_policy(cloud: str, window: int) -> None:
 
 
 async def set_up(services: Services, cloud: str, window: int = DEFAULT_WINDOW) -> tuple[ApiKey, ...]:
-    """On a first start, make two keys: one to sign for browsers, one for the SDK on a server."""
+    """Make two keys on a first start, and return them: one to sign for browsers, one for the SDK on a server.
+
+    Return no key on a later start.
+    """
     if any(key.cloud != PLAYGROUND for key in await services.database.list_keys()):
         return ()
     browser = _new_key(services, cloud, "browser", KeyUses.ONCE, KeyScope.UPLOAD, window)
     server = _new_key(services, cloud, "server", KeyUses.UNLIMITED, KeyScope.ALL, window)
-    await services.database.add_key(browser, server)  # at once: after an end in between, there would never be a second
+    await services.database.add_key(browser, server)  # at once: after a crash in between, the second would never come
     return browser, server
 
 
 async def playground_key(services: Services) -> ApiKey:
-    """Return the key that the playground signs with, made when it is first needed. It has a cloud without other keys,
-    so the playground never touches the media of the owner."""
+    """Return the key that the playground signs with. The first call makes it.
+
+    The key has a cloud without other keys, so the playground never touches the media of the owner.
+    """
     for key in await services.database.list_keys(PLAYGROUND):
         if key.name == PLAYGROUND and key.revoked_at is None:
             return key
@@ -104,9 +109,10 @@ async def revoke_key(services: Services, api_key: str) -> ApiKey:
 
 
 async def rotate_key(services: Services, api_key: str, overlap: int | None = None) -> ApiKey:
-    """Give a key a new secret. The old one works for `overlap` more seconds, by default as long as its signatures live.
+    """Give a key a new secret, and return the key. The old secret works for `overlap` more seconds.
 
-    Raise NotFound if the key does not exist, InvalidParameter if it is revoked: a new secret would not work either.
+    By default that is as long as its signatures live. Raise NotFound if the key does not exist. Raise InvalidParameter
+    if it is revoked: a new secret would not work either.
     """
     known = await services.database.find_key(api_key)
     if known is None:
@@ -126,7 +132,7 @@ async def renew_keys(
 
     Return these keys, and by cloud each upstream whose secret was lost: it refuses uploads until it is set again.
     `make_secret_key` makes the key that encrypts secrets, unless it exists. Raise SettingRefused, and change nothing,
-    unless the operator has confirmed that every copy of the old one is lost.
+    unless the operator has `confirmed` that every copy of the old secret key is lost.
     """
     database = services.database
     unreadable, lost = await database.unreadable_keys(), await database.lost_upstreams()
@@ -162,14 +168,14 @@ _SECRET = re.compile(r"[!-~]{20,128}")
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A key that exists in another form. `what` names the difference, never a secret."""
+    """A key that the database has in another form. `what` names the difference, never a secret."""
 
     api_key: str
     what: str
 
     @property
     def of_settings(self) -> str:
-        """What an operator reads if the key is from the settings."""
+        """Return the warning for the operator if the key is from the settings."""
         return (
             f"API key {self.api_key} differs between settings and database: {self.what}. The database counts. Correct "
             "UPONCE_KEYS, or remove the key there."
@@ -177,15 +183,15 @@ class Conflict:
 
 
 async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
-    """Add the keys that do not exist, and return them, with the conflicts of those that do.
+    """Add the keys that do not exist. Return them, and a conflict for each key that exists in another form.
 
-    A key that exists is never changed. InvalidParameter for a key that could not be safe; then no key is added.
+    A key that exists is never changed. Raise InvalidParameter for a key that could not be safe; then no key is added.
     """
     added, conflicts = await find_new_keys(services, keys)
     for key in [*added]:
         try:
             await services.database.add_key(key)
-        except InvalidParameter:  # another server added it in this moment
+        except InvalidParameter:  # another server added it since the look-up
             existing = await services.database.find_key(key.api_key)
             if existing is None:
                 raise
@@ -195,7 +201,7 @@ async def import_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[
 
 
 async def find_new_keys(services: Services, keys: Iterable[ApiKey]) -> tuple[list[ApiKey], list[Conflict]]:
-    """Return, or raise, what `import_keys` would. Add nothing."""
+    """Return, or raise, what `import_keys` would. Add no key."""
     known, added, conflicts = list(await services.database.list_keys()), [], []
     for key in keys:
         existing = next((other for other in known if other.api_key == key.api_key), None)
@@ -220,7 +226,7 @@ def _differences(key: ApiKey, existing: ApiKey) -> list[str]:
 
 
 def _check(key: ApiKey, others: Sequence[ApiKey]) -> None:
-    """InvalidParameter if the key is malformed, or if its signatures could be valid for another key as well.
+    """Raise InvalidParameter if the key is malformed, or if its signatures could be valid for another key as well.
 
     A signature is a hash of the parameters followed by the secret. With a secret that ends like another key's, one
     signature could be a grant of both keys, and so be used twice.

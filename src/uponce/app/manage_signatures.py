@@ -1,4 +1,4 @@
-"""Look up what became of signatures, and revoke one before it is spent."""
+"""Look up the state of signatures, and revoke a signature before it is spent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HISTORY_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class SignatureState:
-    """A grant, what the ledger knows of it, and its history. `expires_at` is None where only the ledger knows it."""
+    """A grant, its record in the ledger, and its history. `expires_at` is None if only the ledger knows the grant."""
 
     record: GrantRecord
     expires_at: int | None
@@ -52,7 +52,10 @@ async def find_known(services: Services, caller: ApiKey, grant_id: str) -> Grant
 async def list_signatures(
     services: Services, caller: ApiKey, *, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Page[GrantRecord]:
-    """Return a page of grants, newest first: those of a key of upload scope, or those of the cloud for scope all."""
+    """Return a page of grants, newest first.
+
+    A key of upload scope sees its own grants; scope all sees those of the cloud.
+    """
     own = None if caller.scope is KeyScope.ALL else caller.api_key
     return await services.database.list_grants(caller.cloud, api_key=own, status=status, limit=limit, cursor=cursor)
 

@@ -1,8 +1,8 @@
-"""Move a store to another database and another blob store. It may break off at any point and be begun again.
+"""Move a store to another database and another blob store. After an interruption at any point, it may be begun again.
 
-Media are copied first, while servers still take uploads. Then the present database is frozen for good, and what has
-come meanwhile follows, with all rows: so no signature is spent there that the new store does not know. Keys come last:
-before them the new store takes no upload. Unfinished uploads stay behind; their signatures are not spent.
+Media are copied first, while servers still accept uploads. Then the source database is frozen for good, and the later
+media follow, with all rows. So the source spends no signature that the new store does not know. Keys come last: before
+them the new store accepts no upload. Unfinished uploads stay behind; their signatures are not spent.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,11 @@ class Store:
 
 @dataclass(slots=True)
 class Moved:
-    """`rows` of each table, all compared, and none if an `earlier` run has moved them; `media` is None when they stay
-    where they are. `complete` unless media are lost: then this run has moved neither rows nor keys. `frozen`: the
-    source takes no uploads any more."""
+    """What a run has moved: compared `rows` of each table, and `media`, which is None if they stay where they are.
+
+    `rows` is empty if an `earlier` run has moved them. Unless `complete`, media are lost, and this run has moved
+    neither rows nor keys. `frozen`: the source takes no uploads any more.
+    """
 
     rows: dict[Table, int] = field(default_factory=dict)
     media: Copying | None = None
@@ -41,10 +43,11 @@ class Moved:
 async def migrate_store(
     source: Store, target: Store, *, media: bool = True, progress: Progress = lambda what, done, total: None
 ) -> Moved:
-    """Nothing is deleted at the source. SettingRefused when the target is not empty, nor what an earlier run left, or
-    when a storage belongs to another database. The new database owns its storage at the end, also if media stay.
+    """Move the store, and return what was moved. Nothing is deleted at the source.
 
-    `progress` is told what is copied, how much of it is done, and how much there is.
+    Raise SettingRefused if the target has data that no earlier run has left, or if a storage belongs to another
+    database. At the end the new database owns its storage, also if the media stay. `progress` gets the name of what is
+    copied, how much of it is done, and how much there is.
     """
     if await _is_there(source.database, target.database):
         return await _move_again(source, target, media, progress)
@@ -55,7 +58,7 @@ async def migrate_store(
     if not await _freeze(source, target, moved, media, progress):
         return moved
     if await target.database.last_row(Table.GRANTS) is None:
-        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the parts of the ledger
+        await target.database.purge(_FOR_EVER)  # there is nothing to purge; it makes the partitions of the ledger
     for table in Table:
         await _copy_rows(source.database, target.database, table, progress)
         moved.rows[table] = await _compare(source.database, target.database, table)
@@ -79,7 +82,10 @@ async def _freeze(source: Store, target: Store, moved: Moved, media: bool, progr
 
 
 async def _move_again(source: Store, target: Store, media: bool, progress: Progress) -> Moved:
-    """A run that was asked for no media may have moved the rows, and servers there may have added some since."""
+    """Finish a move whose rows an earlier run has moved. Servers of the target may have added rows since.
+
+    The earlier run may have left the media where they were.
+    """
     if not media:
         await _hand_over(source, target.database)
         return Moved(complete=True, earlier=True)
@@ -93,7 +99,7 @@ async def undo_move(database: Database, blobs: BlobStore, skew: int, *, loses_fi
     Raise SettingRefused, and change nothing, if the new database has the storage and stored files there, unless the
     caller `loses_files`: sweeps of the source delete them.
     """
-    if await database.frozen():  # the storage first: if it breaks off, it may be repeated
+    if await database.frozen():  # the storage first: after an interruption, it may be repeated
         if not loses_files and await blobs.owner() != await database.owner():
             await _refuse_newer_files(database, blobs)
         await blobs.set_owner(await database.make_owner(), replace=True)
@@ -112,13 +118,13 @@ async def _refuse_newer_files(database: Database, blobs: BlobStore) -> None:
 
 
 async def _hand_over(source: Store, target: Database) -> None:
-    """Make the storage that stays that of the new database, unless another database has it since."""
+    """Make the new database the owner of a storage that stays, unless another database owns it by now."""
     if await source.blobs.owner() == await source.database.owner():
         await source.blobs.set_owner(await target.make_owner(), replace=True)
 
 
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
-    """Return whether an earlier run has ended. Raise SettingRefused if the target has other API keys."""
+    """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys."""
     there = {key.api_key for key in await target.list_keys()}
     if not there:
         return False
@@ -138,7 +144,10 @@ async def _copy_media(source: Store, target: Store, progress: Progress) -> Copyi
 
 
 async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Table, progress: Progress) -> None:
-    """They are added in the order of their keys, so what is there is the beginning."""
+    """Copy the rows that the target lacks.
+
+    Rows are added in the order of their keys, so the copied rows are the first ones.
+    """
     total, done = await source.count_rows(table), await target.count_rows(table)
     after = await target.last_row(table)
     while rows := await source.rows(table, after, _BATCH):
@@ -148,7 +157,7 @@ async def _copy_rows(source: MovableDatabase, target: MovableDatabase, table: Ta
 
 
 async def _compare(source: MovableDatabase, target: MovableDatabase, table: Table) -> int:
-    """Row by row; how many there are."""
+    """Return the number of rows. Raise SettingRefused unless all rows of both sides are equal."""
     count, after = 0, None
     while True:
         ours = await source.rows(table, after, _BATCH)

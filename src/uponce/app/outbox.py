@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from uponce.app.ports import Effect
@@ -12,15 +12,15 @@ from uponce.core.errors import UponceError
 log = logging.getLogger("uponce")
 
 _LEASE_SECONDS = 120
-_AT_ONCE = 16
-_LOOK_SECONDS = 1  # for further ones that are due, while some run
+_AT_ONCE = 16  # of one kind
+_LOOK_SECONDS = 1  # between looks for further due effects, while some run
 _MOST_TRIES = 1000
 _MOST_WAIT = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Run the effect again after so many seconds, or only when an operator says so if it is `dead`.
+    """Run the effect again after so many seconds. If it is `dead`, run it only when an operator asks for it.
 
     `error` is for the operator.
     """
@@ -35,23 +35,25 @@ Handler = Callable[[Services, Effect], Awaitable[Later | None]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kind of effect. `run` does it; `details_of` is its row in `Services.after_commit`."""
+    """One kind of effect. `run` does it. `details_of` is its row in `Services.after_commit`."""
 
     run: Handler
     details_of: DetailsOf = lambda _: None
 
 
-async def run_due(services: Services, works: Mapping[str, Work]) -> int:
-    """Run effects until none is due, some at once. Return how many. A slow one delays none that becomes due meanwhile.
+async def run_due(services: Services, name: str, work: Work) -> int:
+    """Run effects of this name until none is due, some at once. Return how many.
 
-    If the database fails, or the caller is cancelled, effects that run are given up: they run again after their lease.
+    A slow effect delays none that becomes due while it runs, and none of another name.
+
+    If the database fails, or the caller is cancelled, running effects are given up. They run again after their lease.
     """
     count, running = 0, set[asyncio.Task[None]]()
     try:
         while True:
-            effects = await services.database.claim_effects(_AT_ONCE - len(running), _LEASE_SECONDS)
+            effects = await services.database.claim_effects(name, _AT_ONCE - len(running), _LEASE_SECONDS)
             count += len(effects)
-            running |= {asyncio.create_task(_run(services, effect, works)) for effect in effects}
+            running |= {asyncio.create_task(_run(services, effect, work)) for effect in effects}
             if not running:
                 return count
             done, running = await asyncio.wait(running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -63,11 +65,11 @@ async def run_due(services: Services, works: Mapping[str, Work]) -> int:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _run(services: Services, effect: Effect, works: Mapping[str, Work]) -> None:
+async def _run(services: Services, effect: Effect, work: Work) -> None:
     database = services.database
     try:
         async with asyncio.timeout(_LEASE_SECONDS / 2):
-            later = await works[effect.name].run(services, effect)
+            later = await work.run(services, effect)
     except Exception as error:
         log.exception("effect %d, %s of %s, failed", effect.id, effect.name, effect.subject)
         detail = error.for_operator if isinstance(error, UponceError) else repr(error)

@@ -1,8 +1,8 @@
-"""Whose storage it is. A sweep deletes every file that its database does not name, so it needs the right database.
+"""The owner of a storage. A sweep deletes every file that its database does not name, so it needs the right database.
 
-A database has a random name, its owner, and its storage has the same. A storage without an owner gets that of the first
-database that takes it, if it has files of this database, or no files and the database names none. Only `uponce
-restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
+A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
+the first database that claims it and names files there. An empty storage goes to the first database that names no file.
+Only `uponce restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
 
+PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
@@ -26,7 +27,7 @@ _TAKE = (
 
 
 class Owning(Protocol):
-    """What of a database it takes; see there."""
+    """The methods of a database that ownership needs. They are described at the Database port."""
 
     async def owner(self) -> str | None: ...
 
@@ -74,12 +75,15 @@ class Ownership:
 
 
 async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> None:
-    """Make the storage that of this database. Raise SettingRefused if it is, or may be, another database's, or if a
-    frozen database would get it: another database may have the files already. So also if the storage is empty and the
-    database names files, unless it `lacks_files`: a disk that is not mounted looks so.
+    """Make the storage that of this database.
 
-    Of two databases that claim a storage at once, one is refused. All servers of one database have its owner. A full
-    storage stays without an owner, and the sweep that makes room there may go on.
+    Raise SettingRefused if the storage is empty and the database names files, unless the storage `lacks_files` on
+    purpose: a disk that is not mounted looks empty.
+
+    Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
+    the storage: another database may have the files already. Of two databases that claim a storage at once, one is
+    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
+    room there may continue.
     """
     if not await check_owner(database, blobs, lacks_files=lacks_files):
         if await database.frozen():
@@ -93,7 +97,9 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
 
 
 async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
-    """Return whether the storage has the owner of this database; False if it has none and may get it. Write nothing.
+    """Return whether the storage has the owner of this database; False if it has no owner and may get it.
+
+    Write nothing.
 
     Raise SettingRefused as `claim_storage` does.
     """
@@ -117,8 +123,8 @@ def _refuse_other(owner: str, own: str | None) -> None:
 async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = False) -> bool:
     """Take the storage from another database, or an empty one that has no owner. Return whether it was taken.
 
-    Other tools than `uponce restore` may restore a database from before its storage had this owner. Raise
-    SettingRefused if the database does not name nearly all files there, unless `anyway`: sweeps would delete the rest.
+    Other tools than `uponce restore` may restore a database from a time before its storage had this owner. Sweeps
+    delete files that the database does not name. So raise SettingRefused if it names too few of them, unless `anyway`.
     """
     owner = await blobs.owner()
     if owner is None and not await _sample(blobs):
@@ -145,7 +151,7 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
 
 
 async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str | None:
-    """Return why a storage without an owner may not be that of this database, else None."""
+    """Return why a storage without an owner may not be that of this database. Return None if it may be."""
     sample = await _sample(blobs)
     if not sample:
         lost = None if lacks_files else await _named_file(database)
@@ -172,10 +178,11 @@ async def _named_file(database: Owning) -> str | None:
 
 
 async def _sample(blobs: BlobStore) -> Sequence[str]:
-    """Return the keys of some blobs, of all if there are few."""
+    """Return the keys of some blobs; of all blobs if there are few. Probes do not count."""
     keys: list[str] = []
     async for blob in blobs.published():
-        keys.append(blob.key)
+        if not blob.key.startswith(PROBE):
+            keys.append(blob.key)
         if len(keys) == _SAMPLE:
             break
     return keys

@@ -20,22 +20,29 @@ from uponce.app.ports import (
 )
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
 
-# Returns the details of an effect that a stored upload leaves, None if it leaves none. It waits for nothing: the thread
-# of the database calls it.
+# Returns the details of the effect that a stored upload leaves, or None for no effect. It must not wait: the thread of
+# the database calls it.
 DetailsOf = Callable[[UploadSpec], str | None]
+# Returns the facts of a whole file, or None if only the inspector can find out. It uses no decoder and refuses nothing.
+OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], MediaFacts | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`group_store` is there when the blob store takes small blobs in groups. `presigner` is there when delivery
-    redirects to the store, and `front` when a server in front sends the bytes. `upstream` passes uploads on. A
-    relay that `inspects` judges each file before. `after_commit` says, by the name of each effect, which uploads leave
-    it: see outbox.py."""
+    """The ports and policies of a server.
+
+    `group_store` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
+    store, and `front` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
+    checks each file before it passes the file on. `after_commit` decides, by the name of each effect, which uploads
+    leave the effect: see outbox.py.
+    """
 
     database: Database
     blobs: BlobStore
     inspector: Inspector
+    read_ordinary: OrdinaryReader
     clock: Clock
     ids: Ids
     limits: Limits = field(default_factory=Limits)

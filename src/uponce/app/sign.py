@@ -1,14 +1,15 @@
-"""Mint a signature: what a back end without an SDK asks for, and the command line does offline."""
+"""Mint a signature: for a backend without an SDK, and for the command line without a server."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from uponce.app.authenticate import authenticate
-from uponce.app.authorise import check_lifetime
+from uponce.app.authorise import check_lifetime, read_for
 from uponce.app.ports import Clock, Ids
 from uponce.app.services import Services
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import UNSIGNED, Call, read_parameters
+from uponce.core.parameters import UNSIGNED, Call
 from uponce.core.signature import grant_key, mint_fields, string_to_sign
 from uponce.core.values import Algorithm, ApiKey, KeyUses
 
@@ -27,8 +28,9 @@ def mint(
     """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
 
     A timestamp in `params` is kept. A key whose signatures work once gets a nonce, so two signatures of one second
-    differ. Wrong parameters are refused here rather than at the upload.
+    differ. Wrong parameters are refused here instead of at the upload.
     """
+    read = partial(read_for, key, call=call)
     nonce = ids.base36(NONCE_LENGTH) if key.uses is KeyUses.ONCE else None
     fields = mint_fields(
         params,
@@ -37,18 +39,18 @@ def mint(
         now=clock.now(),
         nonce=nonce,
         algorithm=algorithm if algorithm in key.algorithms else key.algorithms[0],
-        call=call,
+        read=read,
     )
-    check_lifetime(read_parameters(fields, call), key)
+    check_lifetime(read(fields), key)
     return fields
 
 
 async def sign_for(
     services: Services, cloud: str, credentials: tuple[str, str], params: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the fields signed on behalf of a caller that knows the key's secret. BadCredentials for any other caller.
+    """Return the fields, signed for a caller that knows the key's secret. Raise BadCredentials for any other caller.
 
-    So the upload is dated, fenced and audited as any other, under its own signature.
+    So the upload has a signature of its key, and is dated, fenced and audited as any other.
     """
     key = await authenticate(services, cloud, *credentials)
     if params.get("api_key", key.api_key) != key.api_key:

@@ -1,8 +1,8 @@
-"""Calls with signed fields that change an asset: whether the sender may make the call, and what it does.
+"""Calls with signed fields that change an asset: whether the sender may make the call, and its effect.
 
-A deletion: authorise → one transaction that spends the signature and drops the row → only then the bytes. The
-transaction alone decides, as for an upload. What breaks before it changes nothing. What breaks after it leaves bytes
-that no row names, which the sweeper finds.
+A deletion: authorise → one transaction that spends the signature and deletes the row → only then the bytes. The
+transaction alone decides, as for an upload. A failure before it changes nothing. A failure after it leaves bytes that
+no row names, and the sweeper deletes them.
 """
 
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ class SignedCall:
 
 
 async def admit(services: Services, request: SignedCall, call: Call) -> Verified:
-    """Return whose grant the fields are. The grant is fresh, and its key has scope all.
+    """Return the verified fields. Their grant is fresh, and their key has scope all.
 
-    Raise ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold those.
+    Raise ScopeDenied for a signature of a key of upload scope, whatever it signs: browsers hold such signatures.
     """
     verified = await verify_signed(services, request.cloud, request.fields, call)
     check_route(request.fields, request.cloud, request.resource_type)
-    check_grant_fresh(services, verified)  # first: a signature that is long stale must not write to the audit
+    check_grant_fresh(services, verified)  # first: a stale signature must not write to the audit
     if verified.key.scope is not KeyScope.ALL:
         await record_refusal(services, verified.grant, ScopeDenied.code, request.caller)
         raise ScopeDenied(
@@ -48,7 +48,7 @@ async def admit(services: Services, request: SignedCall, call: Call) -> Verified
 def signed_by(services: Services, key: ApiKey, request: SignedCall, call: Call) -> SignedCall:
     """Return the call with the signature that uponce makes for a caller that knows the key's secret.
 
-    So the call is dated, fenced and audited as any other, under its own signature.
+    So the call has a signature of its key, and is dated, fenced and audited as any other.
     """
     check_route(request.fields, request.cloud, request.resource_type)
     params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
@@ -56,11 +56,10 @@ def signed_by(services: Services, key: ApiKey, request: SignedCall, call: Call) 
 
 
 async def destroy(services: Services, request: SignedCall) -> bool:
-    """Delete an asset by signed fields. Return whether there was such an asset.
+    """Delete an asset by signed fields. Return whether the asset existed.
 
-    A deletion uses its signature as an upload does, once for a key whose signatures work once. A deletion that finds
-    no asset uses nothing. After OutcomeUnknown the asset may be gone, and its bytes are not touched. A repeat shows
-    the outcome.
+    A deletion uses its signature as an upload does: once, for a key whose signatures work once. A deletion that finds
+    no asset uses nothing. After OutcomeUnknown the asset may be gone, and its bytes stay. A repeat shows the outcome.
     """
     verified = await admit(services, request, Call.DESTROY)
     public_id = verified.spec.naming.public_id
@@ -72,7 +71,7 @@ async def destroy(services: Services, request: SignedCall) -> bool:
 
 
 async def drop_asset(services: Services, key: ApiKey, name: AssetName, caller: Caller) -> bool:
-    """Delete an asset for the server itself, under a signature of this key, whatever its scope."""
+    """Delete an asset on behalf of the server, under a signature of this key, whatever its scope."""
     fields = mint(key, {"public_id": name.public_id}, clock=services.clock, ids=services.ids, call=Call.DESTROY)
     return await _settle(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
 
@@ -85,6 +84,6 @@ async def _settle(services: Services, verified: Verified, name: AssetName, calle
         raise
     if deleted is None:
         return False
-    with suppress(Unavailable):  # the sweeper finds what is left
+    with suppress(Unavailable):  # if this fails, the sweeper deletes the bytes
         await services.blobs.delete(deleted.blob_key)
     return True

@@ -1,8 +1,8 @@
-"""The garbage collector: forgets grants whose time is over, deletes bytes that belong to nothing.
+"""Sweep: forget grants whose time is over, and delete bytes that no row names.
 
-It deletes and never finishes what somebody else began. A blob is condemned in the database before it is deleted,
-and a commit that finds its blob condemned fails; so a server that was paused between making its bytes durable
-and committing can never publish a row without bytes.
+A sweep never finishes the work of another request. It condemns a blob in the database before it deletes the blob, and a
+commit that finds its blob condemned fails. A server may be paused between making its bytes durable and the commit. When
+it wakes, it can never publish a row without bytes.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ RESTFUL = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Counts of what was removed; `bytes` belong to the blobs."""
+    """The number of removed things. `bytes` is the size of the blobs."""
 
     unfinished: int
     blobs: int
@@ -29,17 +29,26 @@ class Swept:
     series: int = 0
 
 
-async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int | None, rest: float = 0) -> Swept:
-    """Remove old series, and spooled files and orphans older than the grace time, and purge the ledger and
-    the audit, which stays if `audit_seconds` is None.
+async def sweep(
+    services: Services,
+    *,
+    grace_seconds: float,
+    audit_seconds: int | None,
+    dead_seconds: int | None = None,
+    rest: float = 0,
+) -> Swept:
+    """End old series, delete old spooled files and orphans, and purge the ledger, the audit and dead notifications.
 
-    Safe beside running servers. While it goes through all that is stored it rests, after each batch, for `rest` times
-    as long as that took: so a server sweeps and answers uploads as quickly as before. Raise SettingRefused, and delete
-    no file, if the storage belongs to another database; the purge comes before, and needs no storage. Raise
-    StorageFull if the purge finds no room, after spooled files are removed: that makes room for the next sweep.
+    Return what was removed.
+
+    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
+    `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
+    as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
+    the storage belongs to another database. The purge comes first, and needs no storage. Raise StorageFull if the purge
+    finds no room. Then the sweep deletes old spooled files only, which makes room for the next sweep.
     """
     try:
-        grants = await services.database.purge(audit_seconds)
+        grants = await services.database.purge(audit_seconds, dead_seconds)
     except StorageFull:
         await _claim(services)
         await _sweep_spool(services, grace_seconds)
@@ -52,7 +61,7 @@ async def sweep(services: Services, *, grace_seconds: float, audit_seconds: int 
     loop = asyncio.get_running_loop()
     begun = loop.time()
     async for batch in _batches(services.blobs.published(), grace_seconds):
-        # Nearly all are named. Only for the others everybody has to wait.
+        # Rows name nearly all of them. Condemning the others makes commits wait, so it gets only these.
         unnamed = await services.database.unnamed([blob.key for blob in batch])
         condemned = set(await _condemn(services, unnamed)) if unnamed else set()
         for blob in batch:
@@ -75,7 +84,7 @@ async def _sweep_spool(services: Services, grace_seconds: float) -> int:
 
 
 async def _condemn(services: Services, unnamed: Sequence[str]) -> Sequence[str]:
-    """Return the keys of the blobs to delete. Raise SettingRefused if another database has the storage by now."""
+    """Return the keys of the blobs to delete. Raise SettingRefused if another database owns the storage by now."""
     with services.ownership.noting():
         await check_owner(services.database, services.blobs)
     return await services.database.condemn(unnamed)
@@ -85,7 +94,7 @@ async def _end_old_series(services: Services) -> int:
     ended = 0
     limits = services.limits
     while blob_keys := await services.database.end_old_series(limits.series_seconds, limits.empty_series_seconds):
-        # Their commits fail from now on, so the bytes belong to nobody.
+        # Their commits fail from now on, so no row will name the bytes.
         for key in blob_keys:
             await services.blobs.delete(key)
         ended += len(blob_keys)
@@ -95,7 +104,7 @@ async def _end_old_series(services: Services) -> int:
 async def _sweep_parts(services: Services, grace_seconds: float) -> None:
     """Delete the parts of series that have ended: no request can record them any more.
 
-    A series exists before its first part. So a series that is missing after the listing has ended.
+    A series exists before its first part. So if a listed part has no series after the listing, its series has ended.
     """
     shared = services.blobs.shared
     if shared is None:

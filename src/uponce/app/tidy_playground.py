@@ -12,7 +12,7 @@ _SERVER = Caller(address="the server itself", request_id="")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Most files and bytes that the playground keeps, the seconds that it keeps a file, and the bytes of one file."""
+    """What the playground keeps: at most so many files and bytes, each for so many seconds, of at most `file_bytes`."""
 
     files: int
     bytes: int
@@ -23,7 +23,7 @@ class Kept:
 async def tidy_playground(services: Services, kept: Kept) -> int:
     """Delete what the playground does not keep, oldest first. Return the number of files.
 
-    Unfinished uploads in several requests end, the slowest first, while all of them together could exceed the bytes.
+    Unfinished uploads in several requests end, the slowest first, while all of them together could exceed `bytes`.
     """
     for key in await services.database.list_keys(PLAYGROUND):
         await _end_series(services, key, kept)

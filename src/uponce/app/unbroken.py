@@ -1,4 +1,4 @@
-"""Work that a cancelled request leaves running, and whose failure is still seen."""
+"""Work that goes on when its request is cancelled, and whose failure is still logged."""
 
 import asyncio
 import logging
@@ -16,9 +16,10 @@ _running = set[asyncio.Future[Any]]()
 
 
 async def unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """Return what the work returns. If the caller is cancelled, the work runs to its own end.
+    """Return what the work returns. If the caller is cancelled, the work still runs to its end.
 
-    `asyncio.shield` alone then forgets the work, and asyncio logs each of its refusals as a failure of the program.
+    `asyncio.shield` alone would forget the work then, and asyncio would log each of its refusals as a failure of the
+    program.
     """
     running = asyncio.ensure_future(work)
     _running.add(running)
@@ -31,7 +32,7 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def finish_unbroken(seconds: float) -> None:
-    """Return when no such work is left in this process, or after so many seconds."""
+    """Return when no such work runs in this process any more, or after so many seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while _running:

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from uponce import __version__
 from uponce.core.errors import UponceError
 
-# What --help says of each command. The module of a command has `run`, or `app` if the command has commands itself.
+# The help of each command. The module of a command has `run`, or `app` if the command has subcommands.
 COMMANDS = {
     "serve": "Run the server.",
     "sign": "Make one signature for an upload.",
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def load_command(name: str) -> Any:
-    """Import a command and return what typer runs."""
+    """Import a command and return it in the form that typer runs."""
     module = import_module(f"uponce.cli.{name.replace('-', '_')}")
     app: typer.Typer = getattr(module, "app", None) or typer.Typer(add_completion=False)
     app.info.help = COMMANDS[name]
@@ -50,7 +50,7 @@ def load_command(name: str) -> Any:
 
 
 def _without_values(parameters: list[Any]) -> list[Any]:
-    """Take the type from the help of each switch, which would read as if the switch took a value."""
+    """Remove the type from the help of each switch: it would read as if the switch took a value."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
@@ -65,7 +65,7 @@ class _Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")  # what pydantic writes before a text of typer
+            error.message = error.message.removeprefix("Value error, ")  # pydantic writes it before a text of typer
             raise
 
 
@@ -75,7 +75,7 @@ class _Group(TyperGroup):
 
 
 class _Commands(_Group):
-    """Lists the commands by COMMANDS, and imports the one that is called."""
+    """Lists the commands of COMMANDS, and imports only the command that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -113,7 +113,10 @@ def _root(
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 refused or failed, 2 usage. A command that a signal interrupts has failed."""
+    """Run a command. Exit codes: 0 done, 1 refused or failed, 2 usage.
+
+    A command that a signal interrupts has failed.
+    """
     try:
         app()
     except (UponceError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Where the server is: what it listens on, what `serve` writes into the data folder, and how other commands find it."""
+"""The address of the server: where it listens, what `serve` writes into the data folder, how other commands find it."""
 
 import errno
 import json
@@ -43,9 +43,9 @@ def base_url(settings: Settings, port: int) -> str:
 
 
 def find_base_url(settings: Settings, url: str | None = None) -> str:
-    """Return the base of the URLs of the server on this data folder; `url` wins.
+    """Return the base of the URLs of the server on this data folder, or `url` if it is given.
 
-    A line on stderr says so if no server answers there: what is signed for it is still good once one runs.
+    A line on stderr warns if no server answers there. What is signed for that address works once a server runs there.
     """
     if url is not None:
         return checked_url(url)
@@ -62,7 +62,7 @@ def find_base_url(settings: Settings, url: str | None = None) -> str:
 
 
 def checked_url(url: str) -> str:
-    """Return the URL without a slash at its end. SettingRefused unless it is one of HTTP."""
+    """Return the URL without a slash at its end. Raise SettingRefused unless it is a URL of HTTP."""
     with suppress(ValueError, urllib3.exceptions.LocationParseError):
         parts = urllib3.util.parse_url(url)
         if parts.scheme in ("http", "https") and parts.host:
@@ -107,8 +107,10 @@ def _cure(error: OSError, host: str) -> str:
 
 @contextmanager
 def announced(settings: Settings, port: int) -> Iterator[None]:
-    """Other commands find this server in the data folder, for as long as it runs. Afterwards they find the server that
-    was there before, if that one still answers."""
+    """Let other commands find this server in the data folder while it runs.
+
+    Afterwards they find the earlier server on this folder, if it still answers.
+    """
     path = settings.data_dir / _FILE
     earlier = _read(path)
     facts = {"url": base_url(settings, port), "local": local_url(settings, port), "pid": os.getpid()}
@@ -129,7 +131,7 @@ def announced(settings: Settings, port: int) -> Iterator[None]:
 
 
 def cloudinary_url(key: ApiKey, base: str) -> str:
-    """Return what the Node and Python SDKs read from the environment."""
+    """Return the CLOUDINARY_URL of a key, as the Node and Python SDKs read it."""
     return account_url(key.api_key, key.secrets[0], key.cloud, upload_prefix=base)
 
 

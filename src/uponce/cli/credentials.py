@@ -19,9 +19,11 @@ class Credentials:
 
 
 def find_credentials(data: str | None, api_key: str | None, url: str | None = None) -> Credentials:
-    """Return what CLOUDINARY_URL says, or, if --data or UPONCE_DATA names a data folder, a key in that folder:
-    `api_key`, or the first of UPONCE_CLOUD, since files of other clouds are other people's. `url` replaces the base of
-    the URLs. SettingRefused if CLOUDINARY_URL counts and has another key than `api_key`."""
+    """Return the credentials in CLOUDINARY_URL, or those of a key in a data folder that --data or UPONCE_DATA names.
+
+    That key is `api_key`, or the first of UPONCE_CLOUD: files of other clouds belong to other people. `url` replaces
+    the base of the URLs. Raise SettingRefused if CLOUDINARY_URL counts and has another key than `api_key`.
+    """
     account = cloudinary_url()
     if account is not None and data is None:
         if "data" not in read_sources():
@@ -46,7 +48,7 @@ def _found_in_environment(account: str, api_key: str | None) -> Credentials:
         found = credentials_of(account)
     except SettingRefused as error:
         raise SettingRefused(f"{error.message} Correct it, unset it, or name a data folder with --data.") from error
-    if api_key not in (None, found.key.api_key):  # the error does not quote it: it could contain a secret
+    if api_key not in (None, found.key.api_key):  # the error does not quote --key: it could contain a secret
         raise SettingRefused(
             f"--key names another API key than CLOUDINARY_URL, whose key is {found.key.api_key}. Unset CLOUDINARY_URL, "
             "or name a data folder with --data."
@@ -55,7 +57,7 @@ def _found_in_environment(account: str, api_key: str | None) -> Credentials:
 
 
 def credentials_of(url: str) -> Credentials:
-    """Return what a CLOUDINARY_URL says. SettingRefused if it lacks a part; the error shows no secret."""
+    """Return the parts of a CLOUDINARY_URL. Raise SettingRefused if a part is missing; the error shows no secret."""
     account = account_of(url)
     key = ApiKey(
         api_key=account.api_key,

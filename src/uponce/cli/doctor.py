@@ -54,7 +54,7 @@ def run(data: Data = None, as_json: Json = False) -> None:
 
 
 def examine(data: str | None) -> Iterator[Finding]:
-    """Yield what is found. Stop at the first broken thing that hides the rest."""
+    """Yield the findings. Stop at the first broken part that hides the rest."""
     try:
         settings = load(data=data)
         listen(settings.host, 0).close()
@@ -84,7 +84,7 @@ def examine(data: str | None) -> Iterator[Finding]:
 
 
 def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Sequence[Finding]]]:
-    """Return what examines the keys and the relay of the settings. SettingRefused if they cannot be read."""
+    """Return the check of the keys and the relay in the settings. Raise SettingRefused if they cannot be read."""
     return partial(
         of_presets,
         keys=preset_keys(settings),
@@ -95,7 +95,7 @@ def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Seq
 
 
 def _of_disks(settings: Settings) -> Iterator[Finding]:
-    """Yield the room on each local disk that the server writes to."""
+    """Yield the free space on each local disk that the server writes to."""
     places = [settings.data_dir]
     if settings.database_url.startswith("sqlite:"):
         places.append(sqlite_path(settings.database_url).parent)
@@ -109,7 +109,7 @@ def _of_disks(settings: Settings) -> Iterator[Finding]:
 
 
 def _nearest(place: Path) -> Path:
-    """Return the folder, or the first of those above it that exists."""
+    """Return the folder if it exists, else the first existing folder above it."""
     return next(path for path in (place, *place.parents) if path.exists())
 
 
@@ -127,11 +127,11 @@ def _of_owners(folder: Path) -> Iterator[Finding]:
 def _before_the_first_start(
     settings: Settings, presets: Callable[[Services], Coroutine[Any, Any, Sequence[Finding]]]
 ) -> Iterator[Finding]:
-    """Yield what can be checked without a data folder: the decoders run on a folder that is deleted afterwards."""
+    """Yield the findings that need no data folder. The decoders run on a folder that is deleted afterwards."""
     folder = _nearest(settings.data_dir)
     if not folder.is_dir():
         raise SettingRefused(f"UPONCE_DATA={settings.data_dir}: {folder} is not a folder. Choose another data folder.")
-    build(settings)  # raises SettingRefused for what no server could start with, and writes nothing
+    build(settings)  # raises SettingRefused for settings with which no server could start; writes nothing
     yield from _of_disks(settings)
     with TemporaryDirectory() as spare:
         tried = replace(settings, data=spare, database=None, storage=None, storage_redirect=0, storage_accel="")

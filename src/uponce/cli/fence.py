@@ -27,8 +27,7 @@ def run(
 
     Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
     belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
-    on. So does an empty storage of no database. If the server has another UPONCE_SKEW than the default, set it here
-    too.
+    on. So does an empty storage of no database.
     """
     watermark, is_taken = on_store(load(data=data), partial(_fence, take=take))
     taken = (
@@ -48,7 +47,7 @@ async def _fence(services: Services, take: bool) -> tuple[int, bool]:
 
 
 def told(watermark: int) -> str:
-    """Return one sentence about what a fence means."""
+    """Return one sentence about the effect of a fence."""
     return (
         f"uponce refuses every signature with a timestamp up to {utc(watermark)} from now on; newer signatures work, "
         "and new keys work at once"

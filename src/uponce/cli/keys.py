@@ -19,7 +19,7 @@ from uponce.core.upstream import url_of
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 from uponce.wiring import opened
 
-_MOST_OVERLAP = 100 * 365 * 86400  # a database can count so far
+_MOST_OVERLAP = 100 * 365 * 86400  # databases can store the end of this time
 
 Known = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as `uponce keys list` shows it.")]
 
@@ -132,9 +132,13 @@ def _row(key: ApiKey) -> tuple[str, ...]:
 
 @app.command()
 def revoke(api_key: Known, data: Data = None, as_json: Json = False) -> None:
-    """Refuse a key and all its signatures from now on."""
+    """Refuse a key and all its signatures from now on.
+
+    So delivery URLs of private and authenticated assets get 401 if this key signed them. The assets stay.
+    """
     key = on_store(load(data=data), lambda services: revoke_key(services, api_key))
     say(f"revoked {key.api_key}", _public(key), as_json)
+    _warn_of_urls("this key", "from now on")
 
 
 @app.command()
@@ -149,10 +153,15 @@ def rotate(
     ),
     as_json: Json = False,
 ) -> None:
-    """Give a key a new secret and print its CLOUDINARY_URL."""
+    """Give a key a new secret and print its CLOUDINARY_URL.
+
+    When the old secret ends, delivery URLs of private and authenticated assets get 401 if the old secret signed them.
+    The assets stay.
+    """
     settings = load(data=data)
     key = on_store(settings, lambda services: rotate_key(services, api_key, overlap))
     _print_new(settings, key, as_json)
+    _warn_of_urls("the old secret", "from now on" if overlap == 0 else "when the old secret ends")
 
 
 @app.command()
@@ -163,9 +172,9 @@ def renew(
 ) -> None:
     """Last resort when secret.key is lost and no backup has it: replace every API secret that cannot be read.
 
-    Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on. Keys whose
-    secret can be read stay as they are. Spent signatures stay spent. A cloud that passes uploads on refuses them until
-    you set its account again.
+    Prints the new CLOUDINARY_URL of each key. Signatures made with the old secrets are refused from then on, also those
+    in delivery URLs of private and authenticated assets. Keys whose secret can be read stay as they are. Spent
+    signatures stay spent. A cloud that passes uploads on refuses them until you set its account again.
     """
     settings = load(data=data)
     with opened(settings) as backend:
@@ -189,6 +198,13 @@ def renew(
 def _print_new(settings: Settings, key: ApiKey, as_json: bool) -> None:
     url = cloudinary_url(key, find_base_url(settings))
     say(f"CLOUDINARY_URL={url}", {**_public(key), "cloudinary_url": url}, as_json)
+
+
+def _warn_of_urls(signer: str, when: str) -> None:
+    warn(
+        f"delivery URLs of private and authenticated assets get 401 {when}, if {signer} signed them. The assets stay: "
+        "`resource` of the Admin API returns their new URLs."
+    )
 
 
 def _public(key: ApiKey) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`uponce migrate-store`"""
 
 import asyncio
+import re
 import sys
 from dataclasses import asdict
 
@@ -59,8 +60,8 @@ def run(
 
 
 def _has_password(url: str) -> bool:
-    """Return whether the URL of a database has a password. A user's name alone is masked too, and is none."""
-    return MASK in masked("database", url).replace(f"://{MASK}@", "://")
+    """Return whether the URL of a database has a password. A user's name alone is masked too, and does not count."""
+    return MASK in masked("database", re.sub("://[^:/?#@]*@", "://", url))
 
 
 def _move(to_database: str, to_storage: str | None, data: str | None, as_json: bool) -> None:

@@ -56,8 +56,11 @@ def say(text: str, value: Any, as_json: bool) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
-    """Print the rows below the names of their columns. Nothing is cut: a terminal breaks long cells, except in the
-    first column, and a pipe gets a line for each row. With `whole`, a terminal gets what a pipe gets."""
+    """Print the rows below the names of their columns. Nothing is cut.
+
+    A terminal breaks long cells, except in the first column. A pipe gets a line for each row. With `whole`, a terminal
+    gets what a pipe gets.
+    """
     table = Table(box=None)
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
@@ -67,7 +70,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole:
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, str]:
-    """Return `name=value` words as a mapping; a value may contain `=`. Other words are a usage error."""
+    """Return `name=value` words as a mapping; a value may contain `=`. Raise a usage error for other words."""
     parsed: dict[str, str] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
@@ -87,12 +90,12 @@ def warn_of_secret() -> None:
 
 
 def readable(path: Path | str) -> str:
-    """Return the path as UTF-8 can have it: a byte that is none becomes a replacement character."""
+    """Return the path as UTF-8. Each byte that is no UTF-8 becomes a replacement character."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def without_signature(message: str) -> str:
-    """Return an error without the signature that it quotes: one that fails here can be good with other parameters."""
+    """Return an error without the signature that it quotes: the signature may be valid with other parameters."""
     return re.sub(r"(Invalid Signature \w{8})\w+", r"\1…", message)
 
 
@@ -104,14 +107,14 @@ _CURES = {
 
 
 def os_refusal(error: OSError) -> str:
-    """Return a sentence for what the operating system refused: the path, the reason, and a cure where there is one."""
+    """Return a sentence for a refusal of the operating system: the path, the reason, and the cure if there is one."""
     place = f"{error.filename}: " if error.filename is not None else ""
     return f"{place}{error.strerror or str(error) or type(error).__name__}.{_CURES.get(error.errno or 0, '')}"
 
 
 @contextmanager
 def filling(place: str) -> Iterator[None]:
-    """Name the place into which a command copies if its disk becomes full: the error itself knows no path."""
+    """Name the place into which a command copies if its disk becomes full: the error itself has no path."""
     try:
         yield
     except StorageFull as error:
@@ -125,7 +128,7 @@ class Show(Protocol):
 
 @contextmanager
 def shown() -> Iterator[Show]:
-    """Show one bar on a terminal, and nothing where there is none."""
+    """Show one bar on a terminal. Show nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

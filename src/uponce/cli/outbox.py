@@ -1,10 +1,13 @@
 """`uponce outbox`: show the work that transactions left for later, run dead work again, and drop notifications."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import typer
 
 from uponce.app.ports import Effect
+from uponce.app.services import Services
 from uponce.cli.options import Data, Json, print_json, print_table
 from uponce.cli.store import on_store
 from uponce.config import load
@@ -12,7 +15,7 @@ from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.web.cloudinary.notifications import NOTIFY
 
-_LAST = 2**63 - 1  # of all numbers in a database
+_LAST = 2**63 - 1  # the greatest number in a database
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -23,16 +26,33 @@ def list_(
     limit: int = typer.Option(100, min=1, max=10_000, help="Most rows to show."),
     as_json: Json = False,
 ) -> None:
-    """Show effects that are not done: dead ones first, then those that are due next."""
-    effects = on_store(load(data=data), lambda services: services.database.list_effects(limit))
+    """Show effects that are not done: dead ones first, then those that are due next.
+
+    The server deletes a dead notification after UPONCE_NOTIFICATION_DAYS. The list says when.
+    """
+    settings = load(data=data)
+    effects, seconds = on_store(settings, partial(_listed, limit=limit, seconds=settings.dead_seconds))
     if as_json:
-        print_json([asdict(effect) for effect in effects])
+        print_json([asdict(effect) | {"kept_until": _kept_until(effect, seconds)} for effect in effects])
         return
-    print_table(("id", "effect", "subject", "state", "tries", "error"), map(_row, effects))
+    print_table(("id", "effect", "subject", "state", "tries", "error"), (_row(effect, seconds) for effect in effects))
 
 
-def _row(effect: Effect) -> tuple[str, ...]:
-    state = "dead" if effect.dead else f"due {utc(effect.due_at)}"
+async def _listed(services: Services, limit: int, seconds: int) -> tuple[Sequence[Effect], int]:
+    """Return the effects, and for how many seconds the server keeps dead notifications: by this shell, if unknown."""
+    noted = await services.database.noted_settings()
+    return await services.database.list_effects(limit), seconds if noted is None else noted.dead_seconds
+
+
+def _kept_until(effect: Effect, seconds: int) -> int | None:
+    """Return when a sweep deletes the effect, or None: a look-up of a relay stays, and so does what is not dead."""
+    return effect.due_at + seconds if effect.dead and effect.name == NOTIFY else None
+
+
+def _row(effect: Effect, seconds: int) -> tuple[str, ...]:
+    until = _kept_until(effect, seconds)
+    dead = "dead" if until is None else f"dead, kept until {utc(until)}"
+    state = dead if effect.dead else f"due {utc(effect.due_at)}"
     return str(effect.id), effect.name, effect.subject, state, str(effect.tries), effect.error
 
 

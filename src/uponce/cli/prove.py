@@ -44,7 +44,10 @@ def run(
 
 
 def _target(url: str | None, key: str | None, data: str | None) -> Credentials:
-    """`cloudinary://…` as it is; another address with KEY:SECRET@CLOUD; else CLOUDINARY_URL or the data folder."""
+    """Return the credentials in `cloudinary://…`, or for another address in KEY:SECRET@CLOUD.
+
+    Without an address, return those that other commands use.
+    """
     if url is None:
         return find_credentials(data, key)
     if url.startswith("cloudinary:"):

@@ -1,4 +1,4 @@
-"""Run the server: set up on a first start, listen, print where."""
+"""Run the server: set up on a first start, listen, print the address."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ from uponce.wiring import metrics_of_workers, opened
 log = logging.getLogger("uponce")
 
 _GRACEFUL_SECONDS = 30
-_OPEN_FILES = 65_536  # each connection is one; many systems allow 1,024 until a program asks for more
+_OPEN_FILES = 65_536  # each connection is a file; many systems allow 1,024 until a program asks for more
 _KEEP_ALIVE_SECONDS = 30
 _NEXT_START_SECONDS = 2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -65,7 +65,7 @@ def run(
         signal.signal(number, _end)
     settings = load(data=data, host=host, port=port, workers=workers, playground="local" if playground else None)
     allow_files(_OPEN_FILES)
-    keep_heap()  # the threads of the preparation end, and their heaps would stay
+    keep_heap()  # here: the threads of the preparation end, but their heaps would stay
     listener = listen(settings.host, settings.port)
     bound = listener.getsockname()[1]
     with opened(settings, create=True) as backend:
@@ -100,7 +100,7 @@ def run(
 
 
 def _announce_playground(settings: Settings, port: int) -> None:
-    """Say where the playground is, and what it opens."""
+    """Print the address of the playground, and warn about what it opens."""
     if settings.playground == "off":
         return
     page, reach = f"{local_url(settings, port)}/playground", "everyone on this machine"
@@ -111,12 +111,12 @@ def _announce_playground(settings: Settings, port: int) -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Before the server has begun, and after it has ended, there is nothing to wait for."""
+    """End the process: before the server has begun, and after it has ended, no upload is in progress."""
     raise SystemExit(0)
 
 
 class _Server(uvicorn.Server):
-    """Returns after a clean shutdown, where uvicorn raises the signal again and so ends with exit code 143."""
+    """Returns after a clean shutdown. uvicorn raises the signal again, and so ends with exit code 143."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -129,7 +129,7 @@ def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
     server = _Server(config)
     try:
         server.run(sockets=[listener])
-    except SystemExit as ended:  # uvicorn's code for a failed start is not one of ours
+    except SystemExit as ended:  # uvicorn's exit code for a failed start is not one of uponce
         if ended.code != STARTUP_FAILURE:
             raise
         return False
@@ -137,10 +137,10 @@ def _serve(config: uvicorn.Config, listener: socket.socket) -> bool:
 
 
 class _Workers(Multiprocess):
-    """Starts a lost worker again until it serves, where uvicorn would stop the healthy workers too.
+    """Starts a lost worker again until it serves. uvicorn would stop the healthy workers too.
 
     Until all workers have served once, a worker that cannot start ends the server: the settings are at fault. After
-    that it may never start, so there are some seconds between two tries.
+    that, a worker may fail again and again, so some seconds pass between two tries.
     """
 
     served = False
@@ -199,7 +199,7 @@ def _serve_by_workers(config: uvicorn.Config, listener: socket.socket) -> bool:
 
 
 async def _prepare(services: Services, settings: Settings, base: str) -> None:
-    """Check the store, make the keys that are missing, and print what the operator has to know."""
+    """Check the store, make the missing keys, and print what the operator must know."""
     await check_frozen(services)
     full = await check_storage(services, claim_storage, on_disk=settings.storage_url.startswith("file:"))
     preset = preset_keys(settings)
@@ -220,7 +220,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
 
 
 async def _announce_relays(services: Services, settings: Settings) -> None:
-    """Say of each cloud in the database that passes uploads on, where they go; the settings name one of them."""
+    """Print for each cloud with an upstream where its uploads go. The settings name one of these clouds."""
     if settings.relay is not None:
         await preset_upstream(services, settings.cloud, parse_upstream(settings.relay))
     for cloud, upstream in (await services.database.list_upstreams()).items():

@@ -13,8 +13,10 @@ T = TypeVar("T")
 
 
 def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, T]], *, create: bool = False) -> T:
-    """Return what the work returns. Raise NotFound if there is no database, unless `create`: then a new database claims
-    the storage, and SettingRefused says that it cannot."""
+    """Return what the work returns. Raise NotFound if there is no database, unless `create`.
+
+    With `create`, a new database claims the storage. Raise SettingRefused if it cannot.
+    """
 
     async def run(services: Services) -> T:
         if create and await services.database.owner() is None:

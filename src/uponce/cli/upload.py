@@ -106,7 +106,7 @@ class _Form:
         return sum(part.tell() for part in self._parts)
 
     def seek(self, start: int) -> None:
-        """Go back to the start, which is where every retry begins."""
+        """Go back to the start, where every retry begins."""
         assert start == 0
         for part in self._parts:
             part.seek(0)
@@ -120,7 +120,7 @@ def _upload(
     progress: Progress,
     task: TaskID,
 ) -> dict[str, Any]:
-    """Return the server's answer, or an error of the same shape."""
+    """Return the server's answer, or an error of the same form."""
     fields = mint(credentials.key, signed, clock=SystemClock(), ids=RandomIds())
     address = upload_url(credentials.base, credentials.key.cloud, resource_type)
     try:
@@ -138,7 +138,7 @@ def _upload(
                 body=form,  # type: ignore[arg-type]  # urllib3 calls read, tell and seek alone
                 headers=headers,
                 retries=_RETRIES,
-                redirect=False,  # what is signed goes to no other address than the one named
+                redirect=False,  # signed fields go to no other address than the given one
                 timeout=_TIMEOUT,
             )
         if target := response.get_redirect_location():

@@ -31,21 +31,19 @@ __all__ = [
 _LIMITS = frozenset(Limits.__dataclass_fields__)
 _TYPES: dict[str, Any] = {**get_type_hints(Settings), **dict.fromkeys(_LIMITS, int)}
 del _TYPES["limits"]
-# What the rows of Settings say besides the type: meaning, rule, SECRET.
+# The notes in the rows of Settings, besides the type: meaning, rule, SECRET.
 _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, include_extras=True).items()}
 MASK = "********"
-# Of any URL, also one that is not well formed: all up to the last @, except a name before a colon.
-_USER_INFO = re.compile(r"(://)[^:/?#]*@|(://[^:/?#@]*:).*@")
-# The @ behind the port of a web address is in its path. Elsewhere the number may be the beginning of a password.
-_WEB_PORT = re.compile(r"https?://[^:/?#@]*:\d+[/?#]")
+_SCHEME = re.compile(r"^[\w+.-]+://")
+_USER = re.compile("^[^/?#]*@")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Return the settings of the command line, the environment, `.env` and the TOML file.
 
-    SettingRefused names the setting as it was written, its value and what is expected. An unknown name is refused
-    too: a misspelt limit would be no limit.
+    Raise SettingRefused for a wrong value: the error names the setting as it was written, its value and what is
+    expected. Refuse an unknown name too: a misspelt limit would be no limit.
     """
     given = gather(environ, **overrides)
     values = {name: _converted(name, setting) for name, setting in given.items()}
@@ -53,12 +51,13 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     settings = Settings(**values, limits=Limits(**limits))
     for name, works, expected in _judged(settings):
         if not works:
-            raise _refused(name, given[name], expected)
+            default = Given(_flat(settings)[name], "default", PREFIX + name.upper())
+            raise _refused(name, given.get(name, default), expected)
     return settings
 
 
 def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Given]:
-    """Return all settings that were given, by lower-case name. Without `environ`: those of this process and `.env`."""
+    """Return all given settings, by lower-case name. Without `environ`: those of this process and `.env`."""
     found = read_sources(environ) | {
         name: Given(value, "command line", "--" + name.replace("_", "-"))
         for name, value in overrides.items()
@@ -71,18 +70,33 @@ def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[s
 
 
 def shown(name: str, value: Any) -> Any:
-    """Return the value as people may see it: without secrets and without passwords of URLs."""
+    """Return the value for output: without secrets, and without passwords in URLs."""
     if value and SECRET in _NOTES.get(name, ()):
         return MASK
     if not isinstance(value, str):
         return value
-    if not _WEB_PORT.match(value):
-        value = _USER_INFO.sub(rf"\1\2{MASK}@", value)
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", value)
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _without_user_info(value))
+
+
+def _without_user_info(url: str) -> str:
+    """Mask all between the scheme and the last @, except a name before a colon, also if the URL is not well formed.
+
+    A path with a colon and an @ is masked too: it looks like a password. Without a colon, its @ does not count.
+    """
+    rest = _SCHEME.sub("", url)
+    scheme = url.removesuffix(rest)
+    before, _, place = rest.rpartition("@")
+    if rest.startswith("/") and scheme in ("", "file://", "sqlite://"):
+        return url
+    name, colon, _ = before.partition(":")
+    if not colon:
+        return scheme + (_USER.sub(f"{MASK}@", rest) if scheme else rest)
+    kept = "" if re.search("[/?#@]", name) else f"{name}:"
+    return f"{scheme}{kept}{MASK}@{place}"
 
 
 def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> list[dict[str, Any]]:
-    """Return every setting with its effective value (secrets masked) and where that value comes from."""
+    """Return every setting with its effective value (secrets masked) and the source of that value."""
     settings, given = load(environ, **overrides), gather(environ, **overrides)
     values = _flat(settings) | {"database": settings.database_url, "storage": settings.storage_url}
     values |= {"data": str(settings.data_dir), "instance": settings.server_name}
@@ -97,12 +111,12 @@ def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> lis
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables from which `load` makes the same settings again: worker processes get them."""
+    """Return the variables from which `load` makes the same settings again. Worker processes get them."""
     return {PREFIX + name.upper(): str(value) for name, value in _flat(settings).items() if value is not None}
 
 
 def cloudinary_url(environ: Mapping[str, str] | None = None) -> str | None:
-    """Return CLOUDINARY_URL, by which a command reaches a server on another machine."""
+    """Return CLOUDINARY_URL, with which a command finds a server on another machine."""
     return (os.environ if environ is None else environ).get("CLOUDINARY_URL")
 
 
@@ -129,7 +143,7 @@ def _refused(name: str, given: Given, expected: str) -> SettingRefused:
 
 
 def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
-    """Yield for each setting that could be wrong: its name, whether it can work, and what is expected."""
+    """Yield for each setting with a rule: its name, whether the value can work, and what is expected."""
     values = _flat(settings)
     for name in _NOTES:
         for rule in _rules(name):
@@ -139,13 +153,15 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
+    fence = settings.limits.relay_fence
+    yield "relay_answer", settings.limits.relay_answer <= fence, f"at most UPONCE_RELAY_FENCE, which is {fence}"
     # Behind a server in front, every client seems to be on this machine.
     hidden = settings.playground == "local" and settings.public_url is not None
     yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"
 
 
 def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
-    """Return the keys of `keys` and `keys_file`. SettingRefused names the setting and never the secret."""
+    """Return the keys of `keys` and `keys_file`. Raise SettingRefused, which names the setting and never the secret."""
     found = _parsed_keys(settings.keys or "", settings.window, f"{PREFIX}KEYS")
     if settings.keys_file is None:
         return found
@@ -160,7 +176,8 @@ def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
 def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
     """Return the key that `cloudinary://KEY:SECRET@CLOUD?uses=…&scope=…&window=…&name=…` describes.
 
-    `window` is the default. The query may also have `upload_prefix`, which SDKs read. SettingRefused names `source`.
+    `window` is the default. The query may also have `upload_prefix`, which SDKs read. Raise SettingRefused, which names
+    `source`, for any other text.
     """
     try:
         account = read_account(url)

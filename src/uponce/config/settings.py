@@ -1,4 +1,4 @@
-"""Every setting, one row each: type, meaning, what its values must be, default. Limits are rows of core/policy.py."""
+"""Every setting, one row each: type, meaning, rule for its values, default. Limits are rows of core/policy.py."""
 
 import platform
 import re
@@ -16,11 +16,11 @@ from uponce.core.policy import Limits
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which values of a setting can work, and how an error says so: "it must be …"."""
+    """The values that a setting may have. `expected` completes an error: "it must be …"."""
 
     expected: str
     works: Callable[[Any], bool]
-    any_case: bool = False  # `load` makes the value lower-case, so that all code compares it as it is
+    any_case: bool = False  # `load` makes the value lower-case, so all code can compare it directly
 
 
 DAY = 86400
@@ -50,7 +50,7 @@ def _is_base(text: str) -> bool:
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return the networks in a text. ValueError names the word that is no network."""
+    """Return the networks in a text. Raise ValueError, which names the word that is no network."""
     return tuple(ip_network(word) for word in text.replace(",", " ").split())
 
 
@@ -68,7 +68,7 @@ NETWORKS = Rule(
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator can set, with its default. Sizes in bytes, times in seconds.
+    """The settings of an operator, with their defaults. Sizes in bytes, times in seconds.
 
     The reference of settings prints the texts.
     """
@@ -201,6 +201,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "only to public addresses.",
         NETWORKS,
     ] = ""
+    notification_days: Annotated[
+        int, "Days for which uponce keeps a dead notification: no receiver accepted it for a day.", DAYS
+    ] = 30
     trusted_proxies: Annotated[
         str,
         "Addresses or networks of the proxies in front, such as `127.0.0.1, 10.0.0.0/8`. uponce takes a client's "
@@ -272,12 +275,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def base_url(self) -> str:
-        """The base of URLs where no client called a host."""
+        """Return the base of URLs that are made outside of a request, such as in notifications."""
         return self.public_url or f"http://{self.host}:{self.port}"
 
     @property
     def audit_seconds(self) -> int:
         return self.audit_days * DAY
+
+    @property
+    def dead_seconds(self) -> int:
+        return self.notification_days * DAY
 
     @property
     def server_name(self) -> str:

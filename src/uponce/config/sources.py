@@ -1,6 +1,6 @@
-"""Where settings come from: the environment, `.env` and a TOML file.
+"""The sources of settings: the environment, `.env` and a TOML file.
 
-The environment wins over the file `.env` of the working folder, and `.env` over the TOML file that `UPONCE_CONFIG`
+The environment overrides the file `.env` of the working folder, and `.env` overrides the TOML file that `UPONCE_CONFIG`
 names. uponce reads `.env` because operators expect that: their compose files and frameworks read the same file. uponce
 takes only the lines that begin with `UPONCE_`, since such a file often belongs to another program as well.
 """
@@ -27,7 +27,7 @@ class Given(NamedTuple):
 
 
 def read_sources(environ: Mapping[str, str] | None = None) -> dict[str, Given]:
-    """Return what all sources give, by lower-case name. With `environ`, it stands for the environment and `.env`."""
+    """Return the settings of all sources, by lower-case name. `environ` replaces the environment and `.env`."""
     env_file = _read_env_file(Path(ENV_FILE)) if environ is None else {}
     variables = os.environ if environ is None else environ
     own = {name: value for name, value in variables.items() if not _is_link(name, value)}
@@ -39,7 +39,7 @@ _LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCT
 
 
 def _is_link(name: str, value: str) -> bool:
-    """Whether Kubernetes gives this variable to a pod, for a Service whose name begins with `uponce`."""
+    """Return whether Kubernetes sets this variable in a pod, for a Service whose name begins with `uponce`."""
     return _LINK.match(f"{name}={value}") is not None
 
 

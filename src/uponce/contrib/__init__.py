@@ -1,8 +1,8 @@
-"""Sign endpoints to paste into a back end: `uponce.contrib.starlette` (also FastAPI), `.django` and `.flask`.
+"""Sign endpoints to paste into a backend: `uponce.contrib.starlette` (also FastAPI), `.django` and `.flask`.
 
 They have one contract. A page posts `{"params": {…}}` as JSON and receives `{"url": …, "fields": {…}}`, or an error as
-`{"error": {"code": …, "message": …}}`. Only JSON is accepted: a form of another site could otherwise use the cookies
-of a user.
+`{"error": {"code": …, "message": …}}`. Only JSON is accepted: a form of another site could otherwise use the cookies of
+a user.
 """
 
 import json
@@ -37,7 +37,7 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SignRules:
-    """What an endpoint signs: `fixed` for every upload, and what of `allow` a page asks for.
+    """The rules of an endpoint: `fixed` parameters for every upload, and those in `allow` that a page may ask for.
 
     `allow` has a list of values for each parameter that a page may choose. A value that ends with `*` allows every
     value with that beginning. A page may always send a `nonce`.
@@ -49,7 +49,7 @@ class SignRules:
     fixed: Params
 
     def __post_init__(self) -> None:
-        """Let a wrong setting or parameter raise when the program starts, not at the first upload."""
+        """Raise for a wrong setting or parameter when the program starts, not at the first upload."""
         account_of(self.cloudinary_url)
         for name, values in self.allow.items():
             if isinstance(values, str) or name not in Params.__annotations__:
@@ -59,7 +59,7 @@ class SignRules:
         sign(self.cloudinary_url, resource_type=self.resource_type, **self.fixed)
 
     def reply(self, granted: Granted, content_type: str, body: bytes) -> Reply:
-        """Return what the page receives. `granted` is what `authorise` returned."""
+        """Return the answer for the page. `granted` is what `authorise` returned."""
         try:
             return Reply(200, self._signed(granted, content_type, body))
         except UponceError as error:

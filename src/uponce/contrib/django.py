@@ -45,8 +45,8 @@ def sign_endpoint(
 def _body(request: HttpRequest) -> bytes:
     """Return the body, or its beginning if it is too long. Let `request.body` return the same.
 
-    `request.body` itself would read a long one into memory where the site has no DATA_UPLOAD_MAX_MEMORY_SIZE.
+    `request.body` itself would read a long body into memory if the site has no DATA_UPLOAD_MAX_MEMORY_SIZE.
     """
-    if not hasattr(request, "_body"):  # else a middleware has read it
+    if not hasattr(request, "_body"):  # otherwise a middleware has read it
         request._body = request.read(MAX_BODY + 1)
     return cast(bytes, request.body)

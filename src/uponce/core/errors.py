@@ -241,7 +241,7 @@ class MalformedRequest(RequestRefused, code="malformed_request"):
 
 
 class RequestTooSlow(RequestRefused, code="request_too_slow"):
-    """The body stalled, or took longer than allowed."""
+    """The body stalled (`Retry-After` is 1), or took longer than allowed (no `Retry-After`)."""
 
 
 class NotFound(RequestRefused, code="not_found"):

@@ -30,6 +30,7 @@ MAX_USES = 1_000_000
 
 # No user info, no fragment, and nothing that two parsers could read differently.
 _URL = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?([/?][!-~]*)?", re.ASCII | re.IGNORECASE)
+CONTEXT_BAR = re.compile(r"(?<!\\)\|")  # what separates the entries of a context
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -173,7 +174,7 @@ def context(name: str, value: str) -> tuple[tuple[str, str], ...]:
     """Read `k=v|k2=v2`. A backslash escapes `=` and `|`; elsewhere it is a backslash, as SDKs send it."""
     text(name, value, limit=MAX_CONTEXT_LENGTH)
     pairs: dict[str, str] = {}
-    for pair in filter(None, re.split(r"(?<!\\)\|", value)):
+    for pair in filter(None, CONTEXT_BAR.split(value)):
         key, *rest = re.split(r"(?<!\\)=", pair, maxsplit=1)
         if not key or not rest:
             raise InvalidParameter(f"Parameter {name} must read key=value|key2=value2, not '{shown(pair)}'.")

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 from uponce.core.errors import ContentMismatch, EmptyFile, FileTooLarge, FormatNotAllowed, MediaTooLarge
-from uponce.core.formats import FORMATS, canonical_format, format_of
+from uponce.core.formats import FORMATS, canonical_format
 from uponce.core.naming import split_filename
 from uponce.core.parameters import UploadSpec
 from uponce.core.values import Digest, MediaFacts, ResourceType
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+_DOCUMENTS = frozenset(name for name, format_ in FORMATS.items() if format_.is_document)
 
 
 def _limit(default: int, meaning: str, *, least: int = 1) -> int:
@@ -94,6 +95,11 @@ class Limits:
         "Seconds that the signature lives which a relay makes for its upstream. No upload may take longer there after "
         "its last byte was sent.",
     )
+    relay_answer: int = _limit(
+        300,
+        "Seconds that a relay waits for the answer of its upstream after the last byte of a request. At most "
+        "`UPONCE_RELAY_FENCE`.",
+    )
     relay_processing: int = _limit(
         600, "Seconds that an upstream may need to store an upload after it accepted the signature."
     )
@@ -153,11 +159,11 @@ def refuse_size(size: int, limit: int, *, is_whole: bool = True) -> None:
         raise too_large(size, limit, is_whole=is_whole)
 
 
-def judge_content(digest: Digest, spec: UploadSpec, limit: int) -> None:
-    """Raise a FileRefused for a file that is empty, too large or not the signed one. Needs no look at the media."""
+def judge_content(digest: Digest, requested: ResourceType | None, spec: UploadSpec, limits: Limits) -> None:
+    """Raise a FileRefused for a file that is empty, too large or not the signed one. `requested` None is auto."""
     if digest.size == 0:
         raise EmptyFile("Empty file. Send at least one byte.")
-    refuse_size(digest.size, limit)
+    refuse_size(digest.size, limits.max_bytes(requested, spec))
     if spec.sha256 is not None and spec.sha256 != digest.sha256:
         raise ContentMismatch(
             f"The file's SHA-256 is {digest.sha256}, but the signature allows only {spec.sha256}. "
@@ -188,8 +194,7 @@ def judge_dimensions(facts: MediaFacts, limits: Limits) -> None:
     if facts.kind is ResourceType.VIDEO:
         _refuse("video frame size", pixels, limits.max_video_pixels, "pixels")
         return
-    format_ = format_of(facts)
-    if format_ is not None and format_.is_document:
+    if facts.format in _DOCUMENTS:
         return
     frames = facts.pages or 1
     _refuse("image size", pixels, limits.max_image_pixels, "pixels")

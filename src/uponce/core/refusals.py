@@ -25,14 +25,19 @@ def refusal_of(record: GrantRecord, max_uses: int, *, by: str = "an upload") -> 
         return SignatureRevoked(f"This signature was revoked at {utc(record.revoked_at)}. Ask for a new signature.")
     limit = min(max_uses, record.grant.max_uses)
     if record.uses >= limit > record.uses - record.pending:
-        raise OutcomeUnknown(
-            "An upload with this signature was passed on to the upstream, and its outcome is not known yet. Wait "
-            f"{_PENDING_SECONDS} seconds, then ask for the signature's status, or send this upload again.",
-            retry_after=_PENDING_SECONDS,
-        )
+        raise still_pending()
     if record.uses >= limit:
         return SignatureUsed(
             f"This signature was already used by {by} that completed at {utc(record.spent_at or 0)}. Ask for a new "
             f"signature. {WHY_SIGNATURES_COLLIDE}"
         )
     return None
+
+
+def still_pending() -> OutcomeUnknown:
+    """Return the refusal of an upload while an earlier one, which may be the same, is pending in an upstream."""
+    return OutcomeUnknown(
+        "An upload with this signature was passed on to the upstream, and its outcome is not known yet. Wait "
+        f"{_PENDING_SECONDS} seconds, then ask for the signature's status, or send this upload again.",
+        retry_after=_PENDING_SECONDS,
+    )

@@ -100,17 +100,28 @@ class Judgement:
 def outcome_of(status: int, document: Mapping[str, object] | None) -> Outcome:
     """Return the outcome that an answer proves. `document` is its JSON object, None if it has none.
 
-    A server in between may have sent an answer without JSON, or JSON that names no asset. `done` is false while the
-    upstream waits for more chunks. `status` is `pending` if it stores the asset later (`async`).
+    An answer without JSON may come from a server in between, and so may JSON that names no asset and has no error in
+    the upstream's shape, or a 408. `done` is false while the upstream waits for more chunks. `status` is `pending` if
+    it stores the asset later (`async`).
     """
     if document is None:
         return Outcome.UNKNOWN
-    if 400 <= status < 500:
-        return Outcome.REFUSED
+    if 400 <= status < 500 and status != 408:
+        return Outcome.REFUSED if error_message(document) is not None else Outcome.UNKNOWN
     is_named = bool(document.get("public_id")) or document.get("status") == "pending"
     if 200 <= status < 300 and is_named and "error" not in document and document.get("done") is not False:
         return Outcome.STORED
     return Outcome.UNKNOWN
+
+
+def error_message(document: Mapping[str, object]) -> str | None:
+    """Return the text of an error in the upstream's shape, `{"error": {"message": …}}`.
+
+    Return None for any other JSON.
+    """
+    error = document.get("error")
+    message = error.get("message") if isinstance(error, Mapping) else None
+    return message if isinstance(message, str) else None
 
 
 def bound(limits: Limits) -> int:

@@ -17,13 +17,13 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from uponce.core.errors import DuplicateParameter, InvalidParameter, InvalidSignature
 from uponce.core.freshness import parse_timestamp
-from uponce.core.parameters import PARAMETERS, UNSIGNED, Call, read_parameters, unknown
+from uponce.core.parameters import PARAMETERS, UNSIGNED, read_parameters, unknown
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -153,11 +153,11 @@ def mint_fields(
     now: float,
     nonce: str | None,
     algorithm: Algorithm = Algorithm.SHA256,
-    call: Call = Call.UPLOAD,
+    read: Callable[[Mapping[str, str]], object] = read_parameters,
 ) -> dict[str, str]:
     """Return the parameters with timestamp, nonce, signature and api_key: the fields to post.
 
-    A timestamp or nonce in `params` is kept. Raise a ParameterRefused for what the server would refuse at the upload.
+    A timestamp or nonce in `params` is kept. `read` raises a ParameterRefused for what the server would refuse.
     """
     for name in params:
         if name in UNSIGNED:
@@ -166,7 +166,7 @@ def mint_fields(
     fields.setdefault("timestamp", str(int(now)))
     if nonce is not None:
         fields.setdefault("nonce", nonce)
-    read_parameters(fields, call)
+    read(fields)
     refuse_ambiguous_escapes(fields)
     parse_timestamp(fields["timestamp"])
     return {**fields, "signature": sign(string_to_sign(fields), secret, algorithm), "api_key": api_key}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from uponce.core.account import account_url, read_account
 from uponce.core.errors import InvalidParameter, shown
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, Naming
-from uponce.core.parameters import UNSIGNED, UploadSpec, read_parameters
+from uponce.core.parameters import CONTEXT_BAR, UNSIGNED, UploadSpec, read_parameters
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import Algorithm, Grant, ResourceType, Upstream
 
@@ -27,6 +27,7 @@ _DEFAULTS = {
     "identify": "public_id",
 }
 MARKER = "uponce"  # the context key of an asset whose public_id the upstream chooses
+_NOT_IN_NAMES = re.compile("[=\0-\x1f\x7f]")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # A relay obeys these itself and sends none of them to the upstream. A `callback` would turn the answer into a redirect.
@@ -85,8 +86,14 @@ def _bad_url(problem: str) -> InvalidParameter:
 def read_relayed(params: Mapping[str, str]) -> UploadSpec:
     """Return what the parameters ask of a relay. The upstream reads the others, so uponce refuses none of those here.
 
-    But a look-up of the asset must be possible: the parameters of `_IN_PATHS` become part of its path.
+    But a look-up of the asset must be possible: its path has the parameters of `_IN_PATHS`. And no name has a `=`: the
+    signed text `a=b=c` must not be read as the name `a=b` with the value `c`.
     """
+    for name in params:
+        if _NOT_IN_NAMES.search(name):
+            raise InvalidParameter(
+                f"The parameter name '{shown(name)}' contains = or a control character. Send a name without it."
+            )
     for name in _IN_PATHS:
         if not {".", ".."}.isdisjoint(params.get(name, "").split("/")):
             raise InvalidParameter(
@@ -147,8 +154,7 @@ def aim(
     kind, delivery_type, account = str(requested or "auto"), params.get("type", "upload"), upstream.account
     if upstream.marked:
         marker = _digits(upstream.secret, b"marker" + seed, RANDOM_LENGTH)
-        entry = f"{MARKER}={marker}"
-        fields["context"] = f"{fields['context']}|{entry}" if fields.get("context") else entry
+        fields["context"] = _marked(marker, fields.get("context", ""))
         return Target(
             kind, delivery_type, fields, tuple((each, "") for each in _kinds(requested)), marker, True, account
         )
@@ -176,6 +182,12 @@ def aim(
     return Target(kind, delivery_type, fields, tuple(found), None, is_own, account)
 
 
+def _marked(marker: str, context: str) -> str:
+    """Return a context with the marker, which is first: a backslash at the end of another entry would swallow it."""
+    others = [entry for entry in CONTEXT_BAR.split(context) if entry and not entry.startswith(f"{MARKER}=")]
+    return "|".join([f"{MARKER}={marker}", *others])
+
+
 def _kinds(requested: ResourceType | None) -> tuple[str, ...]:
     return tuple(each.value for each in ResourceType) if requested is None else (requested.value,)
 
@@ -190,9 +202,12 @@ def _digits(secret: str, message: bytes, length: int) -> str:
     return "".join(digits)
 
 
-def seed_of(grant: Grant, attempt: str) -> bytes:
-    """Return the seed for the asset's name: the grant's key, and the attempt where a grant makes several assets."""
-    return grant.key if grant.max_uses == 1 else grant.key + attempt.encode()
+def seed_of(grant: Grant, attempt: str, key_hash: bytes | None) -> bytes:
+    """Return the bytes that name the asset of an attempt: the grant, and for a grant of several uses also the upload.
+
+    `key_hash` is of the client's Idempotency-Key: with it, a repeat has the name of the first attempt.
+    """
+    return grant.key if grant.max_uses == 1 else grant.key + (key_hash or attempt.encode())
 
 
 def passed_on(params: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`uponce demo`: the promise of a signature that works once, kept before your eyes on a real server."""
+"""`uponce demo`: shows on a real server that a signature works once."""
 
 import shutil
 import signal
@@ -19,11 +19,10 @@ from uponce.demo.table import Board
 
 
 def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
-    """Tell the story on a fresh server: 0 when every line is as promised, 1 otherwise.
+    """Run the demo on a new server. Return 0 if every promise holds, else 1.
 
-    With `relay` that server passes uploads on to a second one.
-
-    Leaves no process behind, and no file unless `keep`: also when it fails, is interrupted or gets a SIGTERM.
+    With `relay` that server passes uploads on to a second one. No process stays, and no file unless `keep`: also after
+    a failure, an interruption or a SIGTERM.
     """
     board = Board(console)
     if not sdk.installed():
@@ -45,7 +44,7 @@ def run(console: Console, keep: bool = False, *, relay: bool = False) -> int:
 
 
 def tell(story: Sequence[Step], world: World, board: Board) -> list[bool]:
-    """Act the steps in order; for each, whether it went as promised. One that breaks did not."""
+    """Run the steps in order. Return for each whether its promise holds. An exception counts as a broken promise."""
     kept = []
     for number, step in enumerate(story, 1):
         began = time.monotonic()
@@ -94,7 +93,7 @@ def _told(board: Board, server: Server, story: Sequence[Step]) -> list[bool]:
 def _ending_on_signals() -> Iterator[None]:
     """Raise SystemExit on SIGTERM and SIGHUP, to clean up as on Ctrl-C. The server's session does not get the signals.
 
-    Python drops an exception inside a finalizer, so a signal that came there counts at the end.
+    Python drops an exception inside a finalizer, so a signal that arrives there counts at the end.
     """
     received: list[int] = []
 

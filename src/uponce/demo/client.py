@@ -40,7 +40,7 @@ class Answer:
 
 
 class Client:
-    """Speaks to the server at `url` with one API key; usable from many threads. Close it."""
+    """Sends requests to the server at `url` with one API key. Many threads may use it. Close it."""
 
     def __init__(self, url: str, key: Key) -> None:
         self._url = url
@@ -58,17 +58,20 @@ class Client:
         self._pool.clear()
 
     def sign(self, public_id: str, timestamp: int | None = None) -> Fields:
-        """The form fields of one upload, signed as any backend does it: offline, with the SDK. Default: now."""
+        """Return the form fields of one upload, signed offline with the SDK, as a backend does.
+
+        `timestamp` defaults to now.
+        """
         signed = {"public_id": public_id, "timestamp": str(int(time.time()) if timestamp is None else timestamp)}
         return signed | {"api_key": self._key.api_key, "signature": sdk.sign(signed, self._key.secret)}
 
     def post(self, fields: Fields, media: Media) -> Answer:
-        """POST the form as a browser would."""
+        """Post the form as a browser does, and return the answer."""
         body, content_type = _form(fields, media)
         return self._request("POST", "auto/upload", body, {"Content-Type": content_type})
 
     def begin(self, fields: Fields, media: Media) -> socket.socket:
-        """The first half of `post`; closing the socket tears the upload."""
+        """Send the first half of `post`, and return the socket. Closing it tears the upload."""
         body, content_type = _form(fields, media)
         address = urlsplit(self._url)
         assert address.hostname and address.port
@@ -81,19 +84,19 @@ class Client:
         return connection
 
     def status(self, fields: Fields) -> str:
-        """What the server says of a signature: unused, used, revoked."""
+        """Return the status of a signature: unused, used, revoked."""
         return str(self._manage("status", fields).body.get("status", ""))
 
     def revoke(self, fields: Fields) -> Answer:
         return self._manage("revoke", fields)
 
     def fetch(self, url: str) -> bytes:
-        """What the URL serves; empty when it is not a 200."""
+        """Return the bytes at the URL, or no bytes if the answer is not 200."""
         response = self._pool.request("GET", url)
         return response.data if response.status == 200 else b""
 
     def fetch_resource(self, url: str, key: Key, public_id: str) -> int:
-        """The status of what another server's Admin API says of an image."""
+        """Return the status of the answer of another server's Admin API about an image."""
         credentials = urllib3.make_headers(basic_auth=f"{key.api_key}:{key.secret}")
         path = f"/v1_1/{key.cloud}/resources/image/upload/{public_id}"
         return self._pool.request("GET", url + path, headers=credentials).status

@@ -32,7 +32,7 @@ def sign(params: Mapping[str, str], secret: str) -> str:
 
 
 def upload(data: bytes, key: Key, url: str, **options: Any) -> dict[str, Any]:
-    """`cloudinary.uploader.upload` of a stream, as code on a server calls it."""
+    """Upload a stream by `cloudinary.uploader.upload`, as code on a server does, and return the answer."""
     _forget_real_account()
     from cloudinary.uploader import upload
 
@@ -42,6 +42,6 @@ def upload(data: bytes, key: Key, url: str, **options: Any) -> dict[str, Any]:
 
 
 def _forget_real_account() -> None:
-    """The SDK reads its settings from the environment, where the reader's own account may stand."""
+    """Remove Cloudinary's variables from the environment: the SDK reads them, and they may name the user's account."""
     for name in [name for name in os.environ if name.startswith("CLOUDINARY_")]:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""A real `uponce serve` in a process of its own, so that it can be killed as a power cut would."""
+"""A real `uponce serve` in a separate process, which the demo can kill like a power cut."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.02
 
 
 class ServerFailed(RuntimeError):
-    """The server did not come up; the message ends with what it printed."""
+    """The server did not start. The message ends with its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Key:
 
 
 class Server:
-    """Starts, dies and comes back on one port and one data folder. Leaving the context ends it for good.
+    """Starts, dies and starts again on one port and one data folder. Leaving the context ends it for good.
 
-    It leads a process group, so that its decoders go with it. `folder` also receives what it prints.
+    It leads a process group, so that its decoders end with it. Its output goes into `folder` too.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -57,11 +57,14 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Return when it listens; on later starts it takes the port of the first. ServerFailed after 30 seconds."""
+        """Return when the server listens. Later starts use the port of the first.
+
+        Raise ServerFailed after 30 seconds.
+        """
         command = [sys.executable, "-m", "uponce", "serve", "--data", str(self._data), "--port", str(self._port)]
         # The user's own settings must not reach the demo, neither from the environment nor from a .env file.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
-        # To a file: a pipe that nobody drains would stall a talkative server.
+        # Into a file: if no process reads a pipe, a server that prints much would stall.
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -79,14 +82,14 @@ class Server:
             raise ServerFailed(f"The server printed {len(self.keys)} keys at its first start instead of 2.")
 
     def kill(self) -> None:
-        """SIGKILL to the server and its decoders: no goodbye, no clean-up, like a power cut."""
+        """Send SIGKILL to the server and its decoders: no clean-up, like a power cut."""
         self._end(signal.SIGKILL)
         deadline = time.monotonic() + _STOP_SECONDS
-        while _accepts(self._port) and time.monotonic() < deadline:  # its decoders have the same socket, and die later
+        while _accepts(self._port) and time.monotonic() < deadline:  # its decoders have the same socket, and end later
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> bool:
-        """Ask it to stop; whether it did so within 10 seconds. If not, it is killed."""
+        """Ask the server to stop. Return whether it stopped within 10 seconds. If not, it is killed."""
         return self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> bool:

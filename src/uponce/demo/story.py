@@ -1,4 +1,4 @@
-"""The story, step by step, as data: what happens, what is promised, and the act that looks whether it is so."""
+"""The steps of the demo, as data: what happens, what is promised, and the function that checks it."""
 
 import shutil
 import threading
@@ -22,7 +22,7 @@ SECONDS_LEFT = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was seen, and whether it is what was promised. `quote` is the server's own sentence."""
+    """The result of a step, and whether the promise holds. `quote` is the server's own sentence."""
 
     kept: bool
     seen: str
@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class World:
-    """What the steps act on, and what earlier steps leave to later ones."""
+    """The server, client and media of the steps, and what earlier steps leave for later ones."""
 
     server: Server
     client: Client
@@ -62,7 +62,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the table; `chapter` is the heading it stands under."""
+    """One line of the table, below the heading `chapter`."""
 
     chapter: str
     title: str
@@ -83,7 +83,7 @@ def post_refused(public_id: str, code: str, pick: Callable[[World], Media]) -> C
 
 
 def race(world: World) -> list[Answer]:
-    """The answers to as many posts of one signature at once."""
+    """Return the answers to many posts of one signature at once."""
     fields, start = world.sign("race"), threading.Barrier(RIVALS)
 
     def post(_: int) -> Answer:
@@ -132,7 +132,7 @@ def revoke(world: World) -> Outcome:
 def crash(world: World) -> Outcome:
     fields = world.sign("crashed")
     with world.client.begin(fields, world.film):
-        # Also tells that the server has seen the upload, before it dies.
+        # The answer also shows that the server has received the upload before it dies.
         before = world.client.status(fields)
         world.server.kill()
     world.client.hang_up()
@@ -157,7 +157,10 @@ def upload_twice(world: World) -> Outcome:
 
 
 def _accepted(world: World, answer: Answer, media: Media) -> Outcome:
-    """Stored means: answered with 200, and the URL of the answer serves the very bytes that were sent."""
+    """Return the outcome of an upload.
+
+    It is stored if the answer is 200 and its URL serves the bytes that were sent.
+    """
     if answer.status != 200:
         return Outcome(False, f"{answer.status} {answer.code}", answer.message)
     url = str(answer.body["secure_url"])
@@ -216,7 +219,7 @@ STORY = (
 
 
 def leave(keep: bool) -> Step:
-    """The last line: the server stops when asked to, and its folder goes, or is kept as wished."""
+    """Return the last step: the server stops when asked to, and its folder is deleted, or kept if `keep`."""
 
     def act(world: World) -> Outcome:
         world.client.hang_up()
@@ -238,7 +241,7 @@ def setting_of(upstream: Server) -> dict[str, str]:
 
 
 def relay_story(upstream: Server) -> tuple[Step, ...]:
-    """Return the steps of a relay, which is the world's server: single use in front of an account that stays there.
+    """Return the steps of a relay. The world's server is the relay: it makes signatures work once before an account.
 
     The upstream, a second uponce, plays the account.
     """
@@ -252,7 +255,7 @@ def relay_story(upstream: Server) -> tuple[Step, ...]:
         return act
 
     def race_and_ask_again(world: World) -> Outcome:
-        """Rivals of an upload that is under way are asked to wait. Then each gets a definite refusal."""
+        """Race, then repeat the uploads that were asked to wait. Return whether each gets a definite refusal."""
         answers = race(world)
         waiting = sum(answer.status == 503 and answer.code == "outcome_unknown" for answer in answers)
         again = [world.client.post(world.signed["race"], world.photo) for _ in range(waiting)]

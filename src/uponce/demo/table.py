@@ -11,7 +11,7 @@ from rich.text import Text
 
 from uponce.demo.story import Outcome, Step
 
-# Also what is assumed without a terminal; no row of the story wraps in it.
+# Also the width without a terminal. No row of the story wraps in it.
 FULL_WIDTH = 80
 _NUMBER, _PROMISE, _SEEN, _MARK, _TIME = 2, 13, 22, 1, 6
 _GAP = 2
@@ -21,7 +21,7 @@ _INDENT = _NUMBER + 2
 
 
 class Board:
-    """Where the story is shown. Named colours only: they follow the reader's theme, dark or light."""
+    """Shows the steps. It uses named colours only: they follow the reader's theme, dark or light."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Board:
         self._print(self._grid([Text(head, style="dim") for head in heads]))
 
     def busy(self, what: str) -> AbstractContextManager[object]:
-        """A spinner beside `what`; nothing where there is no terminal."""
+        """Return a spinner beside `what`. It shows nothing without a terminal."""
         return self._console.status(Text(what), spinner_style="cyan")
 
     def row(self, number: int, step: Step, outcome: Outcome, seconds: float) -> None:
@@ -63,7 +63,7 @@ class Board:
         self._explain(outcome)
 
     def sum_up(self, kept: Sequence[bool], seconds: float, folder: Path | None) -> None:
-        """The last line; `folder` is what was kept on purpose."""
+        """Print the last lines. `folder` is the folder that was kept, if any."""
         good, total = sum(kept), len(kept)
         verdict = Text(f"{good} of {total} as promised", style="bold green" if good == total else "bold red")
         self._print(Text())
@@ -71,24 +71,24 @@ class Board:
         if good < total and folder is None:
             self._print(Text("Run it with --keep to look at the server's folder and log."))
         if folder is not None:
-            # In one line, whatever the width, so that it can be copied.
+            # On one line, whatever the width, so that it can be copied.
             command = f"uponce serve --playground --data {folder / 'data'}"
             self._console.print(Text(f"Serve it again: {command}"), soft_wrap=True)
             self._print(Text("The playground is then at http://127.0.0.1:8000/playground"))
 
     def fail(self, message: str) -> None:
-        # In one line, whatever the width, so that a command in it can be copied.
+        # On one line, whatever the width, so that a command in it can be copied.
         self._console.print(Text(message, style="red"), soft_wrap=True)
 
     def _explain(self, outcome: Outcome) -> None:
-        """The server's own sentence: once for each kind of refusal, and whenever something is not as promised."""
+        """Print the server's own sentence: once for each kind of refusal, and always after a broken promise."""
         if not outcome.quote or (outcome.kept and outcome.seen in self._explained):
             return
         self._explained.add(outcome.seen)
         self._print(Padding(Text(f'"{outcome.quote}"', style="dim italic"), (0, 0, 0, _INDENT)))
 
     def _grid(self, cells: Sequence[Text]) -> Table:
-        # In a narrow window the texts share what there is, and fold.
+        # In a narrow window the texts share the width, and fold.
         room = max(self._width - _FIXED, 3)
         grid = Table.grid(padding=(0, _GAP, 0, 0))
         grid.add_column(width=_NUMBER, justify="right")

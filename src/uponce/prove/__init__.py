@@ -1,4 +1,4 @@
-"""`uponce prove`: races, aborts and replays against a running deployment, ours or another's, from outside."""
+"""`uponce prove`: races, aborts and replays from outside, against any running deployment."""
 
 import asyncio
 import signal
@@ -15,7 +15,7 @@ from uponce.prove.site import CleanUp, Site, clean_up
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was tried, what came of each check, in order, and what was removed afterwards."""
+    """The checks, the outcome of each in order, and what was removed afterwards."""
 
     site: Site
     checks: Sequence[Check]
@@ -44,10 +44,10 @@ class Proof:
 
 
 async def prove(site: Site, board: Board, plan: Plan) -> Proof:
-    """Try everything on a site, and show each outcome on the board as soon as it is there.
+    """Run all checks on a site, show each outcome on the board at once, and return the proof.
 
-    Raise SettingRefused, and send nothing else, if the server does not take the first upload. Clean up also when
-    SIGTERM ends the work: then raise CancelledError.
+    Raise SettingRefused, and send nothing else, if the server does not accept the first upload. If SIGTERM ends the
+    checks, remove the files too, then raise CancelledError.
     """
     began, every = time.monotonic(), checks(plan)
     outcomes, cleaned = await _prove(site, board, every, plan)

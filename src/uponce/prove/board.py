@@ -1,4 +1,4 @@
-"""What a person sees: what will be sent, a line for each check with a progress bar below, the verdict."""
+"""The output for people: what will be sent, a line for each check with a progress bar below, the verdict."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ _VERDICTS = {
 
 
 class Bar:
-    """Counts requests. A check that needs fewer than it may send skips the rest of its share."""
+    """Counts requests. A check that sends fewer than its share skips the rest of it."""
 
     def __init__(self, progress: Progress, requests: int, done: int) -> None:
         self._progress = progress
@@ -43,7 +43,7 @@ class Bar:
 
 
 class Board:
-    """Named colours only: they follow the reader's theme, dark or light."""
+    """Shows the checks. It uses named colours only: they follow the reader's theme, dark or light."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -108,7 +108,7 @@ class Board:
         )
 
     def _quote(self, outcome: Outcome) -> None:
-        """The server's own sentence: once for each kind of answer, and whenever it is not as promised."""
+        """Print the server's own sentence: once for each kind of answer, and always after a broken promise."""
         if not outcome.quote or (outcome.verdict is Verdict.HOLDS and outcome.seen in self._quoted):
             return
         self._quoted.add(outcome.seen)

@@ -1,4 +1,4 @@
-"""What is tried, as data: each check, what is promised, how many requests it takes at most, and the act."""
+"""The checks, as data: title, promise, the most requests that it sends, and the function that runs it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ PAUSE_SECONDS = 1.0
 
 
 class Verdict(StrEnum):
-    """From good to bad. `unclear`: no answer that says it, such as a rate limit or a broken connection."""
+    """From good to bad. `unclear`: the answer does not show it, such as a rate limit or a broken connection."""
 
     HOLDS = "holds"
     UNCLEAR = "unclear"
@@ -25,7 +25,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was seen, and what it says of the promise. `quote` is the server's own sentence."""
+    """The result of a check, and its verdict on the promise. `quote` is the server's own sentence."""
 
     verdict: Verdict
     seen: str
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`requests` and `files` are the most that it sends and stores; `chapter` is the heading it stands under."""
+    """One check, below the heading `chapter`. It sends at most `requests`, and stores at most `files`."""
 
     chapter: str
     title: str
@@ -58,7 +58,7 @@ async def first_upload(site: Site) -> Outcome:
 def replay(
     number: int, *, kind: str = "image", query: bool = False, pause: float = 0
 ) -> Callable[[Site], Awaitable[Outcome]]:
-    """Upload, then again with the same signature and file `number`."""
+    """Return a check that uploads, and then uploads again with the same signature and file `number`."""
 
     async def act(site: Site) -> Outcome:
         fields = site.new_signature()
@@ -75,7 +75,10 @@ def replay(
 def after(
     spoil: Callable[[Fields], tuple[Fields, bytes | None]], *, taken: Verdict
 ) -> Callable[[Site], Awaitable[Outcome]]:
-    """A try that must fail, then a good upload with the same signature. `taken`: what it means if the try succeeds."""
+    """Return a check that makes a try that must fail, then a good upload with the same signature.
+
+    `taken` is the verdict if the try succeeds.
+    """
 
     async def act(site: Site) -> Outcome:
         fields = site.new_signature()
@@ -88,7 +91,7 @@ def after(
 
 
 def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[Outcome]]:
-    """An upload that ends early, by FIN and by RST; then the same signature, each time."""
+    """Return a check whose upload ends early, by FIN and then by RST. After each it uses the same signature again."""
 
     async def act(site: Site) -> Outcome:
         return _together([await one(site, reset=reset) for reset in (False, True)])
@@ -104,9 +107,9 @@ def torn(cut: Callable[[int, int, int], int]) -> Callable[[Site], Awaitable[Outc
 
 
 def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awaitable[Outcome]]:
-    """Send all of it, hang up unread, ask twice more with other files.
+    """Return a check that sends a whole upload, hangs up unread, and asks twice more with other files.
 
-    Whether the first was stored cannot be known. But at most one of the three may be.
+    It cannot know whether the first upload was stored. But at most one of the three may be.
     """
 
     async def act(site: Site) -> Outcome:
@@ -127,7 +130,10 @@ def lost(*, reset: bool = False, at_once: bool = False) -> Callable[[Site], Awai
 
 
 def race(plan: Plan) -> Callable[[Site], Awaitable[Outcome]]:
-    """Each signature in as many uploads as asked, all complete at the same moment, each with another file."""
+    """Return a check that uses each signature in many uploads.
+
+    They complete at the same moment, each with another file.
+    """
 
     async def act(site: Site) -> Outcome:
         replies: list[list[Reply]] = []
@@ -173,7 +179,7 @@ def _refused(reply: Reply) -> Outcome:
 
 
 async def _still_works(site: Site, fields: Fields) -> Outcome:
-    """Asked again once, a moment later: a server may take a while to notice that a connection is gone."""
+    """Return the outcome of a good upload. Try twice: a server may take a while to notice that a connection is gone."""
     reply = await site.upload(fields, dot(2))
     if not reply.accepted:
         await asyncio.sleep(PAUSE_SECONDS)
@@ -198,7 +204,7 @@ _USED, _GOOD = "refused", "still good"
 
 
 def checks(plan: Plan) -> tuple[Check, ...]:
-    """In this order: the race gets the time that the others leave."""
+    """Return all checks. The race is the last: it gets the time that the others leave."""
     return (
         Check(_WORKS, "An image of one pixel", "stored", 1, first_upload),
         Check(_NOT_TWICE, "The same file again", _USED, 2, replay(1)),

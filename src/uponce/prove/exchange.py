@@ -1,4 +1,4 @@
-"""One request and its reply on a connection of its own, with the request in the caller's hands byte by byte."""
+"""One request and its reply on a separate connection. The caller decides when each byte is sent."""
 
 import asyncio
 import json
@@ -13,13 +13,13 @@ import httptools
 
 NO_REPLY = 0
 _MOST_BYTES = 1024 * 1024
-# They speak of the hour or the line, not of the signature: timeouts and rate limits (420 is Cloudinary's).
+# These are about the time or the connection, not the signature: timeouts and rate limits (420 is Cloudinary's).
 _NOT_DEFINITE = frozenset({408, 420, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`status` is NO_REPLY when there was none; `problem` then says why. `body` is empty when it is no JSON object."""
+    """`status` is NO_REPLY if none came; then `problem` is the reason. `body` is empty if it is no JSON object."""
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -31,12 +31,12 @@ class Reply:
 
     @property
     def replaced(self) -> bool:
-        """It says that an asset of this name was there before."""
+        """Return whether the reply says that an asset of this name was there before."""
         return self.accepted and self.body.get("overwritten") is True
 
     @property
     def refused(self) -> bool:
-        """Definitely: a 4xx that speaks of this request, with the JSON error that SDKs read."""
+        """Return whether the reply definitely refuses this request: a 4xx with the JSON error that SDKs read."""
         return 400 <= self.status < 500 and self.status not in _NOT_DEFINITE and bool(self.message)
 
     @property
@@ -53,9 +53,9 @@ class Reply:
 
 
 class Exchange(asyncio.Protocol):
-    """Reads from the start, so that nothing is missed of a server that answers early and hangs up.
+    """Reads from the start, so that it misses no byte of a server that answers early and hangs up.
 
-    `reply` is done with the reply, or with NO_REPLY when the connection ends first.
+    `reply` gets the reply, or NO_REPLY if the connection ends first.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Exchange(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200:  # the others announce one that is still to come
+        if status >= 200:  # a lower status announces a later reply
             self._finish(Reply(status, _json_object(bytes(self._body))))
         self._headers.clear()
 
@@ -98,7 +98,7 @@ class Exchange(asyncio.Protocol):
         self._transport.write(data)
 
     def hang_up(self, *, reset: bool = False) -> None:
-        """At once, with a FIN, or a RST. Nothing where the other end was quicker."""
+        """Close the connection at once, with a FIN or a RST. Does nothing if the other end has closed it."""
         if self._transport.is_closing():
             return
         if reset:
@@ -112,7 +112,7 @@ class Exchange(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, *, tls: bool, seconds: float) -> Exchange:
-    """OSError, TimeoutError included, when there is no connection."""
+    """Return a new connection. Raise OSError, of which TimeoutError is one, if it cannot be made."""
     context = ssl.create_default_context() if tls else None
     async with asyncio.timeout(seconds):
         _, exchange = await asyncio.get_running_loop().create_connection(Exchange, host, port, ssl=context)

@@ -1,4 +1,4 @@
-"""The deployment under test: what is signed for it, what is sent to it, and what it has stored for us."""
+"""The deployment under test: what is signed for it, what is sent to it, and what the checks have stored there."""
 
 import asyncio
 import struct
@@ -20,7 +20,7 @@ Fields = Mapping[str, str]
 _SECONDS = 30
 _SETTLE_SECONDS = 0.05
 _BOUNDARY = "----uponce-prove"
-# No CRLF at the end: a form is complete with its very last byte, not before.
+# No CRLF at the end: a form is complete with its last byte, not before.
 _TAIL = f"\r\n--{_BOUNDARY}--".encode()
 
 
@@ -28,7 +28,7 @@ class Site:
     """Sends to `base`, signed with `key`, and to no other address. Every asset gets a name in `folder`.
 
     `seconds` from now, `time_is_up`. `sent` counts requests; `on_request` is called with each. `assets` are the
-    (resource type, public_id) of all that may have been stored, in order, also where nobody saw the answer.
+    (resource type, public_id) of all that may have been stored, in order, also if no answer arrived.
     """
 
     def __init__(self, base: str, key: ApiKey, seconds: float) -> None:
@@ -53,7 +53,7 @@ class Site:
         return time.monotonic() >= self._deadline
 
     def new_signature(self) -> Fields:
-        """Return the fields of one upload under a new name: servers that know no `nonce` take them."""
+        """Return the fields of one upload under a new name. They have no `nonce`, so other servers accept them too."""
         self._named += 1
         name = f"{self.folder}/{self._named}"
         self.assets["image", name] = None
@@ -65,7 +65,7 @@ class Site:
         return signed | {"api_key": self._key.api_key, "signature": signature}
 
     def form(self, fields: Fields, file: bytes | None, kind: str = "image", query: Fields | None = None) -> bytes:
-        """Return an upload as it goes over the wire. Without a file, a form of fields alone."""
+        """Return the bytes of an upload request. Without a file, it is a form of fields alone."""
         body = opening(fields, file) + (file or b"") + _TAIL
         return self.request(f"{kind}/upload", body, f"multipart/form-data; boundary={_BOUNDARY}", query)
 
@@ -88,7 +88,7 @@ class Site:
         return reply
 
     async def ask_together(self, requests: Sequence[bytes]) -> list[Reply]:
-        """All but the last byte of each, then all the last bytes at once."""
+        """Send all requests except the last byte of each, then all last bytes at once. Return the replies."""
         try:
             exchanges = await self._open(len(requests))
         except OSError as error:
@@ -112,7 +112,10 @@ class Site:
         return [self._noted("image", reply) for reply in replies]
 
     async def tear(self, request: bytes, length: int, *, reset: bool, at_once: bool = False) -> None:
-        """Send so many bytes of a request and hang up: a moment later, so that a RST does not overtake them."""
+        """Send so many bytes of a request, then hang up.
+
+        It waits a moment before, so that a RST does not overtake the bytes.
+        """
         with suppress(OSError):
             (exchange,) = await self._open(1)
             exchange.send(request[:length])
@@ -141,7 +144,7 @@ class Site:
 
 
 def _address(base: str) -> SplitResult:
-    """Return the parts of an address to which a connection can be tried. SettingRefused for any other text."""
+    """Return the parts of an address that can be connected to. Raise SettingRefused for any other text."""
     with suppress(ValueError):
         address = urlsplit(base)
         is_host = bool(address.hostname and address.hostname.encode("idna"))  # as the look-up of its name does
@@ -184,7 +187,10 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """`left` are public_ids that may still be there, `why` is what the server said to removing the first of them."""
+    """`left` are public_ids that may still exist.
+
+    `why` is the server's reason to refuse the removal of the first of them.
+    """
 
     removed: int
     left: tuple[str, ...] = ()
@@ -192,16 +198,16 @@ class CleanUp:
 
 
 async def clean_up(site: Site) -> CleanUp:
-    """Ask for the removal of each asset, until that is refused.
+    """Ask for the removal of each asset, until the server refuses one.
 
-    A server that answers with a public_id outside our folder, whatever it means by that, is never asked to remove it.
+    If a server answered with a public_id outside our folder, the command never asks for its removal.
     """
     assets = list(site.assets)
     ours = [asset for asset in assets if asset[1].startswith(f"{site.folder}/")]
     foreign = tuple(public_id for _, public_id in assets if not public_id.startswith(f"{site.folder}/"))
     removed = 0
     for number, (kind, public_id) in enumerate(ours):
-        # Signed with `invalidate`, or it could be the very signature of an upload of that name in this second.
+        # Signed with `invalidate`. Otherwise it could equal the signature of an upload of that name in this second.
         body = urlencode(site.sign({"public_id": public_id, "invalidate": "true"})).encode()
         reply = await site.ask(site.request(f"{kind}/destroy", body, _FORM))
         result = reply.body.get("result") if reply.status == 200 else None

@@ -1,1 +1,1 @@
-"""HTTP only: parse the request, call one use case, print its answer."""
+"""HTTP only: parse the request, call one use case, return its answer."""

@@ -1,55 +1,90 @@
-"""The ASGI application. Each request gets an id, one endpoint, one response whatever happens, and one record."""
+"""The ASGI application. Each request gets an id, one endpoint, one response whatever happens, and one record.
+
+A route says how a path finds its endpoint, and what pages of other origins may do there (CORS).
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 from typing import Any
 
-from starlette.routing import Router
+from starlette.routing import Router, compile_path
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from uponce.app.ports import Metrics
 from uponce.app.services import Services
 from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal
-from uponce.web.express import Express
 from uponce.web.failures import FailedCredentials
-from uponce.web.operators import Scrape
-from uponce.web.pages.playground import Playground
 from uponce.web.proxies import TrustedProxies
-from uponce.web.request import REQUEST_ID_LENGTH, Message, Receive, Request, Scope, Send, Site
+from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
 from uponce.web.request_log import record_request
-from uponce.web.response import Response, send_response
-from uponce.web.routes import table
-from uponce.web.routing import Match, Route, Routes, cross_origin_headers, preflight
+from uponce.web.response import Endpoint, Response, length_header, send_response
 
+Dialect = Callable[[Request, UponceError], Response]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 _SENDING = frozenset(("POST", "PUT", "PATCH"))
+_EXPOSED = tuple("ETag X-Cld-Error X-Request-Id Retry-After Content-Range Accept-Ranges Idempotent-Replayed".split())
+_MAX_AGE_SECONDS = 3600
+_ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
+_VARY: Header = (b"vary", b"Origin")
+_PREFLIGHT_VARY: Header = (
+    b"vary",
+    b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network",
+)
+_PLAIN: Header = (b"content-type", b"text/plain; charset=utf-8")
 
 
-def create_app(
-    services: Services,
-    lifespan: Lifespan,
-    public_url: str | None,
-    scrape: Scrape | None = None,
-    proxies: TrustedProxies | None = None,
-    playground: Playground | None = None,
-) -> "App":
-    """Return the ASGI application. `scrape` opens the metrics, `playground` the playground."""
-    routes = Routes(table(services, scrape, playground))
-    return App(routes, services, lifespan, public_url, proxies or TrustedProxies())
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One or more paths with the same endpoint. `purpose` is the sentence for a client that uses a wrong method.
+
+    `dialect` turns an error of the endpoint into a response. Pages of any origin may call an `open` route, without
+    credentials, and read its `exposed` headers as well as those of every open route. `takes_uploads` says that the
+    metrics count what arrives here as uploads. `judges_methods` says that the endpoint refuses other methods itself.
+    """
+
+    paths: tuple[str, ...]
+    methods: tuple[str, ...]
+    endpoint: Endpoint
+    purpose: str
+    dialect: Dialect = refusal
+    open: bool = False
+    exposed: tuple[str, ...] = ()
+    takes_uploads: bool = False
+    judges_methods: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route, the template of the path that fits, and the parts of the path that the template names."""
+
+    route: Route
+    template: str
+    params: Mapping[str, str]
 
 
 class App:
-    """Serves the routes. Our protocol asks `express` first."""
+    """Serves the routes. Our protocol asks `express` first, if there is one."""
+
+    express: Callable[[RequestResponseCycle], ASGIApp | None] | None = None
 
     def __init__(
-        self, routes: Routes, services: Services, lifespan: Lifespan, public_url: str | None, proxies: TrustedProxies
+        self,
+        routes: tuple[Route, ...],
+        services: Services,
+        lifespan: Lifespan,
+        public_url: str | None,
+        proxies: TrustedProxies,
     ) -> None:
         self.routes = routes
-        self.express = Express(self, routes, services, proxies)
+        self._compiled = [(*compile_path(path)[:2], route) for route in routes for path in route.paths]
         self._services = services
         self._proxies = proxies
         self._lifespan = Router(default=_nothing, lifespan=lifespan)
@@ -62,12 +97,12 @@ class App:
             return
         begun, failure = perf_counter(), None
         self._proxies.apply(scope)
-        match = self.routes.match(scope["path"].removeprefix(scope.get("root_path", "")))
+        match = self.match(scope["path"].removeprefix(scope.get("root_path", "")))
         request = Request(scope, receive, self._site, self._services.ids.hex(REQUEST_ID_LENGTH))
         try:
             await self._serve(match, request, send)
         except Exception as error:
-            # A stored file that fails amid its response is no failure of the program: the reader sees an early end.
+            # A stored file that fails during its response is no failure of the program: the reader sees an early end.
             failure = None if request.status and isinstance(error, UponceError) else error
             if not request.status:
                 answer = internal_error(request)
@@ -77,6 +112,13 @@ class App:
             template, seconds = match.template if match else None, perf_counter() - begun
             metrics, facts = self._services.metrics, request.facts
             record_request(metrics, scope, request.id, template, facts, request.status, seconds, failure)
+
+    def match(self, path: str) -> Match | None:
+        """Return the first route that fits, or None."""
+        for pattern, template, route in self._compiled:
+            if found := pattern.match(path):
+                return Match(route, template, found.groupdict())
+        return None
 
     async def _serve(self, match: Match | None, request: Request, send: Send) -> None:
         if match is None:
@@ -100,12 +142,12 @@ async def _answer(route: Route, request: Request, send: Send) -> None:
     except UponceError as error:
         response = route.dialect(request, error)
     except asyncio.CancelledError:  # uvicorn ends what is left 30 seconds after SIGTERM
-        response = route.dialect(request, _stopped(request))
+        response = route.dialect(request, _stopped(route, request))
     await _send(route, request, response, send)
 
 
 async def _answer_upload(route: Route, request: Request, send: Send, metrics: Metrics) -> None:
-    """The same for a request that brings an upload: count the bytes that arrive, and the refusal."""
+    """Run the endpoint for a request that brings an upload. Count the bytes that arrive, and the refusal."""
     receive = request.receive
 
     async def counted() -> Message:
@@ -125,13 +167,18 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
         metrics.refused(request.refused)
 
 
-def _stopped(request: Request) -> UponceError:
-    """Return the refusal of a request that a stop of the server ends. What has arrived may still be stored."""
+def _stopped(route: Route, request: Request) -> UponceError:
+    """Return the refusal of a request that a stop of the server ends.
+
+    What the request asks for may still happen if the request has arrived whole.
+    """
     if request.method in _SENDING and not request.has_unread_body():
-        return OutcomeUnknown(
-            "The server stopped before it answered. The upload may be stored or not. Ask for the signature's status, "
-            "or send the same request again."
+        outcome = (
+            "The upload may be stored or not. Ask for the signature's status, or send the same request again."
+            if route.takes_uploads
+            else "The request may have taken effect or not. Send the same request again later."
         )
+        return OutcomeUnknown(f"The server stopped before it answered. {outcome}")
     return ServerBusy("The server stopped before it answered. Send the same request again later.")
 
 
@@ -141,3 +188,40 @@ async def _send(route: Route, request: Request, response: Response, send: Send) 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """Ignore a WebSocket."""
+
+
+def cross_origin_headers(route: Route, request: Request, response: Response) -> tuple[Header, ...]:
+    """Return the headers that let a page read the response. For caches, an open route varies by origin."""
+    if not route.open:
+        return ()
+    if request.raw_header(b"origin") is None:
+        return (_VARY,)
+    shared = (_ANY_ORIGIN, _exposing(route.exposed), _VARY)
+    return tuple(header for header in shared if header not in response.headers)
+
+
+def preflight(route: Route, request: Request) -> Response | None:
+    """Return the answer to the preflight request of a browser. Return None for any other request."""
+    if request.method != "OPTIONS" or not route.open:
+        return None
+    wanted = request.raw_header(b"access-control-request-method")
+    if wanted is None or request.raw_header(b"origin") is None:
+        return None
+    methods = (*route.methods, "OPTIONS")
+    is_allowed = wanted.decode("latin-1") in methods
+    text = b"OK" if is_allowed else b"Disallowed CORS method"
+    headers = [
+        _PREFLIGHT_VARY,
+        _ANY_ORIGIN,
+        (b"access-control-allow-methods", ", ".join(methods).encode()),
+        (b"access-control-max-age", b"%d" % _MAX_AGE_SECONDS),
+    ]
+    names = request.raw_header(b"access-control-request-headers")
+    if names is not None:
+        headers.append((b"access-control-allow-headers", names))
+    return Response(200 if is_allowed else 400, (*headers, length_header(len(text)), _PLAIN), text)
+
+
+@cache
+def _exposing(names: tuple[str, ...]) -> Header:
+    return (b"access-control-expose-headers", ", ".join((*_EXPOSED, *names)).encode())

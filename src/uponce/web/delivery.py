@@ -1,4 +1,4 @@
-"""Delivery of originals: ranges, validators, and the ways past this server."""
+"""Delivery of originals: ranges, validators, and bytes that another server sends."""
 
 import re
 from asyncio import Semaphore
@@ -21,17 +21,17 @@ from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 _FIRST_BLOCK = 128 * 1024
-# Deliveries that ask the catalog and the store at a time. The next upload waits behind these, not behind thousands.
+# Deliveries that use the catalog and the store at a time. The next upload waits for these, not for thousands.
 LOOK_UPS = 16
 
-# Stored bytes stay inert whatever they are: no sniffing, no script, no embedding surprises. A browser plays a video in
-# a page that it makes, under the headers of the file: this page must load the file.
+# Stored bytes are inert, whatever they are: no sniffing, no script, no embedding surprises. To play a video, a browser
+# makes a page under the headers of the file, and that page must be able to load the file.
 _INERT = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
-    # Also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
+    # Sent also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
     (b"access-control-allow-origin", b"*"),
 )
 
@@ -57,7 +57,7 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
 
 
 async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
-    """Return the asset alone where another server sends its bytes."""
+    """Return the asset alone if another server sends its bytes, else with its bytes."""
     asset = await find(services, path)
     if is_for_front(services, asset):
         return asset
@@ -72,7 +72,7 @@ def is_for_front(services: Services, asset: Asset) -> bool:
 
 
 async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes, which sends the client or the server in front to them.
+    """Return a response without bytes. It leads the client, or the server in front, to the bytes.
 
     The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
     """
@@ -85,7 +85,7 @@ async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list
 
 
 def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Response:
-    """Return the location for the server in front, which serves ranges and its own validators."""
+    """Return the location for the server in front. That server handles ranges and its own validators."""
     location = (front.location_of(asset.blob_key) or "").encode()
     return Response(
         200, (*headers, (b"content-type", _content_type(asset)), length_header(0), (b"x-accel-redirect", location))
@@ -93,7 +93,7 @@ def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Respons
 
 
 async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
-    """Return the store's URL. Caches may keep the answer for half as long as that URL is good."""
+    """Return the store's URL. Caches may keep the answer for half of the time that the URL works."""
     url = await presigner.url_of(asset.blob_key)
     cache = re.sub(rb"max-age=[0-9]+", b"max-age=%d" % (presigner.seconds // 2), dict(headers)[b"cache-control"])
     return Response(302, ((b"location", url.encode()), (b"cache-control", cache), *_INERT))
@@ -116,7 +116,7 @@ def _original(request: Request, head: Head, delivery: Delivery, headers: list[He
 
 
 def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequence[ByteRange]) -> Response:
-    """Return multipart/byteranges (RFC 9110 §14.6), with its exact length computed beforehand."""
+    """Return multipart/byteranges (RFC 9110 §14.6) with its exact length."""
     boundary = asset.version_id.encode()
     heads = [
         b"\r\n--%b\r\ncontent-type: %b\r\ncontent-range: %b\r\n\r\n"
@@ -138,7 +138,10 @@ def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequen
 
 
 async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
-    """Yield the bytes in blocks, none larger than all before it: a client that reads little holds little memory."""
+    """Yield the bytes in blocks, each at most as large as all before it.
+
+    So a client that reads little holds little memory.
+    """
     offset, left = range_.start, range_.length
     while left:
         taken = max(_FIRST_BLOCK, offset - range_.start)
@@ -150,7 +153,10 @@ async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
 
 
 def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
-    """Return the headers of an answer that is sent `now`. A version may be ahead, Last-Modified may not (RFC 9110)."""
+    """Return the headers of an answer that is sent `now`.
+
+    A version may be in the future, Last-Modified may not (RFC 9110).
+    """
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
         (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
@@ -168,13 +174,14 @@ def content_headers(asset: Asset, length: int) -> list[Header]:
 
 
 def _cache_control(asset: Asset, path: DeliveryPath) -> bytes:
-    """Return how long a cache may keep the answer. A URL with the asset's own version never shows other bytes.
+    """Return how long a cache may keep the answer. A URL of the asset with its own version never shows other bytes.
 
     Every other URL shows the current asset, so a cache must ask each time. This holds for URLs without a version, with
-    an old version, and with a future version, which the next overwrite may get.
+    an old version, and with a future version, which the next overwrite may get. It also holds where the URL means
+    another asset first: `cat.png` is the URL of `cat`, and shows the asset `cat.png` only while there is no `cat`.
     """
     reach = b"public" if asset.name.type is DeliveryType.UPLOAD else b"private"
-    if path.version != asset.version:
+    if path.version != asset.version or path.candidates[0][0] != asset.name:
         return reach + b", no-transform, no-cache"
     return reach + (b", no-transform, max-age=2592000" if reach == b"public" else b", no-transform, max-age=3600")
 
@@ -200,7 +207,7 @@ def _etag(asset: Asset) -> str:
 
 
 def _refuse_other(head: Head, asset: Asset) -> None:
-    """Raise PreconditionFailed if the client asks for another file, for example to go on with a broken download."""
+    """Raise PreconditionFailed if the client asks for another file, for example to continue a broken download."""
     if _is_other(head, asset):
         raise PreconditionFailed(
             f"The file has the tag {_etag(asset)}, and is not the one that If-Match or If-Unmodified-Since asks for. "
@@ -209,7 +216,7 @@ def _refuse_other(head: Head, asset: Asset) -> None:
 
 
 def _not_modified(head: Head, asset: Asset) -> bool:
-    """Return whether the client has the asset. If-None-Match decides alone where it is present (RFC 9110 §13)."""
+    """Return whether the client has the asset. If-None-Match decides alone if it is present (RFC 9110 §13)."""
     if "if-none-match" in head.headers:
         return is_known(_etag(asset), head.get("if-none-match"))
     since = _date(head.get("if-modified-since"))
@@ -217,7 +224,7 @@ def _not_modified(head: Head, asset: Asset) -> bool:
 
 
 def _is_other(head: Head, asset: Asset) -> bool:
-    """Return whether If-Match names other files only, or without it, whether If-Unmodified-Since is too early."""
+    """Return whether If-Match names only other files. Without If-Match: whether If-Unmodified-Since is too early."""
     if "if-match" in head.headers:
         return {tag.strip() for tag in head.get("if-match").split(",")}.isdisjoint(("*", _etag(asset)))
     since = _date(head.get("if-unmodified-since"))

@@ -1,11 +1,11 @@
-"""Drop the rest of a body that no code will read: from the socket, without parsing or even copying the bytes."""
+"""Drop the rest of a body that no code will read, straight from the socket, without parsing or copying the bytes."""
 
 import asyncio
 import os
 import socket
 
-# ASGI extensions of our protocol: an asynchronous function of the body's length and of idle seconds, and a function
-# that returns whether the connection has ended.
+# ASGI extensions of our protocol. DISCARD is an asynchronous function of the body's length and of idle seconds. GONE is
+# a function that returns whether the connection has ended.
 DISCARD = "uponce.discard"
 GONE = "uponce.gone"
 
@@ -14,7 +14,7 @@ _NOWHERE = bytearray(1 << 20)
 
 
 async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
-    """Drop `size` bytes, or fewer if no more will come. Raise TimeoutError when no byte came for `idle_seconds`.
+    """Drop `size` bytes, or fewer if the connection ends. Raise TimeoutError if no byte arrives for `idle_seconds`.
 
     No other code may read from the descriptor at the same time.
     """
@@ -46,7 +46,7 @@ async def discard(descriptor: int, size: int, idle_seconds: float) -> None:
 
 
 def _take(source: socket.socket, size: int) -> int | None:
-    """Drop at most `size` bytes and return how many. None when no more will come."""
+    """Drop at most `size` bytes and return their number. Return None if no more bytes will arrive."""
     try:
         return source.recv_into(_NOWHERE, min(size, len(_NOWHERE)), socket.MSG_TRUNC) or None
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""The one table from errors to HTTP statuses, where tus differs from it, and the answer that a client gets.
+"""The one table from errors to HTTP statuses, the exceptions for tus, and the answer for the client.
 
 SDKs read the bodies of 200, 400, 401, 404, 420 and 500 only: npm's uploader hides all others, and treats 429 as rate
-limiting. So every refusal that a person has to read is 400, 401 or 404, except those that only tus clients receive.
+limiting. So every refusal that a person must read is 400, 401 or 404, except those that only tus clients receive.
 """
 
 import re
@@ -89,7 +89,7 @@ STATUS: dict[type[UponceError], int] = {
 }
 
 
-# tus clients ask for the offset and go on after 409, 423 and 5xx. They stop after any other 4xx.
+# After 409, 423 and 5xx, tus clients ask for the offset and continue. They stop after any other 4xx.
 TUS_STATUS: dict[type[UponceError], int] = {
     errors.ChunkInProgress: 423,
     errors.FileTooLarge: 413,
@@ -109,10 +109,10 @@ def tus_status_of(error: UponceError) -> int:
 def refusal(
     request: Request, error: UponceError, *, status: int | None = None, headers: Iterable[Header] = ()
 ) -> Response:
-    """Return the error as `{"error": {"message", "code"}}` and X-Cld-Error, in the shape that unmodified SDKs show.
+    """Return the error as `{"error": {"message", "code"}}` and X-Cld-Error, in the form that unmodified SDKs show.
 
-    A browser that opens an address gets a page with the same status and the same headers.
-    `status` replaces the status of the table. Clients that failed with too many credentials get TooManyFailures.
+    A browser that opens an address gets a page with the same status and the same headers. `status` replaces the status
+    of the table. Clients that failed with too many credentials get TooManyFailures.
     """
     judged = request.site.failures.judge(request.address, _public(error))
     if judged is not error:
@@ -136,19 +136,22 @@ def refusal(
 
 
 def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
-    """Return 405 with a sentence that says what the address is for. No SDK ever sees it."""
+    """Return 405 with a sentence that says what the address is for. No SDK receives it."""
     error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
     return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
 
 
 def internal_error(request: Request) -> Response:
-    """Return 500 with the id under which the log says what happened."""
+    """Return 500 with the id under which the log has the failure."""
     body = {"error": {"message": f"Internal error, request {request.id}", "code": INTERNAL_ERROR}}
     return json_response(body, status=500, lingers=request.has_unread_body())
 
 
 def _public(error: UponceError) -> UponceError:
-    """Keep the operator's words from clients: a wrong setting that only a request reveals."""
+    """Return the error for the client.
+
+    A wrong setting that only a request reveals becomes an error without the details.
+    """
     if not isinstance(error, SettingRefused):
         return error
     return DatabaseUnavailable(

@@ -1,4 +1,4 @@
-"""Ordinary GETs of small originals, answered by the event loop: no task, no thread, no search for a route.
+"""Answer ordinary GETs of small originals in the event loop: no task, no thread, no search for a route.
 
 Every other request takes the long way, which gives the same answer to the byte.
 """
@@ -17,25 +17,25 @@ from uponce.core.delivery import DeliveryPath, parse_path
 from uponce.core.errors import UponceError
 from uponce.core.values import Asset
 from uponce.web import delivery
+from uponce.web.app import App
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.request_log import record_request
-from uponce.web.routing import Routes
 
-_MOST_BYTES = 104 * 1024  # the memory that a reader holds without reading
+_MOST_BYTES = 104 * 1024  # the memory that a client can hold without reading
 _MOST_KNOWN = 2048
-_SMALL_BYTES = 16 * 1024  # the transport's buffer, which collects less and tries to send more at once
-# With these a GET may have another answer, or a body.
+_SMALL_BYTES = 16 * 1024  # the transport's buffer: less is collected there, more is sent at once
+# With one of these headers, a GET may have another answer, or a body.
 _DECIDING = frozenset(
     b"authorization content-length expect if-match if-modified-since if-none-match if-range if-unmodified-since origin "
     b"range transfer-encoding upgrade".split()
 )
-_VARY = (b"vary", b"Origin")  # as every open route has
+_VARY = (b"vary", b"Origin")  # as on every open route
 
 
 @dataclass(slots=True)
 class _Known:
-    """The asset that a URL shows, as of a version of the database."""
+    """The asset of a URL, as of a version of the database."""
 
     version: Hashable
     template: str
@@ -47,9 +47,8 @@ class _Known:
 class Express:
     """Answers requests whose turn has come, or returns the application that answers them."""
 
-    def __init__(self, app: ASGIApp, routes: Routes, services: Services, proxies: TrustedProxies) -> None:
+    def __init__(self, app: App, services: Services, proxies: TrustedProxies) -> None:
         self._app = app
-        self._routes = routes
         self._services = services
         self._proxies = proxies
         self._known: dict[bytes, _Known] = {}
@@ -98,14 +97,14 @@ class Express:
             known.version = version
             return known
         now = self._services.clock.now()
-        if asset.version > now:  # another answer each second
+        if asset.version > now:  # then the answer changes each second
             return None
         headers = [*delivery.headers_of(asset, path, now), *delivery.content_headers(asset, asset.digest.size), _VARY]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return _Known(version, template, path, asset, lines)
 
     def _template(self, scope: Scope) -> str | None:
-        match = self._routes.match(scope["path"])
+        match = self._app.match(scope["path"])
         return match.template if match is not None and match.route.paths is delivery.PATHS else None
 
     def _answer(self, cycle: RequestResponseCycle, known: _Known, blob: OpenBlob, begun: float) -> ASGIApp | None:
@@ -125,7 +124,7 @@ class Express:
         return None
 
     def _write(self, cycle: RequestResponseCycle, head: bytes, body: memoryview) -> None:
-        """Write to the transport, which keeps what it cannot send. Then the next answer gets another block."""
+        """Write to the transport. If it keeps bytes that it cannot send, the next answer gets another block."""
         if len(head) + len(body) <= _SMALL_BYTES:
             cycle.transport.write(head + body)
             return

@@ -33,7 +33,7 @@ class FailedCredentials:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def judge(self, address: str, error: UponceError) -> UponceError:
-        """Return the error that the client gets: TooManyFailures instead of one failure too many."""
+        """Return the error for the client: the given one, or TooManyFailures above the limit."""
         if not isinstance(error, _COUNTED):
             return error
         origin, now = network_of(address), self._clock.now()

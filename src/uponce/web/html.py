@@ -12,7 +12,7 @@ from uponce.web.response import NO_SNIFF, NO_STORE, Response, length_header
 
 
 def template(name: str) -> Template:
-    """Return a file of the pages with places for values, which must be HTML."""
+    """Return a file of the pages with placeholders. Their values must be HTML."""
     return Template(page_file(name))
 
 
@@ -22,7 +22,7 @@ def page_file(name: str) -> str:
 
 
 def style_hash(text: str) -> str:
-    """Return what a Content-Security-Policy needs to allow this inline style."""
+    """Return the source for a Content-Security-Policy that allows this inline style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

@@ -1,4 +1,4 @@
-"""What operators and their tools ask a server: whether it lives, whether it is ready, and its metrics."""
+"""The endpoints for operators and their tools: whether a server lives, whether it is ready, and its metrics."""
 
 import asyncio
 import hmac
@@ -27,8 +27,8 @@ async def healthz(_: Request) -> Response:
 async def readyz(services: Services, request: Request) -> Response:
     """Return 200 if the database, the blob store and the decoders work. 503 names the part that fails.
 
-    A server that is shutting down says so without asking its parts. A balancer that had to wait for a slow database
-    would send uploads until it is too late.
+    A server that is shutting down answers 503 without asking its parts. A balancer that must wait for a slow database
+    would send uploads for too long.
     """
     checks: dict[str, str | None]
     if request.scope.get("state", {}).get("draining", bool)():
@@ -49,9 +49,9 @@ class Scrape:
 
 
 async def metrics(scrape: Scrape, services: Services, request: Request) -> Response:
-    """Return the metrics of this moment, or 401 without the right token.
+    """Return the present metrics, or 401 without the right token.
 
-    Without its database a server shows what it counted last.
+    If the database fails, the server returns its last counts.
     """
     if not _may_read(scrape, request.head.get("authorization")):
         error = BadToken("Send UPONCE_METRICS_TOKEN as Authorization: Bearer.")

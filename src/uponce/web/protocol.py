@@ -1,13 +1,13 @@
 """uvicorn's HTTP protocol with three limits that uvicorn lacks: on a request's head, on time, on queued requests.
 
-Measured on uvicorn 0.54 with httptools: a header line is buffered without bound (100 MB took 170 MB of memory), a
-connection with half a head stays open for ever, and 250 KB of pipelined requests took 15 MB.
+Measured on uvicorn 0.54 with httptools: a header line is buffered without bound (100 MB took 170 MB of memory). A
+connection with half a head stays open for ever. 250 KB of pipelined requests took 15 MB.
 """
 
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -23,13 +23,13 @@ from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _UNSENT_BYTES = 64 * 1024
-_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes it at once, which takes milliseconds
+_MAX_PATH_BYTES = 16 * 1024  # uvicorn decodes a path in one step, which takes milliseconds
 _MAX_PIPELINED = 16
 _WRITE_BUFFER_BYTES = 16 * 1024
-# A body that takes longer is read as it arrives, under all limits of a slow upload.
+# A body that takes longer is read while it arrives, under all limits of a slow upload.
 _GATHER_SECONDS = 1.0
 _MOST_GATHERED_BYTES = 64 * 1024 * 1024
-_MOST_DROPPED_BYTES = 4 * 1024 * 1024  # of what follows the last request that is answered
+_MOST_DROPPED_BYTES = 4 * 1024 * 1024  # after the last request that gets an answer
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -46,13 +46,13 @@ _MALFORMED = _refusal("400 Bad Request", "The request is not valid HTTP/1.1. Sen
 class HardenedProtocol(HttpToolsProtocol):
     """Refuses connections that would cost memory or time before there is a request.
 
-    The protocol refuses a head larger than `max_head_bytes`, a path longer than 16 KiB, a head that is not complete
-    after `head_seconds`, and more than 16 requests that wait for an earlier answer. That answer comes first, and then
-    ends the connection. The protocol drops a reader that takes nothing for `write_seconds`. uvicorn makes the
-    connections, so `limits` and `proxies` belong to the class: set them first.
+    The protocol refuses a head larger than `max_head_bytes`, and a path longer than 16 KiB. It refuses a head that is
+    not complete after `head_seconds`, and more than 16 requests that wait for an earlier answer. That answer comes
+    first, and then ends the connection. The protocol ends a connection whose client reads nothing for `write_seconds`.
+    uvicorn makes the connections, so `limits` and `proxies` belong to the class: set them first.
 
     One address has `max_connections_per_address` connections. A new connection then ends the oldest one that has no
-    request under way, and is refused when all are busy. The connections of trusted proxies have no bound.
+    request under way. If all are busy, the new one is refused. The connections of trusted proxies have no bound.
 
     The head's limit counts the bytes since the parser last produced something, so endless chunk extensions and trailers
     end in the same way. The limit is exact to one read of the socket. uvicorn's own timeout ends idle keep-alive
@@ -63,16 +63,16 @@ class HardenedProtocol(HttpToolsProtocol):
     proxies: ClassVar[TrustedProxies] = TrustedProxies()
     GETS_PER_TURN: ClassVar[int] = 16
 
-    _queued: ClassVar[deque[Callable[[], None]]] = deque()  # of all connections of this process
+    _queued: ClassVar[deque[Callable[[], None]]] = deque()  # for all connections of this process
     _open: ClassVar[dict[str, dict["HardenedProtocol", None]]] = {}  # by network; the oldest connection first
-    _gathered_bytes: ClassVar[int] = 0  # of all requests of this process that wait for their body
+    _gathered_bytes: ClassVar[int] = 0  # for all requests of this process that wait for their body
     _gathered = 0
     _chunks: list[bytes]
     _gathering: tuple[RequestResponseCycle, ASGI3Application, asyncio.TimerHandle] | None = None
     _network = ""
     _reading_head = True
     _repeating_head = False
-    _ending = False  # with the answer of the running request; what still comes is dropped
+    _ending = False  # the answer of the running request ends the connection; further bytes are dropped
     _fruitless_bytes = 0
     body_bytes = 0
     _large: LargeBody | None = None
@@ -96,11 +96,11 @@ class HardenedProtocol(HttpToolsProtocol):
         self._stop_gathering()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """End the connection, whose client sends no more. Return whether it stays open for a last answer.
+        """End a connection whose client sends no more. Return whether it stays open for the last answers.
 
-        A request that has arrived whole still gets its answer, which then ends the connection.
+        Requests that have arrived whole still get their answers. The last answer then ends the connection.
         """
-        self._end(b"")
+        self._end(b"", [each for each in self.pipeline if not each[0].more_body])
         return not self.transport.is_closing()
 
     def _take_place(self) -> None:
@@ -127,7 +127,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._open.pop(self._network, None)
 
     def pause_writing(self) -> None:
-        """Watch a reader that is behind by the transport's buffer: each `write_seconds` it must take some of that."""
+        """Watch a client that reads too slowly. It must take some of the transport's buffer every `write_seconds`."""
         super().pause_writing()
         self._watch_reader()
 
@@ -178,14 +178,19 @@ class HardenedProtocol(HttpToolsProtocol):
                 return
 
     def _rest_of_upgrade(self) -> bytes:
-        """Go on with a new parser: the present parser takes all that follows for another protocol, also the body."""
+        """Begin a new parser, and return its head.
+
+        The old parser takes everything after an Upgrade for another protocol.
+        """
         framing = b"".join(b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in _FRAMING)
         return self._begin_parser(b"" if self._reading_head else framing)
 
     def _begin_parser(self, framing: bytes) -> bytes:
-        """Return the head by which a new parser learns how long the body is; its other callbacks are ignored.
+        """Return the head that gives a new parser the length of the body.
 
-        Without framing there is no body, and the next request follows.
+        The parser's other callbacks ignore this head.
+
+        Without framing the request has no body, and the next request follows.
         """
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -213,7 +218,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._end(b"")
-            # An exception stops the parser in the midst of a read.
+            # An exception stops the parser during a read.
             raise ConnectionAbortedError(f"more than {_MAX_PIPELINED} pipelined requests")
         if (length := len(self.url.partition(b"?")[0])) > _MAX_PATH_BYTES:
             message = f"The request's path is {length} bytes long, the limit is {_MAX_PATH_BYTES}. Shorten it."
@@ -222,7 +227,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.body_bytes = 0
         super().on_headers_complete()
         self._large = None
-        # Not `disconnected`, which follows a failed write one turn of the loop later.
+        # Not `disconnected`: that is set one turn of the loop after a failed write.
         extensions = self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[dict-item]
         if not any(name in _FRAMING for name, _ in self.headers):
             return
@@ -232,7 +237,7 @@ class HardenedProtocol(HttpToolsProtocol):
         extensions[DISCARD] = partial(self._discard_rest, self.cycle)  # type: ignore[assignment]
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Start an upload at once, and a few GETs in each turn of the loop: no upload waits behind thousands."""
+        """Start an upload at once, and a few GETs in each turn of the loop: no upload waits for thousands of them."""
         self._running = cycle
         if cycle.scope["method"] not in ("GET", "HEAD"):
             if cycle.more_body and self._gather(cycle):
@@ -255,12 +260,12 @@ class HardenedProtocol(HttpToolsProtocol):
         if size > _MOST_GATHERED_BYTES:
             return False
         HardenedProtocol._gathered_bytes = size
-        # `cycle.body` has the bytes that arrived while the request before this one was answered.
+        # `cycle.body` has the bytes that arrived while the request before this one got its answer.
         self._gathered, self._chunks = int(length), [bytes(cycle.body)]
         return True
 
     def _stop_gathering(self) -> None:
-        """Start the request: its body is there, or is too slow to wait for in memory, or its client has gone."""
+        """Start the request: its body has arrived, or is too slow to wait for in memory, or its client has gone."""
         if self._gathering is None:
             return
         (cycle, app, timer), self._gathering = self._gathering, None
@@ -285,7 +290,7 @@ class HardenedProtocol(HttpToolsProtocol):
                 self.loop.call_soon(self._start_queued)
 
     def _plain_length(self) -> int:
-        """Return the Content-Length of a body that is on the socket as it is; 0 for any other body."""
+        """Return the Content-Length of a body that is on the socket without any coding. Return 0 for any other body."""
         lengths = [value for name, value in self.headers if name == b"content-length"]
         coded = any(name == b"transfer-encoding" for name, _ in self.headers)
         return int(lengths[0]) if lengths and not coded and self.scheme == "http" else 0
@@ -302,8 +307,8 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     async def _discard_rest(self, cycle: RequestResponseCycle, length: int, idle_seconds: float) -> None:
-        """Drop the rest of a body of `length` bytes. Read nothing more from this connection."""
-        cycle.keep_alive = False  # the parser misses these bytes
+        """Drop the rest of a body of `length` bytes. Read nothing else from this connection."""
+        cycle.keep_alive = False  # the parser does not get these bytes
         if cycle.more_body and not self.transport.is_closing():
             self.flow.pause_reading()
             if self._large is not None:
@@ -356,25 +361,26 @@ class HardenedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _silence(self) -> None:
-        """Keep the running request from writing to a connection that is gone, which would raise."""
+        """Keep the running request from writing to a connection that is gone: the write would raise."""
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
 
-    def _end(self, refusal: bytes) -> None:
+    def _end(self, refusal: bytes, queued: Sequence[tuple[RequestResponseCycle, ASGI3Application]] = ()) -> None:
         """End the connection, with this refusal if it can be written.
 
-        A request that has arrived whole may commit. So its own answer ends the connection, whatever follows it there.
-        The server reads what follows, up to 4 MiB, and drops it. Without that the kernel would reset the connection
-        when the server closes it, and some clients would lose the answer.
+        A request that has arrived whole may commit. So its own answer ends the connection, whatever else arrives. The
+        server reads up to 4 MiB of further bytes, and drops them. Otherwise the kernel would reset the connection when
+        the server closes it, and some clients would lose the answer. `queued` requests, the newest first, are answered
+        before the end.
         """
         if self.transport.is_closing():
             return
         running = self._running if self._answering() else None
         if running is not None and not running.more_body:
-            running.keep_alive = False
+            (queued[0][0] if queued else running).keep_alive = False
             self._ending = True
-            self.pipeline.clear()
+            self.pipeline = deque(queued)
             self.flow.resume_reading()
             return
         if running is None or not running.response_started:
@@ -383,7 +389,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def _limit_unsent(connection: socket.socket) -> None:
-    """Limit the unsent bytes in the kernel, which would keep megabytes for a reader that takes none.
+    """Limit the unsent bytes in the kernel. It would keep megabytes for a client that reads nothing.
 
     Unlike a smaller send buffer, this limit slows no reader down, however far away.
     """

@@ -1,4 +1,4 @@
-"""The servers in front of uponce: which of them to believe about the address of a client."""
+"""The servers in front of uponce: which of them uponce trusts with the address of a client."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ _SCHEMES = ("http", "https")
 
 
 class TrustedProxies:
-    """The servers in front whose `X-Forwarded-For` and `X-Forwarded-Proto` count; by default there are none.
+    """The servers in front whose `X-Forwarded-For` and `X-Forwarded-Proto` count. By default no server is trusted.
 
     All other forwarded headers are ignored, also `Forwarded` (RFC 7239), which neither nginx nor Caddy sends.
     """
@@ -31,7 +31,7 @@ class TrustedProxies:
         self._warned = False
 
     def apply(self, scope: Scope) -> None:
-        """Put the client's address and scheme into the scope. `client` becomes None unless it is an IP address."""
+        """Write the client's address and scheme into the scope. `client` becomes None unless it is an IP address."""
         peer = _parsed(scope["client"][0]) if scope.get("client") else None
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         if peer is not None and self._trusts(peer):
@@ -52,7 +52,7 @@ class TrustedProxies:
     def _client(self, peer: IPAddress, forwarded: str) -> IPAddress:
         """Return the last hop that is no trusted proxy: each proxy appends the address that called it.
 
-        Text that is no address ends the search, since a client can have sent everything to the left of it.
+        Text that is no address ends the search, since a client may have sent everything to the left of it.
         """
         for hop in reversed(forwarded.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]):
             address = _parsed(hop.strip())
@@ -85,7 +85,7 @@ def _scheme(scope: Scope) -> str:
 
 @lru_cache(_MAX_REMEMBERED)
 def _parsed(text: str) -> IPAddress | None:
-    """Return the IP address, also of `address:port`; None for any other text. IPv4 inside IPv6 becomes IPv4."""
+    """Return the IP address, also of `address:port`. Return None for any other text. IPv4 inside IPv6 becomes IPv4."""
     if match := _WITH_PORT.fullmatch(text[: _MAX_ADDRESS + 8]):
         text = match[1] or match[2] or ""
     plain = text.partition("%")[0]  # a zone has meaning on one machine only

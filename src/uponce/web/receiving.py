@@ -1,14 +1,14 @@
-"""Large bodies: from the socket into blocks of a mebibyte, past the HTTP parser, which would copy each byte often.
+"""Large bodies: from the socket into blocks of a mebibyte, without the HTTP parser, which would copy each byte often.
 
-Up to eight connections of a process share 32 blocks. A connection takes a block only when bytes are there. When there
-are more connections, or no block is free, each reads in smaller pieces: on the way to the disk, or to an upstream, are
-up to four pieces of each connection. A connection reads one piece ahead of its request, and then waits.
+Up to eight connections of a process have 32 blocks. A connection takes a block only when bytes have arrived. With more
+connections, or if 32 blocks are in use, each connection reads smaller pieces. At most four pieces of a connection are
+on their way to the disk, or to an upstream. A connection reads one piece ahead of its request, and then waits.
 """
 
 import asyncio
-import sys
 from collections import deque
 from typing import Protocol
+from weakref import ref
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -17,44 +17,48 @@ from uponce.web.request import Message
 
 BLOCK_BYTES = 1024 * 1024
 _MOST_BLOCKS = 32
-_AHEAD = 4  # blocks or pieces that one connection fills on their way
-_PIECES_BYTES = 2 * 1024 * 1024  # of all connections together
+_AHEAD = 4  # blocks or pieces of one connection that are on their way
+_PIECES_BYTES = 2 * 1024 * 1024  # for all connections together
 _LEAST_PIECE = 8 * 1024
-_SMALL = memoryview(bytearray(64 * 1024))  # bytes are copied out of it before anything else can be read
+_SMALL = memoryview(bytearray(64 * 1024))  # its bytes are copied before the next read
 
 
 class Block(bytearray):
     """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return the block itself after no bytes, where `bytes` would copy: multipart parsers add what they kept."""
+        """Return the block itself after no bytes.
+
+        Multipart parsers add a block to bytes that they kept, and `bytes` would copy.
+        """
         return bytes(before) + bytes(self) if before else self
 
 
 class _Pool:
-    """The blocks of all connections. A block is free as soon as no other object refers to it."""
+    """Makes the blocks of all connections. A block that was handed on is never filled again.
 
-    _FREE = 3  # references to a block: the list, the loop's variable, the argument of getrefcount
+    So no code must give a block back, or count its owners: a mistake there would change stored bytes.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._blocks: list[Block] = []
+        self._made: list[ref[Block]] = []
         self._users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
-        """Return a free block. None if there is none, or if so many share that each gets pieces."""
-        if self._is_crowded:
+        """Return a new block, or None.
+
+        None means to read pieces: `most` blocks are in use, or too many connections share them.
+        """
+        self._made = [made for made in self._made if made() is not None]
+        if self.is_crowded or len(self._made) >= self._most:
             return None
-        for block in self._blocks:
-            if sys.getrefcount(block) == self._FREE:
-                return block
-        if len(self._blocks) == self._most:
-            return None
-        self._blocks.append(Block(BLOCK_BYTES))
-        return self._blocks[-1]
+        block = Block(BLOCK_BYTES)
+        self._made.append(ref(block))
+        return block
 
     @property
-    def _is_crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         return len(self._users) * _AHEAD > self._most
 
     def piece(self) -> memoryview:
@@ -63,14 +67,9 @@ class _Pool:
 
     def enter(self, user: "LargeBody") -> None:
         self._users.add(user)
-        if self._is_crowded:
-            self._blocks.clear()
 
     def leave(self, user: "LargeBody") -> None:
-        """Give the memory back when the last large body has arrived."""
         self._users.discard(user)
-        if not self._users:
-            self._blocks.clear()
 
 
 POOL = _Pool(_MOST_BLOCKS)
@@ -96,10 +95,10 @@ class Connection(Protocol):
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """The body of one request, of `length` bytes. It reads from the connection in place of the parser.
+    """The body of one request, of `length` bytes. It reads from the connection instead of the parser.
 
-    The parser sees the end of each body, and all that follows. `receive` replaces the request's `receive` in ASGI. The
-    first bytes come the usual way: they may suffice to refuse the request.
+    The parser gets the end of each body, and everything after it. `receive` replaces the request's `receive` in ASGI.
+    The first bytes come through the parser: they may suffice to refuse the request.
     """
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle, length: int) -> None:
@@ -118,7 +117,8 @@ class LargeBody(asyncio.BufferedProtocol):
 
     async def receive(self) -> Message:
         cycle = self._cycle
-        if self._is_begun and not self._is_reading and self._left >= BLOCK_BYTES:
+        # Behind the end of this body the connection counts the bytes of the next request.
+        if self._is_begun and not self._is_reading and cycle.more_body and self._left >= BLOCK_BYTES:
             self._begin()
         self._is_begun = True
         while self._is_reading and not cycle.disconnected and not cycle.response_complete:
@@ -162,12 +162,14 @@ class LargeBody(asyncio.BufferedProtocol):
         POOL.leave(self)
 
     def _take(self) -> bytes | Block:
-        """Return the next bytes, empty if none has arrived."""
+        """Return the next bytes, or no bytes if none have arrived."""
         if self._ready:
             data = self._ready.popleft()
         else:
             data = b"" if self._block is None else bytes(memoryview(self._block)[: self._filled])
-            self._block, self._filled = None, 0
+            self._filled = 0  # its bytes are copied, and no other object has the block
+            if POOL.is_crowded:
+                self._block = None
         if self._left:
             self._connection.flow.resume_reading()
         return data

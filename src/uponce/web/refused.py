@@ -21,7 +21,7 @@ _CONTENT = Template("""<p><a href="/">uponce</a></p>
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether the client reads, and names HTML without JSON before it. Browsers do so when they open a URL."""
+    """Return whether this is a read that names HTML, and not JSON before it. Browsers do so when they open a URL."""
     before, html, _ = (request.raw_header(b"accept") or b"").lower().partition(b"text/html")
     return request.method in ("GET", "HEAD") and html != b"" and b"application/json" not in before
 

@@ -1,12 +1,13 @@
 """A request as endpoints see it: parsed once from the ASGI scope, with a body that is read while it arrives."""
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uponce.core.errors import MalformedRequest, RequestTooSlow, shown
+from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
 from uponce.web.failures import FailedCredentials
@@ -32,7 +33,7 @@ _SINGLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The headers by lower-case name, lines of one name as one list (RFC 9110 §5.3).
+    """The headers by lower-case name. Lines of one name are one list (RFC 9110 §5.3).
 
     `origin` is None unless a web page sent the request.
     """
@@ -41,14 +42,42 @@ class Head:
     origin: str | None
 
     def get(self, name: str) -> str:
-        """Return the value of a header, empty without that header."""
+        """Return the value of a header, or an empty text."""
         return self.headers.get(name, "")
+
+    def added_credentials(self) -> tuple[str, str] | None:
+        """Return API key and secret of HTTP Basic, or None without them.
+
+        Raise BadCredentials for credentials of another form. Credentials from a web page do not count: a browser adds
+        credentials that it remembers to the forms of any site.
+        """
+        sent = self.get("authorization")
+        return _basic_credentials(sent) if sent and self.origin is None else None
+
+    def server_credentials(self) -> tuple[str, str]:
+        """Return API key and secret of a request from a server. Raise BadCredentials for a request from a web page."""
+        if self.origin is not None:  # a browser adds credentials that it remembers to the forms of any site
+            raise BadCredentials(
+                "This request comes from a web page, which must not know the secret. Let your server call this address."
+            )
+        return _basic_credentials(self.get("authorization"))
+
+
+def _basic_credentials(authorization: str) -> tuple[str, str]:
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:  # not base64, not ASCII, not UTF-8
+        user = colon = password = ""
+    if scheme.lower() != "basic" or not colon:
+        raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
+    return user, password
 
 
 class Body:
     """The bytes of one request's body, while they arrive.
 
-    A connection that ends early is MalformedRequest. A connection that is silent for `idle_seconds` is RequestTooSlow.
+    Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
 
     def __init__(self, receive: Receive, idle_seconds: float) -> None:
@@ -63,7 +92,7 @@ class Body:
         return self._first
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body in the pieces in which it arrives."""
+        """Yield the bytes of the body as they arrive."""
         if self._first:
             yield self._take_first()
         while chunk := await self._next():
@@ -86,7 +115,7 @@ class Body:
         return b"".join(chunks)
 
     async def _next(self) -> bytes:
-        """Return the next bytes, none at the end of the body."""
+        """Return the next bytes, or no bytes at the end of the body."""
         while not self.complete:
             message = await self._message()
             if message["type"] == "http.disconnect":
@@ -104,7 +133,8 @@ class Body:
                 return await self._receive()
         except TimeoutError:
             raise RequestTooSlow(
-                f"No byte of the body arrived for {self._idle_seconds:g} seconds. Send the request again."
+                f"No byte of the body arrived for {self._idle_seconds:g} seconds. Send the request again.",
+                retry_after=1,
             ) from None
 
 
@@ -120,9 +150,9 @@ class Site:
 class Request:
     """One request.
 
-    `params` are the parts of the path that the route names. `address` is the client's IP address, empty if there is
-    none. Endpoints put into `facts` what the log says of the request. `refused` is the code of its refusal. `status` is
-    the status that was sent, 0 before.
+    `params` are the parts of the path that the route names. `address` is the client's IP address, or empty. Endpoints
+    put into `facts` what the log shows of the request. `refused` is the code of its refusal. `status` is the status
+    that was sent, and 0 before.
     """
 
     __slots__ = (
@@ -165,7 +195,7 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """Return http or https, as the client called."""
+        """Return http or https: what the client called."""
         return str(self.scope["scheme"])
 
     def query(self, limits: Limits) -> Fields:
@@ -173,7 +203,7 @@ class Request:
         return parse_query(self.scope["query_string"], limits)
 
     def raw_header(self, name: bytes) -> bytes | None:
-        """Return the first header of this name as it was sent, None without one."""
+        """Return the first header of this name as it was sent, or None."""
         return next((value for header, value in self.scope.get("headers", ()) if header == name), None)
 
     def has_unread_body(self) -> bool:
@@ -260,10 +290,10 @@ def parse_query(query: bytes, limits: Limits) -> Fields:
 
 
 def percent_decoded(text: bytes) -> bytes:
-    """Return the bytes behind the escapes. UnicodeError for more than 1,000 `%` that begin no escape.
+    """Return the bytes behind the escapes. Raise UnicodeError for more than 1,000 `%` that begin no escape.
 
-    Equal to `urllib.parse.unquote_to_bytes`, which takes ten times as long where a text consists of escapes: 256 KiB of
-    them would hold the event loop for 20 ms. The codec reads `\\x41`.
+    The result is that of `urllib.parse.unquote_to_bytes`, which takes ten times as long for a text of escapes: 256 KiB
+    of them would hold the event loop for 20 ms. The codec reads `\\x41`.
     """
     whole = _NO_ESCAPE.sub(b"%25", text, count=_MOST_LONE)
     return whole.replace(b"\\", b"\\\\").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")

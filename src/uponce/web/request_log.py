@@ -26,7 +26,7 @@ _METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS".split())
 
 
 def note_fields(request: Request, fields: Iterable[tuple[str, str]]) -> None:
-    """Note the API key and the public_id that a client sent. The first of each counts, as sent and not verified."""
+    """Note the API key and the public_id that a client sent. The first of each counts, not verified."""
     for name, value in fields:
         if name in _NOTED:
             request.facts.setdefault(_NOTED[name], value)
@@ -64,7 +64,7 @@ def note_event(request: Request, event: str) -> None:
 
 
 def note_error(request: Request, error: UponceError) -> None:
-    """Note a refusal by its code, and for the operator alone its detail."""
+    """Note a refusal by its code. Its detail is for the operator alone."""
     event = "failed" if isinstance(error, Unavailable) else "refused"
     request.facts.update(event=event, code=error.code)
     if error.detail:
@@ -81,9 +81,9 @@ def record_request(
     seconds: float,
     failure: BaseException | None = None,
 ) -> None:
-    """Count the request and write its line. `route` is the route's path, None without a route.
+    """Count the request and write its line. `route` is the route's path, or None without a route.
 
-    Level `info` has uploads, deletions and refusals, `error` what the server could not do, `debug` all the rest.
+    Level `info` has uploads, deletions and refusals, `error` the failures of the server, `debug` all other requests.
     """
     method = scope["method"]
     # Label values come from code, never from clients, so their number is bounded.

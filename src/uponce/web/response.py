@@ -1,7 +1,7 @@
-"""A response as endpoints return it: printed once, whole, in blocks, or before the rest of an unread body."""
+"""A response as endpoints return it: sent once, whole, in blocks, or before the rest of an unread body."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class Response:
 
     HEAD gets the headers without the body. `close` is called when the response is over, however it ends. A response
     that `lingers` is complete on the wire before the rest of the request's body is read and dropped. Otherwise a client
-    that is still sending would meet a reset connection and never see why (nginx's lingering close).
+    that is still sending would get a reset connection instead of the answer (nginx's lingering close).
     """
 
     status: int
@@ -33,6 +33,9 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     lingers: bool = False
     close: Callable[[], None] | None = None
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def json_response(body: Any, *, status: int = 200, headers: Iterable[Header] = (), lingers: bool = False) -> Response:
@@ -44,7 +47,7 @@ def json_response(body: Any, *, status: int = 200, headers: Iterable[Header] = (
 def forwarded_response(
     status: int, body: str, headers: Iterable[tuple[str, str]], *, replayed: bool = False, lingers: bool = False
 ) -> Response:
-    """Return the answer of an upstream as it is, with those of its headers that clients may see."""
+    """Return the answer of an upstream unchanged, with those of its headers that clients may see."""
     data = body.encode()
     passed = [
         (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers
@@ -64,7 +67,7 @@ def length_header(size: int) -> Header:
 
 
 async def send_response(request: Request, response: Response, send: Send, more: Iterable[Header] = ()) -> None:
-    """Print the response, with `more` headers and the id of the request."""
+    """Send the response, with `more` headers and the id of the request."""
     closing = [(b"connection", b"close")] if response.lingers else []
     headers = [*response.headers, *more, *closing, (b"x-request-id", request.id.encode())]
     request.status = response.status
@@ -82,9 +85,9 @@ async def _send_body(request: Request, response: Response, send: Send) -> None:
         is_gone = request.scope.get("extensions", {}).get(GONE, bool)
         async for block in body:
             await send({"type": "http.response.body", "body": block, "more_body": True})
-            # Returns when the reader has taken most of it: only then the next block is read into memory.
+            # Returns when the client has taken most of the block. Only then the next block is read into memory.
             await send({"type": "http.response.body", "body": b"", "more_body": True})
-            if is_gone():  # `send` then returns at once, and would so read the whole file in one turn of the loop
+            if is_gone():  # `send` then returns at once, so the loop would read the whole file in one turn
                 return
         body = b""
     elif response.lingers:
@@ -108,7 +111,7 @@ async def _linger(scope: Scope, receive: Receive) -> None:
 
 
 async def _receive_rest(receive: Receive) -> None:
-    """Read to the end on servers that cannot discard, and where the length of the body is unknown."""
+    """Read to the end: for servers that cannot discard, and for bodies of unknown length."""
     more = True
     while more:
         async with asyncio.timeout(LINGER_IDLE_SECONDS):

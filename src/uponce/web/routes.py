@@ -7,19 +7,21 @@ from functools import partial
 
 from uponce.app.services import Services
 from uponce.web import delivery
+from uponce.web.app import App, Lifespan, Route
 from uponce.web.cloudinary import resources
 from uponce.web.cloudinary.notifications import notified_by_upstream
 from uponce.web.cloudinary.relayed import METHODS, relayed
 from uponce.web.cloudinary.signatures import signatures
 from uponce.web.cloudinary.signed_calls import CALLS, signed_call
 from uponce.web.cloudinary.upload import group_pipeline, upload
+from uponce.web.express import Express
 from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
 from uponce.web.pages.assets import asset
 from uponce.web.pages.home import favicon, guide, home, robots
+from uponce.web.proxies import TrustedProxies
 from uponce.web.request import Request
-from uponce.web.response import Response
-from uponce.web.routing import Endpoint, Route
+from uponce.web.response import Endpoint, Response
 from uponce.web.tus import uploads as tus
 
 _READ = ("GET", "HEAD")
@@ -28,6 +30,8 @@ _UPLOADS = (
     "/v1_1/{cloud}/{resource_type}/upload",
     "/v1_1/{cloud}/{resource_type}/upload_chunked",
 )
+# Calls of the Admin API that name a folder, a preset or a transformation `upload`.
+_NAMED_UPLOAD = tuple(f"/v1_1/{{cloud}}/{path}/upload" for path in ("folders", "upload_presets", "transformations"))
 _SIGNATURES = ("/v1_1/{cloud}/signatures", "/v1_1/{cloud}/signatures/{action}")
 _ADMIN = {
     "ping": resources.ping,
@@ -36,8 +40,8 @@ _ADMIN = {
     "upload_presets": resources.upload_presets,
     "upload_presets/{name}": resources.upload_preset,
 }
-# uponce lacks these calls, which widgets make from web pages, also by a slash too many. A page can read the refusal,
-# or the upstream's answer.
+# uponce lacks these calls. Widgets make them from web pages, some by a surplus slash. A page can read the refusal, or
+# the upstream's answer.
 _CALLS_OF_PAGES = (
     "/v1_1/{cloud}/{resource_type}/private",
     "/v1_1/{cloud}/{resource_type}/authenticated",
@@ -61,6 +65,21 @@ _NO_SUCH_CALL = "This address is a call that uponce lacks."
 _SHOWS_PAGE = "This address shows a page for people."
 
 
+def create_app(
+    services: Services,
+    lifespan: Lifespan,
+    public_url: str | None,
+    scrape: Scrape | None = None,
+    proxies: TrustedProxies | None = None,
+    playground: playing.Playground | None = None,
+) -> App:
+    """Return the ASGI application. `scrape` opens the metrics, `playground` the playground."""
+    proxies = proxies or TrustedProxies()
+    app = App(table(services, scrape, playground), services, lifespan, public_url, proxies)
+    app.express = Express(app, services, proxies)
+    return app
+
+
 def table(services: Services, scrape: Scrape | None, playground: playing.Playground | None) -> tuple[Route, ...]:
     """Return all routes. The first route with a path that fits takes the request.
 
@@ -79,6 +98,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (
         *(_of_playground(services, playground) if playground else ()),
+        replace(or_relayed("", _NO_SUCH_CALL), paths=_NAMED_UPLOAD),
         Route(_UPLOADS, ("POST", "PUT"), receive, _RECEIVES, open=True, takes_uploads=True),
         *(
             or_relayed(f"/v1_1/{{cloud}}/{{resource_type}}/{call}", purpose, POST=partial(signed_call, call))

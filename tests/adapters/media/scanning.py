@@ -18,8 +18,7 @@ import pyvips
 
 from tests import samples
 from uponce.adapters.media import worker
-from uponce.adapters.media.pool import DecoderPool
-from uponce.adapters.media.scan import SCAN_BYTES
+from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.core.errors import FileRefused, MediaTooLarge
 from uponce.core.formats import FORMATS
 from uponce.core.policy import Limits, judge_dimensions
@@ -66,11 +65,8 @@ class Tally:
 
 
 def by_scan(data: bytes, size: int, name: str) -> MediaFacts | None:
-    """Return what a pool answers without a decoder."""
-    return _POOL._ordinary(data, size, FORMATS[name])
-
-
-_POOL = DecoderPool(LIMITS, [])
+    """Return what the server answers without a decoder."""
+    return scan(data, size, FORMATS[name], LIMITS)
 
 
 def seeds() -> Sequence[tuple[str, bytes]]:

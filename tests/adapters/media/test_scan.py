@@ -10,7 +10,9 @@ from tests.adapters.media.hostile import png
 from tests.adapters.media.pools import inspect, run
 from uponce.adapters.media import scan
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.sniff import read_ordinary
 from uponce.core.errors import MediaTooLarge
+from uponce.core.formats import FORMATS
 from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, ResourceType
 
@@ -30,15 +32,20 @@ ORDINARY = {
 odd_log = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def scanned(data: bytes, name: str) -> scan.Shape | None:
-    return scan.scan(data, len(data), name)
+def shape_of(data: scan.Data, size: int, name: str) -> tuple[int | None, ...] | None:
+    facts = scan.scan(data, size, FORMATS[name], Limits())
+    return None if facts is None else (facts.width, facts.height, facts.pages)
+
+
+def scanned(data: bytes, name: str) -> tuple[int | None, ...] | None:
+    return shape_of(data, len(data), name)
 
 
 @pytest.mark.parametrize("what", ORDINARY)
 def test_it_reads_ordinary_pictures(what: str) -> None:
     picture, name, shape = ORDINARY[what]
     assert scanned(picture, name) == shape
-    assert scan.scan(memoryview(picture), len(picture), name) == shape
+    assert shape_of(memoryview(picture), len(picture), name) == shape
 
 
 @pytest.mark.parametrize(("name", "picture"), [scanning.seeds()[at] for at in (0, 6, *range(12, 24))])
@@ -65,8 +72,8 @@ def test_a_gif_or_webp_that_is_cut_short_is_left_to_the_decoder(picture: bytes, 
 
 
 def test_the_first_bytes_are_enough_for_a_webp_but_not_for_a_gif() -> None:
-    assert [scan.scan(WEBP[:length], len(WEBP), "webp") for length in (29, 30)] == [None, (20, 20, 1)]
-    assert scan.scan(GIF[:-1], len(GIF), "gif") is None
+    assert [shape_of(WEBP[:length], len(WEBP), "webp") for length in (29, 30)] == [None, (20, 20, 1)]
+    assert shape_of(GIF[:-1], len(GIF), "gif") is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_an_ordinary_picture_asks_no_decoder(tmp_path: Path, what: str) -> None:
 
     async def scenario(pool: DecoderPool) -> tuple[MediaFacts, int]:
         facts = await pool.inspect(str(path), None)
-        assert pool.read_header(memoryview(picture), None) == facts
+        assert read_ordinary(memoryview(picture), None, Limits()) == facts
         return facts, sum(process.jobs for process in pool._all)
 
     facts, jobs = run(tmp_path, scenario, workers=1)
@@ -116,8 +123,7 @@ def test_an_ordinary_picture_asks_no_decoder(tmp_path: Path, what: str) -> None:
 
 
 def test_a_decoder_refuses_too_many_frames() -> None:
-    pool = DecoderPool(Limits(max_frames=4), [])
-    assert pool.read_header(GIF, ResourceType.IMAGE) is None
+    assert read_ordinary(GIF, ResourceType.IMAGE, Limits(max_frames=4)) is None
 
 
 def test_a_picture_that_is_too_large_is_refused_by_its_header(tmp_path: Path) -> None:

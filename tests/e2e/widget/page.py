@@ -1,5 +1,6 @@
 """A page with upload widgets, as its user and its scripts see them."""
 
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,6 +84,13 @@ class Widget:
         self.page.wait_for_function(
             f"() => {{ const el = document.querySelector('{of}'); return !!({condition}) }}", timeout=SECONDS * 1000
         )
+
+    def eventually(self, promise: str) -> None:
+        """Wait until what is promised is true. `wait_for_function` takes the promise itself for true."""
+        until = time.monotonic() + SECONDS
+        while not self.page.evaluate(promise):
+            assert time.monotonic() < until, promise
+            self.page.wait_for_timeout(50)
 
     def pick(self, *files: Path | dict[str, Any], of: str = "uponce-upload") -> None:
         self.page.locator(f"{of} input").set_input_files(list(files))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ class Site(ThreadingHTTPServer):
     """Serves `body` on every path, with the widget of `uponce`. `via` is the address that uploads go to.
 
     `asked` has the body of each request to `/sign`. `before` may answer in place of the signature; `signs` may change
-    the parameters. `policy` is the Content-Security-Policy of the page.
+    the parameters. `policy` is the Content-Security-Policy of the page, and `language` its `lang`.
     """
 
     daemon_threads = True
@@ -37,6 +37,7 @@ class Site(ThreadingHTTPServer):
         self.signs: Callable[[Json], Json] = lambda params: params
         self.body = ""
         self.policy = ""
+        self.language = "en"
 
     @property
     def url(self) -> str:
@@ -56,7 +57,7 @@ class Site(ThreadingHTTPServer):
 
     def page(self) -> bytes:
         return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Upload</title>'
+            f'<!doctype html><html lang="{self.language}"><meta charset="utf-8"><title>Upload</title>'
             f'<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css">'
             f'<script type="module" src="{self.uponce.base}/widget.js"></script><body>{self.body}</body></html>'
         ).encode()

@@ -216,6 +216,27 @@ def test_a_file_that_may_be_stored_is_not_sent_under_another_signature(
     assert len(widget.site.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("request_too_slow", "outcome_unknown"),
+        ("signature_used", "outcome_unknown"),
+        ("file_too_large", "file_too_large"),
+        ("content_mismatch", "content_mismatch"),
+    ],
+)
+def test_a_refusal_does_not_hide_that_a_try_before_may_have_stored_the_file(
+    line: Line, widget: Widget, media: Path, code: str, shown: str
+) -> None:
+    """Only if it is about the file, which the try before brought as well."""
+    line.strike = lambda number, _: Line.LOSE if number == 1 else (400, code)
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.js("el.uploads[0].error.code") == shown
+    assert len(widget.site.asked) == 1
+
+
 def test_a_server_that_stored_nothing_leaves_the_widget_its_next_signature(
     line: Line, widget: Widget, film: Path
 ) -> None:

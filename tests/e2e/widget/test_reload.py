@@ -1,5 +1,6 @@
 """Uploads continue after a reload and a crash, and when their element is back."""
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import BrowserContext, Error, FileChooser, Page, Request
 
-from tests.e2e.widget.page import MB, QUICK, Widget, bytes_of, crawling, form, in_parts
+from tests.e2e.widget.page import MB, QUICK, SECONDS, Widget, bytes_of, crawling, form, in_parts
 from tests.e2e.widget.site import Line, Site
 from tests.server import Server
 
@@ -49,7 +50,7 @@ def test_an_upload_continues_after_the_page_has_ended(
     assert again.values() == [answer["secure_url"]]
     if parts:
         assert min(offset for offset in offsets if offset >= 0) > MB
-    again.page.wait_for_function(_NOTHING_KEPT)
+    again.eventually(_NOTHING_KEPT)
 
 
 # Of what an upload needs to continue.
@@ -104,6 +105,25 @@ def test_what_was_uploaded_is_in_the_form_after_a_reload_but_not_on_a_new_visit(
     assert len(widget.site.asked) == 1
 
 
+def test_a_form_that_has_left_the_page_gives_no_files_to_the_next_one(widget: Widget, media: Path) -> None:
+    """An application that shows its pages without reloads, and is reloaded between two forms."""
+    show, leave = f"(root.innerHTML = `{form()}`, 0)", "(root.innerHTML = 'a list', 0)"
+    widget.open("<div id=root></div>")
+    widget.page.evaluate(show)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.stored()
+    widget.page.evaluate(leave)
+    widget.page.reload()
+    widget.ready()
+    widget.page.evaluate(show)
+    widget.js("el.restored")
+    assert widget.values() == []
+
+
 def test_each_of_several_elements_gets_back_what_was_its_own(
     context: BrowserContext, server: Server, widget: Widget, media: Path, film: Path
 ) -> None:
@@ -149,9 +169,54 @@ def test_another_tab_leaves_a_live_upload_alone(
         other.js("el.restored")
         assert other.js("el.uploads") == []
         widget.stored()
-        widget.page.wait_for_function(_NOTHING_KEPT)
+        widget.eventually(_NOTHING_KEPT)
         assert other.js("el.uploads") == []
     assert len(widget.site.asked) == 1
+
+
+# Deletions come late, or fail.
+_SLOW = """(() => {
+  const original = IDBObjectStore.prototype.delete;
+  IDBObjectStore.prototype.delete = function (key) {
+    const { name, transaction } = this;
+    const late = {};
+    setTimeout(() => {
+      const now = transaction.db.transaction(name, "readwrite").objectStore(name);
+      original.call(now, key).onsuccess = () => late.onsuccess();
+    }, 500);
+    return late;
+  };
+})()"""
+_FAILING = "(IDBObjectStore.prototype.delete = () => { throw new DOMException('disk', 'UnknownError') }, 0)"
+_NO_LOCK = "navigator.locks.query().then(({ held, pending }) => held.length + pending.length === 0)"
+
+
+def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
+    context: BrowserContext, server: Server, widget: Widget, film: Path
+) -> None:
+    """Else the waiting tab shows a file that the first tab has uploaded."""
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.page.evaluate(_SLOW)
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB / 2}")
+        other = Widget(context.new_page(), widget.site)
+        other.page.goto(widget.site.url)
+        other.ready()
+        other.js("(window.shown = 0, el.addEventListener('progress', () => { window.shown += 1 }), el.restored)")
+        widget.stored()
+    other.eventually(_NO_LOCK)
+    assert other.page.evaluate("window.shown") == 0
+    widget.eventually(_NOTHING_KEPT)
+
+
+def test_an_upload_is_released_also_if_its_record_cannot_be_deleted(widget: Widget, media: Path) -> None:
+    widget.open()
+    widget.page.evaluate(_FAILING)
+    widget.pick(media / "cat.jpg")
+    widget.stored()
+    widget.eventually(_NO_LOCK)
 
 
 def test_an_open_tab_continues_what_a_closed_one_has_begun(
@@ -169,6 +234,69 @@ def test_an_open_tab_continues_what_a_closed_one_has_begun(
         widget.page.close()
         (answer,) = other.stored()
     assert bytes_of(server, answer) == film.read_bytes()
+    assert len(widget.site.asked) == 1
+
+
+def test_a_waiting_tab_continues_from_what_the_closed_one_knew_last(
+    context: BrowserContext, line: Line, widget: Widget, media: Path
+) -> None:
+    """Here the signature that the file was sent under. With another signature the file is stored twice."""
+    signing = threading.Event()
+
+    def slow(_: int) -> None:
+        signing.wait(SECONDS)
+
+    widget.site.before = slow
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.pick(media / "cat.jpg")
+    widget.until("el.uploads[0]?.state === 'signing'")
+    other = Widget(context.new_page(), widget.site)
+    other.page.goto(widget.site.url)
+    other.ready()
+    other.js("el.restored")
+    signing.set()
+    widget.until("el.uploads[0]?.state === 'retrying'")
+    widget.page.close()
+    line.strike = lambda *_: None
+    other.stored()
+    assert len(widget.site.asked) == 1
+
+
+@pytest.mark.parametrize(("mine", "others"), [("edit?id=1", "edit?id=2"), ("#/edit/1", "#/edit/2"), ("#!1", "#!2")])
+def test_an_upload_continues_in_the_form_of_its_own_record_only(
+    server: Server, widget: Widget, film: Path, mine: str, others: str
+) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.site.body = in_parts()
+
+        def visit(address: str) -> None:
+            widget.page.goto("about:blank")
+            widget.page.goto(f"{widget.site.url}{address}")
+            widget.ready()
+
+        visit(mine)
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        visit(others)
+        widget.js("el.restored")
+        widget.eventually(_NO_LOCK)
+        assert widget.states() == []
+        visit(mine)
+        (answer,) = widget.stored()
+    assert bytes_of(server, answer) == film.read_bytes()
+
+
+def test_a_place_on_the_page_is_no_other_record(server: Server, widget: Widget, film: Path) -> None:
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.page.goto(f"{widget.site.url}#photos")
+        widget.page.reload()
+        widget.stored()
     assert len(widget.site.asked) == 1
 
 

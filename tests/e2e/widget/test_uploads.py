@@ -169,6 +169,22 @@ def test_leaving_the_page_amid_an_upload_needs_a_yes(server: Server, widget: Wid
     assert asked == ["beforeunload"]
 
 
+def test_an_older_browser_asks_too(widget: Widget) -> None:
+    """Chrome and Edge before 119 look at `returnValue` only. A form that waits for nothing sets none."""
+    leave = """(() => {
+      const event = document.createEvent("BeforeUnloadEvent");
+      event.initEvent("beforeunload", false, true);
+      dispatchEvent(event);
+      return event.returnValue;
+    })()"""
+    widget.open()
+    assert widget.page.evaluate(leave) == ""
+    widget.js("(el.signer = () => new Promise(() => {}), 0)")
+    widget.pick({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
+    widget.until("el.uploads[0]?.state === 'signing'")
+    assert widget.page.evaluate(leave)
+
+
 def test_the_code_of_the_guide(server: Server, widget: Widget, media: Path) -> None:
     guide = "docs/guide/widget.md"
     page = block(guide, "html", "<form").replace("https://media.example", server.base)
@@ -219,6 +235,24 @@ def test_an_unreadable_file_of_a_dropped_folder_is_named_and_the_others_are_stor
         "b.txt done",
         "c.txt done",
     ]
+
+
+@pytest.mark.parametrize(
+    ("language", "status"),
+    [
+        ("de", "1,5 MB · Uploaded"),
+        ("de_AT", "1,5 MB · Uploaded"),
+        ("", "1.5 MB · Uploaded"),
+        ("?", "1.5 MB · Uploaded"),
+    ],
+)
+def test_numbers_follow_the_language_of_the_page_if_it_has_one(widget: Widget, language: str, status: str) -> None:
+    """Templates write the name of a locale, which browsers refuse as a language."""
+    widget.site.language = language
+    widget.open()
+    widget.pick({"name": "a.txt", "mimeType": "text/plain", "buffer": b"x" * (MB + MB // 2)})
+    widget.stored()
+    assert widget.status() == status
 
 
 @pytest.mark.parametrize("stop", ["el.clear()", "el.form.reset()", "el.remove()", "el.pause()"])

@@ -10,12 +10,12 @@ from uponce.app.ports import CONTEXT_WINDOW, Committed, Draft, Page
 from uponce.core.errors import BlobCondemned, InvalidParameter
 from uponce.core.values import Asset, AssetName, DeliveryType, Digest, MediaFacts, ResourceType
 
-# What the blob store can make a path of. The statement `broken_addressable` says the same.
+# The keys from which a blob store can make a path. The statement `broken_addressable` has the same rule.
 _ADDRESSABLE = re.compile(r"[0-9a-fp][0-9a-f]{31}")
 _SURPLUS = 100
 
-# Made at import, by one thread: when two threads are the first to decode a dataclass, msgspec 0.22 may show one of them
-# what the other is still building, and the process dies of it.
+# Made at import, by one thread. If two threads are the first to decode a dataclass, msgspec 0.22 may give one of them a
+# type that the other is still building. That ends the process.
 _FACTS = msgspec.json.Decoder(MediaFacts)
 _TAGS = msgspec.json.Decoder(tuple[str, ...])
 _PAIRS = msgspec.json.Decoder(tuple[tuple[str, str], ...])
@@ -37,7 +37,7 @@ def find_of_blob(_: float, blob_key: str) -> Steps[Asset | None]:
 def of_context(
     _: float, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
 ) -> Steps[Page[Asset]]:
-    """Newest first. A cursor is the id of the asset at which the next page begins."""
+    """Return a page of assets, newest first. A cursor is the id of the asset at which the next page begins."""
     window = {"cloud": cloud, "resource_type": resource_type, "newest": _id_of(cursor)}
     (ends,) = yield [("find_end_of_window", window | {"window": CONTEXT_WINDOW})]
     behind = ends[0]["id"] if ends else 0
@@ -70,7 +70,7 @@ def surplus(now: float, cloud: str, files: int, size: int, seconds: int) -> Step
 
 @operation()
 def unnamed(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
-    """Those that no asset and no series names."""
+    """Return the blobs that no asset and no series names."""
     return (yield from _unnamed(blob_keys))
 
 
@@ -81,7 +81,10 @@ def _unnamed(blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 
 @operation(rules=Rules.OWN)
 def condemn(now: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
-    """The unnamed ones, also when they were condemned before; no commit can name them now."""
+    """Condemn the unnamed blobs, and return them, also those that were condemned before.
+
+    No commit can name them now.
+    """
     doomed = yield from _unnamed(blob_keys)
     yield [("condemn", {"blob_key": key, "at": int(now)}) for key in doomed]
     return doomed
@@ -95,7 +98,10 @@ def condemned(_: float, blob_keys: Sequence[str]) -> Steps[Sequence[str]]:
 
 @operation(patient=True)
 def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
-    """Of the blobs whose keys begin so. Keys are lower-case hex, perhaps behind a `p`: `q` comes after all of them."""
+    """Return the digests of the blobs whose keys begin with `prefix`.
+
+    Keys are lower-case hex, perhaps after a `p`, so `q` is greater than all of them.
+    """
     (rows,) = yield [("list_digests", {"first": prefix, "behind": f"{prefix}q"})]
     return {
         row["blob_key"]: Digest(row["bytes"], row["md5"], row["sha256"])
@@ -105,9 +111,9 @@ def digests(_: float, prefix: str) -> Steps[Mapping[str, Digest]]:
 
 
 def publication(draft: Draft, old: Asset | None, now: float) -> Committed:
-    """A new asset, a new version of the one of that name, or that one as it is.
+    """Return the result of a commit: a new asset, a new version of the asset of that name, or that asset unchanged.
 
-    A clock that steps back does not turn versions back.
+    A version grows even if the clock steps back.
     """
     if old is not None and not draft.overwrite:
         return Committed(old, existing=True, unneeded_blob=draft.blob_key)
@@ -175,7 +181,7 @@ def asset_of(row: Row) -> Asset:
 
 
 def _context_part(key: str, value: str | None) -> str:
-    """Return the text that the column `context` has where an asset has this pair, or any pair of this key.
+    """Return the text that the column `context` has if an asset has this pair, or any pair of this key.
 
     Other contexts may have the text too, across the border of two strings.
     """

@@ -1,8 +1,8 @@
-"""The one thread of a process that commits: what waits is decided in one transaction (group commit).
+"""The one thread of a process that commits: waiting operations share one transaction (group commit).
 
-An fsync costs the same for one upload as for a hundred. Callers submit operations; the thread runs them, commits, and
-only then answers anyone. That holds for refusals too: one of them may have seen a spend of its own group, and its
-client must not read it before that spend is durable.
+An fsync costs the same for one upload as for a hundred. Callers submit operations. The thread runs them, commits, and
+only then answers. That holds for refusals too: a refusal may depend on a spend in its own group. Its client must not
+receive the refusal before that spend is durable.
 """
 
 import asyncio
@@ -29,25 +29,29 @@ log = logging.getLogger("uponce")
 
 More: TypeAlias = "Callable[[], Sequence[Operation[Any]]]"
 
-_REMEMBERED_SECONDS = 1.0  # a secret that was rotated out may run out in between
+_REMEMBERED_SECONDS = 1.0  # a rotated secret may expire without a change of the database
 
 
 class Engine(Protocol):
-    """What the thread commits to. It owns the connection of the thread; `most` operations make one group."""
+    """Runs the transactions of the thread that commits, and owns its connection. `most` operations make one group."""
 
     most: int
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
-        """Run the operations in one transaction and commit it. For each what it returns, or an exception.
+        """Run the operations in one transaction and commit it. Return for each its result or an exception.
 
-        `more` gives further ones, which came while the transaction waited to begin. An UponceError is for all of them.
+        `more` returns further operations, which arrived while the transaction waited to begin. If an UponceError is
+        raised, it counts for all of them.
         """
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
-        """Which of them are to share the next transaction, `most` of them. The others wait for a later one."""
+        """Return for each operation whether it belongs to the next transaction. At most `most` do. The others wait."""
 
     def look(self) -> tuple[Session, float, Hashable]:
-        """A session outside of transactions, the moment, and a value that differs after each commit of any process."""
+        """Return a session outside of transactions, the time, and a value.
+
+        The value changes with each commit of any process.
+        """
 
     def disconnect(self) -> None: ...
 
@@ -56,8 +60,8 @@ class Engine(Protocol):
 class Records:
     """The Records port: what the steps before a commit may read, in the thread that commits.
 
-    API keys are remembered until the database changes. That only saves a look-up: the commit reads again whether the
-    key is revoked. `failed` makes an error of a failure of the database.
+    API keys and clouds are remembered until the database changes. That only saves a look-up: the commit checks again
+    whether the key is revoked. `failed` turns a failure of the database into an error.
     """
 
     secrets: SecretBox
@@ -66,17 +70,19 @@ class Records:
     _session: Session | None = None
     _now: float = 0.0
     _keys: dict[str, ApiKey | None] = field(default_factory=dict)
+    _clouds: set[str] = field(default_factory=set)  # only those that exist: anyone can name others without end
     _version: Hashable = None
     _since: float = 0.0
 
     def forget(self) -> None:
-        """This connection has changed a key, which `version` does not show."""
+        """Forget all keys. Call it after this connection has changed a key, which `version` does not show."""
         self._keys.clear()
+        self._clouds.clear()
 
     def refresh(self, session: Session, now: float, version: Hashable) -> None:
         self._session, self._now = session, now
         if version != self._version or not 0 <= now - self._since < _REMEMBERED_SECONDS:
-            self._keys.clear()
+            self.forget()
             self._version, self._since = version, now
 
     def find_key(self, api_key: str) -> ApiKey | None:
@@ -84,8 +90,10 @@ class Records:
             self._keys[api_key] = self._run(keys.find(self.secrets, api_key))
         return self._keys[api_key]
 
-    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        return self._run(keys.list_all(self.secrets, cloud))
+    def has_cloud(self, cloud: str) -> bool:
+        if cloud not in self._clouds and self._run(keys.has_cloud(cloud)):
+            self._clouds.add(cloud)
+        return cloud in self._clouds
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
         return self._run(grants.find(key)) if self.knows_grants else None
@@ -100,7 +108,10 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A caller and its operation. That of an arrival is made by `prepare`; `most` rows of refusals are kept."""
+    """A caller and its operation. `prepare` makes the operation of an `arrival`.
+
+    At most `most` refusals get an audit row.
+    """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
@@ -111,14 +122,14 @@ class Waiting:
 
 
 class Committer:
-    """Takes operations of all event loops. While one group is under way, the next one gathers."""
+    """Takes operations from all event loops. While one group is in its transaction, the next one gathers."""
 
     def __init__(self, engine: Engine, records: Records) -> None:
         self._engine = engine
         self._records = records
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._later: deque[Waiting] = deque()  # taken from the queue, for the next group
-        self._put_off = 0  # so many of these, the first ones, were in a group before
+        self._put_off = 0  # so many of the first ones were in a group before
         self._gate = threading.Lock()
         self._open = False
         self._thread = threading.Thread(target=self._serve, name="uponce-committer", daemon=True)
@@ -128,7 +139,7 @@ class Committer:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish all that was submitted, then end the thread."""
+        """Finish every submitted operation, then end the thread."""
         with self._gate:
             was_open, self._open = self._open, False
             if was_open:
@@ -137,17 +148,20 @@ class Committer:
             self._thread.join()
 
     async def run(self, operation: Operation[T]) -> T:
-        """The operation's result, after it is durable; or its refusal, after what it saw is durable.
+        """Return the operation's result after it is durable. Raise its refusal after what it depends on is durable.
 
-        DatabaseUnavailable or StorageFull: nothing happened. OutcomeUnknown: COMMIT did not answer. A cancelled caller
-        changes nothing: its operation runs with its group.
+        DatabaseUnavailable or StorageFull: nothing happened. OutcomeUnknown: COMMIT did not answer. If the caller is
+        cancelled, its operation still runs with its group.
         """
         loop = asyncio.get_running_loop()
         result: T = await self._answer_to(Waiting(loop, loop.create_future(), operation))
         return result
 
     async def run_arrival(self, arrival: Any, prepare: Prepare[Any], most_refusals: int) -> Any:
-        """As `run`, of the operation that `prepare` makes of this arrival, together with all others that wait."""
+        """Run the operation that `prepare` makes for this arrival, together with all others that wait.
+
+        Return as `run` does.
+        """
         loop = asyncio.get_running_loop()
         return await self._answer_to(Waiting(loop, loop.create_future(), None, arrival, prepare, most_refusals))
 
@@ -163,7 +177,7 @@ class Committer:
             group = [first]
             try:
                 self._transact(group)
-            except Exception as error:  # a thread that ends would leave every later caller waiting for ever
+            except Exception as error:  # if the thread ended, every later caller would wait for ever
                 log.exception("the committing thread failed")
                 self._answer(group, [outcome_unknown(error)] * len(group))
         self._engine.disconnect()
@@ -187,7 +201,7 @@ class Committer:
         self._answer(group, outcomes)
 
     def _take_steps(self, group: list[Waiting]) -> None:
-        """Make the operations of arrivals. Those that fail already are answered, and leave the group."""
+        """Make the operations of arrivals. An arrival that already fails gets its answer, and leaves the group."""
         alike: dict[Hashable, list[Waiting]] = {}
         for each in group:
             if each.operation is None:
@@ -215,7 +229,7 @@ class Committer:
             return [self._records.failed(error)] * len(arrived)
 
     def _put_back(self, group: list[Waiting]) -> None:
-        """Leave what the next transaction does not take to a later one, in its order."""
+        """Leave operations that the next transaction does not take to a later one, in their order."""
         chosen = self._engine.choose([_operation(each) for each in group]) if len(group) > 1 else [True] * len(group)
         left = [each for each, taken in zip(group, chosen, strict=True) if not taken]
         self._put_off = len(left)
@@ -223,9 +237,10 @@ class Committer:
         group[:] = [each for each, taken in zip(group, chosen, strict=True) if taken]
 
     def _fill(self, group: list[Waiting], *, prepared: bool = False) -> None:
-        """Add what waits; when the group is `prepared` already, only what needs no steps.
+        """Add waiting operations. If the group is `prepared`, add only those that need no steps.
 
-        As many new ones as ever: many uses of one grant, which were put off, do not keep others waiting.
+        The number of new operations is always the same. Many uses of one grant, which were put off, so keep no others
+        waiting.
         """
         most = self._engine.most + (0 if prepared else self._put_off)
         while self._later and not prepared and len(group) < most:
@@ -233,7 +248,7 @@ class Committer:
         with suppress(Empty):
             while len(group) < most:
                 waiting = self._queue.get_nowait()
-                if waiting is None:  # closing: what precedes it is in the group, nothing follows
+                if waiting is None:  # closing: earlier operations are in the group, and no later one comes
                     self._queue.put(None)
                     return
                 (self._later if prepared and waiting.operation is None else group).append(waiting)

@@ -1,4 +1,4 @@
-"""The Database port for every engine: each method runs an operation. See app/ports/ for what each method promises."""
+"""The Database port for every engine: each method runs an operation. app/ports/ says what each method promises."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -13,23 +13,23 @@ from uponce.core.relaying import Forwarded, Relay
 
 T = TypeVar("T")
 P = ParamSpec("P")
-_LAST = 2**63 - 1  # of all numbers of effects
+_LAST = 2**63 - 1  # the greatest number of an effect
 Method: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
 
 
 class Backend(Protocol):
-    """What an engine has to do."""
+    """The methods of an engine."""
 
     _committer: Committer
 
     async def read(self, operation: Operation[T]) -> T:
-        """What the operation finds. Everything that it finds is durable."""
+        """Return the result of the operation. Everything that it reads is durable."""
 
     async def write(self, operation: Operation[T]) -> T:
-        """What the operation returns or refuses, after it is durable."""
+        """Return the result of the operation, or raise its refusal, after it is durable."""
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """As Upkeep.integrity."""
+        """Return what Upkeep.integrity returns."""
 
 
 def _runs(make: Callable[P, Operation[T]]) -> Method[P, T]:
@@ -43,7 +43,7 @@ def _runs(make: Callable[P, Operation[T]]) -> Method[P, T]:
 
 
 def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) -> Method[P, T]:
-    """As `_runs`, for an operation that first takes what encrypts and decrypts secrets."""
+    """Return what `_runs` returns, for an operation whose first parameter encrypts and decrypts secrets."""
 
     async def method(self: "Database", /, *args: P.args, **kwargs: P.kwargs) -> T:
         operation = make(self._secrets, *args, **kwargs)
@@ -53,7 +53,7 @@ def _runs_with_secrets(make: Callable[Concatenate[SecretBox, P], Operation[T]]) 
 
 
 class Database(Backend):
-    """What the engines inherit. A line names the operation that a method of the port runs."""
+    """The base class of the engines. A line names the operation that a method of the port runs."""
 
     _slack = 0
 
@@ -139,7 +139,10 @@ class Database(Backend):
         return await self._once_each(lambda after, most: outbox.drop_dead(name, after, _LAST, most))
 
     async def _once_each(self, make: Callable[[int, int], Operation[Sequence[int]]]) -> int:
-        """Run an operation on all effects in batches; how many. An effect that is dead again meanwhile is left."""
+        """Run an operation on all effects in batches. Return their number.
+
+        It skips an effect that dies again in between.
+        """
         after = 0
 
         async def some() -> int:
@@ -157,20 +160,24 @@ class Database(Backend):
     thaw = _runs(upkeep.thaw)
     owner = _runs(upkeep.owner)
     make_owner = _runs(upkeep.make_owner)
+    note_settings = _runs(upkeep.note_settings)
+    noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)
     end_slowest_series = _runs(series.end_slowest)
     end_old_series = _runs(series.end_old)
 
-    async def purge(self, audit_seconds: int | None) -> int:
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
         dropped = await self._turn_over()
         dropped += await in_batches(lambda: self.write(upkeep.purge_grants(self._slack, upkeep.BATCH)))
         await in_batches(lambda: self.write(upkeep.purge_replies(self._slack, upkeep.BATCH)))
         if audit_seconds is not None:
             await in_batches(lambda: self.write(upkeep.purge_audit(audit_seconds, upkeep.BATCH)))
+        if dead_seconds is not None:
+            await in_batches(lambda: self.write(outbox.drop_old(dead_seconds, upkeep.BATCH)))
         return dropped
 
     async def _turn_over(self) -> int:
-        """Drop whole parts of the ledger, where the engine has such; how many rows went."""
+        """Drop whole partitions of the ledger, if the engine has them. Return the number of dropped rows."""
         return 0
 
     async def ping(self) -> None:

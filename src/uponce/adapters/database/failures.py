@@ -1,4 +1,4 @@
-"""What a database answers when it cannot do its work, alike on every engine."""
+"""The errors of a database that cannot do its work, the same for every engine."""
 
 from uponce.core.errors import DatabaseUnavailable, InvalidParameter, OutcomeUnknown, SettingRefused, StorageFull
 
@@ -12,7 +12,7 @@ def no_space(detail: str) -> StorageFull:
 
 
 def no_answer(detail: str) -> DatabaseUnavailable:
-    """For work that certainly did not happen."""
+    """Return the error for work that certainly did not happen."""
     return DatabaseUnavailable(
         "The server's database does not answer now. Nothing was stored and no signature was spent. Send the same "
         "request again.",
@@ -21,7 +21,7 @@ def no_answer(detail: str) -> DatabaseUnavailable:
 
 
 def outcome_unknown(error: Exception) -> OutcomeUnknown:
-    """For work whose COMMIT was sent and not answered."""
+    """Return the error for work whose COMMIT was sent, and got no answer."""
     return OutcomeUnknown(
         "The database did not confirm the commit, so the upload may be stored or not. Ask for the signature's "
         "status, or send the same request again: it is refused if the signature was spent.",
@@ -38,7 +38,7 @@ def closed() -> DatabaseUnavailable:
 
 
 def refuse_newer(present: int, most: int) -> None:
-    """SettingRefused when the version of the schema is above `most`."""
+    """Raise SettingRefused if the version of the schema is above `most`."""
     if present > most:
         raise SettingRefused(
             f"The database has schema version {present}, but this release supports at most {most}. Start a newer "
@@ -47,6 +47,6 @@ def refuse_newer(present: int, most: int) -> None:
 
 
 def detail_of(error: Exception) -> str:
-    """For operators. The drivers name the code of a failure in different attributes."""
+    """Return the detail for operators. The drivers name the code of a failure in different attributes."""
     code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "no code"
     return f"{type(error).__name__}: {str(error).strip()} ({code})"

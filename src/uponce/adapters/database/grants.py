@@ -1,4 +1,4 @@
-"""Operations on the ledger: spend a grant with an upload or a deletion, revoke it, note refusals, look it up."""
+"""Operations on the ledger: spend a grant with an upload or a deletion, revoke it, record refusals, look it up."""
 
 import base64
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def _locks_of_upload(grant: Grant, draft: Draft) -> tuple[int, int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, draft, caller: _locks_of_upload(grant, draft))
 def commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend, publish, note: all of it or none. A repeat gets what the first one got."""
+    """Spend, publish, write the audit row: all of it or none. A repeat gets the answer of the first one."""
     return (yield from _commit(now, grant, draft, caller))
 
 
@@ -52,14 +52,17 @@ def _commit(now: float, grant: Grant, draft: Draft, caller: Caller) -> Steps[Com
 
 
 def publishing(grants: Sequence[Grant], committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """The writes of an upload whose grants are spent: the asset, unless it stays as it is, and a note of each use."""
+    """Return the writes of an upload whose grants are spent: its asset, its audit rows, its replies and its effects.
+
+    An existing asset that was not overwritten is not written again.
+    """
     asset: list[Ask] = [] if committed.existing else [("put_asset", asset_params(committed.asset))]
     notes = [ask for grant in grants for ask in _noting(grant, committed, draft, caller, now)]
     return asset + notes + _leaving(grants[0], committed, draft, caller, now)
 
 
 def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """The writes of the draft's effects. Those of one asset run in the order of its commits."""
+    """Return the writes of the draft's effects. Those of one asset run in the order of its commits."""
     return [
         outbox.adding(
             name,
@@ -72,7 +75,7 @@ def _leaving(grant: Grant, committed: Committed, draft: Draft, caller: Caller, n
 
 
 def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, now: float) -> list[Ask]:
-    """The writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
+    """Return the writes of a use: its audit row, and the reply for repeats, which no later transaction could add."""
     note = _note_of(AuditEvent.SPENT, committed.asset, caller, now)
     writes: list[Ask] = [("write_audit", audit_params(grant, note))]
     if draft.idempotency_key is not None:
@@ -82,7 +85,7 @@ def _noting(grant: Grant, committed: Committed, draft: Draft, caller: Caller, no
 
 @operation(rules=Rules.SHARED, grouped=True, locks=lambda grant, name, caller: (of_name(name), of_grant(grant.key)))
 def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[Asset | None]:
-    """Spend, drop, note: all of it or none. As Ledger.delete."""
+    """Spend, delete the row, write the audit row: all of it or none. Return what Ledger.delete returns."""
     keys, found, records = yield [ask_watermark(grant), ask_asset(name), ask_grant(grant.key)]
     check_key(grant, keys)
     if not found:
@@ -98,10 +101,10 @@ def delete(now: float, grant: Grant, name: AssetName, caller: Caller) -> Steps[A
 
 
 def _spend(grant: Grant, now: float, by: str) -> Steps[None]:
-    """Take one use, or raise SignatureUsed or SignatureRevoked."""
+    """Take one use. Raise SignatureUsed or SignatureRevoked if none is left."""
     (taken,) = yield [("spend_grant", grant_params(grant, now))]
     if not taken:
-        # A statement of its own: the first may have waited for a rival that its own snapshot does not show.
+        # A separate statement: the first may have waited for another transaction, which its own snapshot does not show.
         (records,) = yield [ask_grant(grant.key)]
         raise refuse_spent(first_grant(records), grant, by=by)
 
@@ -119,7 +122,7 @@ def revoke(now: float, grant: Grant, caller: Caller) -> Steps[GrantRecord]:
 
 @operation(grouped=True, locks=lambda grant, code, caller, most=20: (of_grant(grant.key),))
 def refuse(now: float, grant: Grant, code: str, caller: Caller, most: int = 20) -> Steps[None]:
-    """Add an audit row. When the grant has `most` rows of refusals, count all further ones in one more row."""
+    """Add an audit row. If the grant has `most` rows of refusals, count all further ones in one more row."""
     yield from _refuse(now, grant, code, caller, most)
 
 
@@ -139,7 +142,10 @@ def _locks_of_arrival(made: Candidate | Refusal, most: int) -> tuple[int, ...]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks_of_arrival)
 def commit_or_refuse(now: float, made: Candidate | Refusal, most: int) -> Steps[Committed | UponceError]:
-    """Commit an upload that took its steps, or note its refusal. A noted refusal is returned: its audit row stays."""
+    """Commit an upload that took its steps, or record its refusal.
+
+    A recorded refusal is returned: its audit row stays.
+    """
     if isinstance(made, Refusal):
         yield from _refuse(now, made.grant, made.error.code, made.caller, most)
         return made.error
@@ -166,7 +172,7 @@ def history(_: float, key: bytes, limit: int) -> Steps[Sequence[AuditRecord]]:
 
 @operation()
 def newest_moment(_: float) -> Steps[int | None]:
-    """A moment that the clock has surely passed: a use or refusal that was written down, a watermark."""
+    """Return a time that the clock has certainly passed: that of a recorded use or refusal, or a watermark."""
     ((row,),) = yield [("newest_moment", {})]
     moment: int | None = row["moment"]
     return moment
@@ -176,11 +182,11 @@ def newest_moment(_: float) -> Steps[int | None]:
 def page(
     _: float, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
 ) -> Steps[Page[GrantRecord]]:
-    """Newest timestamp first, in the order of the keys."""
+    """Return a page of grants, newest timestamp first, in the order of the keys."""
     before = _parsed(cursor)
     name = f"{f'{status}_' if status else ''}grants_of_{'cloud' if api_key is None else 'key'}"
     values = {"cloud": cloud, "api_key": api_key, "before": before, "timestamp": timestamp_of(before)}
-    (rows,) = yield [(name, values | {"most": limit + 1})]  # the one too many only shows that there is a next page
+    (rows,) = yield [(name, values | {"most": limit + 1})]  # the surplus row only shows that there is a next page
     records = tuple(grant_of(row) for row in rows[:limit])
     if len(rows) <= limit:
         return Page(records, None)
@@ -188,7 +194,10 @@ def page(
 
 
 def _parsed(cursor: str | None) -> bytes:
-    """The key of the grant after which a page begins. InvalidParameter for a cursor that is not one of ours."""
+    """Return the key of the grant after which a page begins.
+
+    Raise InvalidParameter for a cursor that is not from here.
+    """
     if cursor is None:
         return _BEHIND_ALL
     try:
@@ -213,10 +222,10 @@ def first_grant(records: Rows) -> GrantRecord | None:
 
 
 def check_key(grant: Grant, keys: Rows, *, watermark: bool = True) -> None:
-    """UnknownApiKey when the key was revoked meanwhile; StaleRequest when a purge may have dropped the grant's row.
+    """Raise UnknownApiKey if the key is revoked by now, StaleRequest if a purge may have dropped the grant's row.
 
-    `keys` is what `ask_watermark` found. Without `watermark` only whether the key still counts. The watermark is a
-    belt: rows are kept for longer than an upload may last, unless the clock was stepped.
+    `keys` is the result of `ask_watermark`. Without `watermark`, only the revocation is checked. The watermark is an
+    additional safeguard: rows are kept for longer than an upload may last, unless the clock was stepped.
     """
     if not keys:
         raise UnknownApiKey(f"Unknown API key {grant.api_key}. It was revoked during the request.")
@@ -225,14 +234,14 @@ def check_key(grant: Grant, keys: Rows, *, watermark: bool = True) -> None:
 
 
 def check_usable(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD) -> None:
-    """SignatureUsed or SignatureRevoked by the grant's row, if there is one."""
+    """Raise SignatureUsed or SignatureRevoked if the grant's row says so. A grant without a row can be used."""
     refusal = record and refusal_of(record, grant.max_uses, by=by)
     if refusal:
         raise refusal
 
 
 def check_all_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
-    """Refuse an upload for the first of its grants that cannot be used, of what `ask_grant` found for each."""
+    """Raise the refusal of the first grant that cannot be used. `records` has the result of `ask_grant` for each."""
     for grant, found in zip(grants, records, strict=True):
         try:
             check_usable(first_grant(found), grant)
@@ -241,7 +250,7 @@ def check_all_usable(grants: Sequence[Grant], records: Sequence[Rows]) -> None:
 
 
 def _refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefused:
-    """The refusal of an upload with so many grants for one of them, which it names."""
+    """Return the refusal of one grant. If the upload has several grants, the refusal names this one."""
     if count == 1:
         return refusal
     return type(refusal)(
@@ -250,7 +259,7 @@ def _refuse_one_of(count: int, grant: Grant, refusal: GrantRefused) -> GrantRefu
 
 
 def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD) -> GrantRefused:
-    """Why no use could be taken of a grant whose row is this."""
+    """Return why no use of a grant with this row could be taken."""
     assert record is not None
     refusal = refusal_of(record, grant.max_uses, by=by)
     assert refusal is not None
@@ -258,7 +267,7 @@ def refuse_spent(record: GrantRecord | None, grant: Grant, *, by: str = _UPLOAD)
 
 
 def kept_until(grant: Grant, now: float) -> Grant:
-    """Return the grant with a later end, so that the ledger can still say what became of a long upload."""
+    """Return the grant with a later end, so that the ledger still knows the outcome of a long upload for a while."""
     return replace(grant, keep_until=max(grant.keep_until, int(now) + _TOLD_SECONDS))
 
 

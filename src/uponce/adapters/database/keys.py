@@ -17,7 +17,7 @@ class SecretBox(Protocol):
     """Encrypts API secrets. A text that was encrypted in one context does not decrypt in another."""
 
     def make_key(self) -> None:
-        """Make the key unless it exists."""
+        """Make the secret key unless it exists."""
 
     def encrypt(self, plain: str, context: str) -> bytes: ...
 
@@ -36,14 +36,14 @@ def _find(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
 
 @operation(timed=True)
 def list_all(now: float, secrets: SecretBox, cloud: str | None = None) -> Steps[Sequence[ApiKey]]:
-    """Of one cloud or of all, oldest first."""
+    """Return the keys of one cloud or of all, oldest first."""
     (rows,) = yield [("list_all_keys", {}) if cloud is None else ("list_keys", {"cloud": cloud})]
     return [_key_of(row, secrets, now) for row in rows]
 
 
 @operation(timed=True)
 def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
-    """Return the API keys whose secret, or whose upstream's, cannot be decrypted, each with the reason."""
+    """Return the API keys whose own or whose upstream's secret cannot be decrypted, each with the reason."""
     (rows,) = yield [("list_all_keys", {})]
     reasons: dict[str, str] = {}
     for row in rows:
@@ -56,8 +56,11 @@ def list_unreadable(now: float, secrets: SecretBox) -> Steps[Mapping[str, str]]:
 
 @operation(rules=Rules.OWN)
 def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
-    """Store all keys or none. The first secret of a database also makes the secret key, inside this transaction: a
-    database that has secrets never gets a second one. SettingRefused if the key reads none of the present secrets."""
+    """Store all keys or none. Raise SettingRefused if the secret key decrypts none of the present secrets.
+
+    The first secret of a database also makes the secret key, inside this transaction. So a database that has secrets
+    never gets a second secret key.
+    """
     yield from _make_key_once(secrets)
     found = yield [("add_key", _key_params(key, secrets)) for key in keys]
     for key, added in zip(keys, found, strict=True):
@@ -67,14 +70,16 @@ def add(_: float, secrets: SecretBox, *keys: ApiKey) -> Steps[None]:
 
 @operation(rules=Rules.OWN)
 def revoke(now: float, secrets: SecretBox, api_key: str) -> Steps[ApiKey | None]:
-    """The first revocation's time stays."""
+    """Revoke a key, and return it. The time of its first revocation stays."""
     yield [("revoke_key", {"api_key": api_key, "now": int(now)})]
     return (yield from _find(now, secrets, api_key))
 
 
 @operation(rules=Rules.OWN)
 def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: int) -> Steps[ApiKey | None]:
-    """Give a key a new secret. The present secret works for `overlap` more seconds, an older one ends now.
+    """Give a key a new secret, and return the key.
+
+    The present secret works for `overlap` more seconds, an older one ends now.
 
     With an overlap of 0 the present secret need not be readable.
     """
@@ -88,11 +93,10 @@ def rotate(now: float, secrets: SecretBox, api_key: str, secret: str, overlap: i
 
 @operation(rules=Rules.OWN)
 def set_upstream(now: float, secrets: SecretBox, cloud: str, upstream: Upstream | None) -> Steps[None]:
-    """Store where the uploads of a cloud are passed on; None forgets it. The present secret need not be readable.
+    """Store the account to which uploads of a cloud are passed on. None removes it.
 
-    SettingRefused as for `add`, unless the new secret is empty.
-
-    Every pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
+    The present secret need not be readable. Raise SettingRefused as `add` does, unless the new secret is empty. Every
+    pending upload of the cloud is looked up again at once, also if its look-ups had ended without a result.
     """
     if upstream is None:
         yield [("drop_upstream", {"cloud": cloud})]
@@ -132,7 +136,12 @@ def has_cloud(_: float, cloud: str) -> Steps[bool]:
 
 
 def _make_key_once(secrets: SecretBox) -> Steps[None]:
-    """Raise SettingRefused unless the key reads a present secret: with a second key, no server could read them all."""
+    """Make the secret key if there is no secret yet.
+
+    Raise SettingRefused unless it decrypts one of the present secrets.
+
+    With a second secret key, no server could decrypt all secrets.
+    """
     (present,) = yield [("list_secrets", {})]
     refusal = None
     for row in present:
@@ -195,7 +204,7 @@ def _upstream_params(cloud: str, upstream: Upstream, secrets: SecretBox) -> Para
 
 
 def _upstream_of(row: Row, secrets: SecretBox) -> Upstream:
-    """Return the upstream of the row's cloud. SettingRefused if its secret cannot be decrypted."""
+    """Return the upstream of the row's cloud. Raise SettingRefused if its secret cannot be decrypted."""
     return parse_upstream(row["url"], secrets.decrypt(row["url_secret"], _upstream_context(row["cloud"])))
 
 

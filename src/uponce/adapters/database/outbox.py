@@ -10,15 +10,18 @@ _ERROR_LENGTH = 500
 
 
 def adding(name: str, subject: str, now: float, seconds: int = 0, details: str = "") -> Ask:
-    """The write of an effect that is due in so many seconds."""
+    """Return the write of an effect that is due in so many seconds."""
     due_at = int(now) + seconds
     return "add_effect", {"name": name, "subject": subject, "details": details, "due_at": due_at, "now": int(now)}
 
 
 @operation(writes=True)
-def claim(now: float, most: int, lease: int) -> Steps[Sequence[Effect]]:
-    """As Outbox.claim_effects. Servers that claim at once skip each other's rows. Nothing due, nothing written."""
-    (rows,) = yield [("find_due_effects", {"now": int(now), "most": most})]
+def claim(now: float, name: str, most: int, lease: int) -> Steps[Sequence[Effect]]:
+    """Return what Outbox.claim_effects returns. Servers that claim at once skip each other's rows.
+
+    If no effect is due, nothing is written.
+    """
+    (rows,) = yield [("find_due_effects", {"name": name, "now": int(now), "most": most})]
     due_at = int(now) + lease
     claimed = [replace(each, due_at=due_at, tries=each.tries + 1, now=int(now)) for each in map(_effect_of, rows)]
     yield [("claim_effect", {"id": each.id, "due_at": due_at}) for each in claimed]
@@ -43,7 +46,7 @@ def hasten(now: float, subject: str) -> Steps[None]:
 
 @operation()
 def list_all(_: float, limit: int) -> Steps[Sequence[Effect]]:
-    """Dead ones first, then by their time."""
+    """Return the effects, dead ones first, then in the order of their time."""
     (rows,) = yield [("list_effects", {"most": limit})]
     return [_effect_of(row) for row in rows]
 
@@ -56,23 +59,30 @@ def count(_: float) -> Steps[Waiting]:
 
 @operation(writes=True)
 def retry(now: float, effect_id: int) -> Steps[int]:
-    """Make one effect due now and alive; how many."""
+    """Make one effect due now and alive. Return 1, or 0 if it does not exist."""
     (rows,) = yield [("retry_effect", {"now": int(now), "id": effect_id})]
     return len(rows)
 
 
 @operation(writes=True)
 def retry_dead(now: float, after: int, most: int) -> Steps[Sequence[int]]:
-    """Make the first dead effects behind the number `after` due now and alive, at most so many; their numbers."""
+    """Make the first dead effects after the number `after` due now and alive, at most `most`. Return their numbers."""
     (rows,) = yield [("retry_dead_effects", {"now": int(now), "after": after, "most": most})]
     return sorted(row["id"] for row in rows)
 
 
 @operation(writes=True)
 def drop_dead(_: float, name: str, after: int, last: int, most: int) -> Steps[Sequence[int]]:
-    """Delete the first dead effects of this name behind the number `after`, up to `last`; their numbers."""
+    """Delete the first dead effects of this name after the number `after`, up to `last`. Return their numbers."""
     (rows,) = yield [("drop_dead_effects", {"name": name, "after": after, "last": last, "most": most})]
     return sorted(row["id"] for row in rows)
+
+
+@operation(writes=True)
+def drop_old(now: float, seconds: int, most: int) -> Steps[int]:
+    """Delete at most so many effects that died longer ago, except look-ups of a relay. Return their number."""
+    (rows,) = yield [("drop_old_effects", {"before": int(now) - seconds, "most": most})]
+    return len(rows)
 
 
 def effect_details(after: AfterCommit) -> str:
@@ -81,5 +91,5 @@ def effect_details(after: AfterCommit) -> str:
 
 
 def _effect_of(row: Row) -> Effect:
-    """Return the effect of a row, whose columns have the names of the fields."""
+    """Return the effect of a row. Its columns have the names of the fields."""
     return Effect(**dict(row) | {"dead": bool(row["dead"])})

@@ -1,6 +1,6 @@
-"""Operations on uploads that are passed on to an upstream: take the grants, note the upload, write its outcome.
+"""Operations on uploads that are passed on to an upstream: take the grants, record the upload, write its outcome.
 
-A row of a relay and a pending use of each of its grants come and go together, in one transaction.
+A relay's row and the pending uses of its grants come and go together, in one transaction.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,12 @@ from uponce.adapters.database.grants import (
 from uponce.adapters.database.replies import relayed_reply_params, reply_of
 from uponce.adapters.database.series import hold_to_spend
 from uponce.adapters.database.steps import Ask, Params, Row, Rules, Steps, json_text, of_grant, operation
+from uponce.core.refusals import still_pending
 from uponce.core.relaying import Forwarded, Relay
 from uponce.core.upstream import Target
 from uponce.core.values import AuditEvent, AuditRecord, Caller, Digest, Grant
 
-EFFECT = "relay"  # the work that looks a relay up
+EFFECT = "relay"  # the effect that looks a relay up
 
 # Made at import, see catalog.py.
 _TARGET = msgspec.json.Decoder(Target)
@@ -41,31 +42,33 @@ def _locks(relay: Relay, *_: object) -> Sequence[int]:
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def begin(now: float, relay: Relay, seconds: int) -> Steps[Relay | Forwarded]:
-    """As Relays.begin_relay, for an upload that no series brought. A repeat gets what the first one got."""
-    found = yield [
-        ask
-        for grant in relay.grants
-        for ask in (
-            ask_watermark(grant),
-            ("find_reply", {"grant_key": grant.key, "key_hash": relay.key_hash}),  # no key, no reply
-            ask_grant(grant.key),
-        )
-    ]
-    for grant, keys in zip(relay.grants, found[::3], strict=True):
+    """Do what Relays.begin_relay promises, for an upload without a series.
+
+    A repeat gets the answer of the first one.
+    """
+    found = yield [ask for grant in relay.grants for ask in _asks_of_begin(grant, relay)]
+    for grant, keys in zip(relay.grants, found[::4], strict=True):
         check_key(grant, keys)
-    for replies in found[1::3]:
+    for replies in found[1::4]:
         answer = reply_of(replies[0]).repeat(relay.digest.sha256) if replies else None
-        if isinstance(answer, Forwarded):  # the answer of an upload that was stored here is none of the upstream's
+        if isinstance(answer, Forwarded):  # not the answer of an upload that was stored here
             return answer
-    check_all_usable(relay.grants, found[2::3])
+    check_all_usable(relay.grants, found[3::4])
+    if any(found[2::4]):
+        raise still_pending()
     return (yield from _begin(now, relay, seconds, []))
+
+
+def _asks_of_begin(grant: Grant, relay: Relay) -> tuple[Ask, Ask, Ask, Ask]:
+    repeat = {"grant_key": grant.key, "key_hash": relay.key_hash}  # no key, no reply
+    return ask_watermark(grant), ("find_reply", repeat), ("find_pending_repeat", repeat), ask_grant(grant.key)
 
 
 @operation(rules=Rules.SHARED)
 def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> Steps[Relay | Forwarded]:
-    """As Relays.begin_relay, for all grants of a series together, which ends by it.
+    """Do what Relays.begin_relay promises, for all grants of a series together, and end the series.
 
-    Watermarks are not asked: they were when each grant joined.
+    Watermarks are not checked: they were when each grant joined.
     """
     grants = yield from hold_to_spend(series_id)
     found = yield [ask for grant in grants for ask in (ask_watermark(grant), ask_grant(grant.key))]
@@ -80,10 +83,10 @@ def begin_of_series(now: float, relay: Relay, series_id: str, seconds: int) -> S
 
 
 def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> Steps[Relay]:
-    """Take one use of each grant, and note the upload as pending."""
+    """Take one use of each grant, and record the upload as pending."""
     pending = replace(relay, pending_at=int(now), misses=0)
     taken = yield [("take_grant", grant_params(grant, now)) for grant in relay.grants]
-    if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
+    if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         lost = next(grant for grant, rows in zip(relay.grants, taken, strict=True) if not rows)
         (records,) = yield [ask_grant(lost.key)]
         raise refuse_spent(first_grant(records), lost)
@@ -98,7 +101,7 @@ def _begin(now: float, relay: Relay, seconds: int, further: Sequence[Ask]) -> St
 
 @operation(rules=Rules.SHARED, grouped=True, locks=_locks)
 def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> Steps[bool]:
-    """As Relays.end_relay. The deleted row is what entitles to write: its attempt owned it, and no other one can."""
+    """Do what Relays.end_relay promises. Only the transaction that deletes the row may write the outcome."""
     (ended,) = yield [("end_relay", {"relay_id": relay.id})]
     if not ended:
         return False
@@ -107,7 +110,7 @@ def end(now: float, relay: Relay, answer: Forwarded | None, code: str = "") -> S
 
 
 def ending(now: float, relay: Relay, answer: Forwarded | None, code: str) -> list[Ask]:
-    """The writes of an outcome. The grants are remembered for a while, as those of a series."""
+    """Return the writes of an outcome. The ledger remembers the grants for a while, as those of a series."""
     kept = [kept_until(grant, now) for grant in relay.grants]
     writes: list[Ask] = [("finish_effects", {"subject": relay.id})]
     if answer is None:
@@ -129,14 +132,17 @@ def find(_: float, relay_id: str) -> Steps[Relay | None]:
 
 @operation(timed=True)
 def moment(now: float) -> Steps[float]:
-    """As Relays.moment."""
+    """Return what Relays.moment returns."""
     yield []
     return now
 
 
 @operation(writes=True)
 def hasten(now: float, cloud: str, names: Sequence[str], seconds: int) -> Steps[None]:
-    """As Relays.hasten_relays. One that only has the text elsewhere in its target is looked up early, no more."""
+    """Do what Relays.hasten_relays promises.
+
+    A relay with the text in another place of its target is only looked up early.
+    """
     due_at = int(now) + seconds
     yield [("hasten_relays", {"cloud": cloud, "part": _target_part(name), "due_at": due_at}) for name in names]
 
@@ -153,7 +159,7 @@ def _forwarding(relay: Relay, answer: Forwarded, code: str, now: float) -> Audit
 
 
 def _target_part(name: str) -> str:
-    """Return the text that the column `target` has where an upload has this name or marker in the upstream."""
+    """Return the text that the column `target` has if an upload has this name or marker in the upstream."""
     return json_text(name)
 
 

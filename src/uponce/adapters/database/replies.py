@@ -1,4 +1,4 @@
-"""Operations on replies: what an upload with an Idempotency-Key was answered, for uploads that repeat it."""
+"""Operations on replies: the answers to uploads with an Idempotency-Key, for uploads that repeat them."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from uponce.core.values import Digest, Grant
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a reply holds: one of the two."""
+    """The content of a reply: one of the two."""
 
     committed: Committed | None = None
     forwarded: Forwarded | None = None
@@ -33,9 +33,9 @@ def ask_reply(grant_key: bytes, idempotency_key: str) -> Ask:
 
 
 def repetition(reply: Reply, draft: Draft) -> Committed | None:
-    """What the first upload under that Idempotency-Key was told; IdempotencyKeyReused when this one has other bytes.
+    """Return the answer to the first upload under that Idempotency-Key. Raise IdempotencyKeyReused for other bytes.
 
-    None if that one was passed on to an upstream: then the spend decides.
+    Return None if that upload was passed on to an upstream: then the spend decides.
     """
     answer = reply.repeat(draft.digest.sha256)
     return replace(answer, unneeded_blob=draft.blob_key) if isinstance(answer, Committed) else None

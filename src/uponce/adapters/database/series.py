@@ -1,6 +1,6 @@
 """Operations on unfinished uploads that arrive in several requests.
 
-Whatever changes a series, or depends on its not changing, holds its row; no operation holds two of them and waits.
+An operation that changes a series, or needs it unchanged, holds its row. No operation holds two of them and waits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,7 +50,7 @@ _GRANTS = msgspec.json.Decoder(tuple[tuple[str, int, int, int], ...])
 
 @operation(rules=Rules.SHARED, locks=lambda new, grant, **_: (BEGINNING_A_SERIES, of_grant(grant.key)))
 def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Steps[Series]:
-    """The new series with its first grant; or the one that has this upload_id already, as it is."""
+    """Return the new series with its first grant. If a series has this upload_id already, return it unchanged."""
     ((count,), *existing) = yield [
         ("count_series", {"api_key": new.api_key}),
         *([] if new.upload_id is None else [_ask_named(new.cloud, new.api_key, new.upload_id)]),
@@ -66,7 +66,7 @@ def create(now: float, new: Series, grant: Grant, *, per_key: int, in_all: int) 
 
 @operation(rules=Rules.SHARED)
 def join(now: float, series_id: str, grant: Grant) -> Steps[Series]:
-    """The series, which the grant belongs to from now on: until it ends, the ledger's row of the grant stays."""
+    """Return the series with the grant in it. Until the series ends, the ledger's row of the grant stays."""
     series = yield from _hold(series_id)
     if series.has(grant):
         return series
@@ -92,7 +92,10 @@ def _joining(series_id: str, grant: Grant, now: float) -> Ask:
 
 @operation(writes=True)
 def record(_: float, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()) -> Steps[Series]:
-    """The series after the bytes of `span` have become durable, and the file's size known if it is given."""
+    """Record that the bytes of `span` are durable, and the file's size if it is given.
+
+    Return the new state of the series.
+    """
     before = yield from _hold(series_id)
     series = grown(before, Chunk(span, total))
     check_parts(before, span, parts)
@@ -106,9 +109,9 @@ def record(_: float, series_id: str, span: Span, total: int | None, parts: Seque
 
 @operation(rules=Rules.SHARED, locks=lambda series_id, draft, caller: (of_name(draft.name),))
 def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Committed]:
-    """Spend every grant, publish, note, end the series: all of it or none.
+    """Spend every grant, publish, write the audit rows, end the series: all of it or none.
 
-    Watermarks are not asked: they were when each grant joined, and since then its row could not be purged.
+    Watermarks are not checked: they were when each grant joined, and since then its row could not be purged.
     """
     grants = yield from hold_to_spend(series_id)
     condemned, old, *found = yield [
@@ -123,7 +126,7 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
     check_all_usable(grants, found[1::2])
     kept = [kept_until(grant, now) for grant in grants]
     taken = yield [("spend_grant", grant_params(grant, now)) for grant in kept]
-    if not all(taken):  # impossible while they are locked; were it not, the runner would roll all of it back
+    if not all(taken):  # impossible while they are locked; if it happened, the runner would roll all of it back
         raise _series_gone()
     committed = publication(draft, asset_of(old[0]) if old else None, now)
     yield [*publishing(kept, committed, draft, caller, now), ("end_series", {"series_id": series_id})]
@@ -131,14 +134,14 @@ def commit(now: float, series_id: str, draft: Draft, caller: Caller) -> Steps[Co
 
 
 def hold_to_spend(series_id: str) -> Steps[Sequence[Grant]]:
-    """The grants that end the series. Until the end of the transaction no other one changes it, or uses one of them."""
+    """Return the grants whose spend ends the series. Until the transaction ends, no other one changes or uses them."""
     grants = _to_spend((yield from _hold(series_id)))
     yield [("hold", {"numbers": sorted(of_grant(grant.key) for grant in grants)})]
     return grants
 
 
 def _to_spend(series: Series) -> Sequence[Grant]:
-    """All signatures that the series was sent with, in the order of their keys."""
+    """Return the grants of all signatures of the series, in the order of their keys."""
     return sorted(series.grants, key=lambda grant: grant.key)
 
 
@@ -162,7 +165,7 @@ def find_of(_: float, grant_key: bytes) -> Steps[Sequence[Series]]:
 
 @operation()
 def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[StoredPart]]:
-    """The parts that hold bytes of the span, in order, at most so many."""
+    """Return the first `limit` parts that hold bytes of the span, in order."""
     values = {"series_id": series_id, "start": span.start, "stop": span.end, "most": limit}
     (rows,) = yield [("list_parts", values)]
     return [_part_of(row) for row in rows]
@@ -170,7 +173,7 @@ def parts(_: float, series_id: str, span: Span, limit: int) -> Steps[Sequence[St
 
 @operation(writes=True)
 def end(_: float, series_id: str, *, if_empty: bool = False) -> Steps[bool]:
-    """Whether there was one to end."""
+    """End the series. Return whether there was one to end."""
     (ended,) = yield [("end_empty_series" if if_empty else "end_series", {"series_id": series_id})]
     return bool(ended)
 
@@ -184,7 +187,7 @@ def note_arrival(_: float, series_id: str, size: int) -> Steps[None]:
 def end_slowest(
     now: float, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
 ) -> Steps[Sequence[str]]:
-    """End the slowest series where a limit is reached: one of the key, else one in all; its blob's key."""
+    """End the slowest series if a limit is reached: one of the key, else one of all. Return its blob key."""
     ((count,),) = yield [("count_series", {"api_key": api_key})]
     of_key = count["of_key"] >= per_key
     if not of_key and count["in_all"] < in_all:
@@ -196,7 +199,10 @@ def end_slowest(
 
 @operation(writes=True)
 def end_old(now: float, older_than: float, empty: float, most: int = BATCH) -> Steps[Sequence[str]]:
-    """End at most so many that began too long ago, or have brought no byte for `empty` seconds; their blobs' keys."""
+    """End series that began too long ago, or have brought no byte for `empty` seconds. Return their blob keys.
+
+    One call ends at most `most` series.
+    """
     moments = {"before": int(now - older_than), "empty_before": int(now - empty), "most": most}
     (ended,) = yield [("end_old_series", moments)]
     return _blob_keys(ended)
@@ -213,9 +219,9 @@ def _blob_keys(rows: Rows) -> list[str]:
 
 
 def _hold(series_id: str) -> Steps[Series]:
-    """Until the end of the transaction no other one changes it. SeriesGone."""
+    """Return the series. No other transaction changes it until this one ends. Raise SeriesGone."""
     yield [("hold_series", {"series_id": series_id})]
-    # A statement of its own: the one above may have waited for a rival whose grants its own snapshot does not show.
+    # A separate statement: the one above may have waited for a transaction whose grants its own snapshot does not show.
     return (yield from _get(series_id))
 
 
@@ -235,7 +241,7 @@ def _ask_named(cloud: str, api_key: str, upload_id: str) -> Ask:
 
 
 def _check_room(count: int, limit: int, where: str) -> None:
-    """TooManySeries when so many are unfinished already."""
+    """Raise TooManySeries if so many are unfinished already."""
     if count >= limit:
         raise TooManySeries(
             f"{limit} uploads {where} are unfinished, and {limit} are allowed. Finish one, send the file in one "
@@ -244,8 +250,10 @@ def _check_room(count: int, limit: int, where: str) -> None:
 
 
 def _check_use_left(grant: Grant, record: GrantRecord | None, holders: int) -> None:
-    """SignatureUsed or SignatureRevoked by the grant's row; SignatureInUse when `holders`, the series that have it,
-    will need all uses that are left."""
+    """Raise SignatureUsed or SignatureRevoked if the grant's row says so.
+
+    Raise SignatureInUse if `holders`, the number of series with the grant, will need all remaining uses.
+    """
     check_usable(record, grant)
     if holders >= grant.max_uses - (record.uses if record else 0):
         raise SignatureInUse(
@@ -286,7 +294,7 @@ def _spans_text(spans: Iterable[Span]) -> str:
 
 
 def _series_of(row: Row) -> Series:
-    """Return the series of a row, whose columns have the names of the fields."""
+    """Return the series of a row. Its columns have the names of the fields."""
     cloud, api_key = row["cloud"], row["api_key"]
     read = {
         "requested": None if row["requested"] is None else ResourceType(row["requested"]),

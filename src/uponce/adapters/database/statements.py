@@ -1,4 +1,7 @@
-"""The named statements of sql/*.sql, as each engine takes them. `merged` makes one for many rows, on PostgreSQL."""
+"""The named statements of sql/*.sql, in the form for each engine.
+
+For PostgreSQL, `merged` makes one statement of many.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +13,7 @@ from typing import TypeAlias
 _HEADING = re.compile(r"^-- (name|fragment|moving): (\w+)(!?)$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
 _FRAGMENT = re.compile(r"(:?)@(\w+)")
-_COLUMN = re.compile(r"@?\w+")  # or a fragment of more of them
+_COLUMN = re.compile(r"@?\w+")  # a column, or a fragment of several columns
 _BRACES = re.compile(r"\{(\w+)\}")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
 
@@ -25,14 +28,14 @@ _INTEGERS = (
 _TYPES = dict.fromkeys(_INTEGERS.split(), "bigint") | dict.fromkeys(
     "grant_key key_hash secret previous_secret url_secret".split(), "bytea"
 )
-_TEXTS_THERE = frozenset({"api_keys"})  # there `uses` is a word
+_TEXTS_THERE = frozenset({"api_keys"})  # the tables where `uses` is a text
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with `:name` parameters. A `silent` one returns no rows; `names` are its parameters in order.
+    """A statement with `:name` parameters. A `silent` one returns no rows. `names` are its parameters in order.
 
-    One that `has_braces` has to be `filled`.
+    A statement that `has_braces` must be `filled`.
     """
 
     name: str
@@ -43,13 +46,13 @@ class Statement:
     has_braces: bool
 
     def filled(self, values: Mapping[str, object]) -> str:
-        """The text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
+        """Return the text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
         return _BRACES.sub(lambda match: _plain(values[match[1]]), self.text)
 
 
 @cache
 def load(engine: str) -> dict[str, Statement]:
-    """The statements of one engine, by name."""
+    """Return the statements of one engine, by name."""
     parts = _parts(engine)
     fragments = _fragments(parts)
     found = [(name, mark, text, fragments) for kind, name, mark, text in parts if kind == "name"]
@@ -62,16 +65,16 @@ def load(engine: str) -> dict[str, Statement]:
 
 
 def _moved(row: str) -> Mapping[str, str]:
-    """The fragments that differ between tables, for one of them."""
+    """Return the fragments that differ between tables, for one table."""
     name, key, columns = (part.strip() for part in row.split("|"))
     downwards = _COLUMN.sub(r"\g<0> DESC", key)
     return {"its_name": name, "its_key": key, "its_key_downwards": downwards, "its_columns": columns}
 
 
 def load_migrations(engine: str) -> list[str]:
-    """The texts of the migrations by number; the first one makes version 1.
+    """Return the texts of the migrations by number. The first one makes version 1.
 
-    A file of migrations/ is followed by that of its name in <engine>/migrations/, in one text.
+    A file of migrations/ comes first, then the file of the same name in <engine>/migrations/, in one text.
     """
     steps: dict[str, str] = {}
     for folder in ("migrations", f"{engine}/migrations"):
@@ -83,16 +86,16 @@ def load_migrations(engine: str) -> list[str]:
 
 
 def positional(statement: Statement, text: str) -> str:
-    """The text with `$n` for the n-th of the statement's parameters."""
+    """Return the text with `$n` for the n-th of the statement's parameters."""
     return _PARAMETER.sub(lambda match: f"${statement.names.index(match[1]) + 1}", text)
 
 
 @cache
 def merged(statement: Statement) -> str:
-    """One statement that does for each row of the JSON in $1 what the given one does for its parameters.
+    """Return one statement that does for each row of the JSON in $1 what the given one does for its parameters.
 
     The rows of a SELECT begin with `n`, the number of the row that they are for. OFFSET 0 makes the server look each
-    row up by an index, whatever it believes of the tables.
+    row up by an index, whatever its statistics say.
     """
     types = {name: _type(statement, name) for name in statement.names}
     given = ", ".join(f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in types.items())

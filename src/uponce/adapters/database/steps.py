@@ -1,14 +1,14 @@
 """Operations on the database, written once for every engine: generators that ask for rows.
 
-An operation yields the statements of one step, each by its name with its parameters, and gets the rows of each. It
-asks for what it has to know, refuses before its first write, and then writes. It knows no driver and no engine.
+An operation yields the statements of one step, each by its name with its parameters, and gets the rows of each. It asks
+for what it needs, refuses before its first write, and then writes. It knows no driver and no engine.
 
-**Locks** hold among all servers of a PostgreSQL database until their transaction ends; SQLite writes one transaction
-after the other and needs none. A transaction takes them in one order, so that no two wait for one another: the rules;
-numbers of names and of the beginning of a series; the row of a series; numbers of grants. The numbers are
-sorted, and those of grants are the greatest. Two kinds of operations must not overlap: those that use a grant share the
-rules. Those that change what every use depends on (keys, watermarks, condemned blobs, the parts of the ledger) hold
-the rules alone.
+**Locks** hold among all servers of a PostgreSQL database until their transaction ends. SQLite writes one transaction
+after the other and needs no locks. A transaction takes its locks in one order, so that no two transactions wait for
+each other. The order is: the rules; numbers of names and of the beginning of a series; the row of a series; numbers of
+grants. The numbers are sorted, and those of grants are the greatest. Two kinds of operations must not overlap.
+Operations that use a grant share the rules. Operations that change what every use depends on (keys, watermarks,
+condemned blobs, the partitions of the ledger) hold the rules alone.
 """
 
 import hashlib
@@ -48,9 +48,9 @@ class Session(Protocol):
     statements: Mapping[str, Statement]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
-        """The rows of each, in order. A driver's exception passes through.
+        """Return the rows of each statement, in order. A driver's exception passes through.
 
-        Statements of one name may run together, where the first of them is.
+        Statements of one name may run together, in the place of the first of them.
         """
 
 
@@ -64,9 +64,9 @@ class Rules(Enum):
 class Operation(Generic[T]):
     """An operation with its arguments. `begin` starts its steps at a moment in Unix seconds.
 
-    `numbers` are those of the locks it needs. `grouped` ones share a transaction with others on every engine. `patient`
-    ones may read for as long as it takes, `timed` ones need the moment although they only read. `first` is a statement
-    that is run before, where the engine has it. Those that `writes` holds for get a transaction with their locks.
+    `numbers` are those of the locks that it needs. A `grouped` operation shares a transaction with others on every
+    engine. A `patient` one may read without a time limit. A `timed` one only reads, and needs the moment. `first` is a
+    statement to run before it, if the engine has it. An operation that `writes` gets a transaction with its locks.
     """
 
     begin: Callable[[float], Steps[T]]
@@ -89,9 +89,9 @@ def operation(
     timed: bool = False,
     first: str = "",
 ) -> Callable[[Callable[Concatenate[float, P], Steps[T]]], Callable[P, Operation[T]]]:
-    """Make a generator function of (moment, arguments) a function of the arguments that returns the Operation.
+    """Make a function of the arguments that returns the Operation, from a generator function of (moment, arguments).
 
-    One that holds rules, or is grouped, writes.
+    An operation that holds rules, or is grouped, writes.
     """
     does_write = writes or grouped or rules is not Rules.NONE
 
@@ -107,11 +107,14 @@ def operation(
 
 
 class RefusedAfterWrite(Exception):
-    """An operation refused after it had written: its transaction has to be rolled back. The cause is the refusal."""
+    """An operation refused after it had written, so its transaction must be rolled back. The cause is the refusal."""
 
 
 def run(session: Session, steps: Steps[T]) -> T:
-    """What the operation returns or raises; RefusedAfterWrite if it refused after it had written."""
+    """Return or raise what the operation returns or raises.
+
+    Raise RefusedAfterWrite if it refused after it had written.
+    """
     running, rows = _Running(steps), None
     try:
         while True:
@@ -122,10 +125,9 @@ def run(session: Session, steps: Steps[T]) -> T:
 
 
 def run_in_step(session: Session, operations: Sequence[Steps[Any]]) -> list[Any]:
-    """What each operation returns, or the UponceError with which it refused.
+    """Return for each operation its result, or the UponceError with which it refused.
 
-    All take their first step together, then their second, and so on. So the session can make one statement of equal
-    ones.
+    All take their first step together, then their second, and so on. So the session can merge equal statements.
     """
     outcomes: dict[int, Any] = {}
     waiting: list[tuple[int, _Running, Sequence[Rows] | None]] = [
@@ -176,9 +178,10 @@ def _have_written(session: Session, asks: Sequence[Ask], rows: Sequence[Rows]) -
 
 
 def waves(operations: Sequence[Operation[Any]]) -> list[int]:
-    """For each the number of its wave: no two of one wave need the same lock, and of two that do the first is earlier.
+    """Return for each operation the number of its wave. No two of one wave need the same lock.
 
-    So of two with one name the second finds what the first put.
+    Of two operations that need the same lock, the first gets the earlier wave. So with one name, the second finds what
+    the first wrote.
     """
     found: list[int] = []
     last: dict[int, int] = {}
@@ -190,19 +193,19 @@ def waves(operations: Sequence[Operation[Any]]) -> list[int]:
     return found
 
 
-# Numbers of locks. Should two things ever share one, they wait without need.
+# Numbers of locks. If two things ever share a number, their operations wait without need.
 _OF_GRANT = 1 << 62
 
-BEGINNING_A_SERIES = 0  # so that two series do not pass a limit together, nor take one name
+BEGINNING_A_SERIES = 0  # so that two series neither pass a limit together nor take one name
 
 
 def of_name(name: AssetName) -> int:
-    """The lock of those that put or drop an asset under this name."""
+    """Return the lock of operations that write or delete an asset under this name."""
     return _number("\0".join((name.cloud, name.resource_type, name.type, name.public_id)).encode())
 
 
 def of_grant(grant_key: bytes) -> int:
-    """The lock of those that use this grant, revoke it, note its refusal, or make it part of a series.
+    """Return the lock of operations that use this grant, revoke it, record its refusal, or add it to a series.
 
     So two with one Idempotency-Key come one after the other, and the second finds the reply of the first.
     """
@@ -214,5 +217,5 @@ def _number(subject: bytes) -> int:
 
 
 def json_text(value: object) -> str:
-    """Return the value as JSON, for a column or a parameter that holds such."""
+    """Return the value as JSON, for a column or parameter of JSON."""
     return msgspec.json.encode(value).decode()

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from secrets import token_hex
 
 from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.app.ports import Row, Rule, Table
+from uponce.app.ports import Row, Rule, ServerSettings, Table
 
-# What one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take 2 ms, 5,000 took
-# 280, and as long again to commit.
+# The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
+# 2 ms, 5,000 took 280 ms, and as long again to commit.
 BATCH = 250
 _REST = 4
 
@@ -19,13 +20,16 @@ _FREEZABLE = (
 ).split()
 _EVENTS = "insert update delete".split()
 
-# Before every key, by its column.
+# For each key column, a value before every key.
 _BEFORE_ALL: Row = {"id": -1, "blob_key": "", "grant_key": b"", "key_hash": b"", "relay_id": "", "cloud": ""}
 _NUMBERED = (Table.ASSETS, Table.AUDIT, Table.OUTBOX, Table.KEYS)
 
 
 async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
-    """Call what deletes at most a BATCH until it finds less; the sum. Rests four times as long as each one took."""
+    """Call `delete` until it deletes less than a BATCH, and return the sum.
+
+    Rest after each batch four times as long as it took.
+    """
     loop = asyncio.get_running_loop()
     total, count = 0, BATCH
     while count == BATCH:
@@ -39,8 +43,10 @@ async def in_batches(delete: Callable[[], Awaitable[int]]) -> int:
 
 @operation(rules=Rules.OWN)
 def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
-    """Drop at most so many rows that were to be kept until `slack` seconds ago, and raise their keys' watermarks over
-    them; how many. Grants of unfinished series and of pending relays stay."""
+    """Delete at most `most` rows that were to be kept until `slack` seconds ago. Return their number.
+
+    Raise the watermarks of their keys over them. Grants of unfinished series and of pending relays stay.
+    """
     (dropped,) = yield [("drop_grants", {"before": int(now - slack), "most": most})]
     newest: dict[str, int] = {}
     for row in dropped:
@@ -51,14 +57,20 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
 
 @operation(writes=True)
 def purge_replies(now: float, slack: int, most: int) -> Steps[int]:
-    """Drop at most so many replies of grants whose time is over; how many. A forgotten grant's reply is not found."""
+    """Delete at most `most` replies of grants whose time is over. Return their number.
+
+    No request finds a deleted reply.
+    """
     (dropped,) = yield [("drop_replies", {"before": int(now - slack), "most": most})]
     return len(dropped)
 
 
 @operation(writes=True)
 def purge_audit(now: float, seconds: int, most: int) -> Steps[int]:
-    """Drop at most so many records that are older; how many. Compared with a fraction, no index would be used."""
+    """Delete at most `most` audit rows that are older than `seconds`. Return their number.
+
+    The time is a whole number: compared with a fraction, no index would be used.
+    """
     (dropped,) = yield [("drop_audit", {"before": int(now - seconds), "most": most})]
     return len(dropped)
 
@@ -69,18 +81,20 @@ def fence(now: float, skew: int) -> Steps[int]:
 
 
 def steps_of_fence(now: float, skew: int) -> Steps[int]:
-    """Raise every watermark to `skew` seconds from now, never down, and end all series.
+    """Raise every watermark to `skew` seconds from now, never lower one, and end all series. Return the watermark.
 
-    Pending relays stay: whether an upload completed upstream still has to be found out.
+    The skew of the server counts if it is greater. Pending relays stay: uponce must still find out whether their
+    uploads completed upstream.
     """
-    mark = int(now) + skew
+    noted = yield from steps_of_settings()
+    mark = int(now) + (skew if noted is None else max(skew, noted.skew))
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark
 
 
 @operation(rules=Rules.OWN)
 def freeze(_: float) -> Steps[None]:
-    """Triggers refuse every write from now on, whichever process makes it and however long ago it connected."""
+    """Make triggers that refuse every write from now on, of every process, whenever it connected."""
     yield [("freeze", trigger) for trigger in _TRIGGERS]
 
 
@@ -92,7 +106,7 @@ def thaw(now: float, skew: int) -> Steps[int]:
 
 @operation(rules=Rules.OWN)
 def thaw_unfenced(_: float) -> Steps[None]:
-    """For work inside of a transaction that freezes again."""
+    """Accept writes without a fence, inside of a transaction that freezes again."""
     yield [("thaw", trigger) for trigger in _TRIGGERS]
 
 
@@ -113,7 +127,7 @@ def owner(_: float) -> Steps[str | None]:
 
 @operation(rules=Rules.OWN)
 def make_owner(_: float) -> Steps[str]:
-    """Of two servers that make it at once, both get the first one's."""
+    """Return the owner. If two servers make it at once, both get the first one's."""
     _added, (row,) = yield [("add_owner", {"name": token_hex(16)}), ("find_owner", {})]
     name: str = row["name"]
     return name
@@ -125,15 +139,32 @@ def replace_owner(_: float, name: str) -> Steps[None]:
 
 
 @operation(writes=True)
+def note_settings(_: float, settings: ServerSettings) -> Steps[None]:
+    """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
+    if (yield from steps_of_settings()) != settings:
+        yield [("put_settings", asdict(settings))]
+
+
+@operation()
+def noted_settings(_: float) -> Steps[ServerSettings | None]:
+    return (yield from steps_of_settings())
+
+
+def steps_of_settings() -> Steps[ServerSettings | None]:
+    (rows,) = yield [("find_settings", {})]
+    return ServerSettings(**dict(rows[0])) if rows else None
+
+
+@operation(writes=True)
 def touch(_: float) -> Steps[None]:
-    """A write that changes nothing, yet reaches the disk."""
+    """Write without a change, so that the write reaches the disk."""
     ((row,),) = yield [("schema_version", {})]
     yield [("touch", {"version": row["version"]})]
 
 
 @operation(patient=True, timed=True)
 def violations(now: float, rule: Rule, audit_seconds: int) -> Steps[Sequence[str]]:
-    """The rows that break the rule: the asset's name, or the grant's key in hex."""
+    """Return the rows that break the rule: the asset's name, or the grant's key in hex."""
     (rows,) = yield [(f"broken_{rule}", {"now": int(now), "audit_seconds": audit_seconds})]
     subjects = [row["subject"] for row in rows]
     return [subject.hex() if isinstance(subject, bytes) else subject for subject in subjects]

@@ -1,1 +1,1 @@
-"""What a file is: its type from the bytes, its facts from a decoder that runs in a sandboxed process."""
+"""What a file is: its type by its bytes, and its facts from a decoder in a sandboxed process."""

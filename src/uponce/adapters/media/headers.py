@@ -1,6 +1,6 @@
 """Size and pages of BMP, ICO, PDF and SVG files, read from their first bytes.
 
-No library interprets these files: PDF and SVG are programs. What cannot be read cheaply is None.
+No library interprets these files: PDF and SVG are programs. A fact that needs much work to read becomes None.
 """
 
 import mmap
@@ -19,7 +19,7 @@ _HEAD_BYTES = 64 * 1024
 
 
 def read_header(file: BinaryIO, format_: Format) -> MediaFacts:
-    """Return the facts of a BMP, ICO, PDF or SVG. Raises InvalidMedia if its header is broken."""
+    """Return the facts of a BMP, ICO, PDF or SVG. Raise InvalidMedia if its header is broken."""
     if format_.name == "pdf":
         (width, height), pages = _pdf(file)
         return MediaFacts(ResourceType.IMAGE, "pdf", width, height, pages)
@@ -34,7 +34,7 @@ def read_header(file: BinaryIO, format_: Format) -> MediaFacts:
 
 
 def _bmp(head: bytes) -> _Size:
-    """Source: https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader"""
+    """Return the size. Source: https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader"""
     (size,) = struct.unpack_from("<I", head, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", head, 18)  # 12: OS/2 1.x
     return _positive(width), _positive(abs(height))  # a negative height: rows from top to bottom
@@ -66,7 +66,7 @@ _VIEW = re.compile(rb"\s*%b[\s,]+%b[\s,]+(%b)[\s,]+(%b)\s*" % ((_NUMBER,) * 4))
 def _svg(head: bytes) -> _Size:
     """Return width and height of the root element, or of its viewBox. Source: SVG 2, 5.1 and 8.6.
 
-    None if the element is not well-formed, or if an entity, which may be anything, is in one of the three.
+    Return None if the element is not well-formed, or if one of the three has an entity, which may be anything.
     """
     start = PROLOG.sub(b"", head.removeprefix(BOM), count=1)
     if not SVG.match(start) or b">" not in start:
@@ -98,7 +98,7 @@ _REACH = 2048
 
 
 def _pdf(file: BinaryIO) -> tuple[_Size, int | None]:
-    """Return the first page's size in points, and the number of pages. None where the PDF packs its objects.
+    """Return the first page's size in points, and the number of pages. A value is None if the PDF packs its objects.
 
     The root of the page tree counts all pages, so it has the largest count. Source: ISO 32000-1, 7.7.3.
     """

@@ -1,7 +1,7 @@
 """Facts of still and animated images, from their headers, by libvips.
 
-Only the loaders of `core/formats.py` can run, each called by name: libvips' own sniffing could be led to loaders that
-read other files (CVE-2026-66066). A decoder gets an open file, never a name.
+Only the loaders of `core/formats.py` can run, each called by name. A file could lead libvips' own sniffing to loaders
+that read other files (CVE-2026-66066). A decoder gets an open file, never a name.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ def block_other_loaders() -> None:
 def inspect_image(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
     """Return stored width and height (EXIF orientation is not applied) and the number of frames or pages.
 
-    An animation's size is the size of its canvas. Raises InvalidMedia or MediaTooLarge.
+    An animation's size is the size of its canvas. Raise InvalidMedia or MediaTooLarge.
     """
     if format_.decoder == HEADER:
         return _judged(read_header(file, format_), limits)

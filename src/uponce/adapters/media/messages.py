@@ -8,7 +8,7 @@ from uponce.core.values import MediaFacts
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a decoder process needs at its start: the directories it may read below, and the limits of one file."""
+    """What a decoder process gets at its start: the folders that it may read below, and the limits of one file."""
 
     roots: tuple[str, ...]
     memory_bytes: int
@@ -18,7 +18,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A decoder's first line. `sandboxed` is False where the kernel has no Landlock."""
+    """A decoder's first line. `sandboxed` is False if the kernel has no Landlock."""
 
     sandboxed: bool
 
@@ -33,7 +33,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The facts of a file, or an error's code, public message and private detail. It took `seconds` of CPU time."""
+    """The facts of a file, or an error's code, public message and private detail.
+
+    `seconds` is the CPU time of the job.
+    """
 
     facts: MediaFacts | None = None
     code: str | None = None

@@ -1,7 +1,7 @@
-"""The boxes of an MP4 or MOV file, walked before FFmpeg reads them: what the file claims, and how it is turned.
+"""The boxes of an MP4 or MOV file, read before FFmpeg: what the file claims, and how it is rotated.
 
 Sources: ISO/IEC 14496-12; QuickTime File Format. FFmpeg's work grows with the boxes and the samples that a file claims,
-not with its size: 795 bytes can claim millions of samples. PyAV has no display matrix of a stream.
+not with its size: 795 bytes can claim millions of samples. PyAV does not show the display matrix of a stream.
 """
 
 import math
@@ -41,17 +41,17 @@ class _Movie:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """How far the first video track is turned, in degrees clockwise (0 to 359), and whether its edits are cheap."""
+    """The rotation of the first video track, in degrees clockwise (0 to 359), and whether its edits are cheap."""
 
     rotation: int = 0
     has_cheap_edits: bool = True
 
 
 def scan_mp4(file: BinaryIO, limits: Limits) -> Claims:
-    """Return what the file claims. Raises MediaTooLarge for more boxes, tracks or samples than FFmpeg may be given.
+    """Return what the file claims. Raise MediaTooLarge for more boxes, tracks or samples than FFmpeg may get.
 
-    FFmpeg applies an edit list by a copy of the samples for each edit. That is cheap for few edits or few samples, and
-    for edit lists that this scan has seen.
+    FFmpeg applies an edit list by a copy of the samples for each edit. That is cheap for few edits or few samples, if
+    this scan has seen all edit lists.
     """
     movie = _Movie()
     for kind, body in _top_level(file, movie):
@@ -70,7 +70,7 @@ def scan_mp4(file: BinaryIO, limits: Limits) -> Claims:
 
 
 def _top_level(file: BinaryIO, movie: _Movie) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and body of the boxes that hold others. All boxes count; the others are stepped over."""
+    """Yield kind and body of the boxes that hold others. All boxes count. The bodies of other boxes are skipped."""
     at, left = 0, _MAX_MOOV
     while True:
         file.seek(at)
@@ -131,7 +131,7 @@ def _read_handler(track: _Track, body: memoryview) -> None:
 
 
 def _read_header(track: _Track, body: memoryview) -> None:
-    """The angle of the matrix's first row. It is behind times of 32 bits (version 0) or 64 bits (version 1)."""
+    """Read the angle of the matrix's first row. It is behind times of 32 bits (version 0) or 64 bits (version 1)."""
     start = 52 if body[:1].tobytes() == b"\x01" else 40
     if len(body) >= start + 8:
         a, b = struct.unpack_from(">ii", body, start)
@@ -143,7 +143,7 @@ def _read_sizes(track: _Track, body: memoryview) -> None:
 
 
 def _read_durations(track: _Track, body: memoryview) -> None:
-    """FFmpeg indexes sound of one tick a sample, which is PCM, by chunks and not by samples."""
+    """Read the durations. FFmpeg indexes sound of one tick a sample, which is PCM, by chunks and not by samples."""
     runs = _runs(body)
     track.is_pcm = track.kind == b"soun" and len(runs) == 2 and runs[1] == 1
     track.shifts = max(track.shifts, sum(runs[::2]))
@@ -158,7 +158,7 @@ def _read_shifts(track: _Track, body: memoryview) -> None:
 
 
 def _runs(body: memoryview) -> "array[int]":
-    """Pairs of a count and a value for as many samples."""
+    """Return pairs: a count of samples, and their value."""
     count = min(int.from_bytes(body[4:8]), (len(body) - 8) // 8)
     runs = array("I", bytes(body[8 : 8 + 8 * max(count, 0)]))
     runs.byteswap()

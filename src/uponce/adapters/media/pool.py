@@ -16,26 +16,20 @@ from uponce.adapters.media.scan import SCAN_BYTES, scan
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.media.turns import Turn, Turns
 from uponce.adapters.system import LINUX
-from uponce.core.errors import (
-    InvalidMedia,
-    MediaTooLarge,
-    ServerBusy,
-    StorageUnavailable,
-    UponceError,
-)
+from uponce.core.errors import InvalidMedia, MediaTooLarge, ServerBusy, StorageUnavailable, UponceError
 from uponce.core.formats import Format
 from uponce.core.policy import MIB, Limits, judge_dimensions
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
-# Libraries leak: after so many files a process is replaced. It works until its successor is ready, because all
-# processes reach the number at about the same time, and a start takes 310 ms.
+# Libraries leak, so a process is replaced after so many files. It works until its successor is ready: all processes
+# reach the number at about the same time, and a start takes 310 ms.
 _JOBS_PER_PROCESS = 10_000
 _START_SECONDS = 30.0
 _RESTART_PAUSE = 1.0
-_RESTART_SECONDS = 0.3  # what the successor of an ended process costs
+_RESTART_SECONDS = 0.3  # the cost of the successor of an ended process
 # A loaded machine gives a decoder less than a whole processor: honest files get more time on the clock.
 _CLOCK_PER_CPU = 5
-_USED_UP_SECONDS = 600  # this signature stays refused
+_USED_UP_SECONDS = 600  # long: this signature stays refused
 _MOST_GRANTS = 10_000
 _ERRORS: dict[str, type[UponceError]] = {
     error.code: error for error in (InvalidMedia, MediaTooLarge, StorageUnavailable)
@@ -46,14 +40,14 @@ log = logging.getLogger("uponce")
 
 @dataclass(frozen=True, slots=True)
 class _Wasted:
-    """Seconds of decoder time of one grant: for files that were refused, and lost without the fault of a file."""
+    """Decoder seconds of one grant: for refused files, and for files whose decoder ended without the file's fault."""
 
     refused: float = 0
     lost: float = 0
 
 
 class DecoderPool:
-    """The Inspector port over `workers` processes. `roots` are the directories of the files, and must exist.
+    """The Inspector port over `workers` processes. `roots` are the folders of the files, and must exist.
 
     One file may use `job_seconds` of CPU time and `memory_bytes`, and wait `queue_seconds` for a process. Files of one
     grant that got no facts may use `grant_seconds`. Call `start` first and `close` at the end, in one event loop.
@@ -84,11 +78,11 @@ class DecoderPool:
 
     @property
     def sandboxed(self) -> bool:
-        """Whether the kernel confines every decoder. Without Landlock only the resource limits do."""
+        """Return whether the kernel confines every decoder. Without Landlock only the resource limits do."""
         return bool(self._all) and all(process.sandboxed for process in self._all)
 
     async def start(self) -> None:
-        """Return when every decoder is ready. Raises DecoderLost if one fails to start twice."""
+        """Return when every decoder is ready. Raise DecoderLost if one fails to start twice."""
         started = await asyncio.gather(*(self._add_again() for _ in range(self._size)), return_exceptions=True)
         for outcome in started:
             if isinstance(outcome, BaseException):
@@ -115,7 +109,7 @@ class DecoderPool:
         """See the Inspector port."""
         head, size = _head(path)
         format_ = admit(head[:HEAD_BYTES], requested)
-        facts = self._ordinary(head, size, format_)
+        facts = scan(head, size, format_, self._setup.limits)
         if facts is not None:
             judge_dimensions(facts, self._setup.limits)
             return facts
@@ -128,24 +122,8 @@ class DecoderPool:
         error = _ERRORS.get(answer.code or "", InvalidMedia)
         raise error(answer.message, detail=answer.detail)
 
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        """See the Inspector port."""
-        try:
-            return self._ordinary(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested))
-        except InvalidMedia:
-            return None
-
-    def _ordinary(self, head: bytes | memoryview, size: int, format_: Format | None) -> MediaFacts | None:
-        """What the file is, if its first bytes are enough to say it. A decoder refuses a file of too many frames."""
-        if format_ is None:
-            return MediaFacts(ResourceType.RAW)
-        shape = scan(head, size, format_.name)
-        if shape is None or shape[2] > self._setup.limits.max_frames:
-            return None
-        return MediaFacts(format_.kind, format_.name, *shape)
-
     async def ping(self) -> None:
-        """See the Inspector port. Raises ServerBusy if the decoders do not answer."""
+        """Return when the decoders answer. Raise ServerBusy if they do not."""
         try:
             await self._run(Job(), _UNKNOWN)
         except (TimeoutError, DecoderTimeUsed, DecoderLost) as error:
@@ -180,7 +158,7 @@ class DecoderPool:
                 f"Invalid {format_.kind} file. Reading its header took longer than {self._job_seconds:g} seconds of "
                 "processor time. Convert it to a simpler file."
             ) from error
-        except TimeoutError as error:  # without the processor time: of a disk or a machine that is overloaded
+        except TimeoutError as error:  # with processor time left: the disk or the machine is overloaded
             raise ServerBusy(
                 f"Reading the file's header took longer than {self._clock_seconds:g} seconds. Send the same upload "
                 "again later."
@@ -197,13 +175,19 @@ class DecoderPool:
             ) from error
 
     async def _run_again(self, job: Job, payer: Payer) -> Answer:
-        """The kernel may have ended the first decoder for another reason. If a second one ends too, it was the file."""
+        """Run a job, and run it again if its decoder ends.
+
+        The first may have ended for another reason than the file.
+        """
         with contextlib.suppress(DecoderLost):
             return await self._run(job, payer)
         return await self._run(job, payer)
 
     async def _run(self, job: Job, payer: Payer) -> Answer:
-        """Raises TimeoutError, DecoderTimeUsed or DecoderLost. After these, or when cancelled, the process ends."""
+        """Return the answer. Raise TimeoutError, DecoderTimeUsed or DecoderLost.
+
+        After one of these, or if the caller is cancelled, the process ends.
+        """
         turn = await self._take(payer)
         begun, answer, file_to_blame = time.monotonic(), None, False
         try:
@@ -272,7 +256,7 @@ class DecoderPool:
         self._all.discard(process)
 
     async def _add_for_certain(self) -> None:
-        """Start a decoder, after any error again: a pool that gave up would stay smaller until the next restart."""
+        """Start a decoder. Try again after any error: otherwise the pool would stay smaller until the next restart."""
         while not self._closing:
             try:
                 await self._add()
@@ -282,7 +266,7 @@ class DecoderPool:
                 await asyncio.sleep(_RESTART_PAUSE)
 
     async def _add_again(self) -> None:
-        """A process that dies by chance while it starts must not end the server."""
+        """Start a decoder. Try twice: a process that dies by chance while it starts must not end the server."""
         with contextlib.suppress(DecoderLost):
             await self._add()
             return
@@ -295,7 +279,7 @@ class DecoderPool:
 
 
 async def _logged(work: Coroutine[None, None, None]) -> None:
-    """Do the work. Its errors have no caller: they end in the log."""
+    """Do the work, and log its errors: it has no caller."""
     try:
         await work
     except Exception:
@@ -303,7 +287,10 @@ async def _logged(work: Coroutine[None, None, None]) -> None:
 
 
 def _head(path: str) -> tuple[bytes, int]:
-    """Return a file's first bytes, and its size. It was just written, so it is in memory: no thread is needed."""
+    """Return a file's first bytes, and its size.
+
+    The file was just written, so it is in memory, and no thread is needed.
+    """
     try:
         with Path(path).open("rb") as file:
             return file.read(SCAN_BYTES), os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""One decoder process, from the server's side: it starts without environment, files or terminal."""
+"""One decoder process, from the server's side. It starts without environment, files or terminal."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ class DecoderTimeUsed(Exception):
 
 
 class DecoderProcess:
-    """Begin with `start`. After any error of `ask`, only `close` is possible."""
+    """A decoder process. Begin with `start`. After any error of `ask`, only `close` is possible."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        # Signals go through a handle: a number may belong to another process by now, and asyncio's own way of
-        # sending them reaps a dead process behind the back of its watcher.
+        # Signals go through a handle: the number may belong to another process by now. asyncio's own methods would also
+        # reap a dead process, and its watcher would not know.
         self._handle = ChildHandle(process.pid)
         self.sandboxed = False
         self.jobs = 0
@@ -47,7 +47,10 @@ class DecoderProcess:
 
     @classmethod
     async def start(cls, setup: Setup, seconds: float) -> "DecoderProcess":
-        """Return a decoder that is ready for its first job. Raises DecoderLost if it is not after so many seconds."""
+        """Return a decoder that is ready for its first job.
+
+        Raise DecoderLost if it is not ready after so many seconds.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-m", _WORKER, msgspec.json.encode(setup).decode(), str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
@@ -77,7 +80,7 @@ class DecoderProcess:
 
     @property
     def alive(self) -> bool:
-        """False if the process is known to have ended: by its exit code, or by a pipe that has closed."""
+        """Return False if the process is known to have ended: by its exit code, or by a pipe that has closed."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         has_closed = stdin.is_closing() or stdout.at_eof() or stdout.exception() is not None
@@ -86,7 +89,7 @@ class DecoderProcess:
     async def ask(self, job: Job) -> Answer:
         """Return the answer to one job. Never ask two jobs at a time.
 
-        Raises DecoderLost, as DecoderKilled if it was that, or DecoderTimeUsed.
+        Raise DecoderTimeUsed, or DecoderKilled or another DecoderLost.
         """
         self.jobs += 1
         stdin = self._process.stdin

@@ -1,6 +1,6 @@
-"""Real media made on the spot: a disc that wanders over a gradient, and a chord. For the demo.
+"""Real media made on the spot: a disc that moves over a gradient, and a chord. For the demo.
 
-Every seed gives other colours, another path and another chord; the seed itself stands in the picture as a row of
+Every seed gives other colours, another path and another chord. The picture also shows the seed itself as a row of
 squares, so that no two seeds give the same bytes.
 """
 
@@ -69,7 +69,7 @@ def _colour(seed: int, turn: float, value: float) -> list[float]:
 
 
 def film(muxer: str, video: str, audio: str, seed: int, seconds: float, width: int, height: int) -> bytes:
-    """A film in any container and codecs that FFmpeg can write."""
+    """Return a film in any container and codecs that FFmpeg can write."""
     buffer = io.BytesIO()
     container: Any
     with av.open(buffer, "w", format=muxer) as container:
@@ -87,7 +87,7 @@ def film(muxer: str, video: str, audio: str, seed: int, seconds: float, width: i
 
 
 def play(container: Any, stream: Any, seed: int, seconds: float) -> None:
-    """A major chord; its root is the seed's."""
+    """Add a major chord. The seed chooses its root."""
     root = 220 * 2 ** ((seed * _GOLDEN) % 1)
     steps = [2 * math.pi * root * ratio / RATE for ratio in (1, 5 / 4, 3 / 2)]
     total = max(1, round(seconds * RATE))

@@ -1,7 +1,7 @@
-"""What a decoder process gives up before it reads a stranger's file.
+"""The rights that a decoder process gives up before it reads a stranger's file.
 
-Resource limits always. Landlock (https://docs.kernel.org/userspace-api/landlock.html) where the kernel has it, through
-raw system calls: their numbers are the same on x86-64 and aarch64.
+Resource limits always. Landlock (https://docs.kernel.org/userspace-api/landlock.html) if the kernel has it, through raw
+system calls: their numbers are the same on x86-64 and aarch64.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def die_first() -> None:
-    """Have the kernel's out-of-memory killer end this process before the server and its database."""
+    """Let the kernel's out-of-memory killer end this process before the server and its database."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
@@ -48,7 +48,7 @@ def die_first() -> None:
 def limit_resources(memory_bytes: int) -> None:
     """Limit memory and open files. Forbid core dumps, file writes, new processes and threads.
 
-    RLIMIT_DATA counts what the libraries allocate, and not the program, its libraries or a file that is mapped.
+    RLIMIT_DATA counts what the libraries allocate. It does not count the program, its libraries or a mapped file.
     """
     for what, limit in (
         (resource.RLIMIT_DATA, memory_bytes),
@@ -67,8 +67,9 @@ def limit_resources(memory_bytes: int) -> None:
 def confine(roots: Sequence[str]) -> bool:
     """Let this process read files below `roots`, and open, run, connect to or signal nothing else.
 
-    Returns False, and does nothing, where the kernel has no Landlock. It binds the calling thread and the threads it
-    starts later: call it while there is one. Raises OSError if a root does not exist or the kernel refuses.
+    Return False, and do nothing, if the kernel has no Landlock. The rule holds for the calling thread and the threads
+    that it starts later, so call it while there is only one. Raise OSError if a root does not exist or the kernel
+    refuses.
     """
     version = _landlock_version()
     if version < 1:

@@ -1,11 +1,11 @@
-"""The size of an ordinary JPEG, PNG, GIF or WebP, read from its headers in this process: no decoder is asked.
+"""The size of an ordinary JPEG, PNG, GIF or WebP, read from its headers in this process, without a decoder.
 
-`scan` answers only for headers that libvips is certain to accept, with what libvips would report. Anything else gets
-None, which means "ask the decoder" and never "refuse". A fuzz compares the scan with the decoder
+`scan` answers only for headers that libvips is certain to accept, with the values that libvips would report. Anything
+else gets None, which means "use the decoder" and never "refuse". A fuzz test compares the scan with the decoder
 (tests/adapters/media/scanning.py).
 
-Why: most uploads are ordinary pictures. For those the hand-over to a decoder costs more than the rest of the upload,
-and they do not wait while hostile files keep the decoders busy.
+Why: most uploads are ordinary pictures. For them, a trip to a decoder costs more than the rest of the upload. Without
+it, they do not wait while hostile files keep the decoders busy.
 """
 
 import re
@@ -13,25 +13,34 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from zlib import crc32
 
-# A JPEG or PNG whose header is longer, by a large preview or colour profile, goes to the decoder.
+from uponce.core.formats import Format
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
+
+# A JPEG or PNG with a longer header, such as with a large preview or colour profile, goes to the decoder.
 SCAN_BYTES = 64 * 1024
 _MOSTLY_ENOUGH = 4 * 1024
 
 _MOST_SEGMENTS = 256
-_LARGEST_JPEG_SIDE = 65_500  # of libjpeg
+_LARGEST_JPEG_SIDE = 65_500  # libjpeg's limit
 _LARGEST_VIPS_SIDE = 100_000_000
 
 Data = bytes | memoryview
 Shape = tuple[int, int, int]
 
 
-def scan(data: Data, size: int, format_name: str) -> Shape | None:
-    """Return width, height and number of frames, or None when only the decoder can tell.
+def scan(data: Data, size: int, format_: Format | None, limits: Limits) -> MediaFacts | None:
+    """Return the facts of a file, or None if only the decoder can find out. `format_` None is raw.
 
     `data` is the beginning of a file of `size` bytes: at least SCAN_BYTES, or all of it. The scan of a GIF needs all.
     """
-    read = _SCANNERS.get(format_name)
-    return read(data, size) if read else None
+    if format_ is None:
+        return MediaFacts(ResourceType.RAW)
+    read = _SCANNERS.get(format_.name)
+    shape = read(data, size) if read else None
+    if shape is None or shape[2] > limits.max_frames:  # a decoder refuses too many frames
+        return None
+    return MediaFacts(format_.kind, format_.name, *shape)
 
 
 def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, int], Shape | None]:
@@ -45,9 +54,9 @@ def _still(read: Callable[[bytes], tuple[int, int] | None]) -> Callable[[Data, i
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    """Huffman-coded baseline, extended or progressive, 8 bits, 1 or 3 components, whole up to the first scan.
+    """Return the size if the JPEG is Huffman-coded, baseline, extended or progressive, 8 bits, with 1 or 3 components.
 
-    Source: ITU-T T.81, Annex B.
+    It must be whole up to the first scan. Source: ITU-T T.81, Annex B.
     """
     size, components = None, b""
     for marker, segment in islice(_jpeg_segments(data), _MOST_SEGMENTS):
@@ -63,7 +72,7 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each marker with its content, in order, for as long as they are whole."""
+    """Yield each marker with its content, in order, as long as they are whole."""
     at = 2
     while data[:3] == b"\xff\xd8\xff" and data[at : at + 1] == b"\xff":
         stop = at + 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -86,7 +95,7 @@ def _jpeg_frame(segment: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_scan_fits(segment: bytes, components: bytes) -> bool:
-    """Whether the scan names components of the frame, in the frame's order: libjpeg stumbles over others."""
+    """Return whether the scan names components of the frame, in the frame's order: libjpeg may fail on others."""
     count = segment[0] if segment else 0
     return 1 <= count <= 4 and len(segment) == 4 + 2 * count and segment[1 : 1 + 2 * count : 2] == components[:count]
 
@@ -127,9 +136,9 @@ _PNG_PLAIN = {b"gAMA": 4, b"sRGB": 1, b"pHYs": 9, b"tIME": 7}
 
 
 def _png(data: bytes) -> tuple[int, int] | None:
-    """IHDR with an allowed depth, plain chunks with good sums up to the first IDAT, a palette where one must be.
+    """Return the size if IHDR has an allowed depth, and only plain chunks with good sums come before the first IDAT.
 
-    Source: https://www.w3.org/TR/png-3/
+    A palette must be there if the colours need it. Source: https://www.w3.org/TR/png-3/
     """
     if data[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR":
         return None
@@ -166,16 +175,16 @@ def _palette_fits(length: int, colour: int, depth: int) -> bool:
     return colour in (2, 3, 6) and length % 3 == 0 and 0 < length <= min(most, 768)
 
 
-_MOST_BLOCKS = 4096  # of a GIF: 64 KiB of pixels have 257
+_MOST_BLOCKS = 4096  # in a GIF: 64 KiB of pixels have 257
 _GIF_EXTENSIONS = {0xF9: 4, 0xFF: 11}  # control and application: the length of their first block
 _MOST_CODE_BITS = 11
 
 
 def _gif(data: Data, _: int) -> Shape | None:
-    """Whole up to the trailer, with a first frame that fills the screen.
+    """Return size and frames of a GIF that is whole up to the trailer, with a first frame that fills the screen.
 
-    libvips ignores some screen sizes, and then takes the size of the first frame.
-    Source: https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    libvips ignores some screen sizes, and then takes the size of the first frame. Source:
+    https://www.w3.org/Graphics/GIF/spec-gif89a.txt
     """
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         return None
@@ -188,7 +197,7 @@ def _gif(data: Data, _: int) -> Shape | None:
 
 
 def _gif_frames(data: Data) -> int | None:
-    """Return the number of frames. Raises IndexError if the data ends before the trailer."""
+    """Return the number of frames. Raise IndexError if the data ends before the trailer."""
     at, frames, budget = 13 + colour_table(data[10]), 0, iter(range(_MOST_BLOCKS))
     for _ in budget:
         if data[at] == 0x3B:  # trailer
@@ -243,10 +252,10 @@ _LARGEST_WEBP_SIDE = 16_383
 
 
 def _webp(data: Data, size: int) -> Shape | None:
-    """One picture, or VP8X and the chunks of a still picture or an animation, in the order in which encoders write.
+    """Return size and frames of one picture, or of VP8X and the chunks of a still picture or an animation.
 
-    Nothing may follow: the decoder counts chunks behind the end, too.
-    Source: https://developers.google.com/speed/webp/docs/riff_container
+    The chunks must be in the order in which encoders write them. Nothing may follow: the decoder also counts chunks
+    after the end. Source: https://developers.google.com/speed/webp/docs/riff_container
     """
     end = 8 + _little(data, 4, 4)
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or end != size:
@@ -273,7 +282,7 @@ def _webp_extended(data: Data, chunks: Sequence[_Chunk]) -> Shape | None:
 
 
 def _webp_chunks(data: Data, at: int, end: int) -> Sequence[_Chunk]:
-    """Return the chunks from `at` to `end`, none unless they fill it."""
+    """Return the chunks from `at` to `end`. Return no chunk unless they fill that range."""
     chunks = list[_Chunk]()
     while at < end and at + 8 <= len(data) and len(chunks) < _MOST_SEGMENTS:
         length = _little(data, at + 4, 4)
@@ -287,7 +296,7 @@ def _webp_kinds(chunks: Sequence[_Chunk]) -> bytes:
 
 
 def _webp_frame_fits(data: Data, frame: _Chunk, canvas: tuple[int, int]) -> bool:
-    """Whether an animation's frame is one picture, of the size that the frame says, inside the canvas."""
+    """Return whether an animation's frame is one picture, of the size in the frame's header, inside the canvas."""
     _, at, length = frame
     left, top, width, height = (_little(data, at + place, 3) for place in (0, 3, 6, 9))
     parts = _webp_chunks(data, at + 16, at + length)
@@ -297,21 +306,21 @@ def _webp_frame_fits(data: Data, frame: _Chunk, canvas: tuple[int, int]) -> bool
 
 
 def _webp_sides(data: Data, chunk: _Chunk) -> tuple[int, int] | None:
-    """Return width and height of the picture in this chunk, None if it has none."""
+    """Return width and height of the picture in this chunk, or None if it has no picture."""
     kind, at, length = chunk
     read = _WEBP_PICTURES.get(kind)
     return read(bytes(data[at : at + min(length, 10)]), length) if read else None
 
 
 def _vp8(head: bytes, length: int) -> tuple[int, int] | None:
-    """A shown key frame of a known profile, whose first partition fits in. Source: RFC 6386, 9.1."""
+    """Return the size of a shown key frame of a known profile, whose first partition fits in. Source: RFC 6386, 9.1."""
     start, width, height = _little(head, 0, 3), _little(head, 6, 2) & 0x3FFF, _little(head, 8, 2) & 0x3FFF
     plain = not start & 1 and start >> 1 & 7 <= 3 and start >> 4 & 1 and start >> 5 < length
     return (width, height) if plain and len(head) == 10 and head[3:6] == b"\x9d\x01\x2a" and width and height else None
 
 
 def _vp8l(head: bytes, _: int) -> tuple[int, int] | None:
-    """Source: RFC 9649, 3.4."""
+    """Return the size. Source: RFC 9649, 3.4."""
     sides = _little(head, 1, 4)
     plain = len(head) >= 5 and head[0] == 0x2F and not sides >> 29
     return (1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)) if plain else None

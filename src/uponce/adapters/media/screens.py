@@ -1,4 +1,4 @@
-"""Counts of what a file holds, taken before a library reads it, so that counting alone is never long work.
+"""Counts of what a file holds, made before a library reads it, so that counting alone is never long work.
 
 Each library does work for every block, chunk or directory of a file, and some do it in quadratic time.
 """
@@ -21,7 +21,7 @@ _TAGS_PER_PAGE = 100
 
 
 def screen(file: BinaryIO, format_name: str, limits: Limits) -> None:
-    """Raise MediaTooLarge if the file has more parts than its format's library should be given."""
+    """Raise MediaTooLarge if the file has more parts than its format's library may get."""
     check = _SCREENS.get(format_name)
     if check is None or not os.fstat(file.fileno()).st_size:
         return
@@ -44,7 +44,7 @@ def _refuse(what: str, limit: int) -> MediaTooLarge:
 
 
 def _gif(data: mmap.mmap, limits: Limits) -> None:
-    """Source: GIF89a specification, https://www.w3.org/Graphics/GIF/spec-gif89a.txt"""
+    """Count frames and blocks. Source: GIF89a specification, https://www.w3.org/Graphics/GIF/spec-gif89a.txt"""
     frames, blocks, most = 0, 0, _MAX_BLOCKS + len(data) // _BYTES_PER_BLOCK
     try:
         at = 13 + colour_table(data[10])
@@ -66,11 +66,11 @@ def _gif(data: mmap.mmap, limits: Limits) -> None:
             if blocks > most:
                 raise _refuse("blocks", most)
     except IndexError:
-        pass  # torn at the end: what came before counts, as in browsers
+        pass  # cut off at the end: the part before counts, as in browsers
 
 
 def _tiff(data: mmap.mmap, limits: Limits) -> None:
-    """Follow the chain of directories. Sources: TIFF 6.0; https://www.awaresystems.be/imaging/tiff/bigtiff.html"""
+    """Count directories and tags. Sources: TIFF 6.0; https://www.awaresystems.be/imaging/tiff/bigtiff.html"""
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     is_big = data[2:4] in (b"+\0", b"\0+")
     count_size, entry_size, link_size = (8, 20, 8) if is_big else (2, 12, 4)
@@ -89,7 +89,7 @@ def _tiff(data: mmap.mmap, limits: Limits) -> None:
 
 
 def _chunks(order: Literal["little", "big"], data: mmap.mmap, limits: Limits) -> None:
-    """Chunks of RIFF (https://developers.google.com/speed/webp/docs/riff_container) or AIFF."""
+    """Count chunks of RIFF (https://developers.google.com/speed/webp/docs/riff_container) or AIFF."""
     at, chunks, frames = 12, 0, 0
     is_64_bit = data[:4] in (b"RF64", b"BW64")  # then the size of the data is in the first chunk: ITU-R BS.2088
     while at + 8 <= len(data):

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes. Names, extensions and declared types do not count.
+"""The type of a file, by its first bytes. Names, extensions and declared types do not count.
 
 The `filetype` library knows the ordinary magic numbers. This module reads text, and containers whose type is in a field
 (ISO media, Matroska): the library does not know them or gets them wrong.
@@ -10,15 +10,25 @@ from collections.abc import Callable, Sequence
 import filetype
 from filetype.types.archive import Pdf
 
+from uponce.adapters.media.scan import scan
 from uponce.core.errors import InvalidMedia
 from uponce.core.formats import FORMATS, Format, canonical_format
-from uponce.core.values import ResourceType
+from uponce.core.policy import Limits
+from uponce.core.values import MediaFacts, ResourceType
 
 HEAD_BYTES = 8192
 
 
+def read_ordinary(file: bytes | memoryview, requested: ResourceType | None, limits: Limits) -> MediaFacts | None:
+    """See `Services.read_ordinary`."""
+    try:
+        return scan(file, len(file), admit(bytes(file[:HEAD_BYTES]), requested), limits)
+    except InvalidMedia:
+        return None
+
+
 def admit(head: bytes, requested: ResourceType | None) -> Format | None:
-    """Return the format to decode, or None for raw. Raises InvalidMedia if the bytes are not what was requested.
+    """Return the format to decode, or None for raw. Raise InvalidMedia if the bytes are not what was requested.
 
     `head` is the file's first HEAD_BYTES. `requested` None is auto: a file of no supported format is raw.
     """
@@ -38,12 +48,12 @@ def _reason(name: str | None, format_: Format | None, requested: ResourceType) -
     return f"Its bytes look like {name.upper()}. Upload it as {format_.kind}."
 
 
-# Without documents, fonts and archives, which take the longest to tell: 11 µs instead of 56 for noise.
+# Without documents, fonts and archives, which take the longest to check: 11 µs instead of 56 for noise.
 MEDIA = (*filetype.image_matchers, *filetype.video_matchers, *filetype.audio_matchers, Pdf())
 
 
 def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str | None:
-    """Return the extension of the format that the bytes look like, also if FORMATS lacks it; None for no format.
+    """Return the extension of the format that the bytes look like, also if FORMATS lacks it. Return None for no format.
 
     `types` are those of the library that count.
     """
@@ -52,21 +62,22 @@ def sniff(head: bytes, types: Sequence[filetype.Type] = filetype.TYPES) -> str |
         if name is not None:
             return name
     guess = filetype.match(head, types)
-    name = canonical_format(_RENAMED.get(guess.extension, guess.extension)) if guess else None
+    name = _NAMES[guess.extension] if guess else None
     return name if name not in _SHORT_MAGIC or _SHORT_MAGIC[name](head) else None
 
 
-# Their magic numbers also begin other files, such as a text about a BMW: a second field has to fit.
+# Their magic numbers also begin other files, such as a text about a BMW, so a second field must fit.
 _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 _SHORT_MAGIC: dict[str | None, Callable[[bytes], bool]] = {
     "bmp": lambda head: int.from_bytes(head[14:18], "little") in _BMP_HEADERS,
     "ico": lambda head: head[4:6] > b"\0\0" and head[9:10] == b"\0" and len(head) >= 22,
 }
 
-_RENAMED = {"apng": "png"}  # an animated PNG is a PNG
+# By the library's extension. An animated PNG is a PNG.
+_NAMES = {type_.extension: canonical_format(type_.extension) for type_ in filetype.TYPES} | {"apng": "png"}
 
-# The names that the formats have in the type fields of containers. HEIC opens, but no decoder of its pixels comes with
-# libvips' wheels; a refusal still names the format.
+# The names of the formats in the type fields of containers. HEIC opens, but libvips' wheels have no decoder of its
+# pixels. A refusal still names the format.
 _BRANDS = {
     **{brand: format_.name for format_ in FORMATS.values() for brand in format_.brands},
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"), "heic"),
@@ -99,7 +110,10 @@ def _matroska(head: bytes) -> str | None:
 
 
 def _transport_stream(head: bytes) -> str | None:
-    """Packets of 188 bytes, or of 192 with a time in front. Each begins with the same byte, which is `G` in texts."""
+    """Return `ts` for packets of 188 bytes, or of 192 with a time in front.
+
+    Each begins with the same byte, a `G` in texts.
+    """
     for at, packet in ((0, 188), (4, 192)):
         firsts = head[at::packet]
         if len(firsts) >= 3 and firsts == b"\x47" * len(firsts):

@@ -1,4 +1,4 @@
-"""Whose turn it is: a waiting list for the decoders, ordered by the decoder time that each payer used lately.
+"""A waiting list for the decoders, ordered by the decoder time that each payer used lately.
 
 A payer has three names: its grant, its address and its API key. A slow file makes the files under all three names wait
 longer, and the files of others go first. One grant has one decoder at most. Greedy payers leave one decoder free.
@@ -77,7 +77,7 @@ class _Waiter(Generic[D]):
 
 
 class Turns(Generic[D]):
-    """Gives the free ones of `size` decoders to those that wait. `now` returns seconds. For one event loop."""
+    """Gives the free ones of `size` decoders to waiting payers. `now` returns seconds. For one event loop."""
 
     def __init__(self, size: int, now: Callable[[], float]) -> None:
         self._most_greedy = max(size - 1, 1)
@@ -88,7 +88,7 @@ class Turns(Generic[D]):
         self._greedy = 0
 
     def put(self, decoder: D) -> None:
-        """Take a free decoder and give it to the payer whose turn it is."""
+        """Take a free decoder, and give it to the payer whose turn it is."""
         self._free.append(decoder)
         self._match()
 
@@ -136,7 +136,7 @@ class Turns(Generic[D]):
         return self._greedy < self._most_greedy or not self._is_greedy(payer)
 
     def _is_greedy(self, payer: Payer) -> bool:
-        """Return whether this grant sent a slow file lately, or its address or key many and there are others."""
+        """Return whether this grant sent a slow file lately, or its address or key sent many and there are others."""
         if self._grants.slow(payer.grant):
             return True
         return any(

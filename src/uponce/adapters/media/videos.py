@@ -1,4 +1,4 @@
-"""Facts of films and sounds, from their containers, by FFmpeg's libraries.
+"""Facts of videos and sounds, from their containers, by FFmpeg's libraries.
 
 The demuxer is pinned, so FFmpeg never follows a playlist in disguise. FFmpeg can read one open file and nothing else.
 Only the decoders of DECODERS can run: the wheel of PyAV has 539.
@@ -19,7 +19,7 @@ from uponce.core.formats import Format
 from uponce.core.policy import Limits, judge_dimensions
 from uponce.core.values import AudioFacts, MediaFacts, ResourceType, TimedFacts, VideoFacts
 
-# What people upload today, by FFmpeg's names of the decoders. A stream of any other codec is ignored.
+# The codecs that people upload today, by FFmpeg's names of the decoders. A stream of any other codec is ignored.
 DECODERS = frozenset(
     """
     av1 libdav1d dnxhd dvvideo flv h263 h264 hevc mjpeg mpeg1video mpeg2video mpeg4 msmpeg4 msmpeg4v1 msmpeg4v2 prores
@@ -38,7 +38,7 @@ _LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts:
     """Return the facts of the first video and the first audio stream. A cover picture is no video.
 
-    Raises InvalidMedia or MediaTooLarge.
+    Raise InvalidMedia or MediaTooLarge.
     """
     claims = scan_mp4(file, limits) if format_.decoder == "mov" else Claims()
     file.seek(0)
@@ -57,8 +57,8 @@ def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
 
 
 def _open(file: BinaryIO, format_: Format, limits: Limits, claims: Claims) -> Any:
-    # To open a file may decode a few frames, for what its header does not say. Without the edits of an MP4 its duration
-    # is longer by what they cut. With 5,000 edits to apply, FFmpeg takes 11 seconds.
+    # Opening a file may decode a few frames, for facts that its header lacks. Without the edits of an MP4 its duration
+    # includes the parts that they cut. With 5,000 edits to apply, FFmpeg takes 11 seconds.
     options = {
         "threads": "1",
         "max_pixels": str(limits.max_video_pixels),

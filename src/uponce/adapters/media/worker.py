@@ -1,8 +1,8 @@
 """A warm decoder process: reads a Job per line from standard input, writes an Answer per line to standard output.
 
 `process.py` starts it as `python -m uponce.adapters.media.worker SETUP PARENT`. It loads all it needs, gives up every
-right it can do without, and then waits. It ends when its input ends, with its parent, or when a file uses too much CPU
-time: SIGPROF then ends it in the middle of a library's work, where no Python code could.
+right that it does not need, and then waits. It ends when its input ends, when its parent ends, or when a file uses too
+much CPU time. SIGPROF then ends it during a library's work, where Python code could not.
 """
 
 import contextlib

@@ -1,1 +1,1 @@
-"""Files that are being received, on the local disk of the server. A store takes them when they are complete."""
+"""Files that are arriving, on the local disk of the server. A store takes them when they are complete."""

@@ -1,7 +1,7 @@
 """Writes gathered to half a mebibyte and flushed by threads, at most two flushes at a time.
 
-So a writer holds a mebibyte and a half whatever its file's size, or three blocks of a large body, and a small file
-costs one thread hop.
+So a writer holds a mebibyte and a half, or three blocks of a large body, whatever its file's size. A small file costs
+one trip to a thread.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
 from uponce.adapters.threads import Lane
@@ -25,9 +24,9 @@ _MOST_FLUSHES = 2
 
 
 class BufferedWriter:
-    """The bytes of one file, in order. `put` writes blocks behind those before; threads call it, one at a time.
+    """Writes the bytes of one file, in order. `put` appends blocks; threads call it, one call at a time.
 
-    With `hashes` the bytes are hashed as well. A flush that failed stays: all that is tried later fails alike.
+    With `hashes` the bytes are hashed as well. After a flush has failed, every later call fails in the same way.
     """
 
     def __init__(self, disk: Disk, put: Callable[[Blocks], None], hashes: Hashes | None = None) -> None:
@@ -49,30 +48,32 @@ class BufferedWriter:
             await self._flush()
 
     async def flush(self) -> None:
-        """Return when all bytes are written and hashed. Also of no bytes: `put` is called once at least."""
+        """Return when all bytes are written and hashed. `put` is called at least once, also for no bytes."""
         await self._flush()
         await self.settle()
 
     async def settle(self, most: int = 0) -> None:
-        """Return when at most so many flushes are under way."""
+        """Return when at most `most` flushes are under way."""
         while len(self._flushing) > most:
             await asyncio.shield(self._flushing[0])
             self._flushing.popleft()
 
     async def end(self, closing: Coroutine[Any, Any, None]) -> None:
-        """Forget what no flush has taken yet, close the file by `closing`, and return when no flush is under way.
+        """Drop bytes that no flush has taken yet, close the file by `closing`, and return when no flush is under way.
 
         A flush or a closing that fails raises nothing.
         """
         self._pending.clear()
-        # The caller's cancellation must not take this off the threads' queue, and the descriptor with it.
+        # If the caller is cancelled, this must stay in the threads' queue, or the descriptor would never be closed.
         with suppress(UponceError):
             await unbroken(closing)
         await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
 
     async def _flush(self) -> None:
-        """Begin a flush. Large ones may follow one another closely; a small one is the last one, or that of a slow
-        upload."""
+        """Begin a flush. A large flush may begin before the last one ends.
+
+        A small one is the last, or that of a slow upload.
+        """
         is_large = self._pending_size >= _LARGE
         await self.settle(_MOST_FLUSHES - 1 if is_large else 0)
         blocks, size = self._pending, self._pending_size
@@ -87,12 +88,13 @@ class BufferedWriter:
         self._count(size)
 
     async def _flush_in_lanes(self, blocks: Blocks, size: int) -> None:
-        """MD5 takes as long as all the rest, so beside it large files take half the time."""
+        """Write and hash at the same time. MD5 takes as long as all other work, so a large file takes half the time."""
         if self._lanes is None:
             self._lanes = self._disk.lane(), self._disk.lane()
         writing, hashing = self._lanes
         await asyncio.gather(
-            writing.run(lambda: guarded(partial(self._write, blocks))), hashing.run(lambda: self._hash(blocks))
+            self._disk.in_lane(writing, partial(self._write, blocks)),
+            self._disk.in_lane(hashing, partial(self._hash, blocks)),
         )
         self._count(size)
 
@@ -101,7 +103,7 @@ class BufferedWriter:
             self.hashes.end += size
 
     def _write_and_hash(self, blocks: Blocks) -> None:
-        # As one block: each call on a block releases the interpreter, and has to get it back from other threads.
+        # As one block: each call on a block releases the interpreter, and must get it back from other threads.
         whole = [b"".join(blocks)]
         self._write(whole)
         self._hash(whole)
@@ -117,6 +119,6 @@ class BufferedWriter:
 
 
 def _see(flushing: asyncio.Future[None]) -> None:
-    """See the error of a flush that no caller waits for any more: the upload was discarded before its flush ended."""
+    """Mark the error of a flush as seen: the upload was discarded before its flush ended, so no caller waits for it."""
     if not flushing.cancelled():
         flushing.exception()

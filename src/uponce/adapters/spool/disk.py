@@ -1,4 +1,4 @@
-"""The threads that touch the local disk, and the memory that all writers share."""
+"""The threads that use the local disk, and the memory that all writers share."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,7 +19,10 @@ LARGE_WORKERS = 4
 
 
 class Disk:
-    """Large files have separate threads, so that a small upload waits for no gigabytes."""
+    """Runs work on the disk in threads.
+
+    Large files have separate threads, so a small upload never waits for gigabytes.
+    """
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._threads = Threads(workers, "uponce-disk")
@@ -28,32 +31,31 @@ class Disk:
         self._writers: WeakSet[Any] = WeakSet()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what blocking work returns. An error of the operating system becomes an error of ours."""
-        try:
-            return await self._threads.run(lambda: guarded(work))
-        except ThreadsEnded:
-            raise _ended() from None
+        """Return what blocking work returns. An error of the operating system becomes an error of core/errors.py."""
+        return await _run(self._threads, work)
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
-        """As `in_thread`, for work that syncs `size` bytes: no small file waits for the fsync of a large one."""
-        if size <= _QUICKLY_SYNCED:
-            return await self.in_thread(work)
-        try:
-            return await self._syncing.run(lambda: guarded(work))
-        except ThreadsEnded:
-            raise _ended() from None
+        """Return what `in_thread` would, for work that syncs `size` bytes.
+
+        No small file waits for the fsync of a large one.
+        """
+        return await _run(self._threads if size <= _QUICKLY_SYNCED else self._syncing, work)
 
     def lane(self) -> Lane:
         """Return a lane on the threads for large files."""
         return Lane(self._large)
 
+    async def in_lane(self, lane: Lane, work: Callable[[], T]) -> T:
+        """Return what `in_thread` would. The work waits for the earlier work of the lane."""
+        return await _run(lane, work)
+
     def count(self, writer: object) -> None:
-        """Share the memory with this writer for as long as the writer exists."""
+        """Share the memory with this writer while the writer exists."""
         self._writers.add(writer)
 
     @property
     def buffer_bytes(self) -> int:
-        """How much one writer may gather before a flush: less when many write, so that slow ones stay cheap."""
+        """Return how many bytes one writer may gather before a flush: fewer if many write, so slow ones stay cheap."""
         return max(_LEAST_BUFFERED, min(_MOST_BUFFERED, _ALL_BUFFERED // (len(self._writers) or 1)))
 
     def close(self) -> None:
@@ -61,5 +63,8 @@ class Disk:
             threads.close()
 
 
-def _ended() -> StorageUnavailable:
-    return StorageUnavailable("The server has stopped. Send the same request again later.")
+async def _run(threads: Threads | Lane, work: Callable[[], T]) -> T:
+    try:
+        return await threads.run(lambda: guarded(work))
+    except ThreadsEnded:
+        raise StorageUnavailable("The server has stopped. Send the same request again later.") from None

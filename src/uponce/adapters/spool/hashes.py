@@ -14,7 +14,7 @@ def _md5() -> Any:
 
 @dataclass(slots=True)
 class Hashes:
-    """MD5 and SHA-256 of the first `end` bytes; each may be fed in a thread of its own."""
+    """MD5 and SHA-256 of the first `end` bytes. Two threads may feed the two at the same time."""
 
     end: int = 0
     md5: Any = field(default_factory=_md5)

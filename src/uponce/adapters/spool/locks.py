@@ -44,7 +44,7 @@ Open = Callable[[str], int | None]  # a descriptor of the file of this key, if t
 
 
 def hold(open_: Open, key: str, span: Span) -> Hold:
-    """Lock a span. Blocks. Raise StorageUnavailable if there is no such file, ChunkInProgress if a part is locked."""
+    """Lock a span. Blocks. Raise StorageUnavailable without such a file, ChunkInProgress if some of it is locked."""
     while True:
         hold = _open(open_, key)
         if not LOCKS.lock(hold.number(), span):
@@ -63,7 +63,7 @@ def in_progress() -> ChunkInProgress:
 
 
 def ask_for(open_: Open, key: str, span: Span) -> Hold:
-    """Return a mark: while it is open, the request that holds a part of the span sees that it is wanted. Blocks."""
+    """Return a mark. While it is open, the request that holds some of the span sees that it is wanted. Blocks."""
     hold = _open(open_, key)
     LOCKS.lock(hold.number(), _wanted(span), shared=True)
     return hold
@@ -85,5 +85,5 @@ def _wanted(span: Span) -> Span:
 
 
 def is_wanted(hold: Hold, span: Span) -> bool:
-    """Return whether another request asks for a part of the span."""
+    """Return whether another request asks for some of the span."""
     return LOCKS.locked(hold.number(), _wanted(span))

@@ -1,6 +1,6 @@
-"""Blobs that arrive in pieces: one sparse file in the spool, written in place.
+"""Blobs that arrive in parts: one sparse file in the spool, written in place.
 
-A request that writes a span, or completes the whole, holds a lock on these bytes of the file.
+A request that writes a span, or completes the whole blob, holds a lock on these bytes of the file.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.files import BLOCK_BYTES, blocks_of, guarded, make_file, read_at
+from uponce.adapters.files import BLOCK_BYTES, blocks_of, make_file, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
@@ -32,16 +32,18 @@ _HASHED_AT_ONCE = 32 * 1024 * 1024
 
 
 class Prefixes:
-    """The hashes of the first bytes of unfinished blobs, which this process has received and recorded, by blob key.
+    """The hashes of the first bytes of unfinished blobs, by blob key.
 
-    Beyond so many the least recently used hashes are dropped. Those bytes are then read again at the end.
+    This process has received and recorded these bytes.
+
+    Above the limit, the least recently used hashes are dropped. Their bytes are then read again at the end.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Hashes] = OrderedDict()
 
     def get(self, key: str) -> Hashes:
-        """A copy to go on with."""
+        """Return a copy of the hashes, to continue with."""
         found = self._known.get(key)
         return found.copy() if found else Hashes()
 
@@ -57,7 +59,7 @@ class Prefixes:
 
 
 def make_empty(folder: Path, key: str) -> None:
-    """Make an empty file with a durable name, before anything can be recorded of it. Blocks."""
+    """Make an empty file with a durable name, before any of its bytes are recorded. Blocks."""
     os.close(make_file(folder / key))
     sync_folder(folder)
 
@@ -132,8 +134,13 @@ class _HeldBytes:
             sync_data(self._hold.number())
 
     def are_wanted(self) -> bool:
-        with self._lock:
+        """Return whether another request wants them. False while they are written or synced: ask again later."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
             return is_wanted(self._hold, self._span)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:
@@ -189,19 +196,19 @@ class FileAssembly:
             await unbroken(self._disk.in_thread(self._hold.close))
 
     async def _hash(self, hash_: Any, start: int, end: int) -> None:
-        """Hash piece by piece, so that other large uploads get a thread between two pieces."""
+        """Hash one step after the other, so that other large uploads get the thread between two steps."""
         lane = self._disk.lane()
         while start < end:
             stop = min(start + _HASHED_AT_ONCE, end)
-            await lane.run(partial(guarded, partial(self._hash_piece, hash_, start, stop)))
+            await self._disk.in_lane(lane, partial(self._hash_step, hash_, start, stop))
             start = stop
 
-    def _hash_piece(self, hash_: Any, start: int, end: int) -> None:
+    def _hash_step(self, hash_: Any, start: int, end: int) -> None:
         for block in _blocks(self._hold, start, end):
             hash_.update(block)
 
     def _cut(self, size: int) -> None:
-        """Remove bytes behind the end, which broken chunks may have left."""
+        """Remove bytes after the end, which interrupted chunks may have left."""
         os.ftruncate(self._hold.number(), size)
 
 
@@ -220,7 +227,7 @@ def other_bytes(position: int) -> ChunkConflict:
 
 
 def _write(descriptor: int, data: memoryview, position: int) -> None:
-    """`pwrite` may write less than it was given."""
+    """Write all bytes: one `pwrite` may write fewer than it gets."""
     while data:
         written = os.pwrite(descriptor, data, position)
         data, position = data[written:], position + written
@@ -231,6 +238,6 @@ def _parts(data: memoryview) -> Iterator[memoryview]:
 
 
 def _blocks(hold: Hold, start: int, end: int) -> Iterator[bytes]:
-    """On a descriptor of its own, which a cancelled caller cannot close under it; it shares the lock."""
+    """Yield the bytes from another descriptor, which a cancelled caller cannot close. It shares the lock."""
     with closing_file(os.dup(hold.number())) as descriptor:
         yield from blocks_of(descriptor, start, end)

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, make_file, write_all
+from uponce.adapters.files import BLOCK_BYTES, SAFE, OpenFile, make_file
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
-from uponce.adapters.system import start_writeback
+from uponce.adapters.system import start_writeback, write_all
 from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import BINARY
 from uponce.core.values import Digest
@@ -23,7 +23,7 @@ class Destination(Protocol):
     """The store that takes complete files."""
 
     async def run(self, work: Callable[[], T], size: int) -> T:
-        """Run `put` for so many bytes, in a thread."""
+        """Run `put` for `size` bytes, in a thread."""
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         """Make the open file at `path` durable under `key`. The file may leave its path. Blocks."""
@@ -32,17 +32,17 @@ class Destination(Protocol):
         """Delete the blob `key` if it exists."""
 
     async def take_back(self, key: str, path: Path) -> None:
-        """Give a published blob, which no known commit names, the path too. Does nothing if the store copies files."""
+        """Give a published blob, which no known commit names, this path too. Do nothing if the store copies files."""
 
     def open_unfinished(self, key: str) -> int | None:
         """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""
 
 
 class SpooledChunk:
-    """The SpooledChunk port. Touches nothing at first: the first flush makes the file."""
+    """The SpooledChunk port. The first flush makes the file."""
 
     def __init__(self, path: Path, disk: Disk, hashes: Hashes | None = None) -> None:
-        """Only with `hashes` the bytes are hashed, and begin to go to the disk at once."""
+        """With `hashes`, the bytes are hashed, and begin to go to the disk at once."""
         self._disk = disk
         self._file = NewFile(path, writes_back=hashes is not None)
         self._writer = BufferedWriter(disk, self._file.append, hashes)
@@ -56,7 +56,7 @@ class SpooledChunk:
         return blocks_of_file(self._disk, self._file.path, self.size)
 
     async def flush(self) -> None:
-        await self._writer.flush()  # also of nothing: the file of an empty blob has to exist
+        await self._writer.flush()  # also without bytes: the file of an empty blob must exist
 
     async def rewind(self) -> None:
         await self._disk.in_thread(self._file.rewind)
@@ -105,10 +105,10 @@ class NewFile:
     """A file that the first write makes. All of it blocks.
 
     With `writes_back` the bytes begin to go to the disk at once. A nameless file loses its path as soon as it is made,
-    and closing it deletes it. If the process dies before that, the sweeper finds the file.
+    and closing deletes it. If the process dies before that, the sweeper finds the file.
 
     A cancelled caller leaves its thread running. So the descriptor is made, used and closed under a lock: a late write
-    could otherwise end in another file, which got the same number.
+    could otherwise go to another file that got the same descriptor number.
     """
 
     def __init__(self, path: Path, *, writes_back: bool = False, is_nameless: bool = False) -> None:
@@ -138,7 +138,7 @@ class NewFile:
             return os.dup(self._writable())
 
     def give(self, put: Callable[[int], None]) -> None:
-        """Let `put` take the open file, and end."""
+        """Let `put` take the open file. Then end."""
         with self._lock:
             try:
                 put(self._writable())
@@ -172,11 +172,11 @@ class NewFile:
 
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
-    """Yield the first `size` bytes of a file in order. Raises StorageUnavailable when the file has less."""
+    """Yield the first `size` bytes of a file in order. Raise StorageUnavailable if the file has fewer."""
     file = await disk.in_thread(lambda: OpenFile(disk, os.open(path, os.O_RDONLY | SAFE), size))
     try:
         for offset in range(0, size, BLOCK_BYTES):
-            block = await file.read_in_thread(offset, BLOCK_BYTES)  # large blocks cost more than the way to a thread
+            block = await file.read_in_thread(offset, BLOCK_BYTES)  # a large block costs more than the trip to a thread
             if len(block) < min(BLOCK_BYTES, size - offset):
                 raise StorageUnavailable("A spooled file cannot be read.", detail=f"it ends before {size} bytes")
             yield block

@@ -1,1 +1,1 @@
-"""Where blobs are kept: a folder with packs and files, or a bucket."""
+"""The stores of blobs: a folder with packs and files, or a bucket."""

@@ -1,7 +1,7 @@
-"""A bucket of an object store, through obstore: S3 and what speaks its protocol, Google's, Azure's.
+"""A bucket of an object store, through obstore: S3 and stores with its protocol, Google's, Azure's.
 
-All of it blocks and is called in threads: obstore's asynchronous calls abort the interpreter when it exits under them.
-Whatever goes wrong is StorageUnavailable.
+All of it blocks and is called in threads. obstore's asynchronous calls would abort the interpreter if it exits during a
+call. Every failure is StorageUnavailable.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMES = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
-PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes but for the last one
+PART_BYTES = 5 * 1024 * 1024  # the least that S3 accepts, except for the last part
 _MOST_PARTS = 10_000  # S3's limit
-_PARTS_AT_ONCE = 2  # with the one that fills, and what malloc keeps: 16 to 26 MiB an upload
+_PARTS_AT_ONCE = 2  # with the part that fills, and what malloc keeps: 16 to 26 MiB an upload
 _READ_BYTES = 4 * 1024 * 1024
 _CONNECT_SECONDS = 5
 _RETRIES = 3
@@ -48,7 +48,7 @@ _REFUSED = "Check the credentials, and that they may read, write, list and delet
 
 
 class Found(NamedTuple):
-    """An object of a listing."""
+    """An object of a listing. `age` in seconds."""
 
     name: str
     size: int
@@ -56,13 +56,13 @@ class Found(NamedTuple):
 
 
 class Bucket:
-    """Objects have names like paths, below the prefix of the URL."""
+    """A bucket. Its objects have names like paths, below the prefix of the URL."""
 
     def __init__(self, url: str, seconds: int) -> None:
-        """`s3://bucket/prefix`, `gs://…`, `az://container/prefix`; one request may take so many seconds.
+        """`url` is `s3://bucket/prefix`, `gs://…` or `az://container/prefix`. One request may take `seconds`.
 
-        Everything else, credentials above all, comes from the environment, as obstore reads it, or from the profile
-        that it names.
+        Everything else, above all credentials, comes from the environment, as obstore reads it, or from the profile
+        that the environment names.
         """
         parts = urlsplit(url)
         known = credentials_of_profile() if parts.scheme == "s3" else None
@@ -78,8 +78,10 @@ class Bucket:
             raise SettingRefused(f"UPONCE_STORAGE={url} cannot be used: {explained(error)}") from error
 
     def upload(self, name: str, descriptor: int, span: Span, media_type: str) -> None:
-        """These bytes of a file, whole and compared when this returns. Nothing is visible after a failure, but what a
-        reply that was lost may leave."""
+        """Upload these bytes of a file. On return they are complete and compared.
+
+        After a failure no object is visible, except one whose reply was lost.
+        """
         part_bytes = max(PART_BYTES, ceil(span.size / _MOST_PARTS))
         sums = Sums(part_bytes)
         blocks = sums.over(blocks_of(descriptor, span.start, span.end))
@@ -101,7 +103,10 @@ class Bucket:
         self._compare(name, sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
 
     def _compare(self, name: str, etag: str, blocks: Callable[[], Iterable[bytes]], size: int) -> None:
-        """Most stores tell the MD5 of what they hold; what another one holds is read back."""
+        """Compare the object with the bytes.
+
+        Most stores show the MD5 of an object; an object of another store is read back.
+        """
         with _translated():
             meta = obstore.head(self._store, name)
         if meta["size"] == size and (meta["e_tag"] or "").strip('"') == etag:
@@ -110,7 +115,7 @@ class Bucket:
             raise _unavailable(f"{name} is not what was uploaded: {meta}")
 
     def size_of(self, name: str) -> int | None:
-        """None when there is no such object, or no such bucket: a HEAD does not tell."""
+        """Return the size of an object. Return None without such an object or bucket: a HEAD does not show which."""
         with _translated():
             try:
                 return obstore.head(self._store, name)["size"]
@@ -118,12 +123,12 @@ class Bucket:
                 return None
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """At most `length` bytes of those that are there from `offset`, of which there is one at least."""
+        """Return at most `length` bytes from `offset`. The object must have at least one byte there."""
         with _translated():
             return bytes(obstore.get_range(self._store, name, start=offset, length=length))
 
     def blocks(self, name: str, size: int) -> Iterator[bytes]:
-        """All bytes of an object of this size."""
+        """Yield all bytes of an object of this size."""
         for offset in range(0, size, _READ_BYTES):
             yield self.read(name, offset, min(_READ_BYTES, size - offset))
 
@@ -136,19 +141,19 @@ class Bucket:
                 return None
 
     def put_text(self, name: str, text: str, *, replace: bool) -> None:
-        """Write a short object. One that exists stays, unless `replace`."""
+        """Write a short object. An object that exists stays, unless `replace`."""
         with _translated(), suppress(AlreadyExistsError):
             try:
                 obstore.put(self._store, name, text.encode(), mode="overwrite" if replace else "create")
             except (GenericError, NotImplementedError) as error:
                 if replace or "NotImplemented" not in str(error):
                     raise
-                # Backblaze B2 refuses a write that must not replace; obstore does with AWS_CONDITIONAL_PUT=disabled.
+                # Backblaze B2 refuses a write that must not replace. So does obstore with AWS_CONDITIONAL_PUT=disabled.
                 if self.text_of(name) is None:
                     obstore.put(self._store, name, text.encode())
 
     def listing(self, folder: str) -> Iterator[Found]:
-        """All objects below a folder, in no order; `age` in seconds."""
+        """Yield all objects below a folder, in no order."""
         now = datetime.now(UTC)
         with _translated():
             for batch in obstore.list(self._store, folder, chunk_size=_LIST_BATCH):
@@ -156,31 +161,31 @@ class Bucket:
                     yield Found(meta["path"], meta["size"], (now - meta["last_modified"]).total_seconds())
 
     def delete(self, *names: str) -> None:
-        """Gone, also what was not there."""
+        """Delete the objects. Does nothing for those that do not exist."""
         for name in names:
-            # Some stores say when it was not there.
+            # Some stores report an object that does not exist.
             with _translated(), suppress(FileNotFoundError):
                 obstore.delete(self._store, name)
 
     def delete_below(self, folder: str) -> None:
-        """All objects below a folder are gone, a thousand in a request."""
+        """Delete all objects below a folder, a thousand in a request."""
         with _translated():
             for batch in obstore.list(self._store, folder, chunk_size=_LIST_BATCH):
                 names = [meta["path"] for meta in batch]
                 try:
                     obstore.delete(self._store, names)
                 except (BaseError, FileNotFoundError):
-                    # Somebody else deletes them as well, and some stores say so; others take one at a time.
+                    # Another server deletes them too, and some stores report that. Others delete one object a request.
                     self.delete(*names)
 
     def signed_url(self, name: str, seconds: int) -> str:
-        """Where anybody may read it for so long."""
+        """Return a URL by which any client may read the object for so many seconds."""
         with _translated():
             return obstore.sign(self._store, "GET", name, timedelta(seconds=seconds))
 
 
 class Sums:
-    """The MD5 of each part that goes by, of which S3 and its kin make the entity tag."""
+    """The MD5 of each part of a stream. S3 and its kin make the entity tag from them."""
 
     def __init__(self, part_bytes: int) -> None:
         self._part_bytes = part_bytes
@@ -202,7 +207,7 @@ class Sums:
             self._room -= len(piece)
 
     def etag(self) -> str:
-        """The MD5 of the whole, or the MD5 of the parts' MD5s and how many they are."""
+        """Return the MD5 of the whole, or for several parts the MD5 of their MD5s, with their number."""
         if len(self._parts) == 1:
             return self._parts[0].hexdigest()
         joined = hashlib.md5(b"".join(part.digest() for part in self._parts), usedforsecurity=False)
@@ -237,7 +242,7 @@ def _unavailable(detail: str) -> StorageUnavailable:
 
 
 def explained(error: Exception) -> str:
-    """What the store said, and what to do about it."""
+    """Return what the store reported, and the cure."""
     said = " ".join(str(error).partition("Debug source:")[0].split())
     cure = next((cure for mark, cure in _CURES if mark in said), "")
     if not cure and isinstance(error, PermissionDeniedError | UnauthenticatedError):

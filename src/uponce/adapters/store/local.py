@@ -3,7 +3,7 @@
     <root>/spool/<key>         bytes that are arriving, see spool/
     <root>/blobs/<kk>/<key>      published, immutable
     <root>/packs/<pack>          many small blobs, see packs.py
-    <root>/owner                 the database that it belongs to, see app/owner.py
+    <root>/owner                 the owner of the storage, see app/owner.py
 
 Keys are 32 random hex digits, or for a blob in a pack `p` and 31. Nothing that a client sends ever becomes part of a
 path. A copy of a blob from a pack, in a backup or another store, is a file under the same key.
@@ -27,14 +27,14 @@ from uponce.adapters.files import (
     is_packed,
     make_folder,
     make_one_folder,
+    refused,
     shard_of,
     swept,
     write_new,
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
-from uponce.adapters.spool.spool import Spool, in_batches
-from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
 from uponce.app.ports import PLACES, Body, Ids, StoredBlob
@@ -43,16 +43,16 @@ from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
 
 T = TypeVar("T")
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of FAT and some network shares
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some network shares
 
 PACK_BYTES = 256 * 1024
 
 
 def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> Blobs:
-    """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, where packs are possible."""
+    """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, if the file system can have packs."""
     disk = disk or Disk()
     store = LocalStore(root, disk, ids=ids, pack_bytes=pack_bytes)
-    return Blobs(Spool(root / "spool", disk, store, ids), store)
+    return Blobs(root / "spool", disk, store, ids)
 
 
 class LocalStore:
@@ -72,17 +72,16 @@ class LocalStore:
     def group_store(self) -> "LocalStore":
         return self
 
-    def prepare(self, spool: Spool) -> None:
+    def prepare(self, spool: Path) -> None:
         root = self._blobs.parent
         try:
             make_folder(root)
-            spool.open()
-            for folder in (root / "packs", self._blobs, *self._shards()):
+            for folder in (spool, root / "packs", self._blobs, *self._shards()):
                 make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
-            devices = {folder.stat().st_dev for folder in (spool.folder, self._blobs, *self._shards())}
+            devices = {folder.stat().st_dev for folder in (spool, self._blobs, *self._shards())}
         except OSError as error:
             raise SettingRefused(
                 f"UPONCE_STORAGE: {root} cannot be used: {error}. Choose a folder that the server may write."
@@ -106,14 +105,14 @@ class LocalStore:
         self._packs.close()
 
     async def ping(self) -> None:
-        """Return: the spool is on the same file system, and answers for both."""
+        """Do nothing: the spool is on the same file system, and its check counts for both."""
 
     def open_now(self, key: str) -> OpenFile | None:
         if is_packed(key):
             try:
                 if (blob := self._packed(key, NOWAIT)) is not None:
                     return blob
-            except OSError:  # only a disk can tell
+            except OSError:  # the answer needs a disk
                 return None
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
         return None if descriptor is None else OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
@@ -181,24 +180,23 @@ class LocalStore:
             self._packs.delete(key)
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        return guarded(lambda: self._put_group(bodies))
-
-    def _put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        packing = self._pack_bytes > 0 and self._holes()
-        small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
-        packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
-        filed = iter(self._put_files([data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]))
+        try:
+            packing = self._pack_bytes > 0 and self._holes()
+            small = [packing and len(data) <= self._pack_bytes for data, _ in bodies]
+            packed = iter(self._packs.append(list(compress(bodies, small))) if any(small) else ())
+            large = [data for (data, _), in_pack in zip(bodies, small, strict=True) if not in_pack]
+            filed = iter(self._put_files(large) if large else ())
+        except OSError as error:
+            raise refused(error) from error
         return [next(packed if in_pack else filed) for in_pack in small]
 
     def _holes(self) -> bool:
-        """Whether small blobs go into packs. Tried once, when the first one comes."""
+        """Return whether small blobs go into packs. Tried once, for the first one."""
         if self._has_holes is None:
             self._has_holes = self._packs.holes()
         return self._has_holes
 
     def _put_files(self, bodies: Sequence[Data]) -> list[str]:
-        if not bodies:
-            return []
         shard = self._ids.hex(2)  # one for the group, so that one fsync makes all names durable
         keys = [shard + self._ids.hex(30) for _ in bodies]
         try:
@@ -207,7 +205,7 @@ class LocalStore:
             sync_folder(self._blobs / shard)
         except OSError:
             for key in keys:
-                with suppress(OSError):  # the sweeper finds what stays behind
+                with suppress(OSError):  # the sweeper deletes what is left
                     self.path_of(key).unlink(missing_ok=True)
             raise
         return keys
@@ -264,7 +262,7 @@ class LocalStore:
 
 
 class InternalLocation:
-    """The FrontServer port: nginx, to which `prefix` is the folder `blobs`."""
+    """The FrontServer port for nginx. `prefix` is nginx's name of the folder `blobs`."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -274,13 +272,13 @@ class InternalLocation:
 
 
 def _link(published: Path, path: Path) -> None:
-    """Give the file another name: a commit whose outcome is unknown may name the blob."""
+    """Give the file another name. It keeps its first one: a commit whose outcome is unknown may name the blob."""
     try:
         path.hardlink_to(published)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        published.rename(path)  # the next try puts it back: better than no try at all
+        published.rename(path)  # the next try moves it back: better than no try at all
 
 
 def _place(key: str) -> str:

@@ -1,11 +1,11 @@
 """Blobs in a bucket.
 
     <prefix>/blobs/<kk>/<key>       published, immutable
-    <prefix>/parts/<key>/<name>     of uploads in several requests that are not complete, see parts.py
-    <prefix>/owner                  the database that it belongs to, see app/owner.py
+    <prefix>/parts/<key>/<name>     parts of unfinished uploads, see parts.py
+    <prefix>/owner                  the owner of the storage, see app/owner.py
 
-Keys are 32 random hex digits; nothing that a client sends ever becomes part of a name. Bytes that are arriving are in
-the spool of the server, and are uploaded when they are complete and accepted: so a refused upload costs no request.
+Keys are 32 random hex digits. Nothing that a client sends ever becomes part of a name. Bytes that are arriving are in
+the spool of the server. They are uploaded when they are complete and accepted, so a refused upload costs no request.
 """
 
 import asyncio
@@ -17,11 +17,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, shard_of, swept
+from uponce.adapters.files import KEY, SAFE, checked, guarded, make_folder, make_one_folder, shard_of, swept
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
-from uponce.adapters.spool.spool import Spool, in_batches
-from uponce.adapters.store.blobs import Blobs
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
@@ -37,14 +36,15 @@ _FOLDER = "blobs"
 _OWNER = "owner"
 _MOVERS = 16
 _ASKERS = 32
-_BLOCK_BYTES = 2 * 1024 * 1024  # a request each: large enough to be cheap
+_BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
 
 def bucket_blobs(bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> Blobs:
-    """Return blobs in a bucket, which arrive in the folder `spool`."""
+    """Return blobs in a bucket. They arrive in the folder `spool`."""
     store = BucketStore(bucket, seconds=seconds)
-    arriving = Spool(spool, Disk(), store, ids)
-    return Blobs(arriving, store, ObjectParts(arriving, store.run, bucket, ids))
+    blobs = Blobs(spool, Disk(), store, ids)
+    blobs.shared = ObjectParts(blobs, store.run, bucket, ids)
+    return blobs
 
 
 class BucketStore:
@@ -55,17 +55,17 @@ class BucketStore:
     def __init__(self, bucket: Bucket, *, seconds: int) -> None:
         self._bucket = bucket
         self._seconds = seconds
-        # Apart, so that no delivery waits for gigabytes of another client; and few, since each may hold 25 MiB.
+        # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
 
-    def prepare(self, spool: Spool) -> None:
+    def prepare(self, spool: Path) -> None:
         try:
-            make_folder(spool.folder.parent)
-            spool.open()
+            make_folder(spool.parent)
+            make_one_folder(spool)
         except OSError as error:
             raise SettingRefused(
-                f"UPONCE_DATA: {spool.folder} cannot be used: {error}. Uploads are spooled there, whatever the storage."
+                f"UPONCE_DATA: {spool} cannot be used: {error}. Uploads are spooled there, whatever the storage."
             ) from error
 
     def describe(self) -> str:
@@ -89,7 +89,7 @@ class BucketStore:
     def _published(self, prefix: str) -> Iterator[StoredBlob]:
         folder = f"{_FOLDER}/{shard_of(prefix)}" if shard_of(prefix) in PLACES else _FOLDER
         for found in self._bucket.listing(folder):
-            match = _NAME.fullmatch(found.name)  # what else lies there is none of the sweeper's business
+            match = _NAME.fullmatch(found.name)  # the sweeper must not touch other objects
             if match and match[1] == shard_of(match[2]) and match[2].startswith(prefix):
                 yield StoredBlob(match[2], found.size, found.age)
 
@@ -103,7 +103,7 @@ class BucketStore:
         return await self.run(read)
 
     async def ping(self) -> None:
-        """Asks for the list of a folder: only that tells that the bucket is there."""
+        """Return if the bucket exists. Only a listing of a folder shows that."""
         await self._ask(lambda: next(self._bucket.listing("ping"), None))
 
     async def url_of(self, key: str, seconds: int) -> str:
@@ -114,14 +114,17 @@ class BucketStore:
         return await self._ask(lambda: self._bucket.read(name, offset, length))
 
     async def run(self, work: Callable[[], T], size: int = 0) -> T:
-        """Run what moves bytes, in a thread."""
+        """Run work that moves bytes, in a thread."""
         return await self._run(self._movers, work)
 
     async def _ask(self, work: Callable[[], T]) -> T:
         return await self._run(self._askers, work)
 
     async def _run(self, pool: Executor, work: Callable[[], T]) -> T:
-        """In a thread; what waited too long for one is not begun, so that a stalled store fails all alike."""
+        """Run the work in a thread.
+
+        Raise StorageUnavailable if no thread becomes free in time: a stalled store then fails all.
+        """
         until = time.monotonic() + self._seconds
 
         def run() -> T:
@@ -159,7 +162,7 @@ class BucketStore:
         await self._ask(lambda: self._bucket.put_text(_OWNER, owner, replace=replace))
 
     async def sweep(self) -> None:
-        """Do nothing: a bucket keeps no empty packs."""
+        """Do nothing: a bucket has no packs."""
 
     def front(self, prefix: str) -> None:
         return None
@@ -169,7 +172,7 @@ class BucketStore:
 
 
 class ObjectBlob:
-    """The OpenBlob port. Nothing is held open: each block is a request."""
+    """The OpenBlob port. It holds nothing open: each block is a request."""
 
     block_bytes = _BLOCK_BYTES
 

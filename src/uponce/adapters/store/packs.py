@@ -2,13 +2,12 @@
 
     <root>/packs/<10 hex digits>     records, each on a page boundary: a header, the bytes, zeros
 
-A blob key names the place of its record: `p`, the pack, the page, chance. So no table and no index is needed.
+A blob key names the place of its record: `p`, the pack, the page, random digits. So no table and no index is needed.
+Each process makes its own packs. It appends to one pack at a time, and ends the pack after a write or a sync has
+failed. So no place in a pack is ever written twice, and a deletion can only erase its own blob. A deletion punches a
+hole. Nothing is ever moved. A hole reads as zeros, so a reader checks the header once more after it has read the bytes.
 
-Each process makes its own packs. It appends to one at a time, and to none again after a write or a sync failed. So no
-place in a pack is ever written twice, and a deletion can only erase its own blob. A deletion punches a hole; nothing
-is ever moved. A hole reads as zeros, so a reader looks at the header once more after it has read the bytes.
-
-A pack's name is chance, and no answer shows it. So uploaded bytes cannot imitate a header.
+A pack's name is random, and no answer shows it. So uploaded bytes cannot imitate a header.
 """
 
 import errno
@@ -23,14 +22,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from uponce.adapters.files import SAFE, is_packed, make_file, read_at, write_all
-from uponce.adapters.system import LOCKS, closing_file, erase, open_cached, sync_data, sync_folder
+from uponce.adapters.files import SAFE, is_packed, make_file, read_at
+from uponce.adapters.system import LOCKS, closing_file, erase, open_cached, sync_data, sync_folder, write_all
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span
 
 PAGE = 4096
-PACK_BYTES = 256 * 1024 * 1024  # a pack that has so many takes no other group
+PACK_BYTES = 256 * 1024 * 1024  # a pack of this size gets no other group
 _NAME = re.compile(r"[0-9a-f]{10}")
 _APPENDING = Span(0, 1)  # the bytes of a pack that its writer locks
 _MOST_OPEN = 128
@@ -44,7 +43,7 @@ HEADER_BYTES = _FACTS.size + _CRC.size
 
 
 class Record(NamedTuple):
-    """A blob in a pack. Its bytes are `size` from `start`; `header` is what is before them."""
+    """A blob in a pack. Its bytes are `size` from `start`. `header` is the bytes before them."""
 
     key: str
     start: int
@@ -55,7 +54,7 @@ class Record(NamedTuple):
 
 
 class Packs:
-    """All that touches the folder. `append` and `close` are for one thread, the rest for any. All of it blocks."""
+    """All access to the folder. `append` and `close` are for one thread, the rest for any. All of it blocks."""
 
     def __init__(self, folder: Path, ids: Ids) -> None:
         self._folder = folder
@@ -63,10 +62,10 @@ class Packs:
         self._writer: int | None = None  # a descriptor
         self._name, self._end = "", 0
         self._gate = threading.Lock()
-        self._open: dict[str, int] = {}  # descriptors to read from, the last used at the end
+        self._open: dict[str, int] = {}  # descriptors to read from, the last used one at the end
 
     def append(self, bodies: Sequence[Body]) -> list[str]:
-        """Return the keys of new blobs, whose bytes are durable. OSError: none of them counts."""
+        """Return the keys of new blobs, whose bytes are durable. After an OSError none of them counts."""
         if self._writer is None or self._end >= PACK_BYTES:
             self._end_pack()
             self._writer = self._new_pack()
@@ -95,14 +94,14 @@ class Packs:
     def _refuse_moved(self, writer: int) -> None:
         """Raise OSError if the pack has lost its name.
 
-        If the data folder was replaced, commits go to the database that has the name now. No pack beside that database
+        If the data folder was replaced, commits go to the database that has the path now. No pack beside that database
         has these bytes.
         """
         if not os.path.samestat(os.fstat(writer), (self._folder / self._name).stat()):
             raise OSError(errno.ESTALE, "another file has the name of the pack: the folder was replaced")
 
     def _new_pack(self) -> int:
-        """A descriptor of an empty pack that no other process appends to, and no sweep deletes."""
+        """Return a descriptor of an empty pack. No other process appends to it, and no sweep deletes it."""
         while True:
             self._name, self._end = self._ids.hex(10), 0
             with suppress(FileExistsError):
@@ -113,7 +112,7 @@ class Packs:
                 os.close(descriptor)
 
     def _end_pack(self, *, failed: bool = False) -> None:
-        """Append to it no more. Of a group that failed, give back the space: no commit can name it."""
+        """Append to the pack no more. After a failed group, free its space: no commit can name it."""
         descriptor, self._writer = self._writer, None
         if descriptor is None:
             return
@@ -133,11 +132,11 @@ class Packs:
                 os.close(self._open.popitem()[1])
 
     def find(self, key: str, flags: int = 0) -> tuple[int, Record] | None:
-        """Return a descriptor, which the caller closes, and the record; None if there is no such blob.
+        """Return a descriptor, which the caller closes, and the record. Return None if the blob does not exist.
 
-        With RWF_NOWAIT as `flags`, BlockingIOError where the answer needs a disk.
+        With RWF_NOWAIT as `flags`, raise BlockingIOError if the answer needs a disk.
         """
-        for _ in range(2):  # the second time with a pack opened again: another may have got the name
+        for _ in range(2):  # the second time, the pack is opened again: another pack may have the name now
             descriptor = self._reader(key[1:11], wait=not flags)
             if descriptor is None:
                 return None
@@ -165,7 +164,7 @@ class Packs:
         if opened is None:
             raise BlockingIOError(errno.EAGAIN, "only a disk can tell")
         with self._gate:
-            if (other := self._open.pop(name, None)) is not None:  # another thread opened it in between
+            if (other := self._open.pop(name, None)) is not None:  # another thread has opened it in between
                 os.close(other)
             self._open[name] = opened
             if len(self._open) > _MOST_OPEN:
@@ -178,7 +177,7 @@ class Packs:
                 os.close(self._open.pop(name))
 
     def delete(self, key: str) -> None:
-        """Gone when this returns; deleting what is not there is fine."""
+        """Delete the blob. Does nothing if it does not exist."""
         name, start = key[1:11], _page(key) * PAGE
         with suppress(FileNotFoundError), closing_file(os.open(self._folder / name, os.O_RDWR | SAFE)) as descriptor:
             record = _record_at(descriptor, name, start)
@@ -189,7 +188,7 @@ class Packs:
                     erase(descriptor, start + PAGE, rest)
 
     def records(self, prefix: str = "") -> Iterator[StoredBlob]:
-        """Every blob whose key begins with the prefix."""
+        """Yield every blob whose key begins with the prefix."""
         now = time.time()
         for path in self._packs():
             if not f"p{path.name}".startswith(prefix[:11]):
@@ -213,7 +212,7 @@ class Packs:
                     LOCKS.release(descriptor)
 
     def holes(self) -> bool:
-        """Whether a hole gives space back to this file system. OSError when it cannot be tried."""
+        """Return whether a hole frees space on this file system. Raise OSError if it cannot be tried."""
         path = self._folder / f"probe-{self._ids.hex(10)}"
         with closing_file(make_file(path)) as descriptor:
             path.unlink()
@@ -231,7 +230,7 @@ def _header(key: str, stored_at: int, size: int, sha256: str) -> bytes:
 
 
 def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | None:
-    """The record that begins there in the pack of that name, if one does."""
+    """Return the record that begins at this offset in the pack of that name, or None."""
     header = read_at(descriptor, at, HEADER_BYTES, flags)
     if len(header) < HEADER_BYTES:
         return None
@@ -243,7 +242,7 @@ def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | 
 
 
 def _walk(path: Path) -> Generator[Record, None, None]:
-    """The records of a pack, in order. What is none is skipped: holes, and the torn end of a group that failed."""
+    """Yield the records of a pack, in order. Skip everything else: holes, and the incomplete end of a failed group."""
     with closing_file(os.open(path, os.O_RDONLY | SAFE)) as descriptor:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
@@ -268,5 +267,5 @@ def _page(key: str) -> int:
 
 
 def _room(size: int) -> int:
-    """How many bytes of a pack a blob of this size takes."""
+    """Return how many bytes of a pack a blob of this size takes."""
     return -(-(HEADER_BYTES + size) // PAGE) * PAGE

@@ -1,10 +1,10 @@
-"""Shared blobs: every piece that is kept is an object of its own, which any server can read.
+"""Shared blobs: every recorded part is a separate object, which any server can read.
 
     <prefix>/parts/<key>/<name>
 
-An object is written once, under a random name that nobody else has, and counts only where the database names it: what
-a server put there and could not record, or put there too late, is never looked at. On a server's disk lie the bytes of
-a request until they are kept, in a file without a name; and the whole while a request completes it.
+An object is written once, under a random name that no other object has. It counts only if the database names it. No
+server ever reads an object that could not be recorded, or came too late. The bytes of a request are on its server's
+disk until they are kept, in a file without a name. While a request completes the blob, so is the whole blob.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from uponce.adapters.files import BLOCK_BYTES, blocks_of, checked, read_at
 from uponce.adapters.spool.buffered import BufferedWriter
 from uponce.adapters.spool.locks import WHOLE, in_progress
 from uponce.adapters.spool.parts import other_bytes
-from uponce.adapters.spool.spool import Spool, in_batches
 from uponce.adapters.spool.uploads import NewFile, SpooledUpload
+from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.system import closing_file
 from uponce.app.ports import Ids, StoredBlob
@@ -41,7 +41,7 @@ _READS_AHEAD = 2
 
 
 class Claim:
-    """The right to write a span, until it is closed or garbage: a cancelled request never closes its claim."""
+    """The right to write a span. It ends when it is closed or garbage: a cancelled request never closes its claim."""
 
     def __init__(self, claims: "Claims", key: str, span: Span) -> None:
         self._claims = claims
@@ -59,7 +59,7 @@ class Claims:
     """Which request of this process writes which bytes of a shared blob, and which bytes other requests ask for.
 
     Claims save work, and let a newer request replace one whose connection is dead. No byte's safety depends on them:
-    there are none between processes or machines, and the database decides.
+    they do not reach other processes or machines, and the database decides.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Claims:
         self._asked: list[tuple[str, Span]] = []
 
     def hold(self, key: str, span: Span = WHOLE) -> Claim:
-        """Raise ChunkInProgress if another request has a part of the span."""
+        """Return a claim on the span. Raise ChunkInProgress if another request has some of it."""
         if any(other.key == key and span.meets(other.span) for other in self.held):
             raise in_progress()
         claim = Claim(self, key, span)
@@ -93,10 +93,10 @@ class Run(Protocol):
 
 
 class ObjectParts:
-    """The SharedParts port. `run` runs what moves bytes to or from the bucket, in a thread."""
+    """The SharedParts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
 
-    def __init__(self, spool: Spool, run: Run, bucket: Bucket, ids: Ids) -> None:
-        self.spool = spool
+    def __init__(self, blobs: Blobs, run: Run, bucket: Bucket, ids: Ids) -> None:
+        self.blobs = blobs
         self.run = run
         self._bucket = bucket
         self._ids = ids
@@ -110,7 +110,7 @@ class ObjectParts:
 
     async def assembly(self, key: str) -> "ObjectAssembly":
         claim = self._claims.hold(checked(key))
-        return ObjectAssembly(self, key, claim, await self.spool.receive())
+        return ObjectAssembly(self, key, claim, await self.blobs.receive())
 
     @asynccontextmanager
     async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
@@ -131,10 +131,13 @@ class ObjectParts:
                 yield StoredBlob(match[1], found.size, found.age)
 
     def nameless_file(self) -> NewFile:
-        return NewFile(self.spool.folder / self._ids.hex(32), is_nameless=True)
+        return NewFile(self.blobs.folder / self._ids.hex(32), is_nameless=True)
 
     def put(self, key: str, span: Span, descriptor: int, base: int) -> StoredPart:
-        """In a thread: an object of these bytes of a blob, by a file whose first byte is that at `base`."""
+        """Upload these bytes of a blob as an object, and return the part. Blocks.
+
+        `base` is the offset in the blob of the file's first byte.
+        """
         part = Span(span.start - base, span.end - base)
         hash_ = hashlib.sha256()
         for block in blocks_of(descriptor, part.start, part.end):
@@ -144,7 +147,10 @@ class ObjectParts:
         return StoredPart(span, name, hash_.hexdigest())
 
     def read(self, key: str, part: StoredPart, start: int, end: int) -> bytes:
-        """In a thread: these bytes of the blob, which the part has; StorageUnavailable if its object has less."""
+        """Return these bytes of the blob, which the part has. Blocks.
+
+        Raise StorageUnavailable if its object has fewer.
+        """
         block = self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
         if len(block) != end - start:
             raise _unreadable(key, f"object {part.name} ends early")
@@ -152,16 +158,16 @@ class ObjectParts:
 
 
 class ObjectPart:
-    """The HeldPart port. Its bytes are compared, and become an object, when they are kept."""
+    """The HeldPart port. When its bytes are synced, they are compared and become an object."""
 
     def __init__(self, parts: ObjectParts, key: str, span: Span, claim: Claim) -> None:
         self._parts = parts
         self._key = key
         self._claim = claim
         self._start = span.start
-        self._base = span.start  # where the file's bytes begin: those before are kept
+        self._base = span.start  # where the file's bytes begin: earlier ones are kept
         self._file = parts.nameless_file()
-        self._writer = BufferedWriter(parts.spool.disk, self._file.append)
+        self._writer = BufferedWriter(parts.blobs.disk, self._file.append)
         self.write = self._writer.write
 
     @property
@@ -169,7 +175,7 @@ class ObjectPart:
         return self._writer.size
 
     def expect(self, present: Sequence[Span]) -> None:
-        """They may be more by the time these bytes are kept, and are compared then."""
+        """Do nothing. When these bytes are synced, more may be recorded, and `sync` compares them."""
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
         await self._writer.flush()
@@ -187,10 +193,10 @@ class ObjectPart:
 
     async def release(self) -> None:
         self._claim.close()
-        await self._writer.end(self._parts.spool.disk.in_thread(self._file.close))
+        await self._writer.end(self._parts.blobs.disk.in_thread(self._file.close))
 
     def _deposit(self, key: str, span: Span, recorded: Sequence[StoredPart]) -> list[StoredPart]:
-        """Compare what is recorded, and put the rest. Blocks."""
+        """Compare the recorded parts, and upload the rest. Blocks."""
         # Another descriptor: a cancelled request closes the file while the bucket takes the bytes.
         with closing_file(self._file.duplicate()) as descriptor:
             base = self._base
@@ -200,7 +206,7 @@ class ObjectPart:
             return [self._parts.put(key, gap, descriptor, base) for gap in missing]
 
     def _compare(self, key: str, part: StoredPart, span: Span, descriptor: int) -> None:
-        """Of the span what the part has."""
+        """Compare the bytes that the part has of the span."""
         last = min(part.span.end, span.end)
         for start in range(max(part.span.start, span.start), last, BLOCK_BYTES):
             end = min(start + BLOCK_BYTES, last)
@@ -211,8 +217,8 @@ class ObjectPart:
 class ObjectAssembly:
     """The Assembly port: a file like that of any upload, whose bytes come from the bucket.
 
-    It has a key of its own. So of two that complete one blob at a time each publishes an object of its own, and who
-    fails to commit deletes nothing that the other one has published.
+    It has its own key. So two requests that complete one blob at a time publish two objects. If one of them fails to
+    commit, it deletes nothing that the other one has published.
     """
 
     def __init__(self, parts: ObjectParts, blob: str, claim: Claim, spooled: SpooledUpload) -> None:
@@ -232,7 +238,7 @@ class ObjectAssembly:
         async for part, block in self._blocks(parts):
             if position == part.span.start:
                 hash_ = hashlib.sha256()
-            await self._parts.spool.disk.in_thread(partial(hash_.update, block))
+            await self._parts.blobs.disk.in_thread(partial(hash_.update, block))
             await self._spooled.write(block)
             position += len(block)
             if position == part.span.end and hash_.hexdigest() != part.sha256:
@@ -242,7 +248,7 @@ class ObjectAssembly:
         return await self._spooled.seal()
 
     async def _blocks(self, parts: AsyncIterable[StoredPart]) -> AsyncIterator[tuple[StoredPart, bytes]]:
-        """All bytes in order, some of them asked for ahead."""
+        """Yield all bytes in order. Some are requested ahead."""
         coming: deque[tuple[StoredPart, asyncio.Task[bytes]]] = deque()
         try:
             end = 0

@@ -1,4 +1,4 @@
-"""Credentials of a profile in ~/.aws, by boto3: keys, roles, single sign-on, whatever a profile can say."""
+"""Credentials of a profile in ~/.aws, by boto3: keys, roles, single sign-on, and every other kind."""
 
 import os
 from datetime import timedelta
@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
 VARIABLE = "AWS_PROFILE"
-# What botocore gives is good for ten minutes at least: it renews by then. obstore's own half-hour would outlive it.
+# Credentials from botocore work for at least ten minutes: it renews them before. obstore's own half-hour is too long.
 _ASKED_AGAIN = timedelta(minutes=5)
 
 
 def credentials_of_profile() -> "Boto3CredentialProvider | None":
-    """What the profile that AWS_PROFILE names gives, asked again before it runs out; None where it names none.
+    """Return the credentials of the profile in AWS_PROFILE, or None if the variable is not set.
 
-    obstore itself reads no profiles. SettingRefused when there is no such profile, or it gives no credentials.
+    They are renewed before they expire. obstore itself reads no profiles. Raise SettingRefused if the profile does not
+    exist, or has no credentials.
     """
     name = os.environ.get(VARIABLE)
     if not name:

@@ -11,7 +11,7 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body in three pieces: `head`, then the bytes of `file`, then what `tail` returns.
+    """A body in three parts: `head`, then the bytes of `file`, then what `tail` returns.
 
     `tail` is called after the last byte of the file. `withheld`: only the tail makes the request valid. `size` is that
     of the whole body, None if it is unknown.
@@ -39,7 +39,7 @@ def multipart(
 ) -> Body:
     """Return a form with the fields, then the file, then the fields that `sign` returns.
 
-    These are as long as those of `example`.
+    The last ones are as long as those of `example`.
     """
 
     def end(last: Mapping[str, str]) -> bytes:

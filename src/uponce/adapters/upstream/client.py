@@ -40,7 +40,7 @@ class HttpUpstream:
 
     def _exchanges(self) -> "Exchanges":
         if self._opened is None:
-            # aiohttp takes 10 MiB and 80 ms: servers without a relay do without.
+            # aiohttp takes 10 MiB and 80 ms, so servers without a relay do not load it.
             from uponce.adapters.upstream.exchange import Exchanges
 
             self._opened = Exchanges(self._times)
@@ -64,36 +64,38 @@ class HttpUpstream:
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
     ) -> UpstreamReply:
-        """Send one upload; see the port. `sign`, once called, runs to its end, also if this call is cancelled."""
+        """Send one upload; see the port. Once called, `sign` runs to its end, also if this call is cancelled."""
         chunk = {"Content-Range": call.span, "X-Unique-Upload-Id": call.upload_id}
         headers = _AGENT | {name: value for name, value in chunk.items() if value is not None}
         example = {} if sign is None else signed(upstream, call.fields, _ANY_TIME)
         body = multipart(call, file, sign, secrets.token_hex(16), example)
-        goes_on = call.span is not None and not call.span.startswith("bytes 0-")  # a later chunk is not lost to others
+        goes_on = call.span is not None and not call.span.startswith(
+            "bytes 0-"
+        )  # no other upload takes a later chunk's place
         with self._place("uploads", goes_on=goes_on) as exchanges:
             return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
     async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
-        """Ask with HTTP Basic; see the port."""
+        """Return the answer to a GET with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
         with self._place(_CALLS) as exchanges:
             return await exchanges.get(url, _AGENT | _basic(upstream), patient=patient)
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
-        """Make a call with HTTP Basic; see the port."""
+        """Return the answer to a call with HTTP Basic; see the port."""
         url = _url(upstream, path) + (f"?{urlencode(asked.query)}" if asked.query else "")
         body = Body(asked.content_type, asked.body, size=len(asked.body))
         with self._place(_CALLS) as exchanges:
             return await exchanges.send(asked.method, url, _AGENT | _basic(upstream), body)
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
-        """Send a signed form; see the port."""
+        """Return the answer to a signed form; see the port."""
         with self._place(_CALLS) as exchanges:
             return await exchanges.send("POST", _url(upstream, path), dict(_AGENT), form(fields))
 
 
 _CALLS = "calls that are no uploads"
-_ANY_TIME = 1_000_000_000  # which has as many digits as the times of signatures
+_ANY_TIME = 1_000_000_000  # has as many digits as the times of signatures
 _AGENT = {"User-Agent": f"uponce/{__version__}"}
 
 
@@ -103,8 +105,10 @@ def _basic(upstream: Upstream) -> dict[str, str]:
 
 
 def _url(upstream: Upstream, path: str) -> str:
-    """Return the whole address. Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable
-    without a secret."""
+    """Return the whole address.
+
+    Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable without a secret.
+    """
     if not upstream.secret:
         raise UpstreamUnavailable(
             "This cloud passes uploads on, and its account is not set up. Send the request again later.",

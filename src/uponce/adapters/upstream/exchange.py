@@ -1,4 +1,4 @@
-"""HTTP requests and their answers, by aiohttp. Its exceptions end here."""
+"""HTTP requests and their answers, by aiohttp. Its exceptions never leave this module."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
@@ -21,8 +21,8 @@ from uponce.core.errors import OutcomeUnknown, UpstreamUnavailable
 
 T = TypeVar("T")
 
-MOST_BYTES = 16 * 1024 * 1024  # of an answer, unpacked; a list of 500 assets with their context has a few MB
-# What a client needs to wait, and to know why. All other headers speak of the upstream's connection or cookies.
+MOST_BYTES = 16 * 1024 * 1024  # in an unpacked answer; a list of 500 assets with their context has a few MB
+# The headers that let a client wait, and know why. All others are about the upstream's connection or cookies.
 _PASSED_ON = (
     "X-FeatureRateLimit-Limit",
     "X-FeatureRateLimit-Remaining",
@@ -32,11 +32,11 @@ _PASSED_ON = (
 )
 _BROKEN = (aiohttp.ClientError, OSError, ValueError)
 _MOST_DETAIL = 300
-_PIECE_BYTES = 256 * 1024  # what a transport cannot send at once, it copies again and again
+_PIECE_BYTES = 256 * 1024  # a transport copies bytes that it cannot send at once, again and again
 
 
 class Sending(Payload):
-    """What aiohttp writes as the body of a request.
+    """The body of a request, in the form that aiohttp writes.
 
     `committed`: the upstream may be able to complete the request. `error` is what `file` or `tail` raised: aiohttp
     itself hides it in an error of its connection. `limit` is the deadline of the answer.
@@ -61,7 +61,10 @@ class Sending(Payload):
         raise TypeError("a body is sent once, piece by piece")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the whole body. End the connection at once if that fails: the upstream never sees an end."""
+        """Write the whole body.
+
+        End the connection at once if that fails: then the upstream never gets the end of the body.
+        """
         assert isinstance(writer, StreamWriter)
         # Consumed: aiohttp repeats a DELETE or PUT on its own when a kept connection breaks, but no consumed body.
         self._begun = self._consumed = True
@@ -70,7 +73,7 @@ class Sending(Payload):
             await self._write(writer)
             complete = True
         finally:
-            # Closing would first wait until the upstream has read what is buffered, perhaps for ever.
+            # Closing would first wait until the upstream has read the buffered bytes, perhaps for ever.
             if not complete and writer.transport is not None:
                 writer.transport.abort()
             self._ended.set()
@@ -96,7 +99,7 @@ class Sending(Payload):
             if self._left < 0 or (last and self._left):
                 raise ValueError(f"a body of {self._size} bytes would end {self._left} bytes before its end")
         for start in range(0, len(data), _PIECE_BYTES):
-            # It raises before it hands anything on, or hands on everything.
+            # It raises before it passes any byte on, or passes all bytes on.
             await writer.write(memoryview(data)[start : start + _PIECE_BYTES], drain=False)
             self.committed = self.committed or last
             async with asyncio.timeout(self._times.stall):
@@ -118,12 +121,12 @@ class Sending(Payload):
             self.limit.reschedule(asyncio.get_running_loop().time() + self._times.reply)
 
     def stop(self) -> None:
-        """Send no more, since the answer has begun. A `tail` that was not called yet is not called."""
+        """Send no more, since the answer has begun. If `tail` was not called yet, it is never called."""
         self._stopped = True
         self._start_limit()
 
     async def settle(self) -> None:
-        """Return when `file` and `tail` are in use no more.
+        """Return when `file` and `tail` are not in use any more.
 
         A `tail` that has begun is not interrupted: its caller must know what it did.
         """
@@ -135,11 +138,11 @@ class Sending(Payload):
 
 
 class _TooLarge(aiohttp.ClientPayloadError):
-    """The answer has more bytes than are read. Its text is for clients."""
+    """The answer has too many bytes to read. Its text is for clients."""
 
 
 class Exchanges:
-    """A pool of connections, as many as are needed. Make it on the event loop that uses it, and close it."""
+    """A pool of connections, as many as needed. Make it on the event loop that uses it, and close it."""
 
     def __init__(self, times: Times) -> None:
         self._times = times
@@ -165,7 +168,7 @@ class Exchanges:
             raise _unavailable(url, error) from None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> UpstreamReply:
-        """Return the answer, whatever its status, also one that begins before the body has left."""
+        """Return the answer, whatever its status, also one that begins before the whole body is sent."""
         sending = Sending(body, self._times)
         lost: Exception | None = None
         try:

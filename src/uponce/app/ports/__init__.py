@@ -1,7 +1,7 @@
-"""What the use cases need from the outside world.
+"""The ports: what the use cases need from the outside world.
 
-Ports speak domain values. "Not found" is None where it is ordinary. No HTTP type and no driver's exception
-crosses a port: what goes wrong arrives as an error of core/errors.py.
+Ports use domain values. "Not found" is None where it is ordinary. No HTTP type and no driver's exception crosses a
+port: a failure arrives as an error of core/errors.py.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -35,44 +35,37 @@ from uponce.app.ports.database import (
     Page,
     Prepare,
     Records,
-    Rule,
-    Upkeep,
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
+from uponce.app.ports.upkeep import Rule, ServerSettings, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
 
 
 class Ids(Protocol):
     def hex(self, length: int) -> str:
-        """`length` random hex digits."""
+        """Return `length` random hex digits."""
 
     def base36(self, length: int) -> str:
-        """`length` random characters of `[a-z0-9]`."""
+        """Return `length` random characters of `[a-z0-9]`."""
 
     def dated_hex(self) -> str:
-        """32 hex digits that begin with the time, so that an index of them grows at one end; 74 bits are random."""
+        """Return 32 hex digits that begin with the time: an index of them grows at one end. 74 bits are random."""
 
 
 class Inspector(Protocol):
     async def inspect(self, path: str, requested: ResourceType | None, payer: Payer) -> MediaFacts:
-        """Return what the file at `path` is, by its bytes alone. The payer is charged for the decoder's time.
+        """Return what the file at `path` is, by its bytes alone. The decoder's time is charged to the payer.
 
-        `requested` is the type that it was uploaded as. None is `auto`: image or video where the format is supported,
-        raw otherwise. `raw` takes anything. Raises InvalidMedia if the bytes are not what was requested, or a decoder
-        failed, crashed or timed out, or the grant's refused files used too much time; MediaTooLarge if the header
-        claims more than a limit; ServerBusy if no decoder becomes free in time.
-        """
-
-    def read_header(self, file: bytes | memoryview, requested: ResourceType | None) -> MediaFacts | None:
-        """Return what `inspect` would, if the file is ordinary and its headers are enough; else None.
-
-        It asks no decoder and refuses nothing. `file` is the whole file.
+        `requested` is the type that the file was uploaded as. None is `auto`: image or video where the format is
+        supported, raw otherwise. `raw` accepts any bytes. Raise InvalidMedia if the bytes are not what was requested,
+        if a decoder failed, crashed or timed out, or if the grant's refused files used too much time. Raise
+        MediaTooLarge if the header claims more than a limit, ServerBusy if no decoder becomes free in time.
         """
 
     async def ping(self) -> None:
@@ -80,41 +73,41 @@ class Inspector(Protocol):
 
 
 class Metrics(Protocol):
-    """How many and how long, for the operator, and nothing about any client.
+    """Counts and times for the operator, and nothing about any client.
 
-    Nothing here waits or raises. Label values come from code, never from clients, so their number is bounded.
+    No method waits or raises. Label values come from code, never from clients, so their number is bounded.
     """
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request is over. `route` is a template; `status` is 0 when there was no answer."""
+        """Count a request that is over. `route` is a template; `status` is 0 if there was no answer."""
 
     def sending(self) -> AbstractContextManager[object]:
-        """Around a request that sends an upload, or a part of one."""
+        """Measure a request that sends an upload, or a part of one, while the context is open."""
 
     def received(self, size: int) -> None:
-        """Bytes of such a request's body."""
+        """Count bytes of such a request's body."""
 
     def refused(self, code: str) -> None:
-        """Such a request was refused, by the code of an error."""
+        """Count the refusal of such a request, by the code of its error."""
 
     def committing(self) -> AbstractContextManager[object]:
-        """Around the commit of an upload."""
+        """Measure the commit of an upload, while the context is open."""
 
     def stored(self) -> None:
-        """An upload was committed."""
+        """Count an upload that was committed."""
 
     def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
-        """A sweep ended and removed that many; `size` in bytes."""
+        """Count what a sweep removed. `size` in bytes; `now` is the time of its end."""
 
     def sweep_failed(self) -> None:
-        """A sweep of a running server failed."""
+        """Count a failed sweep of a running server."""
 
     def waiting(self, waiting: Waiting) -> None:
-        """What the database says now of pending uploads and of the outbox."""
+        """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""
 
 
 class NoMetrics:
-    """Metrics of a server that counts nothing."""
+    """The metrics of a server that counts nothing."""
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None: ...
 

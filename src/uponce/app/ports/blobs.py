@@ -22,10 +22,10 @@ class SpooledChunk(Protocol):
         """Append. After StorageFull or StorageUnavailable the caller must `discard`."""
 
     async def flush(self) -> None:
-        """End the writing. All bytes are in the file then."""
+        """End the writing. Then all bytes are in the file."""
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes in order. Possible until `rewind` and `discard`."""
+        """Yield the bytes in order. Possible until `rewind` or `discard`."""
 
     async def rewind(self) -> None:
         """Forget the bytes. The next `write` starts at the first byte of the same file. Call `flush` before."""
@@ -34,24 +34,20 @@ class SpooledChunk(Protocol):
         """Delete the bytes. Does nothing if they are gone."""
 
 
-class Spooled(Protocol):
-    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all."""
+class Spooled(SpooledChunk, Protocol):
+    """A private blob that one request writes. `publish` makes it visible under `key`, whole or not at all.
+
+    `blocks` are the sealed bytes, until `publish` or `discard`. `discard` deletes a published blob too.
+    """
 
     key: str
-
-    @property
-    def size(self) -> int:
-        """Return how many bytes were accepted so far."""
 
     @property
     def path(self) -> str:
         """Return the path of a local file with the sealed bytes, readable until `publish` or `discard`."""
 
-    async def write(self, data: bytes | bytearray) -> None:
-        """Append. After StorageFull or StorageUnavailable the caller must `discard`."""
-
     async def seal(self) -> Digest:
-        """End the writing, and return the digest. All bytes are in the file then."""
+        """End the writing, and return the digest. Then all bytes are in the file."""
 
     async def publish(self, media_type: str = BINARY) -> None:
         """Make the bytes durable under `key`. Raise StorageUnavailable if the sweeper has deleted the spooled file.
@@ -59,17 +55,11 @@ class Spooled(Protocol):
         `media_type` is for stores that serve the bytes themselves.
         """
 
-    async def discard(self) -> None:
-        """Delete the bytes, published or not. Does nothing if they are gone."""
-
-    def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the sealed bytes in order. Possible until `publish` or `discard`."""
-
 
 class HeldPart(Protocol):
     """A span of a blob that arrives in parts, held by one request. No other request can write there until `release`.
 
-    If the blob is shared between servers, no other request of this process can.
+    If servers share the blob, only the other requests of this process are kept out.
     """
 
     @property
@@ -77,7 +67,10 @@ class HeldPart(Protocol):
         """Return how many bytes were accepted so far."""
 
     def expect(self, present: Sequence[Span]) -> None:
-        """Name the bytes that the blob has: they are compared, and not written again. Call it before `write`."""
+        """Name the bytes that the blob already has. `write` compares them instead of writing them again.
+
+        Call it before `write`.
+        """
 
     async def write(self, data: bytes | bytearray) -> None:
         """Write the next bytes of the span. Raise ChunkConflict if the blob has other bytes there.
@@ -86,15 +79,15 @@ class HeldPart(Protocol):
         """
 
     async def sync(self, recorded: Sequence[StoredPart] = (), key: str | None = None) -> Sequence[StoredPart]:
-        """Make all bytes accepted so far durable.
+        """Make all bytes accepted so far durable. For a shared blob, return their parts.
 
-        If the blob is shared, this concerns the bytes since the last `keep`. Those that are `recorded` already, in
-        order, are compared. The others are returned, each in its own object; an object counts when it is recorded.
+        For a shared blob, this means the bytes since the last `keep`. Bytes that are already `recorded`, in order, are
+        compared. The others are returned, each part in its own object. An object counts when the database records it.
         With a `key` the bytes belong to that blob instead. Raise ChunkConflict if other bytes are recorded.
         """
 
     def keep(self) -> None:
-        """Take note that the synced bytes are recorded. They never change from now on."""
+        """Note that the synced bytes are recorded. They never change from now on."""
 
     async def wanted(self) -> bool:
         """Return whether another request asks for some of these bytes."""
@@ -104,7 +97,7 @@ class HeldPart(Protocol):
 
 
 class Assembly(Protocol):
-    """A whole blob that arrived in parts, held by one request. No part of it is held at the same time."""
+    """A whole blob that arrived in parts, held by one request. No request holds a part of it at the same time."""
 
     key: str
 
@@ -113,7 +106,7 @@ class Assembly(Protocol):
         """Return the path of a local file with the sealed bytes, readable until `publish` or `release`."""
 
     async def seal(self, size: int, parts: AsyncIterable[StoredPart]) -> Digest:
-        """End the blob at `size`, and return its digest. Bytes that did not come in order are read again.
+        """End the blob at `size`, and return its digest. Bytes that did not arrive in order are read again.
 
         `parts` are all recorded parts of a shared blob, in order. Raise StorageUnavailable if their bytes differ.
         """
@@ -131,17 +124,17 @@ class Assembly(Protocol):
         """Delete the bytes, published or not."""
 
     async def clear(self) -> None:
-        """Delete what the committed blob was made of."""
+        """Delete the parts that the committed blob was made of."""
 
     async def release(self) -> None:
-        """Release the blob. It stays as it is: published, or unfinished."""
+        """Release the blob, published or unfinished. Its bytes stay."""
 
 
 class OpenBlob(Protocol):
     """An open blob. The caller must close it.
 
-    After a deletion it stays readable, or raises StorageUnavailable. It never shows other bytes. `block_bytes` is the
-    best length for one read.
+    After a deletion it is still readable, or it raises StorageUnavailable. It never shows other bytes. `block_bytes` is
+    the best length for one read.
     """
 
     size: int
@@ -182,37 +175,39 @@ class Parts(Protocol):
     async def hold(self, key: str, span: Span) -> HeldPart:
         """Hold a span of an unfinished blob. Raise ChunkInProgress if another request holds some of it.
 
-        Ask only after this whether the blob may still be written: it cannot be published while a part is held.
+        Check only after this whether the blob may still be written: no request can publish it while a part is held.
         """
 
     async def assembly(self, key: str) -> Assembly:
         """Hold all of an unfinished blob. Raise ChunkInProgress if another request holds it, or a part of it."""
 
     def asking(self, key: str, span: Span | None) -> AbstractAsyncContextManager[None]:
-        """Inside, every held part of the span, or of the whole blob, is `wanted`, in all server processes.
+        """Ask for the span, or for the whole blob.
 
-        If the blob is shared, only in this process.
+        Inside, its held parts are `wanted`, in all processes of this server.
+
+        The parts of a shared blob are `wanted` only in this process.
         """
 
 
 class SharedParts(Parts, Protocol):
     """Blobs whose parts are objects that every server can read.
 
-    No server holds anything that another server needs. Only what the database records counts.
+    No server holds bytes that another server needs. Only what the database records counts.
     """
 
     async def drop(self, key: str) -> None:
-        """Delete all objects of a blob, recorded or not. Does nothing if there are none."""
+        """Delete all objects of a blob, recorded or not. Do nothing if it has no object."""
 
     def listed(self) -> AsyncIterator[StoredBlob]:
         """Yield every object, under the key of its blob, in no order."""
 
 
 class Spool(Protocol):
-    """Files that are being received, on the disk of this server."""
+    """Files that are arriving, on the disk of this server."""
 
     async def receive(self, key: str | None = None) -> Spooled:
-        """Return a new blob to write. `key` is for a copy of a blob of another store: an earlier try is deleted."""
+        """Return a new blob to write. `key` is for a copy from another store; it deletes what an earlier try left."""
 
     async def receive_chunk(self) -> SpooledChunk:
         """Return a file for bytes that only pass through. They have no digest and never become a blob."""
@@ -221,14 +216,13 @@ class Spool(Protocol):
         """Yield every spooled blob, in no order. Its `age` counts from the last write."""
 
     async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
-        """Delete spooled blobs not written for `older_than` seconds, except the keys to `spare`. Return how many."""
+        """Delete spooled blobs not written for `older_than` seconds. Return their number. Keep the keys in `spare`."""
 
 
 class BlobStore(Spool, Parts, Protocol):
     """Immutable bytes under random keys; a public_id never becomes a path.
 
-    `shared` exists if new blobs that arrive in parts are to be shared. The methods of Parts then serve older uploads
-    only.
+    `shared` exists if servers share new blobs that arrive in parts. The methods of Parts then serve older uploads only.
     """
 
     @property
@@ -237,7 +231,7 @@ class BlobStore(Spool, Parts, Protocol):
     async def open(self, key: str) -> OpenBlob | None: ...
 
     def open_now(self, key: str) -> OpenBlob | None:
-        """Return the open blob if that needs no waiting. None does not say that there is no such blob."""
+        """Return the open blob if that needs no waiting. None does not mean that the blob does not exist."""
 
     async def delete(self, key: str) -> None:
         """Delete the blob, published or spooled. Does nothing if it does not exist."""
@@ -249,13 +243,13 @@ class BlobStore(Spool, Parts, Protocol):
         """Read a published blob and return its digest. Raise StorageUnavailable if the bytes cannot be read."""
 
     async def owner(self) -> str | None:
-        """Return the owner of the database that the store belongs to, or None. See app/owner.py."""
+        """Return the owner that the store has noted, or None. See app/owner.py."""
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
-        """Note the owner durably. One that is noted already stays, unless `replace`."""
+        """Note the owner durably. An owner that is already noted stays, unless `replace`."""
 
     async def ping(self) -> None:
-        """Return if the store can be written, else raise."""
+        """Return if the store can be written. Raise if not."""
 
 
 Data = bytes | bytearray | memoryview
@@ -266,9 +260,9 @@ class GroupStore(Protocol):
     """A blob store that can make many small blobs durable at once."""
 
     def put_group(self, bodies: Sequence[Body]) -> Sequence[str]:
-        """Make the bytes of all durable, and return their keys in order. Blocks; only one thread calls it.
+        """Make the bytes of all bodies durable, and return their keys in order. Blocks; only one thread calls it.
 
-        After StorageFull or StorageUnavailable none of the group counts.
+        After StorageFull or StorageUnavailable no blob of the group counts.
         """
 
 
@@ -276,7 +270,10 @@ class FrontServer(Protocol):
     """A web server in front of this one that reads published blobs itself."""
 
     def location_of(self, key: str) -> str | None:
-        """Return the web server's name for a blob, also for one that does not exist. None if it cannot read it."""
+        """Return the web server's name for a blob, also for one that does not exist.
+
+        Return None if it cannot read the blob.
+        """
 
 
 class Presigner(Protocol):
@@ -284,7 +281,7 @@ class Presigner(Protocol):
 
     @property
     def seconds(self) -> int:
-        """Return for how long a URL works."""
+        """Return for how many seconds a URL works."""
 
     async def url_of(self, key: str) -> str:
         """Return a URL by which any client may read the blob, also if the blob does not exist."""

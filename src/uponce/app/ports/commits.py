@@ -1,4 +1,4 @@
-"""What goes into a commit, what comes out of it, and the work that it leaves for later."""
+"""The input of a commit, its result, and the work that it leaves for later."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from uponce.core.values import Asset, AssetName, Caller, Digest, Grant, MediaFac
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An asset that is about to be committed: everything but what the commit itself decides.
+    """An asset that is about to be committed: everything except what the commit itself decides.
 
-    `asset_id` is used when the name is new; an overwritten asset keeps its own. `overwrite` says what happens
-    when the name exists: replace it, or leave it and answer with it. `idempotency_key` is the one that the client
-    sent, if any: under it the answer is stored. The commit writes `effects` to the outbox.
-    An effect has a name, and the details that its handler needs.
+    `asset_id` is used if the name is new; an overwritten asset keeps its own. `overwrite` decides what happens if the
+    name exists: replace the asset, or keep it and answer with it. `idempotency_key` is the client's; the commit stores
+    the answer under it. The commit writes `effects` to the outbox. An effect has a name, and the details that its
+    handler needs.
     """
 
     name: AssetName
@@ -35,11 +35,11 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit made: the stored asset and how it came about.
+    """The result of a commit: the stored asset, and how it was stored.
 
-    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the spooled ones
-    when the asset existed and was not to be overwritten. Deleting it is left to the caller, and to the sweeper.
-    `replayed`: nothing was made, this is what an earlier upload with the same Idempotency-Key was answered.
+    `unneeded_blob` is a blob that no row names any more: the bytes of the replaced version, or the new bytes if the
+    asset existed and was not overwritten. The caller deletes it, or else the sweeper. `replayed`: nothing was stored;
+    this is the answer of an earlier upload with the same Idempotency-Key.
     """
 
     asset: Asset
@@ -51,7 +51,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class AfterCommit:
-    """The details of an effect that a commit left: what the draft said, and what came of it. `api_key` signed it."""
+    """The details of an effect that a commit left: those of the draft, and the result. `api_key` signed the upload."""
 
     details: str
     api_key: str
@@ -61,16 +61,16 @@ class AfterCommit:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an upload with an Idempotency-Key was answered, and the SHA-256 of its bytes.
+    """The answer to an upload with an Idempotency-Key, and the SHA-256 of its bytes.
 
-    A record of the past: the asset may have been overwritten or deleted since.
+    It is a record of the past: the asset may have been overwritten or deleted since.
     """
 
     answer: Committed | Forwarded
     sha256: str
 
     def repeat(self, sha256: str) -> Committed | Forwarded:
-        """The answer to an upload of these bytes; IdempotencyKeyReused when they are other bytes."""
+        """Return the answer to an upload of these bytes. Raise IdempotencyKeyReused if they are other bytes."""
         if sha256 != self.sha256:
             raise IdempotencyKeyReused(
                 "This Idempotency-Key was already sent with this signature, for a file with other bytes than this one "
@@ -81,7 +81,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An upload whose bytes are durable and that only has to be committed."""
+    """An upload whose bytes are durable. Only its commit is left."""
 
     grant: Grant
     draft: Draft
@@ -90,7 +90,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused use of a genuine signature, which the audit has to note."""
+    """A refused use of a genuine signature, to be written to the audit."""
 
     grant: Grant
     caller: Caller
@@ -99,10 +99,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Work that a transaction left for later. `name` says which, `subject` on what. Times in Unix seconds.
+    """Work that a transaction left for later: `name` is its kind, `subject` its object. Times in Unix seconds.
 
-    `details` is what the work needs to know, in a form of its own. Effects of one subject run one after the other. A
-    `dead` one waits for an operator. `now` is the moment of the claim, by the database's clock.
+    `details` is what the work needs to know, in its own format. Effects of one subject run one after the other. A
+    `dead` effect waits for an operator. `now` is the moment of the claim, by the database's clock.
     """
 
     id: int
@@ -128,31 +128,35 @@ class Waiting:
 class Outbox(Protocol):
     """Effects, each run at least once."""
 
-    async def claim_effects(self, most: int, lease: int) -> Sequence[Effect]:
-        """Take effects that are due, oldest first, and of each subject its first only. No other claim gets them for
-        `lease` seconds. Each claim counts as a try."""
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
+        """Take effects of this name that are due, oldest first, and only the first one of each subject.
+
+        No other claim gets them for `lease` seconds. Each claim counts as a try.
+        """
 
     async def finish_effect(self, effect_id: int) -> None: ...
 
     async def postpone_effect(self, effect_id: int, seconds: int, error: str = "", *, dead: bool = False) -> None:
-        """Run it again after so many seconds, or when an operator says so if it is `dead`."""
+        """Run the effect again after so many seconds. If it is `dead`, run it only when an operator asks for it."""
 
     async def hasten_effect(self, subject: str) -> None:
-        """The effects of a subject are due now."""
+        """Make the effects of a subject due now."""
 
     async def list_effects(self, limit: int) -> Sequence[Effect]:
-        """Dead ones first, then by their time."""
+        """Return the effects, dead ones first, then in the order of their time."""
 
     async def count_waiting(self) -> Waiting: ...
 
     async def retry_effects(self, effect_id: int | None = None) -> int:
-        """Make one, or all that are dead, due now and alive. Return how many.
+        """Make one effect, or all dead ones, due now and alive. Return their number.
 
-        All are many transactions, between which other writes go on.
+        For all, this takes many transactions. Other writes go on between them.
         """
 
     async def drop_dead_effects(self, name: str, effect_id: int | None = None) -> int:
-        """Delete the dead effects of this name, or one of them. Return how many. Transactions as for `retry_effects`.
+        """Delete the dead effects of this name, or one of them. Return their number.
+
+        Transactions as for `retry_effects`.
 
         Never drop look-ups of a relay: each holds a pending signature.
         """

@@ -1,12 +1,12 @@
-"""The Database port, and what goes through it."""
+"""The Database port, and the values that go through it."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from uponce.app.ports.commits import Candidate, Committed, Draft, Outbox, Refusal, Reply
 from uponce.app.ports.relaying import Relays
+from uponce.app.ports.upkeep import Upkeep
 from uponce.core.series import Series, StoredPart
 from uponce.core.spans import Span
 from uponce.core.values import (
@@ -34,33 +34,20 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
-class Rule(StrEnum):
-    """What must hold inside of the database; the statements `broken_…` in adapters/database/sql ask for it."""
-
-    ADDRESSABLE = "addressable"  # an asset's blob key is 32 lower-case hex digits
-    NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob
-    WITHIN_USES = "within_uses"  # a grant has no more uses than it allows
-    DATED = "dated"  # a grant has a time of spending exactly when it was spent
-    PENDING = "pending"  # each pending use of a grant belongs to an upload that was passed on
-    AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while those are kept
-    PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
-    AFTER_WATERMARK = "after_watermark"  # a grant's timestamp lies after its key's watermark
-
-
 class Records(Protocol):
     """What the steps before a commit may read. All of it is durable. Each call blocks.
 
-    DatabaseUnavailable says that the database fails: then the steps of no upload can go on.
+    DatabaseUnavailable means that the database fails: then no upload can take its steps.
     """
 
     def find_key(self, api_key: str) -> ApiKey | None:
-        """As Keys.find_key."""
+        """Return what Keys.find_key returns."""
 
-    def list_keys(self, cloud: str) -> Sequence[ApiKey]:
-        """As Keys.list_keys."""
+    def has_cloud(self, cloud: str) -> bool:
+        """Return what Keys.has_cloud returns."""
 
     def find_grant(self, key: bytes) -> GrantRecord | None:
-        """As Ledger.find_grant. A database may know nothing here: the commit decides in any case."""
+        """Return what Ledger.find_grant returns, or None for a grant that was not looked up: the commit decides."""
 
 
 A = TypeVar("A")  # an upload that has arrived
@@ -69,91 +56,92 @@ Prepare = Callable[[Sequence[A], Records], Sequence[Candidate | Refusal | Except
 
 
 class Glance(Protocol):
-    """Look-ups that wait for no disk, lock or thread, so the event loop may do them itself.
+    """Look-ups that wait for no disk, lock or thread, so the event loop itself may make them.
 
-    DatabaseUnavailable says that such a look-up is not possible now: ask the database.
+    DatabaseUnavailable means that such a look-up is not possible now: ask the database.
     """
 
     def version(self) -> Hashable:
-        """A value that differs after each commit of any process. What was found after it stands while it is equal."""
+        """Return a value that changes with each commit of any process. While it is equal, later results still hold."""
 
     def find_asset(self, name: AssetName) -> Asset | None: ...
 
 
 class Ledger(Protocol):
-    """The ledger of grants, and the audit of what became of each."""
+    """The ledger of grants, and the audit of their uses and refusals."""
 
     async def commit(self, grant: Grant, draft: Draft, caller: Caller) -> Committed:
-        """Spend the grant and publish the asset, in one transaction: the only arbiter of who wins.
+        """Spend the grant and publish the asset, in one transaction: the only arbiter of which attempt wins.
 
-        Atomically: one use of the grant, the asset row, the audit row; of any number of concurrent commits of
-        one grant exactly `max_uses` succeed. The others raise SignatureUsed. A revoked grant raises
-        SignatureRevoked; a blob that the sweeper condemned BlobCondemned; a key that was revoked meanwhile
-        UnknownApiKey; a timestamp that a purge has overtaken StaleRequest. These are certain and leave no trace.
-        OutcomeUnknown is not: the caller must keep the blob and may ask `find_commit`.
+        The transaction writes one use of the grant, the asset row and the audit row. Of any number of concurrent
+        commits of one grant, exactly `max_uses` succeed. The others raise SignatureUsed. Raise SignatureRevoked for a
+        revoked grant, and BlobCondemned for a blob that the sweeper condemned. Raise UnknownApiKey for a key that was
+        revoked before the commit, and StaleRequest for a timestamp at or before the watermark. These errors are certain
+        and leave no trace. OutcomeUnknown is not certain: the caller must keep the blob and may ask `find_commit`.
 
-        With an Idempotency-Key the answer is stored in the same transaction. Where one is stored for this grant and
-        key already, nothing is spent and nothing published: the same bytes get it again, and other bytes are
+        With an Idempotency-Key, the same transaction stores the answer. If this grant and key already have an answer,
+        nothing is spent and nothing is published. The same bytes get that answer again; other bytes raise
         IdempotencyKeyReused.
         """
 
     async def commit_arrival(self, arrival: A, prepare: Prepare[A], most_refusals: int) -> Committed:
         """Take an upload through `prepare` and `commit`, together with all others that wait for the same `prepare`.
 
-        `prepare` blocks and runs outside of the event loop, once for a group, before its transaction. It returns for
-        each upload what to commit, or a refusal that is written to the audit in the same transaction (as
-        `record_refusal` does), or an error that ends this upload. Errors are those of `prepare` and of `commit`.
+        `prepare` blocks and runs outside of the event loop, once for a group, before its transaction. For each upload
+        it returns what to commit, or a refusal, or an error that ends this upload. The same transaction writes the
+        refusal to the audit, as `record_refusal` does. Errors are those of `prepare` and of `commit`.
         """
 
     async def delete(self, grant: Grant, name: AssetName, caller: Caller) -> Asset | None:
-        """Spend one use of the grant and drop the asset, in one transaction; the asset as it was.
+        """Spend one use of the grant and delete the asset row, in one transaction. Return the deleted asset.
 
-        Atomically: the use, the row, the audit row; what is refused, and how, is as for `commit`. None when there is no
-        such asset: then nothing is spent, yet a grant that is used up or revoked is refused as such. No row names the
-        asset's blob any more; deleting it is left to the caller, and to the sweeper. OutcomeUnknown: keep it.
+        The transaction writes the use, the asset row and the audit row. It refuses what `commit` refuses, with the same
+        errors. Return None if the asset does not exist: then nothing is spent, but a grant that is used up or revoked
+        is still refused. No row names the asset's blob any more; the caller deletes it, or else the sweeper. After
+        OutcomeUnknown the caller must keep it.
 
-        A later asset of that name is a new one, whose version begins with the time. So within the same second it may
-        have the version of the deleted one: remembering that for every name which was ever deleted is not worth it.
+        A later asset of that name is a new asset, whose version begins with the time. Within the same second, it may
+        have the version of the deleted asset. To rule that out, the database would need a row for every deleted name.
         """
 
     async def find_reply(self, grant_key: bytes, idempotency_key: str) -> Reply | None:
-        """The stored answer of a grant that was not revoked since; forgotten together with the grant."""
+        """Return the stored answer of a grant that was not revoked since. It is forgotten together with the grant."""
 
     async def find_grant(self, key: bytes) -> GrantRecord | None:
-        """What the ledger knows of a grant."""
+        """Return the ledger's record of a grant."""
 
     async def list_grants(
         self, cloud: str, *, api_key: str | None, status: GrantStatus | None, limit: int, cursor: str | None
     ) -> Page[GrantRecord]:
-        """Newest timestamp first. An unreadable cursor is InvalidParameter."""
+        """Return a page of grants, newest timestamp first. Raise InvalidParameter for an unreadable cursor."""
 
     async def history(self, key: bytes, limit: int) -> Sequence[AuditRecord]:
-        """The audit of a grant, oldest first."""
+        """Return the audit rows of a grant, oldest first."""
 
     async def revoke_grant(self, grant: Grant, caller: Caller) -> GrantRecord:
-        """From now on the grant is refused. A grant that is used up stays as it is: see the record returned.
+        """Refuse the grant from now on. A grant that is used up stays as it is; the returned record shows it.
 
-        A pending upload may still spend its use, since it may have completed upstream. If its use comes back, the grant
-        stays revoked.
+        A pending upload may still spend its use, since it may have completed upstream. If its use is given back, the
+        grant stays revoked.
         """
 
     async def record_refusal(self, grant: Grant, code: str, caller: Caller, most: int = 20) -> None:
-        """Note a refused use of a genuine signature: in an audit row each for the first `most` of a grant.
+        """Write a refused use of a genuine signature to the audit. The first `most` refusals of a grant get a row each.
 
-        All further refusals of the grant are counted in one more row, which has the time and caller of the last one.
+        One more row counts all further refusals of the grant. It has the time and caller of the last one.
         """
 
     async def newest_moment(self) -> int | None:
-        """The latest Unix second that audit or watermarks tell of; None before the first upload."""
+        """Return the latest Unix second in the audit and the watermarks. Return None before the first upload."""
 
 
 class Catalog(Protocol):
-    """The catalog of assets, and the blobs that rows name."""
+    """The catalog of assets, and the blobs that its rows name."""
 
     async def find_asset(self, name: AssetName) -> Asset | None: ...
 
     async def find_commit(self, blob_key: str) -> Asset | None:
-        """The asset that names this blob, if the commit that would have made it happened."""
+        """Return the asset that names this blob. It exists only if the commit of the blob happened."""
 
     async def list_by_context(
         self, cloud: str, resource_type: ResourceType, key: str, value: str | None, *, limit: int, cursor: str | None
@@ -161,51 +149,54 @@ class Catalog(Protocol):
         """Return the assets whose context has this key, and this value unless it is None, newest first.
 
         One call reads at most `CONTEXT_WINDOW` assets that have a context. So a page before the last one may have fewer
-        assets than `limit`, also none. An unreadable cursor is InvalidParameter.
+        assets than `limit`, or no asset. Raise InvalidParameter for an unreadable cursor.
         """
 
     async def list_surplus(self, cloud: str, *, files: int, size: int, seconds: int) -> Sequence[Asset]:
-        """Return assets that a cloud should lose, oldest first. One call returns some of them: repeat it.
+        """Return some of the assets that a cloud should lose, oldest first. Repeat the call until it returns no asset.
 
-        They are not among its newest `files`, do not fit into `size` bytes, newest first, or are `seconds` old.
+        An asset should go if it is not among the newest `files`, if it and all newer ones exceed `size` bytes, or if it
+        is `seconds` old.
         """
 
     async def digests(self, prefix: str) -> Mapping[str, Digest]:
-        """By blob key: what the catalog says of every blob whose key begins with `prefix`, at one moment.
+        """Return, by blob key, the digest of every blob in the catalog whose key begins with `prefix`, at one moment.
 
         Assets that break Rule.ADDRESSABLE are omitted.
         """
 
     async def series_blobs(self) -> frozenset[str]:
-        """The blob keys of all series."""
+        """Return the blob keys of all series."""
 
     async def unnamed(self, blob_keys: Sequence[str]) -> Sequence[str]:
         """Return the blobs that no asset and no series names at this moment. It takes no lock.
 
-        A later commit may still name them: only `condemn` rules that out.
+        A later commit may still name such a blob. Only `condemn` prevents that.
         """
 
     async def condemn(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those blobs that no asset and no series names: no commit can name them any more, so they may be deleted."""
+        """Condemn the blobs that no asset and no series names. Return them: no commit can name them from now on."""
 
     async def condemned(self, blob_keys: Sequence[str]) -> Sequence[str]:
-        """Those that are condemned already."""
+        """Return those of the blobs that are condemned already."""
 
 
 class OpenSeries(Protocol):
     """Series that are not complete yet."""
 
     async def create_series(self, new: Series, grant: Grant, *, per_key: int, in_all: int) -> Series:
-        """Begin a series with its first grant; when one of this upload_id exists, that one comes back unchanged.
+        """Begin a series with its first grant. If a series of this upload_id exists, return it unchanged.
 
-        TooManySeries when so many are unfinished of its key, or in all; else as `join_series`.
+        Raise TooManySeries if the API key has `per_key` unfinished series, or if there are `in_all`. Otherwise raise as
+        `join_series` does.
         """
 
     async def join_series(self, series_id: str, grant: Grant) -> Series:
-        """The grant belongs to the series from now on; repeating it changes nothing.
+        """Add the grant to the series. Repeating it changes nothing.
 
-        SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey as for `commit`; SignatureInUse when other series
-        hold all uses of the grant that are left; SeriesGone. Until the series ends, `purge` spares the grant.
+        Raise SignatureUsed, SignatureRevoked, StaleRequest and UnknownApiKey as `commit` does. Raise SignatureInUse if
+        other series hold all remaining uses of the grant, SeriesGone if the series has ended. Until the series ends,
+        `purge` keeps the grant.
         """
 
     async def find_series(self, series_id: str) -> Series | None: ...
@@ -213,100 +204,36 @@ class OpenSeries(Protocol):
     async def find_named_series(self, cloud: str, api_key: str, upload_id: str) -> Series | None: ...
 
     async def find_series_of(self, grant_key: bytes) -> Sequence[Series]:
-        """All series that the grant belongs to."""
+        """Return all series that the grant belongs to."""
 
     async def record_span(
         self, series_id: str, span: Span, total: int | None, parts: Sequence[StoredPart] = ()
     ) -> Series:
-        """Note that these bytes are durable, and the size of the whole unless it is None; the series after it.
+        """Record that these bytes are durable, and the size of the whole unless it is None. Return the new series.
 
-        ChunkConflict when the total or the span contradict what is noted already; SeriesGone. Of a shared series
-        `parts` are just those bytes of the span that were not noted before: ChunkInProgress when somebody else has
-        noted some of them meanwhile.
+        Raise ChunkConflict if the total or the span contradicts what is recorded, SeriesGone if the series has ended.
+        For a shared series, `parts` are exactly the bytes of the span that were not recorded before. Raise
+        ChunkInProgress if another request has recorded some of them since.
         """
 
     async def series_parts(self, series_id: str, span: Span, limit: int) -> Sequence[StoredPart]:
-        """The noted parts of a shared series that hold bytes of the span, in order: the first ones, at most so many.
-
-        None of them overlap.
-        """
+        """Return the first `limit` parts of a shared series with bytes of the span, in order and without overlap."""
 
     async def commit_series(self, series_id: str, draft: Draft, caller: Caller) -> Committed:
-        """As `commit`, for all grants of a series together, which ends by it. SeriesGone when it has ended before.
+        """Commit as `commit` does, for all grants of a series together, and end the series.
 
-        When one of them is used up or revoked, that is the refusal, which names it, and none is spent.
+        Raise SeriesGone if it has ended before. If one of the grants is used up or revoked, the refusal names it, and
+        no grant is spent.
         """
 
     async def end_series(self, series_id: str, *, if_empty: bool = False) -> bool:
-        """Give it up: nothing is spent, its grants are free again. False when there was none.
+        """End the series without an asset: nothing is spent, and its grants are free again.
 
-        With `if_empty` also when bytes are noted of it: then it stays.
+        Return False if it does not exist, or stays: with `if_empty`, a series with recorded bytes stays.
         """
 
     async def note_arrival(self, series_id: str, size: int) -> None:
-        """Count bytes that have arrived of a series and are not recorded yet. They say how fast it is, nothing else."""
-
-
-class Upkeep(Protocol):
-    """What keeps a database in order."""
-
-    async def purge(self, audit_seconds: int | None) -> int:
-        """Forget grants whose time to be kept is over by the database's clock; how many.
-
-        In the same transaction the watermark of their key rises to the newest timestamp dropped. Audit rows go
-        when they are older than `audit_seconds`, or stay for None.
-        """
-
-    async def fence(self, skew: int) -> int:
-        """Refuse from now on every signature that can have been accepted until now; the timestamp up to which.
-
-        In one transaction the watermark of every key rises to the database's time plus `skew` seconds; a higher one
-        stays. Also uploads under way are refused when they come to commit, and series end. Pending uploads go on.
-        """
-
-    async def freeze(self) -> None:
-        """From now on every write fails with DatabaseUnavailable, on every server; reads go on. Repeating it is fine.
-
-        A copy that lives on elsewhere would forget what is used here, and the other way round.
-        """
-
-    async def frozen(self) -> bool: ...
-
-    async def thaw(self, skew: int) -> int:
-        """Take writes again, and `fence`, in one transaction: another copy may have used signatures since."""
-
-    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
-        """End some series that were begun longer ago than so many seconds; their blobs' keys. Repeat it while any.
-
-        After `empty` seconds also those of which no byte has arrived.
-        """
-
-    async def end_slowest_series(
-        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
-    ) -> Sequence[str]:
-        """End the slowest series, where the key has `per_key` of them or there are `in_all`; its blob's key.
-
-        The rate counts over a series' whole life, of at least `seconds`. None ends that keeps `rate` bytes per second,
-        or of which as many bytes have arrived as the file has.
-        """
-
-    async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """What the engine finds wrong with its own files, in its words; `deep` also compares indexes with rows."""
-
-    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
-        """The rows that break a rule at one moment: the grant's key in hex, or the asset's name.
-
-        Audit rows count as kept for `audit_seconds`.
-        """
-
-    async def owner(self) -> str | None:
-        """Return the random name that the storage of this database has too, or None before `make_owner`."""
-
-    async def make_owner(self) -> str:
-        """Return the owner. The first call makes it, also in a frozen database."""
-
-    async def ping(self) -> None:
-        """Return when the database can be read and written."""
+        """Count bytes of a series that have arrived and are not recorded yet. They only show how fast the series is."""
 
 
 class Keys(Protocol):
@@ -316,44 +243,41 @@ class Keys(Protocol):
         """Return the key, also a revoked one, without rotated secrets that have expired."""
 
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
-        """Oldest first."""
+        """Return the keys, oldest first."""
 
     async def unreadable_keys(self) -> Mapping[str, str]:
-        """The API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
+        """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 
     async def add_key(self, *keys: ApiKey) -> None:
-        """Store all keys or none. The first key of a database also makes the secret key.
-
-        A later one may raise SettingRefused.
-        """
+        """Store all keys or none. The first one also makes the secret key. A later one may raise SettingRefused."""
 
     async def revoke_key(self, api_key: str) -> ApiKey | None:
-        """Revoked from now on; None when there is no such key. Repeating it changes nothing."""
+        """Revoke the key from now on, and return it. Return None if it does not exist. Repeating it changes nothing."""
 
     async def rotate_key(self, api_key: str, secret: str, overlap: int) -> ApiKey | None:
-        """A new secret; the present one works for `overlap` more seconds. None if there is no such key.
+        """Store a new secret, and return the key. The present secret works for `overlap` more seconds.
 
-        With an overlap of 0 the present secret need not be readable.
+        Return None if the key does not exist. With an overlap of 0 the present secret need not be readable.
         """
 
     async def set_upstream(self, cloud: str, upstream: Upstream | None) -> None:
-        """From now on uploads of this cloud are passed on there; None: they are stored here again."""
+        """Forward uploads of this cloud to the upstream from now on. None: store them here again."""
 
     async def list_upstreams(self) -> Mapping[str, Upstream]:
-        """By cloud."""
+        """Return the upstreams by cloud."""
 
     async def lost_upstreams(self) -> Mapping[str, Upstream]:
-        """By cloud, those whose secret cannot be decrypted: with an empty one."""
+        """Return by cloud the upstreams whose secret cannot be decrypted, each with an empty secret."""
 
     async def has_cloud(self, cloud: str) -> bool:
-        """Return whether the cloud has a key or an upstream, also if no secret of it can be read."""
+        """Return whether the cloud has a key or an upstream, also if none of its secrets can be read."""
 
 
 class Database(Keys, Ledger, Catalog, OpenSeries, Upkeep, Relays, Outbox, Protocol):
     """Ledger, catalog, keys and audit in one transactional database. A caller that needs one part names that part.
 
-    Any method may raise DatabaseUnavailable or StorageFull: then nothing happened. A method that writes
-    returns only after the write is durable. `glance` is there when the engine can look without waiting.
+    Any method may raise DatabaseUnavailable or StorageFull: then it has changed nothing. A method that writes returns
+    only after the write is durable. `glance` exists if the engine can look without waiting.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What a store can do that moves away, or that another one moves into."""
+"""What a store needs that moves to another place, or that another store moves into."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -11,8 +11,11 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 class Table(StrEnum):
-    """What a store consists of, in the order in which it moves: a store without keys takes no upload, so half of one
-    cannot forget what was spent. Of unfinished uploads only those move that were passed on, since they may complete."""
+    """The tables of a store, in the order in which they move.
+
+    A store without keys accepts no upload. Keys move last, so a half moved store cannot forget what was spent. Of
+    unfinished uploads, only those that were passed on move, since they may complete.
+    """
 
     ASSETS = "assets"
     CONDEMNED = "condemned"
@@ -27,18 +30,18 @@ class Table(StrEnum):
 
 
 class Moving(Protocol):
-    """Rows as they stand, in the order of their keys."""
+    """Rows as they are in the tables, in the order of their keys."""
 
     async def count_rows(self, table: Table) -> int: ...
 
     async def rows(self, table: Table, after: Row | None, limit: int) -> Sequence[Row]:
-        """The next ones behind that row, or from the first one for None."""
+        """Return the next rows after that row; the first rows for None."""
 
     async def last_row(self, table: Table) -> Row | None:
-        """The one with the greatest key."""
+        """Return the row with the greatest key."""
 
     async def add_rows(self, table: Table, rows: Sequence[Row]) -> None:
-        """All or none. They come in the order of their keys, behind those that are there."""
+        """Add all rows or none. They are in the order of their keys, after those in the table."""
 
 
 class MovableDatabase(Database, Moving, Protocol):

@@ -9,24 +9,25 @@ from uponce.core.values import Upstream
 
 
 class Relays(Protocol):
-    """Uploads that were passed on to an upstream, as long as their outcome is not known."""
+    """Uploads that were passed on to an upstream, while their outcome is unknown."""
 
     async def begin_relay(self, relay: Relay, seconds: int) -> Relay | Forwarded:
-        """Take one use of each grant, and note the upload as pending: the only arbiter of which attempt is passed on.
+        """Take one use of each grant, and record the upload as pending: the only arbiter of which attempt is passed on.
 
-        Return the relay with its `pending_at`. In the same transaction: the uses, the row, the end of the series, and
-        an effect that looks the upload up after `seconds`. OutcomeUnknown while another upload of a grant is pending;
-        SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey, SeriesGone as for `commit`: these leave no trace.
+        Return the relay with its `pending_at`. The same transaction writes the uses, the row, the end of the series,
+        and an effect that looks the upload up after `seconds`. Raise OutcomeUnknown while another upload of a grant is
+        pending. Raise SignatureUsed, SignatureRevoked, StaleRequest, UnknownApiKey and SeriesGone as `commit` does:
+        these leave no trace.
 
-        Where an answer is stored for this grant and Idempotency-Key already, that answer comes back and nothing else
-        happens; other bytes are IdempotencyKeyReused.
+        If this grant and Idempotency-Key already have an answer, return that answer and change nothing. Raise
+        IdempotencyKeyReused if the bytes differ, and OutcomeUnknown while one of them is pending, whatever its bytes.
         """
 
     async def end_relay(self, relay: Relay, answer: Forwarded | None, code: str = "") -> bool:
-        """Write the outcome, if the row is still there: the attempt that owns it writes once. False if it is gone.
+        """Write the outcome if the row still exists. Return False if it is gone: the attempt that owns it writes once.
 
         With an answer the grants are spent: the audit row has its asset and `code`, and the answer is stored for the
-        relay's Idempotency-Key. Without one each grant gets its use back. The effect goes too.
+        relay's Idempotency-Key. Without an answer each grant gets its use back. The effect is deleted too.
         """
 
     async def find_relay(self, relay_id: str) -> Relay | None: ...
@@ -35,18 +36,18 @@ class Relays(Protocol):
         """Return the time by the database's clock, in Unix seconds."""
 
     async def hasten_relays(self, cloud: str, names: Sequence[str], seconds: int) -> None:
-        """Look up the pending uploads of these names or markers in so many seconds, unless it is done sooner."""
+        """Look up the pending uploads of these names or markers in so many seconds, unless a look-up is due sooner."""
 
     async def note_misses(self, relay_id: str, misses: int) -> None:
-        """Store how many look-ups found nothing after the bound."""
+        """Store how many look-ups after the bound found nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
     """One upload request. `kind` is the resource type in the URL. `fields` are sent before the file.
 
-    `size` is how many bytes the file has, None while that is unknown.
-    `span` is the value of Content-Range, and `upload_id` of X-Unique-Upload-Id: both are for one chunk of a file.
+    `size` is how many bytes the file has, None if that is unknown. `span` is the value of Content-Range, and
+    `upload_id` of X-Unique-Upload-Id: both are for one chunk of a file.
     """
 
     kind: str
@@ -59,10 +60,10 @@ class UpstreamCall:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamReply:
-    """An answer. `document` is the JSON object in it, None if the body is no JSON object. `body` is its text.
+    """The upstream's answer. `document` is its JSON object, None if the body is no JSON object. `body` is its text.
 
-    `headers` are those that clients may see. `date` is the upstream's clock in Unix seconds, if it tells it.
-    `is_early` says that the answer came before the signature left, so the upstream completed nothing.
+    `headers` are those that clients may see. `date` is the upstream's clock in Unix seconds, if the answer has it.
+    `is_early` says that the answer came before the signature was sent, so the upstream completed nothing.
     """
 
     status: int
@@ -90,7 +91,7 @@ Sign = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 class UpstreamClient(Protocol):
-    """Every call raises UpstreamUnavailable if the upstream cannot have completed it."""
+    """Calls to an upstream. Every call raises UpstreamUnavailable if the upstream cannot have completed it."""
 
     async def upload(
         self, upstream: Upstream, call: UpstreamCall, file: AsyncIterable[bytes | bytearray], sign: Sign | None
@@ -98,22 +99,23 @@ class UpstreamClient(Protocol):
         """Send one upload, and return the answer, whatever its status.
 
         The fields go first, then the file while it arrives. After its last byte, `sign` returns the fields that make
-        the request valid, and they go last, in a separate write: nothing is complete without them. `sign` None:
-        `fields` are valid already. An exception of `file` or `sign` ends the request and comes back. OutcomeUnknown:
-        the signature may have left, and no answer came.
+        the request valid. They go last, in a separate write: without them the request is not complete. `sign` None:
+        `fields` are valid already. An exception of `file` or `sign` ends the request, and the caller gets it. Raise
+        OutcomeUnknown if the signature may have been sent, and no answer came.
         """
 
     async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
-        """Ask `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet.
+        """Return the answer to a GET of `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet.
 
-        The answer must be there soon, unless the caller is `patient`: an account that hangs would delay the others.
+        The answer must come soon, unless the caller is `patient`: otherwise an account that hangs would delay the
+        others.
         """
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
-        """Make a call that may change something, with HTTP Basic. `path` is not escaped yet.
+        """Return the answer to a call that may change something, with HTTP Basic. `path` is not escaped yet.
 
-        OutcomeUnknown: the upstream may have carried out the call, and no answer came.
+        Raise OutcomeUnknown if the upstream may have done it, and no answer came.
         """
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
-        """Send a form to `/v1_1/<cloud>/<path>`. OutcomeUnknown as for `upload`."""
+        """Send a form to `/v1_1/<cloud>/<path>`, and return the answer. Raise OutcomeUnknown as `upload` does."""

@@ -1,1 +1,1 @@
-"""Uploads of a cloud that has an upstream: checked and spent here, stored there."""
+"""Uploads of a cloud that has an upstream. uponce checks and spends them; the upstream stores them."""

@@ -1,27 +1,37 @@
-"""Calls that are no uploads, of a cloud that has an upstream: authorised here, answered there."""
+"""Calls other than uploads, of a cloud that has an upstream. uponce authorises them; the upstream answers them."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from uponce.app.authorise import Verified, check_grant_fresh, require_credentials, verify_signed
+from uponce.app.authorise import (
+    Verified,
+    check_grant_fresh,
+    record_refusal,
+    refuse_spent,
+    require_credentials,
+    verify_signed,
+)
 from uponce.app.ports import AdminCall, UpstreamReply
 from uponce.app.relaying.relay import forwarded
 from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, ScopeDenied, UpstreamUnavailable
+from uponce.core.parameters import unknown
 from uponce.core.relaying import Forwarded
 from uponce.core.signature import collect
 from uponce.core.upstream import passed_on, signed
-from uponce.core.values import KeyScope, KeyUses, Upstream
+from uponce.core.values import Caller, KeyScope, KeyUses, Upstream
 
 # pycloudinary 1.46.3 signs these two with all calls except these three.
 _NOT_ALWAYS_SIGNED = frozenset({"notification_url", "batch_id"})
 _OF_CALLS = re.compile("[^/]+/(tags|context|metadata)")
+# A signature with one of these is for an upload, and no other call would obey it.
+_OF_UPLOADS = frozenset({"max_bytes", "max_uses", "origin", "sha256"})
 
 
 async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCall) -> Forwarded:
-    """Return the upstream's answer to a call with HTTP Basic, which the caller has checked.
+    """Return the upstream's answer to a call with HTTP Basic. The caller has checked the client's credentials.
 
-    The call goes on as it is, with the upstream's credentials. OutcomeUnknown: it may have been carried out.
+    The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
     if asked.method == "GET":
@@ -30,26 +40,31 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
 
 
 async def act_signed(
-    services: Services, upstream: Upstream, cloud: str, path: str, sent: Sequence[tuple[str, str]]
+    services: Services, upstream: Upstream, cloud: str, path: str, sent: Sequence[tuple[str, str]], caller: Caller
 ) -> Forwarded:
-    """Let the upstream do what signed parameters ask for, such as a deletion, under the upstream's own signature.
+    """Return the upstream's answer to a call with signed fields, such as a deletion. uponce signs it for the upstream.
 
-    `sent` are the fields in order of arrival. They go on in their form: a list stays a list.
+    `sent` are the fields in order of arrival. The upstream gets them in their form: a list stays a list.
 
-    Raise ScopeDenied unless their key is one for servers: a signature that works once cannot be spent for an action of
-    another system. OutcomeUnknown: it may have been done.
+    Raise ScopeDenied unless their key is one for servers: uponce cannot spend a signature in one step with an action of
+    another system. Raise UnknownParameter for a parameter of uponce's own uploads, and SignatureRevoked for a revoked
+    signature. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
     params = collect(sent)
     require_credentials(params)
     verified = await _verify(services, cloud, path, params)
+    if found := _OF_UPLOADS & params.keys():
+        raise unknown(min(found))
     check_grant_fresh(services, verified)
     key = verified.key
     if key.scope is not KeyScope.ALL or key.uses is not KeyUses.UNLIMITED:
+        await record_refusal(services, verified.grant, ScopeDenied.code, caller)
         raise ScopeDenied(
             f"API key {key.api_key} only uploads. For other calls of a cloud with an upstream, sign with a key of "
             "scope all and unlimited uses (`uponce keys create --scope all --uses unlimited`), on your server only."
         )
+    await refuse_spent(services, verified.grant, caller)
     fields = passed_on(params)
     proof = signed(upstream, fields, int(services.clock.now()))
     kept = fields.keys() - proof.keys()
@@ -58,7 +73,7 @@ async def act_signed(
 
 
 async def _verify(services: Services, cloud: str, path: str, params: Mapping[str, str]) -> Verified:
-    """Return what `verify_signed` returns. Some SDKs send parameters that they do not sign with a few calls.
+    """Return what `verify_signed` returns. With a few calls, some SDKs send parameters that they do not sign.
 
     These parameters are the notification URL and the batch id. The upstream accepts both without a signature.
     """

@@ -1,4 +1,4 @@
-"""A large file in the chunks in which an upstream takes it."""
+"""Cut a large file into the chunks that an upstream accepts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,7 +14,7 @@ _LEAST_BYTES = 5 * 1024 * 1024  # of each chunk but the last; Cloudinary refuses
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes of a file, and their place in it as Content-Range says it."""
+    """Bytes of a file, and their place in it as Content-Range writes it."""
 
     span: str
     size: int
@@ -23,14 +23,14 @@ class Chunk:
 
 
 class _Cut:
-    """Cuts a stream of blocks into pieces of given sizes."""
+    """Cuts a stream of blocks into parts of given sizes."""
 
     def __init__(self, blocks: AsyncIterator[Data]) -> None:
         self._blocks = blocks
         self._rest: Data = b""
 
     async def take(self, size: int) -> AsyncIterator[Data]:
-        """Yield the next `size` bytes, fewer at the end."""
+        """Yield the next `size` bytes, or fewer at the end of the file."""
         while size > 0 and not await self.has_ended():
             block, self._rest = self._rest, b""
             if len(block) > size:
@@ -48,7 +48,7 @@ class _Cut:
 
 
 async def cut(blocks: AsyncIterator[Data], size: int, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks of a file of known size. The blocks of each must be read before the next one."""
+    """Yield the chunks of a file of known size. Read the blocks of each chunk before the next one."""
     file = _Cut(blocks)
     for start in range(0, size, chunk_bytes):
         end = min(start + chunk_bytes, size)
@@ -60,8 +60,9 @@ async def cut_arriving(
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of a file that is still arriving, and will have `least` bytes or more.
 
-    Content-Range says where a chunk ends, before its first byte. A chunk that is certain to be whole, with a byte
-    behind it, is sent while it arrives. The others are in the spool, two at a time: one is sent, and one arrives.
+    Content-Range gives the end of a chunk before its first byte. So a chunk is sent while it arrives only if it is
+    certain to be whole, and a byte follows it. The other chunks are in the spool, two at a time: one is sent, and one
+    arrives.
     """
     file, start = _Cut(blocks), 0
     while (size := min(chunk_bytes, least - start - 1)) >= min(chunk_bytes, _LEAST_BYTES):

@@ -1,11 +1,12 @@
-"""The file of an upload that is passed on: small in memory, larger sent while it arrives, or spooled first."""
+"""The file of an upload that a relay forwards: held in memory, sent while it arrives, or spooled first."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
+from uponce.app.authorise import Admitted
 from uponce.app.relaying.chunks import Data, cut, cut_arriving
-from uponce.app.relaying.relay import Passing, Relaying
+from uponce.app.relaying.relay import Relaying
 from uponce.app.services import Services
 from uponce.core.errors import MalformedRequest
 from uponce.core.relaying import Forwarded
@@ -15,22 +16,22 @@ _QUICKLY_HASHED = 32 * 1024
 
 
 class Held:
-    """A file that one request writes: in memory while it is small, and sent while it arrives once it is not.
+    """A file that one request writes. A small file is held in memory, a larger one is sent while it arrives.
 
-    Memory is bounded for all uploads together. When nothing is left of it, a small file is sent while it arrives too.
+    Memory is bounded for all uploads together. If no memory is left, a small file is sent while it arrives too.
     """
 
-    def __init__(self, services: Services, passing: Passing, length: int | None) -> None:
-        """`length` is that of the request's body, if it is known.
+    def __init__(self, services: Services, admitted: Admitted, length: int | None) -> None:
+        """`length` is how many bytes the body of the request has, if that is known.
 
         A file with a name has at least `length` bytes, less what a form may have besides its file. The size of a file
-        without a name is not certain: the file may be text, which has fewer bytes when it is decoded.
+        without a name is not certain: such a file may be text, which has fewer bytes after it is decoded.
         """
         self._services = services
-        self._passing = passing
+        self._admitted = admitted
         self._in_chunks = length is None or length > services.limits.relay_whole_bytes
         self._least = 0
-        if length is not None and passing.filename is not None:
+        if length is not None and admitted.filename is not None:
             self._least = length - services.limits.max_form_bytes
         self._most = services.limits.small_body_bytes
         self._memory = services.attempts.memory
@@ -48,7 +49,7 @@ class Held:
             self._taken += len(data)
             return
         if self._stream is None:
-            self._stream = Stream(self._services, self._passing, in_chunks=self._in_chunks, least=self._least)
+            self._stream = Stream(self._services, self._admitted, in_chunks=self._in_chunks, least=self._least)
             for part in self._parts:
                 await self._stream.write(part)
             self._drop()
@@ -61,16 +62,19 @@ class Held:
         """End the writing, and return the digest."""
         if self._stream is not None:
             return await self._stream.seal()
-        hashes = _Hashes(self._passing)
+        hashes = _Hashes(self._admitted)
         for part in self._parts:
             hashes.update(part)
         return hashes.digest()
 
     async def finish(self, digest: Digest) -> Forwarded:
-        """Let the upload complete, and return the upstream's answer. Call it after all that could refuse the file."""
+        """Let the upload complete, and return the upstream's answer.
+
+        Call it after every check that may refuse the file.
+        """
         if self._stream is not None:
             return await self._stream.finish()
-        relaying = Relaying(self._services, self._passing)
+        relaying = Relaying(self._services, self._admitted)
         relaying.digest = digest
         return await relaying.send_small(_each(self._parts))
 
@@ -92,12 +96,12 @@ async def _each(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 class _Hashes:
-    """The digest of a file that is passed on. Its SHA-256 is computed only if something will be compared with it."""
+    """The digest of a file that is passed on. Its SHA-256 is computed only if something is compared with it."""
 
-    def __init__(self, passing: Passing) -> None:
+    def __init__(self, admitted: Admitted) -> None:
         self.size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
-        is_compared = passing.spec.sha256 is not None or passing.idempotency_key is not None
+        is_compared = admitted.spec.sha256 is not None or admitted.idempotency_key is not None
         self._sha256 = hashlib.sha256() if is_compared else None
 
     def update(self, data: Data) -> None:
@@ -113,14 +117,14 @@ class _Hashes:
 class Stream:
     """A file that is sent while it arrives. The upstream's pace is the client's pace.
 
-    Nothing is complete before `finish`: the file ends, but the signature that must follow waits for it. An error of
-    the upstream ends the next write.
+    The upload is not complete before `finish`: the file ends, and the signature that must follow waits for `finish`. An
+    error of the upstream ends the next write.
     """
 
-    def __init__(self, services: Services, passing: Passing, *, in_chunks: bool, least: int = 0) -> None:
-        self._relaying = Relaying(services, passing)
+    def __init__(self, services: Services, admitted: Admitted, *, in_chunks: bool, least: int = 0) -> None:
+        self._relaying = Relaying(services, admitted)
         self._blocks: asyncio.Queue[Data | None] = asyncio.Queue(1)
-        self._hashes = _Hashes(passing)
+        self._hashes = _Hashes(admitted)
         self._size = 0
         self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
@@ -144,7 +148,7 @@ class Stream:
         await self._put(data)
 
     async def _hash(self, data: Data) -> None:
-        """Hash the block while the next one arrives. A small block takes less time than a thread does."""
+        """Hash the block while the next one arrives. Hashing a small block takes less time than using a thread."""
         await self._hashed()
         if len(data) <= _QUICKLY_HASHED:
             self._hashes.update(data)
@@ -165,7 +169,7 @@ class Stream:
         return self._hashes.digest()
 
     async def finish(self) -> Forwarded:
-        """Let the upload complete, and return the answer. Call it after all that could refuse the file."""
+        """Let the upload complete, and return the answer. Call it after every check that may refuse the file."""
         self._agreed.set_result(None)
         return await asyncio.shield(self._sending)
 
@@ -176,7 +180,7 @@ class Stream:
         self._sending.cancel()
         await asyncio.wait([self._sending])
         if not self._sending.cancelled():
-            self._sending.exception()  # seen: the client gets another error
+            self._sending.exception()  # marks it as seen: the client gets another error
 
     async def _put(self, block: Data | None) -> None:
         if not self._sending.done():
@@ -186,7 +190,7 @@ class Stream:
             raise MalformedRequest("The upstream ended the upload before its last byte.")
 
     def _make_room(self, _: object) -> None:
-        """Let a block that waits go in, since no reader takes the one before it any more."""
+        """Empty the queue, so that a waiting block can enter. No reader takes blocks any more."""
         while not self._blocks.empty():
             self._blocks.get_nowait()
 
@@ -196,9 +200,14 @@ class Stream:
         await asyncio.shield(self._agreed)  # aiohttp cancels this when the connection breaks
 
 
-async def send_spooled(services: Services, passing: Passing, digest: Digest, blocks: AsyncIterator[Data]) -> Forwarded:
-    """Pass on a file that has arrived. It must run to its own end, also when its request is cancelled."""
-    limits, relaying = services.limits, Relaying(services, passing)
+async def send_spooled(
+    services: Services, admitted: Admitted, digest: Digest, blocks: AsyncIterator[Data]
+) -> Forwarded:
+    """Pass on a file that has arrived, and return the answer.
+
+    It must run to its end, also if its request is cancelled.
+    """
+    limits, relaying = services.limits, Relaying(services, admitted)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:
         return await relaying.send(blocks, digest.size)

@@ -22,14 +22,14 @@ log = logging.getLogger("uponce")
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 300
 _QUOTA_SECONDS = 3600
-# An upload whose answer is on its way is not pending any more by then.
+# If the answer of the upload is on its way, the upload is not pending any more after this time.
 _NOTIFIED_SECONDS = 5
 _NOTIFICATION_SECONDS = 7200  # as long as SDKs accept one
 _MOST_PAGES = 100
 
 
 async def reconcile(services: Services, effect: Effect) -> Later | None:
-    """Look a pending upload up. None when its outcome is written, else when to look again."""
+    """Look a pending upload up. Return None if its outcome is written, else when to look again."""
     relay = await services.database.find_relay(effect.subject)
     if relay is None:
         return None
@@ -37,7 +37,7 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
     if upstream is None:
         return Later(_MOST_SECONDS, f"the cloud {relay.cloud} has no upstream any more: set it again")
     account = relay.target.account
-    if upstream.account != account:  # whose answers say nothing of this upload
+    if upstream.account != account:  # the answers of another account prove nothing about this upload
         return Later(
             _MOST_SECONDS, f"passed on to {account}, the former account of the cloud {relay.cloud}: set it again"
         )
@@ -55,7 +55,10 @@ async def reconcile(services: Services, effect: Effect) -> Later | None:
 
 
 def _pause(relay: Relay, effect: Effect, services: Services) -> int:
-    """Return the seconds until the next look: longer each time, but not past the bound, after which it decides."""
+    """Return the seconds until the next look-up: more each time.
+
+    A look-up just after the bound can decide, so it comes then.
+    """
     seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
     left = relay.pending_at + bound(services.limits) - effect.now
     return max(1, min(seconds, left + 1)) if left > 0 else _FIRST_SECONDS
@@ -71,9 +74,10 @@ class Notification:
 
 
 async def notified(services: Services, cloud: str, notification: Notification) -> None:
-    """Look up soon what the account says it has stored, if that upload is pending. The look-up decides.
+    """Look up soon the upload that the account says it has stored, if that upload is pending. The look-up decides.
 
-    Raise NotFound if the cloud has no upstream, InvalidSignature if the account did not sign this within two hours.
+    Raise NotFound if the cloud has no upstream. Raise InvalidSignature unless the account signed this in the last two
+    hours.
     """
     upstream = (await services.database.list_upstreams()).get(cloud)
     if upstream is None:
@@ -95,7 +99,7 @@ def _verify(notification: Notification, upstream: Upstream, now: float) -> None:
 
 
 def _names_in(body: bytes) -> Sequence[str]:
-    """Return the names by which an upload would be pending: its public_id, and the marker in its context."""
+    """Return the names of an upload that a notification gives: its public_id, and the marker in its context."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -109,7 +113,7 @@ def _names_in(body: bytes) -> Sequence[str]:
 
 
 async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tuple[Found | Missing, int]:
-    """Return the upload's asset, or what was found instead, and how many seconds the quota asks to wait, or 0."""
+    """Return the upload's asset, or the reason of its absence, and the seconds that the quota asks to wait, or 0."""
     for kind, public_id in relay.target.names:
         try:
             reply = await _ask(services, upstream, relay, kind, public_id)
@@ -129,7 +133,10 @@ async def _look_up(services: Services, upstream: Upstream, relay: Relay) -> tupl
 
 
 async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, public_id: str) -> UpstreamReply:
-    """Return the answer that has the asset, or the last one. A list by context may have empty pages before others."""
+    """Return the answer that has the asset, or the last answer.
+
+    A list by context may have empty pages before others.
+    """
     client, target = services.upstream, relay.target
     assert client is not None
     if target.marker is None:
@@ -146,7 +153,7 @@ async def _ask(services: Services, upstream: Upstream, relay: Relay, kind: str, 
 
 
 def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
-    """Return whether this is the upstream's own word that it has no such asset, and not that of a server in between."""
+    """Return whether the upstream itself says that it has no such asset. A server in between cannot say so."""
     if reply.document is None:
         return False
     if relay.target.marker is None:
@@ -155,7 +162,7 @@ def _says_nothing(reply: UpstreamReply, relay: Relay) -> bool:
 
 
 def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
-    """Return the asset in an answer, None if there is none."""
+    """Return the asset in an answer, or None."""
     if reply.status != 200 or reply.document is None:
         return None
     if relay.target.marker is None:
@@ -165,7 +172,7 @@ def _document(reply: UpstreamReply, relay: Relay) -> Mapping[str, Any] | None:
 
 
 def _found(document: Mapping[str, Any], reply: UpstreamReply, relay: Relay, now: float) -> Found:
-    # An asset that only this grant can have made is this upload's, also if an earlier attempt made it.
+    # An asset that only this grant can have made counts as this upload's, also if an earlier attempt made it.
     etag = relay.digest.md5 if relay.target.is_own else str(document.get("etag", ""))
     version = document.get("version")
     answer = forwarded(replace(reply, document=document, body=json.dumps(document)), relay.digest.size)

@@ -1,8 +1,8 @@
 """Pass an upload on to its cloud's upstream: file → pending → signature → outcome. The pending row is the arbiter.
 
-The upstream completes no request without a signature, and uponce makes that signature only after one transaction has
-noted the grant as pending. So of any number of attempts one is passed on. What the upstream then answers decides: a
-success spends the grant, a refusal frees it, and anything else leaves it pending until a look-up finds the outcome.
+The upstream completes no request without a signature. uponce makes that signature only after a transaction has recorded
+the grant as pending. So of any number of attempts one is passed on. The upstream's answer decides: a success spends the
+grant, and a refusal frees it. Any other answer leaves the grant pending until a look-up finds the outcome.
 """
 
 import asyncio
@@ -10,9 +10,10 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from uponce.app.authorise import Admitted
 from uponce.app.ports import Sign, UpstreamCall, UpstreamReply
 from uponce.app.relaying.chunks import Chunk, Data
 from uponce.app.services import Services
@@ -24,16 +25,15 @@ from uponce.core.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from uponce.core.parameters import UploadSpec
-from uponce.core.relaying import Forwarded, Outcome, Relay, outcome_of, trailer_timestamp
+from uponce.core.relaying import Forwarded, Outcome, Relay, error_message, outcome_of, trailer_timestamp
 from uponce.core.upstream import aim, seed_of, signed
-from uponce.core.values import Caller, Digest, Grant, ResourceType, Upstream
+from uponce.core.values import Digest
 
 log = logging.getLogger("uponce")
 
-_FIRST_LOOK_SECONDS = 180  # a request that is answered writes its outcome before
+_FIRST_LOOK_SECONDS = 60  # after the time for the answer: a request that is answered writes its outcome before
 _RETRY_SECONDS = 10
-_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # of a database that fails when the outcome is known
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 10, 0.5  # with a database that fails when the outcome is known
 _NO_NAME = "file"
 _UNREACHED = "The upstream cannot be reached, or does not answer. The signature is not spent. Send the upload again."
 _UNCONFIRMED = (
@@ -50,21 +50,6 @@ _UNKNOWN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Passing:
-    """An upload to pass on. `params` are those that the client signed. A series ends when the upload is pending."""
-
-    upstream: Upstream
-    grants: tuple[Grant, ...]
-    spec: UploadSpec
-    params: Mapping[str, str]
-    requested: ResourceType | None
-    filename: str | None
-    caller: Caller
-    idempotency_key: str | None = None
-    series_id: str | None = None
-
-
 class Repeated(Exception):
     """The Idempotency-Key has an answer already."""
 
@@ -74,35 +59,40 @@ class Repeated(Exception):
 
 
 class Relaying:
-    """One attempt to pass an upload on. It must run to its own end, also when its request is cancelled.
+    """One attempt to pass an upload on. It must run to its end, also if its request is cancelled.
 
     Each way of sending returns the upstream's answer to a completed upload. UpstreamRefused, UpstreamUnavailable and
     DatabaseUnavailable spend nothing. OutcomeUnknown leaves the grant pending. `digest` is that of the whole file; it
     must be set before the last byte is sent.
     """
 
-    def __init__(self, services: Services, passing: Passing) -> None:
-        client = services.upstream
-        assert client is not None
+    def __init__(self, services: Services, admitted: Admitted) -> None:
+        client, upstream = services.upstream, admitted.upstream
+        assert client is not None and upstream is not None
         self._services = services
         self._client = client
-        self._passing = passing
+        self._upstream = upstream
+        self._admitted = admitted
         self._attempt = services.ids.hex(32)
-        seed = seed_of(passing.grants[0], self._attempt)
-        self._target = aim(passing.upstream, passing.spec, passing.params, passing.requested, passing.filename, seed)
+        self._key_hash = _hash_of(admitted.idempotency_key)
+        seed = seed_of(admitted.grants[0], self._attempt, self._key_hash)
+        self._target = aim(upstream, admitted.spec, admitted.params, admitted.requested, admitted.filename, seed)
         self._pending: Relay | None = None
         self.digest: Digest | None = None
 
     async def send_small(self, file: AsyncIterator[Data]) -> Forwarded:
-        """Send a file of known digest, and make the grant pending at the same time, which takes about as long."""
+        """Send a file of known digest. Make the grant pending at the same time, which takes about as long."""
         return await self._to_the_end(self._send_small(file))
 
     async def send(self, file: AsyncIterator[Data], size: int | None = None) -> Forwarded:
-        """Send a file in one request, perhaps while it arrives. Its size may be unknown then."""
+        """Send a file in one request, perhaps while it arrives. Then its size may be unknown."""
         return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
     async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
-        """Send a file in chunks. Only the last one completes the upload, so only that one waits for its signature."""
+        """Send a file in chunks.
+
+        Only the last chunk completes the upload, so only the last one waits for its signature.
+        """
         return await self._to_the_end(self._send_chunks(chunks))
 
     async def _to_the_end(self, sending: Coroutine[Any, Any, UpstreamReply]) -> Forwarded:
@@ -126,7 +116,9 @@ class Relaying:
         call = self._call(self.digest.size)
         uploading = asyncio.ensure_future(self._upload(call, file, lambda: asyncio.shield(signing)))
         try:
-            await asyncio.shield(signing)  # to its end, also if the upload has failed: it may have taken the grant
+            await asyncio.shield(
+                signing
+            )  # to its end, also if the upload has failed: the signing may have taken the grant
         except BaseException:
             uploading.cancel()
             await asyncio.gather(uploading, return_exceptions=True)
@@ -134,7 +126,7 @@ class Relaying:
         return await uploading
 
     async def _upload(self, call: UpstreamCall, file: AsyncIterator[Data], sign: Sign) -> UpstreamReply:
-        return await self._client.upload(self._passing.upstream, call, file, sign)
+        return await self._client.upload(self._upstream, call, file, sign)
 
     async def _send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> UpstreamReply:
         async with aclosing(chunks):
@@ -148,8 +140,8 @@ class Relaying:
         raise AssertionError("chunks have a last one")
 
     async def _send_early(self, call: UpstreamCall, file: AsyncIterator[Data]) -> UpstreamReply:
-        """Send a chunk that completes nothing."""
-        upstream, now = self._passing.upstream, int(self._services.clock.now())
+        """Send a chunk that does not complete the upload."""
+        upstream, now = self._upstream, int(self._services.clock.now())
         fields = {**call.fields, **signed(upstream, call.fields, now)}
         try:
             return await self._client.upload(upstream, replace(call, fields=fields), file, None)
@@ -157,29 +149,29 @@ class Relaying:
             raise UpstreamUnavailable(_UNREACHED, detail=error.detail) from error
 
     def _call(self, size: int | None) -> UpstreamCall:
-        return UpstreamCall(self._target.kind, self._target.fields, self._passing.filename or _NO_NAME, size)
+        return UpstreamCall(self._target.kind, self._target.fields, self._admitted.filename or _NO_NAME, size)
 
     async def _sign(self) -> Mapping[str, str]:
-        """Make the grant pending. Only after this there is a signature."""
-        services, passing = self._services, self._passing
+        """Make the grant pending, and return the fields that sign. No signature exists before that."""
+        services, admitted = self._services, self._admitted
         assert self.digest is not None
         new = Relay(
             id=self._attempt,
-            cloud=passing.grants[0].cloud,
-            grants=passing.grants,
+            cloud=admitted.grants[0].cloud,
+            grants=admitted.grants,
             target=self._target,
             digest=self.digest,
-            caller=passing.caller,
-            key_hash=_hash_of(passing.idempotency_key),
-            series_id=passing.series_id,
+            caller=admitted.caller,
+            key_hash=self._key_hash,
+            series_id=admitted.series_id,
         )
         with services.metrics.committing():
-            begun = await services.database.begin_relay(new, _FIRST_LOOK_SECONDS)
+            begun = await services.database.begin_relay(new, services.limits.relay_answer + _FIRST_LOOK_SECONDS)
         if isinstance(begun, Forwarded):
             raise Repeated(begun)
         self._pending = begun
-        stamp = trailer_timestamp(begun.pending_at, passing.upstream.window, services.limits.relay_fence)
-        return signed(passing.upstream, self._target.fields, stamp)
+        stamp = trailer_timestamp(begun.pending_at, self._upstream.window, services.limits.relay_fence)
+        return signed(self._upstream, self._target.fields, stamp)
 
     async def _conclude(self, reply: UpstreamReply) -> Forwarded:
         outcome = outcome_of(reply.status, reply.document)
@@ -216,7 +208,10 @@ class Relaying:
         return answer
 
     async def _end(self, pending: Relay, answer: Forwarded | None, code: str = "") -> bool:
-        """Write the outcome, also if the database fails for some seconds. A repeat of what it did finds no row."""
+        """Write the outcome, also if the database fails for some seconds. Return False if the row is gone.
+
+        A repeat after a lost reply finds the row gone.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE_SECONDS
         while True:
@@ -228,7 +223,7 @@ class Relaying:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _is_taken_back(self) -> bool:
-        """Give back the grants that a commit without a reply made pending, and return whether it did.
+        """Give back the grants that a commit without a reply made pending. Return whether that was done.
 
         No signature was made, and none will be.
         """
@@ -236,13 +231,15 @@ class Relaying:
             begun = await self._services.database.find_relay(self._attempt)
             if begun is None or await self._end(begun, None):
                 return begun is not None
-            return await self._services.database.find_relay(self._attempt) is None  # a repeat finds no row
+            return (
+                await self._services.database.find_relay(self._attempt) is None
+            )  # after a lost reply, the row is gone
         except UponceError as error:
             log.warning("relay %s stays pending if it is: %s", self._attempt, error.for_operator)
             return False
 
     async def _free(self) -> None:
-        """Give the grants back. Should this fail, a look-up finds nothing and does it later."""
+        """Give the grants back. If this fails, a look-up does it later, since it finds no asset."""
         if self._pending is None:
             return
         try:
@@ -251,7 +248,7 @@ class Relaying:
             log.warning("relay %s stays pending: %s", self._pending.id, error.for_operator)
 
     async def _hasten(self) -> None:
-        """Look the outcome up now."""
+        """Make the look-up of the outcome due now."""
         if self._pending is None:
             return
         try:
@@ -261,12 +258,12 @@ class Relaying:
 
 
 def _hash_of(idempotency_key: str | None) -> bytes | None:
-    """Return what the database stores of a client's Idempotency-Key."""
+    """Return the hash that the database stores of a client's Idempotency-Key."""
     return None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).digest()
 
 
 def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
-    """Return an answer as clients get it, to an upload of so many bytes."""
+    """Return an upstream's answer in the form for clients. `size` is how many bytes the upload sent."""
     document = reply.document or {}
     return Forwarded(
         reply.status,
@@ -279,7 +276,7 @@ def forwarded(reply: UpstreamReply, size: int) -> Forwarded:
 
 
 def _text(value: object) -> str:
-    """Return a text that every database can hold."""
+    """Return a text that every database can store."""
     return value.replace("\0", "") if isinstance(value, str) else ""
 
 
@@ -296,10 +293,8 @@ def _code(pending: Relay, reply: UpstreamReply) -> str:
 def _refusal(reply: UpstreamReply) -> UpstreamRefused:
     if reply.status in (401, 403):
         log.error("the upstream refuses the account's credentials or rights: %s", reply.body[:200])
-    error = (reply.document or {}).get("error")
-    message = _text(error.get("message")) if isinstance(error, Mapping) else ""
-    message = message or f"The upstream answered {reply.status}."
-    refusal = UpstreamRefused(message)
+    message = _text(error_message(reply.document or {}))
+    refusal = UpstreamRefused(message or f"The upstream answered {reply.status}.")
     refusal.status, refusal.body, refusal.headers = reply.status, reply.body, reply.headers
     return refusal
 

@@ -1,17 +1,17 @@
-"""Accept one chunk of an upload, which brings its own signature: take it in → record it → finish when it was the last.
+"""Accept one chunk of an upload, with its own signature: receive → record → complete the series after the last chunk.
 
-The first chunk that arrives begins the series. Later ones join it under its name, each with a genuine signature: the
-same one, as browsers do it, or one made anew over equal parameters, as SDKs do.
+The first chunk that arrives begins the series. Later chunks join it under its name, each with a genuine signature.
+Browsers send the same signature again. SDKs sign each chunk again, over equal parameters.
 """
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from uponce.app.authorise import Verified, check_grant_fresh, check_usable, verify_signed
+from uponce.app.authorise import UploadRequest, Verified, check_grant_fresh, check_usable, verify_signed
 from uponce.app.ports import Spooled
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.intake import Event, Receiver, UploadRequest
+from uponce.app.uploading.intake import Event, Receiver
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, begin, drop_if_empty
 from uponce.app.uploading.takeover import giving_way
@@ -32,7 +32,7 @@ class NamedChunk:
 async def upload_chunk(
     services: Services, request: UploadRequest, part: NamedChunk, events: AsyncIterator[Event]
 ) -> Uploaded | Forwarded | Series:
-    """Return the asset if this part completed it, or the upstream's answer, else the series with what has arrived."""
+    """Return the asset or the upstream's answer if this part completed the upload, else the series."""
     async with ChunkIntake(services, request, part) as intake:
         try:
             async with giving_way(intake.is_wanted):
@@ -40,20 +40,20 @@ async def upload_chunk(
             verified = await intake.complete()
             series = await intake.keep()
         except SeriesGone:
-            if intake.verified is not None:  # completed by another request: say so
-                await check_usable(services, intake.verified, request.origin, request.caller)
+            if intake.verified is not None:  # completed by another request: raise that refusal
+                await check_usable(services, intake.verified, request)
             raise
     if not series.complete:
         return series
     try:
         return await finish(services, series, verified.signer, request.caller)
     except SeriesGone:
-        await check_usable(services, verified, request.origin, request.caller)
+        await check_usable(services, verified, request)
         raise
 
 
 class ChunkIntake(Receiver[Spooled | Append]):
-    """Takes in one part, at its place in the file. A part that precedes its signature goes to the spool first."""
+    """Receives one part, at its place in the file. A part that comes before its signature goes to the spool first."""
 
     def __init__(self, services: Services, request: UploadRequest, part: NamedChunk) -> None:
         super().__init__(services, request)
@@ -70,7 +70,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return isinstance(self.body, Append) and await self.body.is_wanted()
 
     async def keep(self) -> Series:
-        """Record the part, which is whole. Return the series after it."""
+        """Record the part, which must be whole. Return the series with this part."""
         append, size = await self._placed(), self._part.chunk.span.size
         if append.size != size:
             raise MalformedRequest(
@@ -79,11 +79,11 @@ class ChunkIntake(Receiver[Spooled | Append]):
         try:
             return await append.keep()
         except SeriesGone:
-            # The first chunk on another server has failed, and ended the series with nothing in it.
+            # The first chunk, on another server, has failed and ended the empty series.
             if append.series.spans or not append.series.shared:
                 raise
         assert self.verified is not None
-        await check_usable(self._services, self.verified, self._request.origin, self._request.caller)
+        await check_usable(self._services, self.verified, self._request)
         self._series = await self._join_anew(self.verified)
         append.move(self._series)
         return await append.keep()
@@ -95,18 +95,21 @@ class ChunkIntake(Receiver[Spooled | Append]):
         check_route(params, request.cloud, request.requested)
         if series is None or not series.has(verified.grant):
             check_grant_fresh(services, verified)
-        await check_usable(services, verified, request.origin, request.caller)
+        await check_usable(services, verified, request)
         check_size(part.chunk, services.limits.max_bytes(request.requested, verified.spec), services.limits)
         self._params = params
         try:
             self._series = await self._join(series, verified)
-        except SeriesGone:  # completed by another request, perhaps with this very signature
-            await check_usable(services, verified, request.origin, request.caller)
+        except SeriesGone:  # completed by another request, perhaps with this signature
+            await check_usable(services, verified, request)
             raise
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, and which count: PHP's SDK may add an unsigned public_id to later parts."""
+        """Return what the parameters prove, and the parameters that count.
+
+        PHP's SDK may add an unsigned public_id to later parts. That public_id does not count.
+        """
         cloud = self._request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
@@ -117,7 +120,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await verify_signed(self._services, cloud, params), params
 
     async def _join(self, series: Series | None, verified: Verified) -> Series:
-        """Return the series with this signature in it. Begin a series if there is none."""
+        """Return the series with this signature in it. Begin a series if it does not exist."""
         services, request, part = self._services, self._request, self._part
         if series is None:
             series = await begin(
@@ -141,7 +144,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
             return await self._join_anew(verified)
 
     async def _join_anew(self, verified: Verified) -> Series:
-        """Begin the series again: the request that began it failed and ended it, with nothing in it."""
+        """Begin the series again: the request that began it failed, and ended it while it was empty."""
         check_grant_fresh(self._services, verified)
         return await self._join(None, verified)
 

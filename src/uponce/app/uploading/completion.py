@@ -1,17 +1,14 @@
 """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on."""
 
 from contextlib import suppress
-from dataclasses import replace
 
-from uponce.app.authorise import record_refusal
+from uponce.app.authorise import Admitted, record_refusal
 from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
-from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import (
     Uploaded,
-    Wanted,
     counted,
     drop_unneeded,
     inspect,
@@ -38,14 +35,14 @@ from uponce.core.series import Series
 from uponce.core.signature import Signer
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
-from uponce.core.values import Caller, Payer, Upstream
+from uponce.core.values import ApiKey, Caller, Digest
 
 
 async def finish(services: Services, series: Series, signer: Signer, caller: Caller) -> Uploaded | Forwarded:
-    """Complete a series whose bytes are all there: hash → inspect → judge → publish → commit, or pass it on.
+    """Complete a series whose bytes are all there, and return the asset, or the upstream's answer.
 
-    One of several requests does it; the others wait and raise SeriesGone. If the server cannot do it now, the series
-    stays complete, and the next request tries again. A refusal of its content or its signatures ends the series.
+    One of several requests completes it; the others wait and raise SeriesGone. If the server cannot complete it now,
+    the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     outcome = await unbroken(counted(services, _finish(services, series, caller)))
     return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
@@ -56,15 +53,16 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
     try:
         series = await status(services, series.id)
         try:
-            key = await services.database.find_key(series.api_key)
-            if key is not None and key.upstream is not None:
-                return await _pass_on(services, series, key.upstream, assembly, caller)
-            draft = await _judge(services, series, assembly, caller)
+            admitted = _admitted(series, await services.database.find_key(series.api_key), caller)
+            digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
+            if admitted.upstream is not None:
+                return await _pass_on(services, series, admitted, assembly, digest)
+            draft = await judge(services, admitted, assembly.key, assembly.path, digest)
             return await _settle(services, series, assembly, draft, caller)
         except SeriesGone:  # another request ended the series, and deletes the bytes
             raise
         except StorageUnavailable:
-            await status(services, series.id)  # gone, and its bytes with it: then that is the reason
+            await status(services, series.id)  # if the series is gone with its bytes, raise that
             raise
         except (Refused, BlobCondemned) as error:
             if not _may_pass_later(error, series):
@@ -77,44 +75,36 @@ async def _finish(services: Services, series: Series, caller: Caller) -> Committ
 def _may_pass_later(error: Refused | BlobCondemned, series: Series) -> bool:
     if isinstance(error, UpstreamRefused):
         return error.may_pass_later
-    return series.shared and isinstance(error, BlobCondemned)  # its parts are there
+    return series.shared and isinstance(error, BlobCondemned)  # its parts are still in the store
 
 
-async def _judge(services: Services, series: Series, assembly: Assembly, caller: Caller) -> Draft:
-    spec = read_parameters(dict(series.parameters))
-    wanted = Wanted(series.cloud, series.requested, spec, series.filename)
-    digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
-    draft = await judge(services, wanted, Payer.of(series.grants[0], caller), assembly.key, assembly.path, digest)
-    # Who has only the address of the upload may ask under it what became of it.
-    return draft if series.upload_id is not None else replace(draft, idempotency_key=series.id)
-
-
-async def _pass_on(
-    services: Services, series: Series, upstream: Upstream, assembly: Assembly, caller: Caller
-) -> Forwarded:
-    """Pass the whole file on. The pending row ends the series, so from then on its bytes are only this request's."""
-    params = dict(series.parameters)
-    spec = read_relayed(params)
-    digest = await assembly.seal(series.received, stored_parts(services, series.id, Span(0, series.received)))
-    judge_content(digest, spec, services.limits.max_bytes(series.requested, spec))
-    wanted = Wanted(series.cloud, series.requested, spec, series.filename)
-    if services.inspects:
-        await inspect(services, assembly.path, digest, wanted, Payer.of(series.grants[0], caller))
-    passing = Passing(
-        upstream,
+def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
+    params, upstream = dict(series.parameters), None if key is None else key.upstream
+    return Admitted(
         series.grants,
-        spec,
+        read_parameters(params) if upstream is None else read_relayed(params),
         params,
         series.requested,
         series.filename,
         caller,
+        # A client that has only the address of the upload may ask there what became of it.
         idempotency_key=None if series.upload_id is not None else series.id,
         series_id=series.id,
+        upstream=upstream,
     )
+
+
+async def _pass_on(
+    services: Services, series: Series, admitted: Admitted, assembly: Assembly, digest: Digest
+) -> Forwarded:
+    """Pass the whole file on. The pending row ends the series, so from then on its bytes are only this request's."""
+    judge_content(digest, admitted.requested, admitted.spec, services.limits)
+    if services.inspects:
+        await inspect(services, admitted, assembly.path, digest)
     try:
-        return await send_spooled(services, passing, digest, assembly.blocks())
+        return await send_spooled(services, admitted, digest, assembly.blocks())
     finally:
-        with suppress(Unavailable):  # should this fail, the sweeper finds it
+        with suppress(Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
                 await assembly.clear()
 
@@ -129,7 +119,7 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
     except (Refused, Unavailable):
         await assembly.retract()
         raise
-    with suppress(Unavailable):  # should this fail, the sweeper finds it
+    with suppress(Unavailable):  # if this fails, the sweeper deletes them
         await assembly.clear()
     await drop_unneeded(services, committed)
     return committed

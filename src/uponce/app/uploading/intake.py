@@ -1,4 +1,4 @@
-"""Turn what arrives of an upload, fields and one file in any order, into a spooled blob and a verified grant.
+"""Turn an upload that arrives, fields and one file in any order, into a spooled blob and a verified grant.
 
 Fields before the file are verified before the server takes a byte of the file, and later fields cannot change them. A
 file that comes first is spooled under a smaller limit, a deadline and a least rate until its fields have arrived.
@@ -6,16 +6,15 @@ file that comes first is spooled under a smaller limit, a deadline and a least r
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
-from uponce.app.authorise import CREDENTIALS, Verified, authorise
+from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise
 from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
-from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.sign import sign_for
 from uponce.core.errors import (
@@ -32,29 +31,6 @@ from uponce.core.errors import (
 from uponce.core.parameters import UploadSpec, check_route
 from uponce.core.policy import too_large
 from uponce.core.signature import collect_known
-from uponce.core.values import Caller, ResourceType, Upstream
-
-
-@dataclass(frozen=True, slots=True)
-class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
-
-    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
-    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
-    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
-    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
-    """
-
-    cloud: str
-    requested: ResourceType | None
-    fields: tuple[tuple[str, str], ...]
-    origin: str | None
-    caller: Caller
-    idempotency_key: str | None = None
-    credentials: tuple[str, str] | None = None
-    scripted: bool = False
-    length: int | None = None
-    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +41,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FileStart:
-    """The file begins; its bytes follow as bytes events. `filename` as the client sent it.
+    """The file begins. Its bytes follow as bytes events. `filename` is the one that the client sent.
 
     `size` is how many bytes the file has, if the request says it.
     """
@@ -78,7 +54,7 @@ Event = Field | FileStart | bytes | bytearray
 
 
 class Sink(Protocol):
-    """Where the bytes of the file go."""
+    """The destination for the bytes of the file."""
 
     @property
     def size(self) -> int: ...
@@ -92,7 +68,7 @@ S = TypeVar("S", bound=Sink)
 
 
 class Receiver(ABC, Generic[S]):
-    """Takes events one by one. A spooled file that is still inside when the receiver is left is discarded."""
+    """Takes events one by one. On exit, it discards a spooled file that it still holds."""
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
         self._services = services
@@ -116,9 +92,11 @@ class Receiver(ABC, Generic[S]):
             await self.body.discard()
 
     async def receive(self, events: AsyncIterator[Event]) -> None:
-        """Take all events in time. RequestTooSlow when they take too long; a newer attempt may displace this one.
+        """Take all events in time.
 
-        InvalidSignature in place of both if the fields before the file did not match their signature.
+        Raise RequestTooSlow if they take too long, or the refusal if a newer attempt displaces this.
+
+        Raise InvalidSignature instead of both if the fields before the file did not match their signature.
         """
         attempt = self._attempt
         try:
@@ -134,7 +112,7 @@ class Receiver(ABC, Generic[S]):
             raise self._doubt or attempt.refusal or self._too_slow() from None
 
     def _deadline(self) -> float:
-        """Return until when more must have arrived: before the signature is verified, the least rate counts as well."""
+        """Return until when more must have arrived. Before the signature is verified, the least rate counts as well."""
         limits, begun = self._services.limits, self._attempt.begun
         if self.verified is not None:
             return begun + limits.max_upload_seconds
@@ -171,7 +149,7 @@ class Receiver(ABC, Generic[S]):
                 await self._take_bytes(event)
 
     async def complete(self) -> Verified:
-        """Return the verified parameters, now that all has arrived; they may have come after the file."""
+        """Return the verified parameters, after everything has arrived. The parameters may have come after the file."""
         if self.verified is None:
             await self._authorise(collect_known(self._fields))
         if self.verified is None or self.body is None:
@@ -179,7 +157,7 @@ class Receiver(ABC, Generic[S]):
         return self.verified
 
     def release(self) -> S:
-        """Hand the spooled file over: from now on the caller must publish or discard it."""
+        """Return the spooled file. From now on the caller must publish or discard it."""
         if self.body is None:
             raise MissingParameter("Missing required parameter - file")
         spooled, self.body = self.body, None
@@ -241,7 +219,7 @@ class Receiver(ABC, Generic[S]):
         await self.body.write(data)
 
     def _too_large(self, arrived: int) -> FileTooLarge:
-        """Return the refusal, with the cure if the file is too large only because it came before its fields."""
+        """Return the refusal. It has the cure if the file is too large only because it came before its fields."""
         refusal = too_large(self._size or arrived, self._limit, is_whole=self._size is not None)
         lasting = self._services.limits.max_bytes(self._request.requested, UploadSpec())
         if self.verified is not None or self._limit == lasting:
@@ -253,35 +231,22 @@ class Receiver(ABC, Generic[S]):
 
     @abstractmethod
     async def _admit(self, params: dict[str, str]) -> Verified:
-        """Return the verified parameters; raise the refusal when they may not upload."""
+        """Return the verified parameters. Raise the refusal if they may not upload."""
 
     @abstractmethod
     def _enter(self, verified: Verified) -> int:
-        """Count the attempt and return how many bytes the file may have."""
+        """Count the attempt. Return how many bytes the file may have."""
 
     @abstractmethod
     async def _open(self) -> S:
-        """Begin the file; return where its bytes go."""
-
-
-async def admit(services: Services, request: UploadRequest, params: Mapping[str, str]) -> Verified:
-    """Return what `authorise` returns for the parameters of this request."""
-    return await authorise(
-        services,
-        request.cloud,
-        request.requested,
-        params,
-        origin=request.origin,
-        caller=request.caller,
-        idempotency_key=request.idempotency_key,
-    )
+        """Begin the file. Return the destination for its bytes."""
 
 
 class Intake(Receiver[Spooled | Held]):
-    """A whole file in one request. It is held for the upstream if its cloud has one."""
+    """Receives a whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        return await admit(self._services, self._request, params)
+        return await authorise(self._services, self._request, params)
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits
@@ -291,19 +256,5 @@ class Intake(Receiver[Spooled | Held]):
     async def _open(self) -> Spooled | Held:
         services, request, verified = self._services, self._request, self.verified
         if verified is not None and verified.key.upstream is not None and not services.inspects:
-            return Held(services, passing_of(request, verified, verified.key.upstream, self.filename), request.length)
+            return Held(services, Admitted.of(request, verified, self.filename), request.length)
         return await services.blobs.receive()
-
-
-def passing_of(request: UploadRequest, verified: Verified, upstream: Upstream, filename: str | None) -> Passing:
-    """Return what the relay passes on of a whole upload."""
-    return Passing(
-        upstream,
-        (verified.grant,),
-        verified.spec,
-        verified.params,
-        request.requested,
-        filename,
-        request.caller,
-        request.idempotency_key,
-    )

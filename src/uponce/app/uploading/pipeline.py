@@ -1,9 +1,9 @@
 """The steps of an upload: verify → receive → hash → inspect → judge → store → commit. The commit is the only arbiter.
 
-`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed.
-`Pipeline` takes uploads that arrived whole, in memory. A group of them takes the steps together, in the thread of the
-database: one sync makes the bytes of all durable, one transaction commits all. Each succeeds or fails on its own, and
-none is answered before its group is durable.
+`upload` takes an upload whose bytes stream in: verified first, spooled, inspected, stored, committed. `Pipeline` takes
+uploads that have arrived whole, in memory. A group of them takes the steps together, in the thread of the database: one
+sync makes the bytes of all durable, one transaction commits all. Each upload succeeds or fails on its own, and no
+client gets an answer before its group is durable.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from uponce.app.authorise import (
+    Admitted,
+    UploadRequest,
     Verified,
     check_grant_fresh,
     check_origin,
@@ -23,19 +25,18 @@ from uponce.app.authorise import (
 )
 from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
-from uponce.app.relaying.relay import Passing
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.intake import Event, Intake, UploadRequest, passing_of
+from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
 from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filename
-from uponce.core.parameters import UploadSpec, check_route
+from uponce.core.parameters import check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
 from uponce.core.signature import Signer, collect_known
-from uponce.core.values import AssetName, Caller, Digest, Grant, MediaFacts, Payer, ResourceType
+from uponce.core.values import AssetName, Digest, Grant, MediaFacts
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
 _MOST_SEEN = 20_000  # 2 MB
@@ -45,14 +46,14 @@ C = TypeVar("C", bound=Committed | Forwarded)
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What to answer with: the asset, how it came about, and who signs the answer."""
+    """The result of an upload: the asset, how it was stored, and the signer of the answer."""
 
     committed: Committed
     signer: Signer
 
 
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
-    """Make one attempt, and return what it stored, or what the upstream of its cloud answered.
+    """Make one attempt. Return what it stored, or the answer of the upstream of its cloud.
 
     A failure before the commit spends nothing and leaves nothing.
     """
@@ -61,89 +62,81 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified = await intake.complete()
         assert intake.body is not None
         digest = await intake.body.seal()
-        repeated = await _answer_again(services, request, verified, digest)
+        admitted = Admitted.of(request, verified, intake.filename)
+        repeated = await _answer_again(services, admitted, digest)
         if repeated is not None:
             return repeated if isinstance(repeated, Forwarded) else Uploaded(repeated, verified.signer)
-        if verified.key.upstream is not None:
-            return await _pass_on(services, request, intake, verified, digest)
+        if admitted.upstream is not None:
+            return await _pass_on(services, admitted, intake, digest)
         assert not isinstance(intake.body, Held)
-        wanted = Wanted(request.cloud, request.requested, verified.spec, intake.filename)
-        payer = Payer.of(verified.grant, request.caller)
-        draft = await judge(services, wanted, payer, intake.body.key, intake.body.path, digest)
-        draft = replace(draft, idempotency_key=request.idempotency_key)
+        draft = await judge(services, admitted, intake.body.key, intake.body.path, digest)
         spooled = intake.release()
         assert not isinstance(spooled, Held)
-        settling = _settle(services, verified, draft, spooled, request.caller)
+        settling = _settle(services, admitted, draft, spooled)
         return Uploaded(await unbroken(counted(services, settling)), verified.signer)
 
 
-async def _pass_on(
-    services: Services, request: UploadRequest, intake: Intake, verified: Verified, digest: Digest
-) -> Forwarded:
-    """Judge what is judged here, and let the upload complete in the upstream of its cloud."""
-    spec, upstream = verified.spec, verified.key.upstream
-    assert upstream is not None and intake.body is not None
-    judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
+async def _pass_on(services: Services, admitted: Admitted, intake: Intake, digest: Digest) -> Forwarded:
+    """Check what this server checks, let the upload complete in the upstream of its cloud, and return the answer."""
+    assert intake.body is not None
+    judge_content(digest, admitted.requested, admitted.spec, services.limits)
     if not isinstance(intake.body, Held) and services.inspects:
-        wanted = Wanted(request.cloud, request.requested, spec, intake.filename)
-        await inspect(services, intake.body.path, digest, wanted, Payer.of(verified.grant, request.caller))
-    passing = passing_of(request, verified, upstream, intake.filename)
-    return await unbroken(counted(services, _relay(services, passing, intake.release(), digest)))
+        await inspect(services, admitted, intake.body.path, digest)
+    return await unbroken(counted(services, _relay(services, admitted, intake.release(), digest)))
 
 
-async def _relay(services: Services, passing: Passing, body: Spooled | Held, digest: Digest) -> Forwarded:
+async def _relay(services: Services, admitted: Admitted, body: Spooled | Held, digest: Digest) -> Forwarded:
     try:
         if isinstance(body, Held):
             return await body.finish(digest)
-        return await send_spooled(services, passing, digest, body.blocks())
+        return await send_spooled(services, admitted, digest, body.blocks())
     except GrantRefused as refusal:
-        await record_refusal(services, passing.grants[0], refusal.code, passing.caller)
+        await record_refusal(services, admitted.grants[0], refusal.code, admitted.caller)
         raise
     finally:
         await body.discard()
 
 
-async def _answer_again(
-    services: Services, request: UploadRequest, verified: Verified, digest: Digest
-) -> Committed | Forwarded | None:
-    """Return the stored answer, or None if there is none. A refusal for other bytes goes to the audit."""
-    grant, spec = verified.grant, verified.spec
-    if request.idempotency_key is None:
+async def _answer_again(services: Services, admitted: Admitted, digest: Digest) -> Committed | Forwarded | None:
+    """Return the stored answer, or None. A refusal for other bytes goes to the audit."""
+    grant = admitted.grants[0]
+    if admitted.idempotency_key is None:
         return None
-    judge_content(digest, spec, services.limits.max_bytes(request.requested, spec))
-    reply = await services.database.find_reply(grant.key, request.idempotency_key)
+    judge_content(digest, admitted.requested, admitted.spec, services.limits)
+    reply = await services.database.find_reply(grant.key, admitted.idempotency_key)
     if reply is None:
         return None
     try:
         return reply.repeat(digest.sha256)
     except GrantRefused as refusal:
-        await record_refusal(services, grant, refusal.code, request.caller)
+        await record_refusal(services, grant, refusal.code, admitted.caller)
         raise
 
 
-async def _settle(services: Services, verified: Verified, draft: Draft, spooled: Spooled, caller: Caller) -> Committed:
-    """Make the bytes durable, then commit.
+async def _settle(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
+    """Make the bytes durable, commit, and return the result.
 
-    A definite refusal deletes the bytes. An unknown outcome deletes nothing: reading back may tell that the
-    commit happened; else the sweeper finds out later.
+    A definite refusal deletes the bytes. An unknown outcome deletes nothing: the asset is read back. If that fails too,
+    the sweeper deletes the bytes later, unless the commit happened.
     """
+    grant, caller = admitted.grants[0], admitted.caller
     try:
         await spooled.publish(stored_type(draft.facts))
         with services.metrics.committing():
-            committed = await services.database.commit(verified.grant, draft, caller)
+            committed = await services.database.commit(grant, draft, caller)
     except OutcomeUnknown as unknown:
-        return await read_back_upload(services, verified.grant, draft, unknown)
+        return await read_back_upload(services, grant, draft, unknown)
     except (Refused, Unavailable) as error:
         await spooled.discard()
         if isinstance(error, GrantRefused):
-            await record_refusal(services, verified.grant, error.code, caller)
+            await record_refusal(services, grant, error.code, caller)
         raise
     await drop_unneeded(services, committed)
     return committed
 
 
 async def read_back_upload(services: Services, grant: Grant, draft: Draft, unknown: OutcomeUnknown) -> Committed:
-    """Return what `read_back` returns. The commit of another upload may have answered a repeat."""
+    """Return what `read_back` returns. If the commit of another upload has answered a repeat, return its answer."""
     with suppress(Unavailable):
         if draft.idempotency_key is not None:
             reply = await services.database.find_reply(grant.key, draft.idempotency_key)
@@ -154,7 +147,7 @@ async def read_back_upload(services: Services, grant: Grant, draft: Draft, unkno
 
 
 async def counted(services: Services, settling: Awaitable[C]) -> C:
-    """Settle, and count what was committed, also when the request was cancelled."""
+    """Return what the commit returns, and count it, also if the request was cancelled."""
     committed = await settling
     if not committed.replayed:
         services.metrics.stored()
@@ -162,7 +155,7 @@ async def counted(services: Services, settling: Awaitable[C]) -> C:
 
 
 async def drop_unneeded(services: Services, committed: Committed) -> None:
-    """Delete the blob that no row names any more; should this fail, the sweeper finds it."""
+    """Delete the blob that no row names any more. If this fails, the sweeper deletes it."""
     if committed.unneeded_blob is not None:
         with suppress(Unavailable):
             await services.blobs.delete(committed.unneeded_blob)
@@ -177,42 +170,32 @@ async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) 
     raise unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the file was sent as. `requested` None is auto."""
-
-    cloud: str
-    requested: ResourceType | None
-    spec: UploadSpec
-    filename: str | None
+async def judge(services: Services, admitted: Admitted, blob_key: str, path: str, digest: Digest) -> Draft:
+    """Return the asset to commit. `path` leads to the bytes. Raise a Refused if they are not allowed."""
+    judge_content(digest, admitted.requested, admitted.spec, services.limits)
+    facts = await inspect(services, admitted, path, digest)
+    return draft_of(services, admitted, blob_key, digest, facts)
 
 
-async def judge(services: Services, wanted: Wanted, payer: Payer, blob_key: str, path: str, digest: Digest) -> Draft:
-    """Return the asset to commit; `path` leads to the bytes. Raises Refused if they are not allowed."""
-    judge_content(digest, wanted.spec, services.limits.max_bytes(wanted.requested, wanted.spec))
-    facts = await inspect(services, path, digest, wanted, payer)
-    return draft_of(services, wanted, blob_key, digest, facts)
-
-
-async def inspect(services: Services, path: str, digest: Digest, wanted: Wanted, payer: Payer) -> MediaFacts:
-    """Return what the bytes are. Raises Refused if they are not allowed."""
-    facts = await services.inspector.inspect(path, wanted.requested, payer)
-    judge_media(facts, digest, wanted.filename, wanted.spec, services.limits)
+async def inspect(services: Services, admitted: Admitted, path: str, digest: Digest) -> MediaFacts:
+    """Return what the bytes are. Raise a Refused if they are not allowed."""
+    facts = await services.inspector.inspect(path, admitted.requested, admitted.payer)
+    judge_media(facts, digest, admitted.filename, admitted.spec, services.limits)
     return facts
 
 
-def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset that bytes become which were judged to be good.
+def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
+    """Return the asset to commit, for bytes that were judged to be good.
 
     Raise StorageUnavailable if another database has the storage.
     """
     services.ownership.check()
-    spec, filename, ids = wanted.spec, wanted.filename, services.ids
+    spec, filename, ids = admitted.spec, admitted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
     public_id = spec.naming.name(facts.kind, filename, chance[:RANDOM_LENGTH], chance[RANDOM_LENGTH:])
     original = split_filename(spec.naming.filename_override or filename or "")[0]
     return Draft(
-        name=AssetName(wanted.cloud, facts.kind, spec.type, public_id),
+        name=AssetName(admitted.grants[0].cloud, facts.kind, spec.type, public_id),
         asset_id=ids.dated_hex(),
         version_id=ids.hex(32),
         blob_key=blob_key,
@@ -222,6 +205,7 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
         context=spec.context,
         original_filename=None if spec.discard_original_filename else original or None,
         overwrite=spec.overwrite,
+        idempotency_key=admitted.idempotency_key,
         effects=tuple(
             (name, details)
             for name, details_of in services.after_commit.items()
@@ -232,7 +216,7 @@ def draft_of(services: Services, wanted: Wanted, blob_key: str, digest: Digest, 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """What arrived, and what each step of the pipeline found out about it.
+    """An upload that has arrived, and what each step of the pipeline found out about it.
 
     `fields` are in the order of their arrival, those of the query first. `facts` were read from the header of the file.
     """
@@ -249,7 +233,7 @@ class Arrival:
 
 
 class GoesUpstream(Exception):
-    """The cloud has an upstream: these steps are not for its uploads."""
+    """The cloud has an upstream, so this pipeline is not for its uploads."""
 
 
 class Pipeline:
@@ -258,22 +242,22 @@ class Pipeline:
     def __init__(self, services: Services, store: GroupStore) -> None:
         self._services = services
         self._group_store = store
-        self._seen: set[bytes] = set()  # the keys of grants that were tried here, the latest of them
-        self._goes_upstream: dict[str, bool] = {}  # by cloud, whether its latest upload did
+        self._seen: set[bytes] = set()  # the keys of the grants that were tried here last
+        self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
         """Return whether an upload should come here: the latest one of its cloud did not go upstream."""
         return not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
-        """Remember where an upload went. Only clouds that exist have outcomes: strangers cannot fill the memory."""
+        """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
         self._goes_upstream[cloud] = isinstance(outcome, Forwarded)
 
     async def upload(self, arrival: Arrival) -> Uploaded:
-        """Let an upload take the steps with its group, and return what it became.
+        """Let an upload take the steps with its group. Return what it stored.
 
-        The event loop hashes: so the thread of the database can go on with another group. Whatever goes wrong before
-        the commit spends nothing and leaves nothing behind. An unknown outcome deletes nothing.
+        The event loop hashes, so the thread of the database can go on with another group. A failure before the commit
+        spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
         quick = len(arrival.data) <= _QUICKLY_HASHED
         arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
@@ -298,7 +282,7 @@ class Pipeline:
             raise
 
     def steps(self, arrivals: Sequence[Arrival], records: Records) -> Sequence[Candidate | Refusal | Exception]:
-        """Return for each arrival what the transaction has to do, or the error that ends it here."""
+        """Return for each arrival what the transaction must do, or the error that ends the upload here."""
         outcomes: list[Candidate | Refusal | Exception | None] = [self._refused(each, records) for each in arrivals]
         good = [arrival for arrival, refused in zip(arrivals, outcomes, strict=True) if refused is None]
         failed = self._store(good) if good else None
@@ -307,7 +291,10 @@ class Pipeline:
         ]
 
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
-        """Return what ends this upload alone, also if a defect does. A database that fails ends the group."""
+        """Return the refusal or error that ends this upload alone, even if it is a defect.
+
+        Raise if the database fails.
+        """
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)
@@ -331,10 +318,10 @@ class Pipeline:
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
-        """The refusal of a spent signature, before its bytes are stored. The commit decides again.
+        """Return the refusal of a spent signature, before its bytes are stored. The commit decides again.
 
-        Only a grant that was tried here before is looked up: mostly a grant is new, and the look-up finds nothing. With
-        an Idempotency-Key only the commit decides: it may have an answer for a repeat.
+        Only a grant that was tried here before is looked up: most grants are new, and a look-up would find nothing.
+        With an Idempotency-Key only the commit decides: it may have an answer for a repeat.
         """
         assert arrival.verified is not None
         if arrival.request.idempotency_key is not None:
@@ -354,16 +341,15 @@ class Pipeline:
         return tried
 
     def _judge(self, arrival: Arrival) -> None:
-        """Make the draft, which names no bytes yet: all that may be refused is refused before bytes are stored."""
+        """Make the draft, which names no blob yet. Every refusal comes before bytes are stored."""
         assert arrival.verified is not None and arrival.digest is not None
-        request, limits, spec = arrival.request, self._services.limits, arrival.verified.spec
-        judge_content(arrival.digest, spec, limits.max_bytes(request.requested, spec))
-        judge_media(arrival.facts, arrival.digest, arrival.filename, spec, limits)
-        wanted = Wanted(request.cloud, request.requested, spec, arrival.filename)
-        arrival.draft = draft_of(self._services, wanted, "", arrival.digest, arrival.facts)
+        admitted = Admitted.of(arrival.request, arrival.verified, arrival.filename)
+        judge_content(arrival.digest, admitted.requested, admitted.spec, self._services.limits)
+        judge_media(arrival.facts, arrival.digest, arrival.filename, admitted.spec, self._services.limits)
+        arrival.draft = draft_of(self._services, admitted, "", arrival.digest, arrival.facts)
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
-        """Make the bytes of all durable, with one sync. An error is the error of all."""
+        """Make the bytes of all durable, with one sync. Return the error, which is then the error of all."""
         try:
             keys = self._group_store.put_group([_body_of(each) for each in arrivals])
         except UponceError as error:
@@ -374,9 +360,8 @@ class Pipeline:
 
     def _candidate(self, arrival: Arrival) -> Candidate:
         assert arrival.verified is not None and arrival.draft is not None and arrival.blob_key is not None
-        request = arrival.request
-        arrival.draft = replace(arrival.draft, blob_key=arrival.blob_key, idempotency_key=request.idempotency_key)
-        return Candidate(arrival.verified.grant, arrival.draft, request.caller)
+        arrival.draft = replace(arrival.draft, blob_key=arrival.blob_key)
+        return Candidate(arrival.verified.grant, arrival.draft, arrival.request.caller)
 
 
 def _body_of(arrival: Arrival) -> Body:

@@ -1,7 +1,7 @@
 """An upload with its own address (tus): begin, resume after each break, outcome. The client may end it.
 
-The address is all that the later requests bring: the signature was verified at the beginning, and is spent by the
-commit. Bytes come in order and in requests of any size; what arrived of a request that broke off stays.
+Later requests bring only the address: the signature was verified at the beginning, and the commit spends it. Bytes come
+in order and in requests of any size. If a request breaks off, what arrived of it stays.
 """
 
 import asyncio
@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from uponce.app.authorise import refuse_spent
+from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.intake import UploadRequest, admit
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.series import Append, append, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
@@ -62,7 +61,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes of one request. `size` is how many it promises, `total` how many the file has, where it says so."""
+    """The bytes of one request.
+
+    `size` is how many it promises, `total` how many the file has, if the request says so.
+    """
 
     offset: int
     size: int | None = None
@@ -73,7 +75,7 @@ class Part:
 async def begin(services: Services, request: UploadRequest, filename: str | None, total: int | None) -> Series:
     """Begin an upload and return its series. `total` in bytes; None if the client will send it later."""
     params = collect_known(request.fields)
-    verified = await admit(services, request, params)
+    verified = await authorise(services, request, params)
     _check_total(total, services.limits.max_bytes(request.requested, verified.spec))
     return await begin_series(services, verified, params, requested=request.requested, filename=filename, total=total)
 
@@ -86,7 +88,7 @@ async def begin_with(
     part: Part,
     blocks: AsyncIterator[bytes],
 ) -> tuple[Address, Outcome]:
-    """Do `begin` and `resume` in one request. If it fails, no client knows the address, and nothing stays."""
+    """Do `begin` and `resume` in one request. If it fails, no client knows the address, so nothing stays."""
     series = await begin(services, request, filename, total)
     address = address_of(series)
     try:
@@ -128,7 +130,7 @@ async def conclude(services: Services, address: Address, caller: Caller) -> Outc
 
 
 async def status(services: Services, address: Address) -> Outcome:
-    """Return what is recorded by now, and change nothing."""
+    """Return what is recorded by now. Change nothing."""
     try:
         return await _find(services, address)
     except SeriesGone:
@@ -136,7 +138,7 @@ async def status(services: Services, address: Address) -> Outcome:
 
 
 async def end(services: Services, address: Address) -> None:
-    """End an upload that is not complete; its signature is free again. Raise SeriesComplete or SeriesGone."""
+    """End an upload that is not complete. Its signature is free again. Raise SeriesComplete or SeriesGone."""
     try:
         await terminate(services, await _find(services, address))
     except SeriesGone:
@@ -158,16 +160,16 @@ async def _finish_if_complete(services: Services, address: Address, series: Seri
         return series
     try:
         return await finish(services, series, await _signer(services, series.api_key), caller)
-    except SeriesGone:  # another request has completed it, with these bytes
+    except SeriesGone:  # another request has completed the series, with these bytes
         return await _outcome(services, address)
 
 
 async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded:
     """Return what an upload became. Raise SeriesGone if it became nothing, or if the ledger forgot its grant.
 
-    OutcomeUnknown: an upload with its grant is pending in an upstream.
+    Raise OutcomeUnknown if an upload with its grant is pending in an upstream.
     """
-    record = await services.database.find_grant(address.grant_key)  # first: a reply comes when it ends to be pending
+    record = await services.database.find_grant(address.grant_key)  # first: the reply comes when `pending` ends
     reply = await services.database.find_reply(address.grant_key, address.series_id)
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
         raise OutcomeUnknown(
@@ -213,7 +215,7 @@ async def _take_in(
         return await writer.keep()
     except ChunkConflict:
         now = await series_status(services, series.id)
-        if now.end > writer.series.end:  # another server has recorded other bytes in this place meanwhile
+        if now.end > writer.series.end:  # another server has recorded other bytes in this place since
             raise _conflict(now, part) from None
         raise
     finally:
@@ -221,7 +223,10 @@ async def _take_in(
 
 
 def _chunk(series: Series, part: Part, limit: int) -> Chunk:
-    """All that may still come: so requests that do not begin at the same place are in each other's way as well."""
+    """Return the span of all bytes that may still come.
+
+    So requests that begin at different offsets exclude each other too.
+    """
     _check_total(part.total, limit)
     total = series.total if part.total is None else part.total
     end = limit if total is None else total
@@ -235,7 +240,7 @@ def _chunk(series: Series, part: Part, limit: int) -> Chunk:
 async def _write(
     services: Services, writer: Append, chunk: Chunk, checksum: Checksum | None, blocks: AsyncIterator[bytes]
 ) -> None:
-    """All the request's bytes; what has come is kept on the way, unless it is to be checked as a whole."""
+    """Write all bytes of the request. Keep what has arrived on the way, unless a checksum covers the whole request."""
     found = checksum and checksum.begin()
     kept = 0
     try:
@@ -245,7 +250,7 @@ async def _write(
                 await writer.write(block)
                 if found:
                     found.update(block)
-                # Not the end of the file: more than that may come, and then it is another file.
+                # Not at the end of the file: more bytes may come, and then it is another file.
                 elif kept + services.limits.record_bytes <= writer.size < chunk.span.size:
                     await writer.keep()
                     kept = writer.size
@@ -260,7 +265,7 @@ async def _write(
 
 @asynccontextmanager
 async def _in_time(services: Services, series: Series) -> AsyncIterator[None]:
-    """SeriesExpired when the series' time ends meanwhile."""
+    """Raise SeriesExpired inside when the time of the series ends."""
     try:
         async with asyncio.timeout(expires_at(series, services.limits) - services.clock.now()) as scope:
             yield

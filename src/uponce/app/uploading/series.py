@@ -1,8 +1,8 @@
-"""A file that arrives in several requests, whatever protocol they speak: begin → append … → finish, or terminate.
+"""A file that arrives in several requests of any protocol: begin → append … → finish, or terminate.
 
-A series is one attempt to upload. Its bytes are written once, in any order and in parallel, of a shared one on any
-server; what is recorded of them is durable and never changes. All signatures that it was sent with are spent by the
-transaction that completes it, and none before.
+A series is one attempt to upload. Its bytes are written once, in any order and in parallel; those of a shared series,
+on any server. Recorded bytes are durable and never change. The transaction that completes the series spends all its
+signatures, and nothing spends them earlier.
 """
 
 import asyncio
@@ -47,42 +47,44 @@ async def begin(
     upload_id: str | None = None,
     total: int | None = None,
 ) -> Series:
-    """Begin a series of the collected parameters that were verified; or return the one that has this upload_id already.
+    """Begin a series with the verified parameters, and return it.
 
-    Slow series make room: those of the same signature, and the slowest of too many. So a stranger cannot keep the
-    holder of a signature, or a key's users, from their uploads by series that are begun and left. A holder may also
-    begin again after the first request ended with its server.
+    If one of this upload_id exists already, return that one.
+
+    Slow series make room: those of the same signature, and the slowest if there are too many. So a stranger cannot keep
+    the holder of a signature, or the users of a key, from their uploads by series that are begun and left. The holder
+    can also begin again after the first request ended with its server.
     """
     grant, shared = verified.grant, services.blobs.shared
-    new = Series(
-        id=services.ids.hex(32),
-        cloud=grant.cloud,
-        api_key=grant.api_key,
-        upload_id=upload_id,
-        requested=requested,
-        parameters=freeze(params),
-        algorithm=verified.signer.algorithm,
-        filename=filename,
-        blob_key=await (shared or services.blobs).begin(),
-        created_at=int(services.clock.now()),
-        total=total,
-        shared=shared is not None,
-    )
-    try:
-        async with services.attempts.beginning(grant):
+    async with services.attempts.beginning(grant):
+        new = Series(
+            id=services.ids.hex(32),
+            cloud=grant.cloud,
+            api_key=grant.api_key,
+            upload_id=upload_id,
+            requested=requested,
+            parameters=freeze(params),
+            algorithm=verified.signer.algorithm,
+            filename=filename,
+            blob_key=await (shared or services.blobs).begin(),
+            created_at=int(services.clock.now()),
+            total=total,
+            shared=shared is not None,
+        )
+        try:
             series = await _insert(services, new, grant)
-    except OutcomeUnknown:
-        raise
-    except (Refused, Unavailable):
-        await _undo_begin(services, new)
-        raise
+        except OutcomeUnknown:
+            raise
+        except (Refused, Unavailable):
+            await _undo_begin(services, new)
+            raise
     if series.id != new.id:
         await _undo_begin(services, new)
     return series
 
 
 async def _undo_begin(services: Services, new: Series) -> None:
-    if not new.shared:  # which is nowhere yet
+    if not new.shared:  # a shared blob has no bytes yet
         await services.blobs.delete(new.blob_key)
 
 
@@ -104,10 +106,10 @@ async def _insert(services: Services, new: Series, grant: Grant) -> Series:
 
 
 async def _drop_if_slow(services: Services, series: Series) -> bool:
-    """End a slow series, and return whether it has ended. While it is young, a request that sends bytes protects it.
+    """End a slow series. Return whether it has ended. A young series stays while a request sends bytes of it.
 
-    A complete one has ended too, if its cloud has an upstream and no request passes it on: the upstream refused it for
-    now, and its client begins again.
+    A complete series counts as ended too if its cloud has an upstream and no request passes it on: the upstream refused
+    it for now, and its client begins again.
     """
     now, limits = services.clock.now(), services.limits
     if series.complete:
@@ -149,34 +151,34 @@ async def status(services: Services, series_id: str) -> Series:
 async def append(services: Services, series: Series, chunk: Chunk) -> "Append":
     """Hold the span of a chunk, for writing. No other request of this server writes there until `discard`.
 
-    A request that holds it now is asked to release it. ChunkInProgress if that one does not, because it completes the
-    series; ChunkConflict if the chunk does not fit what is there.
+    A request that holds the span now is asked to release it. Raise ChunkInProgress if it does not, because it completes
+    the series. Raise ChunkConflict if the chunk does not fit what has arrived.
     """
-    piece = await _take_over(
+    part = await _take_over(
         services,
         series,
         chunk.span,
-        lambda: _pieces(services, series).hold(series.blob_key, chunk.span),
+        lambda: _parts(services, series).hold(series.blob_key, chunk.span),
         services.limits.takeover_seconds,
     )
     try:
-        # Only now nobody can complete the series under this request.
+        # From now on no other request can complete the series under this one.
         series = await status(services, series.id)
         check_chunk(series, chunk)
     except BaseException:
-        await piece.release()
+        await part.release()
         raise
-    piece.expect(series.spans)
-    return Append(services, series, chunk, piece)
+    part.expect(series.spans)
+    return Append(services, series, chunk, part)
 
 
 class Append:
     """A chunk that is being written."""
 
-    def __init__(self, services: Services, series: Series, chunk: Chunk, piece: HeldPart) -> None:
+    def __init__(self, services: Services, series: Series, chunk: Chunk, part: HeldPart) -> None:
         self._services = services
         self._chunk = chunk
-        self._part = piece
+        self._part = part
         self._kept = 0
         self._unnoted = 0
         self._noted_at = asyncio.get_running_loop().time()
@@ -191,7 +193,10 @@ class Append:
         return await self._part.wanted()
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Write the next bytes; compare those that are there already. After ChunkConflict nothing can be written."""
+        """Write the next bytes, and compare those that are already there.
+
+        After ChunkConflict nothing can be written.
+        """
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
@@ -200,7 +205,10 @@ class Append:
         await self._note(len(data))
 
     async def _note(self, size: int) -> None:
-        """Show now and then that bytes arrive: a chunk is recorded only when it is whole, and may take minutes."""
+        """Record now and then that bytes arrive.
+
+        A chunk is recorded only when it is whole, and that may take minutes.
+        """
         self._unnoted += size
         now = asyncio.get_running_loop().time()
         if now < self._noted_at + _NOTE_SECONDS:
@@ -210,7 +218,7 @@ class Append:
         self._unnoted, self._noted_at = 0, now
 
     async def keep(self) -> Series:
-        """Make durable and record what has been written so far. Return the series after it. May be repeated.
+        """Make durable and record what has been written so far. Return the new state of the series. May be repeated.
 
         Raise ChunkConflict if another server has recorded other bytes there.
         """
@@ -221,7 +229,7 @@ class Append:
             try:
                 self.series = await self._services.database.record_span(self.series.id, span, self._chunk.total, parts)
                 break
-            except ChunkInProgress:  # some are recorded since we looked, and there is less to record now
+            except ChunkInProgress:  # another server has recorded some since, so fewer are left to record
                 if not tries_left:
                     raise
         self._part.keep()
@@ -232,7 +240,7 @@ class Append:
         try:
             return await self._part.sync(await self._recorded(span), self.series.blob_key)
         except StorageUnavailable:
-            await status(self._services, self.series.id)  # gone, and its bytes with it: then that is the reason
+            await status(self._services, self.series.id)  # if the series is gone with its bytes, raise that
             raise
 
     async def _recorded(self, span: Span) -> list[StoredPart]:
@@ -241,16 +249,16 @@ class Append:
         return [part async for part in stored_parts(self._services, self.series.id, span)]
 
     def move(self, series: Series) -> None:
-        """Let another shared series have what was not kept."""
+        """Give the bytes that were not kept to another shared series."""
         self.series = series
 
     async def discard(self) -> None:
-        """Release the bytes; what was not kept counts as never sent."""
+        """Release the bytes. What was not kept counts as never sent."""
         await self._part.release()
 
 
 async def terminate(services: Services, series: Series) -> None:
-    """End a series; its signatures are free again. Raise SeriesGone if it has ended before."""
+    """End a series. Its signatures are free again. Raise SeriesGone if it has ended before."""
     if not await services.database.end_series(series.id):
         await status(services, series.id)
     await _delete(services, series)
@@ -264,7 +272,7 @@ async def _delete(services: Services, series: Series) -> None:
 
 
 async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
-    """Yield the parts that have bytes of the span, in order. Reads a page at a time."""
+    """Yield the parts that have bytes of the span, in order. It reads a page at a time."""
     while page := await services.database.series_parts(series_id, span, _PARTS):
         for part in page:
             yield part
@@ -274,15 +282,17 @@ async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncI
 
 
 async def drop_if_empty(services: Services, series: Series) -> None:
-    """Terminate a series of which nothing was recorded and nothing is arriving, so that a failed first chunk leaves no
-    trace."""
+    """Terminate a series without recorded or arriving bytes, so that a failed first chunk leaves no trace."""
     await _drop_unless_held(services, series, if_empty=True)
 
 
 async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> bool:
-    """Return False if a request holds the series. What holds it no more may have ended by itself."""
+    """End the series unless a request holds it. Return False if one does.
+
+    A series that is not held may have ended already.
+    """
     try:
-        assembly = await _pieces(services, series).assembly(series.blob_key)
+        assembly = await _parts(services, series).assembly(series.blob_key)
         try:
             if await services.database.end_series(series.id, if_empty=if_empty):
                 await _delete(services, series)
@@ -302,12 +312,10 @@ async def settled(services: Services, series: Series) -> Series:
 
 
 async def hold_all(services: Services, series: Series, seconds: float) -> Assembly:
-    return await _take_over(
-        services, series, None, lambda: _pieces(services, series).assembly(series.blob_key), seconds
-    )
+    return await _take_over(services, series, None, lambda: _parts(services, series).assembly(series.blob_key), seconds)
 
 
-def _pieces(services: Services, series: Series) -> Parts:
+def _parts(services: Services, series: Series) -> Parts:
     """Return where the bytes of the series are. Raise StorageUnavailable if this server cannot reach them."""
     if not series.shared:
         return services.blobs
@@ -327,13 +335,13 @@ async def _take_over(
     try:
         return await take_over(hold, _asking(services, series, span), lambda: status(services, series.id), seconds)
     except StorageUnavailable:
-        await status(services, series.id)  # gone, and its bytes with it: then that is the reason
+        await status(services, series.id)  # if the series is gone with its bytes, raise that
         raise
 
 
 @asynccontextmanager
 async def _asking(services: Services, series: Series, span: Span | None) -> AsyncIterator[None]:
-    """Ask the holders of the span for it. ChunkInProgress when too many requests already do."""
+    """Ask the holders of the span to release it. Raise ChunkInProgress if too many requests already do."""
     with services.attempts.waiting(series.id, services.limits):
-        async with _pieces(services, series).asking(series.blob_key, span):
+        async with _parts(services, series).asking(series.blob_key, span):
             yield

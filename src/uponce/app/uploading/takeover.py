@@ -1,7 +1,7 @@
-"""Of two requests that write the same bytes the newer one goes on: the older one's connection may be dead unnoticed.
+"""Let a newer request take over bytes from an older one: the older connection may be dead without a sign of it.
 
-The newer one asks for what the older one holds, and waits; the older one looks from time to time whether it is asked,
-and gives way.
+The newer request asks for the bytes that the older one holds, and waits. The older request checks from time to time
+whether another one asks, and releases the bytes.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ async def take_over(
     still: Callable[[], Awaitable[object]],
     seconds: float,
 ) -> T:
-    """Return what `hold` returns as soon as it is free. Raise ChunkInProgress if that takes longer than `seconds`.
+    """Return what `hold` returns as soon as the bytes are free. Raise ChunkInProgress after `seconds`.
 
-    `still` raises if there is nothing to wait for any more.
+    `still` raises if there is no reason to wait any more.
     """
     with suppress(ChunkInProgress):
         return await hold()
@@ -44,7 +44,10 @@ async def take_over(
 
 @asynccontextmanager
 async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
-    """Around the wait for a body: ChunkSuperseded as soon as a newer request asks for the same bytes."""
+    """Raise ChunkSuperseded inside as soon as a newer request asks for the same bytes.
+
+    Use it around the wait for a body.
+    """
     try:
         async with asyncio.timeout(None) as scope:
             looking = asyncio.create_task(_look(is_wanted, scope))

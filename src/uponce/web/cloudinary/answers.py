@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bases:
-    """The bases of an answer's URLs: `plain` is http when the client came by http, `secure` is the public URL."""
+    """The bases of an answer's URLs: `plain` is http if the client called by http, `secure` is the public URL."""
 
     plain: str
     secure: str
@@ -52,8 +52,8 @@ def destroy_answer(existed: bool) -> Json:
 def chunk_answer(outcome: Uploaded | Forwarded | Series, bases: Bases) -> Json:
     """Return the body of an answer to a chunk.
 
-    While chunks are missing, the body has no public_id: PHP's SDK would add that to the next chunk without signing it,
-    and Python's SDK would sign it together with a folder.
+    While chunks are missing, the body has no public_id. PHP's SDK would add a public_id to the next chunk without
+    signing it, and Python's SDK would sign it together with a folder.
     """
     if isinstance(outcome, Uploaded):
         return {**upload_answer(outcome, bases), "done": True}
@@ -128,7 +128,10 @@ def _image_fields(facts: MediaFacts) -> Json:
 
 
 def _timed_fields(timed: TimedFacts) -> Json:
-    """Facts of video and audio in ffprobe's form: bit rates of streams are text, unknown facts are omitted."""
+    """Return the facts of video and audio in ffprobe's form.
+
+    Bit rates of streams are text; unknown facts are omitted.
+    """
     audio, video = timed.audio, timed.video
     fields: Json = {
         "audio": present(

@@ -1,4 +1,4 @@
-"""The calls of Cloudinary's Upload and Admin API, except reads that uponce has. A missing one is refused by name."""
+"""The calls of Cloudinary's Upload and Admin API that uponce lacks. uponce refuses each by name."""
 
 import re
 from enum import StrEnum
@@ -115,7 +115,10 @@ _DELIVERY = re.compile(r"/[^/]+/(images|videos|files|private_images|authenticate
 
 
 def missing(method: str, path: str) -> UponceError:
-    """Return the refusal of a call that uponce lacks: UnsupportedCall with the name of a known one, or NotFound."""
+    """Return the refusal of a call that uponce lacks: UnsupportedCall with its name if Cloudinary has it.
+
+    Else NotFound.
+    """
     below = _BELOW_CLOUD.fullmatch(path)
     if below is None:
         return _no_such_address(path)
@@ -145,7 +148,10 @@ def known(request: Request, part: str, values: type[E]) -> E:
 
 
 def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
-    """Name the call of Cloudinary's API that has this method here. If there is none, say what the address is for."""
+    """Return the refusal of a wrong method.
+
+    It names Cloudinary's call with this method, or else the purpose of the address.
+    """
     call = missing(request.method, request.path)
     if isinstance(call, UnsupportedCall):
         return refusal(request, call)

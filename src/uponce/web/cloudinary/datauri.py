@@ -1,4 +1,4 @@
-"""`file` as text: decodes a data URI while it arrives, and refuses remote URLs."""
+"""`file` as text: decode a data URI while it arrives, and refuse remote URLs."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ _WHITESPACE = b"\r\n\t "
 
 
 class TextFile:
-    """Decodes the text of a `file` field, which may arrive cut at any place."""
+    """Decodes the text of a `file` field, which may be cut at any place when it arrives."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""

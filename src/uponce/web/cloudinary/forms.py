@@ -38,7 +38,7 @@ _FIELDS_SECONDS = 60
 _MAX_PART_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
-# How a field is read whose part names a charset. Of Latin-1 only the letters that UTF-8 writes alike are accepted.
+# By the charset in a part: how its field is read. Of Latin-1, only the letters that are the same in UTF-8 are accepted.
 _CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
     **dict.fromkeys(("iso-8859-1", "latin1", "windows-1252"), "ascii"),
@@ -49,7 +49,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
-    """Yield the events of a multipart/form-data body. MalformedRequest if torn, too large or ambiguous."""
+    """Yield the events of a multipart/form-data body.
+
+    Raise MalformedRequest if it is cut off, too large or ambiguous.
+    """
     try:
         with _parser(content_type) as parser:
             parts = _Parts(limits, parser.boundary)
@@ -91,9 +94,9 @@ _PLAIN_PART = re.compile(
 
 
 def read_whole_form(body: bytes, content_type: str, limits: Limits) -> WholeForm | None:
-    """Return a form with one file in its ordinary spelling. None for any other form.
+    """Return a form with one file in its ordinary spelling. Return None for any other form.
 
-    `multipart_events` reads or refuses the other forms. Where both read a form, they read the same.
+    `multipart_events` reads or refuses the other forms. If both read a form, they read the same.
     """
     plain = _PLAIN_TYPE.fullmatch(content_type)
     try:
@@ -113,7 +116,7 @@ def _whole_form(body: bytes, delimiter: bytes, limits: Limits) -> WholeForm:
 
 
 def _plain_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[str, str | None, memoryview]]:
-    """Yield name, filename and bytes of each part. Raise ValueError unless all is parts."""
+    """Yield name, filename and bytes of each part. Raise ValueError if the body has anything else."""
     if not body.startswith(delimiter[2:]):
         raise ValueError
     at, whole = len(delimiter) - 2, memoryview(body)
@@ -132,7 +135,7 @@ def _plain_field(name: str, filename: str | None, value: memoryview, limits: Lim
 
 
 _FILE_HEADER = re.compile(rb'(Content-Disposition: form-data; name="file"; filename=")(.*)(")', re.IGNORECASE)
-_LINE_BREAK, _NOT_UTF8 = "Invalid line break in segment header", "Segment header failed to decode"  # of the library
+_LINE_BREAK, _NOT_UTF8 = "Invalid line break in segment header", "Segment header failed to decode"  # from the library
 _CURES = {
     _LINE_BREAK: "If the name of the file has letters that are not ASCII, rename the file.",
     _NOT_UTF8: "Send UTF-8.",
@@ -141,7 +144,7 @@ _CURE = "Let your HTTP library write the form."
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc]
-    """Refuses a line break in a header always, not only where packets happen to end: the library strips it else.
+    """Refuses every line break in a header. The library alone refuses it only if a packet happens to end there.
 
     npm's SDK cuts each letter of a file's name to one byte. So only this name may be Latin-1, and loses its control
     characters. It is a label.
@@ -193,10 +196,13 @@ class _Parts:
         self._value: list[bytes] = []
         self._size = 0
         self._in_file = False
-        self._text: TextFile | None = None  # of a part named file that has no filename
+        self._text: TextFile | None = None  # for a part named file that has no filename
 
     def check_start(self, chunk: bytes) -> None:
-        """Refuse text before the first boundary. No client sends it, and the parser judges it by how packets fell."""
+        """Refuse text before the first boundary.
+
+        No client sends it, and the parser's verdict would depend on the packets.
+        """
         missing = len(self._delimiter) - len(self._start)
         if missing > 0:
             self._start += chunk[:missing]
@@ -221,7 +227,7 @@ class _Parts:
             self._collect(bytes(item))
 
     def count(self, size: int) -> None:
-        """Count bytes of the body. All that is not the file is overhead."""
+        """Count bytes of the body. All bytes outside the file are overhead."""
         self._overhead += size
         if self._overhead > self._limits.max_form_bytes:
             raise MalformedRequest(
@@ -295,7 +301,7 @@ class _Parts:
 
 
 def _checked_names(segment: MultipartSegment) -> tuple[str, str | None]:
-    """Return the name of the part, and the name of its file, None if it is a field."""
+    """Return the name of the part, and the name of its file. That is None if the part is a field."""
     headers = [name for name, _ in segment.headerlist]
     if len(set(headers)) != len(headers):
         raise MalformedRequest("A part has the same header twice. Send each header once.")
@@ -314,7 +320,7 @@ def _checked_names(segment: MultipartSegment) -> tuple[str, str | None]:
 
 
 def _filename(segment: MultipartSegment) -> str | None:
-    """Return `filename*` (RFC 8187) if it can be read, else `filename`. None without both."""
+    """Return `filename*` (RFC 8187) if it can be read, else `filename`. Return None without both."""
     options = {name.lower(): value for name, value in _OPTION.findall(segment.header("Content-Disposition"))}
     charset, _, rest = options.get("filename*", "").strip('" ').partition("'")
     escaped = rest.partition("'")[2]
@@ -335,13 +341,13 @@ def _checked_charset(segment: MultipartSegment) -> str:
 async def body_fields(request: Request, limits: Limits) -> Fields:
     """Return the fields of a small request without a file: a form of either kind, or flat JSON.
 
-    Raise RequestTooSlow when they take more than a minute.
+    Raise RequestTooSlow if they take more than a minute.
     """
     return await _soon(_body_fields(request.head, request.body, limits))
 
 
 async def small_body(request: Request) -> bytes:
-    """Return the body of a small request as it is. Raise RequestTooSlow as `body_fields` does."""
+    """Return the body of a small request unchanged. Raise RequestTooSlow as `body_fields` does."""
     return await _soon(request.body.read(_MAX_FIELDS_BYTES))
 
 
@@ -350,7 +356,8 @@ async def _soon(reading: Coroutine[Any, Any, T]) -> T:
         async with asyncio.timeout(_FIELDS_SECONDS):
             return await reading
     except TimeoutError:
-        raise RequestTooSlow(f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again.") from None
+        text = f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again."
+        raise RequestTooSlow(text, retry_after=1) from None
 
 
 async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:

@@ -1,6 +1,6 @@
 """Notifications of uploads, as Cloudinary sends them: the answer of the upload, signed by the key that signed it.
 
-uponce sends its own, and a relay takes those of the account behind it.
+uponce sends its own notifications. A relay receives those of the account behind it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,19 +23,21 @@ from uponce.web.response import Response, json_response
 
 Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
 
-NOTIFY = "notify"  # the name of the effect. Its details are the URL
+NOTIFY = "notify"  # the name of the effect, whose details are the URL
 
 _FIRST_SECONDS = 10
 _MOST_SECONDS = 3600
-_MOST_TRIES = 32  # the last one is a day after the first one
+_MOST_TRIES = 32  # the last try is a day after the first
 
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
 
 class Notifications:
-    """Posts what the outbox has to post. `post` returns why the receiver refused, or "". `base` is that of URLs.
+    """Posts the notifications in the outbox. `post` returns the receiver's reason to refuse, or "".
 
-    `default` receives the answers of uploads that sign no other URL; none do if it is empty.
+    `base` is that of URLs.
+
+    `default` receives the answers of uploads that sign no URL. If it is empty, these answers are not posted.
     """
 
     def __init__(self, post: Post, base: str, default: str = "") -> None:
@@ -44,11 +46,11 @@ class Notifications:
         self._default = default
 
     def url_for(self, spec: UploadSpec) -> str | None:
-        """Return where the answer of the upload is posted, or None."""
+        """Return the URL to which the answer of the upload is posted, or None."""
         return spec.notification_url or self._default or None
 
     async def send(self, services: Services, effect: Effect) -> Later | None:
-        """Post one notification. None if the receiver accepted it, else when to try again."""
+        """Post one notification. Return None if the receiver accepted it, else when to try again."""
         after = _DETAILS.decode(effect.details)
         key = await services.database.find_key(after.api_key)
         if key is None:
@@ -86,7 +88,7 @@ class Notifications:
 
 
 async def notified_by_upstream(services: Services, request: Request) -> Response:
-    """Take a notification of the account behind a relay. It is refused unless the account's secret signed it."""
+    """Accept a notification of the account behind a relay. Refuse it unless the account's secret signed it."""
     body, head = await small_body(request), request.head
     notification = Notification(body, head.get("x-cld-timestamp"), head.get("x-cld-signature"))
     await notified(services, request.params["cloud"], notification)

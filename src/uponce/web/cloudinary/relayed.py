@@ -1,32 +1,35 @@
-"""Calls of a cloud that has an upstream: the upstream answers all that is no upload."""
+"""Calls of a cloud that has an upstream. The upstream answers every call except uploads."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from uponce.app.authenticate import authenticate_for_all
 from uponce.app.ports import AdminCall
 from uponce.app.relaying.calls import act_signed, ask
 from uponce.app.services import Services
+from uponce.core.errors import UnsupportedCall, shown
 from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
 from uponce.web.cloudinary.forms import body_fields, small_body
-from uponce.web.cloudinary.headers import server_credentials
-from uponce.web.request import Request
+from uponce.web.request import Fields, Request
 from uponce.web.request_log import note_event, note_fields
-from uponce.web.response import Response, forwarded_response
-from uponce.web.routing import Endpoint
+from uponce.web.response import Endpoint, Response, forwarded_response
 
+_MOST_FIELDS = 1100  # the account takes 1,000 ids in one call, and this is not the limit of uploads
 METHODS = ("GET", "POST", "PUT", "DELETE")
-_SLASHED_UPLOAD = re.compile("/v1_1/[^/]+/((image|video|raw|auto)/)?upload(_chunked)?/")
+_UPLOAD_ELSEWHERE = re.compile(
+    "/v1_1/[^/]+/(((image|video|raw|auto)/)?upload(_chunked)?/|(image|video|raw|auto)/(private|authenticated))"
+)
 
 
 async def relayed(services: Services, own: Mapping[str, Endpoint], purpose: str, request: Request) -> Response:
-    """Let the upstream of the cloud answer. If there is none, the own endpoint of the method does.
+    """Return the answer of the cloud's upstream, or of the `own` endpoint of the method if the cloud has no upstream.
 
-    `purpose` is the sentence for a client that uses a method without one.
+    `purpose` is the sentence for a client that uses another method.
     """
-    if _SLASHED_UPLOAD.fullmatch(request.path):  # its file would be refused as one too many
+    if _UPLOAD_ELSEWHERE.fullmatch(request.path):  # its file would be refused as one too many
         raise missing(request.method, request.path)
     upstream = (await services.database.list_upstreams()).get(request.params["cloud"])
     if upstream is not None:
@@ -45,15 +48,29 @@ def _has_basic(request: Request) -> bool:
     return request.head.get("authorization").lower().startswith("basic ")
 
 
+def _refuse_call_of_browser(request: Request, path: str, query: Fields) -> None:
+    """Raise UnsupportedCall for a call that needs no HTTP Basic: by a token, or by a link with a signature."""
+    is_link = request.method == "GET" and any(name == "signature" for name, _ in query)
+    if is_link or f"/{path}".endswith("/delete_by_token"):
+        raise UnsupportedCall(
+            f"uponce does not pass {request.method} {shown(path)} on to the account of this cloud. Make this call at "
+            "the account itself. If the call has a signature, sign it with the API key of the account."
+        )
+
+
 async def _pass_on(services: Services, upstream: Upstream, request: Request) -> Response:
-    cloud, limits = request.params["cloud"], services.limits
+    cloud = request.params["cloud"]
+    limits = replace(services.limits, max_fields=max(services.limits.max_fields, _MOST_FIELDS))
     path, query = request.path.split("/", 3)[3], request.query(limits)
-    if request.method == "POST" and not _has_basic(request):
+    has_basic = _has_basic(request)
+    if not has_basic:
+        _refuse_call_of_browser(request, path, query)
+    if request.method == "POST" and not has_basic:
         sent = [*query, *await body_fields(request, limits)]
         note_fields(request, collect(sent).items())
-        answer = await act_signed(services, upstream, cloud, path, sent)
+        answer = await act_signed(services, upstream, cloud, path, sent, request.caller)
     else:
-        await authenticate_for_all(services, cloud, *server_credentials(request.head))
+        await authenticate_for_all(services, cloud, *request.head.server_credentials())
         body = await small_body(request)
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)

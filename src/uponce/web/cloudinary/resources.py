@@ -1,6 +1,6 @@
 """The first reads of Cloudinary's Admin API, for servers that have an API key of scope all and its secret.
 
-One uponce can be the upstream of another: these are the reads that a relay asks of its upstream.
+One uponce can be the upstream of another. These are the reads that a relay asks of its upstream.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,6 @@ from uponce.core.signature import collect
 from uponce.core.values import ApiKey, DeliveryType, ResourceType
 from uponce.web.cloudinary.answers import bases_of, present, resource_body
 from uponce.web.cloudinary.calls import known
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -27,7 +26,7 @@ _PAGE = 10
 
 
 def _flag(name: str, value: str) -> bool:
-    """Read a switch, also as Python's SDK writes it in a query: `True`."""
+    """Return the value of a switch, also in the form of Python's SDK in a query: `True`."""
     return boolean(name, value.lower())
 
 
@@ -52,7 +51,7 @@ def _unsupported(what: str) -> UnsupportedParameter:
 _size = partial(positive, limit=_MAX_PAGE)
 _short = partial(text, limit=MAX_CONTEXT_LENGTH)
 
-# What has no effect here is read all the same: an asset has no derived assets, no coordinates and no moderations.
+# Parameters without effect are checked too: an asset here has no derived assets, no coordinates and no moderations.
 _OF_ASSET: Readers = {
     **dict.fromkeys(("image_metadata", "media_metadata", "coordinates", "pages"), _flag),
     **dict.fromkeys("accessibility_analysis cinemagraph_analysis colors exif faces phash".split(), _off),
@@ -71,7 +70,7 @@ _OF_PRESETS: Readers = {"max_results": _size, "next_cursor": _absent}
 
 
 async def ping(services: Services, request: Request) -> Response:
-    """Say that the credentials are right."""
+    """Return ok if the credentials are right."""
     await _begin(services, request, {})
     return json_response({"status": "ok"})
 
@@ -113,14 +112,17 @@ async def upload_presets(services: Services, request: Request) -> Response:
 
 
 async def upload_preset(services: Services, request: Request) -> Response:
-    """Say that there is no such preset."""
+    """Raise NotFound: uponce has no presets."""
     await _begin(services, request, _OF_PRESETS)
     raise NotFound(f"Can't find upload preset named {shown(request.params['name'])}")
 
 
 async def _begin(services: Services, request: Request, readers: Readers) -> tuple[ApiKey, dict[str, Any]]:
-    """Return the key that asks, and the values of the query. Raise UnknownParameter for what the call does not have."""
-    key = await authenticate_for_all(services, request.params["cloud"], *server_credentials(request.head))
+    """Return the key of the caller, and the values of the query.
+
+    Raise UnknownParameter for others than those of the call.
+    """
+    key = await authenticate_for_all(services, request.params["cloud"], *request.head.server_credentials())
     sent = request.query(services.limits)
     for name in (name.removesuffix("[]") for name, _ in sent):
         if name not in readers:

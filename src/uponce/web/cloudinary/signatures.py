@@ -19,7 +19,6 @@ from uponce.core.signature import collect_known
 from uponce.core.values import UNLIMITED_USES, Algorithm, ApiKey, AuditRecord, GrantRecord, GrantStatus
 from uponce.web.cloudinary.answers import Json, present
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import server_credentials
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -33,13 +32,13 @@ async def signatures(services: Services, request: Request) -> Response:
     """Serve `/v1_1/<cloud>/signatures[/<action or id>]` to servers that have an API key and its secret.
 
     GET  …/signatures          a page of the ledger     ?status= max_results= next_cursor=
-    GET  …/signatures/<id>     one signature the ledger knows, with its history
-    POST …/signatures/status   the same, by its signed fields, also when it was never used
+    GET  …/signatures/<id>     one signature in the ledger, with its history
+    POST …/signatures/status   one signature by its signed fields, also if no request has used it
     POST …/signatures/revoke   by `id`, or by its signed fields
-    POST …/signatures/sign     mint one over the posted parameters
+    POST …/signatures/sign     mint a signature over the posted parameters
     """
     limits = services.limits
-    key = await authenticate(services, request.params["cloud"], *server_credentials(request.head))
+    key = await authenticate(services, request.params["cloud"], *request.head.server_credentials())
     sent = [*request.query(limits), *await body_fields(request, limits)]
     fields, action = collect_known(sent, *_NAMES), request.params.get("action", "")
     if request.method == "GET":

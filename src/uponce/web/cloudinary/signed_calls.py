@@ -1,4 +1,4 @@
-"""Calls that change an asset, by signed fields, or by HTTP Basic in place of a signature."""
+"""Calls that change an asset, by signed fields, or by HTTP Basic instead of a signature."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -12,7 +12,6 @@ from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import destroy_answer
 from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import body_fields
-from uponce.web.cloudinary.headers import added_credentials
 from uponce.web.request import Request
 from uponce.web.request_log import note_event, note_fields
 from uponce.web.response import Response, json_response
@@ -21,12 +20,12 @@ Act: TypeAlias = Callable[[Services, Request, SignedCall], Awaitable[Response]]
 
 
 async def signed_call(call: Call, services: Services, request: Request) -> Response:
-    """Do what `/v1_1/<cloud>/<image|video|raw>/<call>` asks for in its fields."""
+    """Do what the fields of `/v1_1/<cloud>/<image|video|raw>/<call>` ask for, and return the answer."""
     resource_type, limits = known(request, "resource_type", ResourceType), services.limits
     fields = collect_known([*request.query(limits), *await body_fields(request, limits)])
     note_fields(request, fields.items())
     wanted = SignedCall(request.params["cloud"], resource_type, fields, request.caller)
-    if "signature" not in fields and (credentials := added_credentials(request.head)):
+    if "signature" not in fields and (credentials := request.head.added_credentials()):
         key = await authenticate(services, wanted.cloud, *credentials)
         wanted = signed_by(services, key, wanted, call)
     act, _ = CALLS[call]
@@ -39,5 +38,5 @@ async def _destroy(services: Services, request: Request, wanted: SignedCall) -> 
     return json_response(destroy_answer(deleted))
 
 
-# What each call does, and what its address is for.
+# The function and the purpose of each call.
 CALLS: dict[Call, tuple[Act, str]] = {Call.DESTROY: (_destroy, "This address deletes an asset.")}

@@ -14,9 +14,9 @@ from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
 from uponce.web.request import Body, Fields, percent_decoded
 
-# Of a body without the value of `file`. It bounds the time that such a body holds the event loop, so it is no setting.
+# For a body without the value of `file`. It bounds the time that a body holds the event loop, so it is no setting.
 MAX_TEXT_BYTES = 256 * 1024
-# Bounds the time of the parser, which counts the pairs only afterwards: 256 KiB of pairs took 40 ms, with this limit 5.
+# Bounds the time of the parser. Pairs are counted after it: 256 KiB of pairs took 40 ms, with this limit 5 ms.
 _MAX_COMMAS = 4096
 
 
@@ -86,7 +86,7 @@ class _Urlencoded:
         yield from self._end(self._rest)
 
     def _go_on(self) -> Iterator[Event]:
-        """Take the beginning of a pair that has not ended."""
+        """Take the beginning of a pair whose end has not arrived."""
         if self._file is None:
             name, equals, value = self._rest.partition(b"=")
             if not equals or _decoded(name) != "file":
@@ -100,7 +100,7 @@ class _Urlencoded:
         yield from self._file.feed(_unquoted(whole))
 
     def _end(self, text: bytes) -> Iterator[Event]:
-        """Take the rest of a pair."""
+        """Take the last bytes of a pair."""
         file, self._file = self._file, None
         if file is not None:
             yield from file.feed(_unquoted(text))
@@ -111,7 +111,7 @@ class _Urlencoded:
         if not equals and text:
             raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
         if equals and _decoded(name) == "file":
-            yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, and no space
+            yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, not a space
         elif equals:
             yield _field(_decoded(name), _decoded(value))
 
@@ -230,7 +230,7 @@ class _Object(tuple[tuple[str, Any], ...]):
 def json_pairs(data: bytes, limits: Limits) -> Fields:
     """Return the fields of one flat JSON object, as SDKs sign them: true and false as these words, numbers as written.
 
-    A null counts as not sent. An array becomes repeated fields `name[]`. MalformedRequest for anything else.
+    A null counts as not sent. An array becomes repeated fields `name[]`. Raise MalformedRequest for anything else.
     """
     commas = data.count(b",")
     if commas > _MAX_COMMAS:

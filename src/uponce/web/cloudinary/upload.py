@@ -1,34 +1,57 @@
-"""One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file."""
+"""One upload, as a form, as JSON, or as the bytes of the file. The same for one chunk of a file.
 
+Cloudinary's chunked protocol has two headers. `X-Unique-Upload-Id` is the client's name for the upload, equal on all
+chunks. `Content-Range: bytes a-b/total` names the bytes of this chunk. While the client does not know the total, the
+total is `-1`, `*` or missing.
+
+`Idempotency-Key` (IETF draft of that name) lets a client ask for a lost answer again.
+"""
+
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading.chunks import NamedChunk, upload_chunk
-from uponce.app.uploading.intake import Event, FileStart, UploadRequest
+from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
-from uponce.core.errors import BadCredentials, InvalidParameter, MalformedRequest, StaleRequest
+from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, StaleRequest, shown
 from uponce.core.policy import Limits
 from uponce.core.relaying import Forwarded
+from uponce.core.series import Chunk
+from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
-from uponce.web.cloudinary.headers import added_credentials, read_chunk, read_idempotency_key
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
 
+MAX_KEY_LENGTH = 255
+
+_VISIBLE = re.compile(r"[!-~]+")
+# A structured field's string (RFC 9651 §3.3.3), where only two characters are escaped. Or, as many clients send it, a
+# text without quotes and without any character of a string, a list or a parameter.
+_FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
+_EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
+_UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
 
 def group_pipeline(services: Services) -> Pipeline | None:
-    """Return the pipeline of small uploads, None if the store does not take small blobs in groups."""
+    """Return the pipeline of small uploads, or None if the store does not take small blobs in groups."""
     return None if services.group_store is None else Pipeline(services, services.group_store)
 
 
 async def upload(services: Services, pipeline: Pipeline | None, request: Request) -> Response:
-    """Store what `/v1_1/<cloud>/[<image|video|raw|auto>/]upload` brings, or `…/upload_chunked`, which is the same."""
+    """Store the upload of `/v1_1/<cloud>/[<image|video|raw|auto>/]upload`, and return its answer.
+
+    `…/upload_chunked` is the same.
+    """
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
     check_encoding(head)
@@ -53,7 +76,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
 
 
 def _frame(request: Request, limits: Limits) -> UploadRequest:
-    """Return all that the request says before its body."""
+    """Return everything that the request says before its body."""
     head, fields = request.head, request.query(limits)
     if any(name == "file" for name, _ in fields):
         raise InvalidParameter("Parameter file must be in the body, not in the query.")
@@ -72,7 +95,10 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
 
 
 async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
-    """Return an ordinary small upload that has arrived whole. None for any other, which is read as it streams."""
+    """Return an ordinary small upload that has arrived whole.
+
+    Return None for any other, which is read while it arrives.
+    """
     if request.method != "POST" or frame.credentials is not None:
         return None
     limits, body = services.limits, request.body
@@ -85,7 +111,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     fields = form.fields + form.late
     if any(name == "callback" for name, _ in fields):
         return None
-    facts = services.inspector.read_header(form.file, frame.requested)
+    facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
     note_fields(request, fields)
@@ -93,13 +119,13 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
 
 
 def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bool:
-    """Return whether nothing could be verified before the file. A later field may then change what is signed."""
+    """Return whether no field could be verified before the file. Then fields after the file may be signed too."""
     is_early = any(name == "signature" for name, _ in frame.fields + form.fields)
     return not is_early and len(form.file) <= limits.max_unverified_bytes
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, None if it must be read as a stream.
+    """Return the upload, or None if it must be read as a stream.
 
     A stale signature may have a stored answer, and a cloud may have an upstream.
     """
@@ -114,7 +140,7 @@ async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | No
 
 
 def _response(request: Request, outcome: Uploaded | Forwarded, bases: Bases, *, is_chunk: bool = False) -> Response:
-    """Return the answer, to a client that sent the file as its only chunk with `done` in it."""
+    """Return the answer. It has `done` for a client that sent the file as its only chunk."""
     note_outcome(request, outcome)
     replayed = outcome.replayed if isinstance(outcome, Forwarded) else outcome.committed.replayed
     again = (REPLAYED,) if replayed else ()
@@ -163,9 +189,9 @@ async def _sized(events: AsyncGenerator[Event, None], size: int) -> AsyncGenerat
 
 
 def _credentials(head: Head) -> tuple[str, str] | None:
-    """Return HTTP Basic credentials, which count where the fields have no signature."""
+    """Return HTTP Basic credentials. They count if the fields have no signature."""
     try:
-        return added_credentials(head)
+        return head.added_credentials()
     except BadCredentials:
         return "", ""  # wrong for every key, so the refusal names HTTP Basic
 
@@ -188,3 +214,57 @@ def _requested(request: Request) -> ResourceType | None:
         return ResourceType(resource_type)
     except ValueError:
         raise missing(request.method, request.path) from None
+
+
+def read_chunk(head: Head) -> NamedChunk | int | None:
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
+    upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
+    if not content_range:
+        return None
+    chunk = _parse_range(content_range)
+    if chunk.span == Span(0, chunk.total or 0):
+        return chunk.total
+    if not upload_id:
+        raise MalformedRequest(
+            "Header Content-Range makes this request a chunk of a file, but header X-Unique-Upload-Id, which names the "
+            "upload, is missing. Send both headers with each chunk, or none with a whole file."
+        )
+    if not _UPLOAD_ID.fullmatch(upload_id):
+        raise InvalidParameter(
+            f"Header X-Unique-Upload-Id has {len(upload_id)} characters. Send 1 to 255 printable ASCII characters "
+            "without spaces."
+        )
+    return NamedChunk(upload_id, chunk)
+
+
+def _parse_range(content_range: str) -> Chunk:
+    if _EMPTY.fullmatch(content_range):
+        raise EmptyFile("Empty file. Send at least one byte.")
+    match = _RANGE.fullmatch(content_range)
+    if match is None:
+        raise _malformed_range(content_range, "write `bytes 0-19999999/50000000`, with `-1` for an unknown total")
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] in (None, "-1", "*") else int(match[3])
+    if last < first:
+        raise _malformed_range(content_range, "the last byte precedes the first one")
+    if total is not None and last >= total:
+        raise _malformed_range(content_range, "the last byte is beyond the total")
+    return Chunk(Span(first, last + 1), total)
+
+
+def _malformed_range(content_range: str, why: str) -> MalformedRequest:
+    return MalformedRequest(f"Header Content-Range '{shown(content_range)}' is not valid: {why}.")
+
+
+def read_idempotency_key(header: str | None) -> str | None:
+    """Return the key, 1 to 255 visible ASCII characters, or None without the header. `"abc"` and `abc` are one key."""
+    if header is None:
+        return None
+    form = _FORMS.fullmatch(header)
+    key = re.sub(r"\\(.)", r"\1", form["quoted"] or form["bare"] or "") if form else ""
+    if not _VISIBLE.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
+        raise MalformedRequest(
+            f"Header Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters, in double quotes or "
+            f'without any of , ; " \\, and this one has {len(header)} characters. Send a UUID.'
+        )
+    return key

@@ -1,1 +1,1 @@
-"""What browsers load from this server: pages, and the files that pages use."""
+"""Pages for browsers, and the files that pages use."""

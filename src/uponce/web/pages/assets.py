@@ -9,9 +9,9 @@ from importlib.resources import files
 from uponce.web.request import Header, Request
 from uponce.web.response import NO_SNIFF, Response, is_known, length_header
 
-_SMALL = 1000  # bytes; compression saves nothing below
+_SMALL = 1000  # bytes; compression saves nothing in smaller files
 
-# A whole line of a script, which stays as an empty line: each line keeps its number.
+# A comment on a whole line of a script. The line becomes empty, so each line keeps its number.
 _COMMENT = re.compile(rb"^ *(?://.*|/\*\* .* \*/)$", re.MULTILINE)
 
 _TYPES = {
@@ -28,7 +28,7 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
     """Return an endpoint for one file of this package, compressed for clients that accept gzip, with a validator.
 
     Browsers keep the file for an hour. After that they ask whether it has changed, and get 304 if not. If the script is
-    not `commented`, lines of comments are empty.
+    not `commented`, its comment lines are empty.
     """
     plain = files("uponce.web.pages").joinpath(name).read_bytes()
     if not commented:
@@ -43,7 +43,7 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
         (b"vary", b"accept-encoding"),
         NO_SNIFF,
         (b"cross-origin-resource-policy", b"cross-origin"),
-        # Also where no Origin was sent: a cache would otherwise keep an answer that other pages cannot use.
+        # Sent also without an Origin: a cache would otherwise keep an answer that other pages cannot use.
         (b"access-control-allow-origin", b"*"),
     )
 

@@ -21,7 +21,7 @@ _BY_ACCEPT: Header = (b"vary", b"accept")
 
 
 async def home(playground: Playground | None, services: Services, request: Request) -> Response:
-    """Return name, version, health, where to upload and where the guide is. JSON for clients that ask for JSON.
+    """Return name, version, health, and the addresses of uploads and of the guide. JSON for clients that ask for JSON.
 
     Clients that may open the playground also get a link to it.
     """
@@ -62,11 +62,14 @@ async def robots(_: Request) -> Response:
 
 
 async def favicon(_: Request) -> Response:
-    """Return no content. Browsers ask for an icon beside every picture, and then not again for a day."""
+    """Return no content.
+
+    Browsers ask for an icon with every picture; after this answer, they do not ask again for a day.
+    """
     return Response(204, (_ONE_DAY, NO_SNIFF))
 
 
 def _wants_json(head: Head) -> bool:
-    """Return whether the client names JSON without HTML before it, which browsers name."""
+    """Return whether the client names JSON, and not HTML before it, as browsers do."""
     accept = head.get("accept").lower()
     return "application/json" in accept.partition("text/html")[0]

@@ -257,7 +257,7 @@ async function send(which, what, options = {}) {
   return outcome;
 }
 
-async function upload(which = signature, what = file) {
+async function upload(which, what = file) {
   $("result").replaceChildren(make("p", { className: "empty", textContent: "Uploading…" }));
   const outcome = await send(which, what, { onProgress: showProgress });
   showProgress(outcome.status === 200 ? 1 : 0);
@@ -350,7 +350,7 @@ const TRIES = [
     title: "Use the same signature again",
     promise: "With another file, while its time still runs.",
     async run() {
-      const first = signature.state === "used" ? { status: 200 } : await upload(await sign());
+      const first = signature?.state === "used" ? { status: 200 } : await upload(await sign());
       return (await untried(signature, first)) ?? verdict(await upload(signature, await otherFile()), "signature_used");
     },
   },
@@ -591,7 +591,7 @@ function start() {
   showTries();
   showTabs();
   $("sign").addEventListener("click", () => act(() => sign()));
-  $("upload").addEventListener("click", () => act(() => upload()));
+  $("upload").addEventListener("click", () => act(async () => upload(signature ?? (await sign()))));
   $("copy").addEventListener("click", copy);
   $("picked").addEventListener("change", ({ target }) => {
     chooseOwn(target.files);

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from ipaddress import ip_address
@@ -23,9 +22,7 @@ from uponce.web.errors import refusal
 from uponce.web.html import page_file, style_hash
 from uponce.web.pages.assets import accepts_gzip
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, is_known, json_response, length_header
-
-Endpoint = Callable[[Request], Awaitable[Response]]
+from uponce.web.response import NO_SNIFF, Endpoint, Response, is_known, json_response, length_header
 
 ASSETS = (
     "playground.js",
@@ -35,13 +32,13 @@ ASSETS = (
 SCRIPTS = tuple(f"playground/{name}" for name in ASSETS if name.endswith(".js"))
 _MAX_BODY = 16 * 1024
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?", re.ASCII | re.IGNORECASE)
-# A server in front hides how far away its clients are.
+# Requests with these headers come through a server in front, which may have clients on other machines.
 _PROXY_HEADERS = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
 
 @dataclass(frozen=True, slots=True)
 class Playground:
-    """The limits: only this machine or all clients, the most bytes of a file, the seconds that a file stays."""
+    """Its limits: only this machine or all clients, the most bytes of a file, and the seconds that a file stays."""
 
     local: bool
     max_bytes: int
@@ -49,24 +46,27 @@ class Playground:
 
 
 async def guard(playground: Playground, endpoint: Endpoint, request: Request) -> Response:
-    """Run the endpoint for clients that the playground is for. Raise ScopeDenied for other clients."""
+    """Run the endpoint for a client that may use the playground. Raise ScopeDenied for other clients."""
     if not admits(playground, request):
         raise ScopeDenied("This playground is only for browsers on the machine of the server.")
     return await endpoint(request)
 
 
 def admits(playground: Playground, request: Request) -> bool:
-    """Return whether the playground is for this client."""
+    """Return whether this client may use the playground."""
     return not playground.local or _is_local(request)
 
 
 def refuse(request: Request, error: UponceError) -> Response:
-    """Return the refusal, with 403 for a client that the playground is not for."""
+    """Return the refusal, with 403 for a client that may not use the playground."""
     return refusal(request, error, status=403 if isinstance(error, ScopeDenied) else None)
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether client and called name are this machine. A name of another site that leads here is a trick."""
+    """Return whether the client and the called name are this machine.
+
+    Another site's name that leads here is an attack.
+    """
     head = request.head
     direct = not any(head.get(header) for header in _PROXY_HEADERS)
     return direct and _is_loopback(request.address) and bool(_LOOPBACK_HOST.fullmatch(head.get("host")))
@@ -81,14 +81,14 @@ def _is_loopback(address: str) -> bool:
 
 @cache
 def _html() -> tuple[bytes, str]:
-    """Return the page and the hash of its style. The style is inside, so the first paint waits for one answer only."""
+    """Return the page and the hash of its style. The style is inline, so the first paint waits for one answer only."""
     style = page_file("tokens.css") + page_file("playground.css")
     html = page_file("playground.html").replace("<style></style>", f"<style>{style}</style>")
     return html.encode(), style_hash(style)
 
 
 async def page(request: Request) -> Response:
-    """Return the page. It runs the scripts of this server only, and shows media of this server."""
+    """Return the page. It runs only scripts of this server, and shows only media of this server."""
     head, (html, style) = request.head, _html()
     policy = _policy(request.called_url(), request.base_url(), style)
     etag = f'W/"{hashlib.sha256(html + policy.encode()).hexdigest()[:32]}"'
@@ -123,7 +123,7 @@ def _policy(page: str, base: str, style: str) -> str:
 
 
 async def sign(services: Services, playground: Playground, request: Request) -> Response:
-    """Sign as a back end does. The page may choose a nonce and how long the signature lives."""
+    """Return signed fields, as a backend does. The page may choose a nonce and the lifetime of the signature."""
     _check_origin(request)
     content_type, body = request.head.get("content-type"), await request.body.read(_MAX_BODY)
     key, now = await playground_key(services), services.clock.now()
@@ -138,14 +138,14 @@ async def sign(services: Services, playground: Playground, request: Request) -> 
 
 
 async def status(services: Services, _: Playground, request: Request) -> Response:
-    """Show a signature of the playground's own key."""
+    """Return the state of a signature of the playground's own key."""
     _check_origin(request)
     fields = collect(await body_fields(request, services.limits))
     return await _shown(services, await playground_key(services), fields)
 
 
 async def revoke(services: Services, _: Playground, request: Request) -> Response:
-    """Revoke a signature of the playground's own key, and show that signature."""
+    """Revoke a signature of the playground's own key, and return its state."""
     _check_origin(request)
     fields, key = collect(await body_fields(request, services.limits)), await playground_key(services)
     await revoke_signed(services, key, fields, request.caller)

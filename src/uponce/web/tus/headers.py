@@ -43,7 +43,7 @@ def check_version(head: Head) -> None:
 
 
 def has_body(head: Head) -> bool:
-    """Return whether bytes follow. HTTP/2 needs no header that says so, except the type of the bytes."""
+    """Return whether bytes follow. In HTTP/2, only the type of the bytes shows it."""
     if length := head.get("content-length"):
         return length != "0"
     return bool(head.get("content-type") or head.get("transfer-encoding"))
@@ -58,7 +58,7 @@ def check_content_type(head: Head) -> None:
 
 
 def check_concat(head: Head) -> None:
-    """UnsupportedParameter for a partial upload, which would otherwise count as a whole one."""
+    """Raise UnsupportedParameter for a partial upload, which would otherwise count as a whole one."""
     if head.get("upload-concat"):
         raise UnsupportedParameter("Header Upload-Concat is not supported by uponce yet. Send the file in one upload.")
 
@@ -80,7 +80,7 @@ def read_offset(head: Head) -> int:
 
 
 def read_total(head: Head) -> int | None:
-    """Return the file's size, or None when the client will send the size later."""
+    """Return the file's size, or None if the client will send the size later."""
     total, deferred = read_number(head, "Upload-Length"), head.headers.get("upload-defer-length")
     if deferred not in (None, "1") or (total is None) == (deferred is None):
         raise MalformedRequest("Send either Upload-Length with the file's size, or Upload-Defer-Length: 1.")
@@ -88,7 +88,7 @@ def read_total(head: Head) -> int | None:
 
 
 def read_part(head: Head, offset: int) -> Part:
-    """Return what a request says of the bytes in its body."""
+    """Return what a request says about the bytes in its body."""
     size, total = read_number(head, "Content-Length"), read_number(head, "Upload-Length")
     return Part(offset, size, total, read_checksum(head))
 
@@ -135,7 +135,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 
 def metadata(series: Series) -> str:
-    """Return the parameters of the upload without the signature, which uponce does not keep."""
+    """Return the parameters of the upload without the signature: uponce does not store signatures."""
     pairs = [*series.parameters, *([("filename", series.filename)] if series.filename else [])]
     return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
+from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
-from uponce.app.uploading.intake import UploadRequest
 from uponce.app.uploading.resumable import (
     Address,
     Outcome,
@@ -41,7 +41,7 @@ EXPOSED = tuple(
     "Upload-Defer-Length Upload-Metadata Upload-Expires Upload-Asset".split()
 )
 _KEY_DIGITS = 64
-_RETRY_AFTER: Header = (b"retry-after", b"60")  # of an account that refuses its credentials or is at its limit
+_RETRY_AFTER: Header = (b"retry-after", b"60")  # if an account refuses its credentials or is at its limit
 
 
 async def serve(services: Services, request: Request) -> Response:
@@ -83,7 +83,7 @@ def refuse(request: Request, error: UponceError) -> Response:
 
 
 def _method(request: Request) -> str:
-    """Return the method, which a client in a network that blocks PATCH names in a header of its POST."""
+    """Return the method. In a network that blocks PATCH, a client names the method in a header of its POST."""
     if request.method != "POST":
         return request.method
     override = request.raw_header(b"x-http-method-override") or b""

@@ -6,16 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
-from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.connection import Held, connect
 from uponce.adapters.database.sqlite.engine import COMMITS_PER_CHECKPOINT, Checkpointer
-from uponce.adapters.database.sqlite.file import identity
 
 WAIT_SECONDS = 20
 
@@ -51,7 +49,7 @@ class Told(sqlite3.Connection):
 @pytest.fixture
 def checkpointer(path: Path) -> Checkpointer:
     Told.over, Told.failures = threading.Semaphore(0), 0
-    return Checkpointer(lambda: connect(path, factory=Told), partial(identity, path))
+    return Checkpointer(Held(path, lambda: connect(path, factory=Told)))
 
 
 def committed(path: Path, checkpointer: Checkpointer, count: int) -> sqlite3.Connection:
@@ -145,7 +143,7 @@ def test_each_commit_of_the_database_is_noted(path: Path, monkeypatch: pytest.Mo
 
 
 def test_it_ends_when_told_also_if_nothing_was_due(path: Path, checkpointer: Checkpointer) -> None:
-    Checkpointer(lambda: connect(path), partial(identity, path)).close()
+    Checkpointer(Held(path, lambda: connect(path))).close()
     writer = committed(path, checkpointer, COMMITS_PER_CHECKPOINT)
     assert any(thread.name == "uponce-checkpointer" for thread in threading.enumerate())
     checkpointer.close()

@@ -1,13 +1,13 @@
 """PostgresDatabase: ledger, catalog, keys and audit in one PostgreSQL database, for any number of servers.
 
-What a method returns or refuses is durable by then. Uploads, deletions, revocations and refusals are committed in
-groups by one thread, the rest are short transactions of their own. The time is the database's.
+What a method returns or refuses is durable by then. One thread commits uploads, deletions, revocations and refusals in
+groups. Other work runs in its own short transactions. The time is the database's.
 
 **History**: a connection belongs to one cluster, and in it to one timeline. A standby that was promoted and a recovery
-to a point in time begin a new timeline; a dump that was restored is in another cluster. Either may lack the last uses
-of signatures. So the ledger tells in which history it was last used. Two standbys of one primary begin timelines with
-the same number, and a former primary that comes back still has its own. So the name of a history in the ledger ends
-with a random text, and a process remembers the names that it has left.
+to a point in time begin a new timeline; a dump that was restored is in another cluster. Each of them may lack the last
+uses of signatures. So the ledger stores in which history it was last used. Two standbys of one primary begin timelines
+with the same number, and a former primary that comes back still has its own. So the name of a history in the ledger
+ends with a random text, and a process remembers the names that it has left.
 """
 
 import logging
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
-# More than a partition lasts, with the pause between two sweeps; less than the hour after which fsck complains.
+# More than the span of a partition and the pause between two sweeps. Less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
 _NOT_TOLD = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported)
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
@@ -47,9 +47,10 @@ _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 class PostgresDatabase(Database):
     """The Database port (see app/ports/ for what each method promises). Between `open` and `close` only.
 
-    At most `connections` to the server, and at least two; `seconds` for it to connect, to answer a statement, to get a
-    lock. A row may wait for `slack` seconds until it can go with its whole partition. When another PostgreSQL has taken
-    over, it is fenced with `fence_skew` before anything else is asked of it; None trusts that it lacks nothing.
+    It uses at most `connections` connections, and at least two. It waits at most `seconds` for a connection, for the
+    answer to a statement, and for a lock. A row may wait for `slack` seconds until it can be dropped with its whole
+    partition. After another PostgreSQL has taken over, a fence with `fence_skew` comes before all other work. None
+    trusts that the new one lacks no use.
     """
 
     glance = None
@@ -75,14 +76,14 @@ class PostgresDatabase(Database):
         super().__init__(secrets)
 
     def open(self) -> None:
-        """Create or migrate the tables. SettingRefused when they cannot keep the guarantees, with the cure."""
+        """Create or migrate the tables. Raise SettingRefused, with the cure, if they cannot keep the guarantees."""
         with connected(self._address) as connection:
             migrate(connection)
         self._pool.open()
         self._committer.start()
 
     def describe(self) -> str:
-        """For people: what was checked, and no secret."""
+        """Return the checked facts for people, without a secret."""
         with connected(self._address) as connection:
             server, schema = connection.info.server_version, version_of(connection)
         return (
@@ -91,7 +92,7 @@ class PostgresDatabase(Database):
         )
 
     def close(self) -> None:
-        """Later calls raise DatabaseUnavailable."""
+        """Close all connections. Later calls raise DatabaseUnavailable."""
         self._committer.close()
         self._pool.close()
 
@@ -104,11 +105,17 @@ class PostgresDatabase(Database):
         return await self._pool.run(partial(write, operation=operation))
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """What PostgreSQL has noticed; `deep` also lets the extension amcheck, where installed, compare every index."""
+        """Return the faults that PostgreSQL has noticed.
+
+        `deep` also compares every index, if the extension amcheck is installed.
+        """
         return await self._pool.run(partial(_integrity, deep=deep), patient=True)
 
     async def _turn_over(self) -> int:
-        """When it cannot be done now, it is done by a later purge, or rows go one by one."""
+        """Drop partitions.
+
+        If a lock prevents this now, return 0: a later purge does it, or rows are dropped one by one.
+        """
         try:
             return await self.write(turn_over(await self.read(past_parts())))
         except DatabaseUnavailable as error:
@@ -117,9 +124,12 @@ class PostgresDatabase(Database):
             raise
 
     def _admit(self, session: Session) -> None:
-        """A connection stays with one history: promoting a server or restoring it ends the connections to it."""
+        """Check a new connection, and fence if its history is new.
+
+        Promoting or restoring a server ends the connections to it.
+        """
         seen = None
-        with suppress(*_NOT_TOLD):  # by the role, or by an engine that only speaks PostgreSQL's protocol
+        with suppress(*_NOT_TOLD):  # the role may not read it, or the engine only speaks PostgreSQL's protocol
             ((row,), recorded) = session.ask([("seen_history", {}), ("recorded_history", {})])
             seen, name = str(row["name"]), _name_of(recorded)
         if seen is None:
@@ -137,9 +147,11 @@ class PostgresDatabase(Database):
 def _enter_history(
     now: float, seen: str, left: Collection[str | None], fence_skew: int | None
 ) -> Steps[tuple[int | None, str | None]]:
-    """The timestamp up to which signatures are refused now, if another history was recorded; and the name recorded now.
+    """Fence if another history is recorded, and record this one.
 
-    Another server may have been here first. A frozen database takes no uses, and is fenced when it thaws.
+    Return the last refused timestamp, or None, and the name.
+
+    Another server may have done it first. A frozen database accepts no uses, and is fenced when it thaws.
     """
     ((frozen,), recorded) = yield [("is_frozen", {}), ("recorded_history", {})]
     name, until = _name_of(recorded), None
@@ -159,7 +171,7 @@ def _name_of(recorded: Rows) -> str | None:
 
 
 def _goes_on(name: str | None, seen: str, left: Collection[str | None]) -> bool:
-    """Whether the ledger was last used in the history seen now, and is not one that this process has left."""
+    """Return whether the ledger was last used in the present history, and this process has not left that history."""
     return name is not None and name.rpartition("/")[0] == seen and name not in left
 
 
@@ -187,6 +199,6 @@ def _compare(session: Session, index: str) -> Sequence[str]:
 
 
 def is_set_up(address: Address) -> bool:
-    """Whether a server has made its tables there."""
+    """Return whether a server has made its tables in the database."""
     with connected(address) as connection:
         return version_of(connection) > 0

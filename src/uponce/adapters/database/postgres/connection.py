@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that keeps what it acknowledges, and gives texts back as they went in."""
+"""A connection to PostgreSQL that keeps what it acknowledges, and returns texts unchanged."""
 
 import re
 import select
@@ -23,35 +23,35 @@ T = TypeVar("T")
 
 _STATEMENTS = load("postgres")
 
-# setting → the values that lose an acknowledged commit when the power fails, or a page of the database
+# setting → the values that lose an acknowledged commit, or a page of the database, when the power fails
 _REFUSED = {"fsync": ("off",), "full_page_writes": ("off",), "synchronous_commit": ("off",)}
 _OLDEST = 14_00_00
 _WITH_TRANSACTION_TIMEOUT = 17_00_00
 
-# PostgreSQL's text holds every character but NUL, which a public_id may contain. It is written as a noncharacter
-# (Unicode sets U+FDD0 apart for such uses) and a digit; so texts stay readable, and equal ones stay equal.
+# PostgreSQL's text holds every character except NUL, which a text may contain. NUL is written as a noncharacter
+# (Unicode reserves U+FDD0 for such uses) and a digit. So texts stay readable, and equal texts stay equal.
 _MARK = "\ufdd0"
 _ESCAPED = str.maketrans({"\0": f"{_MARK}0", _MARK: f"{_MARK}1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the database is, and how long it may take to answer. `url` holds a password: show `shown` only."""
+    """Where the database is, and how long it may take to answer. `url` has a password: show only `shown`."""
 
     url: str
     seconds: int
 
     @property
     def transaction_seconds(self) -> int:
-        """After which the server ends a transaction of a client that has gone silent, with all its locks.
+        """Return after how many seconds the server ends a transaction of a silent client, with all its locks.
 
-        Longer than a client waits before it gives up by itself, see `Pool.connection`.
+        A client gives up earlier, see `Pool.connection`.
         """
         return 4 * self.seconds
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What libpq connects with; SettingRefused for a URL that it cannot read."""
+        """Return the parameters for libpq. Raise SettingRefused for a URL that libpq cannot read."""
         given = self._given
         limits = {
             "statement_timeout": self.seconds * 1000,
@@ -65,14 +65,16 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """For people: user, host and database, no password."""
+        """Return host and database for people, without a password."""
         given = self._given
         place = given.get("host") or given.get("hostaddr") or given.get("service") or "localhost"
         return f"postgresql://{place}/{given.get('dbname') or ''}"
 
     @property
     def _given(self) -> dict[str, Any]:
-        """The parts of the URL. SettingRefused, which quotes none, unless libpq reads them as their author meant.
+        """Return the parts of the URL.
+
+        Raise SettingRefused, without quoting a part, if libpq reads them in another way.
 
         libpq ends a password at its first `/` or `@`, and takes the rest for a host, a port or a database.
         """
@@ -98,7 +100,7 @@ def _unreadable(reason: str) -> SettingRefused:
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that gives up a silent server: no wait lasts beyond `deadline`, by the monotonic clock."""
 
-    wait_seconds: float = 0.0  # that a transaction may take
+    wait_seconds: float = 0.0  # the longest time of a transaction
     deadline: float | None = None
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
@@ -109,7 +111,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 @contextmanager
 def connected(address: Address) -> Iterator[Connection]:
-    """A checked connection for start-up. Whatever is wrong is SettingRefused, with the cure."""
+    """Yield a checked connection for start-up. Every fault raises SettingRefused, with the cure."""
     try:
         with Connection.connect(**address.parameters, autocommit=True) as connection:
             adapt(connection)
@@ -135,13 +137,13 @@ def _read_only(address: Address) -> SettingRefused:
 
 
 def connect(address: Address) -> Connection:
-    """A checked connection; transactions are begun and ended by hand. psycopg.Error, or SettingRefused."""
+    """Return a checked connection. The caller begins and ends transactions. Raise psycopg.Error, or SettingRefused."""
     connection = Connection.connect(**address.parameters, autocommit=True)
     try:
         adapt(connection)
         connection.wait_seconds = 2 * address.seconds
         _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
-        if ends_transactions(connection):  # not by `options`: an older server refuses a name that it does not know
+        if ends_transactions(connection):  # not in `options`: an older server refuses a name that it does not know
             connection.execute(_STATEMENTS["end_transactions"].filled({"seconds": address.transaction_seconds}))
     except BaseException:
         connection.pgconn.finish()
@@ -150,12 +152,15 @@ def connect(address: Address) -> Connection:
 
 
 def ends_transactions(connection: Connection) -> bool:
-    """Whether the server ends one whatever it waits for; `idle_in_transaction_session_timeout` spares a pipeline."""
+    """Return whether the server ends every transaction that takes too long.
+
+    `idle_in_transaction_session_timeout` does not end one in a pipeline.
+    """
     return connection.info.server_version >= _WITH_TRANSACTION_TIMEOUT
 
 
 def cut(connection: Connection) -> None:
-    """End a connection under the thread that waits for it: the wait fails at once, also of a server that is silent."""
+    """End a connection while a thread waits for it. The wait fails at once, even if the server is silent."""
     with suppress(Exception):
         line = socket.socket(fileno=connection.fileno())
         try:
@@ -165,14 +170,14 @@ def cut(connection: Connection) -> None:
 
 
 def is_dead(connection: Connection) -> bool:
-    """An idle connection has nothing to read, unless the server has closed it."""
+    """Return whether the server has closed an idle connection. Only then has it something to read."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _check_durable(rows: list[tuple[Any, ...]]) -> None:
-    """SettingRefused unless a commit on this connection survives a power cut."""
+    """Raise SettingRefused unless a commit on this connection survives a power cut."""
     facts: Mapping[str, str] = dict(rows)
     for name, values in _REFUSED.items():
         if facts[name] in values:
@@ -190,7 +195,7 @@ def _check_durable(rows: list[tuple[Any, ...]]) -> None:
 
 
 class _TextDumper(Dumper):
-    """As psycopg's own: of no type, so that the server takes it for what the column is."""
+    """Sends a text without a type, as psycopg itself does, so that the server uses the type of the column."""
 
     format = Format.TEXT
 
@@ -199,7 +204,7 @@ class _TextDumper(Dumper):
 
 
 class _NumberDumper(Dumper):
-    """Every int as int8: one prepared statement, whatever the values."""
+    """Sends every int as int8: one prepared statement, whatever the values."""
 
     oid = 20
 
@@ -208,7 +213,7 @@ class _NumberDumper(Dumper):
 
 
 class JsonText(str):
-    """JSON whose texts are escaped already: the dumper of texts would do it twice."""
+    """JSON whose texts are escaped already: the dumper of texts would escape them twice."""
 
 
 class _JsonTextDumper(Dumper):
@@ -232,12 +237,12 @@ def adapt(context: AdaptContext) -> None:
 
 
 def escaped(text: str) -> str:
-    """The text as it is written, see `_MARK`."""
+    """Return the text as it is stored, see `_MARK`."""
     return text.translate(_ESCAPED) if "\0" in text or _MARK in text else text
 
 
 def unavailable(error: Exception) -> UponceError:
-    """For work that certainly did not happen."""
+    """Return the error for work that certainly did not happen."""
     if isinstance(error, UponceError):
         return error
     if isinstance(error, UnicodeError):
@@ -247,11 +252,11 @@ def unavailable(error: Exception) -> UponceError:
 
 
 def is_of_data(error: BaseException | None) -> bool:
-    """Whether the values of one operation are what its group failed for, and not the server."""
+    """Return whether a group failed because of the values of one operation, and not because of the server."""
     of_data = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
     return of_data or not isinstance(error, psycopg.Error)
 
 
 def is_in_the_way(error: UponceError) -> bool:
-    """Whether a lock of another transaction is what the work failed for."""
+    """Return whether the work failed because of another transaction's lock."""
     return isinstance(error.__cause__, psycopg.errors.LockNotAvailable)

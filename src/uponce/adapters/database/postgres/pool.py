@@ -1,7 +1,7 @@
-"""The connections of one process: one for the thread that commits, the others for reads and for work of its own.
+"""The connections of one process: one for the thread that commits, the others for reads and for separate transactions.
 
-A dead or slow one is thrown away; the next caller gets a new one. Not psycopg_pool: that one reconnects in the
-background with back-off, where here a request that finds no connection is refused at once.
+A dead or slow connection is dropped, and the next caller gets a new one. Not psycopg_pool: it reconnects in the
+background with back-off. Here, a request that finds no connection is refused at once.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 T = TypeVar("T")
 
 MAX_GROUP = 64
-_MAX_WAVES = 8  # of one transaction: many uses of one grant do not keep others waiting
+_MAX_WAVES = 8  # in one transaction: so many uses of one grant do not keep others waiting
 
 
 class NotCommitted(Exception):
-    """A statement could not be sent, or the server refused it and the transaction: certainly nothing was committed."""
+    """Nothing was committed: a statement could not be sent, or the server refused it and the transaction."""
 
 
 class Pool:
@@ -51,7 +51,7 @@ class Pool:
         self._open = True
 
     def close(self) -> None:
-        """Later calls raise DatabaseUnavailable."""
+        """Close all connections. Later calls raise DatabaseUnavailable."""
         self._open = False
         self._threads.close()
         with suppress(IndexError):
@@ -59,7 +59,7 @@ class Pool:
                 discard(self._idle.pop())
 
     async def run(self, work: Callable[[Session], T], *, patient: bool = False) -> T:
-        """What the work returns, in a thread. A caller that is cancelled ends the connection under its work."""
+        """Return what the work returns, in a thread. A cancelled caller ends the connection of its work."""
         lent: list[Session] = []
 
         def lend() -> T:
@@ -78,7 +78,7 @@ class Pool:
             except ThreadsEnded:
                 raise closed() from None
             except asyncio.CancelledError:
-                with self._lending:  # what was given back may be another caller's by now
+                with self._lending:  # a session that was given back may belong to another caller by now
                     for session in lent:
                         cut(session.connection)
                 raise
@@ -104,10 +104,10 @@ class Pool:
             free.release()
 
     def borrow(self) -> Session:
-        """An admitted session on a connection that lives. DatabaseUnavailable when there is none."""
+        """Return an admitted session on a live connection. Raise DatabaseUnavailable if it cannot be made."""
         if not self._open:
             raise closed()
-        with suppress(IndexError):  # not asked before: another thread may take the last one in between
+        with suppress(IndexError):  # instead of a check before: another thread may take the last one in between
             while True:
                 session = self._idle.pop()
                 if not is_dead(session.connection):
@@ -135,7 +135,7 @@ class Pool:
         return session
 
     def _give_back(self, session: Session) -> None:
-        """Keep it, unless the work left something unfinished."""
+        """Keep the session, unless the work left a transaction unfinished."""
         if self._open and session.connection.info.transaction_status is TransactionStatus.IDLE:
             self._idle.append(session)
         else:
@@ -143,7 +143,7 @@ class Pool:
 
 
 def read(session: Session, operation: Operation[T]) -> T:
-    """What the operation finds. Its statements are sent together, as far as they do not need each other's rows."""
+    """Return what the operation finds. Statements that do not need each other's rows are sent together."""
     in_transaction = operation.patient or operation.first
     try:
         with session.connection.pipeline():
@@ -158,9 +158,9 @@ def read(session: Session, operation: Operation[T]) -> T:
 
 
 def write(session: Session, operation: Operation[T]) -> T:
-    """One transaction around the operation. What it refuses is rolled back, and costs no connection.
+    """Run the operation in one transaction, and return its result. A refusal is rolled back, and keeps the connection.
 
-    OutcomeUnknown when COMMIT did not answer.
+    Raise OutcomeUnknown if COMMIT got no answer.
     """
     refused: BaseException | None = None
     failed: Callable[[Exception], UponceError] = unavailable
@@ -176,7 +176,7 @@ def write(session: Session, operation: Operation[T]) -> T:
                 failed = outcome_unknown
                 session.commit()
     except Exception as error:
-        if session.connection.info.transaction_status is TransactionStatus.INERROR:  # a statement did, before COMMIT
+        if session.connection.info.transaction_status is TransactionStatus.INERROR:  # a statement failed before COMMIT
             failed = unavailable
         raise failed(error) from error
     if refused is not None:
@@ -241,7 +241,7 @@ class Engine:
         return outcomes
 
     def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
-        """Everything but the commit: wave after wave, each in step."""
+        """Run everything except the commit: one wave after the other, the operations of a wave in step."""
         numbers = {number for each in operations for number in each.numbers()}
         now = session.begin(Rules.SHARED, list(numbers))
         order = waves(operations)

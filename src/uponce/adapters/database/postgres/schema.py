@@ -1,14 +1,13 @@
-"""The schema and its versions, and the parts of the ledger.
+"""The schema and its versions, and the partitions of the ledger.
 
-The schema is numbered SQL files, applied in order, forward only, all or nothing.
+The schema is numbered SQL files, applied in order, forward only, all or nothing. A database that is one version ahead
+is accepted: during an upgrade of one server after the other, old servers continue. So a migration may add. It may drop
+only what the release before it does not use any more.
 
-A database that is one version ahead is accepted: while servers are upgraded one after the other, old ones go on. So a
-migration may add, and may drop only what the release before it has stopped using.
-
-The ledger is in half-hours of the signatures' own timestamps: forgetting a whole one is dropping a table. A timestamp
-is part of what was signed, so a grant never moves from one part to another, whatever becomes of its key's window. Parts
-are made ahead. Rows outside of them are in the default one, and are forgotten row by row. Changing parts holds the
-rules alone: no grant is used meanwhile.
+The ledger has a partition for each half-hour of the signatures' timestamps. To forget a whole half-hour is to drop a
+table. The timestamp is signed, so a grant never moves to another partition, whatever happens to its key's window.
+Partitions are made ahead. Other rows are in the default partition, and are forgotten row by row. A change of partitions
+holds the rules alone: no grant is used during the change.
 """
 
 import re
@@ -26,9 +25,9 @@ _STATEMENTS = load("postgres")
 
 
 def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-    """Bring the database to the newest version. Safe to race: others wait, and find it done.
+    """Bring the database to the newest version. Several servers may try at once: the others wait, and find it done.
 
-    SettingRefused when it is more than one version ahead.
+    Raise SettingRefused if the database is more than one version ahead.
     """
     steps = load_migrations("postgres")
     if version_of(connection) not in (len(steps), len(steps) + 1):
@@ -43,7 +42,7 @@ def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 
 
 def version_of(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
-    """0 for a database that is not ours yet."""
+    """Return the version of the schema. Return 0 for a database without tables of uponce."""
     if connection.execute(_STATEMENTS["find_schema"].text).fetchone() is None:
         return 0
     row = connection.execute(_STATEMENTS["schema_version"].text).fetchone()
@@ -56,9 +55,9 @@ _AHEAD = 4 * SPAN
 
 @operation(patient=True, timed=True)
 def past_parts(now: float) -> Steps[Mapping[int, int]]:
-    """The parts that hold nothing to be kept any more, by their start, with the number of their rows.
+    """Return the partitions that hold no row to keep, by their start, with the number of their rows.
 
-    Asked without a lock, since counting takes a while: what a part gets afterwards makes it one to be kept.
+    Counting takes a while, so it takes no lock. `turn_over` keeps a partition that gets a row afterwards.
     """
     counted: dict[int, int] = {}
     for start in (yield from _starts()):
@@ -70,9 +69,9 @@ def past_parts(now: float) -> Steps[Mapping[int, int]]:
 
 @operation(rules=Rules.OWN)
 def turn_over(now: float, counted: Mapping[int, int]) -> Steps[int]:
-    """Drop the parts that were counted as past, and make those that are to come; how many rows went.
+    """Drop the partitions in `counted`, and make those of the next hours. Return the number of dropped rows.
 
-    LockNotAvailable when a long reader (pg_dump) is in the way: uploads must not wait for it.
+    Raise LockNotAvailable if a long reader (pg_dump) holds a lock: uploads must not wait for it.
     """
     present = yield from _starts()
     first = int(now) - int(now) % SPAN
@@ -91,25 +90,25 @@ def turn_over(now: float, counted: Mapping[int, int]) -> Steps[int]:
 
 
 def _starts() -> Steps[Sequence[int]]:
-    """Oldest first."""
+    """Return the starts of the partitions, oldest first."""
     (rows,) = yield [("list_grant_parts", {})]
     names = [re.search(r"grants_(\d+)$", row["name"]) for row in rows]
     return sorted(int(name[1]) for name in names if name)
 
 
 def _is_over(start: int, now: float) -> Steps[bool]:
-    """No row is to be kept, and no series holds a grant of that time, whose row would have to stay."""
+    """Return whether no row must be kept, and no series holds a grant of that time, whose row would have to stay."""
     (kept,) = yield [("keeps_grants", {**_bounds(start), "now": int(now)})]  # with a fraction, no index would be used
     return not kept
 
 
 def _make(start: int) -> Steps[None]:
-    """Not where the default part has rows already: they cannot move."""
+    """Make a partition, unless the default partition has rows of its time: they cannot move."""
     (present,) = yield [("find_other_within", _bounds(start))]
     if not present:
         yield [("make_grant_part", {"start": start, "stop": start + SPAN})]
 
 
 def _bounds(start: int) -> Params:
-    """The least key of that time, and of the next part's."""
+    """Return the least key of that time, and the least key of the next partition."""
     return {"from_key": dated(start, b""), "to_key": dated(start + SPAN, b"")}

@@ -12,13 +12,16 @@ from uponce.adapters.database.statements import Statement, load, merged, positio
 from uponce.adapters.database.steps import Ask, Rows, Rules, json_text
 from uponce.app.ports import Clock
 
-Answer = Callable[[], Sequence[Rows]]  # the rows of each operation that asked, in order, once they are there
+Answer = Callable[[], Sequence[Rows]]  # waits, and returns the rows of each operation that asked, in order
 
 _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
 
 class Session:
-    """Use it inside of a pipeline of its connection: it waits for the server only where rows are read."""
+    """Runs statements.
+
+    Use it inside of a pipeline of its connection: it waits for the server only where rows are read.
+    """
 
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         """`clock` replaces the database's, for tests."""
@@ -42,7 +45,7 @@ class Session:
         return found
 
     def begin(self, rules: Rules, numbers: Sequence[int]) -> float:
-        """Begin a transaction that holds these locks; the moment after that."""
+        """Begin a transaction that holds these locks. Return the time after that."""
         self.run("begin")
         if rules in _RULES:
             self.run(_RULES[rules])
@@ -63,9 +66,10 @@ class Session:
         return now
 
     def commit(self) -> None:
-        """Return when the transaction is durable. Any error means that this is not known.
+        """Return when the transaction is durable. After any error, it may be durable or not.
 
-        A wait for a synchronous standby that is cancelled ends in success and a warning: it counts as an error here.
+        If the wait for a synchronous standby is cancelled, COMMIT ends with success and a warning: that counts as an
+        error here.
         """
         warnings: list[psycopg.errors.Diagnostic] = []
         self.connection.add_notice_handler(warnings.append)
@@ -78,17 +82,17 @@ class Session:
             raise psycopg.OperationalError(f"COMMIT was answered with {done.statusmessage} and {told}")
 
     def lift_timeouts(self) -> None:
-        """For the rest of the transaction the server waits as long as it takes."""
+        """Let the server wait as long as needed for the rest of the transaction."""
         self.run("wait_long")
         if ends_transactions(self.connection):
             self.run("wait_longer")
 
     def run(self, name: str, params: Mapping[str, Any] | None = None) -> None:
-        """Send a statement whose rows are not wanted."""
+        """Send a statement whose rows are not needed."""
         self._send(self.statements[name], [params or {}])
 
     def limit(self, *, patient: bool = False) -> None:
-        """From now on a wait ends with an error when the server has been silent for too long; `patient` ones do not."""
+        """Let a wait for a silent server end with an error from now on. A `patient` wait never ends."""
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
     def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
@@ -99,7 +103,7 @@ class Session:
         if statement.writes:
             places = list(range(len(params)))
             rows = [{"n": n, **each} for n, each in enumerate(params)]
-        else:  # equal questions are asked once
+        else:  # equal queries are sent once
             places = [numbers.setdefault(tuple(each.values()), len(numbers)) for each in params]
             rows = [{"n": n, **dict(zip(params[0], values, strict=True))} for values, n in numbers.items()]
         cursor = self._raw(self.connection)
@@ -118,7 +122,7 @@ class Session:
 
 
 def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequence[Rows]:
-    """Return the rows of a SELECT, which begin with the number of the question."""
+    """Return the rows of a SELECT. Each row begins with the number of its query."""
     found: dict[int, list[dict[str, Any]]] = {}
     for row in _named(cursor):
         found.setdefault(row.pop("n"), []).append(row)
@@ -126,7 +130,7 @@ def _numbered(cursor: "psycopg.RawCursor[Any]", places: Sequence[int]) -> Sequen
 
 
 def _returned(cursor: "psycopg.RawCursor[Any]", params: Sequence[Mapping[str, Any]]) -> Sequence[Rows]:
-    """Return the rows of a write, which returns columns that are named like its parameters."""
+    """Return the rows of a write. It returns columns that have the names of its parameters."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     names: Sequence[str] = ()
     for row in _named(cursor):
@@ -144,7 +148,7 @@ def _named(cursor: "psycopg.RawCursor[Any]") -> list[dict[str, Any]]:
 
 
 def _encoded(rows: Sequence[Mapping[str, Any]]) -> JsonText:
-    """As JSON. Bytes are hex; texts are escaped, for jsonb takes no NUL."""
+    """Return the rows as JSON. Bytes are hex; texts are escaped, since jsonb accepts no NUL."""
     return JsonText(json_text([{name: _plain(value) for name, value in row.items()} for row in rows]))
 
 

@@ -320,6 +320,10 @@ DELETE FROM series;
 -- name: find_relay
 SELECT @relay_columns, grants FROM whole_relays WHERE relay_id = :relay_id;
 
+-- name: find_pending_repeat
+SELECT relay_id FROM relay_grants JOIN relays USING (relay_id)
+WHERE grant_key = :grant_key AND key_hash = :key_hash LIMIT 1;
+
 -- name: add_relay!
 INSERT INTO relays (@relay_columns) VALUES (:@relay_columns);
 
@@ -341,7 +345,7 @@ VALUES (:name, :subject, :details, :due_at, 0, '', :now, 0);
 
 -- name: find_due_effects
 SELECT @effect_columns FROM outbox AS due
-WHERE dead = 0 AND due_at <= :now AND NOT EXISTS (
+WHERE name = :name AND dead = 0 AND due_at <= :now AND NOT EXISTS (
   SELECT 1 FROM outbox AS earlier WHERE earlier.subject = due.subject AND earlier.id < due.id AND earlier.dead = 0
 )
 ORDER BY due_at, id LIMIT :most @skip_locked;
@@ -387,6 +391,14 @@ UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (
 DELETE FROM outbox WHERE id IN (
   SELECT id FROM outbox WHERE dead = 1 AND name = :name AND id > :after AND id <= :last ORDER BY id LIMIT :most
   @skip_locked
+) RETURNING id;
+
+-- Those of a relay hold a pending signature.
+-- name: drop_old_effects
+DELETE FROM outbox WHERE id IN (
+  SELECT id FROM outbox
+  WHERE dead = 1 AND due_at < :before AND NOT EXISTS (SELECT 1 FROM relays WHERE relay_id = outbox.subject)
+  ORDER BY due_at LIMIT :most @skip_locked
 ) RETURNING id;
 
 
@@ -444,6 +456,17 @@ INSERT INTO owner (one, name) VALUES (1, :name) ON CONFLICT (one) DO NOTHING;
 
 -- name: drop_owner!
 DELETE FROM owner;
+
+-- The settings of the server
+
+-- name: find_settings
+SELECT skew, audit_seconds, dead_seconds FROM server_settings;
+
+-- name: put_settings!
+INSERT INTO server_settings (one, skew, audit_seconds, dead_seconds)
+VALUES (1, :skew, :audit_seconds, :dead_seconds)
+ON CONFLICT (one) DO UPDATE
+SET skew = excluded.skew, audit_seconds = excluded.audit_seconds, dead_seconds = excluded.dead_seconds;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one

@@ -1,7 +1,7 @@
 """SqliteDatabase: ledger, catalog, keys and audit in one SQLite file on a local disk.
 
-Everything that writes goes through one thread; what a method returns or refuses is durable by then. Several server
-processes may share the file.
+All writes go through one thread. What a method returns or refuses is durable by then. Several server processes may
+share the file.
 """
 
 import sqlite3
@@ -14,10 +14,9 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import Session, cannot_open, connect, is_for_later, unavailable
+from uponce.adapters.database.sqlite.connection import Held, Session, cannot_open, connect, is_for_later, unavailable
 from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
 from uponce.adapters.database.sqlite.file import (
-    identity,
     integrity,
     locked,
     make_private,
@@ -50,13 +49,13 @@ class SqliteDatabase(Database):
         self._path = path.absolute()
         self._clock = clock
         self._connect = partial(connect, self._path)
-        identify = partial(identity, self._path)
+        hold = partial(Held, self._path, self._connect)
         records = Records(secrets, unavailable, knows_grants=True)
-        self._checkpointer = Checkpointer(self._connect, identify)
-        self._engine = Engine(self._connect, identify, clock, records, self._checkpointer.note_commit)
+        self._checkpointer = Checkpointer(hold())
+        self._engine = Engine(hold(), clock, records, self._checkpointer.note_commit)
         self._committer = Committer(self._engine, records)
-        self._readers = Readers(self._connect, identify)
-        self.glance = Glances(self._connect, identify)
+        self._readers = Readers(hold)
+        self.glance = Glances(hold)
         super().__init__(secrets)
 
     def open(self) -> None:
@@ -68,9 +67,9 @@ class SqliteDatabase(Database):
         refuse_restoring(self._path)
         try:
             make_private(self._path)
-            folder = self._path.resolve().parent  # also of a link to a file elsewhere
+            folder = self._path.resolve().parent  # that of the file itself if the path is a link
             refuse_network(folder)
-            # Of processes that switch a new file to WAL at once, some fail: "database is locked".
+            # If several processes switch a new file to WAL at once, some fail: "database is locked".
             with locked(folder), closing(self._connect()) as connection:
                 migrate(connection)
                 _try_write(connection)
@@ -80,13 +79,13 @@ class SqliteDatabase(Database):
         self._committer.start()
 
     def describe(self) -> str:
-        """For people: what was checked, and no secret."""
+        """Return the checked facts for people, without a secret."""
         with closing(self._connect()) as connection:
             version = version_of(connection)
         return f"sqlite:///{self._path}: WAL, synchronous=FULL, local file system, schema version {version}"
 
     def close(self) -> None:
-        """Finish what was begun; later calls raise DatabaseUnavailable."""
+        """Finish operations that have begun. Later calls raise DatabaseUnavailable."""
         self._committer.close()
         self._checkpointer.close()
         self._readers.close()
@@ -103,7 +102,7 @@ class SqliteDatabase(Database):
         return await self._committer.run(operation)
 
     async def integrity(self, *, deep: bool) -> Sequence[str]:
-        """The messages of SQLite's own check, each once."""
+        """Return the messages of SQLite's own check, each once."""
         return await self._readers.run(partial(integrity, deep=deep))
 
 

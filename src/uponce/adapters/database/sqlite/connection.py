@@ -1,21 +1,21 @@
 """A connection to the file that keeps what it acknowledges: WAL, with an fsync before every COMMIT returns.
 
-This is the only module that reads SQLite's exceptions. It makes errors of core/errors.py of them.
+Only this module reads SQLite's exceptions. It turns them into errors of core/errors.py.
 """
 
 import errno
 import sqlite3
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uponce.adapters.database import failures
 from uponce.adapters.database.statements import Statement, load
 from uponce.adapters.database.steps import Ask, Rows
-from uponce.core.errors import SettingRefused, UponceError
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 
 _PRIMARY_CODE = 0xFF
 
-# Several server processes share the file; a writer waits this long for another one's transaction.
+# Several server processes share the file. A writer waits this long for another process's transaction.
 BUSY_SECONDS = 5.0
 
 _OLDEST = (3, 37, 0)  # STRICT tables
@@ -24,7 +24,8 @@ _SETTINGS = (
     "PRAGMA synchronous = FULL",  # NORMAL loses acknowledged commits when the power fails
     "PRAGMA fullfsync = ON",  # macOS: through the drive's cache; no effect elsewhere
     "PRAGMA checkpoint_fullfsync = ON",
-    # Of 4 KiB each. Fewer checkpoints write a page of an index once that many commits have changed (SQLite: 1,000).
+    # Pages of 4 KiB. Many commits change the same page of an index. With fewer checkpoints, it is written less often
+    # (SQLite's default: 1,000).
     "PRAGMA wal_autocheckpoint = 8000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA trusted_schema = OFF",
@@ -32,9 +33,9 @@ _SETTINGS = (
 
 
 def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
-    """A checked connection to an existing file; transactions are begun and ended by hand.
+    """Return a checked connection to an existing file. The caller begins and ends transactions.
 
-    sqlite3.Error when the file cannot be opened, SettingRefused when it would not be durable.
+    Raise sqlite3.Error if the file cannot be opened, SettingRefused if it would not be durable.
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",  # never a new, empty ledger in place of a lost one
@@ -57,7 +58,7 @@ def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connectio
 
 
 def check_durable(connection: sqlite3.Connection) -> None:
-    """SettingRefused unless a commit on this connection survives a power cut."""
+    """Raise SettingRefused unless a commit on this connection survives a power cut."""
     if sqlite3.sqlite_version_info < _OLDEST:
         raise SettingRefused(
             f"SQLite {sqlite3.sqlite_version} is too old; uponce needs {'.'.join(map(str, _OLDEST))}. "
@@ -86,30 +87,51 @@ def discard(connection: sqlite3.Connection) -> None:
             continue
 
 
-class Held:
-    """At most one connection, and which file it is to. `connection` is None while there is none.
+def identity(path: Path) -> tuple[int, int]:
+    """Return a value that is the same while the same file has this path.
 
-    `identify` tells which file is where the database should be, DatabaseUnavailable if none is. A connection to a file
-    that was moved or deleted goes on reading and writing what no process will open again.
+    Raise DatabaseUnavailable without a file.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(
+            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
+            detail=f"the database file is gone: {error}. Put it back",
+        ) from None
+    return facts.st_dev, facts.st_ino
+
+
+class Held:
+    """At most one connection to the file of this path, with these settings.
+
+    `connection` is None until `connected` opens one.
+
+    A connection to a file that was moved or deleted would still read and write it, and no process will open that file
+    again. Methods raise DatabaseUnavailable while no file has the path.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:
+        self._path = path
         self._connect = connect
-        self._identify = identify
-        self._file: Hashable = None
+        self._settings = settings
+        self._file = 0, 0
         self.connection: sqlite3.Connection | None = None
 
     def connected(self) -> sqlite3.Connection:
-        """Return the connection, a new one if there is none."""
+        """Return the connection. Open it if needed."""
         connection = self.connection
         if connection is None:
-            self._file = self._identify()  # before connecting: should it change in between, `is_moved` finds it
-            connection = self.connection = self._connect()
+            self._file = identity(self._path)  # before connecting: if it changes in between, `is_moved` finds out
+            connection = self._connect()
+            for setting in self._settings:
+                connection.execute(setting)
+            self.connection = connection
         return connection
 
     def is_moved(self) -> bool:
-        """Return whether there is a connection, and another file has the name now."""
-        return self.connection is not None and self._identify() != self._file
+        """Return whether the connection is to a file that no longer has the database's path."""
+        return self.connection is not None and identity(self._path) != self._file
 
     def drop(self) -> None:
         connection, self.connection = self.connection, None
@@ -136,7 +158,7 @@ class Session:
 
 
 def unavailable(error: Exception) -> UponceError:
-    """For work that certainly did not happen."""
+    """Return the error for work that certainly did not happen."""
     if isinstance(error, UponceError):
         return error
     detail = failures.detail_of(error)
@@ -144,10 +166,12 @@ def unavailable(error: Exception) -> UponceError:
 
 
 def outcome_unknown(error: Exception) -> UponceError:
-    """For work whose COMMIT did not answer: the log may hold it whole, and recovery would then bring it back.
+    """Return the error for work whose COMMIT did not answer.
 
-    A full disk is certain: SQLite says so when a frame of the log was not written whole (unixWrite in os_unix.c), the
-    commit's frame comes last, and without it recovery takes nothing of the transaction.
+    The log may hold it whole, and recovery would then apply it.
+
+    A full disk is certain. SQLite reports it if a frame of the log was not written whole (unixWrite in os_unix.c). The
+    commit's frame comes last, and without it recovery applies nothing of the transaction.
     """
     if _is_full(error):
         return unavailable(error)
@@ -175,7 +199,7 @@ _LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
 def cannot_open(path: Path, error: Exception) -> SettingRefused:
-    """Name the cause and the cure, for a start-up that failed."""
+    """Return the error of a start-up that failed, with cause and cure."""
     number = error.errno if isinstance(error, OSError) else None
     cure = _CURES.get(
         _OF_SYSTEM.get(number or 0, _code(error)),
@@ -185,12 +209,12 @@ def cannot_open(path: Path, error: Exception) -> SettingRefused:
 
 
 def is_for_later(error: sqlite3.Error) -> bool:
-    """Whether a server may start with this failure of a write: a full disk refuses uploads, and may get room."""
+    """Return whether a server may start with this failure of a write: a full disk refuses uploads, and may get room."""
     return _code(error) in _LATER
 
 
 def translated(error: Exception) -> Exception:
-    """What a caller gets for an exception of its own work. Domain errors pass through."""
+    """Return the error that a caller gets for an exception of its work. Domain errors stay as they are."""
     if isinstance(error, sqlite3.Error):
         return unavailable(error)
     if isinstance(error, UnicodeError):
@@ -203,6 +227,6 @@ def _is_full(error: Exception) -> bool:
 
 
 def _code(error: Exception) -> int:
-    """Return SQLite's primary result code, 0 for another error."""
+    """Return SQLite's primary result code, or 0 for another error."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return 0 if code is None else code & _PRIMARY_CODE

@@ -1,6 +1,6 @@
 """The transactions of SQLite: the only connection of a process that writes, for the thread that commits.
 
-What they write is in the log first. Another thread moves it to the database file (Checkpointer).
+Their writes go into the log first. Another thread moves them to the database file (Checkpointer).
 """
 
 import sqlite3
@@ -19,19 +19,14 @@ COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them 
 
 
 class Engine:
-    """Owns the connection. `connect` is called in the thread that commits. `identify` as for Held."""
+    """Owns the connection that `held` opens, in the thread that commits."""
 
     most = MAX_GROUP
 
     def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        identify: Callable[[], Hashable],
-        clock: Clock,
-        records: Records,
-        committed: Callable[[], None] = lambda: None,
+        self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
     ) -> None:
-        self._held = Held(connect, identify)
+        self._held = held
         self._clock = clock
         self._records = records
         self._committed = committed
@@ -60,7 +55,7 @@ class Engine:
             self.disconnect()
             raise failed(error) from error
         if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
-            # The connection cannot do its work: one that was opened while the file was read-only stays so for ever.
+            # The connection cannot do its work. If it was opened on a read-only file, it never becomes writable.
             self.disconnect()
         return outcomes
 
@@ -68,8 +63,11 @@ class Engine:
         self._held.drop()
 
     def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
-        """Operations need no savepoints, because they refuse before they write. If one fails in another way, all that
-        was done is undone and done again, each operation apart from the others."""
+        """Run all operations, and return their outcomes. They refuse before they write, so they need no savepoints.
+
+        If an operation fails in another way, all work is rolled back and done again, each operation apart from the
+        others.
+        """
         if any(each.rules is Rules.OWN for each in operations):
             self._records.forget()
         try:
@@ -88,9 +86,9 @@ class Engine:
             return refusal
 
     def _outcome_apart(self, session: Session, operation: Operation[Any]) -> Any:
-        """So that a failure undoes its own work only.
+        """Return the outcome of an operation whose failure rolls back its own work only.
 
-        Some errors (full disk, I/O) make SQLite roll back the whole transaction: those are raised, for all.
+        Some errors (full disk, I/O) make SQLite roll back the whole transaction. These are raised, for all operations.
         """
         connection = session.connection
         connection.execute("SAVEPOINT operation")
@@ -115,24 +113,24 @@ class Engine:
 class Checkpointer:
     """Moves committed pages from the log to the database file, so that few commits wait for it.
 
-    SQLite moves them inside of the commit that makes the log too long: at a thousand commits a second, one in fifty
+    SQLite moves them inside of the commit that makes the log too long. At a thousand commits a second, one in fifty
     then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
     SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
     failure this thread tries again later. The next commit that moves pages reports that failure.
 
-    `identify` as for Held. Where another file has the name, the log may be that file's: its pages must not get
-    into the old one, and not count as moved.
+    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
+    not count as moved.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._held = Held(connect, identify)
+    def __init__(self, held: Held) -> None:
+        self._held = held
         self._commits = 0
         self._due = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
 
     def note_commit(self) -> None:
-        """Call it after each commit of this process, in the thread that commits."""
+        """Count a commit. Call it after each commit of this process, in the thread that commits."""
         self._commits += 1
         if self._commits == COMMITS_PER_CHECKPOINT:  # a command, or an idle server, needs no thread for it
             self._thread.start()

@@ -1,4 +1,4 @@
-"""The database's file: which file system it is on, and which version its schema has.
+"""The database's file: the file system below it, and the version of its schema.
 
 SQLite's locks and shared memory do not work across machines. The schema is numbered SQL files, applied in order,
 forward only, all or nothing.
@@ -19,20 +19,20 @@ from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import make_file
 from uponce.adapters.system import closing_file, sync_folder
-from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.errors import SettingRefused
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _NETWORK = frozenset(
     "9p afs beegfs ceph cifs coda davfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 "
     "smbfs vboxsf".split()
 )
-# What else is mounted through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
+# Every other mount through FUSE (sshfs, s3fs, rclone…) is remote, or promises nothing about fsync.
 _LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs"})
 _MOST_MESSAGES = 10_000
 
 
 def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
-    """SettingRefused when the existing folder lies on a network file system. Says nothing where there is no /proc."""
+    """Raise SettingRefused if the existing folder is on a network file system. Do nothing without /proc."""
     try:
         mounts = mountinfo.read_text(errors="surrogateescape")
     except OSError:
@@ -46,7 +46,7 @@ def refuse_network(folder: Path, mountinfo: Path = _MOUNTINFO) -> None:
 
 
 def file_system(path: Path, mounts: str) -> str:
-    """The file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
+    """Return the file system type of an absolute path, by the text of /proc/self/mountinfo (see proc(5))."""
     found, kind = -1, ""
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
@@ -62,9 +62,9 @@ def _unescaped(text: str) -> str:
 
 
 def make_private(path: Path) -> None:
-    """Create the file and its folders, if need be, so that a power cut does not lose their names; mode 0600.
+    """Create the file with mode 0600, and its folders, if needed. After this, a power cut does not lose their names.
 
-    SQLite gives the same mode to the files it puts beside this one, and syncs the folder itself later.
+    SQLite gives the same mode to the files that it puts beside this one, and syncs the folder itself later.
     """
     folders = [path.parent, *path.parent.parents]
     missing = [folder for folder in folders if not folder.exists()]
@@ -76,7 +76,7 @@ def make_private(path: Path) -> None:
 
 
 def restoring(path: Path) -> Path:
-    """Return the draft that a restore makes first, and renames to the database at its end."""
+    """Return the path of the draft that a restore makes first, and renames to the database at its end."""
     return path.with_name(f"{path.name}.restoring")
 
 
@@ -87,18 +87,6 @@ def refuse_restoring(path: Path) -> None:
             f"{restoring(path)} shows a restore that has not ended. Wait until it ends. If it was interrupted, run "
             "`uponce restore` again, or delete this file to begin with an empty server."
         )
-
-
-def identity(path: Path) -> tuple[int, int]:
-    """The same for as long as the same file has this name; DatabaseUnavailable when none has."""
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise DatabaseUnavailable(
-            "The server's database does not answer now. Nothing was stored. Send the same request again later.",
-            detail=f"the database file is gone: {error}. Put it back",
-        ) from None
-    return facts.st_dev, facts.st_ino
 
 
 @contextmanager
@@ -124,7 +112,7 @@ def held(path: Path, refusal: str) -> Iterator[None]:
 
 
 def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
-    """Return what SQLite's own check finds wrong with the file, each message once."""
+    """Return the faults that SQLite's own check finds in the file, each message once."""
     check = "integrity_check" if deep else "quick_check"
     try:
         messages = [row[0] for row in connection.execute(f"PRAGMA {check}({_MOST_MESSAGES})")]
@@ -136,7 +124,10 @@ def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest version; SettingRefused when it comes from a newer release. Safe to race."""
+    """Bring the file to the newest version. Raise SettingRefused if a newer release made it.
+
+    Several servers may try at once.
+    """
     steps = load_migrations("sqlite")
     if version_of(connection) == len(steps):
         return
@@ -173,7 +164,7 @@ def _refuse_foreign(connection: sqlite3.Connection) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """One at a time: `executescript` would commit the transaction first."""
+    """Yield the statements one by one: `executescript` would commit the transaction first."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -17,21 +17,22 @@ from uponce.core.values import Asset, AssetName
 
 T = TypeVar("T")
 
+_READ_ONLY = "PRAGMA query_only = ON"
 _THREADS = 2
 _SLOW_SECONDS = 0.005
 _REST_SECONDS = 1.0
 
 
 class Readers:
-    """Runs functions of a read-only connection off the event loop. `identify` as for Held."""
+    """Runs functions of a read-only connection off the event loop. `hold` makes a Held with more settings."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._new = partial(Held, partial(_reading, connect), identify)
+    def __init__(self, hold: Callable[..., Held]) -> None:
+        self._new = partial(hold, _READ_ONLY)
         self._idle: list[Held] = []
         self._threads = Threads(_THREADS, "uponce-database-reader")
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of the read; DatabaseUnavailable when there is none."""
+        """Return the result of the read. Raise DatabaseUnavailable if it fails."""
         try:
             return await self._threads.run(lambda: self._run(read))
         except ThreadsEnded:
@@ -59,14 +60,14 @@ class Readers:
 
 
 class Glances:
-    """The Glance port: one more such connection, which the event loop itself uses, and which waits for no lock.
+    """The Glance port: one more such connection for the event loop itself. It waits for no lock.
 
-    A look-up is a few reads of pages that the system has in memory. One that takes longer than 5 ms has waited for the
-    disk: then only threads look for the next second, so a slow disk costs the loop little of its time.
+    A look-up is a few reads of pages that the system has in memory. A look-up that takes longer than 5 ms has waited
+    for the disk. Then only threads look for the next second, so a slow disk costs the loop little time.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], identify: Callable[[], Hashable]) -> None:
-        self._held = Held(partial(_reading, connect, "PRAGMA busy_timeout = 0"), identify)
+    def __init__(self, hold: Callable[..., Held]) -> None:
+        self._held = hold(_READ_ONLY, "PRAGMA busy_timeout = 0")
         self._gate = threading.Lock()
         self._rests_until = 0.0
         self._closed = False
@@ -83,7 +84,7 @@ class Glances:
             self._held.drop()
 
     def version(self) -> Hashable:
-        """The connection, and the number that SQLite counts up when another one has committed to its file."""
+        """Return the connection, and the number that SQLite increases when another connection commits to the file."""
         connection = self._ready()
         try:
             return connection, connection.execute("PRAGMA data_version").fetchone()
@@ -115,10 +116,3 @@ class Glances:
 
 def _not_now() -> DatabaseUnavailable:
     return DatabaseUnavailable("The server's database does not answer at once. Send the same request again.")
-
-
-def _reading(connect: Callable[[], sqlite3.Connection], *settings: str) -> sqlite3.Connection:
-    connection = connect()
-    for setting in ("PRAGMA query_only = ON", *settings):
-        connection.execute(setting)
-    return connection

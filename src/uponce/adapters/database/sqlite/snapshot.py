@@ -1,13 +1,13 @@
-"""A copy of a database in one file that needs no other beside it: as it was at one moment, and frozen.
+"""A copy of a database in one file that needs no file beside it: as of one moment, and frozen.
 
-It may lie on any file system, since nobody serves on it. Everything here blocks; the asynchronous methods are those
-of the Catalog in app/copy_media.py, for commands, which have nobody to hold up.
+It may be on any file system, since no server uses it. Everything here blocks. The asynchronous methods are those of the
+Catalog in app/copy_media.py; only commands use them, and a command may block.
 """
 
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,10 +31,10 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 
 class Snapshot:
-    """Close it. `live` is where `renew` looks."""
+    """An open copy. The caller must close it. `live` is the database that `renew` reads."""
 
     def __init__(self, path: Path, live: Path | None = None) -> None:
-        """Open one. SettingRefused when there is none, or what is there takes writes: then it is no copy."""
+        """Open a copy. Raise SettingRefused if it cannot be read, or if it accepts writes: then it is no copy."""
         self.path = path
         self._live = live
         with ExitStack() as opened:
@@ -80,9 +80,11 @@ class Snapshot:
         return self._run(catalog.find_of_blob(blob_key))
 
     async def renew(self, blob_key: str) -> Asset | None:
-        """The row of the asset that names this blob becomes what it is in the live database; None when it is gone.
+        """Replace the row of the asset that names this blob with its live row.
 
-        Told by its asset_id: after a deletion the number of its row, and its name, may be another asset's.
+        Return the row, or None if the asset is gone.
+
+        The asset_id finds the live row: after a deletion, its row number and its name may belong to another asset.
         """
         assert self._live is not None
         connection = self._session.connection
@@ -104,7 +106,7 @@ class Snapshot:
             self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
-        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot read its API keys."""
+        """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot decrypt its API keys."""
         try:
             found = integrity(self._session.connection, deep=True)
         except sqlite3.Error as error:
@@ -128,9 +130,9 @@ def _renew(_: float, blob_key: str) -> Steps[Asset | None]:
 
 
 def take(live: Path, path: Path, progress: Progress) -> None:
-    """A new copy at `path`, in place of what is there. The live one may be written meanwhile.
+    """Make a new copy at `path`, instead of the file there. Servers may write to the live database during the copy.
 
-    `progress` is told pages that are done and pages in all. SettingRefused, with the cure.
+    `progress` gets the number of copied pages and of all pages. Raise SettingRefused, with the cure.
     """
     try:
         _copy(live, path, progress)
@@ -150,8 +152,11 @@ def take(live: Path, path: Path, progress: Progress) -> None:
 
 @contextmanager
 def begun_restore(target: Path) -> Iterator[None]:
-    """Keep other restores away, and servers from making a database at `target` until `restore` has. Raise
-    SettingRefused if a database is there, or while another restore runs."""
+    """Hold the place of a restore: inside, no other restore runs, and no server makes a database at `target`.
+
+    The hold on servers ends when `restore` has made the database. Raise SettingRefused if a database is there, or while
+    another restore runs.
+    """
     refuse_present(target)
     draft = restoring(target)
     try:
@@ -159,16 +164,18 @@ def begun_restore(target: Path) -> Iterator[None]:
     except OSError as error:
         raise SettingRefused(f"The database cannot be restored to {target}: {error}. Choose another folder.") from None
     with held(draft, f"Another restore to {target} is running. Wait until it ends."):
+        _is_unused(target, delete=True)  # or a server could start on it
+        _refuse_files(target)
         yield
 
 
 def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progress: Progress) -> int:
-    """A server's database at `target`, where none was, from the copy at `path`: thawed, fenced, with the owner; the
-    watermark.
+    """Make a server's database at `target` from the copy at `path`. Return its watermark.
 
-    It appears whole or not at all. The fence counts from after the copy: an old server may have spent until then.
+    The database is thawed and fenced, and has the new owner. It appears whole or not at all. The fence is made after
+    the copy: an old server may have spent signatures until then. Raise SettingRefused if a database is there.
     """
-    refuse_present(target)
+    _refuse_files(target)
     draft = restoring(target)
     try:
         _copy(path, draft, progress)
@@ -186,8 +193,43 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
 
 
 def refuse_present(target: Path) -> None:
-    """SettingRefused when a database lies there, or its log, which SQLite would take for that of the restored one."""
-    for path in (target, *(target.with_name(target.name + end) for end in _BESIDE)):
+    """Raise SettingRefused if a database is there that an upload may have used.
+
+    A refused start leaves a database that no upload has used.
+    """
+    if not _is_unused(target):
+        _refuse_files(target)
+
+
+def _is_unused(target: Path, *, delete: bool = False) -> bool:
+    """Return whether a database without API keys and upstreams is there, and no server has it open.
+
+    With `delete`, delete it.
+
+    A server deletes no key, so no upload has used the database. If a server makes a key now, it is refused.
+    """
+    try:
+        with closing(_connect(target)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            present = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            tables = ("api_keys", "upstreams") if present else ()
+            counts = Session(connection).ask([("count_rows", {"table": table}) for table in tables])
+            unused = not target.is_symlink() and not any(row["rows"] for (row,) in counts)
+            if unused and delete:
+                for path in (*_beside(target), target):  # SQLite leaves the log of a file that is gone
+                    path.unlink(missing_ok=True)
+    except (OSError, sqlite3.Error):
+        return False
+    return unused and not any(path.exists() for path in _beside(target))
+
+
+def _beside(target: Path) -> Sequence[Path]:
+    return [target.with_name(target.name + end) for end in _BESIDE]
+
+
+def _refuse_files(target: Path) -> None:
+    """Raise SettingRefused if a database, or its log, is there. SQLite would use that log for the restored database."""
+    for path in (target, *_beside(target)):
         if path.exists():
             raise SettingRefused(f"{path} exists, and uponce overwrites nothing. Move it away, or restore elsewhere.")
 
@@ -198,12 +240,11 @@ def _first(found: Sequence[str]) -> str:
 
 def _copy(source: Path, target: Path, progress: Progress) -> None:
     make_private(target)
-    os.truncate(target, 0)  # and not deleted: while the draft of a restore is there, no server makes a database
-    for end in _BESIDE:
-        with suppress(FileNotFoundError):
-            target.with_name(target.name + end).unlink()
+    os.truncate(target, 0)  # not deleted: while the draft of a restore is there, no server makes a database
+    for path in _beside(target):
+        path.unlink(missing_ok=True)
     with closing(_connect(source)) as reading, closing(_connect(target)) as writing:
-        # One transaction around all steps: a write by somebody else would make the copy begin anew.
+        # One transaction around all steps: a write of another process would make the copy begin again.
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         reading.backup(writing, pages=_PAGES, sleep=0, progress=lambda _, left, pages: progress(pages - left, pages))

@@ -145,7 +145,8 @@ function icon(name) {
   return svg;
 }
 
-let turn = Promise.resolve(); // for pictures: a phone's memory has no room for many at a time
+// For pictures: a phone's memory has no room for many at a time.
+let turn = Promise.resolve();
 const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID needs https
 const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const promised = (request) =>
@@ -255,7 +256,8 @@ function send(method, url, { headers = {}, body, signal, stall = 30_000, moved, 
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     if (body) {
       xhr.upload.onprogress = ({ loaded }) => (alive(stall), moved?.(loaded));
-      xhr.upload.onload = () => (alive(stall * 4), left?.()); // the server checks and stores the file
+      // The server checks and stores the file.
+      xhr.upload.onload = () => (alive(stall * 4), left?.());
     }
     xhr.onloadend = () => {
       clearTimeout(timer);
@@ -383,7 +385,8 @@ class Upload {
       const { header } = await this.send("POST", `${base}/tus/${cloud}/`, { headers, signal });
       this.place = base + (/\/tus\/.+/.exec(header("Location"))?.[0] ?? fail()); // a proxy may have hidden https
     } catch (error) {
-      if (!error.status) this.grant = null; // the address is lost with the reply; no byte was sent
+      // The address is lost with the reply. No byte was sent.
+      if (!error.status) this.grant = null;
       throw error;
     }
     await this.save();
@@ -445,8 +448,11 @@ class Upload {
   }
 
   refuse(error) {
-    this.error = error;
-    if (!error.again) this.reset(); // a definite end: the next try needs a new signature
+    // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the file.
+    const unsure = this.unknown && !error.again && ![...FINAL, "content_mismatch"].includes(error.code);
+    this.error = unsure ? local("outcome_unknown") : error;
+    // A definite end: the next try needs a new signature.
+    if (!error.again) this.reset();
     this.end("refused");
   }
 
@@ -478,9 +484,12 @@ class Upload {
     await store("uploads", "put", { ...record, paused: this.state === "paused", at: Date.now() }, id);
   }
 
-  forget() {
-    this.release = this.release?.(); // undefined
-    if (this.host.keeps) for (const name of ["uploads", "files"]) store(name, "delete", this.id);
+  /** The lock is freed last: a tab that waits for it continues what it finds. */
+  async forget() {
+    const { id, host, release } = this;
+    this.release = null;
+    if (host.keeps) await Promise.all(["uploads", "files"].map((name) => store(name, "delete", id)));
+    release?.();
   }
 
   /** Of all tabs one has this upload. The browser frees the lock when the page ends or crashes. */
@@ -504,7 +513,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   #internals = this.attachInternals();
   #uploads = [];
   #views = new Map();
-  #leave = (event) => event.preventDefault(); // the browser asks whether to leave
+  // The browser asks whether to leave. Chrome and Edge before 119 need a value.
+  #leave = (event) => (event.preventDefault(), (event.returnValue = true));
   #paste = (event) => this.#pasted(event);
 
   #messages;
@@ -559,9 +569,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   connectedCallback() {
-    // By this name, uploads find the element after a reload.
+    // By this name, uploads find the element after a reload. Another record is another address.
+    const { pathname, search, hash } = location;
     const place = [...document.querySelectorAll("uponce-upload")].indexOf(this);
-    this.owner ??= `uponce ${location.pathname}#${this.id || this.getAttribute("name") + place}`;
+    const page = pathname + search + (/^#[/!]/.test(hash) ? hash : "");
+    this.owner ??= `uponce ${page}#${this.id || this.getAttribute("name") + place}`;
     if (SAVED[this.owner]) this.formStateRestoreCallback(SAVED[this.owner]);
     delete SAVED[this.owner];
     this.attributeChangedCallback();
@@ -580,6 +592,7 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
         upload.release?.();
         this.drop(upload);
       }
+      this.#sync();
     });
   }
 
@@ -737,10 +750,11 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   async #continue(upload) {
-    upload.file = await store("files", "get", upload.id);
+    // Another tab may have sent more of it since, or finished it.
+    const record = await store("uploads", "get", upload.id);
+    Object.assign(upload, record, { file: await store("files", "get", upload.id) });
+    if (!record || !this.isConnected) return upload.release();
     if (!upload.file || upload.paused) upload.state = "paused";
-    // Another tab may have finished it.
-    if (!(await store("uploads", "get", upload.id)) || !this.isConnected) return upload.release();
     this.#show(upload);
     this.next();
   }
@@ -823,7 +837,8 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
 
   #remember(state) {
     try {
-      if (this.owner && this.keeps) sessionStorage[this.owner] = state;
+      // The next form at this address begins empty.
+      if (this.owner && this.keeps) sessionStorage[this.owner] = this.isConnected ? state : "[]";
     } catch {}
   }
 
@@ -850,8 +865,13 @@ export class UponceUpload extends (globalThis.HTMLElement ?? Object) {
   }
 
   #number(value, options) {
-    const language = this.closest("[lang]")?.lang || undefined;
-    return new Intl.NumberFormat(language, { maximumFractionDigits: 0, ...options }).format(value);
+    const format = (language) => new Intl.NumberFormat(language, { maximumFractionDigits: 0, ...options }).format(value);
+    try {
+      return format(this.closest("[lang]")?.lang.replaceAll("_", "-") || undefined);
+    } catch {
+      // The page names no language.
+      return format();
+    }
   }
 
   #bytes(bytes) {

@@ -1,0 +1,112 @@
+"""The port of what keeps a database in order, and the values that go through it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Rule(StrEnum):
+    """What must hold inside the database.
+
+    The statements `broken_…` in adapters/database/sql find the rows that break it.
+    """
+
+    ADDRESSABLE = "addressable"  # an asset's blob key is 32 lower-case hex digits
+    NOT_CONDEMNED = "not_condemned"  # no asset names a condemned blob
+    WITHIN_USES = "within_uses"  # a grant has no more uses than it allows
+    DATED = "dated"  # a grant has a time of spending exactly when it was spent
+    PENDING = "pending"  # each pending use of a grant belongs to an upload that was passed on
+    AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while audit rows are kept
+    PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
+    AFTER_WATERMARK = "after_watermark"  # a grant's timestamp is after its key's watermark
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Settings of the server that started last. Commands may run in a shell without its settings.
+
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
+    """
+
+    skew: int
+    audit_seconds: int
+    dead_seconds: int
+
+
+class Upkeep(Protocol):
+    """What keeps a database in order."""
+
+    async def purge(self, audit_seconds: int | None, dead_seconds: int | None = None) -> int:
+        """Forget grants whose time is over, by the database's clock. Return their number.
+
+        In the same transaction, the watermark of their key rises to the newest dropped timestamp. Audit rows older than
+        `audit_seconds` are deleted too, and effects that have been dead for `dead_seconds`. With None, these rows stay.
+        Look-ups of a relay stay in any case.
+        """
+
+    async def fence(self, skew: int) -> int:
+        """Refuse from now on every signature that servers may have accepted. Return the last timestamp that is refused.
+
+        In one transaction the watermark of every key rises to the database's time plus `skew` seconds, or the skew of
+        `noted_settings` if it is greater; a higher one stays. Uploads that are under way are refused at their commit,
+        and series end. Pending uploads continue.
+        """
+
+    async def freeze(self) -> None:
+        """Let every write fail with DatabaseUnavailable from now on, on every server. Reads go on. May be repeated.
+
+        If a copy is used elsewhere, neither database would know the uses in the other one.
+        """
+
+    async def frozen(self) -> bool: ...
+
+    async def thaw(self, skew: int) -> int:
+        """Accept writes again, and `fence`, in one transaction: another copy may have used signatures since.
+
+        Return as `fence`.
+        """
+
+    async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
+        """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
+
+        Repeat until it is empty.
+
+        Series without an arrived byte end after `empty` seconds.
+        """
+
+    async def end_slowest_series(
+        self, api_key: str, *, per_key: int, in_all: int, rate: int, seconds: int
+    ) -> Sequence[str]:
+        """End the slowest series if the key has `per_key` of them, or if there are `in_all`. Return its blob key.
+
+        The rate counts over a series' whole life, of at least `seconds`. A series stays if it keeps `rate` bytes per
+        second, or if as many bytes have arrived as the file has.
+        """
+
+    async def integrity(self, *, deep: bool) -> Sequence[str]:
+        """Return the faults that the engine finds in its own files, in its words.
+
+        `deep` also compares indexes with rows.
+        """
+
+    async def violations(self, rule: Rule, audit_seconds: int) -> Sequence[str]:
+        """Return the rows that break a rule at one moment: the grant's key in hex, or the asset's name.
+
+        Audit rows count as kept for `audit_seconds`.
+        """
+
+    async def owner(self) -> str | None:
+        """Return the random name that the storage of this database has too. Return None before `make_owner`."""
+
+    async def make_owner(self) -> str:
+        """Return the owner. The first call makes it, also in a frozen database."""
+
+    async def note_settings(self, settings: ServerSettings) -> None:
+        """Keep the settings of the server that starts, also in a frozen database. A server calls it at each start."""
+
+    async def noted_settings(self) -> ServerSettings | None:
+        """Return what `note_settings` kept last, or None before."""
+
+    async def ping(self) -> None:
+        """Return if the database can be read and written. Raise if not."""

@@ -1,0 +1,102 @@
+"""What a server runs from its start to its end: its parts in their order, and the work that it repeats."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+from uponce.adapters.draining import draining
+from uponce.app.outbox import run_due
+from uponce.app.ports import ServerSettings
+from uponce.app.sweep import RESTFUL, sweep
+from uponce.app.tidy_playground import Kept, tidy_playground
+from uponce.app.unbroken import finish_unbroken
+from uponce.config import Settings
+from uponce.core.errors import StorageFull, UponceError
+from uponce.wiring import Backend, works
+
+log = logging.getLogger("uponce")
+
+_OFTEN_SECONDS = 2
+_ENDING_SECONDS = 5  # the time for the commits of cancelled requests at a stop
+
+
+def lifespan(backend: Backend) -> Callable[[Any], Any]:
+    """Return a context that runs everything a server needs. It closes every part, also if another part fails."""
+
+    @asynccontextmanager
+    async def run(_: object) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            stack.callback(backend.blobs.close)  # closed after the database, whose writer appends to packs
+            stack.callback(backend.database.close)
+            backend.database.open()
+            await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
+            with suppress(StorageFull):  # it still delivers
+                await backend.database.note_settings(_noted(backend.settings))
+            backend.blobs.open_store()
+            stack.push_async_callback(backend.decoders.close)
+            await backend.decoders.start()
+            stack.push_async_callback(backend.upstream.close)
+            stack.push_async_callback(backend.notifier.close)
+            for rounds in _rounds(backend):
+                stack.push_async_callback(_end, asyncio.create_task(rounds))
+            stack.push_async_callback(finish_unbroken, _ENDING_SECONDS)
+            with draining(backend.settings.drain_seconds) as is_draining:
+                yield {"draining": is_draining}
+
+    return run
+
+
+def _noted(settings: Settings) -> ServerSettings:
+    """Return what commands in other shells need to know."""
+    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the work that a server repeats beside its requests."""
+    settings, services = backend.settings, backend.services
+    clean = partial(
+        sweep,
+        services,
+        grace_seconds=settings.grace_seconds,
+        audit_seconds=settings.audit_seconds,
+        dead_seconds=settings.dead_seconds,
+        rest=RESTFUL,
+    )
+    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
+    for name, work in works(settings, backend.notifier).items():
+        yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, partial(run_due, services, name, work))
+    if settings.playground != "off":
+        kept = Kept(
+            settings.playground_keep_files,
+            settings.playground_keep_bytes,
+            settings.playground_keep_seconds,
+            settings.playground_bytes,
+        )
+        tidy = partial(tidy_playground, services, kept)
+        yield _repeat("the deletion of old files of the playground", _OFTEN_SECONDS, tidy)
+
+
+async def _repeat(
+    name: str, seconds: float, work: Callable[[], Awaitable[object]], failed: Callable[[], None] = lambda: None
+) -> None:
+    """Repeat the work. A failure is logged and calls `failed`, and the next round tries again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a future that something else cancels raises the same error
+                raise
+            reason = error.for_operator if isinstance(error, UponceError) else error
+            log.exception("%s failed; the next round is in %d seconds: %s", name, seconds, reason)
+            failed()
