@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, unquote
 
 from tests.core.signing import key_of
 from uponce.core.errors import UponceError
-from uponce.core.signature import collect, verify
+from uponce.core.signature import collect, sign_response, verify
 from uponce.core.values import Upstream
 
 
@@ -313,7 +313,8 @@ class StubUpstream:
         version = max(int(now), old.version + 1 if old else 0)
         context = dict(each.split("=", 1) for each in params.get("context", "").split("|") if each)
         self.store[key] = StubAsset(*key, etag, len(file), version, now + self.delay, context)
-        return 200, self.store[key].document(self.upstream.prefix)
+        signature = sign_response(key[2], version, self.upstream.secret)
+        return 200, self.store[key].document(self.upstream.prefix) | {"signature": signature}
 
     def _administer(self, request: Received, rest: list[str]) -> tuple[int, dict[str, Any]]:
         """Answer a call that changes something: delete assets, or say what was sent."""

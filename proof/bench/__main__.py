@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _all_rows(options: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether all could be measured."""
+    """Return whether all rows could be measured."""
     setup = Setup(options.cache, options.seconds, options.latency_seconds, options.fill, options.film)
     versions = [Version("uponce", sys.executable)]
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -95,9 +95,11 @@ def _run(
 def _rounds(
     cases: Sequence[Case], setup: Setup, rounds: int, scratch: Path
 ) -> tuple[list[CaseResult], Mapping[str, str]]:
-    """Round by round over all the cases, every other round backwards: what drifts hits all of them alike.
+    """Measure all cases round by round, every other round backwards.
 
-    A case that fails is told of, with the first line of its reason, and measured no more.
+    So a slow change of the machine affects all cases alike.
+
+    If a case fails, print the first line of its reason, and measure it no more.
     """
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
     reasons: dict[str, str] = {}

@@ -29,13 +29,13 @@ class Client:
         os.close(self._file)
 
     def send(self, start: int = 0, end: int = 0, head: bytes = b"") -> None:
-        """The head and the bytes of the file from `start` up to `end`, of a request that goes on."""
+        """Send the head and the bytes of the file from `start` up to `end`. The request may go on."""
         self._socket.sendall(head)
         while start < end:
             start += os.sendfile(self._socket.fileno(), self._file, start, end - start)
 
     def ask(self, head: bytes, start: int = 0, end: int = 0, tail: str = "") -> Answer:
-        """The head, the bytes of the file from `start` up to `end`, the tail. Any refusal is an error."""
+        """Send the head, the bytes of the file from `start` up to `end`, and the tail. Any refusal is an error."""
         self.send(start, end, head)
         self._socket.sendall(tail.encode())
         response = HTTPResponse(self._socket)

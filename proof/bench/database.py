@@ -24,7 +24,10 @@ _USED: Mapping[str, Columns] = {
 
 
 def fill(path: Path, rows: int, used: Mapping[str, Columns] = _USED) -> None:
-    """Add so many used signatures with their assets and audit rows to the file, which no server writes meanwhile."""
+    """Add so many used signatures with their assets and audit rows to the file.
+
+    No server may write the file at that time.
+    """
     with closing(_open(path, rows)) as connection:
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -1000000"):
             connection.execute(f"PRAGMA {setting}")

@@ -12,7 +12,7 @@ _BLOCK = 1_000_000
 
 
 def picture(folder: Path) -> Path:
-    """A JPEG of 640 × 480 with the grain that keeps a photograph from becoming small."""
+    """Return a JPEG of 640 × 480. It has noise, so that it is as large as a photograph."""
     path = folder / "picture.jpg"
     if not path.exists():
         grain = pyvips.Image.gaussnoise(640, 480, mean=128, sigma=40, seed=1).gaussblur(0.7)
@@ -23,7 +23,10 @@ def picture(folder: Path) -> Path:
 
 
 def film(folder: Path, megabytes: int) -> Path:
-    """An MP4 that ends in a `free` box of noise: as many bytes to move and to hash as a film of that size."""
+    """Return an MP4 that ends in a `free` box of noise.
+
+    It has as many bytes to move and to hash as a film of that size.
+    """
     path = folder / f"film-{megabytes}.mp4"
     if not path.exists():
         whole, noise, start = megabytes * 1_000_000, os.urandom(_BLOCK), mp4(1)

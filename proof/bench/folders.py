@@ -1,8 +1,8 @@
-"""Data folders that come and go without slowing down what follows.
+"""Data folders that appear and disappear without slowing down the next measurement.
 
-ext4 does not use the inode of a deleted file again for some minutes, and each create searches past such inodes:
-deleting ten thousand files after a run halves the next one's rate. So what a run leaves is emptied and moved aside,
-and deleted when all runs are done.
+ext4 does not use the inode of a deleted file again for some minutes, and each create searches past such inodes. After a
+run, deleting ten thousand files halves the rate of the next run. So the folder of a run is emptied and moved aside, and
+deleted when all runs are done.
 """
 
 import itertools
@@ -17,7 +17,7 @@ _NUMBERS = itertools.count()
 
 @contextmanager
 def scratch(cache: Path) -> Iterator[Path]:
-    """A folder for the data folders of one invocation, deleted at its end."""
+    """Yield a folder for the data folders of one invocation, and delete it at the end."""
     folder = cache / f"run-{os.getpid()}"
     folder.mkdir(parents=True)
     try:

@@ -1,4 +1,4 @@
-"""What the load generator is told, and what it tells."""
+"""What the load generator receives, and what it returns."""
 
 import resource
 from itertools import pairwise
@@ -11,10 +11,10 @@ LONG_PAUSE = 0.1
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Requests to 127.0.0.1: each is a head of `head_size` bytes from the file `heads`, `file` and `tail`.
 
-    Heads (request line, headers, what precedes the file in a form) are made beforehand, since each has a signature
-    of its own. It ends after `seconds`, though not before the first answer, or when the heads have run out (`cycle`:
-    they start again). `rate` is requests a second, each due at its moment whatever became of the one before; 0 sends
-    the next one as soon as its connection is free.
+    Heads (request line, headers, the form up to the file) are made beforehand, because each has its own signature. The
+    job ends after `seconds`, but not before the first answer, or when the heads have run out (`cycle`: they start
+    again). `rate` is requests a second, each sent at its moment, also if the one before has no answer. 0 sends the next
+    one as soon as its connection is free.
     """
 
     port: int
@@ -61,7 +61,7 @@ class Tally:
         self._cpu = _cpu()
 
     def count(self, status: int | None, due: float, now: float) -> None:
-        """An answer, or none where there should have been one."""
+        """Count an answer, or a missing one (None)."""
         if status is None:
             self._broken += 1
             return

@@ -26,7 +26,7 @@ _READ, _BOTH = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 
 
 class Connection:
-    """One socket and the request that is on it; `due` is None while there is none."""
+    """One socket and the request that is on it. `due` is None without a request."""
 
     def __init__(self, load: "Load") -> None:
         self._load = load
@@ -96,7 +96,7 @@ class Connection:
             self._finish(int(self._answer[9:12]))
 
     def _finish(self, status: int | None) -> None:
-        """A request that was cut short cannot be followed by another one on its connection."""
+        """End the request. If it was cut short, the next one needs a new connection."""
         load, due, self.due = self._load, self.due, None
         if status is None or self._sent < load.size or b"\nconnection: close\r" in self._answer.lower():
             load.epoll.unregister(self._number)

@@ -49,7 +49,7 @@ class Measured:
 
 
 def send(server: Server, *streams: Traffic) -> list[Measured]:
-    """Send all the streams at once, each from a process of its own. An answer of another kind is an error."""
+    """Send all the streams at once, each from a separate process. An answer of another kind is an error."""
     generators = [_generator(server, number, stream) for number, stream in enumerate(streams)]
     cpu, machine, begun = server.cpu(), _busy(), time.perf_counter()
     for process, job in generators:

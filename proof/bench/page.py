@@ -14,7 +14,7 @@ _NOTHING = "No run is recorded.\n"
 
 
 def recorded(records: Path = RECORDS) -> list[Result]:
-    """The newest result of each row, in the order of their numbers."""
+    """Return the newest result of each row, in the order of their numbers."""
     lines = records.read_text().splitlines() if records.exists() else []
     newest = {result.row: result for result in (msgspec.json.decode(line, type=Result) for line in lines)}
     return [newest[row] for row in sorted(newest, key=lambda row: (row[:1], len(row), row))]  # P10 after P9

@@ -19,7 +19,7 @@ _CODE = ("src", "proof/bench", "pyproject.toml", "requirements.lock")
 
 
 def facts() -> dict[str, Any]:
-    """The part of a Result that says where it comes from."""
+    """Return the part of a Result that says where it comes from."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": _git("rev-parse", "--short", "HEAD"),
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
 
 
 def other_version(cache: Path, commit: str) -> Version:
-    """The commit's code in a folder and a virtual environment of its own, which are kept for the next time."""
+    """Return the commit's code in a separate folder and virtual environment. They are kept for the next time."""
     try:
         name = _git("rev-parse", "--short", "--verify", f"{commit}^{{commit}}")
     except subprocess.CalledProcessError:

@@ -19,7 +19,7 @@ def printed(result: Result) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, with the least and the greatest."""
+    """Return the median, with the least and the greatest."""
     middle = number(statistics.median(values))
     return middle if len(values) == 1 else f"{middle} ({number(min(values))} to {number(max(values))})"
 

@@ -15,13 +15,13 @@ TAIL = f"\r\n--{_BOUNDARY}--\r\n"
 
 
 def signed_fields(key: Key) -> dict[str, str]:
-    """What a back end hands to a browser; the nonce makes each set one of its own."""
+    """Return what a back end hands to a browser. The nonce makes each signature different."""
     fields = {"timestamp": str(int(time.time())), "nonce": secrets.token_hex(10)}
     return fields | {"signature": sign(string_to_sign(fields), key.secret), "api_key": key.api_key}
 
 
 def uploads(server: Server, key: Key, file: Path, count: int) -> Iterator[bytes]:
-    """So many uploads of the file, each with a signature of its own."""
+    """Return so many uploads of the file, each with its own signature."""
     return (upload(server, key, file, signed_fields(key)) for _ in range(count))
 
 
@@ -38,7 +38,10 @@ def form(
     size: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A multipart POST, the fields before the file, or before so many bytes of it."""
+    """Return a multipart POST up to its file: the fields, and the head of the part with the file.
+
+    The part has `size` bytes of the file, or all.
+    """
     parts = "".join(
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -69,7 +72,7 @@ def look_ups(server: Server, key: Key, grants: Sequence[str], count: int) -> Ite
 
 
 def grant_of(key: Key, fields: Mapping[str, str]) -> str:
-    """The id of a signature in the ledger."""
+    """Return the id of a signature in the ledger."""
     return grant_key(key.cloud, key.api_key, int(fields["timestamp"]), string_to_sign(fields)).hex()
 
 

@@ -14,7 +14,7 @@ class CaseResult(msgspec.Struct, frozen=True):
     samples: Sequence[Sample]
 
     def figures(self, name: str | None) -> list[float]:
-        """One figure of every round, the first when it is not named."""
+        """Return one figure of every round, the main one without a name."""
         return [sample[name or self.main] for sample in self.samples]
 
     @property
@@ -38,7 +38,7 @@ class ClaimResult(msgspec.Struct, frozen=True):
 
     @property
     def met(self) -> bool:
-        """Whether the median reaches the target."""
+        """Return whether the median reaches the target."""
         enough = self.at_least is None or self.median >= self.at_least
         return enough and (self.at_most is None or self.median <= self.at_most)
 
@@ -60,7 +60,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def judged(row: Row, cases: Sequence[CaseResult]) -> list[ClaimResult]:
-    """The row's claims, as far as what they speak of was measured."""
+    """Return the results of the row's claims. Omit claims about cases that were not measured."""
     known = {case.name: case for case in cases}
     return [
         _judged(claim, [known[name] for name in claim.of], [known[name] for name in claim.over])

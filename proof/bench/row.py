@@ -47,7 +47,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One server and what is done to it. It starts anew for each measurement: on an empty folder, or on a kept one."""
+    """One server and what is done to it. It starts again for each measurement: on an empty folder, or on a kept one."""
 
     name: str
     program: Program

@@ -1,4 +1,4 @@
-"""Servers as processes of their own: started on a free port, watched, stopped."""
+"""Servers as separate processes: started on a free port, watched, stopped."""
 
 import json
 import os
@@ -51,7 +51,7 @@ class Program:
 
 
 def uponce(python: str, workers: int = 1, **settings: str | int) -> Program:
-    """`uponce serve` with the defaults that a user gets, but for the settings named."""
+    """Return `uponce serve` with the defaults that a user gets, except the named settings."""
     words = (python, "-m", "uponce", "serve", "--data", "{data}", "--port", "{port}", "--workers", str(workers))
     env = {f"UPONCE_{name.upper()}": str(value) for name, value in settings.items()}
     return Program(words, env | {"PYTHONUNBUFFERED": "1"}, "/readyz")
@@ -105,7 +105,7 @@ class Server:
         return self._log.read_text(errors="replace")
 
     def keys(self) -> tuple[Key, Key]:
-        """Of an uponce: one whose signatures work once, and one whose signatures work for ever."""
+        """Return two keys of an uponce: the signatures of one work once, those of the other work for ever."""
         known = self.data / "keys.json"
         if not known.exists():
             known.write_text(json.dumps(_URL.findall(self.output)))
@@ -128,11 +128,14 @@ class Server:
         return sum(self._each(lambda member: member.memory_info().rss))
 
     def proportional(self) -> int:
-        """Bytes of memory; a page that is shared counts once, spread over those who share it."""
+        """Return the bytes of memory.
+
+        A page that several processes share counts once, with an equal part for each process.
+        """
         return sum(self._each(lambda member: member.memory_full_info().pss))
 
     def forget_peak(self) -> None:
-        """From now on `peak` tells of what comes."""
+        """Make `peak` count from now on."""
         self._each(lambda member: Path(f"/proc/{member.pid}/clear_refs").write_text("5"))
 
     def peak(self) -> int:

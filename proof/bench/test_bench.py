@@ -84,7 +84,7 @@ def test_refused_uploads_are_no_figure(tmp_path: Path) -> None:
 def test_a_server_that_dies_costs_its_own_figure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the row: the others are measured in every round, and what is told has the reason."""
+    """The row is not lost: the other cases are measured in every round, and the report has the reason."""
     rounds: list[str] = []
 
     def measure(server: Server, setup: Setup) -> Sample:
@@ -178,7 +178,7 @@ def test_the_picture_shows_every_figure_that_it_names() -> None:
 
 
 def test_every_claim_speaks_of_cases_that_exist(tmp_path: Path) -> None:
-    """A renamed case would silently lose its target."""
+    """Otherwise a renamed case would silently lose its target."""
     setup = Setup(tmp_path, 1, 1, 1, 1)
     (tmp_path / "picture.jpg").touch()
     (tmp_path / "film-1.mp4").touch()
@@ -195,7 +195,7 @@ def test_rows_are_numbered_as_they_are_told() -> None:
 def test_full_databases_can_be_measured(capfd: pytest.CaptureFixture[str]) -> None:
     """Few rows for a moment, on both engines; nothing of them is left."""
     with tempfile.TemporaryDirectory() as cache:
-        Path(cache).chmod(0o755)  # PostgreSQL runs as somebody else
+        Path(cache).chmod(0o755)  # PostgreSQL runs as another user
 
         assert measure_scale(["--fill", "2000", "--rounds", "1", "--seconds", "0.1", "--cache", cache]) == 0
 

@@ -1,4 +1,4 @@
-"""What clients do to a fleet under faults, each act under a signature of its own that works once."""
+"""What clients do to a fleet under faults. Each act has its own signature, which works once."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Upload:
 
     @property
     def before(self) -> bytes | None:
-        """What is served under its name as long as it has not happened."""
+        """Return what is served under its name as long as it has not happened."""
         return None if self.old is None else self.old.data
 
     @property
@@ -54,7 +54,7 @@ class Upload:
         return form(server, self.fields, self.data, self.kind)
 
     def changed(self) -> "Upload":
-        """The same signature with other bytes."""
+        """Return an upload with the same signature and other bytes."""
         return Upload(self.number, self.public_id, self.fields, self.kind, self.data + b"again", self.old)
 
 
@@ -104,7 +104,7 @@ Act = Upload | Deletion
 
 @dataclass
 class Actor:
-    """Chooses acts. `known` are assets that nobody is about to change: each is taken out when it is chosen.
+    """Chooses acts. `known` are assets that no running act changes: each is removed from it when it is chosen.
 
     `deleting` is a key of scope all, whose signatures work once.
     """
@@ -127,8 +127,8 @@ class Actor:
         return Upload(self.begun, public_id, self._sign(public_id), kind, data, old)
 
     def keep(self, upload: Upload) -> None:
-        """It is there, and the round is over: the next one may change it."""
-        upload.old = None  # whose bytes nobody needs any more
+        """Let the next round change the asset of this upload: it exists, and the round is over."""
+        upload.old = None  # its bytes are not needed any more
         self.known = [*self.known[-KNOWN:], upload]
 
     def _take(self) -> Upload:

@@ -1,6 +1,6 @@
-"""The auditor: whether what is stored agrees with itself, and with what clients were told.
+"""The auditor: whether what is stored is consistent, and whether it fits the answers that clients got.
 
-It reads files, rows and objects alone, by its own queries, so that no mistake of the server's code can hide from it.
+It reads only files, rows and objects, by its own queries, so that no mistake of the server's code can hide from it.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from proof.faults.place import Place, place_of
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a client was told by a 200; kept outside of the server."""
+    """What a 200 promised to a client. It is kept outside of the server."""
 
     public_id: str
     asset_id: str
@@ -21,11 +21,11 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """One sentence for each broken promise; a campaign wants all four empty.
+    """One sentence for each broken promise. In a good campaign all four are empty.
 
-    `lost`: acknowledged, and not there as acknowledged. `double`: the ledger, the audit and the catalog do not tell
-    of exactly one use of a grant. `orphans`: bytes that no row names. `hollow`: rows whose bytes are not there,
-    also those of an unfinished upload in several requests.
+    `lost`: acknowledged, and not there as acknowledged. `double`: the ledger, the audit and the catalog do not show
+    exactly one use of a grant. `orphans`: bytes that no row names. `hollow`: rows whose bytes are not there, also those
+    of an unfinished upload in several requests.
     """
 
     lost: tuple[str, ...]
@@ -38,7 +38,7 @@ class Findings:
 
 
 def examine(where: Path | Place, receipts: Iterable[Receipt] = ()) -> Findings:
-    """A data folder with the default layout, or what a fleet shares; servers may be running, but not uploads."""
+    """Examine a data folder with the default layout, or what a fleet shares. Servers may run, but no uploads."""
     place = place_of(where)
     assets = {
         asset_id: (public_id, blob_key, sha256)

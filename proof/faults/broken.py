@@ -30,7 +30,7 @@ class FreeWhenItExists(SqliteDatabase):
 
 
 def verify_by_hex(params: Mapping[str, str], key: ApiKey) -> tuple[str, Signer]:
-    """What the grant key is made of afterwards is the digest as it was received."""
+    """Verify a signature, but return the digest as it was received. The grant key is made from it."""
     return params["signature"], verify(params, key)[1]
 
 
@@ -44,7 +44,7 @@ _settle = upload._settle
 
 
 async def settle_and_tidy(services: Services, admitted: Admitted, draft: Draft, spooled: Spooled) -> Committed:
-    """The spooled file is discarded whatever became of it."""
+    """Settle, and discard the spooled file in any case."""
     committed = await _settle(services, admitted, draft, spooled)
     await spooled.discard()
     return committed

@@ -50,9 +50,9 @@ class Port(Protocol):
 
 
 class Stage(ABC):
-    """A world on PostgreSQL. One `part` of it is reached directly, or through a `line` where something is to happen.
+    """A world on PostgreSQL. One `part` of it is reached directly, or through a `line` while something happens.
 
-    `refusal` is what a broken line may be told as, `honest` all that may be told while it is broken.
+    `refusal` is the answer that a broken line may cause, `honest` are all answers that are allowed while it is broken.
     """
 
     part: str
@@ -83,7 +83,10 @@ class Stage(ABC):
 
     @contextmanager
     def line(self, cut: Cut | None) -> Iterator[Line]:
-        """Meanwhile the world has no other way to this part, and begins without a connection."""
+        """Yield the line.
+
+        Until it ends, the world reaches this part only by the line, and begins without a connection.
+        """
         direct, far = getattr(self.world.services, self.part), self.reached()
         self.world.swap(**{self.part: far})
         self.cut = cut
@@ -97,19 +100,19 @@ class Stage(ABC):
 
     @abstractmethod
     def reached(self) -> Port:
-        """The part, by the line."""
+        """Return the part, reached by the line."""
 
     @property
     def may_leave(self) -> int:
-        """How many blobs an upload that failed for certain leaves to the sweeper, at most."""
+        """Return how many blobs an upload that certainly failed may leave to the sweeper."""
         return 0
 
     def blobs(self) -> int:
-        """How many files or objects hold bytes, staged or published."""
+        """Return how many files or objects hold bytes, staged or published."""
         return len(list(self.place.spooled())) + len(self.place.media.keys())
 
     def kept(self, name: str) -> bytes | None:
-        """What is served under that name; a row without bytes is no 404."""
+        """Return what is served under that name. A row without bytes is not a 404."""
         answer = self.world.get(f"/{self.world.browser.cloud}/raw/upload/{name}")
         return None if answer.status == 404 else answer.body
 
@@ -226,7 +229,7 @@ class Chunked(Upload):
         self.told = self.send_all()
 
     def send_all(self) -> str:
-        """One chunk after the other, until one is refused or is answered with the asset."""
+        """Send one chunk after the other, until one is refused or is answered with the asset."""
         for fields, span in zip(self.signed, self.client.spans, strict=True):
             answer = asyncio.run(self.client.chunk(*span, fields=fields))
             if answer.code != "ok" or answer.json.get("asset_id"):

@@ -35,7 +35,7 @@ class StoreStage(Stage):
 
     @property
     def may_leave(self) -> int:
-        """An object whose reply was lost, when it cannot be deleted either."""
+        """Return 1 if an object whose reply was lost cannot be deleted either."""
         return 1 if self.cut and self.cut.lasting else 0
 
     def reached(self) -> Port:

@@ -107,7 +107,7 @@ def printed(done: Record) -> str:
 
 
 def attempt(name: str, seconds: float, seed: int, keep: bool) -> bool:
-    """Whether it holds; a campaign that could not run proves nothing, and does not end the others."""
+    """Return whether the campaign holds. If it could not run, it proves nothing, and the other campaigns go on."""
     try:
         done = record(name, seconds, seed)
     except pytest.skip.Exception as skipped:
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _progress(name: str, seconds: float) -> Iterator[None]:
-    """A line every few seconds on stderr, so that a long run can be told from a hung one."""
+    """Print a line every few seconds on stderr, so that a long run does not look like one that hangs."""
     done, begun = threading.Event(), time.monotonic()
 
     def tell() -> None:

@@ -1,8 +1,8 @@
-"""The history checker: whether what clients saw of one signature could have happened if it were a thing of one moment.
+"""The history checker: whether the answers to clients could exist if each call took effect in one moment.
 
 A signature turns once, at one moment, from unused to used or to revoked. So there must be an operation that turned it,
-and a moment between its call and its return, such that everything that saw it unused was called no later and
-everything that saw it turned returned no earlier. Operations whose answer was lost may have turned it or not.
+and a moment between its call and its return. Everything that saw it unused was called no later, and everything that saw
+it turned returned no earlier. Operations whose answer was lost may have turned it or not.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def anomaly(history: Sequence[Operation]) -> str:
 
 
 def anomalies(history: Iterable[Operation]) -> list[str]:
-    """Of many signatures, each on its own."""
+    """Return the anomalies of many signatures. Each signature is judged alone."""
     by_grant: dict[int, list[Operation]] = {}
     for operation in history:
         by_grant.setdefault(operation.grant, []).append(operation)
@@ -50,7 +50,10 @@ def anomalies(history: Iterable[Operation]) -> list[str]:
 
 
 def _may_turn(operation: Operation, state: str) -> bool:
-    """A lost upload may be what used it; only a revocation that said so, or was lost, what revoked it."""
+    """Return whether the operation may have turned the signature to this state.
+
+    A lost upload may have used it. Only a revocation that said so, or whose answer was lost, may have revoked it.
+    """
     if state == USED:
         return operation.kind == "upload" and operation.result == UNKNOWN
     return operation.kind == "revoke" and operation.result in (REVOKED, UNKNOWN)

@@ -48,7 +48,7 @@ class Reply:
         return str(self.body["error"]["code"]) if self.body else str(self.status)
 
     def receipt(self, data: bytes) -> Receipt:
-        """What this 200 promises of the bytes that were sent."""
+        """Return what this 200 promises about the bytes that were sent."""
         return Receipt(self.body["public_id"], self.body["asset_id"], hashlib.sha256(data).hexdigest())
 
 
@@ -60,7 +60,7 @@ def form_head(
     filename: str = "file.bin",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A POST up to the first of `length` bytes of the file; `FORM_TAIL` ends it."""
+    """Return a POST up to the first of `length` bytes of the file. `FORM_TAIL` ends it."""
     parts = [
         *(
             f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -87,7 +87,7 @@ def form(
     kind: str = "raw",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A whole upload as it goes over the wire."""
+    """Return all bytes of an upload."""
     return form_head(server, fields, len(data), kind, headers=headers) + data + FORM_TAIL
 
 
@@ -160,7 +160,7 @@ async def connected(server: Reachable) -> AsyncIterator[Connection]:
 
 
 async def ask(server: Reachable, request: bytes) -> Reply:
-    """On a connection of its own."""
+    """Send the request on a new connection."""
     async with connected(server) as connection:
         return await connection.ask(request)
 
@@ -170,12 +170,12 @@ async def fetch(server: Server, path: str) -> Reply:
 
 
 async def hold_back(connections: Sequence[Connection], requests: Sequence[bytes]) -> None:
-    """Send every request but for its last byte."""
+    """Send every request except its last byte."""
     await asyncio.gather(*(c.send(request[:-1]) for c, request in zip(connections, requests, strict=True)))
 
 
 async def release(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Reply]:
-    """All the last bytes at once, then the replies."""
+    """Send all the last bytes at once, and return the replies."""
     for connection, request in zip(connections, requests, strict=True):
         connection.send_now(request[-1:])
     return await asyncio.gather(*(connection.reply() for connection in connections))

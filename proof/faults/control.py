@@ -24,7 +24,7 @@ def tries(red: float) -> int:
 
 
 def seeded(chance: random.Random, attempt: Callable[[random.Random], int], red: float = EVEN) -> Sequence[Attempt]:
-    """As many tries as `red` needs, each with a seed of its own."""
+    """Return as many tries as `red` needs, each with its own seed."""
     return [partial(attempt, random.Random(chance.random())) for _ in range(tries(red))]
 
 

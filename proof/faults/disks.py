@@ -1,8 +1,8 @@
 """A file system in an image file whose power can be cut: everything that was not flushed to the disk is gone.
 
-The cut is the file system's own shutdown call without a log flush (`xfs_io -x -c shutdown`, on XFS and on ext4):
-dirty pages and the log in memory are dropped, and the next mount recovers from the journal. What the file system has
-handed to the disk is kept, so a disk that lies about its own cache is not tried here.
+The cut is the file system's own shutdown call without a log flush: `xfs_io -x -c shutdown`, on XFS and on ext4. Dirty
+pages and the log in memory are dropped, and the next mount recovers from the journal. What the file system has handed
+to the disk is kept. So a disk that lies about its own cache is not tested here.
 """
 
 import fcntl
@@ -70,7 +70,7 @@ class Disk:
         _run("mount", "-o", "loop", str(self._image), str(self.path))
 
     def _unmount(self) -> None:
-        """A killed process may take a moment to let go of its files."""
+        """Unmount. A killed process may take a moment to close its files."""
         deadline = time.monotonic() + _UNMOUNT_SECONDS
         while self._mounted:
             ended = subprocess.run(["umount", str(self.path)], check=False, capture_output=True, text=True)
@@ -84,14 +84,14 @@ class Disk:
 
 @contextmanager
 def disks(kinds: Sequence[str] = KINDS) -> Iterator[list[Disk]]:
-    """Images in a folder of their own, in memory where there is room for them."""
+    """Yield images in a separate folder, in memory if there is room for them."""
     roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 * len(kinds) * _SIZE
     with tempfile.TemporaryDirectory(prefix="uponce-power-", dir=_MEMORY if roomy else None) as folder:
         yield [Disk(Path(folder), kind) for kind in kinds]
 
 
 def why_not() -> str:
-    """What this machine lacks for it; empty when nothing."""
+    """Return what this machine lacks for it, or "" if it lacks nothing."""
     missing = [tool for tool in ("mkfs.xfs", "mkfs.ext4", "mount", "umount") if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not installed"

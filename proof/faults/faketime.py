@@ -10,10 +10,10 @@ _FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib
 
 
 class FakeClock:
-    """Off from the machine's by so many seconds.
+    """A clock that differs from the machine's by so many seconds.
 
-    The monotonic clock stays true, as it does on a machine. Files keep the machine's times, so a step ages what lies
-    on the disk.
+    The monotonic clock stays true, as it does on a machine. Files keep the machine's times, so a step makes the files
+    on the disk older.
     """
 
     def __init__(self, file: Path) -> None:
@@ -29,7 +29,7 @@ class FakeClock:
         self.step(0)
 
     def step(self, offset: float) -> None:
-        """For every process at once, and for those that start later."""
+        """Set the clock for every process at once, and for those that start later."""
         draft = self._file.with_suffix(".draft")
         draft.write_text(f"{offset:+.3f}")
         os.replace(draft, self._file)  # a half-written file would be another time

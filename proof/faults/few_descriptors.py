@@ -70,7 +70,7 @@ async def _all_at_once(server: Server, uploads: Sequence[Upload]) -> list[Reply]
 
 
 async def _recover(server: Server, upload: Upload, tally: Tally, receipts: list[Receipt]) -> None:
-    """The connections are closed, the limit is still there: that is enough for one upload after the other."""
+    """Upload again. The connections are closed, but the limit remains: it is enough for one upload after the other."""
     fields, data = upload
     deadline = time.monotonic() + RECOVERY_SECONDS
     reply = await ask(server, form(server, fields, data))

@@ -40,7 +40,7 @@ class Fleet:
 
 @contextmanager
 def on_sqlite(folder: Path, count: int, *, program: Sequence[str] = UPONCE, **settings: str) -> Iterator[Fleet]:
-    """One server with so many processes on SQLite."""
+    """Yield one server with so many processes on SQLite."""
     with Server(folder / "data", workers=count, env=settings, program=program) as server:
         yield Fleet([server], Place(server.data_dir))
 
@@ -84,7 +84,7 @@ def fresh_bucket() -> dict[str, str]:
 
 
 def bucket_of(store: SeaweedFS) -> dict[str, str]:
-    """The environment for a place of its own in that S3 server."""
+    """Return the environment for a new place in that S3 server."""
     seconds = {"UPONCE_STORAGE_SECONDS": str(STORAGE_SECONDS)}
     return store.environment | {"UPONCE_STORAGE": store.fresh_url()} | seconds
 
@@ -111,7 +111,7 @@ def _on_shared_postgres_and_s3(
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What fleets stand on, and what `one` and `many` of their members are called."""
+    """What fleets run on, and the names of `one` and of `many` of their members."""
 
     opened: Opened
     one: str

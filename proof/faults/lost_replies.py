@@ -1,8 +1,8 @@
-"""A database whose reply to COMMIT gets lost, at times after it happened and at times instead of it, under uploads
-that run at once through the real use case.
+"""A database whose reply to COMMIT gets lost, sometimes after the commit and sometimes instead of it.
 
-Each signature is tried by two uploads with different bytes at the same time, so that it shows which of them came to
-be; after that the first of them is sent again until it gets a definite answer.
+Uploads run at once through the real use case. Each signature is tried by two uploads with different bytes at the same
+time, so that the asset shows which of them succeeded. After that the first of them is sent again until it gets a
+definite answer.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ class ForgetfulDatabase(SqliteDatabase):
 
 @contextmanager
 def broken_line(folder: Path, line: Line) -> Iterator[World]:
-    """A world that is set up, with such a line between it and its database."""
+    """Yield a world that is set up, with such a line between it and its database."""
     world = World(folder)
     database = ForgetfulDatabase(world.path, line, clock=world.clock, secrets=AesSecretBox(bytes(32)))
     with line.quiet():
@@ -123,7 +123,7 @@ class Round:
     async def play(self) -> None:
         with self._line.quiet():
             await asyncio.gather(*(self._try(self._sign(name), _data(name, "old")) for name in self._names[::2]))
-        self.receipts.clear()  # they are to be overwritten, and nobody may know by which upload
+        self.receipts.clear()  # they are overwritten, perhaps without a known winner
         lost = self._line.lost_after + self._line.lost_instead
         fields = {name: self._sign(name) for name in self._names}
         tries = [(name, which) for name in self._names for which in ("one", "two")]
@@ -149,7 +149,7 @@ class Round:
         return "ok"
 
     async def _check_told(self, name: str, which: str, answer: str) -> None:
-        """What was told is what the database says, once it can be asked."""
+        """Check that the answer agrees with the database."""
         kept = await self._kept(name)
         true = {
             "ok": kept == which,
@@ -172,7 +172,7 @@ class Round:
         self._tally.expect(right, "wrong answers", f"{name} was {before}, then {answer} made it {after}")
 
     async def _kept(self, name: str) -> str:
-        """Which upload of the asset is the one that came to be."""
+        """Return which upload of the asset succeeded."""
         with self._line.quiet():
             asset = await self._world.services.database.find_asset(
                 AssetName("demo", ResourceType.RAW, DeliveryType.UPLOAD, name)
@@ -205,7 +205,7 @@ def lose_replies(folder: Path, chance: random.Random, tally: Tally, rounds: int)
 
 
 def hollow_when_discarding(folder: Path, seed: int) -> int:
-    """How many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
+    """Return how many rows without bytes the mistaken use case leaves when replies get lost after the commit."""
     tally, line = Tally(), Line(random.Random(seed), after=0.5, instead=0, reading=1)
     discarding = patch.object(upload, "_settle", settle_or_discard)
     with broken_line(folder, line) as world, discarding:

@@ -83,7 +83,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(overwrites=st.tuples(st.booleans(), st.booleans()))
     def sign_first(self, overwrites: tuple[bool, bool]) -> None:
-        """Of one name, so that every example has something to do."""
+        """Sign for one name, so that every example has something to do."""
         for overwrite in overwrites:
             self.sign("a", overwrite, 0)
 
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.signatures)
     @rule(pick=picks, spelling=spellings)
     def upload(self, pick: int, spelling: str) -> None:
-        """From its beginning to its end: also what a client does who tries again."""
+        """Upload from the beginning to the end. A client that tries again does the same."""
         upload = self.begin(self.signature(pick), spelling)
         if upload is not None:
             self.conclude([upload])
@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(pick=picks, together=st.booleans())
     def finish(self, pick: int, together: bool) -> None:
-        """One, or all that run with its signature in the same moment."""
+        """Finish one upload, or all that run with its signature in the same moment."""
         chosen = self.upload_of(pick)
         same = [up for up in self.live if up.signature is chosen.signature and up.verified]
         self.conclude(same if together and chosen.verified else [chosen])
@@ -175,7 +175,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.has_ledger)
     @rule(pick=picks)
     def purge_by_a_wrong_clock(self, pick: int) -> None:
-        """It ran ahead by so much that all has gone, and is set right again."""
+        """Purge while the clock is so far ahead that all grants are old, and set the clock right again."""
         right = self.clock.time
         self.step(pick, KEPT + 1)
         self.purge()
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(pick=picks)
     def sweep_at_commit(self, pick: int) -> None:
-        """The bytes are durable, the row is not there yet, and the sweeper thinks them abandoned."""
+        """Sweep when the bytes are durable, the row is not there yet, and the bytes look abandoned."""
         upload = self.upload_of(pick)
         expected = self.verdict_before_commit(upload)
         result = self.finish_amid(upload, "before_commit", self.sweep_now)
@@ -323,7 +323,7 @@ class Machine(RuleBasedStateMachine):
         return refusal or ("storage_unavailable" if upload.swept else "")
 
     def conclude(self, uploads: list[Upload]) -> None:
-        """All at once; several have one signature, and are verified."""
+        """Finish all these uploads at once. If there are several, they have one signature and are verified."""
         signature = uploads[0].signature
         self.live = [upload for upload in self.live if upload not in uploads]
 
@@ -372,7 +372,7 @@ class Machine(RuleBasedStateMachine):
             upload.swept = True
 
     def recover(self) -> None:
-        """What ran is gone, what is on the disk is all there is."""
+        """Recover: running uploads are lost, and only what is on the disk exists."""
         self.drop_uploads()
         self.process.end()
         self.process = self.start_process()

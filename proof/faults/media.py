@@ -18,15 +18,15 @@ _PAGE, _RECORD = 4096, struct.Struct(">8s32sQQ32sI")  # of packs: magic, key, se
 
 class Media(Protocol):
     def keys(self) -> frozenset[str]:
-        """Of all blobs."""
+        """Return the keys of all blobs."""
         ...
 
     def sums(self) -> Mapping[str, str]:
-        """Key → the SHA-256 of the bytes that lie there."""
+        """Return key → the SHA-256 of the bytes that are stored there."""
         ...
 
     def parts(self) -> Mapping[tuple[str, str], str]:
-        """Of uploads in several requests: the key of the upload's bytes and a name → the SHA-256 of what lies there."""
+        """Return the parts of uploads in several requests: key of the upload's bytes and name → SHA-256 of the part."""
         ...
 
 

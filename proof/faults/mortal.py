@@ -144,14 +144,14 @@ class Attempt:
         self.data = data
 
     async def begin(self, fields: Mapping[str, str]) -> str:
-        """The fields and the first bytes; the code of the refusal, or nothing."""
+        """Send the fields and the first bytes. Return the code of the refusal, or ""."""
         return await self._feed(*(Field(*field) for field in fields.items()), FileStart("cat.bin"), self._slice(1))
 
     async def send(self) -> str:
         return await self._feed(self._slice(len(self.data) // 4))
 
     async def finish(self) -> str:
-        """All the rest; `ok`, `replayed`, or the code of the refusal."""
+        """Send the rest. Return `ok`, `replayed`, or the code of the refusal."""
         self._events.put_nowait(self._slice(len(self.data)))
         self._events.put_nowait(None)
         return await self._task

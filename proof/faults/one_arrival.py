@@ -16,7 +16,7 @@ from uponce.core.values import Caller, MediaFacts, ResourceType
 async def send(
     services: Services, cloud: str, fields: dict[str, str], data: bytes, key: str | None = None
 ) -> Committed:
-    """As `one_upload.send`, through the pipeline."""
+    """Do the same as `one_upload.send`, through the pipeline."""
     request = UploadRequest(cloud, ResourceType.RAW, (), None, Caller("192.0.2.1", "request-1"), key)
     arrival = Arrival(request, tuple(fields.items()), "cat.bin", data, MediaFacts(ResourceType.RAW))
     assert services.group_store is not None

@@ -70,7 +70,7 @@ async def chunk(services: Services, film: Film, number: int) -> Uploaded | Serie
 
 
 async def create(services: Services, film: Film) -> str:
-    """The address of the new upload."""
+    """Begin an upload, and return its address."""
     request = UploadRequest(film.cloud, ResourceType.RAW, tuple(film.signed[0].items()), None, CALLER)
     address = address_of(await begin(services, request, "film.bin", len(WHOLE)))
     return f"{address.cloud}/{address.grant_key.hex()}/{address.series_id}"

@@ -47,7 +47,7 @@ async def rotate(services: Services, argument: str) -> None:
 
 
 async def delete(services: Services, public_id: str) -> bool:
-    """Whether there was such an asset; by the server's key, whose signatures are unlimited."""
+    """Return whether there was such an asset. The server's key signs, whose signatures are unlimited."""
     (key,) = (key for key in await services.database.list_keys() if key.scope is KeyScope.ALL)
     fields = {"public_id": public_id, "nonce": services.ids.hex(20)}
     request = SignedCall(key.cloud, ResourceType.RAW, fields, CALLER)

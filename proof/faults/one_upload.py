@@ -92,7 +92,7 @@ async def send(
 
 
 def prepare(data_dir: Path) -> dict[str, str]:
-    """A folder with keys and one asset; the signed fields of an upload that will overwrite it."""
+    """Make a folder with keys and one asset. Return the signed fields of an upload that will overwrite it."""
     with opened(settings(data_dir), create=True) as backend:
         services = services_of(backend, RandomIds())
 

@@ -35,7 +35,7 @@ def settings(where: Path | Place) -> Settings:
 
 
 def recover(where: Path | Place) -> Counter[str]:
-    """What `uponce sweep --grace 0` does, on each server that spools uploads; what it has removed."""
+    """Do what `uponce sweep --grace 0` does, on each server that spools uploads. Return what was removed."""
     swept: Counter[str] = Counter()
     for part in place_of(where).parts:
         with _backend(part) as backend:
@@ -44,7 +44,7 @@ def recover(where: Path | Place) -> Counter[str]:
 
 
 def check(where: Path | Place) -> list[str]:
-    """What `uponce fsck --deep --grace 0` finds after that; warnings are normal where clocks are stepped."""
+    """Return what `uponce fsck --deep --grace 0` finds, without warnings: these are normal where clocks are stepped."""
 
     async def examine() -> list[str]:
         findings = fsck(backend.services, grace_seconds=0, audit_seconds=DAY, deep=True, progress=lambda _: None)
@@ -59,7 +59,7 @@ def check(where: Path | Place) -> list[str]:
 
 
 def hasten(where: Path | Place) -> int:
-    """What `uponce outbox retry` does for each effect by its number: all are due at once. How many there were."""
+    """Do what `uponce outbox retry` does for each effect by its number: all are due at once. Return their number."""
 
     async def retry(services: Services) -> int:
         effects = await services.database.list_effects(MOST_EFFECTS)
@@ -70,7 +70,7 @@ def hasten(where: Path | Place) -> int:
 
 
 def add_deleting_key(where: Path | Place, cloud: str) -> Key:
-    """What `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
+    """Return what `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
     with _backend(place_of(where).parts[0]) as backend:
         key = asyncio.run(create_key(backend.services, cloud, scope=KeyScope.ALL))
         return Key(key.api_key, key.secrets[0])

@@ -30,7 +30,7 @@ class Pair:
             one.stop()
 
     def fresh_schema(self) -> str:
-        """The URL of a new, empty data set on whichever of the two is the primary."""
+        """Return the URL of a new, empty data set on the one of the two that is the primary."""
         hosts = ",".join(quote(str(one.folder)) for one in self._both)
         return self.primary.fresh_schema().replace(quote(str(self.primary.folder)), hosts)
 
@@ -40,18 +40,18 @@ class Pair:
         self._await(f"SELECT bool_and(flush_lsn >= '{end}') FROM pg_stat_replication")
 
     def hold_back(self) -> None:
-        """The standby hears of nothing more."""
+        """Let the standby receive nothing more."""
         ((sender,),) = self.primary.ask("SELECT pid FROM pg_stat_replication")
         os.kill(sender, signal.SIGSTOP)
 
     def fail_over(self) -> None:
-        """The primary dies for good; the standby takes its place with what it has."""
+        """Let the primary die for good. The standby takes its place with what it has."""
         self.primary.kill()
         self.standby.promote()
         self.primary = self.standby
 
     def mend(self) -> None:
-        """What died comes back as the standby of the other."""
+        """Start the dead server as the standby of the other one."""
         self.standby.follow(self.primary)
         self._follow()
 

@@ -37,7 +37,10 @@ class Place:
 
     @property
     def parts(self) -> Sequence["Place"]:
-        """One for each folder in which uploads are spooled: whatever sweeps such folders has to be run for each."""
+        """Return a place for each folder in which uploads are spooled.
+
+        What sweeps such folders must run for each of them.
+        """
         return [replace(self, data_dir=data_dir, data_dirs=()) for data_dir in self.data_dirs] or [self]
 
     @property
@@ -45,13 +48,13 @@ class Place:
         return load(self.environment, data=str(self.data_dir))
 
     def spooled(self) -> Iterator[Path]:
-        """The files of uploads that are not published."""
+        """Return the files of uploads that are not published."""
         if self._storage.startswith("file:"):
             return Path(self._storage.removeprefix("file://"), "spool").iterdir()
         return (path for part in self.parts for path in (part.data_dir / "spool").iterdir())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """What a statement finds that both engines understand, past all code of the server."""
+        """Return the rows of a statement that both engines understand, read without the code of the server."""
         url = self.environment.get("UPONCE_DATABASE")
         if url is None:
             with closing(sqlite3.connect(f"file:{self.data_dir}/uponce.db?mode=ro", uri=True)) as database:
@@ -60,12 +63,11 @@ class Place:
             return connection.execute(sql.encode()).fetchall()
 
     def unfinished(self) -> dict[str, int]:
-        """Of each upload in several requests that is not complete: the key of its bytes, and up to where they are
-        recorded."""
+        """Return the unfinished uploads in several requests: the key of their bytes and how far they are recorded."""
         return dict(self.rows(_UNFINISHED["UPONCE_DATABASE" in self.environment]))
 
     def recorded_parts(self) -> list[tuple[str, int, int, str, str]]:
-        """Of such uploads on a bucket: key, from where to where, the object's name and its SHA-256."""
+        """Return the parts of such uploads on a bucket: key, first byte, end, the object's name and its SHA-256."""
         return self.rows("SELECT blob_key, start, stop, name, sha256 FROM series_parts JOIN series ON series_id = id")
 
     @property

@@ -1,4 +1,4 @@
-"""What /proc says of a server and its children: who they are, what they take, who holds which connection."""
+"""What /proc shows about a server and its children: their numbers, their use of resources, their connections."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _ESTABLISHED = "01"
 
 
 def family(pid: int) -> list[int]:
-    """The process and all its descendants, whatever sessions they have moved to."""
+    """Return the process and all its descendants, also those in other sessions."""
     children: dict[int, list[int]] = {}
     for stat in _PROC.glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -30,7 +30,7 @@ def family(pid: int) -> list[int]:
 
 
 def commands(pid: int) -> dict[int, bytes]:
-    """The command lines of the family, its arguments separated by NUL."""
+    """Return the command lines of the family, with their arguments separated by NUL."""
     return {
         member: command
         for member in family(pid)

@@ -1,6 +1,6 @@
 """A bad network between a client and a server: connections that break, lose the reply, stall or crawl, as planned.
 
-It knows nothing of HTTP. What strikes is told by the bytes that a client has sent on a connection.
+It does not know HTTP. The number of bytes that a client has sent on a connection decides when a fault strikes.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Kind(StrEnum):
     CUT = "cut"  # both ends see the connection closed
     RESET = "reset"  # both ends see it reset
     SWALLOW = "swallow"  # the server goes on to the end of the request; its reply is lost and the connection with it
-    SILENCE = "silence"  # nothing passes any more, and nobody is told
+    SILENCE = "silence"  # nothing passes any more, and no side gets an error
     MESSAGE = "message"  # `call` is called before the byte passes, which then goes on
     ANSWER = "answer"  # `call` is called when the answer begins, which is lost
 
@@ -180,6 +180,6 @@ class Link:
 
 
 def _reset_on_close(writer: asyncio.StreamWriter) -> None:
-    """A RST instead of a FIN."""
+    """Send a RST instead of a FIN."""
     with suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -61,13 +61,13 @@ class Reference:
             self.assets[signature.name] = data
 
     def revoke(self, signature: Signature) -> str:
-        """How the grant stands afterwards."""
+        """Return the state of the grant afterwards."""
         if signature.row == "unused":
             signature.row = "revoked"
         return signature.row
 
     def verdict_on_deletion(self, name: str) -> str:
-        """Of one that is signed now."""
+        """Return the verdict on a deletion that is signed now."""
         if int(self.clock.time) <= self.forgotten_deletions:
             return "stale_request"
         return "ok" if name in self.assets else "not found"

@@ -130,7 +130,7 @@ class Sitting:
             await self._contest()
 
     async def _contest(self) -> None:
-        """One signature, of which each racer uploads other bytes."""
+        """Let each racer upload other bytes with one signature."""
         name = self.sign()
         size = self.chance.choice(self.rules.sizes)
         bodies = [f"{name}/{racer} ".encode() + self.chance.randbytes(size) for racer in range(self.rules.racers)]
@@ -165,7 +165,7 @@ class Sitting:
         return reply.verdict
 
     async def die_at(self, size: int, kind: Kind, share: float, victim: Server, called: str) -> None:
-        """One upload, and a kill when so much of the exchange has passed, or before its answer."""
+        """Make one upload, and kill the victim when so much of the exchange has passed, or before its answer."""
         self.line.plan = lambda _: Fault()
         self.line.hang_up()
         await self.post(self.sign(), b"a" * size)
@@ -187,7 +187,7 @@ class Sitting:
         return highest_by_call(log.read_text())
 
     async def die_at_call(self, size: int, victim: Server, call: str, number: int) -> bool:
-        """One upload, and a kill of a server when it makes a call for the so-manieth time; whether it came to that."""
+        """Make one upload, and kill a server at this call, counted by `number`. Return whether it was killed."""
         inject = f"inject={call}:signal=KILL:when={number}"
         with attached(victim.pid, "-e", f"trace={call}", "-e", inject, "-o", "/dev/null"):
             await self.post(self.sign(), b"d" * size)
@@ -254,14 +254,14 @@ class Sitting:
         return len(free)
 
     def spent(self) -> Sequence[str]:
-        """The signatures that the relay's ledger calls spent. Each has named its asset."""
+        """Return the signatures that are spent in the relay's ledger. Each has named its asset."""
         rows = self.relay.place.rows("SELECT public_id FROM audit WHERE event = 'spent'")
         return [_signature_of(public_id) for (public_id,) in rows]
 
     def completed(self) -> Counter[str]:
-        """How often an upload was completed upstream, by signature.
+        """Return how often an upload was completed upstream, by signature.
 
-        Each chunk has a signature of its own there, and the request that completes the upload spends them all.
+        Each chunk has its own signature there, and the request that completes the upload spends them all.
         """
         rows = Place(self.upstream.data_dir).rows(
             "SELECT DISTINCT public_id, request_id FROM audit WHERE event = 'spent'"
@@ -318,7 +318,7 @@ def _looked_up(relay: Place) -> int:
 
 @contextmanager
 def sitting(folder: Path, chance: random.Random, rules: Rules) -> Iterator[Sitting]:
-    """A relay, and its upstream behind a line without faults."""
+    """Yield a relay, and its upstream behind a line without faults."""
     with (
         TemporaryDirectory(dir=folder) as place,
         Server(Path(place) / "upstream", env=ROOM_UPSTREAM) as upstream,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 class Report:
     """One run of one campaign.
 
-    `counts` is what was done and what came of it, in the campaign's own words; `inside` how many faults landed
-    while something was under way that they could break; `zeros` the violations that must all be 0; `controls` the
-    losses of the broken variants, which must all be above 0.
+    `counts` is what was done and with which result, in the campaign's words. `inside` is how many faults hit something
+    under way that they could break. `zeros` are the violations, which must all be 0. `controls` are the losses of the
+    broken variants, which must all be above 0.
     """
 
     campaign: str

@@ -49,10 +49,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A folder to begin with, what runs on a copy of it, and what must be true however that ended.
+    """A folder to begin with, what runs on a copy of it, and what must be true afterwards in any case.
 
-    `fields` are the signed ones that are tried after it, `promised` the digest of the asset that is acknowledged,
-    `assets` how many there are in the end, and `blind` which findings of the audit mean nothing here.
+    `fields` are the signed ones that are tried after it. `promised` is the digest of the asset that is acknowledged.
+    `assets` is the number of assets at the end. `blind` are the findings of the audit that mean nothing here.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Scene:
         )
 
     def kill_at(self, data_dir: Path, point: Point) -> str:
-        """What was acknowledged before the end."""
+        """Return what was acknowledged before the kill."""
         inject = f"inject={point.call}:signal=KILL:when={point.number}"
         outcome = self.run(self.lay_out(data_dir), [point.path], "-e", inject, "-o", "/dev/null")
         assert outcome.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), f"{point} was not reached: {outcome}"
@@ -109,7 +109,7 @@ def overwriting(folder: Path, module: str = UPLOAD) -> Scene:
 
 
 def grouping(folder: Path, module: str = ARRIVAL) -> Scene:
-    """An overwrite in memory, of a blob in a pack."""
+    """Return an overwrite in memory, of a blob in a pack."""
     fields, _ = origin_in(folder, "cat", one_arrival.send)
     return Scene("an overwrite in a group", folder, fields, (module, json.dumps(fields)), _judge_upload, digest(SECOND))
 
@@ -129,7 +129,10 @@ def revoking(folder: Path) -> Scene:
 
 
 def purging(folder: Path) -> Scene:
-    """The row of a spent grant whose time is over; the audit outlives it, which the auditor would call double."""
+    """Return a purge of a spent grant whose time is over.
+
+    The audit outlives it, which the auditor would count as double.
+    """
     _, spent = origin_in(folder, "cat")
     with closing(sqlite3.connect(folder / "uponce.db", isolation_level=None)) as database:
         database.execute("UPDATE grants SET keep_until = 1")
@@ -142,7 +145,7 @@ def rotating(folder: Path) -> Scene:
 
 
 def deleting(folder: Path, module: str = STEP) -> Scene:
-    """Of the only asset there is."""
+    """Return a deletion of the only asset."""
     _, spent = origin_in(folder, "dog")
     return Scene("a delete", folder, spent, (module, "delete", "cat"), _judge_delete, assets=0)
 
@@ -151,7 +154,10 @@ IN_ONE_REQUEST = (uploading, repeating, overwriting, grouping, sweeping, revokin
 
 
 def origin_in(data_dir: Path, public_id: str, send: Send = one_upload.send) -> tuple[Fields, Fields]:
-    """A folder with keys and the asset `cat`; the fields of the upload to come, and those of the one that was."""
+    """Make a folder with keys and the asset `cat`.
+
+    Return the fields of the next upload, and those of the upload of `cat`.
+    """
     with opened(settings(data_dir), create=True) as backend:
         services = services_of(backend, RandomIds())
 
@@ -170,7 +176,7 @@ def signed_by(services: Services, key: ApiKey, public_id: str) -> Fields:
 
 
 def _judge_upload(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
-    """The same signature again works, or it was used; and the asset is what that means."""
+    """Check that the same signature works again, or was used, and that the asset is the one that this means."""
     answer = try_again(data_dir, scene.fields)
     if answer not in ("ok", "signature_used") or (acknowledged and answer == "ok"):
         yield f"the other try got {answer}"
@@ -182,7 +188,10 @@ def _judge_upload(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[s
 
 
 def _judge_repeat(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
-    """The same again gets an answer, whatever became of the first: the first one's, or its own that is told again."""
+    """Check that the repeat gets an answer in any case.
+
+    It is that of the first upload, or a new one, which another repeat gets too.
+    """
     told = [ask_again(data_dir, scene.fields, SECOND, KEY) for _ in range(2)]
     first = told[0][0]
     if first not in ("ok", "replayed") or (acknowledged and told[0] != ("replayed", acknowledged)):
@@ -211,7 +220,7 @@ def _judge_purge(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[st
 
 
 def _judge_rotation(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
-    """The old secret still counts, and whatever is the newest one signs."""
+    """Check that the old secret still counts, and that the newest secret signs."""
     with opened(settings(data_dir)) as backend:
         key = asyncio.run(backend.database.find_key(scene.fields["api_key"]))
         assert key is not None
@@ -224,7 +233,7 @@ def _judge_rotation(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator
 
 
 def _judge_delete(scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
-    """What is acknowledged is gone and stays gone; the same again finds it as it is, and what made it stays used.
+    """Check that a deletion with an answer stays, that a repeat finds the same state, and that no used signature works.
 
     Rows and bytes are compared by the auditor, before the other try and after it.
     """

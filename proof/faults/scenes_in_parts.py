@@ -44,7 +44,7 @@ _PARTS_OF = {"chunk": (FIRST, MIDDLE, LAST), "tus": (CREATION, FIRST, MIDDLE, LA
 
 
 def arriving(kind: str, number: int, folder: Path, module: str = PART) -> Scene:
-    """All parts before that number have arrived."""
+    """Return the arrival of the part with that number, when all parts before it have arrived."""
     origin_in(folder, "film")
     with opened(settings(folder)) as backend:
         film = asyncio.run(_send_all_before(services_for_parts(backend, NumberedIds()), kind, number))
@@ -76,7 +76,7 @@ async def _send_all_before(services: Services, kind: str, number: int) -> Film:
 
 
 def _judge(kind: str, number: int, film: Film, scene: Scene, data_dir: Path, acknowledged: str) -> Iterator[str]:
-    """The client goes on: exactly one asset of the right bytes, under all signatures that were sent."""
+    """Let the client go on, and check: exactly one asset of the right bytes, under all signatures that were sent."""
     go_on = _send_chunks if kind == "chunk" else _resume
     with opened(settings(data_dir)) as backend:
         services = services_for_parts(backend, RandomIds())

@@ -63,7 +63,7 @@ def spread(ways: Sequence[Way], chance: random.Random) -> Way:
 
 @dataclass(eq=False)
 class Sender(ABC):
-    """One file with a public_id of its own, and what its client was told.
+    """One file with its own public_id, and the answers that its client got.
 
     `asset` is the answer with the asset, `refused` an answer after which clients give up.
     """
@@ -92,7 +92,10 @@ class Sender(ABC):
 
     @property
     def is_stored(self) -> bool:
-        """As far as the client knows: it has the asset, or was told after a lost reply that the signature is used."""
+        """Return whether the file is stored, as far as the client knows.
+
+        The client has the asset, or after a lost reply it got the answer that the signature is used.
+        """
         return self.asset is not None or self.is_told
 
     @property
@@ -121,7 +124,7 @@ class Sender(ABC):
         await asyncio.sleep(self.chance.uniform(0, _PAUSE))
 
     def _settle(self, reply: Reply) -> bool:
-        """Whether there is no more to do."""
+        """Return whether nothing is left to do."""
         if reply.verdict == "ok":
             self.asset = reply
         elif reply.verdict == "signature_used" and self.lost:
@@ -136,7 +139,7 @@ def form(server: Server, fields: Mapping[str, str], data: bytes, headers: Mappin
 
 
 def other_file(sender: Sender) -> Iterator[tuple[Request, str]]:
-    """A plain upload under each signature."""
+    """Yield a plain upload under each signature."""
     for fields in sender.signed:
         yield form(sender.server, fields, b"another file"), "signature_used"
 
@@ -274,12 +277,12 @@ class Tus(Resumable):
             return self.kept
         if reply.status == 200:
             self.asset = reply
-        elif reply.status not in (404, 409, 423):  # a HEAD tells
+        elif reply.status not in (404, 409, 423):  # a HEAD shows it
             self._settle(reply)
         return None
 
     async def _hear(self) -> None:
-        """All bytes are there: what has it become?"""
+        """Get the state of the upload, now that all bytes have arrived."""
         reply = await self._ask(self.request("GET"))
         if reply.verdict != "ok" or reply.body["done"]:
             self._settle(reply)
@@ -308,6 +311,6 @@ class Tus(Resumable):
 
 
 async def served(sender: Sender) -> bool:
-    """Whether its asset has the right bytes."""
+    """Return whether its asset has the right bytes."""
     reply = await fetch(sender.server, sender.path)
     return reply.status == 200 and hashlib.sha256(reply.data).digest() == hashlib.sha256(sender.data).digest()

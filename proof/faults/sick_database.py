@@ -1,7 +1,7 @@
 """A real server whose database cannot be used for a while: locked by another process, read-only, or gone.
 
-Uploads get a 503 with Retry-After meanwhile, and nothing is spent; once it can be used again, the very signatures
-that were refused work, each once.
+At that time uploads get a 503 with Retry-After, and nothing is spent. When the database works again, the same
+signatures that were refused work, each once.
 """
 
 import random
@@ -42,10 +42,10 @@ def locked(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def read_only(data_dir: Path) -> Iterator[None]:
-    """The file and its log are immutable, which holds also for descriptors that are open.
+    """Make the file and its log immutable, also for descriptors that are open.
 
-    Not the shared memory: the kernel answers a write to a mapped page of an immutable file with SIGBUS, a death like
-    any other.
+    Not the shared memory: if a process writes to a mapped page of an immutable file, the kernel kills it by SIGBUS.
+    That death is like any other.
     """
     files = [str(path) for path in sorted(data_dir.glob("uponce.db*")) if not path.name.endswith("-shm")]
     subprocess.run(["chattr", "+i", *files], check=True)
@@ -99,7 +99,7 @@ def can_freeze(folder: Path) -> bool:
 def disturb(
     folder: Path, chance: random.Random, tally: Tally, names: Sequence[str], program: Sequence[str] = ("-m", "uponce")
 ) -> None:
-    """A server that lives through each of these, in a random order."""
+    """Run a server through each of these disturbances, in a random order."""
     folder.mkdir(parents=True, exist_ok=True)
     with Server(folder / "data", program=program) as server:
         patient = Patient(server, chance, tally)
@@ -112,7 +112,10 @@ def disturb(
 
 
 def start_read_only(folder: Path, tally: Tally) -> None:
-    """A server on a disk that has become read-only does not start; on the same disk made writable again it does."""
+    """Check that a server on a disk that has become read-only does not start.
+
+    After the disk is writable again, it starts.
+    """
     with mounted(folder / "disk", "size=8m") as mount:
         server = Server(mount)
         with server:
@@ -135,7 +138,7 @@ def start_read_only(folder: Path, tally: Tally) -> None:
 
 
 class Patient:
-    """A server, its clients, and what they were told."""
+    """A server, its clients, and the answers that they got."""
 
     def __init__(self, server: Server, chance: random.Random, tally: Tally) -> None:
         self._server = server
@@ -159,7 +162,7 @@ class Patient:
         self._check_recovery(name, refused)
 
     def wait_for_lock(self, seconds: float) -> None:
-        """A lock shorter than the time that a writer waits is no reason to refuse anything."""
+        """Check that a lock shorter than the time that a writer waits makes no refusal."""
         with ThreadPoolExecutor(1) as pool:
             with locked(self._server.data_dir):
                 waiting = pool.submit(self._send_several, UPLOADS)
@@ -194,7 +197,7 @@ class Patient:
             self._tally.expect(reply.status == 200, "uploads refused without a reason", f"{when}: {reply.body}")
 
     def _expect_served(self, name: str) -> None:
-        """Nobody can read without the file; in all other cases reads go on."""
+        """Check reads: they fail without the file, and work in all other cases."""
         receipt = self._chance.choice(self.receipts)
         status = self._server.get(f"/{self._server.cloud}/raw/upload/{receipt.public_id}").status
         expected = 503 if name.startswith("gone") else 200

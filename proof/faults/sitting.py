@@ -1,7 +1,8 @@
-"""One store's life under load and faults: what sixteen clients were told, and whether it is true afterwards.
+"""One store under load and faults: the answers that sixteen clients got, and whether they are true afterwards.
 
-What was acknowledged is kept out here. After each fault everything of that round is asked for again, of any server:
-what was acknowledged is served and spent, what was refused is free, what was not answered is wholly there or free.
+What was acknowledged is kept outside of the store. After each fault, everything of that round is checked on any of the
+servers. What was acknowledged is served and spent, what was refused is free, what was not answered is wholly there or
+free.
 """
 
 import asyncio
@@ -34,12 +35,11 @@ UNKNOWN = frozenset({"lost", "outcome_unknown"})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`strike` breaks something of a server, or of all of them, and returns when it is mended; False when there was
-    nothing to break.
+    """A fault. `strike` breaks something of a server, or of all of them, and returns when it is repaired.
 
-    `kind`: the uploads that it may strike, or all. `refusals`: what others may be told, which spends nothing. After
-    it each client waits `pace` seconds between two acts. One that `sweeps` may delete what nobody needs. It strikes
-    so many `times` in a round.
+    It returns False when there was nothing to break. `kind`: the uploads that it may strike, or all. `refusals`: the
+    answers that others may get, which spend nothing. After it each client waits `pace` seconds between two acts. If it
+    `sweeps`, it may delete bytes that no asset names. It strikes so many `times` in a round.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Fault:
 
 @dataclass
 class Sitting:
-    """Everything that the clients of a fleet were told, and the choices still to come.
+    """All answers that the clients of a fleet got, and the random choices to come.
 
-    `alive` are the public_ids of what must be there, each with the receipt of whoever was told so last.
+    `alive` are the public_ids of assets that must be there, each with the receipt of the last acknowledged upload.
     """
 
     fleet: Fleet
@@ -74,7 +74,7 @@ class Sitting:
         self.actor = Actor(first, add_deleting_key(self.fleet.place, first.cloud), self.chance)
 
     def suffer(self, fault: Fault) -> None:
-        """A round of load with a fault in its midst, and the reckoning."""
+        """Run a round of load with a fault in it, and check the result."""
         before = self._unnamed()
         acts = asyncio.run(self._round(fault))
         left = self._unnamed() - before
@@ -153,7 +153,7 @@ class Sitting:
             await asyncio.sleep(max(self.pace, PAUSE))
 
     async def _check(self, acts: Sequence[Act], fault: Fault) -> int:
-        """How many acts that brought bytes, and were told to be of unknown outcome, had not happened."""
+        """Return how many acts with bytes and with an unknown outcome had not happened."""
         pending, free = iter(acts), 0
 
         async def lane() -> None:
@@ -178,9 +178,10 @@ class Sitting:
         await self._settle(act)
 
     async def _check_other(self, act: Act, fault: Fault) -> bool:
-        """Whether it was free. Without an answer: it has happened once, or its signature is still good. Refused: free.
+        """Return whether the act was free.
 
-        Used after this.
+        Without an answer, it has happened once, or its signature still works. If it was refused, it is free. It is used
+        after this.
         """
         told = act.verdict
         note = f"{act.name} {act.public_id}: {told}, {fault.name}"
@@ -203,7 +204,10 @@ class Sitting:
         return changed
 
     async def _settle(self, act: Act) -> None:
-        """It has happened. What a deletion leaves nothing of is not there, and what put it there works no more."""
+        """Check an act that has happened.
+
+        What a deletion deleted is not there, and the signature of its upload works no more.
+        """
         self.done[act.name] += 1
         if isinstance(act, Upload):
             self.alive[act.public_id] = act.reply.receipt(act.data) if act.verdict == "ok" else None
@@ -219,12 +223,12 @@ class Sitting:
         return self.fleet.dealt(act.number)
 
     def _unnamed(self) -> int:
-        """How many blobs no asset names."""
+        """Return how many blobs no asset names."""
         place = self.fleet.place
         return len(place.media.keys() - {key for (key,) in place.rows("SELECT blob_key FROM assets")})
 
     def end(self) -> None:
-        """The books agree with the clients, and a sweep leaves nothing that belongs to nothing."""
+        """Check that database and clients agree, and that a sweep deletes everything that no row names."""
         place, tally = self.fleet.place, self.tally
         self.fleet.stop()
         swept = recover(place)
@@ -244,6 +248,6 @@ class Sitting:
 
 
 async def _served(act: Act, server: Server) -> bytes | None:
-    """What is there under the name of that act."""
+    """Return what is there under the name of that act."""
     reply = await fetch(server, f"/{server.cloud}/{act.path}")
     return reply.data if reply.status == 200 else None if reply.status == 404 else str(reply.status).encode()

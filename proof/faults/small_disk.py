@@ -1,7 +1,7 @@
 """A real server on a disk that fills up: a small tmpfs for all of its data, for the media, or for the database.
 
-Reads go on, uploads are refused, /readyz tells; and as soon as there is space again, the very signatures that were
-refused work.
+Reads go on, uploads are refused, and /readyz shows it. When there is space again, the same signatures that were refused
+work.
 """
 
 import random
@@ -28,7 +28,7 @@ _LARGEST = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What lies on the small tmpfs, made by which mount options, and what fills it up: bytes or files."""
+    """What is on the small tmpfs, its mount options, and what fills it up: bytes or files."""
 
     name: str
     options: str
@@ -71,7 +71,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 
 def fill_and_free(folder: Path, disk: Disk, chance: random.Random, tally: Tally) -> None:
-    """One life of one server: until the disk is full, while it is, and after."""
+    """Run one server until the disk is full, while it is full, and after."""
     with mounted(folder / "small", disk.options) as mount:
         data_dir = mount / "data" if not disk.variables else folder / "data"
         env = {name: value.format(mount=mount) for name, value in disk.variables.items()}
@@ -116,7 +116,7 @@ class Story:
         self._tally.expect(ready == 503, "full disks that looked ready", f"{self._disk.name}: {ready}")
 
     def free(self) -> None:
-        """The ballast goes: what was refused works within the time promised, each once."""
+        """Delete the ballast. What was refused works within the promised time, each once."""
         self._unload_ballast()
         deadline = time.monotonic() + RECOVERY_SECONDS
         for fields, data in self._refused:
@@ -152,7 +152,7 @@ class Story:
         return reply
 
     def _was_spent(self, reply: Reply, fields: dict[str, str]) -> bool:
-        """A commit of unknown outcome may have happened: then its asset is there."""
+        """Return whether a commit of unknown outcome has happened: then its asset is there."""
         return reply.verdict == "signature_used" and self._get(fields["public_id"]) == 200
 
     def _expect_served(self, receipt: Receipt) -> None:
@@ -179,7 +179,7 @@ class Story:
 
 
 def _show_as_default(data_dir: Path, mount: Path, env: Mapping[str, str]) -> None:
-    """The auditor knows the default layout only."""
+    """Link the folders as in the default layout: the auditor knows no other."""
     links = {"UPONCE_STORAGE": "media", "UPONCE_DATABASE": "uponce.db"}
     for variable in env.keys() & links.keys():
         (data_dir / links[variable]).symlink_to(mount / links[variable])

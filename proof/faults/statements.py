@@ -6,7 +6,7 @@ from uponce.adapters.database.statements import Statement, load
 
 
 def changed(engine: str, name: str, text: str, other: str) -> Statement:
-    """The statement with one piece of its text replaced."""
+    """Return the statement with one part of its text replaced."""
     statement = load(engine)[name]
     assert text in statement.text, name
     return replace(statement, text=statement.text.replace(text, other, 1))

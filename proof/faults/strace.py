@@ -1,6 +1,7 @@
 """strace as the campaigns use it: whether it may be used, and which calls touch which of a data folder's paths.
 
-strace counts a call per thread and per path it is told of (`-P`), and so does what is made of its logs here.
+strace counts calls per thread and per path that is named (`-P`). The functions that read its logs count in the same
+way.
 """
 
 import re
@@ -28,7 +29,7 @@ def can_trace() -> bool:
 
 
 def touched_paths(origin: Path) -> list[str]:
-    """All that an upload touches: folders, the database's files, the blobs that are there and the one to come."""
+    """Return all paths that an upload touches: folders, the database's files, the present blobs and the new one."""
     shard = f"media/blobs/{BLOB_KEY[:2]}"
     keys = (BLOB_KEY, SECOND_KEY)
     spooled = sorted(str(path.relative_to(origin)) for path in origin.glob("media/spool/*"))
@@ -70,7 +71,10 @@ def attached(pid: int, *options: str) -> Iterator[None]:
 
 
 def highest_by_call(log: str) -> Counter[str]:
-    """How often the thread that makes a call most often makes it, by a log with the numbers of threads."""
+    """Return, for each call, how often the thread that makes it most often makes it.
+
+    The log has the numbers of threads.
+    """
     by_thread = Counter(re.findall(r"^(\d+) +(\w+)\(", log, re.MULTILINE))
     highest: Counter[str] = Counter()
     for (_, call), times in by_thread.items():

@@ -136,7 +136,7 @@ def in_turns(every: Sequence[Fault], chance: random.Random) -> list[Fault]:
 
 
 def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = SUBJECT) -> str:
-    """One upload with this fault; what it answered. Whatever is wrong with that, now or later, goes to the tally."""
+    """Make one upload with this fault, and return its answer. Violations, at once or later, are added to the tally."""
     scene.lay_out()
     when = f"{fault.number}{'+' if fault.lasts else ''}"
     inject = f"inject={fault.call}:error={fault.error}:when={when}"
@@ -155,7 +155,7 @@ def suffer(scene: Scene, fault: Fault, tally: Tally, module: str = SUBJECT) -> s
 
 
 def cut_short(scene: Scene, chance: random.Random, tally: Tally, module: str = SUBJECT) -> str:
-    """A file size limit somewhere: the kernel takes a part of the write that crosses it, and none after that."""
+    """Limit the file size. The kernel writes a part of the write that crosses the limit, and no byte after that."""
     size = LARGE if module != SUBJECT else chance.choice((SMALL, LARGE))
     limit = chance.randrange(*_LIMITS[size])
     scene.lay_out()
@@ -178,7 +178,10 @@ def write_little(scene: Scene, chance: random.Random, tally: Tally) -> None:
 
 
 def settle(scene: Scene, answer: str, size: int, tally: Tally, note: str) -> None:
-    """The answer was a definite one and true, a recovery leaves four zeros, and the signature works or was spent."""
+    """Check that the answer was definite and true, and that after a recovery the signature works or was spent.
+
+    The recovery must leave four zeros.
+    """
     data_dir = scene.data_dir
     tally.counts[f"answered {answer or 'nothing'}"] += 1
     tally.expect(answer in ("ok", "outcome_unknown", *DEFINITE), "no definite answer", f"{answer!r} at {note}")
@@ -200,7 +203,7 @@ _STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "signal=none")
 
 
 def _paths(origin: Path) -> list[str]:
-    """All that an upload touches: folders, the database's files, the blob to come and the one that is replaced."""
+    """Return all paths that an upload touches: folders, the database's files, the new blob and the replaced one."""
     shard = f"media/blobs/{BLOB_KEY[:2]}"
     present = sorted(str(path.relative_to(origin)) for path in origin.glob("media/blobs/*/*"))
     database = ("uponce.db", "uponce.db-wal", "uponce.db-shm")

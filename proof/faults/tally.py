@@ -16,7 +16,7 @@ FOUR = ("lost", "double", "orphans", "hollow")
 
 @dataclass
 class Tally:
-    """`notes` tells of every violation in a sentence, for whoever has to find its cause."""
+    """The counts of a campaign. `notes` has a sentence on every violation, which helps to find its cause."""
 
     counts: Counter[str] = field(default_factory=Counter)
     zeros: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FOUR, 0)))
@@ -25,13 +25,13 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def expect(self, holds: bool, zero: str, note: object) -> None:
-        """One violation under the name `zero`, unless it holds."""
+        """Count one violation under the name `zero`, unless it holds."""
         self.zeros[zero] += not holds
         if not holds:
             self.notes.append(f"{zero}: {note}")
 
     def audit(self, where: Path | Place, receipts: Iterable[Receipt] = (), only: Iterable[str] = FOUR) -> None:
-        """All four are asked for at the end, when a sweep has been: then `uponce fsck` has to agree."""
+        """Audit. All four are checked at the end, after a sweep: then `uponce fsck` must agree."""
         findings = asdict(examine(where, receipts))
         for name in only:
             self.zeros[name] += len(findings[name])
@@ -42,7 +42,7 @@ class Tally:
             self.notes += [f"found by fsck: {finding}" for finding in found]
 
     def add(self, other: "Tally") -> None:
-        """What was counted elsewhere, in another thread."""
+        """Add the counts of another thread."""
         self.counts.update(other.counts)
         self.zeros.update(other.zeros)
         self.inside += other.inside

@@ -17,7 +17,7 @@ def test_what_can_happen_is_let_pass(text: str) -> None:
 
 
 def test_signatures_are_judged_each_on_its_own() -> None:
-    """An upload with one says nothing of another; the one that is wrong is named."""
+    """An upload with one signature proves nothing about another. The wrong one is named."""
     history = [Operation("upload", "ok", 0, 1, grant=1), Operation("upload", "ok", 2, 3, grant=2)]
     assert not anomalies(history)
     assert anomalies([*history, Operation("upload", "ok", 4, 5, grant=2)])[0].startswith("signature 2:")

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.proof
 
 
 def test_clients_that_hang_up_or_stall() -> None:
-    """They spend nothing, leave nothing, and harm nobody; a claim before the upload is found out."""
+    """They spend nothing, leave nothing, and disturb no other client. A claim before the upload is found."""
     report = run(18, 20251125)
     print(report)
     assert report.holds, report

@@ -9,7 +9,7 @@ from proof.faults.tally import Tally
 
 
 def outcomes(*found: int) -> Tally:
-    """The tally after attempts that find so much; a negative number is one that waited too long."""
+    """Return the tally after attempts that find so much. A negative number is an attempt that waited too long."""
     tally, coming = Tally(), iter(found)
 
     def attempt() -> int:
@@ -34,7 +34,7 @@ def test_the_first_try_that_is_red_ends_it(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_try_that_waits_for_ever_is_a_miss() -> None:
-    """A broken server may never answer: the wait's end must not end the campaign."""
+    """A broken server may never answer: the end of the wait must not end the campaign."""
     assert outcomes(-1, -1, 2).controls == {"broken": 2}
 
 

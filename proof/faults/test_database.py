@@ -1,4 +1,4 @@
-"""The `database` campaign, small: locked, read-only, gone, or without a reply, it costs nobody a signature."""
+"""The `database` campaign, small: locked, read-only, gone, or without a reply, the database costs no signature."""
 
 import pytest
 

@@ -35,7 +35,7 @@ def test_a_data_set_that_is_new_after_a_failover_is_found_on_both() -> None:
 
 @pytest.fixture
 def three() -> Iterator[list[Postgres]]:
-    """A primary and two standbys of it."""
+    """Yield a primary and two standbys of it."""
     with ExitStack() as stack:
         servers: list[Postgres] = []
         for _ in range(3):
@@ -47,7 +47,7 @@ def three() -> Iterator[list[Postgres]]:
 
 @pytest.mark.parametrize("third", [0, 2])
 def test_no_signature_works_again_after_a_second_failover(three: list[Postgres], third: int) -> None:
-    """To the former primary, which nobody rewound, or to a standby that did not follow the first one."""
+    """The second failover is to the former primary, which was not rewound, or to a standby that did not follow."""
     hosts = ",".join(quote(str(each.folder)) for each in three)
     database = PostgresDatabase(f"postgresql://uponce@/postgres?host={hosts}", secrets=PlainBox())
     database.open()

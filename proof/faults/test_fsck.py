@@ -27,7 +27,7 @@ def fsck(folder: Path, *words: str) -> Done:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[World]:
-    """In the default layout, with nobody at work on it."""
+    """Yield a store in the default layout, on which no process works."""
     give_key(tmp_path)
     with closing(World(tmp_path)) as world:
         world.clock.time = os.stat(tmp_path).st_mtime

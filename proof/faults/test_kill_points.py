@@ -33,7 +33,7 @@ def test_an_overwrite_killed_at_every_step(tmp_path: Path, most: int | None) -> 
 
 @pytest.mark.parametrize("most", SAMPLES)
 def test_an_overwrite_in_a_group_killed_at_every_step(tmp_path: Path, most: int | None) -> None:
-    """The bytes go into a pack, and those that were replaced are punched out of another one."""
+    """The bytes are written into a pack, and the replaced bytes are punched out of another pack."""
     calls = strike(tmp_path, grouping(tmp_path / "origin"), most)
     assert {"writev", "fdatasync", "pwrite64", "fallocate"} <= calls
 

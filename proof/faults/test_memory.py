@@ -41,21 +41,24 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def film(size: int) -> tuple[bytes, int]:
-    """A whole MP4 and the length of the `free` box (with a 64-bit size) that makes it so large; its body follows."""
+    """Return a whole MP4 and the length of its `free` box (with a 64-bit size), which makes it so large.
+
+    The bytes of the box follow the returned ones.
+    """
     start = samples.mp4(1)
     filling = size - len(start) - 16
     return start + struct.pack(">I4sQ", 1, b"free", 16 + filling), filling
 
 
 async def upload(server: Server, kind: str, start: bytes, filling: int) -> Reply:
-    """A multipart upload that is never whole in our memory either."""
+    """Make a multipart upload that is never whole in our memory either."""
     head = form_head(server, server.signed({"nonce": kind}), len(start) + filling, kind)
     async with connected(server) as connection:
         return await send(connection, head + start, filling)
 
 
 async def upload_in_chunks(server: Server, size: int) -> Reply:
-    """The same in several requests; the last reply."""
+    """Make the same upload in several requests, and return the last reply."""
     fields, reply = server.signed({"nonce": "chunks"}), Reply(LOST)
     async with connected(server) as connection:
         for start in range(0, size, CHUNK):

@@ -32,7 +32,7 @@ def pair(folder: Path, url: str, program: Sequence[str] = ("-m", "uponce")) -> I
 
 
 async def contest(servers: Sequence[Server], signature: int) -> list[Reply]:
-    """Racers with one signature, dealt out to the servers, who all complete in the same moment."""
+    """Let racers with one signature, spread over the servers, complete in the same moment."""
     fields = servers[0].signed({"nonce": f"signature-{signature}"})
     dealt = [servers[racer % len(servers)] for racer in range(RACERS)]
     requests = [form(server, fields, f"{signature}/{racer}".encode() * 100) for racer, server in enumerate(dealt)]
@@ -47,7 +47,7 @@ async def contests(servers: Sequence[Server], signatures: int) -> list[Counter[s
 
 
 def books(url: str) -> tuple[int, int, int]:
-    """Assets, uses that the ledger counts, uses that the audit tells of."""
+    """Return the number of assets, of uses in the ledger, and of uses in the audit."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
             "SELECT (SELECT count(*) FROM assets), (SELECT sum(uses) FROM grants)::bigint, "
@@ -89,7 +89,10 @@ def own() -> Iterator[Postgres]:
 
 @pytest.mark.proof
 def test_a_database_killed_under_load_loses_nothing_acknowledged(tmp_path: Path, own: Postgres) -> None:
-    """SIGKILL of every process of PostgreSQL, and a restart: refused meanwhile, served again, nothing forgotten."""
+    """SIGKILL every process of PostgreSQL, and restart it. Uploads are refused, then served again.
+
+    Nothing is forgotten.
+    """
     url = own.fresh_schema()
     with pair(tmp_path, url) as servers:
         receipts, verdicts = asyncio.run(_under_load(servers, own))

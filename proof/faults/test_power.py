@@ -9,7 +9,7 @@ pytestmark = pytest.mark.proof
 
 
 def test_power_cuts_lose_nothing() -> None:
-    """All zeros hold, every broken server is found out, and cuts have hit uploads on both file systems."""
+    """All zeros hold, every broken server is found, and cuts have hit uploads on both file systems."""
     report = power.run(8, seed=2)
     print(report)
     assert report.holds, report

@@ -16,7 +16,7 @@ RACERS = 20
 
 
 def test_a_short_race() -> None:
-    """Exactly one asset for each signature; every loser is told why; the books agree with the clients."""
+    """Each signature has exactly one asset, every loser gets the reason, and database and clients agree."""
     report = run(12, 20251125)
     print(report)
     assert report.holds, report

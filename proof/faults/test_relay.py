@@ -33,7 +33,10 @@ def test_broken_relays_are_found(tmp_path: Path, control: relay.Control) -> None
 
 @pytest.mark.skipif(not can_trace(), reason=ABSENT)
 def test_a_kill_at_some_system_calls_of_an_exchange(tmp_path: Path) -> None:
-    """The long campaign strikes them all. The relay that frees what it does not know must be found here too."""
+    """This kills at some calls, the long campaign at all of them.
+
+    A relay that frees an unknown outcome must be found here.
+    """
     tally = Tally()
     relay_points.control(tmp_path, tally)
     relay_points.strike(tmp_path, random.Random(SEED), tally, SIZES[1], most=10)

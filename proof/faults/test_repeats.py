@@ -29,7 +29,7 @@ KEY = {"Idempotency-Key": '"the-same-one"'}
 
 
 async def contest(server: Server, request: bytes) -> tuple[list[Reply], set[int]]:
-    """The replies to so many equal requests that complete together, and the processes that held them."""
+    """Return the replies to so many equal requests that complete together, and the processes that held them."""
     requests = [request] * RACERS
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(connected(server)) for _ in requests]
@@ -42,7 +42,7 @@ async def contest(server: Server, request: bytes) -> tuple[list[Reply], set[int]
 
 
 async def deal(servers: Sequence[Server], request: bytes) -> list[Reply]:
-    """The replies to so many equal requests that complete together, dealt out to the servers."""
+    """Return the replies to so many equal requests that complete together, spread over the servers."""
     requests = [request] * RACERS
     async with AsyncExitStack() as stack:
         connections = [
@@ -76,7 +76,7 @@ def test_of_twenty_equal_uploads_one_is_stored_and_all_get_its_answer(tmp_path: 
 
 
 def repeats_on_two_servers(folder: Path, which: str, signatures: int, *program: str) -> list[bool]:
-    """For each signature, whether one upload was stored and all got its answer."""
+    """Return, for each signature, whether one upload was stored and all got its answer."""
     right = []
     with on_postgres(
         folder,
@@ -110,7 +110,7 @@ def test_repeats_that_do_not_wait_for_one_another_are_found_out(tmp_path: Path, 
 
 
 def test_a_repeat_that_is_refused_as_one_too_many_gets_the_answer_soon(tmp_path: Path) -> None:
-    """With the usual two attempts at a time: who is told to wait and asks again is told the same as the others."""
+    """With the usual two attempts at a time, a client that waits and asks again gets the same answer as the others."""
     with Server(tmp_path / "data", workers=2) as server:
         request = form(server, server.signed(), b"once " * 1000, headers=KEY)
         replies, _ = asyncio.run(contest(server, request))
@@ -126,7 +126,7 @@ def test_a_repeat_that_is_refused_as_one_too_many_gets_the_answer_soon(tmp_path:
 @pytest.mark.skipif(not can_trace(), reason=ABSENT)
 @pytest.mark.parametrize("most", SAMPLES)
 def test_an_upload_killed_at_every_step_is_told_when_it_is_repeated(tmp_path: Path, most: int | None) -> None:
-    """Whether it was killed before the commit or between the commit and the reply."""
+    """The kill may be before the commit, or between the commit and the reply."""
     tally, scene = Tally(), repeating(tmp_path / "origin")
     every = sampled(points(scene, tmp_path / "watched"), most)
     strike_all(tmp_path, [(scene, point) for point in every], tally, math.inf)

@@ -1,4 +1,4 @@
-"""The `wire` campaigns, small: whichever message to or from PostgreSQL or the store is lost, what is told is true."""
+"""The `wire` campaigns, small: any message to or from PostgreSQL or the store may be lost, and every answer is true."""
 
 from types import ModuleType
 

@@ -65,7 +65,7 @@ class Timekeeping:
         ]
 
     def start(self) -> None:
-        """The others reach the first one's folder by a link: each writes a log of its own."""
+        """Start all servers. The others reach the first one's folder by a link, so that each writes a separate log."""
         first, *others = self.servers
         first.start()
         for server in others:
@@ -85,7 +85,7 @@ class Timekeeping:
 
     @property
     def now(self) -> float:
-        """The true time."""
+        """Return the true time."""
         return time.time() + self.truth
 
     def step(self, errors: Sequence[float]) -> None:
@@ -142,7 +142,7 @@ class Timekeeping:
         return self.learn(fields, data, await ask(self.servers[number], form(self.servers[number], fields, data)))
 
     async def overwrite(self, stamp: float, number: int = 0) -> Reply:
-        """The same asset again; its version must rise."""
+        """Upload the same asset again. Its version must rise."""
         reply = await self.upload(self.signed(stamp, public_id=COVER), number)
         if reply.verdict == "ok":
             version = int(reply.body["version"])
@@ -152,7 +152,7 @@ class Timekeeping:
         return reply
 
     async def torn_by(self, fields: Fields, number: int, errors: Sequence[float], purge: bool) -> Reply:
-        """An upload in whose middle the clocks are stepped, and perhaps the ledger is purged."""
+        """Make an upload. In its middle, step the clocks, and perhaps purge the ledger."""
         data = hashlib.sha256(fields["nonce"].encode()).digest() * _TORN_BLOCKS
         request = form(self.servers[number], fields, data)
         async with connected(self.servers[number]) as connection:

@@ -32,8 +32,10 @@ PLACES = (
 
 
 def cuts(request: Request) -> dict[str, tuple[int, int]]:
-    """How many bytes are sent at least and at most, by the place where that is. Parts by tus have no fields and no
-    boundary."""
+    """Return the least and the greatest number of bytes to send, by the place where the request breaks off.
+
+    Parts by tus have no fields and no boundary.
+    """
     whole = request.whole
     line, body, end = whole.index(b"\r\n"), whole.index(b"\r\n\r\n") + 4, len(whole)
     file = len(request.head)
@@ -56,7 +58,7 @@ def cuts(request: Request) -> dict[str, tuple[int, int]]:
 def broken_off(
     server: Server, usual: Way, data: bytes, which: str, place: str, chance: random.Random, tally: Tally
 ) -> Way:
-    """The first, a middle or the last part of the file breaks off at a place, once; all else goes as usual."""
+    """Return a way in which the first, a middle or the last part of the file breaks off at a place, once."""
     due = True
 
     async def way(request: Request) -> Reply:

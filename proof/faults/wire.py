@@ -55,9 +55,11 @@ class Wire:
             self._cut, self.broke, self.passed = cut, False, Counter()
 
     def settle(self) -> None:
-        """Return when PostgreSQL has done whatever it was sent, and has let go of every connection; mended then.
+        """Return when PostgreSQL has done whatever it was sent, and has closed every connection.
 
-        The client must have closed its own.
+        The line is repaired then.
+
+        The client must have closed its connections.
         """
         self.arm(None)
         while self._threads:
@@ -95,7 +97,7 @@ class Wire:
             server.shutdown(socket.SHUT_WR)
 
     def _replies(self, client: socket.socket, server: socket.socket) -> None:
-        """To their end, also when nobody reads them any more."""
+        """Pass on all replies to their end, also when no client reads them any more."""
         with suppress(OSError):
             for message in _messages(server, untyped=False):
                 if self._is_eaten("reply"):

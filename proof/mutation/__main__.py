@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def described(mutants: Sequence[Mutant], made: Mapping[HandMade, bool]) -> Mapping[str, object]:
-    """What is recorded of a run."""
+    """Return what is recorded of a run."""
     files = {mutant.file for mutant in mutants}
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -243,7 +243,10 @@ BY_HAND = (
 
 
 def is_killed(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> bool:
-    """Whether a test of the suite fails; with no mutant, whether the suite fails by itself."""
+    """Return whether a test of the suite fails.
+
+    Without a mutant, return whether the suite fails on the code as it is.
+    """
     folder = scratch / (f"hand-{BY_HAND.index(mutant)}" if mutant else f"sound-{SUITES.index(tuple(suite))}")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     if mutant:
@@ -263,7 +266,7 @@ def is_killed(mutant: HandMade | None, suite: Sequence[str], scratch: Path) -> b
 
 
 def run(processes: int, scratch: Path) -> dict[HandMade, bool]:
-    """Of each whether it is killed; AssertionError when a suite fails without any."""
+    """Return for each mutant whether it is killed. Raise AssertionError when a suite fails without a mutant."""
     with ThreadPoolExecutor(processes) as pool:
         broken = pool.map(lambda suite: is_killed(None, suite, scratch), SUITES)
         assert not any(list(broken)), "a suite fails without a mutant"

@@ -105,7 +105,7 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
 
 
 def reason(mutant: Mutant) -> str | None:
-    """Why it is no gap, or None when nobody has said so yet."""
+    """Return why the mutant is no gap, or None if the reason is not known yet."""
     if _is_refusal(mutant.was) and mutant.is_respelling:
         return "wording of a refusal; tests hold its kind, its numbers and what to do next"
     return SURVIVORS.get(f"{mutant.file} {mutant.function}", {}).get(mutant.change)
@@ -117,7 +117,7 @@ def _is_refusal(line: str) -> bool:
 
 
 def stale(survived: list[Mutant]) -> list[str]:
-    """What the table names although it does not survive (any more)."""
+    """Return what the table names although it does not survive (any more)."""
     seen = {(f"{mutant.file} {mutant.function}", mutant.change) for mutant in survived}
     return [
         f"{place}: {change}"

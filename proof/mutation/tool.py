@@ -33,12 +33,12 @@ class Mutant:
 
     @property
     def is_killed(self) -> bool:
-        """A time limit counts: no test passed."""
+        """Return whether the mutant is killed. A time limit counts: no test passed."""
         return self.status in ("killed", "timeout")
 
     @property
     def change(self) -> str:
-        """What differs, with a little of what stands around it."""
+        """Return what differs, with a little text around it."""
         before = _equal(self.was, self.became)
         after = _equal(self.was[before:][::-1], self.became[before:][::-1])
         return " → ".join(
@@ -48,12 +48,12 @@ class Mutant:
 
     @property
     def is_respelling(self) -> bool:
-        """Whether only a text's letter case was changed, or marks were set around it."""
+        """Return whether only a text's letter case was changed, or marks were set around it."""
         return self.was.casefold() == self.became.replace("XX", "").casefold()
 
 
 def _equal(one: str, other: str) -> int:
-    """How many characters at the beginning."""
+    """Return how many characters at the beginning are equal."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
@@ -62,10 +62,10 @@ def tool() -> str:
 
 
 def run(files: Sequence[str], processes: int, scratch: Path) -> None:
-    """All mutants of these files (of all that pyproject.toml names if there is none), in a copy of the project.
+    """Run all mutants of these files, in a copy of the project. Without files: of all files that pyproject.toml names.
 
-    The copy lies in `mutants/`, and what was found out before is kept there for functions that have not changed; what
-    survived then is tried again. Without the folder all begins anew.
+    The copy is in `mutants/`. Results are kept there for functions that have not changed, and the mutants that survived
+    are tried again. Without the folder, all begins again.
     """
     survived = {mutant.name for mutant in results() if not mutant.is_killed}
     _mutmut([f"uponce.{file.removesuffix('.py').replace('/', '.')}.*" for file in files], processes, scratch)
@@ -95,7 +95,7 @@ def _tried() -> int:
 
 
 def results() -> list[Mutant]:
-    """Of every file that has any."""
+    """Return the mutants of every file that has any."""
     return [mutant for meta in sorted(_SOURCES.rglob("*.py.meta")) for mutant in _mutants(meta)]
 
 
@@ -133,7 +133,7 @@ def _body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def _difference(original: str, mutant: str) -> tuple[str, str]:
-    """The lines that differ, without their indentation."""
+    """Return the lines that differ, without their indentation."""
     lines = list(difflib.unified_diff(original.splitlines(), mutant.splitlines(), n=0, lineterm=""))[2:]
     was, became = ("\n".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
     return was, became

@@ -192,6 +192,15 @@ def test_a_playground_keeps_at_least_one_of_its_largest_files() -> None:
     )
 
 
+def test_the_cloud_of_a_relay_has_the_name_of_its_account_unless_another_one_is_given() -> None:
+    """So delivery URLs that an SDK makes are those of the account."""
+    relay = {"UPONCE_RELAY": "cloudinary://1:2@Acme?window=600"}
+    assert load(relay).cloud == "Acme"
+    assert load(as_environment(load(relay))).cloud == "Acme"
+    assert load(relay | {"UPONCE_CLOUD": "cats"}).cloud == "cats"
+    assert load({"UPONCE_RELAY": "https://api.cloudinary.com"}).cloud == load({}).cloud == "media"
+
+
 def test_a_relay_waits_for_no_answer_after_its_signature_is_dead() -> None:
     """Also when the default is longer than the fence that was given."""
     assert load({"UPONCE_RELAY_FENCE": "20", "UPONCE_RELAY_ANSWER": "20"}).limits.relay_answer == 20

@@ -62,7 +62,8 @@ def test_what_stops_the_first_start_is_broken(tmp_path: Path, env: dict[str, str
 
 
 def test_what_the_server_would_take_is_not_broken(data: Path, tmp_path: Path) -> None:
-    env = {"UPONCE_KEYS": f"cloudinary://123:{SECRET}@media", "UPONCE_RELAY": "cloudinary://1:2@acme"}
+    relay = {"UPONCE_RELAY": "cloudinary://1:2@acme", "UPONCE_CLOUD": "media"}
+    env = {"UPONCE_KEYS": f"cloudinary://123:{SECRET}@media"} | relay
     printed(uponce("doctor", "--data", tmp_path / "new", env=env))
     before = json.loads(printed(uponce("clouds", "list", "--json", "--data", data)))
     printed(uponce("doctor", "--data", data, env=env))

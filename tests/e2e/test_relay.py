@@ -211,7 +211,7 @@ def test_a_relay_of_a_cloud_without_keys_does_not_start(tmp_path: Path) -> None:
     env = {"UPONCE_RELAY": "cloudinary://k:s@c", "UPONCE_DECODERS": "1"}
     done = in_a_process("serve", "--port", "0", "--data", data, env=env)
     assert done.code == 1
-    assert "cloud media has no API key" in done.stderr and "UPONCE_CLOUD to one of: my-cloud." in done.stderr
+    assert "cloud c has no API key" in done.stderr and "UPONCE_CLOUD to one of: my-cloud." in done.stderr
     with Server(data, env=env | {"UPONCE_CLOUD": "my-cloud"}) as server:
         assert "uploads of cloud my-cloud are passed on to cloudinary://k@c" in server.output
 

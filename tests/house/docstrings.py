@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCE = Path(__file__).parents[2] / "src/uponce"
+_ROOT = Path(__file__).parents[2]
+_FOLDERS = ("src/uponce", "proof")
 
 _DIRECTIVE = re.compile(r"# (noqa|type:|fmt:)")
 # A row of a table, of a tree or of an example, or an item of a list: it is a paragraph of its own.
@@ -80,8 +81,8 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def _modules() -> Iterator[Path]:
-    return iter(sorted(SOURCE.rglob("*.py")))
+    return (path for folder in _FOLDERS for path in sorted((_ROOT / folder).rglob("*.py")))
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(SOURCE))
+    return str(path.relative_to(_ROOT))

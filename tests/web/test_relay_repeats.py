@@ -1,10 +1,18 @@
-"""A repeated upload of a cloud with an upstream: its Idempotency-Key makes one asset, whatever was lost."""
+"""A repeated upload of a cloud with an upstream: its Idempotency-Key makes one asset, whatever was lost.
 
+And whose key signs the answers.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import cloudinary
 import pytest
+from cloudinary.utils import verify_api_response_signature
 
 from tests.upstreams import StubUpstream, Trouble
-from tests.web.relays import md5
-from tests.web.test_relay import reconcile
+from tests.web.relays import LIMITS, md5
+from tests.web.test_relay import SIZES, chunk, reconcile
 from tests.world import PNG, World, assert_accepted, assert_refused
 
 
@@ -32,3 +40,44 @@ def test_a_repeat_after_a_lost_reply_gets_what_was_looked_up(
     answer = assert_accepted(relay.upload(fields, kind="raw", headers=headers))
     assert answer.json["etag"] == md5(PNG)
     assert len(stub.store) == 1
+
+
+def signed_by(secret: str, answer: dict[str, Any]) -> bool:
+    """Whether the official SDK takes the answer for one of this secret's account."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cloudinary.config(), "api_secret", secret, raising=False)
+        verified: bool = verify_api_response_signature(answer["public_id"], answer["version"], answer["signature"])
+        return verified
+
+
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_the_key_that_signed_an_upload_signs_its_answer(relay: World, stub: StubUpstream, file: bytes) -> None:
+    """So SDKs verify it with the secret they have. Nothing else in the answer of the account changes."""
+    headers = {"idempotency-key": "one"}
+    for key in (relay.browser, relay.server):
+        fields = relay.sign({"tags": "a"}, key=key)
+        first = assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
+        again = assert_accepted(relay.upload(fields, file, kind="raw", headers=headers))
+        assert again.body == first.body
+        assert signed_by(key.secrets[0], first.json)
+        assert not signed_by(stub.upstream.secret, first.json)
+        asset = next(asset for asset in stub.store.values() if asset.public_id == first.json["public_id"])
+        assert first.json == asset.document(stub.upstream.prefix) | {"signature": first.json["signature"]}
+
+
+def test_the_key_of_chunks_signs_their_answer(relay: World, stub: StubUpstream) -> None:
+    relay.swap(limits=replace(LIMITS, min_chunk_bytes=1000))
+    fields, file = relay.sign(), bytes(10_000)
+    chunk(relay, fields, file, 0, 5000)
+    answer = assert_accepted(chunk(relay, fields, file, 5000, 10_000)).json
+    assert signed_by(relay.browser.secrets[0], answer)
+
+
+def test_an_answer_without_a_signature_gets_none(relay: World, stub: StubUpstream) -> None:
+    fields, headers = relay.sign(), {"idempotency-key": "one"}
+    stub.uploads = iter([Trouble.SILENT])
+    assert_refused(relay.upload(fields, kind="raw", headers=headers), 503, "outcome_unknown")
+    reconcile(relay)
+    assert "signature" not in assert_accepted(relay.upload(fields, kind="raw", headers=headers)).json
+    stub.uploads = iter([Trouble.ACCEPTED])
+    assert "signature" not in assert_accepted(relay.upload(relay.sign(), kind="raw")).json

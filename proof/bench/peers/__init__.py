@@ -31,7 +31,7 @@ def _node(script: str, durable: bool) -> Program:
 
 
 def _nginx(conf: str, **more: str) -> Program:
-    """It writes nothing outside of the data folder."""
+    """Return an nginx with this configuration. It writes nothing outside of the data folder."""
 
     def write_conf(data: Path, port: int) -> None:
         text = (HERE / conf).read_text()
@@ -43,7 +43,7 @@ def _nginx(conf: str, **more: str) -> Program:
 
 
 def in_front_of(server: Server) -> Program:
-    """nginx that passes all on to an uponce and sends its blobs by itself."""
+    """Return an nginx that passes all requests on to an uponce and sends its blobs itself."""
     return _nginx("front.conf", BEHIND=str(server.port), BLOBS=str(server.data / "media/blobs"))
 
 
@@ -64,7 +64,7 @@ STATIC = {
 
 
 def serving(name: str, file: Path) -> Program:
-    """A peer of STATIC that has the file in its folder."""
+    """Return a peer of STATIC that has the file in its folder."""
     program = STATIC[name]
 
     def prepare(data: Path, port: int) -> None:
@@ -76,7 +76,7 @@ def serving(name: str, file: Path) -> Program:
 
 
 def upload_pictures(server: Server, setup: Setup) -> Sample:
-    """What P1 does to uponce, with the signature that the peers' scripts check and remember."""
+    """Do what P1 does to uponce, with the signature that the peers' scripts check and remember."""
 
     def traffic(seconds: float) -> Traffic:
         return Traffic(_signed(server, setup.picture, int(_MOST_A_SECOND * seconds)), setup.picture, seconds=seconds)
@@ -87,7 +87,7 @@ def upload_pictures(server: Server, setup: Setup) -> Sample:
 
 
 def puts(server: Server, file: Path, count: int) -> Iterator[bytes]:
-    """So many of nginx's PUTs, each under a name of its own."""
+    """Return so many of nginx's PUTs, each under its own name."""
     return (put(server, f"/{secrets.token_hex(8)}", file) for _ in range(count))
 
 

@@ -26,7 +26,7 @@ def all_peers() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what is installed, by name."""
+    """Return the versions of what is installed, by name."""
     lines = {
         "Node": _run([str(NODE), "--version"]),
         "Caddy": _run([str(CADDY), "version"]).split()[0],
@@ -57,7 +57,7 @@ def _install_node() -> None:
 
 
 def _install_nginx() -> None:
-    """The machine's own, or that of Debian's package without installing it."""
+    """Use the nginx of the machine, or unpack that of Debian's package without installing it."""
     NGINX_BINARY.parent.mkdir(parents=True, exist_ok=True)
     if own := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
         NGINX_BINARY.symlink_to(own)

@@ -1,4 +1,4 @@
-"""All rows, in the order in which they are told."""
+"""All rows, in the order of the report."""
 
 from proof.bench.row import Row
 from proof.bench.rows import delivery, filled, large, latency, parts, relay, replays, start, uploads

@@ -47,7 +47,7 @@ def _own(setup: Setup, version: Version) -> Sequence[Case]:
 
 
 def _filled(folder: Path, program: Program, setup: Setup) -> Path:
-    """The folder, which is kept from run to run: filling it takes minutes."""
+    """Return the folder. It is kept from run to run, because filling it takes minutes."""
     done = folder / "filled"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -70,7 +70,7 @@ def by_tus(client: Client, server: Server, key: Key, film: Path, *, at_once: boo
 
 
 def create(client: Client, server: Server, key: Key, film: Path) -> str:
-    """The path of a new upload's address."""
+    """Create an upload, and return the path of its address."""
     pairs = {**signed_fields(key), "filename": film.name}
     told = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in pairs.items())
     size = {"Upload-Length": str(film.stat().st_size), "Content-Length": "0"}

@@ -31,7 +31,7 @@ def on_core(core: int, program: Program) -> Program:
 
 @contextmanager
 def relay(account: Server, python: str, where: Callable[[Program], Program] = lambda it: it) -> Iterator[Server]:
-    """A second server that passes uploads on to the first one."""
+    """Yield a second server that passes uploads on to the first one."""
     key, secret, cloud = account.keys()[1]
     url = f"cloudinary://{key}:{secret}@{cloud}?upload_prefix={account.base}"
     program = where(uponce(python, relay=url, min_chunk_bytes=1))
@@ -40,7 +40,7 @@ def relay(account: Server, python: str, where: Callable[[Program], Program] = la
 
 
 def measure_added(account: Server, setup: Setup, *, python: str) -> Sample:
-    """One request at a time, to the account and to the relay by turns."""
+    """Send one request at a time, to the account and to the relay by turns."""
     picture, size = setup.picture, setup.picture.stat().st_size
     taken: tuple[list[float], list[float]] = ([], [])
     with relay(account, python) as front, ExitStack() as stack:
@@ -75,7 +75,7 @@ def measure_film(account: Server, setup: Setup, *, python: str, send: parts.Send
 
 
 def measure_slow(account: Server, setup: Setup, *, python: str) -> Sample:
-    """The relay's memory while 64 uploads arrive, above what an idle relay has that has passed one upload on."""
+    """Measure the relay's memory while 64 uploads arrive, above that of an idle relay that has passed one upload on."""
     film = setup.film(min(_SLOW_MEGABYTES, setup.megabytes))
     size = film.stat().st_size
     with relay(account, python) as front, ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Small uploads, each with a signature of its own: against the peers, and against a key whose signatures last."""
+"""Small uploads, each with its own signature: against the peers, and against a key whose signatures work many times."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +19,7 @@ def measure(server: Server, setup: Setup, *, unlimited: bool = False) -> Sample:
 
 
 def upload_pictures(server: Server, setup: Setup, key: Key) -> Measured:
-    """As fast as it takes them, after a short warm-up."""
+    """Upload as fast as the server answers, after a short warm-up."""
     send(server, pictures(server, setup, key, _WARM_UP_SECONDS))
     return send(server, pictures(server, setup, key, setup.seconds))[0]
 

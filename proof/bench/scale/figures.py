@@ -89,7 +89,10 @@ async def live(store: Store, clock: Clock) -> None:
 
 
 def changes(rows: int) -> Mapping[str, Columns]:
-    """What the rows of a full database are: spread over the hours, and a few of what lists are asked for."""
+    """Return how the rows of a full database differ from each other.
+
+    They are spread over the hours. A few of each kind are what lists ask for.
+    """
     each = max(1, rows // _FEW)
     stamp = f"{START - _KEPT} + i * {_KEPT} / {rows + 1}"
     grants = {
@@ -104,7 +107,7 @@ def changes(rows: int) -> Mapping[str, Columns]:
     }
     named = dict.fromkeys(("public_id", "asset_id", "version_id", "blob_key"), "hex_of(i)")
     audit = {"grant_key": f"key_of({stamp}, i)", "at": stamp, "public_id": "hex_of(i)", "asset_id": "hex_of(i)"}
-    # SQLite counts rows by itself only where they are added in its order.
+    # SQLite counts rows itself only where they are added in its order.
     return {"grants": grants, "assets": named | {"id": "i + 1000"}, "audit": audit | {"id": "i + 1000"}}
 
 
@@ -116,7 +119,7 @@ async def measure(side: Side, *, seconds: float) -> Sample:
 
 
 async def measure_sweep(side: Side) -> Sample:
-    """The sweeper forgets what is old by now, and uploads go on."""
+    """Measure commits while the sweeper deletes what is old by then."""
     side.clock.time += side.store.sweep
     database, took = side.store.database, list[float]()
     purge = asyncio.create_task(database.purge(_AUDIT_SECONDS))
@@ -137,7 +140,7 @@ async def _commits(database: Database, clock: Clock, seconds: float) -> Sample:
 
 
 async def _call(database: Database, clock: Clock, took: list[float], enough: Callable[[], bool]) -> None:
-    """One upload after the other, at least one."""
+    """Commit one upload after the other, at least one."""
     while not took or not enough():
         begun = time.perf_counter()
         await _commit(database, clock)
@@ -155,7 +158,7 @@ async def _look_ups(database: Database, keys: Sequence[bytes]) -> Sample:
 
 
 async def _commit(database: Database, clock: Clock) -> None:
-    """Of one upload with a signature of now."""
+    """Commit one upload with a signature of now."""
     at = int(clock.now())
     until = keep_until(at, window=_WINDOW, skew=_SKEW, max_upload_seconds=_KEPT - _WINDOW - _SKEW)
     draft = Draft(

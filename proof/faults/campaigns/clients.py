@@ -1,7 +1,7 @@
-"""Clients that hang up in any place, send a byte a second, stop in mid-head, or never read what they asked for.
+"""Clients that hang up in any place, send a byte a second, stop within the head, or never read what they asked for.
 
-Whoever hangs up before the end has spent nothing, whoever does so at the end has made one asset at most; and the
-others hardly notice that so many connections are stuck.
+A client that hangs up before the end has spent nothing. A client that hangs up at the end has made at most one asset.
+All other clients hardly notice that so many connections hang.
 """
 
 import asyncio
@@ -55,12 +55,12 @@ class Campaign:
         return self.server.signed({"public_id": f"upload-{self.begun}"})
 
     def next_fields(self) -> dict[str, str]:
-        """Of an upload that will be tried until it has made its asset."""
+        """Return the fields of an upload that is tried until it has made its asset."""
         self.expected += 1
         return self.signed()
 
     async def abort(self, only: str = "") -> None:
-        """One upload that ends somewhere, and then the same signature to its end."""
+        """Break off one upload somewhere, and then send the same signature to its end."""
         fields, place = self.next_fields(), only or self.chance.choice(PLACES)
         data = self.chance.randbytes(LARGE if place == "after a flush" else SMALL)
         request = form(self.server, fields, data)
@@ -167,7 +167,7 @@ PLACES = (
 
 
 def places(request: bytes, size: int) -> dict[str, tuple[int, int]]:
-    """How many bytes are sent at least and at most, by the place where that is."""
+    """Return the least and the greatest number of bytes to send, by the place where the upload breaks off."""
     line, body, end = request.index(b"\r\n"), request.index(b"\r\n\r\n") + 4, len(request)
     file_end = end - len(FORM_TAIL)
     file = file_end - size
@@ -213,7 +213,7 @@ async def play(campaign: Campaign, stalled: int, deadline: float) -> None:
 
 
 def control(server: Server, chance: random.Random, tally: Tally) -> None:
-    """Where a signature is claimed at the beginning, a client that hangs up has burned its signature."""
+    """Find a server that claims a signature at the beginning: a client that hangs up loses its signature."""
 
     def attempt(chance: random.Random) -> int:
         campaign = Campaign(server, chance, Tally())
@@ -239,7 +239,7 @@ async def healthy(server: Server, uploads: int, label: str, seconds: float = 0) 
 
 @contextmanager
 def open_file_limit(wanted: int) -> Iterator[None]:
-    """Descriptors for both ends of all connections; a server that is started meanwhile inherits the limit."""
+    """Allow enough descriptors for both ends of all connections. A server that starts inside inherits the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         pytest.skip(f"NOT TESTED: {wanted} open files are needed, the hard limit is {hard}")
@@ -260,7 +260,7 @@ def _half(request: bytes) -> bytes:
 
 
 async def _trickle(connections: list[Connection]) -> None:
-    """A byte a second on each."""
+    """Send a byte a second on each."""
     while True:
         await asyncio.sleep(1)
         for connection in connections:
@@ -268,5 +268,5 @@ async def _trickle(connections: list[Connection]) -> None:
 
 
 def _percentile(times: list[float]) -> int:
-    """The 99th, in whole milliseconds."""
+    """Return the 99th percentile, in whole milliseconds."""
     return round(times[int(len(times) * 0.99)] * 1000)

@@ -1,7 +1,8 @@
-"""Clocks that are wrong, step, and disagree; databases that come back from a backup. Nothing spent is taken again.
+"""Clocks that are wrong, step, and disagree; databases that are restored from a backup. No spent signature works again.
 
-Rounds follow each other, each on a new data folder: one server whose clock is stepped between and during uploads, two
-whose clocks are ten minutes apart, a restore from a backup. Purges run all the while, once a second.
+Rounds follow each other, each on a new data folder. One has a server whose clock is stepped between and during uploads,
+one has two servers whose clocks are ten minutes apart, and one restores from a backup. Purges run once a second all the
+time.
 """
 
 import asyncio
@@ -78,7 +79,7 @@ def _stepped(keeping: Timekeeping, chance: random.Random, seconds: float) -> Non
 
 
 async def _episodes(keeping: Timekeeping, chance: random.Random, deadline: float) -> None:
-    """The first one always has a purge at a wrong time."""
+    """Play episodes. The first one always has a purge at a wrong time."""
     error: float = DAY
     while True:
         await _good_time(keeping, chance)
@@ -117,7 +118,7 @@ async def _wrong_time(keeping: Timekeeping, chance: random.Random) -> None:
 
 
 async def _go_right(keeping: Timekeeping, chance: random.Random) -> None:
-    """Also in the middle of an upload; then a fresh signature tells what the wrong time has cost."""
+    """Set the clocks right, sometimes during an upload. Then a fresh signature shows what the wrong time has cost."""
     if keeping.sweeping:
         _set(keeping, chance, 0)
     else:
@@ -132,7 +133,7 @@ async def _go_right(keeping: Timekeeping, chance: random.Random) -> None:
 
 
 async def _pass_time(keeping: Timekeeping, chance: random.Random) -> None:
-    """Until no purge at a wrong time stands in the way, and then some."""
+    """Wait until no purge at a wrong time is in the way, and some time more."""
     needed = max(0.0, keeping.forgotten + 2 - keeping.now)
     if keeping.sweeping:
         await asyncio.sleep(needed)
@@ -151,7 +152,10 @@ async def _replays(keeping: Timekeeping) -> None:
 
 
 async def _valid(keeping: Timekeeping, chance: random.Random, number: int = 0) -> None:
-    """Valid by the true time: it has to be taken by a server that is off by less than the skew."""
+    """Upload with a signature that is valid by the true time.
+
+    A server that is off by less than the skew must accept it.
+    """
     error, now = keeping.errors[number], keeping.now
     oldest = max(now - WINDOW + SKEW + MARGIN, keeping.forgotten + 1)
     newest = now if keeping.sweeping else now + min(SKEW, SKEW + error) - MARGIN
@@ -167,7 +171,10 @@ async def _at_the_servers_time(keeping: Timekeeping, number: int) -> None:
 
 
 def _servers_time(keeping: Timekeeping, number: int) -> float:
-    """Where time cannot be made to pass, not ahead of the true one: after a wrong purge it would be waited for."""
+    """Return the server's time. Where time cannot be made to pass, it is not ahead of the true time.
+
+    After a wrong purge, the campaign would wait for it.
+    """
     error = keeping.errors[number]
     return keeping.now + (min(0.0, error) if keeping.sweeping else error)
 
@@ -180,7 +187,7 @@ async def _taken(keeping: Timekeeping, fields: Fields, number: int = 0) -> None:
 
 
 async def _contest(keeping: Timekeeping) -> None:
-    """One signature at all servers at once; server 0 would take it."""
+    """Send one signature to all servers at once. Server 0 would accept it."""
     fields = keeping.signed(keeping.now)
     replies = await asyncio.gather(*(keeping.upload(fields, number) for number in range(len(keeping.servers))))
     winners = [reply.verdict for reply in replies].count("ok")
@@ -190,7 +197,7 @@ async def _contest(keeping: Timekeeping) -> None:
 
 
 async def _torn(keeping: Timekeeping, chance: random.Random, error: float) -> None:
-    """An upload that begins before the step and ends after it. When it fails it has spent nothing."""
+    """Make an upload that begins before the step and ends after it. If it fails, it has spent nothing."""
     number = chance.randrange(len(keeping.servers))
     before, errors = keeping.is_right(number), _errors(keeping, chance, error)
     stamp = int(_servers_time(keeping, number))
@@ -208,7 +215,7 @@ async def _torn(keeping: Timekeeping, chance: random.Random, error: float) -> No
 
 
 async def _try_again(keeping: Timekeeping, fields: Fields) -> None:
-    """What a step made fail has spent nothing, and works while it is valid."""
+    """Repeat an upload that a step made fail. It has spent nothing, and works while it is valid."""
     if max(keeping.forgotten, keeping.now - WINDOW + SKEW + MARGIN) < int(fields["timestamp"]) < keeping.now:
         keeping.tally.counts["uploads repeated after a step had made them fail"] += 1
         await _taken(keeping, fields)
@@ -228,7 +235,7 @@ def _set(keeping: Timekeeping, chance: random.Random, error: float) -> None:
 
 
 def restore(folder: Path, chance: random.Random, tally: Tally, seconds: float) -> None:
-    """As the guide has it: copy, lose, restore, fence, serve."""
+    """Follow the guide: copy, lose, restore, fence, serve."""
     keeping = Timekeeping(folder, tally)
     try:
         keeping.start()
@@ -295,7 +302,10 @@ def _command(keeping: Timekeeping, *words: str) -> None:
 
 
 def _close(keeping: Timekeeping, only: tuple[str, ...] = ("lost", "orphans", "hollow")) -> None:
-    """A purge leaves the audit of grants that the ledger has forgotten, so `double` is asked of the audit alone."""
+    """Audit.
+
+    A purge leaves the audit of grants that the ledger has forgotten, so `double` is counted in the audit alone.
+    """
     keeping.tally.audit(keeping.data_dir, keeping.receipts.values(), only)
     twice = "(SELECT 1 FROM audit WHERE event = 'spent' GROUP BY grant_key HAVING count(*) > 1)"
     keeping.tally.zeros["double"] += count(keeping.data_dir, twice)
@@ -303,7 +313,7 @@ def _close(keeping: Timekeeping, only: tuple[str, ...] = ("lost", "orphans", "ho
     keeping.tally.counts["spent signatures whose row was purged"] += dropped if len(only) < len(FOUR) else 0
 
 
-# --- what has to be found out
+# --- what must be found
 
 
 def controls(folder: Path, chance: random.Random, tally: Tally) -> None:

@@ -39,7 +39,7 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def _servers(folder: Path, chance: random.Random, deadline: float) -> Tally:
-    """One real server after the other; how often depends on the time there is, at least one."""
+    """Run one real server after the other, at least one. The time decides how many."""
     tally, names = Tally(), list(DISTURBANCES)
     folder.mkdir()
     if not (sick_database.can_freeze(folder) and can_mount(folder / "probe")):

@@ -1,5 +1,7 @@
-"""PostgreSQL dies under two servers and its standby takes its place. A synchronous one forgets nothing, under load; an
-asynchronous one forgets what it had not heard of, and the servers fence it before anybody can make use of that.
+"""PostgreSQL dies under two servers, and its standby becomes the primary.
+
+A synchronous standby forgets nothing, under load. An asynchronous one forgets what it has not received, and the servers
+fence it before a client can use that.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ SERVERS = 2
 SETTINGS = {"UPONCE_SKEW": "2"}
 TRUST = {"UPONCE_DATABASE_FAILOVER": "trust"}
 FENCE_SECONDS = 3  # a little more than that
-UPLOADS = 12  # that the standby hears of, and as many that it does not
+UPLOADS = 12  # that the standby receives, and as many that it does not
 LAG_SECONDS = 0.3
 PATIENCE_SECONDS = 60
 DISCARDING = ("-m", f"{MUTANTS}.discards_when_unknown")
@@ -91,15 +93,16 @@ def failovers(pair: Pair) -> list[Fault]:
 
 
 def discard(folder: Path, chance: random.Random, pair: Pair, tally: Tally) -> None:
-    """The control: servers that take it for a failure when a commit waits for a standby and the primary dies."""
+    """Run the control: servers that count a commit as failed when it waits for a standby and the primary dies."""
     _, waited_for = failovers(pair)
     careless = Control("losses of bytes that an unknown outcome might name", DISCARDING, waited_for, DELETED_UNKNOWN)
     control(folder, chance, tally, partial(opened, pair), careless)
 
 
 def forget(folder: Path, pair: Pair, tally: Tally) -> None:
-    """A failover to an asynchronous standby that lacks the last uploads, under servers that fence it and, as the
-    control, under some that trust it.
+    """Fail over to an asynchronous standby that lacks the last uploads.
+
+    Some servers fence it. Others, the control, trust it.
     """
     with (
         TemporaryDirectory(dir=folder) as own,
@@ -140,7 +143,7 @@ async def use(fleet: Fleet, name: str) -> list[Use]:
 
 
 async def again(fleet: Fleet, uses: Sequence[Use]) -> list[str]:
-    """What is told to whoever sends other bytes with these signatures."""
+    """Send other bytes with these signatures, and return the answers."""
     replies = [await insist(fleet.dealt(number), used.fields, b"another") for number, used in enumerate(uses)]
     return [reply.verdict for reply in replies]
 

@@ -70,7 +70,7 @@ class Recorder:
         self.caught = 0
 
     async def record(self, with_kill: bool) -> None:
-        """All clients to their ends, then one last look at every signature."""
+        """Run all clients to their ends, then look once more at every signature."""
         killing = [self._kill(self._chance.randrange(self._all // 4, self._all))] if with_kill else []
         await asyncio.gather(*(self._client(client) for client in range(CLIENTS)), *killing)
         for grant in range(len(self._grants)):
@@ -108,7 +108,10 @@ class Recorder:
         return True
 
     async def _upload(self, action: str, grant: int) -> str:
-        """An `abort` stops before the last byte and can never be accepted; who leaves after it never knows."""
+        """Upload. An `abort` stops before the last byte and can never be accepted.
+
+        A `leave` stops after it and never knows.
+        """
         data = f"{grant} {len(self.operations)} ".encode() * self._chance.randrange(1, 2000)
         request = form(self._server, self._grants[grant], data)
         async with connected(self._server) as connection:
@@ -134,7 +137,7 @@ def _failure(reply: Reply) -> str:
 
 
 def question(server: Server, action: str, fields: Mapping[str, str]) -> bytes:
-    """A POST of signed fields to `…/signatures/<action>`."""
+    """Return a POST of signed fields to `…/signatures/<action>`."""
     body = json.dumps(fields).encode()
     credentials = base64.b64encode(":".join(server.browser).encode()).decode()
     head = (

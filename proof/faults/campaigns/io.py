@@ -47,7 +47,7 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def _servers(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """A life of a server for each way in which a disk can be full, and one without descriptors."""
+    """Run a server for each way in which a disk can be full, and one without descriptors."""
     few_descriptors.exhaust(folder / "descriptors", chance, tally)
     if not small_disk.can_mount(folder / "probe"):
         tally.counts[LEFT_OUT] += 1
@@ -57,7 +57,7 @@ def _servers(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def _controls(scene: Scene, faults: list[Fault], chance: random.Random, tally: Tally) -> None:
-    """Two stores that do not look at what they are told."""
+    """Find two stores that ignore what the system returns."""
     syncs = [fault for fault in faults if fault.call in SYNCS and "spool" in fault.path]
 
     def ignore(chance: random.Random) -> int:

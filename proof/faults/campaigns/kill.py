@@ -58,7 +58,7 @@ async def kill_worker(sitting: Sitting, server: Server) -> bool:
 
 
 async def kill_decoder(sitting: Sitting, server: Server) -> bool:
-    """One that was killed before is there again with the next picture."""
+    """Kill a decoder. One that was killed before is there again with the next picture."""
     deadline = time.monotonic() + DECODER_SECONDS
     while not _kill_one(sitting, server, b"uponce.adapters.media.worker"):
         if time.monotonic() > deadline:

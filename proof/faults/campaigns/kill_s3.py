@@ -1,5 +1,6 @@
-"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete: SIGKILL to
-a server, to a decoder, to all of PostgreSQL, to the store.
+"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete.
+
+SIGKILL hits a server, a decoder, all of PostgreSQL, or the store.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ DAWDLING = ("-m", "proof.faults.dawdling")
 
 
 async def crash(kill: Callable[[], None], start: Callable[[], None], sitting: Sitting, server: Server) -> bool:
-    """Of what all servers share; it comes back as it was."""
+    """Kill and start what all servers share. It starts with the same data."""
     await asyncio.to_thread(kill)
     await asyncio.sleep(sitting.chance.uniform(0, LONGEST_OUTAGE))
     await asyncio.to_thread(start)

@@ -52,7 +52,7 @@ def drive(number: int, tally: Counter[str], database: type[SqliteDatabase] = Sql
 
 
 def control(name: str, number: int, tally: Tally) -> None:
-    """How many examples it takes to find a broken variant, with the choices of the run proper; 0: it was not found."""
+    """Count how many examples it takes to find a broken variant, chosen as in the run itself. 0: it was not found."""
     examples: Counter[str] = Counter()
     broken = variants()[name]
 

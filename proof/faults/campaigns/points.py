@@ -1,9 +1,11 @@
-"""SIGKILL before every system call with which a step changes anything on the disk: an upload, one that may be asked
-for again, an overwrite, a recovery sweep, a revocation, a purge, the rotation of a key, a deletion; the first, a middle
-and the last chunk of an upload; its creation by tus, and the first, a middle and the last PATCH.
+"""SIGKILL before every system call with which a step changes anything on the disk.
 
-A point is a path, a call and a number; the call itself never happens, so that the points before and after it are
-two. Each kill starts from a copy of one folder and ends with a recovery, an audit and another try.
+Steps are: an upload, one that may be sent again, an overwrite, a recovery sweep, a revocation, a purge, the rotation of
+a key, a deletion. Others are the first, a middle and the last chunk of an upload; its creation by tus, and the first, a
+middle and the last PATCH.
+
+A point is a path, a call and a number. The call itself never happens, so the points before and after it are two. Each
+kill starts from a copy of one folder and ends with a recovery, an audit and another try.
 """
 
 import random
@@ -68,7 +70,7 @@ def control(folder: Path, mutant: str, chance: random.Random, tally: Tally) -> N
 
 
 def control_groups(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """An upload of a group that is answered before the commit: a kill before a write of the commit has to show it."""
+    """Find an upload of a group that is answered before the commit, by a kill before a write of the commit."""
     scene = grouping(folder / "arrival_answered_first", "proof.faults.mutants.arrival_answered_first")
     of_commit = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db-wal")]
     chance.shuffle(of_commit)
@@ -76,7 +78,7 @@ def control_groups(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def control_repeats(folder: Path, tally: Tally) -> None:
-    """An upload that stores its answer after the commit: a kill between the two leaves a use that nobody is told of."""
+    """Find an upload that stores its answer after the commit: a kill between the two leaves a use without an answer."""
     scene = repeating(folder / "reply_after_commit", "proof.faults.mutants.reply_after_commit")
     in_database = [point for point in points(scene, folder / "watched") if point.path.startswith("uponce.db")]
     until_red(tally, "reply after commit", each(scene, folder, in_database[::-1]))
@@ -91,7 +93,7 @@ def control_deletes(folder: Path, mutant: str, chance: random.Random, tally: Tal
 
 
 def control_parts(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """A chunk that is recorded before it is written: a kill between the two leaves a promise without bytes."""
+    """Find a chunk that is recorded before it is written: a kill between the two leaves a row without bytes."""
     scene = middle_chunk(folder / "record_before_write", "proof.faults.mutants.record_before_write")
     written = [point for point in points(scene, folder / "watched") if point.call == "pwrite64" and is_staged(point)]
     chance.shuffle(written)
@@ -99,7 +101,7 @@ def control_parts(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def each(scene: Scene, folder: Path, some: Sequence[Point]) -> Iterator[Attempt]:
-    """A try for every point: the fault is at one of them, so that no chance is left."""
+    """Yield a try for every point. The fault is at one of them, so no chance is left."""
 
     def attempt(point: Point) -> int:
         return len(violations(scene, folder / "control", point))
@@ -112,7 +114,7 @@ def is_staged(point: Point) -> bool:
 
 
 def points(scene: Scene, where: Path) -> list[Point]:
-    """All that there are, by one undisturbed run."""
+    """Return all points that exist, found by one undisturbed run."""
     log, data_dir = where.with_suffix(".log"), scene.lay_out(where)
     names = touched_paths(scene.origin)
     outcome = scene.run(data_dir, names, "-y", "-e", f"trace={','.join(CALLS)}", "-o", str(log))
@@ -125,7 +127,7 @@ def points(scene: Scene, where: Path) -> list[Point]:
 
 
 def sampled(every: Sequence[Point], most: int | None) -> list[Point]:
-    """Of each system call one, then others at random, until there are so many; None is all of them."""
+    """Return one point of each system call, then others at random, until there are `most` of them. None: return all."""
     if most is None:
         return list(every)
     mixed = random.Random(most).sample(every, len(every))
@@ -134,7 +136,7 @@ def sampled(every: Sequence[Point], most: int | None) -> list[Point]:
 
 
 def strike_all(folder: Path, jobs: Sequence[tuple[Scene, Point]], tally: Tally, deadline: float) -> None:
-    """Several at a time, each in a folder of its own."""
+    """Strike several points at a time, each in a separate folder."""
     pending = iter(jobs)
 
     def lane(number: int) -> None:
@@ -151,7 +153,7 @@ def strike_all(folder: Path, jobs: Sequence[tuple[Scene, Point]], tally: Tally, 
 
 
 def violations(scene: Scene, data_dir: Path, point: Point) -> list[str]:
-    """Of one kill: after the recovery, and once more after the other try."""
+    """Return the violations of one kill: after the recovery, and once more after the other try."""
     acknowledged = scene.kill_at(data_dir, point)
     recover(data_dir)
     found = list(_seen(scene, examine(data_dir, scene.receipts(acknowledged))))

@@ -1,10 +1,10 @@
 """Power cuts under load, on XFS and on ext4: what was acknowledged is there afterwards, and its signature stays spent.
 
-A server works on a file system in an image; eight clients upload and overwrite; at a random moment the server is
-stopped in its tracks, the file system shut down without a log flush, and the server killed. The disk is mounted
-again, which recovers its journal, and audited before anything of ours has touched it; then a server starts on it and
-is asked about every upload of the round; then it is swept beside that server and audited again. After a number of
-cuts the disk is made anew. What was acknowledged is kept out here.
+A server works on a file system in an image, and eight clients upload and overwrite. At a random moment the server is
+stopped, the file system is shut down without a log flush, and the server is killed. The disk is mounted again, which
+recovers its journal. It is audited before any code of ours changes it. Then a server starts on it, and every upload of
+the round is checked there. Then the disk is swept beside that server and audited again. After a number of cuts the disk
+is made again. What was acknowledged is kept outside of the disk.
 """
 
 import asyncio
@@ -110,8 +110,8 @@ class Round:
         await asyncio.sleep(self.chance.uniform(self.rules.earliest, self.rules.latest))
         while not (self.in_flight or self.rules.rest or any(client.done() for client in clients)):
             await asyncio.sleep(0)
-        # An fsync that is under way while the file system shuts down may claim success, on XFS and on ext4 alike;
-        # nobody hears of it when the power fails, so the server must not live to see it return.
+        # An fsync that is under way while the file system shuts down may claim success, on XFS and on ext4 alike.
+        # In a real power failure no process sees that, so the server must not live to see it return.
         freeze(self.server.pid)
         disk.cut()
         self.cut, in_flight = True, self.in_flight
@@ -121,7 +121,7 @@ class Round:
         self.in_flight = in_flight
 
     async def _client(self, name: int) -> None:
-        """Uploads as fast as it can, and at times over one of its own earlier ones."""
+        """Upload as fast as the server answers, and sometimes over an earlier upload of this client."""
         chance = random.Random(self.chance.random())
         mine: list[Upload] = []
         async with connected(self.server) as connection:
@@ -131,7 +131,7 @@ class Round:
                 await asyncio.sleep(self.rules.rest)
 
     async def _send(self, connection: Connection, upload: Upload) -> bool:
-        """Whether it was acknowledged. Only the power may be a reason for anything else."""
+        """Return whether the upload was acknowledged. Only a power cut may be a reason for anything else."""
         self.uploads.append(upload)
         self.in_flight += 1
         upload.reply = await connection.ask(form(self.server, upload.fields, upload.data, upload.kind))
@@ -249,8 +249,10 @@ async def _question(load: Round, tally: Tally) -> int:
 
 
 async def _stands(load: Round, uploads: Sequence[Upload], tally: Tally) -> bool:
-    """Whether one asset is as its uploads were answered, and all their signatures are spent; only the last of them
-    may be unanswered, and then it has happened or is free."""
+    """Return whether one asset is as its uploads were answered, and all their signatures are spent.
+
+    Only the last upload may be unanswered. Then it has happened, or its signature is free.
+    """
     first, last = uploads[0], uploads[-1]
     served = await fetch(load.server, f"/{load.server.cloud}/{first.kind}/upload/{first.public_id}")
     told = [upload for upload in uploads if upload.acknowledged]
@@ -266,7 +268,7 @@ async def _stands(load: Round, uploads: Sequence[Upload], tally: Tally) -> bool:
 
 
 async def _has_happened(load: Round, upload: Upload, tally: Tally) -> bool:
-    """The upload that nobody was told about. If it has not, its signature makes the asset now."""
+    """Return whether an unanswered upload has happened. If not, its signature makes the asset now."""
     again = await _send_again(load.server, upload)
     definite = again.verdict in ("ok", "signature_used")
     tally.expect(definite, "signatures neither free nor spent", f"{upload.public_id}: {again}")
@@ -285,7 +287,7 @@ async def _send_again(server: Server, upload: Upload) -> Reply:
 
 
 def _other(upload: Upload) -> bytes:
-    """What a repeated request brings. The trailing bytes leave a picture one."""
+    """Return the bytes of a repeated request. With the additional bytes at its end, a picture is still a picture."""
     return upload.data + b"again"
 
 

@@ -1,8 +1,8 @@
 """Many uploads with one signature that complete in the same moment: one winner each, over one and four processes.
 
-Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL, with an S3
-store or without. In some all racers may reach the commit, so that the database decides alone; in others the usual two
-attempts a process are allowed, which is most of them for a fleet: there each attempt costs three trips to a store.
+Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL, with an S3 store
+or without. In some rounds all racers may reach the commit, so that the database decides alone. In others the usual two
+attempts a process are allowed. A fleet has mostly these, because each attempt costs three trips to a store.
 """
 
 import asyncio
@@ -48,9 +48,9 @@ Going = Callable[[int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of one round: how many processes, how many attempts each allows a grant, what is uploaded, by how many.
+    """The rules of one round: how many processes, how many attempts for a grant in each, what is uploaded, by how many.
 
-    On PostgreSQL each process is a server of its own.
+    On PostgreSQL each process is a separate server.
     """
 
     workers: int
@@ -122,7 +122,7 @@ def until(seconds: float) -> Going:
 
 
 def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
-    """One round on servers of its own; what it broke, and what it did, goes to the tally."""
+    """Run one round on separate servers. Its violations and its counts are added to the tally."""
     folder.mkdir()
     with _fleet(folder, rules) as fleet:
         seen = asyncio.run(contests(fleet, rules, going))
@@ -132,7 +132,7 @@ def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
 
 
 def control(folder: Path, chance: random.Random, tally: Tally, ground: Ground) -> None:
-    """A server that looks before it inserts, instead of trusting the database: the race has to find double spends."""
+    """Find a server that looks before it inserts, and does not rely on the database: the race makes double spends."""
     rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,), ground=ground)
 
     def attempt(_: random.Random) -> int:
@@ -183,7 +183,7 @@ class Racer:
 async def contest(
     fleet: Fleet, signature: int, rules: Rules, media: Media, racers: Sequence[Racer], seen: Seen
 ) -> None:
-    """One signature; all complete together."""
+    """Let all racers complete with one signature at the same time."""
     fields = fleet.first.signed({"nonce": f"signature-{signature}"})
     bodies = [media(signature, racer) for racer in range(rules.racers)]
     requests = [form(racer.server, fields, body, rules.kind) for racer, body in zip(racers, bodies, strict=True)]
@@ -198,7 +198,7 @@ async def contest(
 
 
 async def _owner(server: Server, connection: Connection) -> int:
-    """The process that has accepted it."""
+    """Return the process that has accepted the connection."""
     if server.workers == 1:
         return server.pid
     async with asyncio.timeout(30):

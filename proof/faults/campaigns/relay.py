@@ -1,9 +1,10 @@
 """A relay and its upstream, both uponce, under racers: both are killed, and replies between them are lost.
 
-The sittings are those of proof/faults/relayed.py: 50 racers a signature without faults; kills and broken connections
-at random moments; a kill of one side at every message of the exchange; and on PostgreSQL a relay that stops after its
-commit and wakes when another attempt has spent the released grant. Afterwards the outbox of the relay finds each
-outcome. Then a spent signature has made exactly one asset upstream, and a free one none: it still works.
+The sittings are those of proof/faults/relayed.py. One has 50 racers a signature without faults. One has kills and
+broken connections at random moments, and one a kill of one side at every message of the exchange. On PostgreSQL, a
+relay also stops after its commit, and wakes when another attempt has spent the released grant. Afterwards the outbox of
+the relay finds each outcome. Then a spent signature has made exactly one asset upstream, and a free one none: it still
+works.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def series_of(name: str, sittings: Sequence[Sit], longest: float, seconds: float, seed: int) -> Report:
-    """The controls, then the sittings in turns: each of them once at least."""
+    """Run the controls, then the sittings in turns, each of them at least once."""
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-relay-") as folder:
         controls(Path(folder), chance, tally)
@@ -82,7 +83,7 @@ MESSAGES = {
 
 
 def kill_at_messages(rules: Rules, folder: Path, chance: random.Random, tally: Tally, _: float) -> None:
-    """A kill of each side at every message, for each way in which a file is passed on."""
+    """Kill each side at every message, for each way in which a file is passed on."""
     with sitting(folder, chance, rules) as both:
         victims = {"the relay": both.relay.first, "the upstream": both.upstream}
         for size, at, name in itertools.product(rules.sizes, MESSAGES, victims):
@@ -91,7 +92,7 @@ def kill_at_messages(rules: Rules, folder: Path, chance: random.Random, tally: T
 
 
 def stop(rules: Rules, folder: Path, chance: random.Random, tally: Tally, _: float) -> None:
-    """The relay stops after its commit, and wakes when another attempt has spent the released grant."""
+    """Stop the relay after its commit, and wake it when another attempt has spent the released grant."""
     with sitting(folder, chance, rules) as both:
         stopped = asyncio.run(both.wake_late())
         tally.expect(
@@ -122,7 +123,7 @@ SMALL: Sequence[Sit] = (
 
 
 def small(sit: Sit, seed: int) -> Report:
-    """One sitting of SMALL."""
+    """Run one sitting of SMALL."""
     tally = Tally()
     with TemporaryDirectory(prefix="uponce-relay-") as folder:
         sit(Path(folder), random.Random(seed), tally, 0)
@@ -135,7 +136,7 @@ def controls(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def control(folder: Path, chance: random.Random, tally: Tally, name: str, program: str) -> None:
-    """Without kills: the relay itself makes what has to be found."""
+    """Run without kills: the relay itself makes what must be found."""
 
     def attempt(chance: random.Random) -> int:
         with sitting(folder, chance, Rules(program=(str(MUTANTS / program),))) as both:

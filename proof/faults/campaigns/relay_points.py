@@ -76,7 +76,7 @@ def points(both: Sitting, size: int, log: Path) -> Iterator[Point]:
 
 
 def control(folder: Path, tally: Tally) -> None:
-    """A relay that frees what it does not know: a kill of the upstream between its commit and its answer shows it."""
+    """Find a relay that frees an unknown outcome, by a kill of the upstream between its commit and its answer."""
 
     def attempt(call: str, number: int) -> int:
         with sitting(folder, random.Random(0), FREES) as both:

@@ -1,8 +1,8 @@
-"""Uploads in several requests, in chunks and by tus, sixty-four at a time: under SIGKILLs, over a bad network, broken
-off at every byte, raced for their last piece, and replayed.
+"""Uploads in several requests, in chunks and by tus, sixty-four at a time.
 
-Every client goes on until its file is stored. In the end each file is exactly one asset of the right bytes, all of its
-signatures are spent, and what clients have left behind is swept with its bytes.
+They run under SIGKILLs, over a bad network, broken off at every byte, with a race for their last part, and replayed.
+Every client goes on until its file is stored. In the end each file is exactly one asset of the right bytes, and all of
+its signatures are spent. What clients have left behind is swept with its bytes.
 """
 
 import asyncio
@@ -58,7 +58,10 @@ T = TypeVar("T", bound=Sender)
 
 @dataclass
 class Sitting:
-    """One store's life: the servers on it, and everybody who has uploaded; each request comes to any of them."""
+    """Everything that happens to one store: the servers on it, and all clients.
+
+    A request goes to any of the servers.
+    """
 
     fleet: Fleet
     chance: random.Random
@@ -96,7 +99,7 @@ class Sitting:
         await asyncio.gather(*clients)
 
     async def _until_under_way(self) -> None:
-        """A part of some upload has been acknowledged: before that a kill has little to break."""
+        """Wait until a part of some upload has been acknowledged. Before that a kill has little to break."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_WAIT):
                 while not any(sender.is_under_way for sender in self.running):
@@ -217,7 +220,7 @@ class Sitting:
         self.ended.append(sender)
 
     async def check(self) -> None:
-        """Of all that have ended since the last time: what is served, and what becomes of a replay."""
+        """Check all uploads that have ended since the last time: what is served, and how a replay is answered."""
         late, self.checked = iter(self.ended[self.checked :]), len(self.ended)
 
         async def lane() -> None:
@@ -244,7 +247,7 @@ class Sitting:
         tally.expect(reply.verdict == refusal, "replays that were not refused", f"{told}: {reply.verdict}")
 
     def end(self) -> None:
-        """The books agree with the clients; a sweep leaves nothing of what was left behind."""
+        """Check that database and clients agree, and that a sweep deletes everything that was left behind."""
         place, tally = self.fleet.place, self.tally
         self.fleet.stop()
         stored = [sender for sender in self.ended if sender.is_stored]
@@ -299,7 +302,7 @@ def sittings(
 
 
 def sit(folder: Path, chance: random.Random, tally: Tally, deadline: float, parallel: int, opened: Opened) -> None:
-    """One round of each kind on servers of its own."""
+    """Run one round of each kind on separate servers."""
     with TemporaryDirectory(dir=folder) as place, opened(Path(place)) as fleet:
         sitting = Sitting(fleet, chance, tally, parallel)
         rounds = [
@@ -352,19 +355,19 @@ async def amid_a_kill(sitting: Sitting) -> None:
 
 
 def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """A server that records what it has not written yet: some kill has to show that what it promised is not there."""
+    """Find a server that records what it has not written yet: after some kill, acknowledged bytes are missing."""
     broken = _one_box(folder, program=mutant("records_first.py"))
     control("uploads torn by a record before the bytes", chance, tally, broken, amid_a_kill)
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """A server that does not look again once it may write: who comes late writes into what is published."""
+    """Find a server that does not look again when it may write: a late client writes into what is published."""
     broken = _one_box(folder, program=mutant("no_look_after_hold.py"))
     control("assets that a late piece has changed", chance, tally, broken, Sitting.race)
 
 
 def control_replays(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """A server that spends only the last signature of an upload: the others are good for another file."""
+    """Find a server that spends only the last signature of an upload: the others work for another file."""
 
     async def play(sitting: Sitting) -> None:
         for _ in range(CONTROL_UPLOADS):
@@ -375,7 +378,7 @@ def control_replays(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def mutant(name: str) -> Sequence[str]:
-    """The program that it is."""
+    """Return the program of that name."""
     return (str(_MUTANTS / name),)
 
 

@@ -1,7 +1,7 @@
-"""The campaign of uploads in several requests on two servers, PostgreSQL and S3: each request comes to either of them.
+"""The campaign of uploads in several requests on two servers, PostgreSQL and S3: each request goes to either of them.
 
-A server that dies takes its disk's part of no upload with it, and what one has put into the bucket and not recorded is
-never taken for what the other one has.
+The death of a server loses no part of an upload. Bytes that a server has put into the bucket and not recorded are never
+used in place of those of the other server.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def control_kills(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def control_races(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """Servers that look into the bucket for the bytes of an upload: other ones lie there as well."""
+    """Find servers that list the bucket for the bytes of an upload: other bytes are in the bucket as well."""
     broken = _fleet(folder, program=mutant("finds_by_listing.py"))
     control("uploads mixed with what nobody recorded", chance, tally, broken, Sitting.race)
 

@@ -1,5 +1,7 @@
-"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete: SIGSTOP to
-one of them, past every time-out or for a moment, while everything that is not committed is swept; then SIGCONT.
+"""Two servers on one PostgreSQL and one S3 store, under sixteen clients that upload, overwrite and delete.
+
+SIGSTOP stops one of them, past every time-out or for a moment, while everything that is not committed is swept. Then
+SIGCONT wakes it.
 """
 
 import asyncio
@@ -29,7 +31,10 @@ IDLE_SECONDS = STORAGE_SECONDS
 
 
 async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
-    """Meanwhile an operator sweeps with no grace: whatever is not committed by then must never be."""
+    """Stop the server, and sweep with no grace while it sleeps.
+
+    What is not committed by then must never be committed.
+    """
     os.killpg(server.pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(seconds)
@@ -41,7 +46,7 @@ async def sleep(seconds: float, sitting: Sitting, server: Server) -> bool:
 
 
 def insist(sitting: Sitting) -> Counter[str]:
-    """Whoever fell asleep with a lock keeps it until PostgreSQL ends its transaction: a sweep is refused until then."""
+    """Sweep until it succeeds. A server that fell asleep with a lock keeps it until PostgreSQL ends its transaction."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while time.monotonic() < deadline:
         with suppress(Unavailable):

@@ -1,8 +1,8 @@
 """The connection to PostgreSQL cut at every message of its protocol: a request is lost, or a reply, once or for good.
 
 Each point is one act of a server, from its connection on: an upload, an overwrite, a repeat, a race, an upload in
-chunks, a revocation, a sweep. Whatever was told must be true; while it is not known what happened, no byte may be
-deleted; and what is sent again over a sound line comes to exactly one asset.
+chunks, a revocation, a sweep. Every answer must be true. While the outcome is unknown, no byte may be deleted. What is
+sent again over a sound line makes exactly one asset.
 """
 
 import logging
@@ -66,14 +66,14 @@ def strikes(
 
 
 def control(folder: Path, tally: Tally) -> None:
-    """A server that takes a COMMIT without an answer for one that failed: some lost reply has to show it."""
+    """Find a server that treats a COMMIT without an answer as a failed one: some lost reply makes its answer untrue."""
     with on_database(folder) as stage, patch.object(pool, "outcome_unknown", connection.unavailable):
         last = [cut for cut in cuts(stage, Upload) if cut.side == "reply"][-2 * CONTROL :]
         until_red(tally, "untrue answers when an unknown outcome counts as failed", each(stage, last))
 
 
 def each(stage: Stage, some: Sequence[Cut]) -> Iterator[Attempt]:
-    """A try for every cut of an upload: the fault is at one of them, so that no chance is left."""
+    """Return a try for every cut of an upload. The fault is at one of them, so no chance is left."""
 
     def attempt(cut: Cut) -> int:
         found = Tally()
@@ -92,7 +92,7 @@ def on_database(folder: Path) -> Iterator[Stage]:
 
 @contextmanager
 def quiet(stage: Stage) -> Iterator[Stage]:
-    """Each cut is told of in the log, by us and by drivers: that is left out. Closed at the end."""
+    """Yield the stage, and close it at the end. What our code and drivers log about each cut is not shown."""
     logging.disable(logging.CRITICAL)
     try:
         yield stage
@@ -102,7 +102,7 @@ def quiet(stage: Stage) -> Iterator[Stage]:
 
 
 def cuts(stage: Stage, story: type[Upload]) -> list[Cut]:
-    """All that there are, by one undisturbed run."""
+    """Return all cuts that exist, found by one undisturbed run."""
     with stage.line(None) as wire:
         story(stage).act()
         passed = dict(wire.passed)

@@ -1,5 +1,6 @@
-"""The connection to an S3 store cut at every request of it, as `wire` does to PostgreSQL's: the request is lost, or the
-reply, once or for good. Whatever was told is true, and what is refused for it spends nothing.
+"""The connection to an S3 store cut at every request of it, as `wire` does to PostgreSQL's.
+
+The request is lost, or the reply, once or for good. Every answer is true, and a refused upload spends nothing.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def run(seconds: float, seed: int) -> Report:
 
 
 def control(folder: Path, tally: Tally) -> None:
-    """A server that does not look whether the store took the bytes: what it says is untrue, and a row has none."""
+    """Find a server that does not check that the store took the bytes: its answer is untrue, and a row has no bytes."""
     with on_store(folder) as stage, patch.object(Bucket, "upload", careless):
         until_red(tally, "untrue answers when a failed upload counts as done", each(stage, cuts(stage, Upload)))
 

@@ -1,4 +1,4 @@
-"""A launcher of `uponce` that claims a signature when its upload begins: whoever hangs up has burned it."""
+"""A launcher of `uponce` that claims a signature when its upload begins: a client that hangs up has lost it."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def claim(self: Attempts, attempt: Attempt, grant: Grant, limits: Limits) -> Ite
 
 
 # At import, not under the guard: worker processes import this file and never run it.
-# A small body is gathered before its upload begins, and then nobody can hang up any more: so all are streamed.
+# A small body is gathered before its upload begins, and then no client can hang up any more. So all are streamed.
 os.environ["UPONCE_SMALL_BODY_BYTES"] = "0"
 Attempts.of_grant = claim  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""A launcher of `uponce` that deletes the bytes of an upload when nobody knows whether it was committed."""
+"""A launcher of `uponce` that deletes the bytes of an upload when it is unknown whether it was committed."""
 
 from proof.faults.unknown_as_failure import commit_or_discard, settle_or_discard
 from uponce.app.uploading import pipeline as upload

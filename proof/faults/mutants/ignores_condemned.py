@@ -1,4 +1,4 @@
-"""`dawdling` that commits what a sweep has condemned meanwhile: a row whose bytes are gone."""
+"""`dawdling` that commits what a sweep has condemned since: a row whose bytes are gone."""
 
 import proof.faults.dawdling  # noqa: F401
 from proof.faults.statements import change

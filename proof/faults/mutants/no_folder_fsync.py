@@ -1,7 +1,7 @@
 """A launcher of `uponce` whose blobs are renamed into folders that are never synced.
 
-A journal carries the rename along with any other change of metadata that is synced, such as a growing write-ahead
-log; so the log starts over early here, as it does in every server after a while.
+When other metadata is synced, such as a growing write-ahead log, a journal writes the rename too. So the log starts
+over early here, as it does in every server after a while.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A launcher of `uponce` that writes a part as soon as nobody else does, without a look whether the upload still is."""
+"""A launcher of `uponce` that writes a part as soon as no other request writes, also if the upload has ended."""
 
 from uponce.app.services import Services
 from uponce.app.uploading import chunks as upload_chunk

@@ -1,4 +1,4 @@
-"""`one_upload` that stores the answer of a keyed upload once it is known, in a transaction of its own."""
+"""`one_upload` that stores the answer of a keyed upload when it is known, in a separate transaction."""
 
 import sys
 from dataclasses import replace

@@ -30,7 +30,7 @@ class Moved:
     """What a run has moved: compared `rows` of each table, and `media`, which is None if they stay where they are.
 
     `rows` is empty if an `earlier` run has moved them. Unless `complete`, media are lost, and this run has moved
-    neither rows nor keys. `frozen`: the source takes no uploads any more.
+    neither rows nor keys. If `frozen`, the source takes no uploads any more.
     """
 
     rows: dict[Table, int] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """The owner of a storage. A sweep deletes every file that its database does not name, so it needs the right database.
 
 A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
-the first database that claims it and names files there. An empty storage goes to the first database that names no file.
-Only `uponce restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
+the first database that claims it, if it has files of this database, or no files and the database names none. Only
+`uponce restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 from uponce.core.values import Digest
 
-PROBE = "0" * 16  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
+PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
 _SAMPLE = 1000  # keys are random: if the database names none of so many blobs, a sweep would delete nearly all
 _CURES = (
     "With this database, sweeps would delete the files there. Point UPONCE_DATABASE to the database of these files, "
@@ -77,13 +77,11 @@ class Ownership:
 async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> None:
     """Make the storage that of this database.
 
-    Raise SettingRefused if the storage is empty and the database names files, unless the storage `lacks_files` on
-    purpose: a disk that is not mounted looks empty.
-
     Raise SettingRefused if the storage is, or may be, another database's. Raise it too if a frozen database would get
-    the storage: another database may have the files already. Of two databases that claim a storage at once, one is
-    refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep that makes
-    room there may continue.
+    the storage: another database may have the files already. An empty storage is refused if the database names files,
+    unless it `lacks_files`: a disk that is not mounted looks like this. Of two databases that claim a storage at once,
+    one is refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep
+    that makes room there may continue.
     """
     if not await check_owner(database, blobs, lacks_files=lacks_files):
         if await database.frozen():
@@ -99,9 +97,7 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
 async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
     """Return whether the storage has the owner of this database; False if it has no owner and may get it.
 
-    Write nothing.
-
-    Raise SettingRefused as `claim_storage` does.
+    Write nothing. Raise SettingRefused as `claim_storage` does.
     """
     owner = await blobs.owner()
     if owner is None:
@@ -151,7 +147,7 @@ async def _refuse_few_named(database: Owning, blobs: BlobStore, found: str) -> N
 
 
 async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str | None:
-    """Return why a storage without an owner may not be that of this database. Return None if it may be."""
+    """Return why a storage without an owner may not be that of this database, else None."""
     sample = await _sample(blobs)
     if not sample:
         lost = None if lacks_files else await _named_file(database)

@@ -27,7 +27,7 @@ def run(
 
     Run it once after restoring a database with other tools than `uponce restore`, and before serving. If the storage
     belongs to another database, and this one names nine of ten files there, the storage belongs to this one from then
-    on. So does an empty storage of no database.
+    on. So does an empty storage without an owner.
     """
     watermark, is_taken = on_store(load(data=data), partial(_fence, take=take))
     taken = (

@@ -53,7 +53,17 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
         if not works:
             default = Given(_flat(settings)[name], "default", PREFIX + name.upper())
             raise _refused(name, given.get(name, default), expected)
-    return settings
+    return settings if "cloud" in given else msgspec.structs.replace(settings, cloud=_default_cloud(settings))
+
+
+def _default_cloud(settings: Settings) -> str:
+    """Return the cloud name of the account behind a relay: then delivery URLs that an SDK makes are the account's."""
+    if settings.relay is None:
+        return settings.cloud
+    try:
+        return read_account(settings.relay).cloud
+    except ValueError:  # the start refuses this URL
+        return settings.cloud
 
 
 def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, Given]:

@@ -127,7 +127,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "the first start makes.",
         SECRET,
     ] = None
-    cloud: Annotated[str, "Name of the cloud (tenant) that the first start makes."] = "media"
+    cloud: Annotated[
+        str,
+        "Name of the cloud (tenant) that the first start makes. With `UPONCE_RELAY`, the default is the cloud name of "
+        "the account.",
+    ] = "media"
     keys: Annotated[
         str | None,
         "API keys that must exist, separated by spaces or newlines: "
@@ -144,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "The account that uploads of the cloud `UPONCE_CLOUD` are passed on to: "
         "`cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com`. The part after `?` is optional. "
         "uponce then checks and spends each signature, and the account stores the media. The database keeps it: to end "
-        "the relay, first remove the setting, then run `uponce clouds relay media --off`.",
+        "the relay, first remove the setting, then run `uponce clouds relay CLOUD --off`.",
         SECRET,
     ] = None
     relay_inspect: Annotated[

@@ -4,11 +4,13 @@ A grant whose upload may have completed upstream is pending. It stays pending un
 until the upload can no longer complete: its signature is dead, and two look-ups found nothing.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from uponce.core.policy import Limits
+from uponce.core.signature import Signer, sign_response
 from uponce.core.upstream import Target
 from uponce.core.values import Caller, Digest, Grant
 
@@ -38,8 +40,9 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """The upstream's answer, unchanged. `body` is JSON text. `headers` are those that clients may see.
+    """The upstream's answer, unchanged or `signed_by` another key. `body` is JSON text.
 
+    `headers` are those that clients may see.
     `asset_id` and `public_id` are those of the upstream's asset, empty if the answer names none. `size` is how many
     bytes uponce sent. `replayed` says that a repeated request got the answer of the first one.
     """
@@ -66,6 +69,22 @@ class Found:
     upstream_now: float
     at: float
     forwarded: Forwarded
+
+
+def signed_by(signer: Signer, answer: Forwarded) -> Forwarded:
+    """Return the answer with the signature of the caller's key in place of the account's, so that SDKs verify it.
+
+    Not a byte of the rest changes. An answer without a signature stays as it is, such as one that a look-up found.
+    """
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):  # a number or a depth that other readers take
+        return answer
+    public_id, version, signature = (document.get(name) for name in ("public_id", "version", "signature"))
+    if not isinstance(public_id, str) or not isinstance(version, int) or not isinstance(signature, str):
+        return answer
+    own = sign_response(public_id, version, signer.secret, signer.algorithm)
+    return replace(answer, body=answer.body.replace(f'"{signature}"', f'"{own}"'))
 
 
 class Outcome(Enum):

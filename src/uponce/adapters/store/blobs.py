@@ -123,7 +123,7 @@ class Blobs:
         try:
             return os.open(self.folder / checked(key), os.O_RDWR | SAFE)
         except FileNotFoundError:
-            # In this order, since publishing renames the one to the other.
+            # In this order, since publishing moves the file from the first place to the second.
             return self.store.open_unfinished(key)
 
     async def delete(self, key: str) -> None:
@@ -149,7 +149,7 @@ class Blobs:
         return await self.disk.in_thread(sweep)
 
     async def ping(self) -> None:
-        """Only ask whether the folder may be written and has space: a probe file for each look would cost an fsync."""
+        """Check that the folder may be written and has space. A probe file for each check would cost an fsync."""
 
         def probe() -> None:
             if not os.access(self.folder, os.W_OK):

@@ -70,9 +70,7 @@ class Upkeep(Protocol):
     async def end_old_series(self, older_than: float, empty: float) -> Sequence[str]:
         """End some series that were begun longer ago than `older_than` seconds. Return their blob keys.
 
-        Repeat until it is empty.
-
-        Series without an arrived byte end after `empty` seconds.
+        Series without an arrived byte end after `empty` seconds. Repeat the call until it returns no key.
         """
 
     async def end_slowest_series(

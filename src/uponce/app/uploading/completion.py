@@ -9,6 +9,7 @@ from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
 from uponce.app.uploading.pipeline import (
     Uploaded,
+    answered,
     counted,
     drop_unneeded,
     inspect,
@@ -45,7 +46,7 @@ async def finish(services: Services, series: Series, signer: Signer, caller: Cal
     the series stays, and the next request tries again. A refusal of its content or its signatures ends the series.
     """
     outcome = await unbroken(counted(services, _finish(services, series, caller)))
-    return outcome if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
+    return answered(outcome, signer)
 
 
 async def _finish(services: Services, series: Series, caller: Caller) -> Committed | Forwarded:
@@ -87,7 +88,7 @@ def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
         series.requested,
         series.filename,
         caller,
-        # A client that has only the address of the upload may ask there what became of it.
+        # A client that has only the address of the upload may ask for its answer there.
         idempotency_key=None if series.upload_id is not None else series.id,
         series_id=series.id,
         upstream=upstream,

@@ -34,7 +34,7 @@ from uponce.core.naming import RANDOM_LENGTH, UNIQUE_SUFFIX_LENGTH, split_filena
 from uponce.core.parameters import check_route
 from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
-from uponce.core.relaying import Forwarded
+from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
 from uponce.core.values import AssetName, Digest, Grant, MediaFacts
 
@@ -52,6 +52,11 @@ class Uploaded:
     signer: Signer
 
 
+def answered(outcome: Committed | Forwarded, signer: Signer) -> Uploaded | Forwarded:
+    """Return what to answer with. The signer's key signs the answer, also that of an upstream."""
+    return signed_by(signer, outcome) if isinstance(outcome, Forwarded) else Uploaded(outcome, signer)
+
+
 async def upload(services: Services, request: UploadRequest, events: AsyncIterator[Event]) -> Uploaded | Forwarded:
     """Make one attempt. Return what it stored, or the answer of the upstream of its cloud.
 
@@ -65,9 +70,9 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         admitted = Admitted.of(request, verified, intake.filename)
         repeated = await _answer_again(services, admitted, digest)
         if repeated is not None:
-            return repeated if isinstance(repeated, Forwarded) else Uploaded(repeated, verified.signer)
+            return answered(repeated, verified.signer)
         if admitted.upstream is not None:
-            return await _pass_on(services, admitted, intake, digest)
+            return answered(await _pass_on(services, admitted, intake, digest), verified.signer)
         assert not isinstance(intake.body, Held)
         draft = await judge(services, admitted, intake.body.key, intake.body.path, digest)
         spooled = intake.release()

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from uponce.app.authorise import UploadRequest, authorise, refuse_spent
 from uponce.app.services import Services
 from uponce.app.uploading.completion import finish
-from uponce.app.uploading.pipeline import Uploaded
+from uponce.app.uploading.pipeline import Uploaded, answered
 from uponce.app.uploading.series import Append, append, settled, terminate
 from uponce.app.uploading.series import begin as begin_series
 from uponce.app.uploading.series import status as series_status
@@ -179,9 +179,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
         )
     if reply is None or record is None or record.grant.cloud != address.cloud:
         raise SeriesGone("There is no upload at this address: it was cancelled, or never existed. Begin a new one.")
-    if isinstance(reply.answer, Forwarded):
-        return reply.answer
-    return Uploaded(reply.answer, await _signer(services, record.grant.api_key))
+    return answered(reply.answer, await _signer(services, record.grant.api_key))
 
 
 async def _refuse_complete(services: Services, address: Address) -> None:
