@@ -44,8 +44,8 @@ async def sweep(
     Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
     `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
     as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
-    the storage belongs to another database. The purge comes first, and needs no storage. If it has no room, raise
-    StorageFull, but only after old spooled files are deleted: that makes room for the next sweep.
+    the storage belongs to another database. The purge comes first, and needs no storage. Raise StorageFull if the purge
+    finds no room. Then the sweep deletes old spooled files only, which makes room for the next sweep.
     """
     try:
         grants = await services.database.purge(audit_seconds, dead_seconds)
