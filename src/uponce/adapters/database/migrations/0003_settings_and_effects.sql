@@ -5,3 +5,7 @@ CREATE TABLE server_settings (
   audit_seconds @number NOT NULL,
   dead_seconds  @number NOT NULL
 ) @table;
+
+-- Each kind of work looks for its own effects. Thousands of due notifications would else be read for each look of a relay.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (dead, name, due_at);
