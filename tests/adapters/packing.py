@@ -1,16 +1,23 @@
 """What the tests of packs are written with."""
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.adapters.one_group import body
 from tests.contract.stores import local_of
 from uponce.adapters.clock import RandomIds
+from uponce.adapters.files import read_at
+from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import PAGE
+from uponce.adapters.system import erase
 
 LARGE = 200_000  # more than what is read when a blob is opened
 
@@ -51,3 +58,20 @@ def allocated(root: Path) -> int:
 
 def place(root: Path, key: str) -> tuple[Path, int]:
     return root / "packs" / key[1:11], int(key[11:16], 16) * PAGE
+
+
+def break_page(monkeypatch: pytest.MonkeyPatch, at: int, error: int = errno.EIO) -> None:
+    """Let the disk read no header at this offset of any pack, until the page is erased."""
+    broken = {at}
+
+    def read(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
+        if offset in broken:
+            raise OSError(error, os.strerror(error))
+        return read_at(descriptor, offset, length, flags)
+
+    def erase_page(descriptor: int, start: int, length: int) -> None:
+        erase(descriptor, start, length)
+        broken.difference_update(range(start, start + length))
+
+    monkeypatch.setattr(packs_module, "read_at", read)
+    monkeypatch.setattr(packs_module, "erase", erase_page)

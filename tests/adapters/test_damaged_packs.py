@@ -1,17 +1,19 @@
 """What a crash, a broken disk or a stranger leaves in a pack."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.one_group import body, different
-from tests.adapters.packing import LARGE, chance, get, listed, packs, place, put
+from tests.adapters.packing import LARGE, allocated, break_page, chance, get, listed, packs, place, put
 from tests.contract.stores import local_of
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.packs import HEADER_BYTES, PAGE
+from uponce.core.errors import StorageUnavailable
 
 
 def spoil(root: Path, key: str, offset: int, data: bytes) -> None:
@@ -90,3 +92,65 @@ def test_a_pack_that_was_copied_under_another_name_has_no_blobs(store: Blobs, ro
     (root / "packs" / ("0" * 10)).write_bytes(pack.read_bytes())
     (root / "packs" / ("1" * 10)).write_bytes(pack.read_bytes()[PAGE:])
     assert sorted(blob.key for blob in local_of(store)._packs.records()) == sorted(keys)
+
+
+# A page that the disk cannot read, with a header on it.
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_header_that_the_disk_cannot_read_hides_no_other_blob(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    lost, last = put(store, chance(size), chance(5000))
+    break_page(monkeypatch, 0)
+    assert listed(store) == {last}
+    assert asyncio.run(get(store, last)) == chance(5000)
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(store.open(lost))
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_copy_replaces_a_blob_whose_header_the_disk_cannot_read(
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    lost, last = put(store, chance(size), chance(5000))
+    break_page(monkeypatch, 0)
+    before = allocated(root)
+
+    async def publish() -> None:
+        copy = await store.receive(lost)
+        await copy.write(chance(size))
+        await copy.seal()
+        await copy.publish()
+
+    asyncio.run(publish())
+    assert listed(store) == {lost, last}
+    assert asyncio.run(get(store, lost)) == chance(size)
+    assert asyncio.run(get(store, last)) == chance(5000)
+    assert before - allocated(root) == PAGE
+
+
+def test_a_pack_stays_while_the_disk_cannot_read_one_of_its_headers(
+    store: Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may read the header the next time."""
+    (kept,) = put(store, b"abc")
+    local_of(store)._packs._end_pack()
+    with monkeypatch.context() as patched:
+        break_page(patched, 0)
+        assert asyncio.run(store.sweep_spool(0)) == 0
+    assert packs(root) == [place(root, kept)[0]]
+    assert asyncio.run(get(store, kept)) == b"abc"
+
+
+def test_a_disk_that_fails_in_another_way_ends_the_listing_and_erases_nothing(
+    store: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = put(store, b"abc")
+    with monkeypatch.context() as patched:
+        break_page(patched, 0, errno.ESTALE)
+        with pytest.raises(StorageUnavailable):
+            listed(store)
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(store.delete(key))
+    assert asyncio.run(get(store, key)) == b"abc"

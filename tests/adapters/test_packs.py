@@ -133,7 +133,7 @@ def test_each_store_makes_its_own_packs(root: Path) -> None:
 def resume(self: Packs) -> int:
     """The broken way: go on with the newest pack, behind its last record."""
     path = max(self._folder.iterdir(), key=lambda pack: pack.stat().st_mtime)
-    descriptor, last = os.open(path, os.O_RDWR), list(packs_module._walk(path))[-1]
+    descriptor, last = os.open(path, os.O_RDWR), list(filter(None, packs_module._walk(path)))[-1]
     self._name, self._end = path.name, last.start - HEADER_BYTES + packs_module._room(last.size)
     os.lseek(descriptor, self._end, os.SEEK_SET)
     return descriptor

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from tests.adapters.packing import break_page
 from tests.app.failing import Failing
 from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
@@ -150,6 +151,20 @@ def test_a_good_copy_takes_the_place_of_a_damaged_blob_in_a_pack(world: World, t
     assert copied(world.blobs) == sorted(data)
     again = run(copy_media(world.database, target, world.blobs, deep=True))
     assert (again.copied, again.present) == (0, 2)
+
+
+def test_a_good_copy_takes_the_place_of_a_blob_whose_header_the_disk_cannot_read(
+    world: World, target: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [b"damaged", b"neighbour"]
+    keys = put_packed(world, *data)
+    for key, each in zip(keys, data, strict=True):
+        put_assets(world, [key], each)
+    run(copy_media(world.database, world.blobs, target))
+    break_page(monkeypatch, 0)
+    repaired = run(copy_media(world.database, target, world.blobs))
+    assert (repaired.copied, repaired.present, repaired.lost) == (1, 1, {})
+    assert copied(world.blobs) == sorted(data)
 
 
 def spoil_file(world: World, data: bytes) -> None:

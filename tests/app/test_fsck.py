@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.packing import break_page
 from tests.app.planted import (
     PLANTERS,
     keys,
@@ -259,6 +260,17 @@ def test_blobs_in_packs_are_compared_like_files(world: World) -> None:
     deep = run(world, deep=True)
     assert deep.found == {"hollow": named[hollow] | named[spoilt], "size": named[torn], "hash": named[rotten]}
     assert deep.examined.places == len(PLACES)
+
+
+def test_a_header_that_the_disk_cannot_read_is_a_finding_and_ends_no_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = put_packed(world, b"lost", b"neighbour")
+    named = [put_assets(world, [key], each) for key, each in zip(keys, (b"lost", b"neighbour"), strict=True)]
+    break_page(monkeypatch, 0)
+    assert run(world, deep=True).found == {"hollow": named[0]}
+    swept = asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=None))
+    assert (swept.blobs, asyncio.run(world.blobs.digest(keys[1])) is None) == (0, False)
 
 
 def test_a_pack_that_has_noted_another_sha256_than_the_row_shows_it_without_reading_the_bytes(world: World) -> None:

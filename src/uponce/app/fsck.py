@@ -26,7 +26,7 @@ PLACES = (SPOOL, *SHARDS)
 _MOST_SUSPECTS = 50_000
 _LISTED = 10_000  # findings of each kind: the report of a ruined store must not fill the memory
 _READ_AT_ONCE = 8
-_ABSENT = "it does not exist"
+_ABSENT = "it does not exist, or the store cannot read it"
 _REPLACE = (
     "restore these blobs from a backup. Blobs that begin with p: with `uponce restore --reuse-storage`, since a file "
     "beside a pack has no effect"
@@ -50,7 +50,7 @@ class Kind:
     meaning: str
 
 
-HOLLOW = Kind("hollow", Severity.DAMAGE, "assets whose bytes are missing: restore the blobs from a backup")
+HOLLOW = Kind("hollow", Severity.DAMAGE, f"assets whose bytes are missing: check the disk, {_REPLACE}")
 SIZE = Kind("size", Severity.DAMAGE, f"blobs with another size than the upload: {_REPLACE}")
 HASH = Kind("hash", Severity.DAMAGE, f"blobs with other bytes than the upload: check the disk, {_REPLACE}")
 UNREADABLE = Kind("unreadable", Severity.DAMAGE, f"blobs that cannot be read: check the disk, {_REPLACE}")

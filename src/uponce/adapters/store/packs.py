@@ -177,10 +177,20 @@ class Packs:
                 os.close(self._open.pop(name))
 
     def delete(self, key: str) -> None:
-        """Delete the blob. Does nothing if it does not exist."""
+        """Delete the blob. Does nothing if it does not exist.
+
+        If the disk cannot read its header, erase that page only: the size is unknown. The rest of the blob keeps
+        its space until the pack is deleted.
+        """
         name, start = key[1:11], _page(key) * PAGE
         with suppress(FileNotFoundError), closing_file(os.open(self._folder / name, os.O_RDWR | SAFE)) as descriptor:
-            record = _record_at(descriptor, name, start)
+            try:
+                record = _record_at(descriptor, name, start)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                erase(descriptor, start, PAGE)  # no other blob was ever here
+                return
             if record is not None and record.key == key:
                 # The header first: a reader that still finds the header has read all bytes before it.
                 erase(descriptor, start, PAGE)
@@ -188,25 +198,28 @@ class Packs:
                     erase(descriptor, start + PAGE, rest)
 
     def records(self, prefix: str = "") -> Iterator[StoredBlob]:
-        """Yield every blob whose key begins with the prefix."""
+        """Yield every blob whose key begins with the prefix, except blobs whose header the disk cannot read."""
         now = time.time()
         for path in self._packs():
             if not f"p{path.name}".startswith(prefix[:11]):
                 continue
             with suppress(FileNotFoundError), closing(_walk(path)) as records:
                 for record in records:
-                    if record.key.startswith(prefix):
+                    if record is not None and record.key.startswith(prefix):
                         yield StoredBlob(record.key, record.size, now - record.stored_at, record.sha256)
 
     def _packs(self) -> list[Path]:
         return [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
 
     def drop_empty(self) -> None:
-        """Delete the packs that have no blob and that no process appends to."""
+        """Delete the packs that have no blob and that no process appends to.
+
+        A pack with a page that the disk cannot read stays: a later read may succeed.
+        """
         for path in self._packs():
             with suppress(FileNotFoundError), closing_file(os.open(path, os.O_RDWR | SAFE)) as descriptor:
                 try:
-                    if LOCKS.lock(descriptor, _APPENDING) and next(_walk(path), None) is None:
+                    if LOCKS.lock(descriptor, _APPENDING) and not any(True for _ in _walk(path)):
                         path.unlink()
                 finally:
                     LOCKS.release(descriptor)
@@ -241,25 +254,39 @@ def _record_at(descriptor: int, name: str, at: int, flags: int = 0) -> Record | 
     return record if is_packed(record.key) and record.key.startswith(f"p{name}{at // PAGE:05x}") else None
 
 
-def _walk(path: Path) -> Generator[Record, None, None]:
-    """Yield the records of a pack, in order. Skip everything else: holes, and the incomplete end of a failed group."""
+def _walk(path: Path) -> Generator[Record | None, None, None]:
+    """Yield the records of a pack, in order, and None for each page whose header the disk cannot read (EIO).
+
+    Skip everything else: holes, and the incomplete end of a failed group.
+    """
     with closing_file(os.open(path, os.O_RDONLY | SAFE)) as descriptor:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # only the headers are read
-        at = 0
-        while True:
-            record = _record_at(descriptor, path.name, at)
+        at: int | None = 0
+        while at is not None:
+            record = None
+            try:
+                record = _record_at(descriptor, path.name, at)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                yield None
             if record is not None:
                 yield record
                 at += _room(record.size)
-                continue
-            try:
-                data = os.lseek(descriptor, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data from here to the end
-                    return
-                raise
-            at = data - data % PAGE if data >= at + PAGE else at + PAGE
+            else:
+                at = _next_page(descriptor, at)
+
+
+def _next_page(descriptor: int, at: int) -> int | None:
+    """Return the offset of the first page with data behind this page, or None after the last."""
+    try:
+        data = os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data from here to the end
+            return None
+        raise
+    return data - data % PAGE if data >= at + PAGE else at + PAGE
 
 
 def _page(key: str) -> int:

@@ -237,7 +237,10 @@ class BlobStore(Spool, Parts, Protocol):
         """Delete the blob, published or spooled. Does nothing if it does not exist."""
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        """Yield every published blob whose key begins with `prefix`, in no order."""
+        """Yield every published blob whose key begins with `prefix`, in no order.
+
+        Blobs that the disk cannot read may be missing.
+        """
 
     async def digest(self, key: str) -> Digest | None:
         """Read a published blob and return its digest. Raise StorageUnavailable if the bytes cannot be read."""
