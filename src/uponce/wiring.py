@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uponce")
 
-_OFTEN_SECONDS = 2
-_ENDING_SECONDS = 5  # the time for the commits of cancelled requests at a stop
-
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -119,7 +116,7 @@ def metrics_of_workers(settings: Settings) -> Iterator[None]:
 
 def works(settings: Settings, notifier: Notifier) -> Mapping[str, Work]:
     """Return each kind of work after a commit, by the name of its effects."""
-    notifications = Notifications(notifier.post, settings.base_url, settings.notification_url)
+    notifications = Notifications(notifier, settings.base_url, settings.notification_url)
     return {"relay": Work(reconcile), NOTIFY: Work(notifications.send, notifications.url_for)}
 
 

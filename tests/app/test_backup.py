@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.planted import put_assets, put_packed, spoil_packed
-from tests.contract.databases import run
+from tests.contract.databases import BEFORE_OWNERS, run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
@@ -287,7 +287,7 @@ def test_a_restore_leaves_the_storage_of_a_server_also_if_the_backup_names_all_i
 
 def test_a_backup_of_an_earlier_release_is_restored(box: Box) -> None:
     with closing(sqlite3.connect(box.folder / "uponce.db")) as connection:
-        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
+        connection.executescript(BEFORE_OWNERS)
     assert box.restore()[0].copied == 1
     assert owner_of(box.database) == [(OWNER,)]
     assert not (box.data / "media" / "owner").exists()  # `serve` writes it: the database names the files

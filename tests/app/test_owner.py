@@ -13,6 +13,7 @@ import pytest
 from tests.app.test_sweep import orphan
 from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
+from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
 from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
@@ -40,7 +41,7 @@ def other(tmp_path: Path, world: World) -> Iterator[SqliteDatabase]:
 def as_of_an_earlier_release(world: World) -> None:
     """No owner in the database, and none in the storage."""
     with closing(sqlite3.connect(world.path)) as connection:
-        connection.executescript("DROP TABLE owner; DROP TABLE server_settings; PRAGMA user_version = 1")
+        connection.executescript(BEFORE_OWNERS)
     (world.media / "owner").unlink()
     with closing(SqliteDatabase(world.path, clock=world.clock, secrets=AesSecretBox(bytes(32)))) as upgraded:
         upgraded.open()

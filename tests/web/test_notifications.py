@@ -41,7 +41,7 @@ def leave_notifications(world: World, default: str = "") -> None:
 
 
 def works(notifier: Notifier, default: str = "") -> dict[str, Work]:
-    notifications = Notifications(notifier.post, BASE, default)
+    notifications = Notifications(notifier, BASE, default)
     return {"notify": Work(notifications.send, notifications.url_for)}
 
 
@@ -130,17 +130,19 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
     """The others keep their places in the outbox for receivers that do."""
     monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.3)
 
+    async def one(notifier: Notifier, url: str) -> str:
+        return "busy" if notifier.is_busy(url) else await notifier.post(url, {}, b"{}")
+
     async def post(notifier: Notifier, url: str, count: int = 5) -> list[str]:
-        return await asyncio.gather(*(notifier.post(url, {}, b"{}") for _ in range(count)))
+        return await asyncio.gather(*(one(notifier, url) for _ in range(count)))
 
     async def play(silent: socket.socket) -> None:
         notifier = Notifier(LOCAL, seconds=0.5)
-        host = f"127.0.0.1:{silent.getsockname()[1]}"
-        url = f"http://{host}/hook"
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hook"
         first, later = await post(notifier, url), await post(notifier, url)
         assert all("Timeout" in problem for problem in first)
         assert ["Timeout" in problem for problem in later] == [True, False, False, False, False]
-        assert later[1] == f"{host} answers too slowly; another notification is tried first"
+        assert later[1] == "busy"
         assert await post(notifier, receiver.url) == [""] * 5
         silent.close()
         refused = (await post(notifier, url))[0]  # at once: such a receiver holds no place
@@ -149,6 +151,61 @@ def test_a_receiver_that_does_not_answer_gets_one_at_a_time_until_it_does(
         await notifier.close()
 
     asyncio.run(play(socket.create_server(("127.0.0.1", 0))))
+
+
+def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0.1)
+    url = "http://user:secret@slow.example/hook"
+
+    async def play() -> None:
+        notifier, ends = Notifier(), [asyncio.Event() for _ in range(3)]
+        waiting = iter(ends)
+
+        async def hang(*_: object) -> str:
+            await next(waiting).wait()
+            return "it hung"
+
+        monkeypatch.setattr(notifier, "_post", hang)
+        first, second = (asyncio.create_task(notifier.post(url, {}, b"")) for _ in range(2))
+        await asyncio.sleep(0.2)
+        ends[0].set()
+        await first
+        assert not notifier.is_busy(url)
+        third = asyncio.create_task(notifier.post(url, {}, b""))
+        await asyncio.sleep(0)
+        ends[1].set()
+        await second
+        assert notifier.is_busy(url)
+        ends[2].set()
+        await third
+        assert not notifier.is_busy(url)
+
+    asyncio.run(play())
+
+
+def test_a_notification_that_was_not_posted_does_not_die(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage, `retry` gives each notification all its tries again."""
+    receiver.statuses = [503] * 100
+    assert_accepted(world.upload(world.sign({"notification_url": receiver.url}), PNG))
+    while not (effect := effects(world)[0]).dead:
+        deliver(world, DAY)
+    assert asyncio.run(world.database.retry_effects()) == 1
+    assert effects(world)[0].tries == 0
+    for _ in range(effect.tries):
+        deliver(world, DAY)
+    (effect,) = effects(world)
+    assert effect.dead
+    assert asyncio.run(world.database.retry_effects()) == 1
+    monkeypatch.setattr(Notifier, "is_busy", lambda *_: True)
+    for _ in range(effect.tries + 1):
+        deliver(world, DAY)
+    (effect,) = effects(world)
+    assert (effect.dead, effect.error) == (
+        False,
+        "the receiver answers too slowly; another notification is tried first",
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])

@@ -44,6 +44,11 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return not any(address in network for network in _PRIVATE)
 
 
+def _host_of(url: str) -> str:
+    """Return the host and port. A password in the URL is no part of them."""
+    return url.partition("//")[2].partition("/")[0].rpartition("@")[2]
+
+
 class Notifier:
     """Sends notifications. It follows no redirect, uses no proxy, and reads only the status of an answer.
 
@@ -63,18 +68,20 @@ class Notifier:
         if session is not None:
             await session.close()
 
+    def is_busy(self, url: str) -> bool:
+        return _host_of(url) in self._tried
+
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
         """Return "" if the receiver accepted the notification with a status of 2xx, else the reason."""
-        host = url.partition("//")[2].partition("/")[0]
-        if host in self._tried:
-            return f"{host} answers too slowly; another notification is tried first"
-        if host in self._slow:
+        host = _host_of(url)
+        alone, begun = host in self._slow and host not in self._tried, monotonic()
+        if alone:
             self._tried.add(host)
-        begun = monotonic()
         try:
             problem = await self._post(url, headers, body)
         finally:
-            self._tried.discard(host)
+            if alone:  # another one that began before the receiver was slow leaves the mark alone
+                self._tried.discard(host)
         self._slow.discard(host)
         if problem and monotonic() - begun >= _SLOW_SECONDS and len(self._slow) < _MOST_SLOW:
             self._slow.add(host)

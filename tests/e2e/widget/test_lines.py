@@ -237,6 +237,22 @@ def test_a_refusal_does_not_hide_that_a_try_before_may_have_stored_the_file(
     assert len(widget.site.asked) == 1
 
 
+def test_a_file_that_was_changed_after_a_lost_reply_may_be_stored_as_it_was(
+    line: Line, widget: Widget, tmp_path: Path
+) -> None:
+    note = tmp_path / "note.txt"
+    note.write_bytes(b"first")
+    line.strike = lambda *_: Line.LOSE
+    widget.open()
+    widget.pick(note)
+    widget.until("el.uploads[0]?.state === 'uploading'")
+    while len(line.requests) < 2:  # the reply of the first is lost
+        widget.page.wait_for_timeout(20)
+    note.write_bytes(b"second")
+    widget.until("el.uploads[0]?.state === 'refused'")
+    assert widget.js("el.uploads[0].error.code") == "outcome_unknown"
+
+
 def test_a_server_that_stored_nothing_leaves_the_widget_its_next_signature(
     line: Line, widget: Widget, film: Path
 ) -> None:

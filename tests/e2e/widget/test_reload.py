@@ -50,11 +50,11 @@ def test_an_upload_continues_after_the_page_has_ended(
     assert again.values() == [answer["secure_url"]]
     if parts:
         assert min(offset for offset in offsets if offset >= 0) > MB
-    again.eventually(_NOTHING_KEPT)
+    again.eventually(NOTHING_KEPT)
 
 
 # Of what an upload needs to continue.
-_NOTHING_KEPT = """() => new Promise((resolve) => {
+NOTHING_KEPT = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uponce");
   opening.onsuccess = () => {
     const counts = ["uploads", "files"].map((name) => opening.result.transaction(name).objectStore(name).count());
@@ -169,7 +169,7 @@ def test_another_tab_leaves_a_live_upload_alone(
         other.js("el.restored")
         assert other.js("el.uploads") == []
         widget.stored()
-        widget.eventually(_NOTHING_KEPT)
+        widget.eventually(NOTHING_KEPT)
         assert other.js("el.uploads") == []
     assert len(widget.site.asked) == 1
 
@@ -208,7 +208,7 @@ def test_a_waiting_tab_gets_an_upload_only_when_its_record_is_gone(
         widget.stored()
     other.eventually(_NO_LOCK)
     assert other.page.evaluate("window.shown") == 0
-    widget.eventually(_NOTHING_KEPT)
+    widget.eventually(NOTHING_KEPT)
 
 
 def test_an_upload_is_released_also_if_its_record_cannot_be_deleted(widget: Widget, media: Path) -> None:

@@ -8,6 +8,7 @@ from playwright.sync_api import Dialog
 
 from tests.e2e.test_readme import block
 from tests.e2e.widget.page import MB, Widget, bytes_of, crawling, form, in_parts, transfer
+from tests.e2e.widget.test_reload import NOTHING_KEPT
 from tests.server import Server
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("browser")]
@@ -97,6 +98,26 @@ def test_a_removed_upload_ends_and_spends_nothing(server: Server, widget: Widget
     (place,) = places
     assert server.get(place.replace(proxy.base, server.base)).status == 404
     assert widget.values() == []
+
+
+def test_a_removed_upload_does_not_come_back_if_its_server_has_ended_it(
+    server: Server, widget: Widget, film: Path
+) -> None:
+    places: list[str] = []
+    widget.page.on("request", lambda each: places.append(each.url) if each.method == "PATCH" else None)
+    with crawling(server) as proxy:
+        widget.site.via = proxy.base
+        widget.open(in_parts())
+        widget.pick(film)
+        widget.until(f"el.uploads[0]?.loaded > {MB}")
+        widget.click("Pause film.bin")
+        place = places[0].replace(proxy.base, server.base)
+        assert server.get(place, method="DELETE", headers={"Tus-Resumable": "1.0.0"}).status == 204
+        with widget.page.expect_response(lambda each: each.request.method == "DELETE") as ended:
+            widget.click("Remove film.bin")
+        assert ended.value.status == 404
+        widget.page.wait_for_timeout(500)
+    widget.eventually(NOTHING_KEPT)
 
 
 def test_dropping_works_like_picking(server: Server, widget: Widget) -> None:

@@ -3,9 +3,9 @@
 uponce sends its own notifications. A relay receives those of the account behind it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Protocol
 
 import msgspec
 
@@ -21,8 +21,6 @@ from uponce.web.cloudinary.forms import small_body
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
-Post: TypeAlias = Callable[[str, Mapping[str, str], bytes], Awaitable[str]]
-
 NOTIFY = "notify"  # the name of the effect, whose details are the URL
 
 _FIRST_SECONDS = 10
@@ -32,16 +30,26 @@ _MOST_TRIES = 32  # the last try is a day after the first
 _DETAILS = msgspec.json.Decoder(AfterCommit)  # made at import, by one thread: see adapters/database/catalog.py
 
 
+class Receivers(Protocol):
+    """The servers that get notifications."""
+
+    def is_busy(self, url: str) -> bool:
+        """Return whether the receiver is slow, and another notification is on its way to it."""
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> str:
+        """Return "" if the receiver accepted the notification, else the reason."""
+
+
 class Notifications:
-    """Posts the notifications in the outbox. `post` returns the receiver's reason to refuse, or "".
+    """Posts the notifications in the outbox.
 
     `base` is that of URLs.
 
     `default` receives the answers of uploads that sign no URL. If it is empty, these answers are not posted.
     """
 
-    def __init__(self, post: Post, base: str, default: str = "") -> None:
-        self._post = post
+    def __init__(self, receivers: Receivers, base: str, default: str = "") -> None:
+        self._receivers = receivers
         self._bases = Bases(base, base)
         self._default = default
 
@@ -64,11 +72,11 @@ class Notifications:
             "X-Cld-Timestamp": str(now),
             "X-Cld-Signature": sign_notification(body, now, signer.secret, signer.algorithm),
         }
-        problem = await self._post(after.details, headers, body)
-        if not problem:
-            return None
         pause = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** min(effect.tries - 1, 10))
-        return Later(pause, problem, dead=effect.tries >= _MOST_TRIES)
+        if self._receivers.is_busy(after.details):  # it was not posted, so it does not die of that
+            return Later(pause, "the receiver answers too slowly; another notification is tried first")
+        problem = await self._receivers.post(after.details, headers, body)
+        return Later(pause, problem, dead=effect.tries >= _MOST_TRIES) if problem else None
 
     def _body(self, after: AfterCommit, signer: Signer, created_at: int) -> Json:
         answer = upload_answer(Uploaded(after.committed, signer), self._bases)

@@ -8,5 +8,5 @@ CREATE TABLE server_settings (
 ) @table;
 
 -- Each kind of work looks for its own effects. Thousands of due notifications would else be read for each look of a relay.
-DROP INDEX outbox_due;
-CREATE INDEX outbox_due ON outbox (dead, name, due_at);
+-- `outbox_due` stays for statements about effects of all kinds.
+CREATE INDEX outbox_named ON outbox (dead, name, due_at);

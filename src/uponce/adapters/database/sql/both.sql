@@ -380,10 +380,10 @@ DELETE FROM outbox WHERE subject = :subject;
 SELECT @effect_columns FROM outbox ORDER BY dead DESC, due_at, id LIMIT :most;
 
 -- name: retry_effect
-UPDATE outbox SET due_at = :now, dead = 0 WHERE id = :id RETURNING id;
+UPDATE outbox SET due_at = :now, dead = 0, tries = 0 WHERE id = :id RETURNING id;
 
 -- name: retry_dead_effects
-UPDATE outbox SET due_at = :now, dead = 0 WHERE id IN (
+UPDATE outbox SET due_at = :now, dead = 0, tries = 0 WHERE id IN (
   SELECT id FROM outbox WHERE dead = 1 AND id > :after ORDER BY id LIMIT :most @skip_locked
 ) RETURNING id;
 

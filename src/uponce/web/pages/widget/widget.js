@@ -448,8 +448,9 @@ class Upload {
   }
 
   refuse(error) {
-    // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the file.
-    const unsure = this.unknown && !error.again && ![...FINAL, "content_mismatch"].includes(error.code);
+    // The refusal of this try says nothing of a try before whose reply was lost, unless it is about the bytes that were sent.
+    const ofBytes = error.code !== "unreadable" && [...FINAL, "content_mismatch"].includes(error.code);
+    const unsure = this.unknown && !error.again && !ofBytes;
     this.error = unsure ? local("outcome_unknown") : error;
     // A definite end: the next try needs a new signature.
     if (!error.again) this.reset();
@@ -465,7 +466,7 @@ class Upload {
 
   remove() {
     this.stop();
-    if (this.place && this.state !== "done") this.send("DELETE", this.place, { headers: TUS, signal: new AbortController().signal }).catch(() => {});
+    if (this.place && this.state !== "done") send("DELETE", this.place, { headers: TUS, signal: new AbortController().signal }).catch(() => {});
     this.forget();
     this.host.drop(this);
   }
