@@ -243,7 +243,9 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
 ) -> None:
     """With a full disk it starts too: it still delivers."""
-    server = build(replace(SETTINGS, data=str(tmp_path), audit_days=7, notification_days=2, limits=Limits(skew=60)))
+    server = build(
+        replace(SETTINGS, data=str(tmp_path), audit_days=7, notification_days=2, cloud="cats", limits=Limits(skew=60))
+    )
     if not room:
         full = StorageFull("Send it again later.", detail="[Errno 28] No space left on device")
         monkeypatch.setattr(server.database, "note_settings", lambda _: failing(full))
@@ -253,7 +255,7 @@ def test_a_server_notes_its_settings_for_commands_in_other_shells(
             return await server.database.noted_settings()
 
     assert asyncio.run(serve()) == (
-        ServerSettings(skew=60, audit_seconds=7 * 86400, dead_seconds=2 * 86400) if room else None
+        ServerSettings(skew=60, audit_seconds=7 * 86400, dead_seconds=2 * 86400, cloud="cats") if room else None
     )
 
 

@@ -51,7 +51,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
 
 def _noted(settings: Settings) -> ServerSettings:
     """Return what commands in other shells need to know."""
-    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds)
+    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds, settings.cloud)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

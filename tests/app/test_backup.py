@@ -113,7 +113,7 @@ def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:
 
 
 def test_the_fence_of_a_restore_counts_the_greater_skew_of_the_server_that_was_backed_up(box: Box) -> None:
-    run(box.world.database.note_settings(ServerSettings(skew=3600, audit_seconds=1, dead_seconds=1)))
+    run(box.world.database.note_settings(ServerSettings(skew=3600, audit_seconds=1, dead_seconds=1, cloud="media")))
     box.back_up()
     assert box.restore()[1] == START + 3600
 

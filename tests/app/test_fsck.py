@@ -226,9 +226,11 @@ def test_audit_rows_that_the_server_keeps_for_a_shorter_time_are_no_fault(world:
     """Nor does a server that keeps the audit for longer make damage of what this shell does not expect."""
     assert attempt(world, world.sign()) == "ok"
     world.sql("DELETE FROM audit")
-    asyncio.run(world.database.note_settings(ServerSettings(skew=300, audit_seconds=100 * DAY, dead_seconds=1)))
+    asyncio.run(
+        world.database.note_settings(ServerSettings(skew=300, audit_seconds=100 * DAY, dead_seconds=1, cloud="media"))
+    )
     assert len(run(world).found["unaudited"]) == 1
-    asyncio.run(world.database.note_settings(ServerSettings(skew=300, audit_seconds=0, dead_seconds=1)))
+    asyncio.run(world.database.note_settings(ServerSettings(skew=300, audit_seconds=0, dead_seconds=1, cloud="media")))
     world.clock.time += 3601  # a grant may be spent an hour before its timestamp
     assert run(world).found.get("unaudited") is None
 

@@ -69,8 +69,8 @@ def test_what_was_spent_before_is_still_known_as_spent(database: Database) -> No
 @pytest.mark.parametrize(("noted", "counts"), [(SKEW - 1, SKEW), (SKEW + 1, SKEW + 1)])
 def test_a_fence_counts_the_greater_skew_of_a_server(database: Database, noted: int, counts: int) -> None:
     """The command may run in a shell without the server's settings."""
-    run(database.note_settings(ServerSettings(skew=10**6, audit_seconds=1, dead_seconds=1)))
-    run(database.note_settings(ServerSettings(skew=noted, audit_seconds=1, dead_seconds=1)))
+    run(database.note_settings(ServerSettings(skew=10**6, audit_seconds=1, dead_seconds=1, cloud="media")))
+    run(database.note_settings(ServerSettings(skew=noted, audit_seconds=1, dead_seconds=1, cloud="media")))
     assert run(database.fence(SKEW)) == START + counts
     run(database.freeze())
     assert run(database.thaw(SKEW)) == START + counts
@@ -79,6 +79,6 @@ def test_a_fence_counts_the_greater_skew_of_a_server(database: Database, noted: 
 def test_a_server_notes_its_settings_also_in_a_frozen_database(backend: Backend, database: Database) -> None:
     assert run(database.noted_settings()) is None
     run(database.freeze())
-    for settings in (ServerSettings(300, 1, 3), ServerSettings(0, 2, 1), ServerSettings(0, 2, 1)):
+    for settings in (ServerSettings(300, 1, 3, "a"), ServerSettings(0, 2, 1, "b"), ServerSettings(0, 2, 1, "b")):
         run(database.note_settings(settings))
         assert run(backend.server().noted_settings()) == settings

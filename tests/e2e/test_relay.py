@@ -232,3 +232,33 @@ def test_a_cloud_with_an_account_and_no_key_is_listed(tmp_path: Path) -> None:
     assert listed == [{"cloud": "shop", "api_keys": [], "upstream": "cloudinary://k@c"}]
     printed(uponce("clouds", "relay", "shop", "--off", "--data", data))
     assert json.loads(printed(uponce("clouds", "list", "--json", "--data", data))) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "cloud"),
+    [
+        ((), {}, "acct"),
+        ((), {"UPONCE_CLOUD": "cats"}, "cats"),
+        ((), {"UPONCE_RELAY": "cloudinary://k:s@next"}, "next"),
+        (("--cloud", "dogs"), {"UPONCE_CLOUD": "cats"}, "dogs"),
+    ],
+)
+def test_commands_in_another_shell_use_the_cloud_of_the_server(
+    tmp_path: Path, words: tuple[str, ...], env: dict[str, str], cloud: str
+) -> None:
+    """Files of another cloud would stay here and never reach the account."""
+    data, brought = ("--data", tmp_path / "data"), Key("brought", "0123456789abcdefghijklmno")
+    with Server(tmp_path / "data", env={"UPONCE_RELAY": "cloudinary://k:s@acct", "UPONCE_DECODERS": "1"}) as server:
+        made = json.loads(printed(uponce("keys", "create", "--json", *words, *data, env=env)))
+        assert made["cloud"] == cloud
+        printed(uponce("keys", "import", brought.key, *words, *data, env=env, stdin=brought.secret))
+        clouds = {key["api_key"]: key["cloud"] for key in json.loads(printed(uponce("keys", "list", "--json", *data)))}
+        assert clouds[brought.key] == cloud
+        assert set(clouds.values()) == {"acct", cloud}
+        fields = [f"{name}={value}" for name, value in server.signed(key=brought).items()]
+        revoked = json.loads(printed(uponce("signatures", "revoke", *fields, "--json", *data)))
+        listed = json.loads(printed(uponce("signatures", "list", "--json", *words, *data, env=env)))
+        assert [row["id"] for row in listed] == [revoked["id"]]
+        if not words:
+            signed = json.loads(printed(uponce("sign", "--json", *data, env=env)))
+            assert f"/v1_1/{cloud}/" in signed["upload_url"]

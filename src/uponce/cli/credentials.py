@@ -1,10 +1,12 @@
 """The key that a command signs with, and the server's address: from CLOUDINARY_URL or from a data folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from uponce.app.services import Services
 from uponce.cli.address import checked_url, find_base_url
 from uponce.cli.options import warn
-from uponce.cli.store import on_store
+from uponce.cli.store import cloud_of, on_store
 from uponce.config import cloudinary_url, load
 from uponce.config.sources import read_sources
 from uponce.core.errors import NotFound, SettingRefused
@@ -21,8 +23,9 @@ class Credentials:
 def find_credentials(data: str | None, api_key: str | None, url: str | None = None) -> Credentials:
     """Return the credentials in CLOUDINARY_URL, or those of a key in a data folder that --data or UPONCE_DATA names.
 
-    That key is `api_key`, or the first of UPONCE_CLOUD: files of other clouds belong to other people. `url` replaces
-    the base of the URLs. Raise SettingRefused if CLOUDINARY_URL counts and has another key than `api_key`.
+    That key is `api_key`, or the first key of the cloud of `cloud_of`: files of other clouds belong to other people.
+    `url` replaces the base of the URLs. Raise SettingRefused if CLOUDINARY_URL counts and has another key than
+    `api_key`.
     """
     account = cloudinary_url()
     if account is not None and data is None:
@@ -31,10 +34,15 @@ def find_credentials(data: str | None, api_key: str | None, url: str | None = No
             return found if url is None else replace(found, base=checked_url(url))
         warn("CLOUDINARY_URL does not count, because UPONCE_DATA names a data folder. Unset UPONCE_DATA to use it.")
     settings = load(data=data)
-    keys = on_store(settings, lambda services: services.database.list_keys(None if api_key else settings.cloud))
+
+    async def look(services: Services) -> tuple[str, Sequence[ApiKey]]:
+        cloud = await cloud_of(services, settings)
+        return cloud, await services.database.list_keys(None if api_key else cloud)
+
+    cloud, keys = on_store(settings, look)
     active = [key for key in keys if key.revoked_at is None and api_key in (None, key.api_key)]
     if not active:
-        wanted = f"API key {api_key}" if api_key else f"active API key of cloud {settings.cloud}"
+        wanted = f"API key {api_key}" if api_key else f"active API key of cloud {cloud}"
         raise NotFound(
             f"There is no {wanted} in {settings.data_dir}. `uponce keys create` makes one. For another cloud, set "
             "UPONCE_CLOUD, or name a key with --key."

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json, print_table, say, warn
-from uponce.cli.store import on_store
+from uponce.cli.store import cloud_of, on_store
 from uponce.config import Settings, load, parse_key
 from uponce.core.errors import InvalidParameter
 from uponce.core.freshness import duration, utc
@@ -30,7 +31,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 def create(
     data: Data = None,
     cloud: str | None = typer.Option(
-        None, help="Cloud (tenant) of the key; a new name makes a new cloud. [UPONCE_CLOUD, media]", show_default=False
+        None,
+        help="Cloud (tenant) of the key; a new name makes a new cloud. [UPONCE_CLOUD, the server's cloud, media]",
+        show_default=False,
     ),
     name: str = typer.Option("", help="What the key is for, in your words."),
     uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
@@ -46,21 +49,20 @@ def create(
 ) -> None:
     """Make a key and print its CLOUDINARY_URL."""
     settings = load(data=data)
-    key = on_store(
-        settings,
-        lambda services: create_key(
+
+    async def work(services: Services) -> ApiKey:
+        return await create_key(
             services,
-            cloud or settings.cloud,
+            await cloud_of(services, settings, cloud),
             name=name,
             uses=KeyUses(uses),
             scope=KeyScope(scope),
             window=settings.window if window is None else window,
             allow_v1=allow_v1,
             algorithms=(Algorithm.SHA256,) if sha256_only else tuple(Algorithm),
-        ),
-        create=True,
-    )
-    _print_new(settings, key, as_json)
+        )
+
+    _print_new(settings, on_store(settings, work, create=True), as_json)
 
 
 @app.command("import")
@@ -71,7 +73,9 @@ def import_(
         help="Id of one key. Its secret comes from the standard input, or is asked for on a terminal.",
     ),
     data: Data = None,
-    cloud: str | None = typer.Option(None, help="Cloud of the key. [UPONCE_CLOUD, media]", show_default=False),
+    cloud: str | None = typer.Option(
+        None, help="Cloud of the key. [UPONCE_CLOUD, the server's cloud, media]", show_default=False
+    ),
     name: str = typer.Option("", help="What the key is for, in your words."),
     uses: Literal["once", "unlimited"] = typer.Option("once", help="How often one signature works."),
     scope: Literal["upload", "all"] = typer.Option(
@@ -94,9 +98,8 @@ def import_(
         keys = [parse_key(line, lived) for line in sys.stdin.read().split()]
     else:
         secret = getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
-        keys = [
-            ApiKey(api_key, cloud or settings.cloud, (secret,), KeyUses(uses), KeyScope(scope), lived, name),
-        ]
+        owner = on_store(settings, lambda services: cloud_of(services, settings, cloud), create=True)
+        keys = [ApiKey(api_key, owner, (secret,), KeyUses(uses), KeyScope(scope), lived, name)]
     if not keys:
         raise InvalidParameter("The standard input has no key. Write one a line: cloudinary://KEY:SECRET@CLOUD.")
     added, conflicts = on_store(settings, lambda services: import_keys(services, keys), create=True)

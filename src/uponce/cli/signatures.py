@@ -17,7 +17,7 @@ from uponce.app.manage_signatures import (
 from uponce.app.ports import Page
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, parse_pairs, print_json, print_table, say
-from uponce.cli.store import on_store
+from uponce.cli.store import cloud_of, on_store
 from uponce.config import load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
@@ -59,7 +59,9 @@ def show(signature: list[str] = Which, data: Data = None, as_json: Json = False)
 @app.command("list")
 def list_(
     data: Data = None,
-    cloud: str | None = typer.Option(None, help="Cloud to list. [UPONCE_CLOUD, media]", show_default=False),
+    cloud: str | None = typer.Option(
+        None, help="Cloud to list. [UPONCE_CLOUD, the server's cloud, media]", show_default=False
+    ),
     status: Literal["unused", "used", "pending", "revoked"] | None = typer.Option(
         None, help="Show only used, unused, pending or revoked signatures."
     ),
@@ -68,10 +70,10 @@ def list_(
 ) -> None:
     """List the newest signatures in the ledger. A signature that no upload has used yet is not there."""
     settings = load(data=data)
-    owner = _operator(cloud or settings.cloud)
     wanted = None if status is None else GrantStatus(status)
 
     async def look(services: Services) -> Page[GrantRecord]:
+        owner = _operator(await cloud_of(services, settings, cloud))
         await _check_cloud(services, owner.cloud)
         return await list_signatures(services, owner, status=wanted, limit=limit, cursor=None)
 

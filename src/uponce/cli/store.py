@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
-from uponce.config import Settings
+from uponce.config import Settings, gather
 from uponce.wiring import opened
 
 T = TypeVar("T")
@@ -25,3 +25,16 @@ def on_store(settings: Settings, work: Callable[[Services], Coroutine[Any, Any, 
 
     with opened(settings, create=create) as backend:
         return asyncio.run(run(backend.services))
+
+
+async def cloud_of(services: Services, settings: Settings, named: str | None = None) -> str:
+    """Return `named`, else the cloud of this shell's settings if they give one, else of the server that started last.
+
+    A command in a shell without the server's settings must not make another cloud: a relay does not pass on its files.
+    """
+    if named:
+        return named
+    if settings.relay is not None or "cloud" in gather():
+        return settings.cloud
+    noted = await services.database.noted_settings()
+    return settings.cloud if noted is None else noted.cloud

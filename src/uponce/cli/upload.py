@@ -44,7 +44,8 @@ def run(
     data: Data = None,
     url: Url = None,
     key: str | None = typer.Option(
-        None, help="API key to sign with. By default the first key of UPONCE_CLOUD with uses=once."
+        None,
+        help="API key to sign with. By default the first key with uses=once of UPONCE_CLOUD, or of the server's cloud.",
     ),
     resource_type: Kind = "auto",
     as_json: Json = False,

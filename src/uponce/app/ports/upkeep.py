@@ -26,12 +26,14 @@ class Rule(StrEnum):
 class ServerSettings:
     """Settings of the server that started last. Commands may run in a shell without its settings.
 
-    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`.
+    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`. `cloud` is
+    UPONCE_CLOUD, or its default.
     """
 
     skew: int
     audit_seconds: int
     dead_seconds: int
+    cloud: str
 
 
 class Upkeep(Protocol):

@@ -3,7 +3,8 @@ CREATE TABLE server_settings (
   one           @number NOT NULL PRIMARY KEY CHECK (one = 1),
   skew          @number NOT NULL,  -- seconds
   audit_seconds @number NOT NULL,
-  dead_seconds  @number NOT NULL
+  dead_seconds  @number NOT NULL,
+  cloud         TEXT    NOT NULL
 ) @table;
 
 -- Each kind of work looks for its own effects. Thousands of due notifications would else be read for each look of a relay.
