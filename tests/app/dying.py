@@ -1,6 +1,6 @@
 """A server that dies at a chosen step: ports that do nothing any more from one of their calls on."""
 
-import asyncio
+import inspect
 from typing import Any
 
 from tests.world import World
@@ -37,7 +37,7 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         real, life = getattr(self._real, name), self._life
-        if not asyncio.iscoroutinefunction(real):
+        if not inspect.iscoroutinefunction(real):
             return real
 
         async def call(*args: Any, **named: Any) -> Any:

@@ -1,6 +1,7 @@
 """Ports that fail on purpose: the real ones, with one call broken."""
 
 import asyncio
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,7 +97,7 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._real, name)
-        if not asyncio.iscoroutinefunction(real):
+        if not inspect.iscoroutinefunction(real):
             return real
 
         async def call(*args: Any, **named: Any) -> Any:

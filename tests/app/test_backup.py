@@ -368,6 +368,22 @@ def test_a_damaged_backup_is_refused_with_the_one_before(box: Box, table: str) -
     assert box.restore()[0].copied == 1
 
 
+def test_no_backup_ends_while_a_restore_reads_its_folder(box: Box) -> None:
+    """Its database would be restored, and its media would not."""
+    assert_accepted(box.world.upload(box.world.sign({"public_id": "later"}), LATER, kind="raw"))
+    refused: list[BaseException | None] = []
+
+    def back_up(*progress: object) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            refused.append(thread.submit(box.back_up).exception())
+
+    assert box.restore(progress=back_up)[0].lost == {}
+    assert all("a restore from it, is running" in str(error) for error in refused) and refused
+    with closing(sqlite3.connect(box.database)) as connection:
+        assert connection.execute("SELECT public_id FROM assets").fetchall() == [("first",)]
+    box.back_up()
+
+
 def test_of_two_restores_at_once_the_second_is_refused(box: Box) -> None:
     """Both would write the same draft of the database."""
     refused: list[BaseException | None] = []

@@ -1,6 +1,7 @@
 """What a copy of the media makes of an asset that is overwritten while it runs: any moment of it, on purpose."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import PACK_BYTES, local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
-from uponce.app.ports import PLACES, BlobStore
+from uponce.app.ports import PLACES, BlobStore, StoredBlob
 from uponce.app.signed_calls import SignedCall, destroy
 from uponce.core.errors import StorageUnavailable
 from uponce.core.values import ResourceType
@@ -174,7 +175,27 @@ def spoil_file(world: World, data: bytes) -> None:
     path.mkdir()
 
 
-def test_a_file_that_cannot_be_read_is_lost_and_the_rest_is_copied(world: World, target: Blobs) -> None:
+class Away:
+    """A store whose folder cannot be listed."""
+
+    def __init__(self, real: BlobStore, failure: Exception | None) -> None:
+        self._real, self._failure = real, failure
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    async def published(self) -> AsyncIterator[StoredBlob]:
+        if self._failure is not None:
+            raise self._failure
+        for blob in [each async for each in self._real.published()]:
+            yield blob
+
+
+def test_a_file_that_cannot_be_read_is_lost_and_the_rest_is_copied(
+    world: World, target: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the source is mounted read-only, as a failing disk should be."""
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK or path != world.media / "spool")
     put(world, "kept", LARGE)
     put(world, "damaged", LARGE + b"damaged")
     spoil_file(world, LARGE + b"damaged")
@@ -199,7 +220,7 @@ def test_a_store_that_fails_ends_the_copy_and_the_error_names_the_asset(
     if broken == "source":
         spoil_file(world, LARGE)
     failure = StorageUnavailable("Send it again.", detail="[Errno 5] I/O error")
-    source = Failing(world.blobs, before={"ping": failure} if broken == "source" else {})
+    source = Away(world.blobs, failure) if broken == "source" else world.blobs
     other = Failing(target, before={"receive": failure} if broken == "target" else {})
     with pytest.raises(StorageUnavailable) as told:
         run(copy_media(world.database, cast(BlobStore, source), cast(BlobStore, other)))

@@ -180,6 +180,26 @@ def test_it_goes_on_wherever_it_broke_off(
         assert (again.complete, again.rows) == (True, {})
 
 
+def test_it_goes_on_between_two_batches_of_keys(
+    database: MovableDatabase, others: list[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uponce.app.migrate_store._BATCH", 1)
+    fill(database)
+    stays: Any = Storage(run(database.owner()))
+    for other in others:
+        target = other.server()
+
+        def stop(what: str, done: int, _: int) -> None:
+            if what == Table.KEYS and done == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(migrate_store(Store(database, stays), Store(target, stays), media=False, progress=stop))  # type: ignore[arg-type]
+        assert len(run(target.list_keys())) == 1
+        assert move(database, target).complete
+        assert everything(target) == everything(database)  # type: ignore[arg-type]
+
+
 def test_into_a_database_of_somebody_else_it_does_not_move(database: Database, others: list[Backend]) -> None:
     """And the source takes writes as before."""
     fill(database)

@@ -60,24 +60,22 @@ class Archive:
         Raise SettingRefused if the folder is not the folder of a backup, or while another backup holds it.
         """
         self._begin()
-        with (
-            held(self.folder, f"Another backup into {self.folder} is running. Wait until it ends."),
-            self._opened_media(),
-        ):
+        busy = f"Another backup into {self.folder}, or a restore from it, is running. Wait until it ends."
+        with held(self.folder, busy), self._opened_media():
             yield
 
     @contextmanager
     def reading(self, secrets: SecretBox | None, now: float) -> Iterator[Snapshot]:
-        """Open the last finished backup for a server that has no database yet. Write nothing.
+        """Open the last finished backup for a server that has no database yet. Write nothing, and let no backup do so.
 
         `secrets` are the server's own. None: they come from the key in the backup. Raise NotFound if no backup has
         finished. Raise SettingRefused if the copy of the database is damaged, if the right key is missing, or if the
-        server has a database.
+        server has a database. Raise it too while a backup into the folder is running.
         """
-        last = self.last() if self._facts.exists() else None
-        if last is None:
+        if not self._facts.exists() or not self._database.exists():
             raise NotFound(f"{self.folder} holds no finished backup. Name the folder that `uponce backup` printed.")
-        with closing(last):
+        busy = f"A backup into {self.folder} is running. Wait until it ends, and restore then."
+        with held(self.folder, busy, shared=True), closing(Snapshot(self._database)) as last:
             refuse_present(self._live)
             last.check(secrets or AesSecretBox(*self._key()), now)
             with self._opened_media():

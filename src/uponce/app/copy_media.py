@@ -7,13 +7,13 @@ be deleted before its copy ends. Then its asset names another blob, or is gone t
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol, TypeVar
 
 from uponce.app.ports import PLACES, BlobStore, OpenBlob
-from uponce.core.errors import StorageFull, StorageUnavailable
+from uponce.core.errors import StorageUnavailable
 from uponce.core.formats import stored_type
 from uponce.core.values import Asset, Digest
 
@@ -175,8 +175,8 @@ class _Copier:
             return await reading
         except StorageUnavailable as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_ONE_FILE:
-                with suppress(StorageFull):  # a full disk can be read
-                    await self._source.ping()
+                async for _ in self._source.published():  # raises if the whole source is away
+                    break
                 raise _Lost(f"its bytes cannot be read: {error.for_operator}") from error
             if await self._source.open(asset.blob_key) is None:
                 raise _Lost(_GONE) from error  # an object that is deleted under its reader

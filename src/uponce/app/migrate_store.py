@@ -124,11 +124,17 @@ async def _hand_over(source: Store, target: Database) -> None:
 
 
 async def _is_there(source: MovableDatabase, target: MovableDatabase) -> bool:
-    """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys."""
+    """Return whether an earlier run has moved the rows and keys. Raise SettingRefused if the target has other keys.
+
+    A run that was interrupted may have moved some of the keys, which are the last rows.
+    """
     there = {key.api_key for key in await target.list_keys()}
     if not there:
         return False
-    if not await source.frozen() or not there >= {key.api_key for key in await source.list_keys()}:
+    keys, frozen = {key.api_key for key in await source.list_keys()}, await source.frozen()
+    if frozen and there < keys:
+        return False
+    if not frozen or not there >= keys:
         raise SettingRefused("The target has other API keys already. Name a database that no server has used.")
     return True
 

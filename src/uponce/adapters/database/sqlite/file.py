@@ -101,11 +101,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it."""
+def held(path: Path, refusal: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold a file or folder, at most until this process ends. Raise SettingRefused if another process holds it.
+
+    Several may hold it at once if each one's hold is `shared`.
+    """
     with closing_file(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingRefused(refusal) from None
         yield
