@@ -82,6 +82,6 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
         "start uponce-backup",
         "daemon-reload",
         "restart uponce",
-        "stop uponce uponce-backup.timer",
+        "stop uponce uponce-backup.timer uponce-backup.service",
         "start uponce uponce-backup.timer",
     ]
