@@ -230,8 +230,8 @@ MUTANTS = """# Mutants
 A run takes about an hour. The changes that survived are listed below, each with the reason why it is no gap.
 A run fails if a survivor has no reason, or a reason has no survivor.
 """
-# Counts that do not add up over runs: the page shows the largest one.
-_MEASURES = ("worst ", "known ")
+# Counts that do not add up over runs, and rates: the page shows the largest one.
+_MEASURES = ("worst ", "known ", "histories a minute")
 
 
 def campaigns_page() -> str:
