@@ -15,7 +15,7 @@ from tests.stores.sick import Illness, healthy, sick
 WRITES, READERS = 60, 4
 SIZES = (1_000, 20_000, 400_000)
 DELETED_EVERY = 7
-TORN_READS, LARGE = 40, 3_000_000
+TORN_READS, LARGE = 30, 2_500_000
 SETTLE_SECONDS = 5.0
 
 
@@ -87,7 +87,7 @@ def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path)
     store = seaweedfs.shared()
     with sick(store.endpoint) as proxy:
         settings = store.environment | {"AWS_ENDPOINT_URL": proxy.endpoint, "UPONCE_STORAGE": store.fresh_url()}
-        with Server(tmp_path / "data", env=settings | {"UPONCE_STORAGE_SECONDS": "1"}) as server:
+        with Server(tmp_path / "data", env=settings | {"UPONCE_STORAGE_SECONDS": "3"}) as server:
             data = b"large" * (LARGE // 5)
             stored = server.post(server.signed({"public_id": "film"}), data, resource_type="raw")
             path = urlsplit(stored.json()["secure_url"]).path
@@ -95,14 +95,14 @@ def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path)
             async def read(times: int) -> list[Reply]:
                 return await asyncio.gather(*(fetch(server, path) for _ in range(times)))
 
-            assert {reply.data for reply in asyncio.run(read(TORN_READS))} == {data}
+            assert asyncio.run(read(1))[0].data == data
             before = open_files(server.pid)
             proxy.rule = lambda method, path: Illness.CUT if method == "GET" else Illness.NONE
             torn = {reply.status for reply in asyncio.run(read(TORN_READS))}
             proxy.rule = healthy
-            assert torn <= {LOST, 503}
+            assert LOST in torn <= {LOST, 503}
             settled = time.monotonic() + SETTLE_SECONDS
             while open_files(server.pid) > before and time.monotonic() < settled:
                 time.sleep(0.05)
             assert open_files(server.pid) <= before
-            assert {reply.data for reply in asyncio.run(read(TORN_READS))} == {data}
+            assert asyncio.run(read(1))[0].data == data
