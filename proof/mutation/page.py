@@ -26,6 +26,7 @@ def tables(record: Mapping[str, Any]) -> str:
             summary,
             "",
             _table(("file", "mutants", "killed", "timeout", "survived", "%"), _files(record["files"])),
+            *_untouched(record.get("untouched", [])),
             "## Survivors",
             "",
             _table(("where", "change", "why"), _survivors(record["survivors"])),
@@ -34,6 +35,13 @@ def tables(record: Mapping[str, Any]) -> str:
             _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r["killed"])) for r in by_hand)),
         ]
     )
+
+
+def _untouched(functions: Sequence[str]) -> Sequence[str]:
+    """Without a mutant, nothing shows whether a test notices a change: mostly functions of one call."""
+    if not functions:
+        return []
+    return [f"{len(functions)} functions of these files have no mutant: {', '.join(f'`{f}`' for f in functions)}.", ""]
 
 
 def total(files: Iterable[Mapping[str, int]]) -> int:
