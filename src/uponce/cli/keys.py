@@ -171,7 +171,7 @@ def rotate(
     """Give a key a new secret and print its CLOUDINARY_URL.
 
     When the old secret ends, delivery URLs of private and authenticated assets get 401 if the old secret signed them.
-    The assets stay.
+    The assets stay. A key has two secrets at most: rotate again, and the secret before the old one ends at once.
     """
     settings = load(data=data)
     key = on_store(settings, lambda services: rotate_key(services, api_key, overlap))
