@@ -158,7 +158,9 @@ def formats_page() -> str:
         + _prose(
             """
             Sound files have the resource type `video`, as with Cloudinary. `allowed_formats` takes names of the first
-            two columns, separated by commas. The maximum sizes are [settings](settings.md).
+            two columns, separated by commas. The maximum sizes are [settings](settings.md). The codecs are the common
+            ones, such as H.264, H.265, VP9, AV1, ProRes, AAC, MP3 and Opus. uponce refuses a video in a rare codec,
+            such as FFV1, Cinepak or QuickTime RLE: send the file as `raw`.
             """
         )
         + _table(("format", "also", "resource type", "delivered as"), rows)
