@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("serve")
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guide/containers.md").read_text()
-START, BACKUP, RESTORE, UPGRADE = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+START, BACKUP, RESTORE, COPY, UPGRADE = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 class Host:
@@ -101,7 +101,7 @@ def test_the_commands_of_the_guide(host: Host) -> None:
     assert (host.data / ".before/uponce.db").exists()
     host.uponce("keys create")
 
-    host.run(UPGRADE)
+    host.run(COPY + UPGRADE)
     assert host.get(path) == b"before"
     assert host.run("ls /srv/uponce/backup").split() == ["before-upgrade", "latest"]
 
