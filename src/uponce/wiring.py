@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce import __version__
-from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
+from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.system import LOCKS
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work

@@ -17,11 +17,11 @@ from tests.contract.databases import BEFORE_OWNERS, run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.system import RandomIds
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
 from uponce.app.ports import ServerSettings
