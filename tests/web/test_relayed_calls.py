@@ -124,6 +124,24 @@ def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> No
     assert_refused(large, 400, "malformed_request")
 
 
+def test_the_body_of_a_read_goes_on(relay: World, stub: StubUpstream) -> None:
+    """The Ruby SDK sends the parameters of a GET so: a list without its prefix would be one of other assets."""
+    body = b'{"prefix":"tmp/","max_results":500}'
+    headers = {"authorization": basic(relay), "content-type": "application/json", "content-length": str(len(body))}
+    relay.request("GET", "/v1_1/demo/resources/image/upload?tags=1", headers=headers, chunks=[body])
+    asked = stub.requests[-1]
+    assert (asked.query, bytes(asked.body), asked.headers["content-type"]) == (
+        [("tags", "1")],
+        body,
+        "application/json",
+    )
+    assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))
+    assert not {"content-type", "content-length"} & stub.requests[-1].headers.keys()
+    stub.reads = iter([Trouble.SILENT] * 5)
+    answer = relay.request("GET", "/v1_1/demo/ping", headers=headers, chunks=[body])
+    assert_refused(answer, 503, "upstream_unavailable")
+
+
 @pytest.mark.parametrize("path", ["raw/destroy", "folders", "no_such"])
 def test_a_method_that_does_not_go_on_names_those_that_do(relay: World, stub: StubUpstream, path: str) -> None:
     answer = relay.request("PATCH", f"/v1_1/demo/{path}", headers={"authorization": basic(relay)})
