@@ -38,7 +38,7 @@ from uponce.app.ports.database import (
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
-from uponce.app.ports.upkeep import Rule, ServerSettings, Upkeep
+from uponce.app.ports.upkeep import Rule, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 
