@@ -276,6 +276,8 @@ def test_forgeries_leave_nothing(world: World, client: Client) -> None:
         ({"content-range": "bytes 0--1/0", "x-unique-upload-id": "a"}, "empty_file"),
         ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a b"}, "invalid_parameter"),
         ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a" * 256}, "invalid_parameter"),
+        ({"x-unique-upload-id": "a", "x-upload-part-number": "1"}, "unsupported_parameter"),
+        ({"x-unique-upload-id": "a", "x-upload-total-parts": "2"}, "unsupported_parameter"),
     ],
 )
 def test_headers_that_make_no_chunk(world: World, sent: dict[str, str], code: str) -> None:

@@ -17,7 +17,15 @@ from uponce.app.uploading.chunks import NamedChunk, upload_chunk
 from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
-from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, StaleRequest, shown
+from uponce.core.errors import (
+    BadCredentials,
+    EmptyFile,
+    InvalidParameter,
+    MalformedRequest,
+    StaleRequest,
+    UnsupportedParameter,
+    shown,
+)
 from uponce.core.policy import Limits
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk
@@ -39,6 +47,8 @@ _VISIBLE = re.compile(r"[!-~]+")
 _FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
+# What .NET's SDK sends in place of Content-Range for chunks of uneven sizes.
+_PART_NUMBERS = ("x-upload-part-number", "x-upload-total-parts")
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
@@ -217,9 +227,18 @@ def _requested(request: Request) -> ResourceType | None:
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one.
+
+    Raise UnsupportedParameter for a chunk that has a number in place of its byte range.
+    """
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
+        if any(name in head.headers for name in _PART_NUMBERS):
+            raise UnsupportedParameter(
+                "Chunks that have X-Upload-Part-Number or X-Upload-Total-Parts and no Content-Range are not supported "
+                "by this server yet. Send Content-Range with each chunk. In the .NET SDK, omit PartNumber and "
+                "TotalParts."
+            )
         return None
     chunk = _parse_range(content_range)
     if chunk.span == Span(0, chunk.total or 0):
