@@ -50,6 +50,8 @@ BODIES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, object]], bytes]]
             f"%{ord(n[0]):02x}{n[1:]}={quote(str(v), safe='')}" for n, v in fields.items()
         ).encode(),
     ),
+    "no type, as PHP and Go send it": ({}, lambda fields: urlencode(fields).encode()),
+    "an empty type": ({"content-type": ""}, lambda fields: urlencode(fields).encode()),
     "JSON": (JSON, as_json),
     "JSON with escapes": (JSON, as_php),
     "JSON with spaces": (JSON, lambda fields: json.dumps(fields, indent=4).encode()),
@@ -122,6 +124,9 @@ TEXT_BODIES = {
     "file[] in a form": (URLENCODED, b"file%5B%5D=data:;base64,aGk=", "invalid_parameter"),
     "a remote file in a form": (URLENCODED, b"file=https%3A%2F%2Fexample.com", "unsupported_parameter"),
     "ampersands": (URLENCODED, b"&" * 100_000, "malformed_request"),
+    "text without a type": ({}, b"hello", "malformed_request"),
+    "JSON without a type": ({}, as_json({"folder": "cats", "file": URI}), "malformed_request"),
+    "a type without a name": ({"content-type": "; charset=utf-8"}, b"folder=cats", "malformed_request"),
     "a long field": (URLENCODED, b"context=" + b"x" * MAX_TEXT_BYTES, "malformed_request"),
 }
 
