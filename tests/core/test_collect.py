@@ -71,7 +71,7 @@ def test_what_is_not_signed_is_left_out(name: str) -> None:
 
 
 def test_unsigned_names_are_exactly_these() -> None:
-    """Anybody may add an unsigned parameter to a signed upload, so none of them may have an effect."""
+    """Anybody may add an unsigned parameter to a signed upload, so none of them may decide more than the URL does."""
     options = {"stream", "chunk_size", "timeout", "x_unique_upload_id"}
     assert {"file", "cloud_name", "resource_type", "api_key", "signature", *options} == UNSIGNED
 

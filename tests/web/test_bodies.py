@@ -204,10 +204,18 @@ def test_credentials_upload_without_a_signature(world: World, name: str) -> None
     assert answers[0].json["api_key"] == key.api_key
 
 
-@pytest.mark.parametrize("fields", [{}, {"tags": "a", "folder": "b"}], ids=["no field", "fields"])
+FIELDS: dict[str, dict[str, str]] = {
+    "no field": {},
+    "fields": {"tags": "a", "folder": "b"},
+    "a type": {"resource_type": "raw"},
+}
+
+
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 def test_credentials_upload_a_file_that_comes_first(world: World, fields: dict[str, str]) -> None:
     answer = world.post(part("file", PNG, "a.png"), parts_of(fields), END, headers=basic(world.server))
     assert assert_accepted(answer).json["folder"] == fields.get("folder", "")
+    assert answer.json["resource_type"] == fields.get("resource_type", "image")
 
 
 def test_credentials_upload_json(world: World) -> None:

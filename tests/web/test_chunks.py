@@ -149,6 +149,13 @@ def test_a_picture_is_inspected_as_a_whole(world: World) -> None:
     assert final.json["etag"] == hashlib.md5(picture).hexdigest()
 
 
+def test_a_field_of_each_chunk_names_the_type_where_the_url_says_auto(world: World) -> None:
+    picture = PNG + noise(2 * CHUNK)
+    client = Client(world, picture, kind="auto", fields=world.sign() | {"resource_type": "raw"})
+    first, *_, final = asyncio.run(client.all_of())
+    assert (first.json["resource_type"], final.json["resource_type"]) == ("raw", "raw")
+
+
 def test_one_chunk_that_is_the_whole_file_is_an_upload(world: World) -> None:
     data = noise(10)
     client = Client(world, data)

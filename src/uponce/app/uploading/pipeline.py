@@ -67,7 +67,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified = await intake.complete()
         assert intake.body is not None
         digest = await intake.body.seal()
-        admitted = Admitted.of(request, verified, intake.filename)
+        admitted = Admitted.of(intake.request, verified, intake.filename)
         repeated = await _answer_again(services, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
