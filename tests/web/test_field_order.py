@@ -91,6 +91,17 @@ def test_that_type_is_judged_like_one_in_the_url(world: World, order: str) -> No
     assert_accepted(ORDERS[order](world, fields | {"resource_type": "image"}))
 
 
+@pytest.mark.parametrize("name", ["callback", "callback[]"])
+@pytest.mark.parametrize("in_query", [False, True])
+def test_a_callback_is_refused_wherever_a_browsers_form_has_it(world: World, name: str, in_query: bool) -> None:
+    signed = world.sign({"callback": "https://app.example/cors.html"})
+    fields = {name if sent == "callback" else sent: value for sent, value in signed.items()}
+    with world.untouched():
+        answer = world.post(parts_of({} if in_query else fields), FILE, END, query=fields if in_query else None)
+    assert_refused(answer, 400, "unsupported_parameter")
+    assert "callback" in answer.message
+
+
 def test_array_fields_are_joined_in_order(world: World) -> None:
     fields = world.sign({"tags": "b,a"})
     body = parts_of({name: value for name, value in fields.items() if name != "tags"})

@@ -254,6 +254,15 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
         )
 
 
+def check_scripted(spec: UploadSpec, request: UploadRequest) -> None:
+    """Raise UnsupportedParameter for a `callback` in a form that a browser posts: it would show the answer."""
+    if spec.callback is not None and not request.scripted:
+        raise UnsupportedParameter(
+            "Parameter callback is not supported by this server yet for a form that a browser posts without a "
+            "script. Upload by XMLHttpRequest or fetch, or sign without it."
+        )
+
+
 async def refuse_spent(services: Services, grant: Grant, caller: Caller) -> None:
     """Raise if the ledger knows the grant as used up or revoked, and write the refusal to the audit."""
     await _refuse_spent(services, grant, await services.database.find_grant(grant.key), caller)

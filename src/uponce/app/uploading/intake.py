@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
-from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise
+from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise, check_scripted
 from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
 from uponce.app.services import Services
@@ -25,7 +25,6 @@ from uponce.core.errors import (
     LateParameter,
     MissingParameter,
     RequestTooSlow,
-    UnsupportedParameter,
     UponceError,
 )
 from uponce.core.parameters import UploadSpec, check_route
@@ -200,11 +199,7 @@ class Receiver(ABC, Generic[S]):
             check_route(params, request.cloud, request.requested)
             params = await sign_for(self._services, request.cloud, request.credentials, params)
         verified = await self._admit(params)
-        if verified.spec.callback is not None and not request.scripted:
-            raise UnsupportedParameter(
-                "Parameter callback is not supported by this server yet for a form that a browser posts without a "
-                "script. Upload by XMLHttpRequest or fetch, or sign without it."
-            )
+        check_scripted(verified.spec, request)
         self._counted.close()
         self._limit = self._enter(verified)
         self.verified = verified

@@ -19,6 +19,7 @@ from uponce.app.authorise import (
     Verified,
     check_grant_fresh,
     check_origin,
+    check_scripted,
     find_key_in,
     record_refusal,
     verified_by,
@@ -320,6 +321,7 @@ class Pipeline:
         check_route(params, request.cloud, request.requested)
         check_grant_fresh(self._services, verified)
         check_origin(verified.spec, request.origin)
+        check_scripted(verified.spec, request)
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:
