@@ -110,8 +110,7 @@ def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, st
     fields = tuple(fields)
     params = collect(fields)
     for sent_name, value in fields:
-        name = bare_name(sent_name)
-        if value == "" and name not in PARAMETERS and name not in more:
+        if value == "" and (name := bare_name(sent_name)) not in PARAMETERS and name not in more:
             raise unknown(name)
     return params
 
