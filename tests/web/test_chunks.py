@@ -164,6 +164,41 @@ def test_one_chunk_that_is_the_whole_file_is_an_upload(world: World) -> None:
     assert answer.json["done"] is True
 
 
+@pytest.mark.parametrize("file_first", [False, True])
+def test_an_empty_chunk_at_the_end_names_the_total(world: World, file_first: bool) -> None:
+    """.NET's SDK ends a stream of whole chunks so. PHP's SDK sends such a chunk after the upload is complete."""
+    client = Client(world, noise(2 * CHUNK))
+    end: dict[str, Any] = {"first": 2 * CHUNK, "last": 2 * CHUNK - 1, "file_first": file_first}
+
+    async def play() -> list[Answer]:
+        with world.untouched():
+            assert_refused(await client.chunk(**end), 404, "series_gone")
+            assert rows(world) == NO_ROWS
+        interim = [await client.chunk(*span, total=-1) for span in client.spans]
+        assert_refused(await client.chunk(**end, data=b"x"), 400, "malformed_request")
+        assert_refused(await client.chunk(first=CHUNK, last=CHUNK - 1, total=CHUNK, data=b""), 400, "chunk_conflict")
+        return [*interim, await client.chunk(**end), await client.chunk(**end)]
+
+    *interim, final, again = asyncio.run(play())
+    assert [answer.json["done"] for answer in interim] == [False, False]
+    assert stored(world, final) == client.data
+    assert_refused(again, 400, "signature_used")
+    assert rows(world) == NO_ROWS
+
+
+def test_an_empty_chunk_may_overtake_the_others(world: World) -> None:
+    client = Client(world, noise(2 * CHUNK))
+    first, second = client.spans
+
+    async def play() -> list[Answer]:
+        order = [(*first, -1), (2 * CHUNK, 2 * CHUNK - 1, 2 * CHUNK), (*second, -1)]
+        return [await client.chunk(start, last, total=total) for start, last, total in order]
+
+    _, empty, final = asyncio.run(play())
+    assert (empty.json["done"], empty.json["bytes"]) == (False, CHUNK)
+    assert stored(world, final) == client.data
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("data", [noise(5), noise(11)], ids=["cut short", "too long"])
 def test_a_whole_file_that_its_headers_describe_wrongly_is_refused(world: World, data: bytes, named: bool) -> None:

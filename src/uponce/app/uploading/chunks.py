@@ -122,6 +122,11 @@ class ChunkIntake(Receiver[Spooled | Append]):
     async def _join(self, series: Series | None, verified: Verified) -> Series:
         """Return the series with this signature in it. Begin a series if it does not exist."""
         services, request, part = self._services, self.request, self._part
+        if series is None and not part.chunk.span.size:
+            raise SeriesGone(
+                "This chunk is empty, and no unfinished upload has its X-Unique-Upload-Id. The upload is complete if "
+                "the answer to an earlier chunk has a public_id. Otherwise begin again, with chunks that have bytes."
+            )
         if series is None:
             series = await begin(
                 services,

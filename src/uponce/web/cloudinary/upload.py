@@ -262,6 +262,8 @@ def _parse_range(content_range: str) -> Chunk:
         raise _malformed_range(content_range, "write `bytes 0-19999999/50000000`, with `-1` for an unknown total")
     first, last = int(match[1]), int(match[2])
     total = None if match[3] in (None, "-1", "*") else int(match[3])
+    if last + 1 == first == total:  # how .NET's SDK ends a stream that has no byte left for another chunk
+        return Chunk(Span(first, first), total)
     if last < first:
         raise _malformed_range(content_range, "the last byte precedes the first one")
     if total is not None and last >= total:
