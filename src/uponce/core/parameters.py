@@ -297,10 +297,11 @@ _SWITCHES = """
     use_filename_as_display_name visual_search
     """
 _REFUSED = """
-    access_control asset_folder auto_tagging background_removal batch_id categorization custom_coordinates
-    detection display_name eager eager_notification_url eval face_coordinates format headers manifest_json
-    manifest_transformation metadata moderation ocr on_success proxy quality_override raw_convert
-    regions responsive_breakpoints similarity_search template template_vars transformation upload_preset
+    access_control asset_folder auto_tagging auto_video_details background_removal batch_id categorization
+    custom_coordinates detection display_name eager eager_notification_url eval face_coordinates format headers
+    manifest_json manifest_transformation metadata moderation ocr on_success proxy public_ids quality_override
+    raw_convert regions responsive_breakpoints similarity_search template template_vars transformation unsigned
+    upload_preset
     """
 _UNSIGNED = (
     Parameter("file", Use.UNSIGNED, meaning="The bytes, a data URI or a URL. Sign `sha256` to bind them."),
