@@ -164,7 +164,7 @@ def test_files_and_tasks_that_pages_name_exist() -> None:
     assert named - tasks == set()
 
 
-LANGUAGES = {"css", "diff", "html", "js", "python", "sh", "sql", "text", "ts", "yaml"}
+LANGUAGES = {"css", "diff", "html", "ini", "js", "python", "sh", "sql", "text", "ts", "yaml"}
 
 
 def test_the_guides_have_one_name_for_each_language() -> None:
