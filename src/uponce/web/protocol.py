@@ -36,7 +36,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 def _refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
     body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
-    head += "access-control-expose-headers: Retry-After\r\n"
+    head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
