@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +20,11 @@ from tests.web.test_destroy import ask, signed
 from tests.world import OTHER_PNG, PNG, START, World, assert_accepted
 from uponce.adapters.database.sqlite import readers
 from uponce.app.ports import Metrics
-from uponce.web import express
+from uponce.web import express, response
+from uponce.web.discarding import CYCLE
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
+from uponce.web.response import Response
 from uponce.web.routes import create_app
 
 MOST = express._MOST_BYTES
@@ -225,6 +228,43 @@ def test_both_ways_answer_note_and_log_the_same_to_the_byte(
             assert first == again == answered(request), name
             assert first[1], name
             assert tasks == (2 if name in LONG_WAY or (cold and not request.startswith(b"HEAD")) else 0), name
+
+
+WHOLE = {
+    "a page": get("/robots.txt"),
+    "a head": get("/robots.txt", method="HEAD"),
+    "nothing there": get("/demo/image/upload/dog.png"),
+    "a preflight": get(
+        "/v1_1/demo/upload", "Origin: https://a.example", "Access-Control-Request-Method: POST", method="OPTIONS"
+    ),
+    "a refused upload": get("/v1_1/demo/upload", "Content-Length: 3", method="POST") + b"a=b",
+    "the last request": get("/robots.txt", "Connection: close"),
+    "HTTP/1.0": get("/robots.txt", version="1.0"),
+}
+
+
+def test_a_whole_answer_is_written_at_once_as_uvicorn_writes_it(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire.long_way = True
+    for name, request in WHOLE.items():
+        at_once, in_parts = Reader(), Reader()
+        answer = without_id(wire.say(request, reader=at_once))
+        with monkeypatch.context() as patch:
+            patch.setattr(response, "CYCLE", "no such extension")
+            assert answer == without_id(wire.say(request, reader=in_parts)), name
+        assert len(at_once._blocks) == 1, name
+
+
+@pytest.mark.parametrize("header", [(b"x", b"a\r\nx: b"), (b"x", b"a\nb"), (b"x\rb", b"a"), (b"x", b"a\0")])
+def test_a_header_that_would_break_the_answer_is_left_to_uvicorn(header: tuple[bytes, bytes]) -> None:
+    cycle = SimpleNamespace(
+        flow=SimpleNamespace(write_paused=False),
+        disconnected=False,
+        response_started=False,
+        keep_alive=True,
+        default_headers=[],
+    )
+    request: Any = SimpleNamespace(scope={"extensions": {CYCLE: cycle}}, method="GET")
+    assert not response._is_written(request, Response(200), (header, (b"content-length", b"0")))
 
 
 def test_a_request_without_a_host_is_refused(wire: Wire) -> None:
