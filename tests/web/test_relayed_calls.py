@@ -241,13 +241,15 @@ def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream
     assert_refused(act(relay, "raw/destroy", fields), 503, "upstream_unavailable")
 
 
-@pytest.mark.parametrize("kind", ["form", "query", "json"])
+@pytest.mark.parametrize("kind", ["form", "query", "json", "numbered"])
 def test_a_list_is_passed_on_as_a_list(relay: World, stub: StubUpstream, kind: str) -> None:
     """Also with commas in its items. The order counts."""
     fields = relay.sign({"command": "add", "tag": "t", "public_ids": "b,a,c,d", "type": ""}, key=relay.server)
     del fields["public_ids"]
     ids = [("public_ids[]", "b"), ("public_ids[]", "a,c"), ("public_ids[]", "d")]
-    if kind == "form":
+    if kind == "numbered":
+        ids = [(f"public_ids[{number}]", value) for number, (_, value) in enumerate(ids)]
+    if kind in ("form", "numbered"):
         answer = act(relay, "image/tags", [*ids, *fields.items()])
     elif kind == "query":
         answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
@@ -258,7 +260,7 @@ def test_a_list_is_passed_on_as_a_list(relay: World, stub: StubUpstream, kind: s
     assert assert_accepted(answer).json == {"public_ids": ["b", "a", "c", "d"]}
     sent = [(name, value.decode()) for name, _, value in stub.requests[-1].parts]
     assert [pair for pair in sent if pair[0].startswith("public_ids")] == ids
-    assert sorted(name for name, _ in sent if name != "public_ids[]") == [
+    assert sorted(name for name, _ in sent if not name.startswith("public_ids[")) == [
         "api_key",
         "command",
         "signature",
