@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
-from uponce.web.discarding import DISCARD, GONE, discard
+from uponce.web.discarding import CYCLE, DISCARD, GONE, discard
 from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -228,7 +228,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._large = None
         # Not `disconnected`: that is set one turn of the loop after a failed write.
-        extensions = self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[dict-item]
+        extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: self.transport.is_closing}  # type: ignore[dict-item]
         if not any(name in _FRAMING for name, _ in self.headers):
             return
         if (length := self._plain_length()) > BLOCK_BYTES:
