@@ -10,6 +10,7 @@ from typing import Any
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
+from uponce.web.discarding import CYCLE
 from uponce.web.failures import FailedCredentials
 
 Scope = MutableMapping[str, Any]
@@ -80,8 +81,10 @@ class Body:
     Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
 
-    def __init__(self, receive: Receive, idle_seconds: float) -> None:
+    def __init__(self, receive: Receive, idle_seconds: float, *, is_there: bool = False) -> None:
+        """Keep where to read. A body that `is_there` has arrived whole, so reading it never waits."""
         self._receive = receive
+        self._is_there = is_there
         self._idle_seconds = idle_seconds
         self._first = b""
         self.complete = False
@@ -133,6 +136,8 @@ class Body:
         return b""
 
     async def _message(self) -> Message:
+        if self._is_there:
+            return await self._receive()
         try:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._receive()
@@ -195,7 +200,9 @@ class Request:
     @property
     def body(self) -> Body:
         if self._body is None:
-            self._body = Body(self.receive, self.site.idle_seconds)
+            cycle = self.scope.get("extensions", {}).get(CYCLE)
+            is_there = cycle is not None and not cycle.more_body
+            self._body = Body(self.receive, self.site.idle_seconds, is_there=is_there)
         return self._body
 
     @property
