@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, Protocol
 
-from uponce.app.uploading.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
@@ -22,6 +22,10 @@ _LONGEST_FILE = len("%66%69%6c%65")  # no longer name is `file`
 
 
 class _Decoder(Protocol):
+    @property
+    def held(self) -> int:
+        """Return how many bytes of the body have arrived that are not the file's."""
+
     def feed(self, data: bytes) -> Iterator[Event]: ...
 
     def finish(self) -> Iterator[Event]: ...
@@ -43,6 +47,8 @@ async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
     async for chunk in body.chunks():
         for event in decoder.feed(bytes(chunk)):
             yield event
+        if decoder.held > FORM_BYTES:
+            yield FormBytes(decoder.held)
     for event in decoder.finish():
         yield event
 
@@ -76,6 +82,10 @@ class _Urlencoded:
         self._rest = bytearray()
         self._pairs = self._size = 0
         self._file: TextFile | None = None
+
+    @property
+    def held(self) -> int:
+        return self._size + len(self._rest)
 
     def feed(self, data: bytes) -> Iterator[Event]:
         *ended, last = data.split(b"&")
@@ -164,9 +174,14 @@ class _Json:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._size = 0
         self._head = b""
         self._file: TextFile | None = None
         self._tail: bytearray | None = None
+
+    @property
+    def held(self) -> int:
+        return self._size + len(self._head) + len(self._tail or b"")
 
     def feed(self, data: bytes) -> Iterator[Event]:
         if self._tail is not None:
@@ -198,6 +213,7 @@ class _Json:
         if match is None:
             return
         before, behind = self._head[: match.start()], self._head[match.end() :]
+        self._size = len(before)
         yield from self._fields(before + (b"{}" if match[1] == b"{" else b"}"))
         yield FileStart(None)
         self._head, self._file = b"", TextFile()
