@@ -121,6 +121,11 @@ class Body:
             hold(len(body))
         return bytes(body)
 
+    async def keep(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+        """Return what `read` returns, and let `chunks` yield it again."""
+        self._first = await self.read(limit, hold)
+        return self._first
+
     async def _next(self) -> bytes:
         """Return the next bytes, or no bytes at the end of the body."""
         while not self.complete:

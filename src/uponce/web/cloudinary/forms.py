@@ -25,10 +25,11 @@ from uponce.core.errors import (
 )
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
-from uponce.web.cloudinary.text_bodies import json_pairs
+from uponce.web.cloudinary.text_bodies import check_name, json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
 from uponce.web.whole_bodies import Hold, in_time
 
+URLENCODED = "application/x-www-form-urlencoded"
 _MAX_BOUNDARY = 200
 _MAX_FIELDS_BYTES = 256 * 1024
 _MAX_PART_HEADERS = 8
@@ -345,8 +346,8 @@ async def body_fields(request: Request, limits: Limits) -> Fields:
 
 
 async def small_body(request: Request) -> bytes:
-    """Return the body of a small request unchanged. Raise RequestTooSlow or ServerBusy as `in_time` does."""
-    return await in_time(request, partial(request.body.read, _MAX_FIELDS_BYTES))
+    """Return the body of a small request unchanged. `body_fields` may follow. Raise errors as it does."""
+    return await in_time(request, partial(request.body.keep, _MAX_FIELDS_BYTES))
 
 
 async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fields:
@@ -357,7 +358,8 @@ async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fi
     data = await body.read(_MAX_FIELDS_BYTES, hold)
     if not data:
         return ()
-    if media_type == "application/x-www-form-urlencoded":
+    if media_type == URLENCODED:
+        check_name(data.partition(b"=")[0])
         return parse_query(data, limits)
     if media_type != "application/json":
         raise MalformedRequest(
@@ -381,4 +383,5 @@ async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold
 
 
 def media_type_of(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+    """Return the media type. A body without a type is urlencoded: SDKs of PHP and Go send such bodies."""
+    return content_type.partition(";")[0].strip().lower() if content_type else URLENCODED

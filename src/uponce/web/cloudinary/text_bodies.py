@@ -18,7 +18,7 @@ from uponce.web.request import Body, Fields, percent_decoded
 MAX_TEXT_BYTES = 256 * 1024
 # Bounds the time of the parser. Pairs are counted after it: 256 KiB of pairs took 40 ms, with this limit 5 ms.
 _MAX_COMMAS = 4096
-_LONGEST_FILE = len("%66%69%6c%65")  # no longer name is `file`
+_NOT_IN_NAMES = re.compile(rb'[\n"{]')
 
 
 class _Decoder(Protocol):
@@ -68,6 +68,15 @@ def _check_size(size: int) -> None:
         )
 
 
+def check_name(name: bytes) -> None:
+    """Raise MalformedRequest for an encoded name that begins a form or JSON, which was sent with a wrong type."""
+    if _NOT_IN_NAMES.search(name):
+        raise MalformedRequest(
+            "The body is not urlencoded: a name has a line break, a quote or a brace. Send header Content-Type: "
+            "multipart/form-data and its boundary with a form, or application/json with JSON."
+        )
+
+
 def _field(name: str, value: str) -> Field:
     if name == "file[]":
         raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
@@ -82,6 +91,7 @@ class _Urlencoded:
         self._rest = bytearray()
         self._pairs = self._size = 0
         self._file: TextFile | None = None
+        self._in_field = False  # the name of the unfinished pair is not `file`
 
     @property
     def held(self) -> int:
@@ -98,18 +108,16 @@ class _Urlencoded:
         yield from self._end(b"")
 
     def _go_on(self) -> Iterator[Event]:
-        """Take the beginning of a pair whose end has not arrived.
-
-        Each packet comes here, so this costs no more after a long beginning than after a short one.
-        """
+        """Take the beginning of a pair whose end has not arrived. Each packet comes here, but reads a name once."""
+        if self._file is None and not self._in_field and b"=" in self._rest:
+            name, _, value = self._rest.partition(b"=")
+            self._in_field = _name(bytes(name)) != "file"
+            if not self._in_field:
+                self._file, self._rest = TextFile(), value
+                yield FileStart(None)
         if self._file is None:
-            equals = self._rest.find(b"=", 0, _LONGEST_FILE + 1)
-            if equals < 0 or not _is_file(bytes(self._rest[:equals])):
-                _check_size(self._size + len(self._rest))
-                return
-            del self._rest[: equals + 1]
-            self._file = TextFile()
-            yield FileStart(None)
+            _check_size(self._size + len(self._rest))
+            return
         half = self._half_an_escape.search(self._rest)
         at = half.start() if half else len(self._rest)
         whole = bytes(self._rest[:at])
@@ -119,7 +127,7 @@ class _Urlencoded:
     def _end(self, last: bytes) -> Iterator[Event]:
         """Take the last bytes of a pair."""
         text, self._rest = bytes(self._rest + last), bytearray()
-        file, self._file = self._file, None
+        file, self._file, self._in_field = self._file, None, False
         if file is not None:
             yield from file.feed(_unquoted(text))
             yield from file.finish()
@@ -128,10 +136,10 @@ class _Urlencoded:
         name, equals, value = text.partition(b"=")
         if not equals and text:
             raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
-        if equals and _is_file(name):
+        if equals and _name(name) == "file":
             yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, not a space
         elif equals:
-            yield _field(_decoded(name), _decoded(value))
+            yield _field(_name(name), _decoded(value))
 
     def _count(self, text: bytes) -> None:
         self._pairs += 1
@@ -141,8 +149,9 @@ class _Urlencoded:
             raise MalformedRequest(f"The body has more than {self._most} fields, the limit. Send fewer fields.")
 
 
-def _is_file(name: bytes) -> bool:
-    return len(name) <= _LONGEST_FILE and _decoded(name) == "file"
+def _name(text: bytes) -> str:
+    check_name(text)
+    return _decoded(text)
 
 
 def _decoded(text: bytes) -> str:
