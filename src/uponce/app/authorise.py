@@ -49,12 +49,13 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
+    """What a request says about an upload besides its body: the address, the fields of the query, and the sender.
 
-    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
-    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
-    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
-    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
+    `requested` is the resource type in the address; None stands for `auto`. `origin` is the web page's, if a browser
+    sent the request. `idempotency_key` is the client's name for the upload: a repeat with this name returns a lost
+    answer. `credentials` are an API key and its secret by HTTP Basic, for fields without a signature. `scripted`: a
+    program reads the answer. Otherwise a browser may show the answer. `length` is the number of bytes in the
+    body, or None if the request does not say it. `bare`: the body is the file itself, without a form around it.
     """
 
     cloud: str
