@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass
 from typing import Any
 
+from uponce.app.attempts import Forms
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
@@ -75,6 +76,10 @@ def _basic_credentials(authorization: str) -> tuple[str, str]:
     return user, password
 
 
+def _hold_nothing(size: int) -> None:
+    return
+
+
 class Body:
     """The bytes of one request's body, while they arrive.
 
@@ -106,20 +111,22 @@ class Body:
         first, self._first = self._first, b""
         return first
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes."""
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
-                raise MalformedRequest(f"The request body is larger than {limit} bytes. Send fewer or shorter fields.")
-            chunks.append(chunk)
-        return b"".join(chunks)
+    async def read(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes.
 
-    async def keep(self, limit: int) -> bytes:
+        Call `hold` with the number of bytes in memory each time that more have arrived.
+        """
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise MalformedRequest(f"The request body is larger than {limit} bytes. Send fewer or shorter fields.")
+            hold(len(body))
+        return bytes(body)
+
+    async def keep(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
         """Return what `read` returns, and let `chunks` yield it again."""
-        self._first = await self.read(limit)
+        self._first = await self.read(limit, hold)
         return self._first
 
     async def _next(self) -> bytes:
@@ -154,7 +161,8 @@ class Site:
 
     public_url: str | None
     failures: FailedCredentials
-    idle_seconds: float
+    limits: Limits
+    forms: Forms
 
 
 class Request:
@@ -202,7 +210,7 @@ class Request:
         if self._body is None:
             cycle = self.scope.get("extensions", {}).get(CYCLE)
             is_there = cycle is not None and not cycle.more_body
-            self._body = Body(self.receive, self.site.idle_seconds, is_there=is_there)
+            self._body = Body(self.receive, self.site.limits.idle_seconds, is_there=is_there)
         return self._body
 
     @property
