@@ -7,6 +7,7 @@ from secrets import token_hex
 
 from uponce.adapters.database.steps import Rules, Steps, operation
 from uponce.app.ports import Row, Rule, ServerSettings, Table
+from uponce.core.lineage import heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
 # 2 ms, 5,000 took 280 ms, and as long again to commit.
@@ -134,8 +135,26 @@ def make_owner(_: float) -> Steps[str]:
 
 
 @operation(writes=True)
+def follow_owner(_: float, owner: str) -> Steps[str]:
+    return (yield from _steps_of_heir(owner))
+
+
+def _steps_of_heir(owner: str) -> Steps[str]:
+    name = heir(token_hex(16), owner)
+    yield [("drop_owner", {}), ("add_owner", {"name": name})]
+    return name
+
+
+@operation(writes=True)
 def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
+
+
+def steps_of_succession() -> Steps[None]:
+    """Replace the owner of a database that replaces another one. The other one then loses the storage."""
+    (rows,) = yield [("find_owner", {})]
+    if rows:
+        yield from _steps_of_heir(rows[0]["name"])
 
 
 @operation(writes=True)

@@ -33,13 +33,24 @@ class NotCommitted(Exception):
 
 
 class Pool:
-    """At most `size` connections, one of them for the engine. `admit` checks each new one before its first use."""
+    """At most `size` connections, one of them for the engine.
 
-    def __init__(self, address: Address, size: int, clock: Clock | None, admit: Callable[[Session], None]) -> None:
+    `admit` checks each new one before its first use. One that `is_left` is not used again.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        size: int,
+        clock: Clock | None,
+        admit: Callable[[Session], None],
+        is_left: Callable[[Session], bool],
+    ) -> None:
         self._address = address
         self._size = size - 1
         self._clock = clock
         self._admit = admit
+        self._is_left = is_left
         self._idle: list[Session] = []
         self._open = False
         self._lending = threading.Lock()
@@ -110,10 +121,14 @@ class Pool:
         with suppress(IndexError):  # instead of a check before: another thread may take the last one in between
             while True:
                 session = self._idle.pop()
-                if not is_dead(session.connection):
+                if self.is_usable(session):
                     return session
                 discard(session)
         return self.new()
+
+    def is_usable(self, session: Session) -> bool:
+        """Return whether an idle session is alive, and in the present history."""
+        return not is_dead(session.connection) and not self._is_left(session)
 
     def new(self) -> Session:
         try:
@@ -253,7 +268,7 @@ class Engine:
         return [outcomes[place] for place in range(len(operations))]
 
     def _connected(self) -> Session:
-        if self._session is not None and is_dead(self._session.connection):
+        if self._session is not None and not self._pool.is_usable(self._session):
             self.disconnect()
         if self._session is None:
             self._session = self._pool.borrow()

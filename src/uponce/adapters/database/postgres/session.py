@@ -26,6 +26,7 @@ class Session:
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         """`clock` replaces the database's, for tests."""
         self.connection = connection
+        self.history: str | None = None  # see history.py
         self.statements: Mapping[str, Statement] = load("postgres")
         self._clock = clock
         self._raw = psycopg.RawCursor[tuple[Any, ...]]
