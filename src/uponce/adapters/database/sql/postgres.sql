@@ -176,9 +176,11 @@ INSERT INTO schema_version SELECT {version} WHERE NOT EXISTS (SELECT FROM schema
 -- name: schema_version
 SELECT max(version) AS version FROM schema_version;
 
--- A write that changes nothing, yet reaches the disk.
+-- A write that changes nothing, yet reaches the disk. Servers of an older release write the same row. While another
+-- transaction holds the row, there is nothing to write: a server that hangs must not make others unready.
 -- name: touch!
-UPDATE schema_version SET version = {version};
+UPDATE schema_version SET version = version
+WHERE ctid IN (SELECT ctid FROM schema_version FOR UPDATE SKIP LOCKED);
 
 -- The numbers to come are greater than those that were added.
 -- name: count_on!
