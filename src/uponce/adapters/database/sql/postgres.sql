@@ -72,6 +72,12 @@ SET LOCAL transaction_timeout = 0;
 -- name: end_transactions!
 SET transaction_timeout = '{seconds}s';
 
+-- name: limit!
+SET statement_timeout = '{seconds}s';
+SET lock_timeout = '{seconds}s';
+SET idle_in_transaction_session_timeout = '{silent_seconds}s';
+SET default_transaction_isolation = 'read committed';
+
 -- name: durability
 SELECT name, setting FROM pg_settings WHERE name IN
   ('fsync', 'full_page_writes', 'synchronous_commit', 'server_encoding', 'server_version_num');
