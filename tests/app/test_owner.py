@@ -16,12 +16,12 @@ from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
 from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store import local
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from tests.web.test_destroy import ask, signed
 from tests.world import OTHER_PNG, PNG, START, World, assert_accepted
 from uponce.adapters.database.sqlite import readers
-from uponce.app.ports import NoMetrics
+from uponce.app.ports import Metrics
 from uponce.web import express
 from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
@@ -140,7 +140,7 @@ def without_id(answer: bytes) -> bytes:
     return answer.replace(found[0], b"")
 
 
-class Counted(NoMetrics):
+class Counted(Metrics):
     def __init__(self) -> None:
         self.noted: list[tuple[str, str, int]] = []
 

@@ -116,7 +116,7 @@ async def verify_signed(
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
-    if not _is_of(key, cloud):
+    if not is_of(key, cloud):
         raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
 
@@ -125,7 +125,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
     require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
-    if not _is_of(key, cloud):
+    if not is_of(key, cloud):
         raise _unknown(cloud, params, is_known=records.has_cloud(cloud))
     return key
 
@@ -223,7 +223,8 @@ def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = Fals
             raise MissingParameter(f"Missing required parameter - {name}")
 
 
-def _is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+def is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+    """Return whether it is a key of this cloud that is not revoked."""
     return key is not None and key.cloud == cloud and key.revoked_at is None
 
 

@@ -114,6 +114,11 @@ class Body:
             chunks.append(chunk)
         return b"".join(chunks)
 
+    async def keep(self, limit: int) -> bytes:
+        """Return what `read` returns, and let `chunks` yield it again."""
+        self._first = await self.read(limit)
+        return self._first
+
     async def _next(self) -> bytes:
         """Return the next bytes, or no bytes at the end of the body."""
         while not self.complete:

@@ -1,12 +1,11 @@
 """Operations that keep a database in order: purge, fence, freeze, check, move."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.app.ports import Row, Rule, ServerSettings, Table
+from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.app.ports import Row, Rule, Table
 from uponce.core.lineage import heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
@@ -88,7 +87,7 @@ def steps_of_fence(now: float, skew: int) -> Steps[int]:
     uploads completed upstream.
     """
     noted = yield from steps_of_settings()
-    mark = int(now) + (skew if noted is None else max(skew, noted.skew))
+    mark = int(now) + max(skew, int(noted.get("skew", 0)))
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark
 
@@ -158,20 +157,21 @@ def steps_of_succession() -> Steps[None]:
 
 
 @operation(writes=True)
-def note_settings(_: float, settings: ServerSettings) -> Steps[None]:
+def note_settings(_: float, settings: Mapping[str, str]) -> Steps[None]:
     """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
     if (yield from steps_of_settings()) != settings:
-        yield [("put_settings", asdict(settings))]
+        puts: list[Ask] = [("put_setting", {"name": name, "value": value}) for name, value in settings.items()]
+        yield [("drop_settings", {}), *puts]
 
 
 @operation()
-def noted_settings(_: float) -> Steps[ServerSettings | None]:
+def noted_settings(_: float) -> Steps[Mapping[str, str]]:
     return (yield from steps_of_settings())
 
 
-def steps_of_settings() -> Steps[ServerSettings | None]:
+def steps_of_settings() -> Steps[Mapping[str, str]]:
     (rows,) = yield [("find_settings", {})]
-    return ServerSettings(**dict(rows[0])) if rows else None
+    return {row["name"]: row["value"] for row in rows}
 
 
 @operation(writes=True)

@@ -34,8 +34,6 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
     The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
-    if asked.method == "GET":
-        return _answer(await services.upstream.get(upstream, path, asked.query, patient=True))
     return _answer(await services.upstream.call(upstream, path, asked))
 
 

@@ -347,8 +347,8 @@ async def body_fields(request: Request, limits: Limits) -> Fields:
 
 
 async def small_body(request: Request) -> bytes:
-    """Return the body of a small request unchanged. Raise RequestTooSlow as `body_fields` does."""
-    return await _soon(request.body.read(_MAX_FIELDS_BYTES))
+    """Return the body of a small request unchanged. `body_fields` may follow. Raise RequestTooSlow as it does."""
+    return await _soon(request.body.keep(_MAX_FIELDS_BYTES))
 
 
 async def _soon(reading: Coroutine[Any, Any, T]) -> T:

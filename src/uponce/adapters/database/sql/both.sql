@@ -460,14 +460,14 @@ DELETE FROM owner;
 -- The settings of the server
 
 -- name: find_settings
-SELECT skew, audit_seconds, dead_seconds, cloud FROM server_settings;
+SELECT name, value FROM server_settings;
 
--- name: put_settings!
-INSERT INTO server_settings (one, skew, audit_seconds, dead_seconds, cloud)
-VALUES (1, :skew, :audit_seconds, :dead_seconds, :cloud)
-ON CONFLICT (one) DO UPDATE
-SET skew = excluded.skew, audit_seconds = excluded.audit_seconds, dead_seconds = excluded.dead_seconds,
-    cloud = excluded.cloud;
+-- name: drop_settings!
+DELETE FROM server_settings;
+
+-- name: put_setting!
+INSERT INTO server_settings (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one
