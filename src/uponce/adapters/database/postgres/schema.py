@@ -81,7 +81,7 @@ def turn_over(now: float, counted: Mapping[int, int]) -> Steps[int]:
             dropped.append(start)
     coming = [start for start in range(first, first + _AHEAD, SPAN) if start not in present]
     if dropped or coming:
-        yield [("wait_briefly", {}), ("lock_grants", {})]
+        yield [("wait_briefly", {"milliseconds": 200}), ("lock_grants", {})]
     for start in coming:
         yield from _make(start)
     for start in dropped:

@@ -1,6 +1,7 @@
 """Named statements on a connection to PostgreSQL. Equal statements of one step become one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -45,14 +46,29 @@ class Session:
                 found[number] = rows
         return found
 
-    def begin(self, rules: Rules, numbers: Sequence[int]) -> float:
-        """Begin a transaction that holds these locks. Return the time after that."""
+    def begin(self, rules: Rules, numbers: Sequence[int], *, milliseconds: int | None = None) -> float:
+        """Begin a transaction that holds these locks. Return the time after that.
+
+        If given, each further lock may take so many milliseconds.
+        """
         self.run("begin")
         if rules in _RULES:
             self.run(_RULES[rules])
+        if milliseconds is not None:
+            self.run("wait_briefly", {"milliseconds": milliseconds})
         if numbers:
             self.run("hold", {"numbers": sorted(numbers)})
         return self.moment()
+
+    def begin_trying(self, numbers: Sequence[int]) -> tuple[float, AbstractSet[int]]:
+        """Begin a transaction that shares the rules and holds those of these locks that are free.
+
+        Return the time after that, and the locks that are taken.
+        """
+        self.run("begin")
+        self.run(_RULES[Rules.SHARED])
+        taken, (row,) = self.ask([("try_hold", {"numbers": sorted(numbers)}), self._moment])
+        return row["now"], {each["number"] for each in taken}
 
     def begin_reading(self, first: str, *, patient: bool) -> None:
         self.run("begin_read")
@@ -62,9 +78,13 @@ class Session:
             self.lift_timeouts()
 
     def moment(self) -> float:
-        ((row,),) = self.ask([("moment", {"now": self._clock and self._clock.now()})])
+        ((row,),) = self.ask([self._moment])
         now: float = row["now"]
         return now
+
+    @property
+    def _moment(self) -> Ask:
+        return "moment", {"now": self._clock and self._clock.now()}
 
     def commit(self) -> None:
         """Return when the transaction is durable. After any error, it may be durable or not.

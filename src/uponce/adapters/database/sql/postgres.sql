@@ -97,6 +97,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('uponce rules', 0));
 -- name: hold!
 SELECT pg_advisory_xact_lock(n) FROM unnest(CAST(:numbers AS bigint[])) AS n;
 
+-- Take those that are free, and return the others.
+-- name: try_hold
+SELECT n AS number FROM unnest(CAST(:numbers AS bigint[])) AS n WHERE NOT pg_try_advisory_xact_lock(n);
+
 
 -- Pages of the list. One plan serves all values: planning each page over all parts takes longer than reading it. So a
 -- plan must not depend on how many rows an owner has: the order is one that the primary key does not give, and only one
@@ -235,7 +239,7 @@ SELECT count(*) AS rows FROM grants WHERE @within;
 SELECT grant_key FROM grants_other WHERE @within LIMIT 1;
 
 -- name: wait_briefly!
-SET LOCAL lock_timeout = 200;
+SET LOCAL lock_timeout = {milliseconds};
 
 -- name: lock_grants!
 LOCK TABLE ONLY grants IN ACCESS EXCLUSIVE MODE;
