@@ -47,10 +47,11 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
 
     Raise the watermarks of their keys over them. Grants of unfinished series and of pending relays stay.
     """
-    (dropped,) = yield [("drop_grants", {"before": int(now - slack), "most": most})]
+    (dropped,) = yield [("past_grants", {"before": int(now - slack), "most": most})]
     newest: dict[str, int] = {}
     for row in dropped:
         newest[row["api_key"]] = max(row["timestamp"], newest.get(row["api_key"], row["timestamp"]))
+    yield [("drop_grant", {"grant_key": row["grant_key"]}) for row in dropped]
     yield [("raise_watermark", {"api_key": api_key, "mark": mark}) for api_key, mark in newest.items()]
     return len(dropped)
 

@@ -1,4 +1,7 @@
-"""Named statements on a connection to PostgreSQL. Equal statements of one step become one statement."""
+"""Named statements on a connection to PostgreSQL. Equal statements of one step become one statement.
+
+Statements about grants of different partitions stay apart: one statement for all would lock every partition.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -9,6 +12,7 @@ from typing import Any
 import psycopg
 
 from uponce.adapters.database.postgres.connection import Connection, JsonText, ends_transactions, escaped
+from uponce.adapters.database.postgres.schema import bounds_of, part_of
 from uponce.adapters.database.statements import Statement, load, merged, positional
 from uponce.adapters.database.steps import Ask, Rows, Rules, json_text
 from uponce.app.ports import Clock
@@ -33,12 +37,13 @@ class Session:
         self._raw = psycopg.RawCursor[tuple[Any, ...]]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
-        alike: dict[str, list[int]] = {}
-        for number, (name, _) in enumerate(asks):
-            alike.setdefault(name, []).append(number)
+        alike: dict[tuple[str, int | None], list[int]] = {}
+        for number, (name, params) in enumerate(asks):
+            part = part_of(params["grant_key"]) if self.statements[name].of_grant else None
+            alike.setdefault((name, part), []).append(number)
         sent = [
-            (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers]))
-            for name, numbers in alike.items()
+            (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers], part))
+            for (name, part), numbers in alike.items()
         ]
         found: list[Rows] = [()] * len(asks)
         for numbers, answer in sent:
@@ -116,7 +121,7 @@ class Session:
         """Let a wait for a silent server end with an error from now on. A `patient` wait never ends."""
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
-    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
+    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]], part: int | None = None) -> Answer:
         if len(params) == 1 or statement.has_braces:
             cursors = [self._execute(statement, each) for each in params]
             return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
@@ -128,7 +133,8 @@ class Session:
             places = [numbers.setdefault(tuple(each.values()), len(numbers)) for each in params]
             rows = [{"n": n, **dict(zip(params[0], values, strict=True))} for values, n in numbers.items()]
         cursor = self._raw(self.connection)
-        cursor.execute(merged(statement).encode(), [_encoded(rows)])
+        text = merged(statement) if part is None else merged(statement, bounds_of(part))
+        cursor.execute(text.encode(), [_encoded(rows)])
         if statement.silent:
             return lambda: [()] * len(params)
         if statement.writes:

@@ -151,12 +151,6 @@ SELECT @grant_columns FROM grants WHERE @key_among_rare AND @revoked AND @before
 
 -- Upkeep
 
--- name: drop_grants
-WITH old AS (
-  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_held ORDER BY keep_until LIMIT :most
-)
-DELETE FROM grants USING old WHERE grants.grant_key = old.grant_key RETURNING grants.api_key, grants.timestamp;
-
 -- name: broken_addressable
 SELECT @asset_name FROM assets WHERE length(blob_key) != 32 OR blob_key !~ '^[0-9a-fp][0-9a-f]*$';
 
