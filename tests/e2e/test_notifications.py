@@ -1,7 +1,10 @@
 """Notifications of a server as a process: a kill loses none, and the settings count."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import printed, uponce
+from tests.e2e.test_readme import block
 from tests.receiver import Receiver, receiving
 from tests.server import Server
 
@@ -80,3 +84,23 @@ def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path
         first, second = (json.loads(body) for _, body in receiver.got[:2])
         assert first["asset_id"] == second["asset_id"] == answer["asset_id"]
         assert second["secure_url"].startswith("https://media.example/")
+
+
+def test_the_guide_signs_the_url_and_checks_what_arrives(tmp_path: Path) -> None:
+    guide = "docs/guide/notifications.md"
+    allowing = {"UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8"}
+    with receiving() as receiver, Server(tmp_path / "data", env=allowing) as server:
+        sign = block(guide, "python", "uponce.sign(").replace("https://app.example", receiver.url)
+        signed = json.loads(python(f"{sign}import json; print(json.dumps(signed))", server))
+        assert server.post(signed["fields"], b"some text").status == 200
+        wait_for(receiver, 1)
+        ((headers, body),) = receiver.got
+        check = block(guide, "python", "verify_notification_signature")
+        for arrived, result in ((body, "True"), (body + b" ", "False")):
+            assert python(f"body, headers = {arrived!r}, {headers!r}\n{check}print(genuine)", server).strip() == result
+
+
+def python(code: str, server: Server) -> str:
+    """Return what the code prints, with the key for browsers."""
+    environment = {**os.environ, "CLOUDINARY_URL": server.urls[0]}
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True, timeout=60)

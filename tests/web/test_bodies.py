@@ -50,6 +50,8 @@ BODIES: dict[str, tuple[dict[str, str], Callable[[Mapping[str, object]], bytes]]
             f"%{ord(n[0]):02x}{n[1:]}={quote(str(v), safe='')}" for n, v in fields.items()
         ).encode(),
     ),
+    "no type, as PHP and Go send it": ({}, lambda fields: urlencode(fields).encode()),
+    "an empty type": ({"content-type": ""}, lambda fields: urlencode(fields).encode()),
     "JSON": (JSON, as_json),
     "JSON with escapes": (JSON, as_php),
     "JSON with spaces": (JSON, lambda fields: json.dumps(fields, indent=4).encode()),
@@ -122,6 +124,9 @@ TEXT_BODIES = {
     "file[] in a form": (URLENCODED, b"file%5B%5D=data:;base64,aGk=", "invalid_parameter"),
     "a remote file in a form": (URLENCODED, b"file=https%3A%2F%2Fexample.com", "unsupported_parameter"),
     "ampersands": (URLENCODED, b"&" * 100_000, "malformed_request"),
+    "text without a type": ({}, b"hello", "malformed_request"),
+    "JSON without a type": ({}, as_json({"folder": "cats", "file": URI}), "malformed_request"),
+    "a type without a name": ({"content-type": "; charset=utf-8"}, b"folder=cats", "malformed_request"),
     "a long field": (URLENCODED, b"context=" + b"x" * MAX_TEXT_BYTES, "malformed_request"),
 }
 
@@ -199,10 +204,18 @@ def test_credentials_upload_without_a_signature(world: World, name: str) -> None
     assert answers[0].json["api_key"] == key.api_key
 
 
-@pytest.mark.parametrize("fields", [{}, {"tags": "a", "folder": "b"}], ids=["no field", "fields"])
+FIELDS: dict[str, dict[str, str]] = {
+    "no field": {},
+    "fields": {"tags": "a", "folder": "b"},
+    "a type": {"resource_type": "raw"},
+}
+
+
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 def test_credentials_upload_a_file_that_comes_first(world: World, fields: dict[str, str]) -> None:
     answer = world.post(part("file", PNG, "a.png"), parts_of(fields), END, headers=basic(world.server))
     assert assert_accepted(answer).json["folder"] == fields.get("folder", "")
+    assert answer.json["resource_type"] == fields.get("resource_type", "image")
 
 
 def test_credentials_upload_json(world: World) -> None:

@@ -241,24 +241,31 @@ def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream
     assert_refused(act(relay, "raw/destroy", fields), 503, "upstream_unavailable")
 
 
-@pytest.mark.parametrize("kind", ["form", "query", "json"])
+def tag(world: World, kind: str, ids: list[tuple[str, str]], fields: Mapping[str, str]) -> Answer:
+    """Send one call in the spelling of `kind`. The ids are a list in JSON, and pairs of a form elsewhere."""
+    path, pairs = "/v1_1/demo/image/tags", [*ids, *fields.items()]
+    if kind in ("form", "numbered"):
+        return act(world, "image/tags", pairs)
+    if kind == "query":
+        return world.request("POST", f"{path}?{urlencode(pairs)}")
+    body = json.dumps({**fields, "public_ids": [value for _, value in ids]}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    return world.request("POST", path, headers=headers, chunks=[body])
+
+
+@pytest.mark.parametrize("kind", ["form", "query", "json", "numbered"])
 def test_a_list_is_passed_on_as_a_list(relay: World, stub: StubUpstream, kind: str) -> None:
     """Also with commas in its items. The order counts."""
     fields = relay.sign({"command": "add", "tag": "t", "public_ids": "b,a,c,d", "type": ""}, key=relay.server)
     del fields["public_ids"]
     ids = [("public_ids[]", "b"), ("public_ids[]", "a,c"), ("public_ids[]", "d")]
-    if kind == "form":
-        answer = act(relay, "image/tags", [*ids, *fields.items()])
-    elif kind == "query":
-        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
-    else:
-        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    if kind == "numbered":
+        ids = [(f"public_ids[{number}]", value) for number, (_, value) in enumerate(ids)]
+    answer = tag(relay, kind, ids, fields)
     assert assert_accepted(answer).json == {"public_ids": ["b", "a", "c", "d"]}
     sent = [(name, value.decode()) for name, _, value in stub.requests[-1].parts]
     assert [pair for pair in sent if pair[0].startswith("public_ids")] == ids
-    assert sorted(name for name, _ in sent if name != "public_ids[]") == [
+    assert sorted(name for name, _ in sent if not name.startswith("public_ids[")) == [
         "api_key",
         "command",
         "signature",
@@ -311,15 +318,8 @@ def test_a_call_takes_as_many_ids_as_the_account_does(relay: World, stub: StubUp
     fields = relay.sign({"command": "add", "tag": "t", "public_ids": ",".join(map(str, range(1000)))}, key=relay.server)
     del fields["public_ids"]
     ids = [("public_ids[]", str(number)) for number in range(1000)]
-    if kind == "form":
-        answer = act(relay, "image/tags", [*ids, *fields.items()])
-    elif kind == "query":
-        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
-    else:
-        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    answer = tag(relay, kind, ids, fields)
     assert len(assert_accepted(answer).json["public_ids"]) == 1000
-    refused = act(relay, "image/tags", [*ids, *[("public_ids[]", "x")] * 100, *fields.items()])
+    refused = tag(relay, "form", [*ids, *[("public_ids[]", "x")] * 100], fields)
     assert_refused(refused, 400, "malformed_request")
     assert "the limit is 1100" in refused.json["error"]["message"]

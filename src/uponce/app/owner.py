@@ -171,8 +171,9 @@ async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str |
         lost = None if lacks_files else await _named_file(database)
         return lost and (
             f"UPONCE_STORAGE is empty and belongs to no database, but this database names files, such as blob {lost}. "
-            "Mount the disk of the storage, or correct UPONCE_STORAGE. If the files are lost, or if you copy them "
-            "later, run `uponce fence`: then the empty storage belongs to this database."
+            "Mount the disk of the storage, or correct UPONCE_STORAGE. To move the files there, go back to the old "
+            "UPONCE_STORAGE and run `uponce migrate-store`. If the files are lost, or if you copy them later, run "
+            "`uponce fence`: then the empty storage belongs to this database."
         )
     if len(await database.unnamed(sample)) < len(sample):
         return None

@@ -130,8 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     cloud: Annotated[
         str,
-        "Name of the cloud (tenant) that the first start makes. With `UPONCE_RELAY`, the default is the cloud name of "
-        "the account.",
+        "Name of the cloud (tenant) that the first start makes. `v1_1` and `tus` are taken. With `UPONCE_RELAY`, the "
+        "default is the cloud name of the account.",
         NOTED,
     ] = "media"
     keys: Annotated[
@@ -150,7 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "The account that uploads of the cloud `UPONCE_CLOUD` are passed on to: "
         "`cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com`. The part after `?` is optional. "
         "uponce then checks and spends each signature, and the account stores the media. The database keeps it: to end "
-        "the relay, first remove the setting, then run `uponce clouds relay CLOUD --off`.",
+        "the relay, first replace the setting by `UPONCE_CLOUD=CLOUD`, then run `uponce clouds relay CLOUD --off`.",
         SECRET,
     ] = None
     relay_inspect: Annotated[

@@ -19,6 +19,7 @@ from uponce.app.authorise import (
     Verified,
     check_grant_fresh,
     check_origin,
+    check_scripted,
     find_key_in,
     record_refusal,
     verified_by,
@@ -67,7 +68,7 @@ async def upload(services: Services, request: UploadRequest, events: AsyncIterat
         verified = await intake.complete()
         assert intake.body is not None
         digest = await intake.body.seal()
-        admitted = Admitted.of(request, verified, intake.filename)
+        admitted = Admitted.of(intake.request, verified, intake.filename)
         repeated = await _answer_again(services, admitted, digest)
         if repeated is not None:
             return answered(repeated, verified.signer)
@@ -320,6 +321,7 @@ class Pipeline:
         check_route(params, request.cloud, request.requested)
         check_grant_fresh(self._services, verified)
         check_origin(verified.spec, request.origin)
+        check_scripted(verified.spec, request)
         arrival.verified = verified
 
     def _spent(self, arrival: Arrival, records: Records) -> Refusal | None:

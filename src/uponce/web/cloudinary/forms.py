@@ -27,11 +27,12 @@ from uponce.core.errors import (
 )
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
-from uponce.web.cloudinary.text_bodies import json_pairs
+from uponce.web.cloudinary.text_bodies import check_name, json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
 
 T = TypeVar("T")
 
+URLENCODED = "application/x-www-form-urlencoded"
 _MAX_BOUNDARY = 200
 _MAX_FIELDS_BYTES = 256 * 1024
 _FIELDS_SECONDS = 60
@@ -368,7 +369,8 @@ async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
     data = await body.read(_MAX_FIELDS_BYTES)
     if not data:
         return ()
-    if media_type == "application/x-www-form-urlencoded":
+    if media_type == URLENCODED:
+        check_name(data.partition(b"=")[0])
         return parse_query(data, limits)
     if media_type != "application/json":
         raise MalformedRequest(
@@ -388,4 +390,5 @@ async def _form_fields(body: Body, content_type: str, limits: Limits) -> Fields:
 
 
 def media_type_of(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+    """Return the media type. A body without a type is urlencoded: SDKs of PHP and Go send such bodies."""
+    return content_type.partition(";")[0].strip().lower() if content_type else URLENCODED

@@ -18,6 +18,7 @@ from uponce.web.request import Body, Fields, percent_decoded
 MAX_TEXT_BYTES = 256 * 1024
 # Bounds the time of the parser. Pairs are counted after it: 256 KiB of pairs took 40 ms, with this limit 5 ms.
 _MAX_COMMAS = 4096
+_NOT_IN_NAMES = re.compile(rb'[\n"{]')
 
 
 class _Decoder(Protocol):
@@ -61,6 +62,15 @@ def _check_size(size: int) -> None:
         )
 
 
+def check_name(name: bytes) -> None:
+    """Raise MalformedRequest for an encoded name that begins a form or JSON, which was sent with a wrong type."""
+    if _NOT_IN_NAMES.search(name):
+        raise MalformedRequest(
+            "The body is not urlencoded: a name has a line break, a quote or a brace. Send header Content-Type: "
+            "multipart/form-data and its boundary with a form, or application/json with JSON."
+        )
+
+
 def _field(name: str, value: str) -> Field:
     if name == "file[]":
         raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
@@ -89,7 +99,7 @@ class _Urlencoded:
         """Take the beginning of a pair whose end has not arrived."""
         if self._file is None:
             name, equals, value = self._rest.partition(b"=")
-            if not equals or _decoded(name) != "file":
+            if not equals or _name(name) != "file":
                 _check_size(self._size + len(self._rest))
                 return
             self._file, self._rest = TextFile(), value
@@ -110,10 +120,10 @@ class _Urlencoded:
         name, equals, value = text.partition(b"=")
         if not equals and text:
             raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
-        if equals and _decoded(name) == "file":
+        if equals and _name(name) == "file":
             yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, not a space
         elif equals:
-            yield _field(_decoded(name), _decoded(value))
+            yield _field(_name(name), _decoded(value))
 
     def _count(self, text: bytes) -> None:
         self._pairs += 1
@@ -121,6 +131,11 @@ class _Urlencoded:
         _check_size(self._size)
         if self._pairs > self._most:
             raise MalformedRequest(f"The body has more than {self._most} fields, the limit. Send fewer fields.")
+
+
+def _name(text: bytes) -> str:
+    check_name(text)
+    return _decoded(text)
 
 
 def _decoded(text: bytes) -> str:
