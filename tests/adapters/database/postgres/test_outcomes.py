@@ -299,22 +299,6 @@ def test_a_lock_that_is_held_for_too_long_is_a_definite_failure(own: Postgres, m
     assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "ok"
 
 
-def test_a_server_that_hangs_in_its_ping_makes_no_other_unready(database: PostgresDatabase) -> None:
-    with psycopg.connect(database._address.url) as hung:
-        hung.execute("UPDATE schema_version SET version = version")
-        run(database.ping())
-
-
-def test_a_ping_writes(database: PostgresDatabase) -> None:
-    def written() -> list[tuple[Any, ...]]:
-        with psycopg.connect(database._address.url) as connection:
-            return connection.execute("SELECT xmin FROM schema_version").fetchall()
-
-    before = written()
-    run(database.ping())
-    assert written() != before
-
-
 def test_when_all_connections_are_busy_the_wait_is_bounded(mortal: PostgresDatabase) -> None:
     done = Event()
 

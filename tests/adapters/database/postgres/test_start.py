@@ -14,8 +14,6 @@ from uponce.adapters.database.postgres import PostgresDatabase, connection, is_s
 from uponce.adapters.database.postgres.connection import Address
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load_migrations
-from uponce.adapters.database.steps import Rules
-from uponce.adapters.database.upkeep import touch
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 
@@ -98,26 +96,6 @@ def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.Mon
     assert version(url) == len(steps)
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT colour FROM assets").fetchall() == []
-
-
-def test_a_ping_of_an_old_server_leaves_the_version_of_a_new_one(url: str) -> None:
-    """The new one migrates after the old one has read the version."""
-    database = open_postgres(url)
-    newer = len(load_migrations("postgres")) + 1
-
-    def ping(session: Session) -> None:
-        with session.connection.pipeline():
-            session.begin(Rules.NONE, [])
-            steps = touch().begin(0.0)
-            asked = session.ask(next(steps))
-            with psycopg.connect(url) as connection:
-                connection.execute("UPDATE schema_version SET version = %s", (newer,))
-            session.ask(steps.send(asked))
-            session.commit()
-
-    run(database._pool.run(ping))
-    assert version(url) == newer
-    database.close()
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
