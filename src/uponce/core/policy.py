@@ -43,6 +43,12 @@ class Limits:
         "Maximum number of such uploads of one client address (IPv6: one /64 network). When there are more, the "
         "slowest one of this address ends.",
     )
+    max_unverified_form_bytes: int = _limit(
+        16 * MIB,
+        "Maximum size, in bytes, of all forms together that arrive in one process and have no verified signature yet. "
+        "Files and forms up to 4 KiB do not count. When there are more bytes, the oldest form ends. In memory, a byte "
+        "may take four.",
+    )
     least_rate: int = _limit(
         4096,
         "Minimum rate, in bytes per second, of an upload whose file comes before the fields. A slower unfinished "

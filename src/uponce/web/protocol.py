@@ -261,7 +261,7 @@ class HardenedProtocol(HttpToolsProtocol):
             return False
         HardenedProtocol._gathered_bytes = size
         # `cycle.body` has the bytes that arrived while the request before this one got its answer.
-        self._gathered, self._chunks = int(length), [bytes(cycle.body)]
+        self._gathered, self._chunks = int(length), [bytes(cycle.body)] if cycle.body else []
         return True
 
     def _stop_gathering(self) -> None:

@@ -49,7 +49,15 @@ class FileStart:
     size: int | None = None
 
 
-Event = Field | FileStart | bytes | bytearray
+@dataclass(frozen=True, slots=True)
+class FormBytes:
+    """How many bytes of the body have arrived that are not the file's, if they are more than `FORM_BYTES`."""
+
+    size: int
+
+
+Event = Field | FileStart | FormBytes | bytes | bytearray
+FORM_BYTES = 4096
 
 
 class Sink(Protocol):
@@ -77,6 +85,7 @@ class Receiver(ABC, Generic[S]):
         self._doubt: InvalidSignature | None = None
         self._limit = 0
         self._attempt = Attempt(network_of(request.caller.address), asyncio.get_running_loop().time())
+        self._counted.callback(services.attempts.forms.release, self._attempt)
         self.verified: Verified | None = None
         self.body: S | None = None
         self.filename: str | None = None
@@ -87,6 +96,8 @@ class Receiver(ABC, Generic[S]):
 
     async def __aexit__(self, *_: object) -> None:
         self._counted.close()
+        # Their tracebacks would keep this object, and all fields, until a garbage collection.
+        self._doubt = self._attempt.refusal = None
         if self.body is not None:
             await self.body.discard()
 
@@ -144,6 +155,9 @@ class Receiver(ABC, Generic[S]):
                 self._take_field(name, value)
             case FileStart():
                 await self._begin_file(event)
+            case FormBytes(size):
+                if self.verified is None:
+                    self._services.attempts.forms.hold(self._attempt, size, self._services.limits)
             case _:
                 await self._take_bytes(event)
 
