@@ -6,6 +6,7 @@ from secrets import token_hex
 
 from uponce.adapters.database.steps import Ask, Rules, Steps, operation
 from uponce.app.ports import Row, Rule, Table
+from uponce.core.lineage import heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
 # 2 ms, 5,000 took 280 ms, and as long again to commit.
@@ -46,10 +47,11 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
 
     Raise the watermarks of their keys over them. Grants of unfinished series and of pending relays stay.
     """
-    (dropped,) = yield [("drop_grants", {"before": int(now - slack), "most": most})]
+    (dropped,) = yield [("past_grants", {"before": int(now - slack), "most": most})]
     newest: dict[str, int] = {}
     for row in dropped:
         newest[row["api_key"]] = max(row["timestamp"], newest.get(row["api_key"], row["timestamp"]))
+    yield [("drop_grant", {"grant_key": row["grant_key"]}) for row in dropped]
     yield [("raise_watermark", {"api_key": api_key, "mark": mark}) for api_key, mark in newest.items()]
     return len(dropped)
 
@@ -133,8 +135,26 @@ def make_owner(_: float) -> Steps[str]:
 
 
 @operation(writes=True)
+def follow_owner(_: float, owner: str) -> Steps[str]:
+    return (yield from _steps_of_heir(owner))
+
+
+def _steps_of_heir(owner: str) -> Steps[str]:
+    name = heir(token_hex(16), owner)
+    yield [("drop_owner", {}), ("add_owner", {"name": name})]
+    return name
+
+
+@operation(writes=True)
 def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
+
+
+def steps_of_succession() -> Steps[None]:
+    """Replace the owner of a database that replaces another one. The other one then loses the storage."""
+    (rows,) = yield [("find_owner", {})]
+    if rows:
+        yield from _steps_of_heir(rows[0]["name"])
 
 
 @operation(writes=True)

@@ -171,7 +171,7 @@ ORDER BY id LIMIT :most;
 -- A revoked grant answers nothing any more, nor does a grant that was forgotten.
 -- name: find_reply
 SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
-WHERE grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
+WHERE grants.grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
 
 -- It replaces the reply of a grant that was forgotten before its reply was.
 -- name: keep_reply!
@@ -403,6 +403,13 @@ DELETE FROM outbox WHERE id IN (
 
 
 -- Upkeep
+
+-- name: past_grants
+SELECT grant_key, api_key, timestamp FROM grants WHERE keep_until < :before AND @not_held
+ORDER BY keep_until LIMIT :most;
+
+-- name: drop_grant!
+DELETE FROM grants WHERE grant_key = :grant_key;
 
 -- name: drop_replies
 DELETE FROM replies WHERE (grant_key, key_hash) IN (

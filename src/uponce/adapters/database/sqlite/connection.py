@@ -202,6 +202,10 @@ class Engine:
             self.disconnect()
         return outcomes
 
+    def wait(self, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        """Return what `transact` returns. There is one lock for all operations, so none is TAKEN."""
+        return self.transact(operations, lambda: ())
+
     def disconnect(self) -> None:
         self._held.drop()
 
