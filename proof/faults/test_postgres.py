@@ -191,7 +191,8 @@ def test_two_servers_of_different_settings_share_their_ledger_while_a_key_is_rot
         fields = fleet.first.signed({"nonce": "large"}, new)
         large = [server.post(fields, b"x" * 5000, resource_type="raw") for server in fleet.servers]
         newest = rotate_key(fleet.place, new, 0)
-        late = [server.post(fleet.first.signed({}, key), b"x") for key in (new, newest) for server in fleet.servers]
+        signed = [fleet.first.signed({"nonce": "late"}, key) for key in (new, newest)]
+        late = [server.post(fields, b"x") for fields in signed for server in fleet.servers]
     uploads = ROTATION_LANES * LANE_UPLOADS
     assert tally["0 ok"] + tally["1 ok"] == tally["again signature_used"] == uploads
     assert min(tally["0 ok"], tally["1 ok"]) > ROTATED_AFTER / 2
