@@ -108,21 +108,18 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
         "t_filename(filename or '')[1]) → t_filename(filename or 'XXXX')[1])": _SAME + "XXXX has no extension either",
     },
     "core/policy.py _limit": {
-        "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": (
-            _AT_IMPORT
-        ),
-        "ing: str, *, least: int=1) -> int: → ing: str, *, least: int=2) -> int:": _AT_IMPORT,
-        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'XXmeaningXX': meaning, 'least': lea": (
-            _AT_IMPORT
-        ),
-        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'MEANING': meaning, 'least': lea": (
-            _AT_IMPORT
-        ),
-        "a={'meaning': meaning, 'least': least}) → a={'meaning': meaning, 'XXleastXX': least})": _AT_IMPORT,
-        "a={'meaning': meaning, 'least': least}) → a={'meaning': meaning, 'LEAST': least})": _AT_IMPORT,
-        "fault=default, metadata={'meaning': meaning, 'least': least}) → fault=default, metadata=None)": _AT_IMPORT,
+        "a={'meaning': meaning, 'least': least, 'noted': noted → a={'meaning': meaning, 'LEAST': least, 'noted': noted": _AT_IMPORT,
+        "a={'meaning': meaning, 'least': least, 'noted': noted → a={'meaning': meaning, 'XXleastXX': least, 'noted': noted": _AT_IMPORT,
+        "aning, 'least': least, 'noted': noted}) → aning, 'least': least, 'NOTED': noted})": _AT_IMPORT,
+        "aning, 'least': least, 'noted': noted}) → aning, 'least': least, 'XXnotedXX': noted})": _AT_IMPORT,
+        "ast: int=1, noted: bool=False) -> int: → ast: int=1, noted: bool=True) -> int:": _AT_IMPORT,
+        "fault=default, metadata={'meaning': meaning, 'least': least, 'noted': noted}) → fault=default, metadata=None)": _AT_IMPORT,
+        "ing: str, *, least: int=1, noted: bool=False) -> → ing: str, *, least: int=2, noted: bool=False) ->": _AT_IMPORT,
+        "return field(default=default, metadata={'meaning': m → return field(default=None, metadata={'meaning': m": _AT_IMPORT,
         "return field(default=default, metadata={'meaning': mea → return field(metadata={'meaning': mea": _AT_IMPORT,
-        "rn field(default=default, metadata={'meaning': meaning, 'least': least}) → rn field(default=default)": _AT_IMPORT,
+        "rn field(default=default, metadata={'meaning': meaning, 'least': least, 'noted': noted}) → rn field(default=default)": _AT_IMPORT,
+        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'MEANING': meaning, 'least': lea": _AT_IMPORT,
+        "ult=default, metadata={'meaning': meaning, 'least': lea → ult=default, metadata={'XXmeaningXX': meaning, 'least': lea": _AT_IMPORT,
     },
     "core/ranges.py parse_ranges": {
         "ge_set = (header or '').partition('=') → ge_set = (header or '').rpartition('=')": _SAME
