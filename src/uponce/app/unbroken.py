@@ -15,15 +15,21 @@ log = logging.getLogger("uponce")
 _running = set[asyncio.Future[Any]]()
 
 
+def begin(work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+    """Return the work, which now runs. The server's stop waits for its end."""
+    running = asyncio.ensure_future(work)
+    _running.add(running)
+    running.add_done_callback(_running.discard)
+    return running
+
+
 async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     """Return what the work returns. If the caller is cancelled, the work still runs to its end.
 
     `asyncio.shield` alone would forget the work then, and asyncio would log each of its refusals as a failure of the
     program.
     """
-    running = asyncio.ensure_future(work)
-    _running.add(running)
-    running.add_done_callback(_running.discard)
+    running = begin(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
