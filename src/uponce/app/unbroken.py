@@ -1,4 +1,4 @@
-"""Work that goes on when its request is cancelled, and whose failure is still logged."""
+"""Work that goes on when its request is cancelled or answered, and whose failure is still logged."""
 
 import asyncio
 import logging
@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
+# Few: in a bucket each may take one of the 32 threads that also deliver.
+_MOST_LATER = 16
+
 _running = set[asyncio.Future[Any]]()
+_later = set[asyncio.Future[Any]]()
 
 
 def begin(work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
@@ -37,6 +41,19 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+async def later(work: Coroutine[Any, Any, object]) -> None:
+    """Start work that no client has to wait for. An error of it is logged if it is one of the program.
+
+    Wait for the work if too many such works run.
+    """
+    running = begin(work)
+    running.add_done_callback(_note)
+    running.add_done_callback(_later.discard)
+    _later.add(running)
+    if len(_later) > _MOST_LATER:
+        await asyncio.wait([running])
+
+
 async def finish_unbroken(seconds: float) -> None:
     """Return when no such work runs in this process any more, or after so many seconds."""
     with suppress(TimeoutError):
@@ -48,4 +65,4 @@ async def finish_unbroken(seconds: float) -> None:
 def _note(running: "asyncio.Future[Any]") -> None:
     error = None if running.cancelled() else running.exception()
     if error is not None and not isinstance(error, UponceError):
-        log.error("the work of a cancelled request failed", exc_info=error)
+        log.error("work that no request waits for failed", exc_info=error)

@@ -50,6 +50,7 @@ class BucketStore:
     """A Store. `seconds` is how long a request may wait to be sent."""
 
     group_store = None
+    is_remote = True
 
     def __init__(self, bucket: Bucket, *, seconds: int) -> None:
         self._bucket = bucket

@@ -11,6 +11,7 @@ from uponce.app.uploading.pipeline import (
     Uploaded,
     answered,
     counted,
+    drop,
     drop_unneeded,
     inspect,
     judge,
@@ -107,7 +108,7 @@ async def _pass_on(
     finally:
         with suppress(Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
-                await assembly.clear()
+                await drop(services, assembly.clear())
 
 
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
@@ -120,8 +121,7 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
     except (Refused, Unavailable):
         await assembly.retract()
         raise
-    with suppress(Unavailable):  # if this fails, the sweeper deletes them
-        await assembly.clear()
+    await drop(services, assembly.clear())
     await drop_unneeded(services, committed)
     return committed
 
