@@ -1,5 +1,6 @@
 """What holds for every test: property tests draw the same examples each time, controls say how many tries they took."""
 
+import os
 import shutil
 import signal
 import tempfile
@@ -19,6 +20,18 @@ settings.load_profile("uponce")
 # A shell ignores SIGINT for what it starts in the background, and every child would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """No test leaves a changed environment: which tests of the same process would see it depends on chance."""
+    before = _environment()
+    yield
+    assert _environment() == before
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 @pytest.fixture

@@ -79,7 +79,9 @@ def errors_page() -> str:
         + _prose(
             f"""
             `malformed_request` has another status in four cases: 405 for a wrong method, 408 for a slow head, 414 for
-            a long path, 431 for a long head. tus clients get some codes with another status: {_tus_statuses()}.
+            a long path, 431 for a long head. The log has no line of a request whose head is not complete and correct.
+            So its refusal has no `X-Request-Id`. `server_unavailable` has neither of the two headers. tus clients get
+            some codes with another status: {_tus_statuses()}.
             """
         )
         + _table(("code", "status", "`Retry-After`", "meaning"), [*rows, *_NO_LEAVES])
@@ -156,7 +158,9 @@ def formats_page() -> str:
         + _prose(
             """
             Sound files have the resource type `video`, as with Cloudinary. `allowed_formats` takes names of the first
-            two columns, separated by commas. The maximum sizes are [settings](settings.md).
+            two columns, separated by commas. The maximum sizes are [settings](settings.md). The codecs are the common
+            ones, such as H.264, H.265, VP9, AV1, ProRes, AAC, MP3 and Opus. uponce refuses a video in a rare codec,
+            such as FFV1, Cinepak or QuickTime RLE: send the file as `raw`.
             """
         )
         + _table(("format", "also", "resource type", "delivered as"), rows)

@@ -65,7 +65,7 @@ async def call(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await app(_scope(method, target, headers), receive, send)
+    await app(scope_of(method, target, headers), receive, send)
     head, *blocks = sent
     answered = [(name.decode(), value.decode("latin-1")) for name, value in head["headers"]]
     assert len(dict(answered)) == len(answered), f"a header stands twice: {answered}"
@@ -75,7 +75,7 @@ async def call(
     return Answer(head["status"], dict(answered), b"".join(block.get("body", b"") for block in blocks))
 
 
-def _scope(method: str, target: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, Any]:
+def scope_of(method: str, target: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, Any]:
     path, _, query = target.partition("?")
     given = [*(headers.items() if isinstance(headers, Mapping) else headers)]
     host = [] if any(name.lower() == "host" for name, _ in given) else [("host", "media.example")]

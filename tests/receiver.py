@@ -35,6 +35,8 @@ def receiving(*statuses: int) -> Iterator[Receiver]:
         kept.url = f"http://127.0.0.1:{server.server_port}"
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield kept
-        server.shutdown()
-        thread.join()
+        try:
+            yield kept
+        finally:
+            server.shutdown()
+            thread.join()

@@ -45,7 +45,8 @@ def test_it_really_takes_away_what_only_linux_has() -> None:
         "import fcntl, os\n"
         "from uponce.adapters import system\n"
         "from uponce.adapters.media import sandbox\n"
-        "print(system.LINUX, system.LOCKS.across_processes, hasattr(os, 'fdatasync'), hasattr(system._LIBC, 'prctl'),"
+        "from uponce.adapters.spool import locks\n"
+        "print(system.LINUX, locks.LOCKS.across_processes, hasattr(os, 'fdatasync'), hasattr(system._LIBC, 'prctl'),"
         " sandbox.confine(['/']))\n"
     )
     run = subprocess.run(

@@ -1,7 +1,7 @@
 """An upstream in the test process that misbehaves by script: what a relay must survive, and uponce never does.
 
-It verifies signatures and their age, keeps assets by (kind, type, public_id), and answers the few reads that a relay
-asks. `requests` has each request as it arrived, also those that broke off.
+It verifies signatures and their age, also beside HTTP Basic. It keeps assets by (kind, type, public_id), and answers
+the few reads that a relay asks. `requests` has each request as it arrived, also those that broke off.
 """
 
 import asyncio
@@ -272,7 +272,8 @@ class StubUpstream:
         if (version, cloud) != ("v1_1", self.upstream.cloud):
             return 401, _error(f"Invalid cloud_name {cloud}")
         credentials = base64.b64encode(f"{self.upstream.api_key}:{self.upstream.secret}".encode()).decode()
-        if request.headers.get("authorization") == f"Basic {credentials}":
+        is_signed = request.method == "POST" and "signature" in request.names
+        if request.headers.get("authorization") == f"Basic {credentials}" and not is_signed:
             return self._look_up(request, rest) if request.method == "GET" else self._administer(request, rest)
         if request.method != "POST":
             return 401, _error("Invalid credentials")

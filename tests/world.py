@@ -13,13 +13,13 @@ from cloudinary.utils import api_sign_request
 
 from tests import samples
 from tests.asgi import END, FORM, Answer, Chunks, call, part, parts_of
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import Packs
+from uponce.adapters.system import RandomIds
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.recent import Recent

@@ -23,7 +23,7 @@ from proof.faults.unknown_as_failure import settle_or_discard
 from tests.app.uploads import form, send
 from tests.world import World
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.connection import Connection, connect
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.attempts import Attempts
 from uponce.app.sweep import sweep
@@ -48,12 +48,12 @@ class Line:
     lost_after: int = 0
     lost_instead: int = 0
 
-    def connect(self, path: Path) -> sqlite3.Connection:
+    def connect(self, path: Path) -> Connection:
         connection: Unreliable = connect(path, factory=Unreliable)  # type: ignore[assignment]
         connection.line = self
         return connection
 
-    def commit(self, connection: sqlite3.Connection) -> None:
+    def commit(self, connection: Connection) -> None:
         drawn = self.chance.random()
         if drawn < self.instead:
             self.lost_instead += 1
@@ -71,7 +71,7 @@ class Line:
         self.after, self.instead, self.reading = chances
 
 
-class Unreliable(sqlite3.Connection):
+class Unreliable(Connection):
     line: Line | None = None
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:

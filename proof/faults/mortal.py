@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from proof.faults.operator import give_key
 from tests.app.uploads import CALLER
 from tests.world import MovableClock, Sniffer, sniff_whole
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import LocalStore
+from uponce.adapters.system import RandomIds
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
 from uponce.app.uploading import pipeline as upload_module

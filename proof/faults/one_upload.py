@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from proof.faults.operator import recover, settings
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.authorise import UploadRequest
 from uponce.app.manage_keys import set_up
 from uponce.app.owner import claim_storage

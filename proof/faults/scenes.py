@@ -20,7 +20,7 @@ from proof.faults.one_step import delete
 from proof.faults.one_upload import FIRST, SECOND, THIRD, ask_again, services_of, try_again
 from proof.faults.operator import settings
 from proof.faults.strace import STRACE
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.system import RandomIds
 from uponce.app.manage_keys import set_up
 from uponce.app.owner import claim_storage
 from uponce.app.ports import Committed

@@ -29,7 +29,7 @@ from proof.faults.one_part import (
 from proof.faults.one_upload import NumberedIds
 from proof.faults.operator import settings
 from proof.faults.scenes import Scene, digest, origin_in, signed_by
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.system import RandomIds
 from uponce.app.services import Services
 from uponce.app.uploading.pipeline import Uploaded
 from uponce.app.uploading.resumable import conclude, status

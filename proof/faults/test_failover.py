@@ -68,7 +68,9 @@ def test_no_signature_works_again_after_a_second_failover(three: list[Postgres],
     three[1].kill()
     if third == 2:
         three[2].promote()
-    assert use(database, "third", at) == "stale"
+    with pytest.raises(DatabaseUnavailable) as refused:
+        use(database, "third", at)
+    assert "has replaced the one that answers" in refused.value.detail
     database.close()
 
 

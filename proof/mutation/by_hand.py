@@ -90,6 +90,9 @@ _ON_BOTH: Sequence[_Row] = [
         f"keep_until = {_LONGEST},\n  revoked_at",
         "keep_until = excluded.keep_until,\n  revoked_at",
     ),
+    ("a purge drops what has a second left", _BOTH, "keep_until < :before AND", "keep_until <= :before AND"),
+    ("a purge drops everything", _BOTH, "keep_until < :before AND", ":before > 0 AND"),
+    ("a purge drops the grants of series", _BOTH, ":before AND @not_held", ":before"),
     ("a purge raises no watermark", _BOTH, f"{_OF_ONE}:mark", f"{_OF_ONE}watermark"),
     (
         "a purge lowers a watermark",
@@ -180,9 +183,6 @@ _ON_BOTH: Sequence[_Row] = [
 ]
 
 _ON_SQLITE: Sequence[_Row] = [
-    ("a purge drops what has a second left", _SQLITE_ONLY, "keep_until < :before", "keep_until <= :before"),
-    ("a purge drops everything", _SQLITE_ONLY, "keep_until < :before", ":before > 0"),
-    ("a purge drops the grants of series", _SQLITE_ONLY, ":before AND @not_held", ":before"),
     (
         "a page begins with the last row of the one before",
         _SQLITE_ONLY,
@@ -198,7 +198,6 @@ _ON_SQLITE: Sequence[_Row] = [
 ]
 
 _ON_POSTGRES: Sequence[_Row] = [
-    ("a purge drops everything", _POSTGRES_ONLY, "WHERE keep_until < :before AND", "WHERE :before > 0 AND"),
     ("a deletion locks no name", _GRANTS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
     ("uses of one grant share a wave", _STEPS, "wave = max(", "wave = 0 * max("),
 ]

@@ -9,11 +9,10 @@ from typing import Any
 
 from uponce.adapters.draining import draining
 from uponce.app.outbox import run_due
-from uponce.app.ports import ServerSettings
 from uponce.app.sweep import RESTFUL, purge, sweep_blobs
 from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
-from uponce.config import Settings
+from uponce.config import noted
 from uponce.core.errors import StorageFull, UponceError
 from uponce.wiring import Backend, works
 
@@ -34,7 +33,7 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
             backend.database.open()
             await backend.database.list_keys()  # raises SettingRefused if the secret key is lost or another one
             with suppress(StorageFull):  # it still delivers
-                await backend.database.note_settings(_noted(backend.settings))
+                await backend.database.note_settings(noted(backend.settings))
             backend.blobs.open_store()
             stack.push_async_callback(backend.decoders.close)
             await backend.decoders.start()
@@ -47,11 +46,6 @@ def lifespan(backend: Backend) -> Callable[[Any], Any]:
                 yield {"draining": is_draining}
 
     return run
-
-
-def _noted(settings: Settings) -> ServerSettings:
-    """Return what commands in other shells need to know."""
-    return ServerSettings(settings.limits.skew, settings.audit_seconds, settings.dead_seconds, settings.cloud)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from uponce import __version__
-from uponce.adapters.clock import RandomIds, SystemClock
 from uponce.adapters.media.pool import DecoderPool
 from uponce.adapters.media.sniff import read_ordinary
 from uponce.adapters.notifier import Notifier
 from uponce.adapters.secretbox import AesSecretBox, key_from_text
+from uponce.adapters.spool.locks import LOCKS
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.system import LOCKS
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.adapters.upstream import Times
 from uponce.adapters.upstream.client import HttpUpstream
 from uponce.app.outbox import Work
-from uponce.app.ports import FrontServer, Metrics, NoMetrics, Presigner
+from uponce.app.ports import FrontServer, Metrics, Presigner
 from uponce.app.relaying.reconcile import reconcile
 from uponce.app.services import Services
 from uponce.config import Settings
@@ -80,7 +80,7 @@ def build(settings: Settings, metrics: Metrics | None = None, secrets: AesSecret
         group_store=blobs.group_store,
         presigner=_presigner(settings, blobs),
         front=_front(settings, blobs),
-        metrics=metrics or NoMetrics(),
+        metrics=metrics or Metrics(),
         upstream=upstream,
         inspects=settings.relay_inspect == "on",
         after_commit={name: work.details_of for name, work in works(settings, notifier).items()},

@@ -17,9 +17,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.contract.stores import local_of
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
 from uponce.core.values import Digest

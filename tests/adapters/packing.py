@@ -11,13 +11,12 @@ import pytest
 
 from tests.adapters.one_group import body
 from tests.contract.stores import local_of
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.files import read_at
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import PAGE
-from uponce.adapters.system import erase
+from uponce.adapters.system import RandomIds, erase
 
 LARGE = 200_000  # more than what is read when a blob is opened
 

@@ -80,7 +80,7 @@ import asyncio, sys, re
 from pathlib import Path
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.objects import bucket_blobs
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.system import RandomIds
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -126,7 +126,7 @@ import asyncio, sys
 from pathlib import Path
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.objects import bucket_blobs
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.system import RandomIds
 
 async def leave(store):
     asking = asyncio.ensure_future(store.open("0" * 32))

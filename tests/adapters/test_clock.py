@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.system import RandomIds, SystemClock
 
 
 def test_the_clock_tells_unix_seconds() -> None:

@@ -15,10 +15,10 @@ import pytest
 from tests.adapters.one_group import GROUPS, MUTANTS, SIZES, Outcome, body, different, group
 from tests.adapters.test_local_blobs import ROOT, needs_strace
 from tests.contract.stores import local_of
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.store import local
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.ports import Body
 
 CALLS = "trace=openat,write,writev,pwrite64,pwritev,fsync,fdatasync"

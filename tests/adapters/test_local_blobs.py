@@ -21,9 +21,9 @@ from tests.adapters.one_blob import KEY, MUTANTS, Outcome, code_of
 from tests.adapters.packing import put
 from tests.contract.stores import local_of
 from uponce.adapters import files
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
 ROOT = Path(__file__).parents[2]

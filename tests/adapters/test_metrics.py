@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -95,8 +96,8 @@ def test_where_there_is_no_room_a_worker_has_no_metrics(
     with metrics_of_workers(settings):
         assert build_metrics(settings) is None
         assert "no folder for them could be made" in caplog.text
-    monkeypatch.setenv(VARIABLE, str(folder / "gone"))
-    assert build_metrics(settings) is None
+    with mock.patch.dict(os.environ, {VARIABLE: str(folder / "gone")}):
+        assert build_metrics(settings) is None
 
 
 def test_one_process_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +113,10 @@ def test_one_process_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_of_another_program_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable is the library's, and may have been meant for whoever started us."""
-    monkeypatch.setenv(VARIABLE, "/other")
-    with shared_folder():
+    with mock.patch.dict(os.environ, {VARIABLE: "/other"}), shared_folder():
         assert os.environ[VARIABLE] != "/other"
     monkeypatch.setattr(module, "PLACES", ())
-    monkeypatch.setenv(VARIABLE, "/other")
-    with shared_folder():
+    with mock.patch.dict(os.environ, {VARIABLE: "/other"}), shared_folder():
         assert VARIABLE not in os.environ
 
 

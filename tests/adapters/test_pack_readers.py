@@ -10,10 +10,10 @@ import pytest
 
 from tests.adapters.packing import LARGE, chance, get, listed, put
 from tests.contract.stores import local_of
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.files import OpenFile
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.packs import Packs
+from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
 
 

@@ -12,11 +12,12 @@ from tests.adapters.one_group import SeededIds, body, different
 from tests.adapters.packing import LARGE, allocated, chance, get, listed, opened, packs, place, put
 from tests.contract.stores import local_of
 from uponce.adapters import system
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.spool import locks
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES, PAGE, Packs
+from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
 
 # Where a blob goes.
@@ -224,7 +225,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
     store, sweeper = opened(root), opened(root)
     put(store, b"abc")
     local_of(store)._packs._end_pack()
-    lock = system.LOCKS.lock
+    lock = locks.LOCKS.lock
     swept: list[bool] = []
 
     def late(descriptor: int, *arguments: object, **more: object) -> bool:
@@ -237,7 +238,7 @@ def test_a_sweep_that_comes_while_a_pack_is_made_takes_no_blob_along(
                 assert lock(other, packs_module._APPENDING)
         return lock(descriptor, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(system.LOCKS, "lock", late)
+    monkeypatch.setattr(locks.LOCKS, "lock", late)
     (key,) = put(store, b"def")
     assert swept
     local_of(sweeper)._packs.drop_empty()

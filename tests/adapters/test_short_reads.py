@@ -13,11 +13,11 @@ import pytest
 
 from tests import samples
 from tests.adapters.packing import put
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.media import pool
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.parts import ObjectPart, ObjectParts
+from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span

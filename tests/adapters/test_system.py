@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from uponce.adapters import system
-from uponce.adapters.system import ChildHandle, KernelLocks, ProcessLocks, SpanLocks
+from uponce.adapters.spool.locks import KernelLocks, ProcessLocks, SpanLocks
+from uponce.adapters.system import ChildHandle
 from uponce.config import Settings
 from uponce.core.errors import SettingRefused
 from uponce.core.spans import Span

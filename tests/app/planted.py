@@ -9,9 +9,9 @@ from contextlib import closing
 from tests.adapters.one_group import body
 from tests.contract.stores import local_of
 from tests.world import World
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import PAGE
+from uponce.adapters.system import RandomIds
 from uponce.core import signature
 
 OLD = 1_000_000_000  # a file's last change: older than any grace time

@@ -17,14 +17,13 @@ from tests.contract.databases import BEFORE_OWNERS, run
 from tests.world import START, MovableClock, World, assert_accepted
 from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.system import RandomIds
 from uponce.app.backup import BackedUp, back_up, restore
 from uponce.app.copy_media import Copying
-from uponce.app.ports import ServerSettings
 from uponce.app.sweep import sweep
 from uponce.core.errors import SettingRefused
 
@@ -113,7 +112,7 @@ def test_the_fence_of_a_restore_counts_from_its_end(box: Box) -> None:
 
 
 def test_the_fence_of_a_restore_counts_the_greater_skew_of_the_server_that_was_backed_up(box: Box) -> None:
-    run(box.world.database.note_settings(ServerSettings(skew=3600, audit_seconds=1, dead_seconds=1, cloud="media")))
+    run(box.world.database.note_settings({"skew": "3600"}))
     box.back_up()
     assert box.restore()[1] == START + 3600
 

@@ -14,11 +14,11 @@ from tests.app.failing import Failing
 from tests.app.planted import put_assets, put_packed, spoil_packed
 from tests.contract.databases import CALLER, run
 from tests.world import World
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.local import PACK_BYTES, local_blobs
 from uponce.adapters.store.packs import HEADER_BYTES
+from uponce.adapters.system import RandomIds
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
 from uponce.app.ports import PLACES, BlobStore, StoredBlob
 from uponce.app.signed_calls import SignedCall, destroy

@@ -26,7 +26,7 @@ from tests.app.uploads import attempt, form, outcome
 from tests.world import OTHER_PNG, World
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.app.fsck import PLACES, RULES, Examined, Finding, Severity, fsck
-from uponce.app.ports import Rule, ServerSettings, StoredBlob
+from uponce.app.ports import Rule, StoredBlob
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.core.errors import DatabaseUnavailable, StorageUnavailable
@@ -219,19 +219,6 @@ def test_missing_audit_rows_beyond_their_time_are_no_fault(world: World) -> None
     world.sql("DELETE FROM audit")
     assert len(run(world).found["unaudited"]) == 1
     world.clock.time += DAY
-    assert run(world).found.get("unaudited") is None
-
-
-def test_audit_rows_that_the_server_keeps_for_a_shorter_time_are_no_fault(world: World) -> None:
-    """Nor does a server that keeps the audit for longer make damage of what this shell does not expect."""
-    assert attempt(world, world.sign()) == "ok"
-    world.sql("DELETE FROM audit")
-    asyncio.run(
-        world.database.note_settings(ServerSettings(skew=300, audit_seconds=100 * DAY, dead_seconds=1, cloud="media"))
-    )
-    assert len(run(world).found["unaudited"]) == 1
-    asyncio.run(world.database.note_settings(ServerSettings(skew=300, audit_seconds=0, dead_seconds=1, cloud="media")))
-    world.clock.time += 3601  # a grant may be spent an hour before its timestamp
     assert run(world).found.get("unaudited") is None
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.contract.databases import run
 from tests.world import World, assert_accepted
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.migrate_store import Store, migrate_store
 
 

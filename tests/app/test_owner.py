@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -15,15 +16,17 @@ from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
 from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.sqlite import SqliteDatabase
+from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store import local
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
 from uponce.app.owner import check_owner, claim_storage, take_storage
 from uponce.core.errors import SettingRefused
+from uponce.core.lineage import heir
 from uponce.core.policy import Limits
 
 OTHER = "f" * 32
@@ -283,6 +286,55 @@ def test_a_fence_takes_the_storage_only_if_its_database_names_nine_of_ten_files(
     for _ in range(8):
         upload(world)
     assert asyncio.run(take_storage(world.database, world.blobs))
+
+
+def test_a_database_that_took_over_takes_the_storage_from_the_one_before(world: World, other: SqliteDatabase) -> None:
+    """As a standby that was promoted. The one before is refused, and so is another standby of that one."""
+    upload(world)
+    first, _ = owners(world, other)
+    assert first is not None
+    second = heir("2" * 32, first)
+    asyncio.run(world.database.write(replace_owner(second)))
+    asyncio.run(check_owner(world.database, world.blobs))
+    assert owners(world, world.database) == (first, second)
+    assert is_storage_ready(world)
+    assert owners(world, world.database) == (second, second)
+    upload(world)
+    for of_another in (first, heir("3" * 32, first)):
+        asyncio.run(world.database.write(replace_owner(of_another)))
+        refuse_sweep(world)
+
+
+def test_a_database_from_which_a_fence_took_the_storage_does_not_take_it_back(
+    world: World, other: SqliteDatabase
+) -> None:
+    """Although it had taken over from the one of the fence: as a former primary that an operator chose again."""
+    upload(world)
+    first, _ = owners(world, other)
+    assert first is not None
+    second = heir("2" * 32, first)
+    asyncio.run(world.blobs.set_owner(second, replace=True))
+    asyncio.run(other.write(replace_owner(second)))
+    assert asyncio.run(take_storage(world.database, world.blobs))
+    assert is_storage_ready(world)
+    with pytest.raises(SettingRefused, match="belongs to another database"):
+        asyncio.run(claim_storage(other, world.blobs))
+
+
+@pytest.mark.parametrize("take", [claim_storage, take_storage])
+def test_a_start_and_a_fence_take_the_storage_from_the_database_before(
+    world: World, take: Callable[[SqliteDatabase, Any], Awaitable[object]]
+) -> None:
+    first, _ = owners(world, world.database)
+    assert first is not None
+    orphan(world)  # so few files does the database name: it needs no question
+    asyncio.run(world.database.write(replace_owner(heir("2" * 32, first))))
+    assert not asyncio.run(_taken(take(world.database, world.blobs)))
+    assert owners(world, world.database) == (heir("2" * 32, first),) * 2
+
+
+async def _taken(done: Awaitable[object]) -> object:
+    return await done
 
 
 def test_a_frozen_database_takes_no_storage(world: World) -> None:

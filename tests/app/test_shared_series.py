@@ -86,6 +86,14 @@ def test_chunks_come_to_any_server(both: Pair, order: int) -> None:
     assert both.is_clean()
 
 
+def test_an_empty_chunk_at_the_end_comes_to_any_server(both: Pair) -> None:
+    client = Client(both.one, DATA[: 2 * CHUNK])
+    send(client, both.one, FIRST, SECOND, total=-1)
+    answer = send(client, both.two, (2 * CHUNK, 2 * CHUNK - 1))
+    assert stored(both.one, answer) == client.data
+    assert both.is_clean()
+
+
 def test_chunks_come_to_both_servers_at_once(both: Pair) -> None:
     client = Client(both.one, noise(20 * CHUNK))
 

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from uponce.app.manage_keys import MAX_WINDOW
-from uponce.config import MASK, Settings, as_environment, effective, load, preset_keys
+from uponce.config import MASK, Settings, as_environment, effective, load, noted, preset_keys, with_noted
 from uponce.config.settings import Rule
 from uponce.core.errors import SettingRefused
 
@@ -346,3 +346,12 @@ def test_the_reference_names_the_longest_window() -> None:
     """The database of a first start refuses a longer one."""
     meaning = inspect.get_annotations(Settings)["window"].__metadata__[0]
     assert f"at most {MAX_WINDOW:,}" in meaning
+
+
+def test_what_a_server_noted_counts_instead_of_the_settings_of_a_shell() -> None:
+    """A server of another release may note other names."""
+    server, shell = load({"UPONCE_CLOUD": "cats", "UPONCE_SKEW": "7"}), load({"UPONCE_SKEW": "9", "UPONCE_PORT": "1"})
+    assert noted(server) == {"cloud": "cats", "skew": "7", "audit_days": "90", "notification_days": "30"}
+    found = with_noted(shell, noted(server) | {"port": "2", "of_tomorrow": "3"})
+    assert (found.cloud, found.limits.skew, found.port) == ("cats", 7, 1)
+    assert with_noted(shell, {}) == shell

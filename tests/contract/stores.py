@@ -11,11 +11,11 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.stores import azurite, seaweedfs
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.local import LocalStore, local_blobs
 from uponce.adapters.store.objects import bucket_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore
 
 SECONDS = 60

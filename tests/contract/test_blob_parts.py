@@ -15,9 +15,9 @@ from tests.chunks import noise
 from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.spool import locks, parts
 from uponce.adapters.store.local import local_blobs
+from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore, HeldPart, Parts
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
 from uponce.core.series import StoredPart

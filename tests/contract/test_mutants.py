@@ -29,8 +29,7 @@ from uponce.adapters.database.committer import More
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.replies import reply_params
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import Session, connect
-from uponce.adapters.database.sqlite.engine import Engine
+from uponce.adapters.database.sqlite.connection import Connection, Engine, connect
 from uponce.adapters.database.steps import Operation, Steps, operation
 from uponce.app.ports import Committed, Draft
 from uponce.core.errors import UponceError
@@ -174,8 +173,8 @@ class Hasty(Engine):
         outcomes: list[Any] = []
         run_all = self._run_all
 
-        def remembered(session: Session, all_: Sequence[Operation[Any]]) -> Sequence[Any]:
-            outcomes.extend(run_all(session, all_))
+        def remembered(connection: Connection, all_: Sequence[Operation[Any]]) -> Sequence[Any]:
+            outcomes.extend(run_all(connection, all_))
             return outcomes
 
         self._run_all = remembered  # type: ignore[assignment, method-assign]
@@ -199,7 +198,7 @@ class RefuseBeforeCommit(Hasty):
     hasty = (UponceError,)
 
 
-class FailingCommit(sqlite3.Connection):
+class FailingCommit(Connection):
     """COMMIT of an armed connection fails and does nothing; `hold` keeps BEGIN back until it is set."""
 
     armed = False
@@ -324,25 +323,25 @@ def test_answers_given_before_the_commit_turn_out_untrue(
 ) -> None:
     """Two racers share a batch whose COMMIT fails; the refused one saw a spend that never was."""
 
-    class Connection(FailingCommit):
+    class Armed(FailingCommit):
         hold = threading.Event()
 
-    def connect_failing(path: Path) -> sqlite3.Connection:
-        return connect(path, factory=Connection)
+    def connect_failing(path: Path) -> Connection:
+        return connect(path, factory=Armed)
 
     monkeypatch.setattr(sqlite, "Engine", engine)
-    Connection.hold.set()
+    Armed.hold.set()
     database = SqliteDatabase(tmp_path / "uponce.db", clock=SteppedClock(), secrets=PlainBox(), connect=connect_failing)
     database.open()
 
     async def story() -> None:
         await database.add_key(KEY)
-        Connection.hold.clear()
-        Connection.armed = True
+        Armed.hold.clear()
+        Armed.armed = True
         racers = asyncio.ensure_future(answers_of(database, grant("contested"), 2))
         await asyncio.sleep(0)  # both are submitted before the batch begins
         await asyncio.sleep(0)
-        Connection.hold.set()
+        Armed.hold.set()
         await check_answers_are_true(database, await racers)
 
     if engine is Engine:

@@ -1,5 +1,7 @@
 """Attacks A1 to A11 on what a signature covers: one test or table for each row of the attack list."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,9 +187,8 @@ def test_a6_a_field_sent_twice_is_refused(name: str, values: tuple[str, str]) ->
         collect([(name, value) for value in values])
 
 
-@pytest.mark.parametrize("first", ["tags", "tags[]"])
-def test_a6_scalar_and_array_of_one_name_are_refused(first: str) -> None:
-    second = {"tags": "tags[]", "tags[]": "tags"}[first]
+@pytest.mark.parametrize(("first", "second"), [*itertools.permutations(["tags", "tags[]", "tags[0]"], 2)])
+def test_a6_two_ways_to_send_one_name_are_refused(first: str, second: str) -> None:
     with pytest.raises(DuplicateParameter):
         collect([(first, "a"), (second, "b")])
 
@@ -201,7 +202,13 @@ def test_a6_scalar_and_array_of_one_name_are_refused(first: str) -> None:
         "tags ",
         "tags\0",
         "ｔａｇｓ",
-        "tags[0]",
+        "tags[00]",
+        "tags[-1]",
+        "tags[ 0]",
+        "tags[０]",
+        "tags[0]\n",
+        "tags[0][0]",
+        "tags[][0]",
         "tags[",
         "tags[][]",
         "tаgs",
@@ -228,7 +235,8 @@ def test_a8_arrays_mean_their_joined_text() -> None:
     """Two arrays that sign alike are one value, for the signature and for the reader."""
     one = collect([("tags[]", "a,b"), ("tags[]", "c")])
     other = collect([("tags[]", "a"), ("tags[]", "b,c")])
-    assert one == other == {"tags": "a,b,c"}
+    numbered = collect([("tags[1]", "b,c"), ("tags[0]", "a")])
+    assert one == other == numbered == {"tags": "a,b,c"}
     assert read_parameters(one).tags == ("a", "b", "c")
 
 

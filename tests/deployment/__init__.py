@@ -59,8 +59,11 @@ class Nginx(Service):
         super().__init__("nginx", 1)
         self.url = f"http://127.0.0.1:{self.ports[0]}"
 
-    def run(self, servers: Sequence[Server], *, also: str = "", in_location: str = "") -> None:
-        """`also` are directives of the http block; `in_location` of the location that goes to uponce."""
+    def run(self, servers: Sequence[Server], *, also: str = "", in_location: str = "", limit: int = 200) -> None:
+        """`also` are directives of the http block; `in_location` of the location that goes to uponce.
+
+        `limit` is the bound of requests of one address.
+        """
         assert NGINX is not None, "ABSENT: nginx is not installed"
         (server_line,) = re.findall(r"^\tserver 127.0.0.1:8000 .*;$", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
         lines = [server_line.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") for server in servers]
@@ -71,6 +74,7 @@ class Nginx(Service):
                 "listen 80": f"listen 127.0.0.1:{self.ports[0]}",
                 "/var/lib/uponce": str(servers[0].data_dir),
                 "location / {": f"location / {{ {in_location}",
+                "limit_conn uponce_addresses 200;": f"limit_conn uponce_addresses {limit};",
             },
         )
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -169,7 +169,8 @@ def test_what_all_stand_on_is_gone(deployment: Deployment, part: str) -> None:
 def test_what_is_shipped_stands_in_the_folder() -> None:
     folder = ROOT / "deploy"
     units = {"uponce.service", "uponce-backup.service", "uponce-backup.timer"}
-    assert {path.name for path in folder.iterdir()} == {"Caddyfile", "nginx.conf", "Dockerfile", "compose.yaml", *units}
+    fronts = {"Caddyfile", "nginx.conf", "connections.nft"}
+    assert {path.name for path in folder.iterdir()} == {*fronts, "Dockerfile", "compose.yaml", *units}
 
 
 def test_by_one_command() -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -126,6 +127,28 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
             server.start()
     assert (answer.status, answer.headers["retry-after"]) == (503, "2")
     assert answer.json()["error"]["code"] == "server_unavailable"
+
+
+@pytest.mark.skipif(NGINX is None, reason="ABSENT: nginx is not installed")
+def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
+    """Uploads that do not end count. Another address is served."""
+    nginx = Nginx()
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path / "one", env={"UPONCE_DECODERS": "1"}))
+        stack.callback(nginx.stop)
+        nginx.run([server], limit=2)
+        front = Front("nginx", nginx.url, (server, server))
+        for number in range(2):
+            grant = urlencode(server.signed({"nonce": number}))
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", urlsplit(nginx.url).port or 0), 20))
+            head = f"PUT /v1_1/{server.cloud}/raw/upload?{grant} HTTP/1.1\r\nHost: {host_of(front)}\r\n"
+            held.sendall(f"{head}Content-Length: 100\r\n\r\nbytes".encode())
+        asked = f"GET /healthz HTTP/1.1\r\nHost: {host_of(front)}\r\nConnection: close\r\n\r\n".encode()
+        deadline = time.monotonic() + 20
+        while not (refused := front.raw(asked)).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
+            pass
+        assert b"\r\nRetry-After: 2\r\n" in refused and b'"code":"server_unavailable"' in refused
+        assert front.raw(asked, "127.0.0.2").startswith(b"HTTP/1.1 200 ")
 
 
 def requests(front: Front) -> tuple[tuple[str, str], ...]:

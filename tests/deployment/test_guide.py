@@ -1,10 +1,7 @@
 """docs/guide/production.md: each of its commands is run, in order, on the machine of a box that moves."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,58 +9,16 @@ import psycopg
 import pytest
 
 from tests.deployment import Caddy
+from tests.deployment.machine import Machine, blocks
 from tests.e2e.commands import code_of
 from tests.postgres import Postgres
 from tests.server import Server
 from tests.stores import seaweedfs
 
-pytestmark = [
-    pytest.mark.proof,
-    pytest.mark.xdist_group("deployment"),
-    pytest.mark.skipif(shutil.which("caddy") is None, reason="ABSENT: caddy is not installed"),
-]
+pytestmark = pytest.mark.xdist_group("deployment")
 
-ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs/guide/production.md").read_text()
-SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$0.log"\n'
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-
-
-class Machine:
-    """Where the commands run: the guide's names stand for what is there. systemd is asked and only remembers it."""
-
-    def __init__(self, folder: Path, names: dict[str, str]) -> None:
-        self.folder = folder
-        self.names = names
-        self.programs = folder / "bin"
-        self.programs.mkdir()
-        (self.programs / "systemctl").write_text(SYSTEMCTL)
-        (self.programs / "systemctl").chmod(0o755)
-
-    def run(self, block: str, **environment: str) -> str:
-        for name, here in self.names.items():
-            block = block.replace(name, here)
-        path = f"{self.programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_"))}
-        done = subprocess.run(
-            ["bash", "-euc", block],
-            cwd=ROOT,
-            env=plain | {"PATH": path} | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
-
-    def settings(self) -> dict[str, str]:
-        """As systemd reads them from the file."""
-        found = re.findall(r'^(\w+)="(.*)"$', (self.folder / "uponce.env").read_text(), re.MULTILINE)
-        return dict(found)
+OF_THE_BOX = "UPONCE_PUBLIC_URL='https://old.example'\nUPONCE_AUDIT_DAYS='365'\n"
+KEY = "5e" * 32
 
 
 @pytest.fixture
@@ -74,11 +29,38 @@ def database() -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.mark.parametrize("where", ["in a file", "in the settings", "nowhere"])
+def test_the_new_settings_keep_those_of_the_box_and_its_key(tmp_path: Path, where: str) -> None:
+    """Also if the steps are repeated. The server of the box still has its file: it may restart before the move."""
+    data = tmp_path / "data"
+    data.mkdir()
+    machine = Machine(tmp_path, {"/var/lib/uponce": str(data)})
+    before = OF_THE_BOX + f"UPONCE_SECRET_KEY='{KEY}'\n" * (where == "in the settings")
+    if where != "nowhere":
+        (tmp_path / "uponce.env").write_text(before)
+    if where == "in a file":
+        (data / "secret.key").write_bytes(bytes.fromhex(KEY))
+
+    for _ in range(2):
+        for block in blocks("production.md")[:2]:
+            machine.run(block)
+    settings = machine.settings("uponce.env.new")
+    assert (tmp_path / "uponce.env.new").stat().st_mode & 0o777 == 0o600
+    assert settings["UPONCE_DATABASE"].startswith("postgresql://")
+    assert settings["UPONCE_PUBLIC_URL"] == "https://media.example"
+    assert re.fullmatch("[0-9a-f]{64}", settings["UPONCE_SECRET_KEY"])
+    if where == "nowhere":
+        assert (tmp_path / "uponce.env").read_text() == ""
+    else:
+        assert (settings["UPONCE_SECRET_KEY"], settings["UPONCE_AUDIT_DAYS"]) == (KEY, "365")
+        assert (tmp_path / "uponce.env").read_text() == before
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(shutil.which("caddy") is None, reason="ABSENT: caddy is not installed")
 def test_every_command_of_the_guide(tmp_path: Path, database: Postgres) -> None:
     store, caddy = seaweedfs.shared(), Caddy()
-    units = tmp_path / "units"
-    units.mkdir()
-    with Server(tmp_path / "box") as box:
+    with Server(tmp_path / "box", env={"UPONCE_SECRET_KEY": KEY}) as box:
         spent, fresh = box.signed({"nonce": 1}), box.signed({"nonce": 2})
         assert code_of(box, spent) == ""
         machine = Machine(
@@ -88,44 +70,47 @@ def test_every_command_of_the_guide(tmp_path: Path, database: Postgres) -> None:
                     "uponce@/postgres", "uponce_server@/uponce"
                 ),
                 "s3://my-bucket/media": store.fresh_url(),
-                'AWS_REGION="eu-central-1"': f'AWS_REGION="us-east-1"\nAWS_ENDPOINT_URL="{store.endpoint}"',
-                'AWS_ACCESS_KEY_ID="KEY"': f'AWS_ACCESS_KEY_ID="{store.environment["AWS_ACCESS_KEY_ID"]}"',
-                'AWS_SECRET_ACCESS_KEY="SECRET"': (
-                    f'AWS_SECRET_ACCESS_KEY="{store.environment["AWS_SECRET_ACCESS_KEY"]}"'
+                "AWS_REGION='eu-central-1'": f"AWS_REGION='us-east-1'\nAWS_ENDPOINT_URL='{store.endpoint}'",
+                "AWS_ACCESS_KEY_ID='KEY'": f"AWS_ACCESS_KEY_ID='{store.environment['AWS_ACCESS_KEY_ID']}'",
+                "AWS_SECRET_ACCESS_KEY='SECRET'": (
+                    f"AWS_SECRET_ACCESS_KEY='{store.environment['AWS_SECRET_ACCESS_KEY']}'"
                 ),
-                'UPONCE_PUBLIC_URL="https://media.example"\n': "",  # the servers of tests say by it where they listen
-                "/etc/uponce.env": str(tmp_path / "uponce.env"),
-                "/etc/systemd/system": str(units),
+                "UPONCE_PUBLIC_URL='https://media.example'\n": "",  # the servers of tests say by it where they listen
                 "/var/lib/uponce": str(box.data_dir),
                 "https://media.example": caddy.url,
                 "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}",
             },
         )
-        (statements,) = blocks("sql")
+        (tmp_path / "uponce.env").write_text(f"UPONCE_SECRET_KEY='{KEY}'\n")
+        (statements,) = blocks("production.md", "sql")
         with psycopg.connect(database.url(), autocommit=True) as connection:
             for statement in re.findall(r".+?;", statements.replace("uponce", "uponce_server", 1), re.DOTALL):
                 connection.execute(statement.replace("OWNER uponce", "OWNER uponce_server"))
-        settings, move, servers, balancer, look = blocks("sh")
+        settings, key, move, servers, balancer, look = blocks("production.md")
 
-        machine.run(settings)
-        assert (tmp_path / "uponce.env").stat().st_mode & 0o777 == 0o600
+        machine.run(settings + key)
         assert "moved and compared" in machine.run(move)
+        assert machine.asked() == ["disable --now uponce-backup.timer"]
         machine.run(servers)
-        assert (machine.programs / "systemctl.log").read_text() == "enable --now uponce\n"
-        unit = (units / "uponce.service").read_text()
+        unit = (tmp_path / "units/uponce.service").read_text()
         assert "EnvironmentFile=/etc/uponce.env" in unit and "ExecStart=/opt/uponce/bin/uponce serve" in unit
+        # The box runs since before the move, on a database that is frozen now. Only a restart helps.
+        assert machine.asked() == ["daemon-reload", "enable uponce", "restart uponce"]
+        assert code_of(box, fresh) == "database_unavailable"
+        box.stop()
 
         with (
-            Server(tmp_path / "one", env=machine.settings()) as one,
+            Server(box.data_dir, env=machine.settings()) as one,
             Server(tmp_path / "two", env=machine.settings()) as two,
         ):
             machine.names["10.0.0.1:8000"] = f"127.0.0.1:{one.port}"
             machine.names["10.0.0.2:8000"] = f"127.0.0.1:{two.port}"
-            machine.names["caddy start"] = "caddy validate"  # it would outlive the test
-            machine.run(balancer, HOME=str(tmp_path))
+            machine.run(balancer)
+            assert machine.asked() == ["daemon-reload", "enable caddy", "restart caddy"]
+            validate = f"caddy validate --config {tmp_path}/caddy/Caddyfile --adapter caddyfile"
+            machine.run(f"env {machine.given_to_caddy()} {validate}", HOME=str(tmp_path))
             caddy.run([one, two])
             try:
-                machine.names["/var/lib/uponce"] = str(one.data_dir)
                 seen = machine.run(look)
                 assert "damage: 0" in seen and '"status":"ok"' in seen
                 one.base, one.cloud, one.browser = caddy.url, box.cloud, box.browser

@@ -1,82 +1,105 @@
 """docs/guide/one-box.md: its commands are run, in order, except those that install a package or ask systemd."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.deployment import Caddy
-from tests.deployment.test_guide import Machine
-from tests.e2e.commands import code_of
+from tests.deployment.machine import DEPLOY, Machine, blocks
+from tests.e2e.commands import as_json, code_of
 from tests.server import Server
+from tests.stores import seaweedfs
 
 pytestmark = [
     pytest.mark.xdist_group("deployment"),
     pytest.mark.skipif(shutil.which("caddy") is None, reason="ABSENT: caddy is not installed"),
 ]
 
-ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs/guide/one-box.md").read_text()
+GUIDE = blocks("one-box.md")
+INSTALL, SETTINGS, SERVICE, COMMANDS, FRONT, LOOK, CONNECTIONS, BACKUP, RESTORE, KEEP, UPGRADE, *OTHERS = GUIDE
+NGINX, DISK, TO_BUCKET, IN_BUCKET = OTHERS
 
 
-def test_every_command_of_the_guide(tmp_path: Path) -> None:
-    """Served, asked through Caddy, backed up by the unit's own command, restored and fenced."""
-    caddy, units, private = Caddy(), tmp_path / "units", tmp_path / "private"
-    for folder in (units, private, tmp_path / "caddy"):
-        folder.mkdir()
-    install, settings, service, commands, front, look, backup, restore, upgrade = re.findall(
-        r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "private").mkdir()
+    with Server(tmp_path / "private" / "uponce") as server:
+        yield server
+
+
+@pytest.fixture
+def machine(box: Server, tmp_path: Path) -> Machine:
+    """The reader has opened a shell as step 3 says."""
+    private = str(tmp_path / "private")
+    made = Machine(
+        tmp_path,
+        {
+            "/etc/nginx": str(tmp_path / "nginx"),
+            "/etc/fstab": str(tmp_path / "fstab"),
+            "/var/lib/private": private,
+            "/var/lib/uponce": f"{private}/uponce",
+            "127.0.0.1:8000": f"127.0.0.1:{box.port}",
+            "git pull\n": "",
+            "/opt/uponce/bin/pip install .\n": "",
+        },
+        ("systemctl", "useradd", "mount"),
     )
-    assert "pip install ." in install
-    with Server(private / "uponce") as box:
-        spent = box.signed({"nonce": "spent"})
-        assert code_of(box, spent) == ""
-        machine = Machine(
-            tmp_path,
-            {
-                "/etc/uponce.env": str(tmp_path / "uponce.env"),
-                "/etc/systemd/system": str(units),
-                "/opt/uponce/bin/uponce": f"{sys.executable} -m uponce",
-                "/var/lib/private": str(private),
-                "/var/lib/uponce-backup": str(private / "uponce-backup"),
-                "/var/lib/uponce": str(box.data_dir),
-                "/etc/caddy": str(tmp_path / "caddy"),
-                "https://media.example": caddy.url,
-                "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}",
-                "127.0.0.1:8000": f"127.0.0.1:{box.port}",
-                "git pull\n": "",
-                "/opt/uponce/bin/pip install .\n": "",
-            },
-        )
-        machine.run(settings)
-        assert (tmp_path / "uponce.env").stat().st_mode & 0o777 == 0o600
-        machine.run(service)
-        assert f"sqlite:///{box.data_dir}/uponce.db" in machine.run(commands)
-        machine.run(front)
-        (given,) = re.findall(r"^Environment=(.*)$", (units / "caddy.service.d/uponce.conf").read_text(), re.MULTILINE)
-        validate = f"caddy validate --config {tmp_path}/caddy/Caddyfile --adapter caddyfile"
-        machine.run(f"env {given} {validate}", HOME=str(tmp_path))
-        caddy.run([box])
-        try:
-            assert '"status":"ok"' in machine.run(look)
-        finally:
-            caddy.stop()
+    (tmp_path / "uponce.env").touch()
+    made.shell = COMMANDS.removesuffix("uponce doctor\n")
+    return made
 
-        machine.run(backup)
-        (command,) = re.findall(r"^ExecStart=(.*)$", (units / "uponce-backup.service").read_text(), re.MULTILINE)
-        machine.run(command, UPONCE_DATA=str(box.data_dir))
-        machine.run(upgrade, UPONCE_DATA=str(box.data_dir))
-        assert box.stop() == 0
-        machine.run(restore, UPONCE_DATA=str(box.data_dir))
-        assert (private / "uponce.before" / "uponce.db").exists()
-        box.start()
-        assert code_of(box, spent) in ("signature_used", "stale_request")
-    assert (machine.programs / "systemctl.log").read_text().splitlines() == [
+
+def back_up(machine: Machine) -> None:
+    """As the timer does, by the unit's own command."""
+    (command,) = re.findall(r"^ExecStart=(.*)$", (DEPLOY / "uponce-backup.service").read_text(), re.MULTILINE)
+    machine.run(command)
+
+
+def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) -> None:
+    """Served, asked through Caddy, backed up, upgraded, and taken back after two nights."""
+    caddy = Caddy()
+    machine.names |= {"https://media.example": caddy.url, "UPONCE_SITE=media.example": f"UPONCE_SITE={caddy.url}"}
+    spent = box.signed({"public_id": "cat", "nonce": "spent"})
+    assert code_of(box, spent) == ""
+    machine.run(SETTINGS)
+    machine.run(SERVICE)
+    assert f"sqlite:///{box.data_dir}/uponce.db" in machine.run("uponce doctor")
+    machine.run(FRONT)
+    validate = f"caddy validate --config {tmp_path}/caddy/Caddyfile --adapter caddyfile"
+    machine.run(f"env {machine.given_to_caddy()} {validate}", HOME=str(tmp_path))
+    caddy.run([box])
+    try:
+        assert '"status":"ok"' in machine.run(LOOK)
+    finally:
+        caddy.stop()
+    machine.run(CONNECTIONS)
+    assert "ct count over 200" in (tmp_path / "uponce-connections.nft").read_text()
+
+    machine.run(BACKUP)
+    back_up(machine)
+    machine.run(KEEP)
+    machine.run(UPGRADE)
+    for night in range(2):
+        assert box.post(box.signed({"public_id": "cat", "nonce": night}), b"later" * 9).status == 200
+        back_up(machine)
+    assert box.stop() == 0
+    machine.run(RESTORE.replace("/latest", "/before-upgrade"))
+    assert (tmp_path / "private/uponce.before/uponce.db").exists()
+    box.start()
+    assert box.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
+    assert code_of(box, spent) in ("signature_used", "stale_request")
+    assert machine.asked() == [
         "enable --now uponce",
         "daemon-reload",
         "enable caddy",
+        "restart caddy",
+        "daemon-reload",
         "restart caddy",
         "enable --now uponce-backup.timer",
         "start uponce-backup",
@@ -85,3 +108,88 @@ def test_every_command_of_the_guide(tmp_path: Path) -> None:
         "stop uponce uponce-backup.timer uponce-backup.service",
         "start uponce uponce-backup.timer",
     ]
+
+
+def test_only_root_reads_the_settings(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "uponce.env").unlink()
+    machine.shell = ""
+    machine.run(SETTINGS)
+    assert (tmp_path / "uponce.env").stat().st_mode & 0o777 == 0o600
+
+
+def test_nginx_and_both_units_get_one_fixed_user(machine: Machine, tmp_path: Path) -> None:
+    """A unit with a user for each start would take the folder away from the other one."""
+    (tmp_path / "nginx").mkdir()
+    (tmp_path / "nginx/nginx.conf").write_text("user www-data;\nworker_processes auto;\n")
+    machine.run(BACKUP + SERVICE + NGINX)
+    assert machine.asked("useradd") == ["--system --no-create-home --shell /usr/sbin/nologin uponce"]
+    assert (tmp_path / "nginx/nginx.conf").read_text() == "user uponce;\nworker_processes auto;\n"
+    assert machine.settings() == {"UPONCE_STORAGE_ACCEL": "/blobs/"}
+    for unit in ("uponce.service", "uponce-backup.service"):
+        lines = (tmp_path / "units" / unit).read_text() + (tmp_path / f"units/{unit}.d/user.conf").read_text()
+        assert re.findall("^DynamicUser=(.*)$", lines, re.MULTILINE) == ["yes", "no"]
+        assert "\nUser=uponce\n" in lines
+
+
+def test_the_media_move_to_another_disk(machine: Machine, box: Server, tmp_path: Path) -> None:
+    assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
+    assert box.stop() == 0
+    assert "damage: 0" in machine.run(DISK)
+    assert (machine.asked("mount"), (tmp_path / "fstab").read_text().count("ext4")) == ([f"{box.data_dir}/media"], 1)
+    (box.data_dir / "media/lost+found").mkdir(mode=0)  # as in the root of a new ext4
+    box.start()
+    assert box.get(f"/{box.cloud}/raw/upload/small").data == b"in a pack"
+    assert as_json(box, "fsck", "--deep")["damage"] == 0
+
+
+@pytest.mark.proof
+def test_the_media_move_to_a_bucket(machine: Machine, box: Server, tmp_path: Path) -> None:
+    """SQLite stays. A signature that is spent stays spent, the backup copies from the bucket, and can be restored."""
+    store = seaweedfs.shared()
+    machine.names |= {
+        "s3://my-bucket/media": store.fresh_url(),
+        "AWS_REGION='eu-central-1'": f"AWS_ENDPOINT_URL='{store.endpoint}' AWS_REGION='us-east-1'",
+        "'KEY'": store.environment["AWS_ACCESS_KEY_ID"],
+        "'SECRET'": store.environment["AWS_SECRET_ACCESS_KEY"],
+        "AWS_REGION='$AWS_REGION'\n": f"AWS_ENDPOINT_URL='{store.endpoint}'\nAWS_REGION='$AWS_REGION'\n",
+    }
+    spent, fresh = box.signed({"public_id": "cat"}), box.signed({"nonce": "fresh"})
+    assert code_of(box, spent) == ""
+    back_up(machine)
+    assert "moved and compared" in machine.run(TO_BUCKET)
+    assert box.stop() == 0
+    machine.run(TO_BUCKET.partition("uponce migrate-store")[0] + IN_BUCKET)  # the reader has one shell for both
+    assert machine.asked() == ["stop uponce", "daemon-reload", "start uponce"]
+    dropin = (tmp_path / "units/uponce-backup.service.d/bucket.conf").read_text()
+    assert "PrivateNetwork=no\nRestrictAddressFamilies=AF_INET AF_INET6\n" in dropin
+
+    with Server(box.data_dir, port=box.port, env=machine.settings()) as server:
+        server.cloud, server.browser = box.cloud, box.browser
+        assert [code_of(server, fields) for fields in (spent, fresh)] == ["signature_used", ""]
+        assert server.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
+        back_up(machine)
+        assert server.stop() == 0
+        machine.run(RESTORE.replace("uponce restore", "uponce restore --reuse-storage"))
+        server.start()
+        assert server.get(f"/{box.cloud}/raw/upload/cat").data == b"bytes"
+
+
+def test_the_units_of_the_guide_are_such_with_each_drop_in(machine: Machine, tmp_path: Path) -> None:
+    """As systemd reads them, with the program of this checkout."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("ABSENT: systemd-analyze is not installed")
+    (tmp_path / "nginx").mkdir()
+    (tmp_path / "nginx/nginx.conf").write_text("user www-data;\n")
+    machine.run(BACKUP + SERVICE + NGINX + IN_BUCKET[IN_BUCKET.index("mkdir -p") :])
+    for name in ("uponce.service", "uponce-backup.service"):
+        unit = tmp_path / "units" / name
+        unit.write_text(unit.read_text().replace("/opt/uponce/bin/uponce", f"{Path(sys.executable).parent}/uponce"))
+        done = subprocess.run(
+            [program, "verify", "--man=no", unit],
+            env=os.environ | {"SYSTEMD_LOG_LEVEL": "warning", "SYSTEMD_UNIT_PATH": f"{tmp_path}/units:"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")

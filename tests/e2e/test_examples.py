@@ -92,7 +92,7 @@ def commands(name: str) -> str:
     """The commands of a README that start the example, without the installation of Python packages."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (EXAMPLES / name / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert blocks[0] == "uponce serve\n"
-    return str(re.sub(r"^pip install -r requirements.txt\n", "", blocks[1], flags=re.MULTILINE))
+    return str(re.sub(r"^(python3 -m venv|\. \.venv|pip install).*\n", "", blocks[1], flags=re.MULTILINE))
 
 
 _installed: set[str] = set()

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.e2e.commands import printed, uponce
 from tests.e2e.test_readme import block
 from tests.server import Server
 
@@ -98,3 +99,23 @@ def test_every_asset_is_brought_under_its_name(server: Server, account: Account,
             extension = "" if kind == "raw" else "." + FILES[name].partition(".")[2]
             delivered = server.get(f"/{server.cloud}/{kind}/upload/v1/{name}{extension}")
             assert delivered.data == (media / FILES[name]).read_bytes(), name
+
+
+def test_commands_find_the_imported_keys(tmp_path: Path) -> None:
+    """With the setting of the guide, also in another shell. Without it, a new key has a new cloud, and a warning."""
+    shown = block("docs/guide/from-cloudinary.md", "sh", "keys import")
+    setting, command, *keys, end = shown.replace(":SECRET", ":secret-of-20-letters").splitlines()
+    assert (command, end) == ("uponce keys import << 'END'", "END")
+    data, cloud = tmp_path / "data", setting.removeprefix("export UPONCE_CLOUD=")
+    words = ("--data", data)
+    secrets = "\n".join(keys).replace("OTHER_SECRET", "other-of-20-letters-")
+    assert printed(uponce("keys", "import", *words, stdin=secrets)) == "imported 2 of 2 keys\n"
+
+    warning = f"uponce: media is a new cloud. The other keys are of {cloud}. "
+    assert warning in uponce("keys", "create", *words).stderr
+    assert "new cloud" not in uponce("keys", "create", "--cloud", "shop", *words).stderr
+    with Server(data, env={"UPONCE_CLOUD": cloud}):
+        made = uponce("keys", "create", *words)
+        assert f"@{cloud}?" in printed(made)
+        assert made.stderr == ""
+        assert f"/{cloud}/" in printed(uponce("sign", *words))

@@ -58,6 +58,7 @@ def test_a_revoked_key_is_refused_at_once(server: Server) -> None:
 
 
 def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
+    """Until the key is rotated again: two secrets count, never three."""
     old = new_key(server)
     made = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key)))
     assert made is not None
@@ -65,6 +66,11 @@ def test_a_rotated_key_takes_its_old_secret_for_a_while(server: Server) -> None:
     assert (new.key, new.secret != old.secret) == (old.key, True)
     assert [code_of(server, server.signed({"tags": key.secret[:3]}, key)) for key in (old, new)] == ["", ""]
 
+    printed(beside(server, "keys", "rotate", old.key))
+    assert [code_of(server, server.signed({"tags": key.secret[-3:]}, key)) for key in (old, new)] == [
+        "invalid_signature",
+        "",
+    ]
     at_once = URL.fullmatch(printed(beside(server, "keys", "rotate", old.key, "--overlap", "0")))
     assert at_once is not None
     newest = Key(at_once[1], at_once[2])

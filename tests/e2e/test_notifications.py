@@ -1,7 +1,10 @@
 """Notifications of a server as a process: a kill loses none, and the settings count."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import printed, uponce
+from tests.e2e.test_readme import block
 from tests.receiver import Receiver, receiving
 from tests.server import Server
 
@@ -38,7 +42,7 @@ def test_the_list_says_when_a_dead_notification_ends(data: Path) -> None:
     words = ("--data", data)
     assert "dead, kept until 1970-01-31" in printed(uponce("outbox", "list", *words))
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
-        database.execute("INSERT INTO server_settings VALUES (1, 300, 1, 86400, 'media')")
+        database.execute("INSERT INTO server_settings VALUES ('notification_days', '1')")
     assert "dead, kept until 1970-01-02" in printed(uponce("outbox", "list", *words))
     assert "Dead notifications stay" in printed(uponce("sweep", *words))
     (listed,) = json.loads(printed(uponce("outbox", "list", "--json", *words)))
@@ -80,3 +84,23 @@ def test_a_killed_server_posts_what_it_owes_after_it_starts_again(tmp_path: Path
         first, second = (json.loads(body) for _, body in receiver.got[:2])
         assert first["asset_id"] == second["asset_id"] == answer["asset_id"]
         assert second["secure_url"].startswith("https://media.example/")
+
+
+def test_the_guide_signs_the_url_and_checks_what_arrives(tmp_path: Path) -> None:
+    guide = "docs/guide/notifications.md"
+    allowing = {"UPONCE_NOTIFICATION_NETWORKS": "127.0.0.0/8"}
+    with receiving() as receiver, Server(tmp_path / "data", env=allowing) as server:
+        sign = block(guide, "python", "uponce.sign(").replace("https://app.example", receiver.url)
+        signed = json.loads(python(f"{sign}import json; print(json.dumps(signed))", server))
+        assert server.post(signed["fields"], b"some text").status == 200
+        wait_for(receiver, 1)
+        ((headers, body),) = receiver.got
+        check = block(guide, "python", "verify_notification_signature")
+        for arrived, result in ((body, "True"), (body + b" ", "False")):
+            assert python(f"body, headers = {arrived!r}, {headers!r}\n{check}print(genuine)", server).strip() == result
+
+
+def python(code: str, server: Server) -> str:
+    """Return what the code prints, with the key for browsers."""
+    environment = {**os.environ, "CLOUDINARY_URL": server.urls[0]}
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True, timeout=60)

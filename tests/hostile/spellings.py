@@ -262,11 +262,18 @@ def _array(grant: Grant) -> Pairs:
     ]
 
 
+def _numbered(grant: Grant) -> Pairs:
+    """The list as Go's SDK sends it."""
+    numbers = itertools.count()
+    return [(f"tags[{next(numbers)}]" if name == "tags[]" else name, value) for name, value in _array(grant)]
+
+
 WRITINGS: dict[str, Writing] = {
     "reversed": lambda grant: grant.pairs()[::-1],
     "sorted": lambda grant: sorted(grant.pairs()),
     "SHA-256": lambda grant: grant.pairs("sha256"),
     "list as array": _array,
+    "list with numbers": _numbered,
     "empty fields": lambda grant: [*grant.pairs(), ("folder", ""), ("public_id", "")],
     "cloud and kind as fields": lambda grant: [*grant.pairs(), ("cloud_name", "media"), ("resource_type", "auto")],
     "an SDK's options": lambda grant: [("timeout", "60"), ("chunk_size", "20000000"), *grant.pairs()],

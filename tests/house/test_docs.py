@@ -164,6 +164,19 @@ def test_files_and_tasks_that_pages_name_exist() -> None:
     assert named - tasks == set()
 
 
+LANGUAGES = {"css", "diff", "html", "ini", "js", "python", "sh", "sql", "text", "ts", "yaml"}
+
+
+def test_the_guides_have_one_name_for_each_language() -> None:
+    """Or tests that look for `python` would not see `py`."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/guide/*.md"), *ROOT.glob("examples/*/README.md")]
+    lines = [line for page in pages for line in page.read_text().splitlines() if line.lstrip().startswith("```")]
+
+    assert len(lines) > 200
+    assert {line.strip("` ") for line in lines[::2]} <= LANGUAGES
+    assert {line.strip("` ") for line in lines[1::2]} == {""}
+
+
 def snippets() -> list[tuple[str, str]]:
     """The code of the pages, and the programs of the examples."""
     pages = [ROOT / "README.md", *ROOT.glob("docs/guide/*.md")]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from tests.world import MovableClock
+from uponce.app.attempts import Forms
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.web.errors import refusal
@@ -13,7 +14,7 @@ from uponce.web.response import send_response
 
 def request(scope: Scope, receive: Receive, *, complete: bool = False) -> Request:
     """A request whose body was read to its end if `complete`."""
-    site = Site(None, FailedCredentials(Limits(), MovableClock()), idle_seconds=30)
+    site = Site(None, FailedCredentials(Limits(), MovableClock()), Limits(), Forms())
     bare = Request({"path": "/", **scope}, receive, site, "f" * 32)
     bare.body.complete = complete
     return bare

@@ -36,10 +36,10 @@ class EachOnItsLoop:
         finally:
             await client.close()
 
-    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         client = HttpUpstream(self.times)
         try:
-            return await client.get(upstream, path, query, patient=patient)
+            return await client.get(upstream, path, query)
         finally:
             await client.close()
 

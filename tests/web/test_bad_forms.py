@@ -91,7 +91,7 @@ FORMS = {
     "wrong length in a part": Bad(between=raw_part(f"{DISPOSITION}\r\nContent-Length: 3", "cats")),
     "urlencoded": Bad(headers={"content-type": "application/x-www-form-urlencoded"}),
     "JSON": Bad(headers={"content-type": "application/json"}),
-    "no content type": Bad(headers={"content-type": ""}),
+    "an empty content type": Bad(headers={"content-type": ""}),
     "multipart/mixed": Bad(headers={"content-type": f"multipart/mixed; boundary={BOUNDARY}"}),
     "no boundary": Bad(headers={"content-type": "multipart/form-data"}),
     "empty boundary": Bad(headers={"content-type": 'multipart/form-data; boundary=""'}),
@@ -129,6 +129,19 @@ def test_a_bad_form_is_refused_alike_when_it_comes_in_small_pieces(shared: World
     with shared.untouched():
         answer = shared.post(*(body[at : at + step] for at in range(0, len(body), step)))
     assert_refused(answer, 400, bad.code)
+
+
+@pytest.mark.parametrize("between", [b"", part("tags", "a&b")])
+@pytest.mark.parametrize("step", [7, 1_000_000])
+def test_a_form_without_a_content_type_is_told_so(shared: World, between: bytes, step: int) -> None:
+    """It is read as urlencoded, where no name has a line break."""
+    body = b"".join([parts_of(shared.sign()), between, FILE, END])
+    with shared.untouched():
+        answer = shared.request(
+            "POST", shared.route(), chunks=[body[at : at + step] for at in range(0, len(body), step)]
+        )
+    assert_refused(answer, 400, MALFORMED)
+    assert "Send header Content-Type: multipart/form-data" in answer.message
 
 
 def test_floods_are_cut_off_in_flat_memory(world: World) -> None:

@@ -67,6 +67,9 @@ CASES = {
     "origin that is none": Bad(400, "invalid_parameter", {"origin": "app.example"}),
     # What for.
     "unsupported parameter": Bad(400, "unsupported_parameter", {"eager": "w_100"}),
+    "auto_video_details": Bad(400, "unsupported_parameter", {"auto_video_details": '{"fields":["title"]}'}),
+    "public_ids": Bad(400, "unsupported_parameter", {"public_ids": "a,b"}),
+    "a signed upload that is called unsigned": Bad(400, "unsupported_parameter", {"unsigned": "true"}),
     "eager_notification_url": Bad(400, "unsupported_parameter", {"eager_notification_url": "https://a.example"}),
     "notification_url by ftp": Bad(400, "invalid_parameter", {"notification_url": "ftp://a.example/x"}),
     "notification_url with a user": Bad(400, "invalid_parameter", {"notification_url": "http://u:p@a.example/"}),

@@ -149,12 +149,54 @@ def test_a_picture_is_inspected_as_a_whole(world: World) -> None:
     assert final.json["etag"] == hashlib.md5(picture).hexdigest()
 
 
+def test_a_field_of_each_chunk_names_the_type_where_the_url_says_auto(world: World) -> None:
+    picture = PNG + noise(2 * CHUNK)
+    client = Client(world, picture, kind="auto", fields=world.sign() | {"resource_type": "raw"})
+    first, *_, final = asyncio.run(client.all_of())
+    assert (first.json["resource_type"], final.json["resource_type"]) == ("raw", "raw")
+
+
 def test_one_chunk_that_is_the_whole_file_is_an_upload(world: World) -> None:
     data = noise(10)
     client = Client(world, data)
     answer = asyncio.run(client.chunk(0, 9))
     assert stored(world, answer) == data
     assert answer.json["done"] is True
+
+
+@pytest.mark.parametrize("file_first", [False, True])
+def test_an_empty_chunk_at_the_end_names_the_total(world: World, file_first: bool) -> None:
+    """.NET's SDK ends a stream of whole chunks so. PHP's SDK sends such a chunk after the upload is complete."""
+    client = Client(world, noise(2 * CHUNK))
+    end: dict[str, Any] = {"first": 2 * CHUNK, "last": 2 * CHUNK - 1, "file_first": file_first}
+
+    async def play() -> list[Answer]:
+        with world.untouched():
+            assert_refused(await client.chunk(**end), 404, "series_gone")
+            assert rows(world) == NO_ROWS
+        interim = [await client.chunk(*span, total=-1) for span in client.spans]
+        assert_refused(await client.chunk(**end, data=b"x"), 400, "malformed_request")
+        assert_refused(await client.chunk(first=CHUNK, last=CHUNK - 1, total=CHUNK, data=b""), 400, "chunk_conflict")
+        return [*interim, await client.chunk(**end), await client.chunk(**end)]
+
+    *interim, final, again = asyncio.run(play())
+    assert [answer.json["done"] for answer in interim] == [False, False]
+    assert stored(world, final) == client.data
+    assert_refused(again, 400, "signature_used")
+    assert rows(world) == NO_ROWS
+
+
+def test_an_empty_chunk_may_overtake_the_others(world: World) -> None:
+    client = Client(world, noise(2 * CHUNK))
+    first, second = client.spans
+
+    async def play() -> list[Answer]:
+        order = [(*first, -1), (2 * CHUNK, 2 * CHUNK - 1, 2 * CHUNK), (*second, -1)]
+        return [await client.chunk(start, last, total=total) for start, last, total in order]
+
+    _, empty, final = asyncio.run(play())
+    assert (empty.json["done"], empty.json["bytes"]) == (False, CHUNK)
+    assert stored(world, final) == client.data
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -276,6 +318,8 @@ def test_forgeries_leave_nothing(world: World, client: Client) -> None:
         ({"content-range": "bytes 0--1/0", "x-unique-upload-id": "a"}, "empty_file"),
         ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a b"}, "invalid_parameter"),
         ({"content-range": "bytes 0-999/2000", "x-unique-upload-id": "a" * 256}, "invalid_parameter"),
+        ({"x-unique-upload-id": "a", "x-upload-part-number": "1"}, "unsupported_parameter"),
+        ({"x-unique-upload-id": "a", "x-upload-total-parts": "2"}, "unsupported_parameter"),
     ],
 )
 def test_headers_that_make_no_chunk(world: World, sent: dict[str, str], code: str) -> None:

@@ -72,15 +72,15 @@ def test_what_is_not_there_is_200_and_leaves_no_trace(world: World) -> None:
         assert assert_accepted(ask(world, signed(world, type="private"))).json == NOT_FOUND
 
 
-@pytest.mark.parametrize("spelling", ["parts", "urlencoded", "JSON", "query"])
+@pytest.mark.parametrize("spelling", ["parts", "urlencoded", "no type", "JSON", "query"])
 @pytest.mark.parametrize("invalidate", [None, "1", "true", "false"])
 def test_every_spelling_of_the_fields(world: World, spelling: str, invalidate: str | None) -> None:
     put(world, "a folder/größe")
     fields = signed(world, "a folder/größe", invalidate=invalidate or "")
     if spelling == "parts":
         answer = ask(world, fields)
-    elif spelling == "urlencoded":
-        answer = destroy(world, urlencode(fields).encode(), URLENCODED)
+    elif spelling in ("urlencoded", "no type"):
+        answer = destroy(world, urlencode(fields).encode(), URLENCODED if spelling == "urlencoded" else {})
     elif spelling == "query":
         answer = destroy(world, b"", {}, query="?" + urlencode(fields))
     else:
@@ -172,6 +172,7 @@ def test_each_credential_is_needed(shared: World, missing: str) -> None:
         (b"x" * 300_000, URLENCODED, "malformed_request"),
         (b"x", {"content-type": "text/plain"}, "malformed_request"),
         (b"nonsense", FORM, "malformed_request"),
+        (part("public_id", "cat") + END, {}, "malformed_request"),
         (part("public_id", "cat") + part("file", PNG, "cat.png") + END, FORM, "invalid_parameter"),
     ],
     ids=lambda value: str(value)[:30],

@@ -1,6 +1,5 @@
 """What the event loop answers at once is what the long way answers, to the byte, and never an old state."""
 
-import asyncio
 import logging
 import os
 import random
@@ -9,103 +8,20 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from ipaddress import ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from tests.web.test_destroy import ask, signed
-from tests.world import OTHER_PNG, PNG, START, World, assert_accepted
+from tests.web.wire import Reader, Wire, get, store, without_id
+from tests.world import OTHER_PNG, PNG, START, World
 from uponce.adapters.database.sqlite import readers
-from uponce.app.ports import NoMetrics
+from uponce.app.ports import Metrics
 from uponce.web import express
-from uponce.web.protocol import HardenedProtocol
 from uponce.web.proxies import TrustedProxies
 from uponce.web.routes import create_app
 
 MOST = express._MOST_BYTES
-HIGH = 16 * 1024
 SIZES = (1, 20_000, MOST, MOST + 1, 4 * MOST)
-
-
-class Reader(asyncio.Transport):
-    """The end of a connection that takes all at once, or that takes nothing. It copies nothing before it is asked."""
-
-    def __init__(self, *, stuck: bool = False) -> None:
-        super().__init__()
-        self.stuck = stuck
-        self.ended = self.paused = False
-        self.protocol: Any = None
-        self._blocks: list[Any] = []
-
-    def write(self, data: Any) -> None:
-        self._blocks.append(data if self.stuck else bytes(data))
-        if not self.paused and self.get_write_buffer_size() > HIGH:
-            self.paused = True
-            self.protocol.pause_writing()
-
-    def writelines(self, list_of_data: Any) -> None:
-        for data in list_of_data:
-            self.write(data)
-
-    def get_write_buffer_size(self) -> int:
-        return sum(map(len, self._blocks)) if self.stuck else 0
-
-    def received(self) -> bytes:
-        return b"".join(self._blocks)
-
-    def is_closing(self) -> bool:
-        return self.ended
-
-    def close(self) -> None:
-        self.ended = True
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.7", 50000), "sockname": ("192.0.2.1", 80)}.get(name, default)
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        return
-
-    def pause_reading(self) -> None:
-        return
-
-    def resume_reading(self) -> None:
-        return
-
-
-class Wire:
-    """Connections to the server inside this process; `long_way` leaves the express out. It counts the tasks."""
-
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.world = world
-        self.long_way = False
-        self.tasks = 0
-        monkeypatch.setattr("uponce.web.protocol._limit_unsent", lambda _: None)
-
-    def say(self, *requests: bytes, reader: Reader | None = None, seconds: float = 20) -> bytes:
-        """Send these bytes at once, and wait until every request is answered."""
-        return asyncio.run(asyncio.wait_for(self._say(b"".join(requests), reader or Reader()), seconds))
-
-    async def _say(self, data: bytes, reader: Reader) -> bytes:
-        app: Any = self.world.app
-        config = Config(app if not self.long_way else app.__call__, log_config=None, access_log=False)
-        config.load()
-        config.loaded_app = app if not self.long_way else app.__call__
-        state = ServerState()
-        state.default_headers = [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT")]
-        protocol = HardenedProtocol(config, state, {})
-        reader.protocol = protocol
-        protocol.connection_made(reader)
-        protocol.data_received(data)
-        try:
-            while protocol._answering() or protocol.pipeline:
-                self.tasks += len(running := set(state.tasks))
-                await (asyncio.wait(running) if running else asyncio.sleep(0))
-        finally:
-            reader.ended = True
-            protocol.connection_lost(None)
-        return reader.received()
 
 
 @pytest.fixture
@@ -125,22 +41,7 @@ def wire(world: World, monkeypatch: pytest.MonkeyPatch) -> Wire:
     return Wire(world, monkeypatch)
 
 
-def get(path: str, *lines: str, method: str = "GET", version: str = "1.1") -> bytes:
-    return "\r\n".join((f"{method} {path} HTTP/{version}", "Host: media.example", *lines, "", "")).encode()
-
-
-def store(world: World, file: bytes = PNG, *, kind: str = "auto", filename: str = "cat.png", **params: object) -> str:
-    answer = assert_accepted(world.upload(world.sign(params), file, kind=kind, filename=filename)).json
-    return urlsplit(str(answer["url"])).path
-
-
-def without_id(answer: bytes) -> bytes:
-    found = re.findall(rb"x-request-id: [0-9a-f]{32}\r\n", answer)
-    assert found
-    return answer.replace(found[0], b"")
-
-
-class Counted(NoMetrics):
+class Counted(Metrics):
     def __init__(self) -> None:
         self.noted: list[tuple[str, str, int]] = []
 

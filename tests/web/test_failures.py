@@ -106,4 +106,11 @@ def test_the_same_work_is_done_for_every_api_key(world: World, user: str) -> Non
     api_key = {"browser": world.browser.api_key, "foreign": world.foreign.api_key, "none": "123456789012345"}[user]
     world.swap(database=Watched())
     assert world.request("GET", "/v1_1/demo/signatures", headers=basic(api_key, "guess")).status == 401
-    assert asked == ["list_keys"]
+    assert asked == ["find_key", "has_cloud"]
+
+
+def test_only_the_key_of_the_credentials_is_decrypted(world: World) -> None:
+    """A cloud may have many keys. The secret of another key may even be lost."""
+    world.sql(f"UPDATE api_keys SET secret = x'00' WHERE api_key = '{world.browser.api_key}'")
+    own = basic(world.server.api_key, world.server.secrets[0])
+    assert_accepted(world.request("GET", "/v1_1/demo/ping", headers=own))

@@ -73,6 +73,35 @@ def test_no_order_lets_an_altered_parameter_through(shared: World, order: str) -
     assert_accepted(shared.upload(fields))
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", ["image", "raw", "auto", ""])
+def test_a_field_names_the_type_where_the_url_says_auto(world: World, order: str, kind: str) -> None:
+    """Go's SDK posts every upload to `auto`."""
+    answer = assert_accepted(ORDERS[order](world, world.sign() | {"resource_type": kind}))
+    assert answer.json["resource_type"] == ("raw" if kind == "raw" else "image")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_that_type_is_judged_like_one_in_the_url(world: World, order: str) -> None:
+    world.swap(limits=Limits(max_raw_bytes=len(PNG) - 1))
+    fields = world.sign()
+    with world.untouched():
+        for kind, code in (("video", "invalid_media"), ("raw", "file_too_large"), ("fetch", "invalid_parameter")):
+            assert_refused(ORDERS[order](world, fields | {"resource_type": kind}), 400, code)
+    assert_accepted(ORDERS[order](world, fields | {"resource_type": "image"}))
+
+
+@pytest.mark.parametrize("name", ["callback", "callback[]"])
+@pytest.mark.parametrize("in_query", [False, True])
+def test_a_callback_is_refused_wherever_a_browsers_form_has_it(world: World, name: str, in_query: bool) -> None:
+    signed = world.sign({"callback": "https://app.example/cors.html"})
+    fields = {name if sent == "callback" else sent: value for sent, value in signed.items()}
+    with world.untouched():
+        answer = world.post(parts_of({} if in_query else fields), FILE, END, query=fields if in_query else None)
+    assert_refused(answer, 400, "unsupported_parameter")
+    assert "callback" in answer.message
+
+
 def test_array_fields_are_joined_in_order(world: World) -> None:
     fields = world.sign({"tags": "b,a"})
     body = parts_of({name: value for name, value in fields.items() if name != "tags"})

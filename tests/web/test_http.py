@@ -209,7 +209,7 @@ def test_a_page_can_read_that_an_address_of_uploads_has_no_slash_at_its_end(shar
 def test_a_page_can_read_that_something_went_wrong_here(world: World) -> None:
     world.swap(database=Failing(world.database, before={"commit": ZeroDivisionError()}))
     answer = world.upload(world.sign(), headers={"origin": "https://app.example"})
-    assert (answer.status, answer.code) == (500, "internal_error")
+    assert_refused(answer, 500, "internal_error")
     assert answer.headers["access-control-allow-origin"] == "*"
 
 

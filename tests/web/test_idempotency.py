@@ -7,6 +7,7 @@ import pytest
 from tests.asgi import END, FORM, part, parts_of
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.core.errors import MalformedRequest
+from uponce.core.signature import grant_key, string_to_sign
 from uponce.web.cloudinary.upload import MAX_KEY_LENGTH, read_idempotency_key
 
 UUID = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -139,3 +140,12 @@ def test_a_page_may_send_the_key_and_read_whether_the_answer_is_a_repeat(world: 
     answer = assert_accepted(world.upload(world.sign(), headers={**KEYED, "origin": "https://app.example"}))
     assert "Idempotent-Replayed" in answer.headers["access-control-expose-headers"]
     assert json.loads(answer.body)["bytes"] == len(PNG)
+
+
+def test_a_key_is_no_address_of_a_resumable_upload(world: World) -> None:
+    """The address of such an upload shows its answer without a signature: its id is a secret, the key is none."""
+    fields = world.sign({"type": "private"})
+    assert_accepted(world.upload(fields, headers=KEYED))
+    signed = {name: value for name, value in fields.items() if name != "signature"}
+    grant = grant_key("demo", fields["api_key"], int(fields["timestamp"]), string_to_sign(signed))
+    assert_refused(world.get(f"/tus/demo/{grant.hex()}/{UUID}"), 404, "series_gone")

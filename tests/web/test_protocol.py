@@ -234,7 +234,9 @@ def test_a_head_over_the_limit_is_told_so(bare: Bare) -> None:
 
 def test_a_path_over_the_limit_is_told_so_and_a_query_may_be_longer(bare: Bare) -> None:
     for mark, status in (("", 414), ("?", 200)):
-        assert statuses(bare.say(get(f"/{mark}{'a' * 16384}", close=True))) == [status]
+        answer = bare.say(get(f"/{mark}{'a' * 16384}", close=True))
+        assert statuses(answer) == [status]
+        assert (b"x-cld-error: The request's path is 16385 bytes long" in answer) == (status == 414)
 
 
 def test_the_second_request_of_a_connection_has_the_same_limit(bare: Bare) -> None:
@@ -315,7 +317,8 @@ GARBAGE = [b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r
 def test_garbage_is_400(bare: Bare, garbage: bytes) -> None:
     received = bare.say(garbage)
     assert statuses(received) == [400]
-    assert b"\r\naccess-control-allow-origin: *\r\naccess-control-expose-headers: Retry-After\r\n" in received
+    exposed = b"access-control-expose-headers: X-Cld-Error, Retry-After"
+    assert b"\r\naccess-control-allow-origin: *\r\n%b\r\nx-cld-error: The request is not " % exposed in received
 
 
 # Answers to clients that are still writing.

@@ -66,6 +66,17 @@ def test_a_file_before_its_fields_is_passed_on_too(relay: World, stub: StubUpstr
     assert not relay.traces().spooled
 
 
+@pytest.mark.parametrize("file_first", [False, True])
+@pytest.mark.parametrize("file", SIZES.values(), ids=SIZES)
+def test_the_upstream_gets_the_type_that_a_field_names(
+    relay: World, stub: StubUpstream, file: bytes, file_first: bool
+) -> None:
+    form = [parts_of(relay.sign() | {"resource_type": "raw"}), part("file", file, "cat.png")]
+    answer = assert_accepted(relay.post(*(form[::-1] if file_first else form), END, kind="auto"))
+    assert answer.json["resource_type"] == "raw"
+    assert [asset.kind for asset in stub.store.values()] == ["raw"]
+
+
 def test_a_data_uri_that_goes_in_chunks_has_fewer_bytes_than_its_text(relay: World, stub: StubUpstream) -> None:
     file = SIZES["in chunks"] * 4
     uri = f"data:application/octet-stream;base64,{base64.b64encode(file).decode()}"

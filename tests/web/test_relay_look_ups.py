@@ -82,11 +82,9 @@ def test_a_slow_account_makes_no_asset_look_older_than_its_upload(
     relay: World, stub: StubUpstream, latency: int
 ) -> None:
     class Slow(EachOnItsLoop):
-        async def get(
-            self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False
-        ) -> UpstreamReply:
+        async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
             relay.clock.time += latency
-            return await super().get(upstream, path, query, patient=patient)
+            return await super().get(upstream, path, query)
 
     relay.swap(upstream=Slow())
     fields = pending(relay, stub, {"public_id": "cat"}, "auto")

@@ -124,6 +124,62 @@ def test_other_methods_go_on_as_they_are(relay: World, stub: StubUpstream) -> No
     assert_refused(large, 400, "malformed_request")
 
 
+def test_the_body_of_a_read_goes_on(relay: World, stub: StubUpstream) -> None:
+    """The Ruby SDK sends the parameters of a GET so: a list without its prefix would be one of other assets."""
+    body = b'{"prefix":"tmp/","max_results":500}'
+    headers = {"authorization": basic(relay), "content-type": "application/json", "content-length": str(len(body))}
+    relay.request("GET", "/v1_1/demo/resources/image/upload?tags=1", headers=headers, chunks=[body])
+    asked = stub.requests[-1]
+    assert (asked.query, bytes(asked.body), asked.headers["content-type"]) == (
+        [("tags", "1")],
+        body,
+        "application/json",
+    )
+    assert_accepted(relay.get("/v1_1/demo/ping", authorization=basic(relay)))
+    assert not {"content-type", "content-length"} & stub.requests[-1].headers.keys()
+    stub.reads = iter([Trouble.SILENT] * 5)
+    answer = relay.request("GET", "/v1_1/demo/ping", headers=headers, chunks=[body])
+    assert_refused(answer, 503, "upstream_unavailable")
+
+
+@pytest.mark.parametrize("kind", ["urlencoded", "multipart", "json", "query"])
+def test_a_signature_beside_basic_is_verified_and_signed_for_the_upstream(
+    relay: World, stub: StubUpstream, kind: str
+) -> None:
+    """The SDKs of PHP and .NET send both."""
+    assert_accepted(relay.upload(relay.sign({"public_id": "cat"}), kind="raw"))
+    fields = relay.sign({"public_id": "cat"}, key=relay.server)
+    forms: dict[str, tuple[str, str, list[bytes]]] = {
+        "urlencoded": ("", "application/x-www-form-urlencoded", [urlencode(fields).encode()]),
+        "multipart": ("", FORM["content-type"], [parts_of(fields), END]),
+        "json": ("", "application/json", [json.dumps(fields).encode()]),
+        "query": (f"?{urlencode(fields)}", "", []),
+    }
+    query, type_, body = forms[kind]
+    headers = {"authorization": basic(relay), "content-type": type_, "content-length": str(sum(map(len, body)))}
+    answer = relay.request("POST", f"/v1_1/demo/raw/destroy{query}", headers=headers, chunks=body)
+    assert assert_accepted(answer).json == {"result": "ok"}
+    assert stub.requests[-1].fields["api_key"] == stub.upstream.api_key
+    assert_accepted(act(relay, "signatures/revoke", fields, authorization=basic(relay)))
+    answer = relay.request("POST", f"/v1_1/demo/raw/destroy{query}", headers=headers, chunks=body)
+    assert_refused(answer, 400, "signature_revoked")
+
+
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        ("application/json", b'{"expression": "signature", "sort_by": [{"created_at": "desc"}]}'),
+        ("application/x-www-form-urlencoded", b"signature=&a=1&a=2"),
+        ("text/csv", b"signature,a"),
+        ("", b"signature"),
+    ],
+)
+def test_other_bodies_with_basic_go_on_unchanged(relay: World, stub: StubUpstream, type_: str, body: bytes) -> None:
+    headers = {"authorization": basic(relay), "content-type": type_, "content-length": str(len(body))}
+    answer = relay.request("POST", "/v1_1/demo/resources/search", headers=headers, chunks=[body])
+    assert assert_accepted(answer).json == {"sent": body.decode(), "as": type_}
+
+
 @pytest.mark.parametrize("path", ["raw/destroy", "folders", "no_such"])
 def test_a_method_that_does_not_go_on_names_those_that_do(relay: World, stub: StubUpstream, path: str) -> None:
     answer = relay.request("PATCH", f"/v1_1/demo/{path}", headers={"authorization": basic(relay)})
@@ -185,24 +241,31 @@ def test_an_action_without_an_answer_is_unknown(relay: World, stub: StubUpstream
     assert_refused(act(relay, "raw/destroy", fields), 503, "upstream_unavailable")
 
 
-@pytest.mark.parametrize("kind", ["form", "query", "json"])
+def tag(world: World, kind: str, ids: list[tuple[str, str]], fields: Mapping[str, str]) -> Answer:
+    """Send one call in the spelling of `kind`. The ids are a list in JSON, and pairs of a form elsewhere."""
+    path, pairs = "/v1_1/demo/image/tags", [*ids, *fields.items()]
+    if kind in ("form", "numbered"):
+        return act(world, "image/tags", pairs)
+    if kind == "query":
+        return world.request("POST", f"{path}?{urlencode(pairs)}")
+    body = json.dumps({**fields, "public_ids": [value for _, value in ids]}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    return world.request("POST", path, headers=headers, chunks=[body])
+
+
+@pytest.mark.parametrize("kind", ["form", "query", "json", "numbered"])
 def test_a_list_is_passed_on_as_a_list(relay: World, stub: StubUpstream, kind: str) -> None:
     """Also with commas in its items. The order counts."""
     fields = relay.sign({"command": "add", "tag": "t", "public_ids": "b,a,c,d", "type": ""}, key=relay.server)
     del fields["public_ids"]
     ids = [("public_ids[]", "b"), ("public_ids[]", "a,c"), ("public_ids[]", "d")]
-    if kind == "form":
-        answer = act(relay, "image/tags", [*ids, *fields.items()])
-    elif kind == "query":
-        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
-    else:
-        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    if kind == "numbered":
+        ids = [(f"public_ids[{number}]", value) for number, (_, value) in enumerate(ids)]
+    answer = tag(relay, kind, ids, fields)
     assert assert_accepted(answer).json == {"public_ids": ["b", "a", "c", "d"]}
     sent = [(name, value.decode()) for name, _, value in stub.requests[-1].parts]
     assert [pair for pair in sent if pair[0].startswith("public_ids")] == ids
-    assert sorted(name for name, _ in sent if name != "public_ids[]") == [
+    assert sorted(name for name, _ in sent if not name.startswith("public_ids[")) == [
         "api_key",
         "command",
         "signature",
@@ -255,15 +318,8 @@ def test_a_call_takes_as_many_ids_as_the_account_does(relay: World, stub: StubUp
     fields = relay.sign({"command": "add", "tag": "t", "public_ids": ",".join(map(str, range(1000)))}, key=relay.server)
     del fields["public_ids"]
     ids = [("public_ids[]", str(number)) for number in range(1000)]
-    if kind == "form":
-        answer = act(relay, "image/tags", [*ids, *fields.items()])
-    elif kind == "query":
-        answer = relay.request("POST", f"/v1_1/demo/image/tags?{urlencode([*ids, *fields.items()])}")
-    else:
-        body = json.dumps(fields | {"public_ids": [value for _, value in ids]}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))}
-        answer = relay.request("POST", "/v1_1/demo/image/tags", headers=headers, chunks=[body])
+    answer = tag(relay, kind, ids, fields)
     assert len(assert_accepted(answer).json["public_ids"]) == 1000
-    refused = act(relay, "image/tags", [*ids, *[("public_ids[]", "x")] * 100, *fields.items()])
+    refused = tag(relay, "form", [*ids, *[("public_ids[]", "x")] * 100], fields)
     assert_refused(refused, 400, "malformed_request")
     assert "the limit is 1100" in refused.json["error"]["message"]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.web.bare import request
 from uponce.core.errors import RequestTooSlow
+from uponce.web import whole_bodies
 from uponce.web.cloudinary import forms
 from uponce.web.receiving import Block
 from uponce.web.request import Body, Message
@@ -38,7 +39,7 @@ def test_the_first_bytes_are_given_again_and_then_kept_no_longer() -> None:
 
 
 def test_a_small_body_that_takes_too_long_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "_FIELDS_SECONDS", 0.01)
+    monkeypatch.setattr(whole_bodies, "_SECONDS", 0.01)
 
     async def receive() -> Message:
         return await asyncio.Future()

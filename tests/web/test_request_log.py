@@ -3,6 +3,8 @@
 import base64
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tests.asgi import END, Answer, part, parts_of
 from tests.tus import VERSION, metadata
 from tests.world import PNG, World, assert_accepted
 from uponce.core.errors import DatabaseUnavailable
+from uponce.core.policy import Limits
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 
@@ -139,9 +142,18 @@ def test_reading_is_for_debug(world: World, lines: Lines, caplog: pytest.LogCapt
     assert (level, message, facts["status"]) == ("DEBUG", "answered", 200)
 
 
-def test_no_secret_and_no_signature_reaches_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """In every spelling of a grant, used and refused, and in the address of a tus upload."""
-    with caplog.at_level(logging.DEBUG):
+@pytest.mark.parametrize("failures", [1, 100])
+def test_no_secret_and_no_signature_reaches_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, failures: int
+) -> None:
+    """In every spelling of a grant, used and refused, and in the address of a tus upload.
+
+    An altered field makes a live signature a wrong one. The limit of wrong credentials refuses it with another error.
+    """
+    with (
+        closing(World(tmp_path, limits=Limits(max_failed_credentials=failures))) as world,
+        caplog.at_level(logging.DEBUG),
+    ):
         signatures, secrets = [], [world.browser.secrets[0], world.server.secrets[0]]
         for how in ("form", "file first", "query"):
             fields = world.sign({"public_id": f"by {how}"})

@@ -1,6 +1,7 @@
 """The reads of the Admin API that uponce has: what a server sees, of its own cloud alone."""
 
 import asyncio
+import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -92,6 +93,27 @@ def test_an_asset_in_the_shape_of_the_admin_api(world: World) -> None:
         "derived": [],
     }
     assert not [name for name in answer.headers if name.startswith("x-featureratelimit")]
+
+
+def ask_in_body(world: World, path: str, fields: object) -> Answer:
+    """As the Ruby SDK sends the parameters of a GET."""
+    by, body = world.server, json.dumps(fields).encode()
+    headers = {"authorization": basic(by.api_key, by.secrets[0]), "content-type": "application/json"}
+    headers["content-length"] = str(len(body))
+    return world.request("GET", f"/v1_1/demo/{path}", headers=headers, chunks=[body])
+
+
+def test_the_parameters_of_a_read_may_be_in_its_body(world: World) -> None:
+    etag = stored(world, public_id="cat", context="a=b")["etag"]
+    stored(world, public_id="dog", context="a=c")
+    assert_accepted(ask_in_body(world, "ping", {}))
+    assert ask_in_body(world, "resources/image/upload/cat", {"media_metadata": True}).json["etag"] == etag
+    assert_refused(ask_in_body(world, "resources/image/upload/cat", {"colors": True}), 400, "unsupported_parameter")
+    assert_refused(ask_in_body(world, "resources/image/upload/cat", {"no_such": 1}), 400, "unknown_parameter")
+    page = ask_in_body(world, "resources/image/context?max_results=9", {"key": "a", "value": "b", "tags": True})
+    assert [each["public_id"] for each in assert_accepted(page).json["resources"]] == ["cat"]
+    twice = ask_in_body(world, "resources/image/context?key=a", {"key": "a"})
+    assert_refused(twice, 400, "duplicate_parameter")
 
 
 def test_an_asset_without_tags_and_context_has_no_such_keys(world: World) -> None:

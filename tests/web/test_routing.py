@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from starlette.middleware.cors import CORSMiddleware
 
-from tests.asgi import _scope
+from tests.asgi import scope_of
 from tests.web.bare import request
 from uponce.app.manage_keys import check_policy
 from uponce.app.services import Services
@@ -96,7 +96,7 @@ def test_what_other_origins_get_is_what_starlettes_middleware_sends(method: str)
 
 def test_a_route_that_is_not_open_has_no_such_headers() -> None:
     closed = next(row for row in ROWS if "/healthz" in row.paths)
-    asked = request(_scope("OPTIONS", "/healthz", ORIGINS[1] | ASKED[1]), _nothing)
+    asked = request(scope_of("OPTIONS", "/healthz", ORIGINS[1] | ASKED[1]), _nothing)
 
     assert preflight(closed, asked) is None
     assert cross_origin_headers(closed, asked, Response(200)) == ()
@@ -106,7 +106,7 @@ Wire = tuple[int, Sequence[Header], bytes]
 
 
 def _ours(row: Route, method: str, given: dict[str, str], sent: tuple[Header, ...]) -> Wire:
-    asked = request(_scope(method, "/", given), _nothing)
+    asked = request(scope_of(method, "/", given), _nothing)
     answer = preflight(row, asked)
     if answer is not None:
         assert isinstance(answer.body, bytes)
@@ -133,7 +133,7 @@ def _theirs(row: Route, method: str, given: dict[str, str], sent: tuple[Header, 
     async def keep(message: Message) -> None:
         messages.append(message)
 
-    asyncio.run(middleware(_scope(method, "/", given), _nothing, keep))
+    asyncio.run(middleware(scope_of(method, "/", given), _nothing, keep))
     head, body = messages
     return head["status"], tuple(head["headers"]), body["body"]
 

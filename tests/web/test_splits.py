@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.asgi import BOUNDARY, END, Message, part, parts_of
 from tests.world import PNG, World
-from uponce.app.uploading.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import Event, Field, FileStart, FormBytes
 from uponce.core.errors import UponceError
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.forms import multipart_events
@@ -35,6 +35,8 @@ async def outcome(pieces: Iterable[bytes], boundary: str = "b") -> Outcome:
     events: list[Event] = []
     try:
         async for event in multipart_events(Body(receive, 30), f"multipart/form-data; boundary={boundary}", Limits()):
+            if isinstance(event, FormBytes):  # how much has arrived depends on the packets
+                continue
             if not isinstance(event, Field | FileStart):
                 event = bytes(event)  # noqa: PLW2901
                 if events and isinstance(events[-1], bytes):

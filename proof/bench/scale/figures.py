@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from proof.bench.measure import Sample
 from proof.bench.scale.stores import Columns, Store
 from proof.bench.servers import BenchmarkError
-from uponce.adapters.clock import RandomIds
+from uponce.adapters.system import RandomIds
 from uponce.app.ports import Database, Draft
 from uponce.core.freshness import keep_until
 from uponce.core.signature import dated

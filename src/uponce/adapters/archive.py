@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uponce.adapters.clock import RandomIds
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.sqlite.file import held
 from uponce.adapters.database.sqlite.snapshot import (
@@ -30,7 +29,7 @@ from uponce.adapters.database.sqlite.snapshot import (
 from uponce.adapters.files import BLOCK_BYTES, write_new
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.local import local_blobs
-from uponce.adapters.system import sync_folder
+from uponce.adapters.system import RandomIds, sync_folder
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused

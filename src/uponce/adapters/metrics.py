@@ -18,7 +18,7 @@ from prometheus_client import values as storage
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from uponce.adapters.system import closing_file
-from uponce.app.ports import Waiting
+from uponce.app.ports import Metrics, Waiting
 from uponce.core.errors import GrantRefused, StorageUnavailable, Unavailable
 
 OK, INTERNAL_ERROR = "ok", "internal_error"
@@ -51,7 +51,7 @@ class Place:
     lock: BinaryIO
 
 
-class PrometheusMetrics:
+class PrometheusMetrics(Metrics):
     """The metrics of one process, or with `place` of all processes that count in its folder.
 
     A process can have one such object at a time: the library decides by a global variable where it keeps a number.

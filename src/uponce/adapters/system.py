@@ -9,7 +9,9 @@ import errno
 import fcntl
 import os
 import resource
+import secrets
 import signal
+import string
 import struct
 import sys
 import threading
@@ -17,9 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
-
-from uponce.core.spans import Span
 
 LINUX = sys.platform == "linux"
 
@@ -39,7 +38,7 @@ _HOW = struct.Struct("QQQ")  # flags, mode, resolve
 _RESOLVE_CACHED = 0x20
 _SYSCALL = ctypes.PyDLL(None).syscall if LINUX else None
 _MODEST = 10  # nice(2)
-_FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
+_BASE36 = string.digits + string.ascii_lowercase
 
 
 def sync_file(descriptor: int) -> None:
@@ -212,90 +211,25 @@ class ChildHandle:
             os.close(descriptor)
 
 
-class SpanLocks(Protocol):
-    """Locks on the bytes of open files. A lock ends with `release`, or with its process.
-
-    `across_processes` is False if only requests of one process see each other's locks.
-    """
-
-    across_processes: bool
-
-    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
-        """Lock the span of the file for this descriptor. Return False if another descriptor holds some of it."""
-
-    def locked(self, descriptor: int, span: Span) -> bool:
-        """Return whether another descriptor holds a lock on some of the span."""
-
-    def release(self, descriptor: int) -> None:
-        """End the locks of the descriptor. Call it before the descriptor is closed."""
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
 
 
-class KernelLocks:
-    """Open file description locks (fcntl(2)). They end when the file is closed or its process dies."""
+class RandomIds:
+    def hex(self, length: int) -> str:
+        return secrets.token_hex((length + 1) // 2)[:length]
 
-    across_processes = True
+    def base36(self, length: int) -> str:
+        # One number takes one system call. A choice for each letter takes fifty, and each call lets other threads in.
+        number, letters = secrets.randbelow(36**length), []
+        for _ in range(length):
+            number, digit = divmod(number, 36)
+            letters.append(_BASE36[digit])
+        return "".join(letters)
 
-    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
-        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(kind, span))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def locked(self, descriptor: int, span: Span) -> bool:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, span))
-        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
-
-    def release(self, descriptor: int) -> None:
-        """Do nothing: the kernel ends the locks when the file is closed."""
-
-
-class ProcessLocks:
-    """Locks between the descriptors of one process, in a table.
-
-    POSIX's own locks do not help: they belong to the process, and end when any descriptor of the file is closed.
-    """
-
-    across_processes = False
-
-    def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._held: dict[int, list[tuple[tuple[int, int], Span, bool]]] = {}
-
-    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
-        file = _file(descriptor)
-        with self._gate:
-            if self._meets(descriptor, file, span, beside_shared=shared):
-                return False
-            self._held.setdefault(descriptor, []).append((file, span, shared))
-        return True
-
-    def locked(self, descriptor: int, span: Span) -> bool:
-        with self._gate:
-            return self._meets(descriptor, _file(descriptor), span, beside_shared=False)
-
-    def release(self, descriptor: int) -> None:
-        with self._gate:
-            self._held.pop(descriptor, None)
-
-    def _meets(self, descriptor: int, file: tuple[int, int], span: Span, *, beside_shared: bool) -> bool:
-        return any(
-            of == file and span.meets(held) and not (shared and beside_shared)
-            for other, locks in self._held.items()
-            if other != descriptor
-            for of, held, shared in locks
-        )
-
-
-def _flock(kind: int, span: Span) -> bytes:
-    """Return a `struct flock`. A length of 0 would mean all to the end, so an empty span locks its first byte."""
-    return struct.pack(_FLOCK, kind, os.SEEK_SET, span.start, span.size or 1, 0)
-
-
-def _file(descriptor: int) -> tuple[int, int]:
-    facts = os.fstat(descriptor)
-    return facts.st_dev, facts.st_ino
-
-
-LOCKS: SpanLocks = KernelLocks() if hasattr(fcntl, "F_OFD_SETLK") else ProcessLocks()
+    def dated_hex(self) -> str:
+        """Return a UUID of version 7 without its hyphens (RFC 9562, 5.7)."""
+        milliseconds, chance = time.time_ns() // 1_000_000, secrets.randbits(74)
+        high, low = divmod(chance, 1 << 62)
+        return f"{milliseconds << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"

@@ -97,6 +97,36 @@ class Memory:
         self._left += size
 
 
+class Forms:
+    """How many bytes of forms this process holds that have no verified signature yet. Files do not count.
+
+    A new form always gets in. When there are too many bytes, the oldest form that is still arriving ends. An honest
+    form arrives without a pause. It is the oldest one only if strangers send as many bytes as the limit within its
+    time.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Attempt, int] = {}  # the oldest form first
+        self.size = 0
+
+    def hold(self, attempt: Attempt, size: int, limits: Limits) -> None:
+        """Count `size` bytes for this attempt, whose form may be the one that ends."""
+        if attempt.refusal is not None:
+            return
+        most = limits.max_unverified_form_bytes
+        self.size += size - self._held.get(attempt, 0)
+        self._held[attempt] = size
+        while self.size > most:
+            oldest = next((other for other in self._held if other.is_receiving), None)
+            if oldest is None:  # all have arrived, and are being verified
+                return
+            oldest.displace(_too_many_forms(oldest, self._held[oldest], most))
+            self.release(oldest)
+
+    def release(self, attempt: Attempt) -> None:
+        self.size -= self._held.pop(attempt, 0)
+
+
 class Attempts:
     """The uploads that run in this process: by grant, and those whose signature has not arrived yet.
 
@@ -114,6 +144,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self.memory = Memory()
+        self.forms = Forms()
         self._refusing = asyncio.Semaphore(_REFUSALS_AT_ONCE)
         self._turns: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_turn: Counter[Hashable] = Counter()
@@ -283,6 +314,15 @@ def _unverified_bound(limits: Limits) -> Bound:
         )
 
     return Bound(total, min(total, limits.max_unverified_per_address), displaced, full)
+
+
+def _too_many_forms(oldest: Attempt, size: int, most: int) -> ServerBusy:
+    return ServerBusy(
+        f"The forms that arrive now, without a verified signature, have more than {most} bytes, which "
+        f"UPONCE_MAX_UNVERIFIED_FORM_BYTES allows. This one was the oldest: {size} bytes without its file in "
+        f"{oldest.seconds():.0f} seconds. Send the form again without a pause, or with fewer and shorter fields.",
+        retry_after=_RETRY_SECONDS,
+    )
 
 
 def _progress(attempt: Attempt) -> str:

@@ -2,6 +2,7 @@
 
 import hmac
 
+from uponce.app.authorise import is_of
 from uponce.app.services import Services
 from uponce.core.errors import BadCredentials, ScopeDenied, UnknownCloud
 from uponce.core.signature import DUMMY_KEY
@@ -11,16 +12,16 @@ from uponce.core.values import ApiKey, KeyScope
 async def authenticate(services: Services, cloud: str, api_key: str, secret: str) -> ApiKey:
     """Return the active key of this cloud with that secret. Raise BadCredentials, in one wording for every reason.
 
-    An unknown key takes as long as a known one, so the time does not show which keys exist.
+    A refusal takes the same steps for an unknown key as for a known one, so the time does not show which keys exist.
+    uponce reads only this key: a cloud may have many, and uponce decrypts each key that it reads.
     """
-    keys = await services.database.list_keys(cloud)
-    if not keys:
+    named = await services.database.find_key(api_key)
+    key = named if is_of(named, cloud) else None
+    matches = [hmac.compare_digest(secret.encode(), known.encode()) for known in (key or DUMMY_KEY).secrets]
+    if key is not None and any(matches):
+        return key
+    if not await services.database.has_cloud(cloud):
         raise UnknownCloud(f"Invalid cloud_name {cloud}")
-    found = [key for key in keys if key.api_key == api_key and key.revoked_at is None]
-    secrets = found[0].secrets if found else DUMMY_KEY.secrets
-    matches = [hmac.compare_digest(secret.encode(), known.encode()) for known in secrets]
-    if found and any(matches):
-        return found[0]
     raise BadCredentials("Send the API key and its secret of this cloud as HTTP Basic credentials.")
 
 

@@ -1,7 +1,7 @@
 """Decide whether signed parameters may upload: the signature, its time, its grant, and the parameters themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from uponce.app.ports import Records
@@ -16,7 +16,7 @@ from uponce.core.errors import (
     UnsupportedParameter,
 )
 from uponce.core.freshness import check_fresh, check_watermark, keep_until, parse_timestamp
-from uponce.core.parameters import Call, UploadSpec, check_route, read_parameters
+from uponce.core.parameters import Call, UploadSpec, check_route, narrowed, read_parameters
 from uponce.core.policy import Limits
 from uponce.core.refusals import refusal_of
 from uponce.core.signature import DUMMY_KEY, Signer, grant_key, refuse_ambiguous_escapes, verify
@@ -49,12 +49,13 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class UploadRequest:
-    """The frame of an upload: its route, the fields of its query, and its caller. `requested` None is auto.
+    """What a request says about an upload besides its body: the address, the fields of the query, and the sender.
 
-    `idempotency_key` is the client's name for this upload. By it the client can ask for a lost answer again.
-    `credentials` are an API key and its secret. They take the place of a signature where the fields have none.
-    `scripted` says that a program reads the answer, and no browser that shows it. `length` is how many bytes the body
-    has, if the request says it. The body of a `bare` upload is the file itself, so no field follows its query.
+    `requested` is the resource type in the address; None stands for `auto`. `origin` is the web page's, if a browser
+    sent the request. `idempotency_key` is the client's name for the upload: a repeat with this name returns a lost
+    answer. `credentials` are an API key and its secret by HTTP Basic, for fields without a signature. `scripted`: a
+    program reads the answer. Otherwise a browser may show the answer. `length` is the number of bytes in the
+    body, or None if the request does not say it. `bare`: the body is the file itself, without a form around it.
     """
 
     cloud: str
@@ -67,6 +68,11 @@ class UploadRequest:
     scripted: bool = False
     length: int | None = None
     bare: bool = False
+
+    def narrowed(self, params: Mapping[str, str]) -> "UploadRequest":
+        """Return the request with the resource type that the parameters name, if its route is `auto`."""
+        requested = narrowed(self.requested, params)
+        return self if requested is self.requested else replace(self, requested=requested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ async def verify_signed(
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
-    if not _is_of(key, cloud):
+    if not is_of(key, cloud):
         raise _unknown(cloud, params, is_known=await services.database.has_cloud(cloud))
     return verified_by(services.limits, key, params, call)
 
@@ -125,7 +131,7 @@ def find_key_in(records: Records, cloud: str, params: Mapping[str, str]) -> ApiK
     """Return the key that the parameters name. Raise as `verify_signed` does. Blocks."""
     require_credentials(params, may_be_upload=True)
     key = records.find_key(params["api_key"])
-    if not _is_of(key, cloud):
+    if not is_of(key, cloud):
         raise _unknown(cloud, params, is_known=records.has_cloud(cloud))
     return key
 
@@ -223,7 +229,8 @@ def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = Fals
             raise MissingParameter(f"Missing required parameter - {name}")
 
 
-def _is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+def is_of(key: ApiKey | None, cloud: str) -> TypeGuard[ApiKey]:
+    """Return whether it is a key of this cloud that is not revoked."""
     return key is not None and key.cloud == cloud and key.revoked_at is None
 
 
@@ -246,6 +253,15 @@ def check_origin(spec: UploadSpec, origin: str | None) -> None:
         raise OriginMismatch(
             f"This signature is for uploads from {', '.join(spec.origin)}. The request came from "
             f"{origin or 'no web origin'}. Upload from the signed origin, or sign another one."
+        )
+
+
+def check_scripted(spec: UploadSpec, request: UploadRequest) -> None:
+    """Raise UnsupportedParameter for a `callback` in a form that a browser posts: it would show the answer."""
+    if spec.callback is not None and not request.scripted:
+        raise UnsupportedParameter(
+            "Parameter callback is not supported by this server yet for a form that a browser posts without a "
+            "script. Upload by XMLHttpRequest or fetch, or sign without it."
         )
 
 

@@ -94,17 +94,24 @@ async def _read(services: Services, key: str) -> bytes:
 
 
 async def check_clock(services: Services) -> str | None:
-    """Return a warning if the clock is behind the newest time in the database by more than the skew, else None.
+    """Return a warning if the clock is wrong by more than the skew, else None.
 
+    It is compared with the database's clock, if the database has its own, and with the newest time in the database.
     Spent signatures stay spent whatever the clock says. A wrong clock refuses fresh signatures.
     """
     newest, skew = await services.database.newest_moment(), services.limits.skew
-    behind = 0 if newest is None else newest - int(services.clock.now())
-    if behind <= skew:
+    now = int(services.clock.now())
+    ahead = now - int(await services.database.moment())
+    behind = 0 if newest is None else newest - now
+    if abs(ahead) > skew:
+        wrong = f"{abs(ahead)} seconds {'ahead of' if ahead > 0 else 'behind'} the database's clock"
+    elif behind > skew:
+        wrong = f"{behind} seconds behind the newest time in the database"
+    else:
         return None
     return (
-        f"The clock is {behind} seconds behind the newest time in the database. The limit is {skew} seconds. Set the "
-        "clock, or the server refuses new signatures as stale or as coming from the future."
+        f"The clock is {wrong}. The limit is {skew} seconds. Set the clock, or the server refuses new signatures as "
+        "stale or as coming from the future."
     )
 
 

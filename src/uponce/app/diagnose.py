@@ -155,8 +155,8 @@ async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> 
         findings = [_part(name, error) for name, error in (await check_parts(services)).items()]
         if full is not None:
             findings.append(Finding("room", State.BROKEN, full))
-        behind = await check_clock(services)
-        clock = Finding("clock", State.WARNING if behind else State.OK, behind or "not behind the database")
+        wrong = await check_clock(services)
+        clock = Finding("clock", State.WARNING if wrong else State.OK, wrong or "agrees with the database")
         return [*findings, _sandbox(decoders.sandboxed), clock]
     finally:
         await decoders.close()

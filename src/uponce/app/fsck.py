@@ -175,7 +175,7 @@ async def fsck(
     """Yield each fault when it is found. Only one shard and its suspects are in memory at a time.
 
     `deep` reads and hashes every blob. `settle_seconds` pass before the second look at the suspects. Audit rows may be
-    gone after `audit_seconds`, or after the fewer ones of the server.
+    gone after `audit_seconds`.
     """
     broken = await services.database.integrity(deep=deep)
     for sentence in broken:
@@ -198,10 +198,8 @@ async def _of_rows(services: Services, audit_seconds: int) -> AsyncIterator[Find
         yield Finding(OWNER, "UPONCE_STORAGE", error.message)
     for api_key, reason in (await services.database.unreadable_keys()).items():
         yield Finding(SECRET, api_key, reason)
-    noted = await services.database.noted_settings()
-    kept = audit_seconds if noted is None else min(audit_seconds, noted.audit_seconds)
     for rule, kind in RULES.items():
-        for subject in await services.database.violations(rule, kept):
+        for subject in await services.database.violations(rule, audit_seconds):
             yield Finding(kind, subject)
 
 

@@ -2,7 +2,8 @@
 
 A database has a random name, its owner, and its storage notes the same name. A storage without an owner gets that of
 the first database that claims it, if it has files of this database, or no files and the database names none. Only
-`uponce restore`, `uponce migrate-store` and `uponce fence` replace the owner of a storage.
+`uponce restore`, `uponce migrate-store`, `uponce fence` and a database that took over replace the owner of a storage.
+A PostgreSQL that took over gets a new owner that follows the old one, see core/lineage.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from uponce.app.ports import PLACES, BlobStore
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
+from uponce.core.lineage import follows
 from uponce.core.values import Digest
 
 PROBE = "c4ec" * 4  # begins the keys of files by which `check_storage` tests a storage: they exist for a moment only
@@ -32,6 +34,8 @@ class Owning(Protocol):
     async def owner(self) -> str | None: ...
 
     async def make_owner(self) -> str: ...
+
+    async def follow_owner(self, owner: str) -> str: ...
 
     async def frozen(self) -> bool: ...
 
@@ -70,7 +74,7 @@ class Ownership:
         owner = await blobs.owner()
         if owner is not None:
             with suppress(SettingRefused), self.noting():
-                _refuse_other(owner, await database.owner())
+                await _renew(database, blobs, owner)
         self.check()
 
 
@@ -83,15 +87,17 @@ async def claim_storage(database: Owning, blobs: BlobStore, *, lacks_files: bool
     one is refused. All servers of one database have its owner. A full storage stays without an owner, and the sweep
     that makes room there may continue.
     """
-    if not await check_owner(database, blobs, lacks_files=lacks_files):
-        if await database.frozen():
-            raise SettingRefused(
-                "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
-                "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."
-            )
-        with suppress(StorageFull):
-            await blobs.set_owner(await database.make_owner())
-            await check_owner(database, blobs)
+    if await check_owner(database, blobs, lacks_files=lacks_files):
+        return await _renew(database, blobs, await blobs.owner())
+    if await database.frozen():
+        raise SettingRefused(
+            "The database is frozen, and UPONCE_STORAGE belongs to no database yet. Point UPONCE_DATABASE to the "
+            "database that was moved or restored, or give up a move with `uponce migrate-store --undo`."
+        )
+    with suppress(StorageFull):
+        await blobs.set_owner(await database.make_owner())
+        await check_owner(database, blobs)
+    return None
 
 
 async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool = False) -> bool:
@@ -111,8 +117,18 @@ async def check_owner(database: Owning, blobs: BlobStore, *, lacks_files: bool =
     return True
 
 
+async def _renew(database: Owning, blobs: BlobStore, owner: str | None) -> None:
+    """Note the owner of the database in its storage, if that owner follows the noted one."""
+    own = await database.owner()
+    if owner is not None:
+        _refuse_other(owner, own)
+        if own is not None and own != owner:
+            with suppress(StorageFull):
+                await blobs.set_owner(own, replace=True)
+
+
 def _refuse_other(owner: str, own: str | None) -> None:
-    if owner != own:
+    if own is None or not follows(own, owner):
         raise SettingRefused(f"UPONCE_STORAGE belongs to another database: its owner is {owner}. {_CURES} {_TAKE}")
 
 
@@ -126,11 +142,13 @@ async def take_storage(database: Owning, blobs: BlobStore, *, anyway: bool = Fal
     if owner is None and not await _sample(blobs):
         await blobs.set_owner(await database.make_owner())
         return await check_owner(database, blobs)
-    if owner in (None, await database.owner()):
+    own = await database.owner()
+    if owner is None or (own is not None and follows(own, owner)):
+        await _renew(database, blobs, owner)
         return False
     if not anyway:
         await _refuse_few_named(database, blobs, f"UPONCE_STORAGE belongs to another database: its owner is {owner}.")
-    await blobs.set_owner(await database.make_owner(), replace=True)
+    await blobs.set_owner(await database.follow_owner(owner), replace=True)
     return True
 
 
@@ -153,8 +171,9 @@ async def _doubt(database: Owning, blobs: BlobStore, lacks_files: bool) -> str |
         lost = None if lacks_files else await _named_file(database)
         return lost and (
             f"UPONCE_STORAGE is empty and belongs to no database, but this database names files, such as blob {lost}. "
-            "Mount the disk of the storage, or correct UPONCE_STORAGE. If the files are lost, or if you copy them "
-            "later, run `uponce fence`: then the empty storage belongs to this database."
+            "Mount the disk of the storage, or correct UPONCE_STORAGE. To move the files there, go back to the old "
+            "UPONCE_STORAGE and run `uponce migrate-store`. If the files are lost, or if you copy them later, run "
+            "`uponce fence`: then the empty storage belongs to this database."
         )
     if len(await database.unnamed(sample)) < len(sample):
         return None

@@ -14,7 +14,6 @@ from uponce.app.ports import (
     Ids,
     Inspector,
     Metrics,
-    NoMetrics,
     Presigner,
     UpstreamClient,
 )
@@ -56,7 +55,7 @@ class Services:
     group_store: GroupStore | None = None
     presigner: Presigner | None = None
     front: FrontServer | None = None
-    metrics: Metrics = field(default_factory=NoMetrics)
+    metrics: Metrics = field(default_factory=Metrics)
     upstream: UpstreamClient | None = None
     inspects: bool = False
     after_commit: Mapping[str, DetailsOf] = field(default_factory=dict)

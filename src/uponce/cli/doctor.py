@@ -14,7 +14,8 @@ from typing import Any
 import typer
 from msgspec.structs import replace
 
-from uponce.adapters.system import LINUX, LOCKS
+from uponce.adapters.spool.locks import LOCKS
+from uponce.adapters.system import LINUX
 from uponce.adapters.versions import known_flaws, versions
 from uponce.app.diagnose import (
     Finding,

@@ -8,8 +8,8 @@ import typer
 from uponce.app.fsck import PLACES, Examined, Report, Severity, gather
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, print_json, shown
-from uponce.cli.store import on_store
-from uponce.config import load
+from uponce.cli.store import of_server, on_store
+from uponce.config import Settings, load
 
 _SHOWN = 10
 _COLOURS = {Severity.DAMAGE: "red", Severity.WARNING: "yellow", Severity.REMOVABLE: "cyan"}
@@ -29,7 +29,7 @@ def run(
     """
     settings = load(data=data)
     grace_seconds = settings.grace_seconds if grace is None else grace
-    report = on_store(settings, lambda services: _examine(services, grace_seconds, settings.audit_seconds, deep))
+    report = on_store(settings, lambda services: examine(services, settings, grace_seconds, deep))
     if as_json:
         print_json(_as_data(report, deep))
     else:
@@ -38,7 +38,9 @@ def run(
         raise typer.Exit(1)
 
 
-async def _examine(services: Services, grace_seconds: int, audit_seconds: int, deep: bool) -> Report:
+async def examine(services: Services, settings: Settings, grace_seconds: int, deep: bool) -> Report:
+    """Return the report. Audit rows may be gone after the time of this shell or of the server: the shorter one."""
+    audit_seconds = min(settings.audit_seconds, (await of_server(services, settings)).audit_seconds)
     with shown() as show:
         show("checking the database", 0, len(PLACES))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from uponce.app.manage_keys import create_key, import_keys, renew_keys, revoke_key, rotate_key
+from uponce.app.manage_keys import PLAYGROUND, create_key, import_keys, renew_keys, revoke_key, rotate_key
 from uponce.app.services import Services
 from uponce.cli.address import cloudinary_url, find_base_url
 from uponce.cli.options import Data, Json, print_json, print_table, say, warn
@@ -51,9 +51,12 @@ def create(
     settings = load(data=data)
 
     async def work(services: Services) -> ApiKey:
+        owner = await cloud_of(services, settings, cloud)
+        if cloud is None:
+            await _warn_of_new(services, owner)
         return await create_key(
             services,
-            await cloud_of(services, settings, cloud),
+            owner,
             name=name,
             uses=KeyUses(uses),
             scope=KeyScope(scope),
@@ -63,6 +66,15 @@ def create(
         )
 
     _print_new(settings, on_store(settings, work, create=True), as_json)
+
+
+async def _warn_of_new(services: Services, cloud: str) -> None:
+    others = {key.cloud for key in await services.database.list_keys()} - {PLAYGROUND}
+    if others and cloud not in others:
+        warn(
+            f"{cloud} is a new cloud. The other keys are of {', '.join(sorted(others))}. For a key of such a cloud, "
+            "name the cloud with --cloud, or set UPONCE_CLOUD."
+        )
 
 
 @app.command("import")
@@ -159,7 +171,7 @@ def rotate(
     """Give a key a new secret and print its CLOUDINARY_URL.
 
     When the old secret ends, delivery URLs of private and authenticated assets get 401 if the old secret signed them.
-    The assets stay.
+    The assets stay. A key has two secrets at most: rotate again, and the secret before the old one ends at once.
     """
     settings = load(data=data)
     key = on_store(settings, lambda services: rotate_key(services, api_key, overlap))

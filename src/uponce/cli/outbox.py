@@ -9,8 +9,8 @@ import typer
 from uponce.app.ports import Effect
 from uponce.app.services import Services
 from uponce.cli.options import Data, Json, print_json, print_table
-from uponce.cli.store import on_store
-from uponce.config import load
+from uponce.cli.store import of_server, on_store
+from uponce.config import Settings, load
 from uponce.core.errors import NotFound
 from uponce.core.freshness import utc
 from uponce.web.cloudinary.notifications import NOTIFY
@@ -31,17 +31,16 @@ def list_(
     The server deletes a dead notification after UPONCE_NOTIFICATION_DAYS. The list says when.
     """
     settings = load(data=data)
-    effects, seconds = on_store(settings, partial(_listed, limit=limit, seconds=settings.dead_seconds))
+    effects, seconds = on_store(settings, partial(_listed, settings=settings, limit=limit))
     if as_json:
         print_json([asdict(effect) | {"kept_until": _kept_until(effect, seconds)} for effect in effects])
         return
     print_table(("id", "effect", "subject", "state", "tries", "error"), (_row(effect, seconds) for effect in effects))
 
 
-async def _listed(services: Services, limit: int, seconds: int) -> tuple[Sequence[Effect], int]:
+async def _listed(services: Services, settings: Settings, limit: int) -> tuple[Sequence[Effect], int]:
     """Return the effects, and for how many seconds the server keeps dead notifications: by this shell, if unknown."""
-    noted = await services.database.noted_settings()
-    return await services.database.list_effects(limit), seconds if noted is None else noted.dead_seconds
+    return await services.database.list_effects(limit), (await of_server(services, settings)).dead_seconds
 
 
 def _kept_until(effect: Effect, seconds: int) -> int | None:

@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.backup import restore
 from uponce.cli.backup import as_data, show_media, tell_lost_and_exit
 from uponce.cli.fence import told

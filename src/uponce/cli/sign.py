@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import grant_id, mint
 from uponce.cli.credentials import find_credentials
 from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, say

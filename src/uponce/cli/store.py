@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
-from uponce.config import Settings, gather
+from uponce.config import Settings, gather, with_noted
 from uponce.wiring import opened
 
 T = TypeVar("T")
@@ -36,5 +36,9 @@ async def cloud_of(services: Services, settings: Settings, named: str | None = N
         return named
     if settings.relay is not None or "cloud" in gather():
         return settings.cloud
-    noted = await services.database.noted_settings()
-    return settings.cloud if noted is None else noted.cloud
+    return (await of_server(services, settings)).cloud
+
+
+async def of_server(services: Services, settings: Settings) -> Settings:
+    """Return the settings of this shell, except those that the server noted which started last."""
+    return with_noted(settings, await services.database.noted_settings())

@@ -16,7 +16,7 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.app.sign import mint
 from uponce.cli.credentials import Credentials, find_credentials
 from uponce.cli.options import Data, Json, Kind, Url, parse_pairs, print_json, readable, without_signature

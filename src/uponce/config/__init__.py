@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from uponce.config.settings import SECRET, Rule, Settings
+from uponce.config.settings import NOTED, SECRET, Rule, Settings
 from uponce.config.sources import PREFIX, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
@@ -24,15 +24,19 @@ __all__ = [
     "effective",
     "gather",
     "load",
+    "noted",
     "parse_key",
     "preset_keys",
+    "with_noted",
 ]
 
 _LIMITS = frozenset(Limits.__dataclass_fields__)
 _TYPES: dict[str, Any] = {**get_type_hints(Settings), **dict.fromkeys(_LIMITS, int)}
 del _TYPES["limits"]
-# The notes in the rows of Settings, besides the type: meaning, rule, SECRET.
+# The notes in the rows of Settings, besides the type: meaning, rule, SECRET, NOTED.
 _NOTES = {name: get_args(hint)[1:] for name, hint in get_type_hints(Settings, include_extras=True).items()}
+_NOTED = {name for name, notes in _NOTES.items() if NOTED in notes}
+_NOTED |= {name for name, limit in Limits.__dataclass_fields__.items() if limit.metadata["noted"]}
 MASK = "********"
 _SCHEME = re.compile(r"^[\w+.-]+://")
 _USER = re.compile("^[^/?#]*@")
@@ -46,14 +50,23 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     expected. Refuse an unknown name too: a misspelt limit would be no limit.
     """
     given = gather(environ, **overrides)
-    values = {name: _converted(name, setting) for name, setting in given.items()}
-    limits = {name: values.pop(name) for name in list(values) if name in _LIMITS}
-    settings = Settings(**values, limits=Limits(**limits))
+    settings = _of_flat({name: _converted(name, setting) for name, setting in given.items()})
     for name, works, expected in _judged(settings):
         if not works:
             default = Given(_flat(settings)[name], "default", PREFIX + name.upper())
             raise _refused(name, given.get(name, default), expected)
     return settings if "cloud" in given else msgspec.structs.replace(settings, cloud=_default_cloud(settings))
+
+
+def noted(settings: Settings) -> dict[str, str]:
+    """Return the values that a server notes for commands in shells without its settings, by lower-case name."""
+    return {name: str(value) for name, value in _flat(settings).items() if name in _NOTED and value is not None}
+
+
+def with_noted(settings: Settings, found: Mapping[str, str]) -> Settings:
+    """Return the settings of a shell, except those in `found`: what a server noted counts."""
+    known = {name: msgspec.convert(found[name], _TYPES[name], strict=False) for name in found.keys() & _NOTED}
+    return _of_flat(_flat(settings) | known)
 
 
 def _default_cloud(settings: Settings) -> str:
@@ -133,6 +146,13 @@ def cloudinary_url(environ: Mapping[str, str] | None = None) -> str | None:
 def _flat(settings: Settings) -> dict[str, Any]:
     limits = {name: getattr(settings.limits, name) for name in settings.limits.__dataclass_fields__}
     return {name: value for name, value in msgspec.structs.asdict(settings).items() if name != "limits"} | limits
+
+
+def _of_flat(values: Mapping[str, Any]) -> Settings:
+    """Return the settings of which `_flat` returns these values. Others have their defaults."""
+    limits = {name: values[name] for name in values.keys() & _LIMITS}
+    own = {name: values[name] for name in values.keys() - _LIMITS}
+    return Settings(**own, limits=Limits(**limits))
 
 
 def _rules(name: str) -> list[Rule]:

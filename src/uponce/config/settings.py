@@ -25,6 +25,7 @@ class Rule:
 
 DAY = 86400
 SECRET = "secret"  # no output shows the value
+NOTED = "noted"  # a server writes the value to the database, for commands in shells without its settings
 AT_LEAST_1 = Rule("at least 1", lambda number: number >= 1)
 NOT_NEGATIVE = Rule("0 or more", lambda number: number >= 0)
 DAYS = Rule("0 to 36500", lambda days: 0 <= days <= 36_500)
@@ -129,8 +130,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     cloud: Annotated[
         str,
-        "Name of the cloud (tenant) that the first start makes. With `UPONCE_RELAY`, the default is the cloud name of "
-        "the account.",
+        "Name of the cloud (tenant) that the first start makes. `v1_1` and `tus` are taken. With `UPONCE_RELAY`, the "
+        "default is the cloud name of the account.",
+        NOTED,
     ] = "media"
     keys: Annotated[
         str | None,
@@ -148,7 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "The account that uploads of the cloud `UPONCE_CLOUD` are passed on to: "
         "`cloudinary://KEY:SECRET@CLOUD?upload_prefix=https://api.cloudinary.com`. The part after `?` is optional. "
         "uponce then checks and spends each signature, and the account stores the media. The database keeps it: to end "
-        "the relay, first remove the setting, then run `uponce clouds relay CLOUD --off`.",
+        "the relay, first replace the setting by `UPONCE_CLOUD=CLOUD`, then run `uponce clouds relay CLOUD --off`.",
         SECRET,
     ] = None
     relay_inspect: Annotated[
@@ -206,7 +208,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         NETWORKS,
     ] = ""
     notification_days: Annotated[
-        int, "Days for which uponce keeps a dead notification: no receiver accepted it for a day.", DAYS
+        int, "Days for which uponce keeps a dead notification: no receiver accepted it for a day.", DAYS, NOTED
     ] = 30
     trusted_proxies: Annotated[
         str,
@@ -255,7 +257,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", NOT_NEGATIVE] = (
         7200
     )
-    audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS] = 90
+    audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS, NOTED] = 90
     log_level: Annotated[
         str,
         "`debug`, `info`, `warning` or `error`. `info` logs one line for each upload, deletion and refusal; `debug` "

@@ -70,7 +70,7 @@ class Use(Enum):
     NO_EFFECT = "nothing: no result would differ"
     SWITCH = "nothing: uponce accepts the switch of a missing feature while it is off"
     REFUSED = "a refusal by name: Cloudinary knows the parameter, and uponce does not support it yet"
-    UNSIGNED = "it is never signed, so it decides nothing: it proves, repeats the URL, or has no effect"
+    UNSIGNED = "it is never signed, so it decides no more than the URL: it proves, repeats the URL, or has no effect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,17 +297,18 @@ _SWITCHES = """
     use_filename_as_display_name visual_search
     """
 _REFUSED = """
-    access_control asset_folder auto_tagging background_removal batch_id categorization custom_coordinates
-    detection display_name eager eager_notification_url eval face_coordinates format headers manifest_json
-    manifest_transformation metadata moderation ocr on_success proxy quality_override raw_convert
-    regions responsive_breakpoints similarity_search template template_vars transformation upload_preset
+    access_control asset_folder auto_tagging auto_video_details background_removal batch_id categorization
+    custom_coordinates detection display_name eager eager_notification_url eval face_coordinates format headers
+    manifest_json manifest_transformation metadata moderation ocr on_success proxy public_ids quality_override
+    raw_convert regions responsive_breakpoints similarity_search template template_vars transformation unsigned
+    upload_preset
     """
 _UNSIGNED = (
     Parameter("file", Use.UNSIGNED, meaning="The bytes, a data URI or a URL. Sign `sha256` to bind them."),
     Parameter("api_key", Use.UNSIGNED, meaning="Names the key that signed."),
     Parameter("signature", Use.UNSIGNED, meaning="Proves all signed parameters."),
     Parameter("cloud_name", Use.UNSIGNED, meaning="Must repeat the cloud in the URL."),
-    Parameter("resource_type", Use.UNSIGNED, meaning="Must repeat the resource type in the URL."),
+    Parameter("resource_type", Use.UNSIGNED, meaning="Must repeat the type in the URL, or narrow `auto`."),
     # npm's SDK sends every option of a presigned upload as a field, and some mobile clients send the header
     # X-Unique-Upload-Id as a field too.
     Parameter("stream", Use.UNSIGNED, meaning="No effect: an option of SDKs."),
@@ -358,6 +359,17 @@ def _row(name: str, call: Call | None) -> Parameter:
 
 def unknown(name: str) -> UnknownParameter:
     return UnknownParameter(f"Unknown parameter {shown(name)}. Check its spelling, or sign without it.")
+
+
+def narrowed(requested: ResourceType | None, params: Mapping[str, str]) -> ResourceType | None:
+    """Return the resource type of the URL, or if that is `auto`, the one in the fields: Go's SDK posts all to `auto`.
+
+    The field decides no more than the URL, which is not signed either. Raise InvalidParameter for another word.
+    """
+    named = params.get("resource_type") or "auto"
+    if requested is not None or named == "auto":
+        return requested
+    return choice("resource_type", named, choices=ResourceType, also=("auto",))
 
 
 def check_route(params: Mapping[str, str], cloud: str, requested: ResourceType | None) -> None:

@@ -13,12 +13,13 @@ GIB = 1024 * MIB
 _DOCUMENTS = frozenset(name for name, format_ in FORMATS.items() if format_.is_document)
 
 
-def _limit(default: int, meaning: str, *, least: int = 1) -> int:
+def _limit(default: int, meaning: str, *, least: int = 1, noted: bool = False) -> int:
     """Return a field that is also a setting.
 
-    The reference page prints `meaning`; `least` is the smallest allowed value.
+    The reference page prints `meaning`; `least` is the smallest allowed value. If it is `noted`, a server writes its
+    value to the database, for commands in shells without its settings.
     """
-    return field(default=default, metadata={"meaning": meaning, "least": least})
+    return field(default=default, metadata={"meaning": meaning, "least": least, "noted": noted})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ class Limits:
         16,
         "Maximum number of such uploads of one client address (IPv6: one /64 network). When there are more, the "
         "slowest one of this address ends.",
+    )
+    max_unverified_form_bytes: int = _limit(
+        16 * MIB,
+        "Maximum size, in bytes, of all forms together that arrive in one process and have no verified signature yet. "
+        "Files and forms up to 4 KiB do not count. When there are more bytes, the oldest form ends. In memory, a byte "
+        "may take four.",
     )
     least_rate: int = _limit(
         4096,
@@ -130,7 +137,7 @@ class Limits:
         "uponce answers further ones with 429. Correct credentials always pass. Each process counts for itself.",
     )
     failed_credentials_seconds: int = _limit(60, "Seconds for which uponce counts wrong credentials of an address.")
-    skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0)
+    skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0, noted=True)
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
         """Return the largest allowed size of a file whose kind is not known yet, in bytes.

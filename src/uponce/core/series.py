@@ -26,6 +26,11 @@ class Chunk:
     total: int | None
 
 
+def reply_key(series_id: str) -> str:
+    """Return the key of the stored answer of a series. Its space keeps it apart from every Idempotency-Key."""
+    return f"series {series_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPart:
     """Recorded bytes of a shared series, and the one object in the store that holds exactly these bytes."""

@@ -3,7 +3,8 @@
 The rules are those of Cloudinary's SDKs (`api_sign_request`), applied to the strings *as received*:
 
 1. the parameters that are never signed are omitted (UNSIGNED in parameters.py);
-2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival;
+2. `name[]`, repeated, becomes `name` with its values joined by `,` in order of arrival; so does Go's `name[0]`,
+   `name[1]`, in order of the names as texts: `name[10]` precedes `name[2]`;
 3. empty values are left out: posting an empty parameter means not posting it;
 4. version 2 replaces `&` by `%26` in each `name=value`; version 1 does not, so that in version 1 one value can
    pose as several parameters (CVE-2025-12613);
@@ -19,6 +20,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Self
 
 from uponce.core.errors import DuplicateParameter, InvalidParameter, InvalidSignature
@@ -26,6 +28,7 @@ from uponce.core.freshness import parse_timestamp
 from uponce.core.parameters import PARAMETERS, UNSIGNED, read_parameters, unknown
 from uponce.core.values import Algorithm, ApiKey, KeyScope, KeyUses
 
+_NUMBERED = re.compile(r"([^\[\]]+)\[(?:0|[1-9][0-9]{0,5})\]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HEX = {Algorithm.SHA1: re.compile(r"[0-9a-f]{40}"), Algorithm.SHA256: re.compile(r"[0-9a-f]{64}")}
 
@@ -55,25 +58,48 @@ class Signer:
 def collect(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return one value for each name. The fields are in order of arrival. uponce verifies and uses this one object.
 
-    Raise DuplicateParameter if a scalar was sent twice: also as `name` beside `name[]`, also in the query and in the
-    body. Raise InvalidParameter for a lone surrogate, which no SDK could have signed.
+    Raise DuplicateParameter if a scalar was sent twice: also as `name` beside `name[]` or `name[0]`, also in the query
+    and in the body. Raise InvalidParameter for a lone surrogate, which no SDK could have signed.
     """
     params: dict[str, str] = {}
-    arrays: set[str] = set()
+    lists: dict[str, list[tuple[str, str]]] = {}
     for sent_name, value in fields:
         if _SURROGATES.search(sent_name + value):
             raise InvalidParameter("A parameter contains a lone surrogate, which is not a character. Send valid UTF-8.")
-        is_array = sent_name.endswith("[]")
-        name = sent_name[:-2] if is_array else sent_name
-        if is_array and name in arrays:
-            params[name] += "," + value
-            continue
+        name = bare_name(sent_name)
+        if name != sent_name:
+            lists.setdefault(name, []).append((sent_name, value))
+        elif name in params:
+            raise _sent_twice(name)
+        else:
+            params[name] = value
+    for name, items in lists.items():
         if name in params:
-            raise DuplicateParameter(f"Parameter {name} was sent more than once. Send it once.")
-        params[name] = value
-        if is_array:
-            arrays.add(name)
+            raise _sent_twice(name)
+        params[name] = _joined(name, items)
     return {name: value for name, value in params.items() if value != ""}
+
+
+def bare_name(sent_name: str) -> str:
+    """Return the name of the parameter: without the `[]` or `[0]` of a list. Only a signed list has numbers."""
+    if not sent_name.endswith("]"):
+        return sent_name
+    numbered = _NUMBERED.fullmatch(sent_name)
+    if numbered and numbered[1] not in UNSIGNED:
+        return numbered[1]
+    return sent_name.removesuffix("[]")
+
+
+def _joined(name: str, items: Sequence[tuple[str, str]]) -> str:
+    """Return the items of one list as one value. They are all `name[]`, or have each another number."""
+    names = {sent_name for sent_name, _ in items}
+    if len(names) != (1 if f"{name}[]" in names else len(items)):
+        raise _sent_twice(name)
+    return ",".join(value for _, value in sorted(items, key=itemgetter(0)))
+
+
+def _sent_twice(name: str) -> DuplicateParameter:
+    return DuplicateParameter(f"Parameter {name} was sent more than once. Send it once.")
 
 
 def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, str]:
@@ -84,8 +110,7 @@ def collect_known(fields: Iterable[tuple[str, str]], *more: str) -> dict[str, st
     fields = tuple(fields)
     params = collect(fields)
     for sent_name, value in fields:
-        name = sent_name.removesuffix("[]")
-        if value == "" and name not in PARAMETERS and name not in more:
+        if value == "" and (name := bare_name(sent_name)) not in PARAMETERS and name not in more:
             raise unknown(name)
     return params
 

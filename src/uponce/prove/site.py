@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from uponce.adapters.clock import RandomIds, SystemClock
+from uponce.adapters.system import RandomIds, SystemClock
 from uponce.core.errors import SettingRefused
 from uponce.core.signature import sign, string_to_sign
 from uponce.core.values import ApiKey

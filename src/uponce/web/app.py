@@ -89,7 +89,7 @@ class App:
         self._proxies = proxies
         self._lifespan = Router(default=_nothing, lifespan=lifespan)
         failures = FailedCredentials(services.limits, services.clock)
-        self._site = Site(public_url, failures, services.limits.idle_seconds)
+        self._site = Site(public_url, failures, services.limits, services.attempts.forms)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -15,12 +15,12 @@ from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable
 from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
+from uponce.web.blocks import pieces_of
 from uponce.web.errors import refusal
 from uponce.web.request import Head, Header, Request, raw_path
 from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
-_FIRST_BLOCK = 128 * 1024
 # Deliveries that use the catalog and the store at a time. The next upload waits for these, not for thousands.
 LOOK_UPS = 16
 
@@ -112,7 +112,7 @@ def _original(request: Request, head: Head, delivery: Delivery, headers: list[He
     headers += content_headers(asset, whole_or_part.length)
     if ranges:
         headers.append((b"content-range", _content_range(whole_or_part, blob.size)))
-    return Response(206 if ranges else 200, tuple(headers), blocks_of(blob, whole_or_part))
+    return Response(206 if ranges else 200, tuple(headers), pieces_of(blob, whole_or_part))
 
 
 def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequence[ByteRange]) -> Response:
@@ -130,26 +130,11 @@ def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequen
     async def body() -> AsyncIterator[bytes]:
         for range_head, range_ in zip(heads, ranges, strict=True):
             yield range_head
-            async for block in blocks_of(blob, range_):
-                yield block
+            async for piece in pieces_of(blob, range_):
+                yield piece
         yield tail
 
     return Response(206, tuple(headers), body())
-
-
-async def blocks_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
-    """Yield the bytes in blocks, each at most as large as all before it.
-
-    So a client that reads little holds little memory.
-    """
-    offset, left = range_.start, range_.length
-    while left:
-        taken = max(_FIRST_BLOCK, offset - range_.start)
-        block = await blob.read(offset, min(blob.block_bytes, taken, left))
-        if not block:
-            return  # shorter than promised: the server closes the connection, and the client notices
-        offset, left = offset + len(block), left - len(block)
-        yield block
 
 
 def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:

@@ -4,8 +4,9 @@ import asyncio
 import os
 import socket
 
-# ASGI extensions of our protocol. DISCARD is an asynchronous function of the body's length and of idle seconds. GONE is
-# a function that returns whether the connection has ended.
+# ASGI extensions of our protocol. CYCLE is uvicorn's object for a request and its answer. DISCARD is an asynchronous
+# function of the body's length and of idle seconds. GONE is a function that returns whether the connection has ended.
+CYCLE = "uponce.cycle"
 DISCARD = "uponce.discard"
 GONE = "uponce.gone"
 

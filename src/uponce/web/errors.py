@@ -143,8 +143,10 @@ def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Re
 
 def internal_error(request: Request) -> Response:
     """Return 500 with the id under which the log has the failure."""
-    body = {"error": {"message": f"Internal error, request {request.id}", "code": INTERNAL_ERROR}}
-    return json_response(body, status=500, lingers=request.has_unread_body())
+    message = f"Internal error, request {request.id}"
+    body = {"error": {"message": message, "code": INTERNAL_ERROR}}
+    headers = ((b"x-cld-error", message.encode()),)
+    return json_response(body, status=500, headers=headers, lingers=request.has_unread_body())
 
 
 def _public(error: UponceError) -> UponceError:

@@ -21,6 +21,7 @@ from uponce.web.app import App
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Scope, raw_path
 from uponce.web.request_log import record_request
+from uponce.web.response import complete
 
 _MOST_BYTES = 104 * 1024  # the memory that a client can hold without reading
 _MOST_KNOWN = 2048
@@ -118,7 +119,7 @@ class Express:
         self._proxies.apply(scope)
         request_id = self._services.ids.hex(REQUEST_ID_LENGTH)
         self._write(cycle, _head(cycle, known.head, request_id), body)
-        _complete(cycle)
+        complete(cycle)
         seconds = perf_counter() - begun
         record_request(self._services.metrics, scope, request_id, known.template, {}, 200, seconds)
         return None
@@ -146,12 +147,3 @@ def _head(cycle: RequestResponseCycle, lines: bytes, request_id: str) -> bytes:
     first = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
     last = b"" if cycle.keep_alive else b"connection: close\r\n"
     return b"%b%b%bx-request-id: %b\r\n%b\r\n" % (STATUS_LINE[200], first, lines, request_id.encode(), last)
-
-
-def _complete(cycle: RequestResponseCycle) -> None:
-    """End the cycle, as the cycle itself does after the last byte."""
-    cycle.response_started = cycle.response_complete = True
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()

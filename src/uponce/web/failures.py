@@ -49,6 +49,6 @@ class FailedCredentials:
         return TooManyFailures(
             f"{self._limit} requests with wrong credentials came from {origin or 'your address'} within "
             f"{self._seconds} seconds. Wait {wait} seconds, or send correct credentials.",
-            detail=f"{error.code}: {error.message[:200]}",
+            detail=error.code,  # not the message, which shows a signature that may be live
             retry_after=wait,
         )

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from uponce.app.attempts import network_of
 from uponce.core.policy import Limits
-from uponce.web.discarding import DISCARD, GONE, discard
+from uponce.web.discarding import CYCLE, DISCARD, GONE, discard
 from uponce.web.proxies import TrustedProxies
 from uponce.web.receiving import BLOCK_BYTES, LargeBody
 
@@ -36,7 +36,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 def _refusal(status: str, message: str, code: str = "malformed_request") -> bytes:
     body = f'{{"error":{{"message":"{message}","code":"{code}"}}}}'.encode()
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\naccess-control-allow-origin: *\r\n"
-    head += "access-control-expose-headers: Retry-After\r\n"
+    head += f"access-control-expose-headers: X-Cld-Error, Retry-After\r\nx-cld-error: {message}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -228,7 +228,7 @@ class HardenedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._large = None
         # Not `disconnected`: that is set one turn of the loop after a failed write.
-        extensions = self.scope["extensions"] = {GONE: self.transport.is_closing}  # type: ignore[dict-item]
+        extensions = self.scope["extensions"] = {CYCLE: self.cycle, GONE: self.transport.is_closing}  # type: ignore[dict-item]
         if not any(name in _FRAMING for name, _ in self.headers):
             return
         if (length := self._plain_length()) > BLOCK_BYTES:
@@ -261,7 +261,7 @@ class HardenedProtocol(HttpToolsProtocol):
             return False
         HardenedProtocol._gathered_bytes = size
         # `cycle.body` has the bytes that arrived while the request before this one got its answer.
-        self._gathered, self._chunks = int(length), [bytes(cycle.body)]
+        self._gathered, self._chunks = int(length), [bytes(cycle.body)] if cycle.body else []
         return True
 
     def _stop_gathering(self) -> None:

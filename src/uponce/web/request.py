@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass
 from typing import Any
 
+from uponce.app.attempts import Forms
 from uponce.core.errors import BadCredentials, MalformedRequest, RequestTooSlow, shown
 from uponce.core.policy import Limits
 from uponce.core.values import Caller
+from uponce.web.discarding import CYCLE
 from uponce.web.failures import FailedCredentials
 
 Scope = MutableMapping[str, Any]
@@ -74,14 +76,20 @@ def _basic_credentials(authorization: str) -> tuple[str, str]:
     return user, password
 
 
+def _hold_nothing(size: int) -> None:
+    return
+
+
 class Body:
     """The bytes of one request's body, while they arrive.
 
     Reading raises MalformedRequest if the connection ends early, RequestTooSlow if it is silent for `idle_seconds`.
     """
 
-    def __init__(self, receive: Receive, idle_seconds: float) -> None:
+    def __init__(self, receive: Receive, idle_seconds: float, *, is_there: bool = False) -> None:
+        """Keep where to read. A body that `is_there` has arrived whole, so reading it never waits."""
         self._receive = receive
+        self._is_there = is_there
         self._idle_seconds = idle_seconds
         self._first = b""
         self.complete = False
@@ -103,16 +111,23 @@ class Body:
         first, self._first = self._first, b""
         return first
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes."""
-        chunks: list[bytes] = []
-        size = 0
+    async def read(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+        """Return the whole body of a small request. Raise MalformedRequest if it has more than `limit` bytes.
+
+        Call `hold` with the number of bytes in memory each time that more have arrived.
+        """
+        body = bytearray()
         async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
+            body += chunk
+            if len(body) > limit:
                 raise MalformedRequest(f"The request body is larger than {limit} bytes. Send fewer or shorter fields.")
-            chunks.append(chunk)
-        return b"".join(chunks)
+            hold(len(body))
+        return bytes(body)
+
+    async def keep(self, limit: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+        """Return what `read` returns, and let `chunks` yield it again."""
+        self._first = await self.read(limit, hold)
+        return self._first
 
     async def _next(self) -> bytes:
         """Return the next bytes, or no bytes at the end of the body."""
@@ -128,6 +143,8 @@ class Body:
         return b""
 
     async def _message(self) -> Message:
+        if self._is_there:
+            return await self._receive()
         try:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._receive()
@@ -144,7 +161,8 @@ class Site:
 
     public_url: str | None
     failures: FailedCredentials
-    idle_seconds: float
+    limits: Limits
+    forms: Forms
 
 
 class Request:
@@ -190,7 +208,9 @@ class Request:
     @property
     def body(self) -> Body:
         if self._body is None:
-            self._body = Body(self.receive, self.site.idle_seconds)
+            cycle = self.scope.get("extensions", {}).get(CYCLE)
+            is_there = cycle is not None and not cycle.more_body
+            self._body = Body(self.receive, self.site.limits.idle_seconds, is_there=is_there)
         return self._body
 
     @property

@@ -1,13 +1,14 @@
 """A response as endpoints return it: sent once, whole, in blocks, or before the rest of an unread body."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from uponce.web.discarding import DISCARD, GONE
+from uponce.web.discarding import CYCLE, DISCARD, GONE
 from uponce.web.request import Header, Receive, Request, Scope, Send
 
 LINGER_SECONDS = 30.0
@@ -16,6 +17,7 @@ LINGER_IDLE_SECONDS = 5.0
 NO_STORE: Header = (b"cache-control", b"no-store")
 NO_SNIFF: Header = (b"x-content-type-options", b"nosniff")
 REPLAYED: Header = (b"idempotent-replayed", b"true")
+_CLOSE: Header = (b"connection", b"close")
 _JSON: Header = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -68,15 +70,49 @@ def length_header(size: int) -> Header:
 
 async def send_response(request: Request, response: Response, send: Send, more: Iterable[Header] = ()) -> None:
     """Send the response, with `more` headers and the id of the request."""
-    closing = [(b"connection", b"close")] if response.lingers else []
+    closing = [_CLOSE] if response.lingers else []
     headers = [*response.headers, *more, *closing, (b"x-request-id", request.id.encode())]
     request.status = response.status
     try:
+        if _is_written(request, response, headers):
+            return
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await _send_body(request, response, send)
     finally:
         if response.close is not None:
             response.close()
+
+
+def _is_written(request: Request, response: Response, headers: Sequence[Header]) -> bool:
+    """Write a whole response with one system call. Return False if this cannot be done, and nothing was written.
+
+    uvicorn writes the head and the body apart, and searches each header for what it must not contain. Whatever is not
+    ordinary is left to uvicorn.
+    """
+    cycle: RequestResponseCycle | None = request.scope.get("extensions", {}).get(CYCLE)
+    body = b"" if request.method == "HEAD" else response.body
+    if cycle is None or response.lingers or not isinstance(body, bytes):
+        return False
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
+        return False
+    lines = [*cycle.default_headers, *headers] if cycle.keep_alive else [*cycle.default_headers, *headers, _CLOSE]
+    head = b"".join([b"%b: %b\r\n" % line for line in lines])
+    is_plain = head.count(b"\n") == head.count(b"\r") == len(lines) and b"\0" not in head
+    if not is_plain or (length_header(len(body)) not in headers and request.method != "HEAD"):
+        return False
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[response.status], head, body))
+    complete(cycle)
+    return True
+
+
+def complete(cycle: RequestResponseCycle) -> None:
+    """End the cycle, as the cycle itself does after the last byte."""
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 async def _send_body(request: Request, response: Response, send: Send) -> None:

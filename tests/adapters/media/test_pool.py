@@ -204,20 +204,35 @@ def test_a_ping_returns_when_a_busy_decoder_answers_for_its_file(tmp_path: Path,
     run(tmp_path, scenario, workers=1)
 
 
-def test_a_ping_fails_while_busy_decoders_hang_and_returns_once_one_has_a_successor(tmp_path: Path, avif: str) -> None:
+def test_a_ping_fails_while_busy_decoders_hang(tmp_path: Path, avif: str) -> None:
     async def scenario(pool: DecoderPool) -> None:
-        [pid] = decoder_pids()
-        os.kill(pid, signal.SIGSTOP)
-        file = asyncio.create_task(pool.inspect(avif, None))
-        await asyncio.sleep(0.05)
+        file = await hanging(pool, avif)
         with pytest.raises(ServerBusy, match=r"The decoders do not answer\."):
             await pool.ping()
+        file.cancel()
+
+    run(tmp_path, scenario, workers=1, queue_seconds=0.3)
+
+
+def test_a_ping_returns_once_a_decoder_that_hangs_has_a_successor(tmp_path: Path, avif: str) -> None:
+    async def scenario(pool: DecoderPool) -> None:
+        file = await hanging(pool, avif)
         ping = asyncio.create_task(pool.ping())
         await asyncio.sleep(0.05)
+        assert not ping.done()
         file.cancel()
         await ping
 
-    run(tmp_path, scenario, workers=1, queue_seconds=1)
+    run(tmp_path, scenario, workers=1)
+
+
+async def hanging(pool: DecoderPool, path: str) -> "asyncio.Task[MediaFacts]":
+    """A file that the only decoder never finishes."""
+    [pid] = decoder_pids()
+    os.kill(pid, signal.SIGSTOP)
+    file = asyncio.create_task(pool.inspect(path, None))
+    await asyncio.sleep(0.05)
+    return file
 
 
 def test_a_ping_sees_decoders_that_died_idle_replaced(tmp_path: Path) -> None:

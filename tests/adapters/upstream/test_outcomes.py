@@ -252,7 +252,7 @@ def test_an_answer_has_a_deadline_as_a_whole(trouble: Trouble) -> None:
 def test_a_look_up_has_a_short_deadline_and_a_patient_read_the_long_one() -> None:
     async def play(stub: StubUpstream, client: HttpUpstream) -> None:
         stub.reads = repeat(Trouble.HANGS)
-        patient = asyncio.create_task(client.get(stub.upstream, "ping", patient=True))
+        patient = asyncio.create_task(client.call(stub.upstream, "ping", AdminCall("GET", (), "", b"")))
         while not stub.requests:
             await asyncio.sleep(0.001)
         async with asyncio.timeout(5):

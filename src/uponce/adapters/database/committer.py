@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
+TAKEN: Any = object()
+"""The outcome of an operation that did not begin, because another transaction holds one of its locks."""
+
 More: TypeAlias = "Callable[[], Sequence[Operation[Any]]]"
 
 _REMEMBERED_SECONDS = 1.0  # a rotated secret may expire without a change of the database
@@ -41,7 +44,13 @@ class Engine(Protocol):
         """Run the operations in one transaction and commit it. Return for each its result or an exception.
 
         `more` returns further operations, which arrived while the transaction waited to begin. If an UponceError is
-        raised, it counts for all of them.
+        raised, it counts for all of them. An operation whose lock is taken keeps no other waiting: it is TAKEN.
+        """
+
+    def wait(self, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        """Return for each operation that was TAKEN its result or an exception.
+
+        Wait for the locks, but only for a moment if others wait.
         """
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
@@ -198,7 +207,14 @@ class Committer:
             outcomes = self._engine.transact([_operation(each) for each in group], more)
         except UponceError as error:
             outcomes = [error] * len(group)
+        taken = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is TAKEN]
         self._answer(group, outcomes)
+        group[:] = taken
+        if group:
+            self._answer(group, self._engine.wait([_operation(each) for each in group], self._others_wait))
+
+    def _others_wait(self) -> bool:
+        return bool(self._later) or not self._queue.empty()
 
     def _take_steps(self, group: list[Waiting]) -> None:
         """Make the operations of arrivals. An arrival that already fails gets its answer, and leaves the group."""
@@ -256,7 +272,8 @@ class Committer:
     def _answer(self, group: Sequence[Waiting], outcomes: Sequence[Any]) -> None:
         answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
         for waiting, outcome in zip(group, outcomes, strict=True):
-            answers[waiting.loop].append((waiting.future, outcome))
+            if outcome is not TAKEN:
+                answers[waiting.loop].append((waiting.future, outcome))
         for loop, pairs in answers.items():
             with suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(_resolve, pairs)

@@ -160,6 +160,7 @@ class Database(Backend):
     thaw = _runs(upkeep.thaw)
     owner = _runs(upkeep.owner)
     make_owner = _runs(upkeep.make_owner)
+    follow_owner = _runs(upkeep.follow_owner)
     note_settings = _runs(upkeep.note_settings)
     noted_settings = _runs(upkeep.noted_settings)
     violations = _runs(upkeep.violations)

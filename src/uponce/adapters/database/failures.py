@@ -20,6 +20,10 @@ def no_answer(detail: str) -> DatabaseUnavailable:
     )
 
 
+def in_the_way() -> DatabaseUnavailable:
+    return no_answer("another transaction holds the lock of this name or signature for long: a server may hang")
+
+
 def outcome_unknown(error: Exception) -> OutcomeUnknown:
     """Return the error for work whose COMMIT was sent, and got no answer."""
     return OutcomeUnknown(

@@ -6,7 +6,7 @@ For PostgreSQL, `merged` makes one statement of many.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import TypeAlias
 
@@ -15,6 +15,8 @@ _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
 _FRAGMENT = re.compile(r"(:?)@(\w+)")
 _COLUMN = re.compile(r"@?\w+")  # a column, or a fragment of several columns
 _BRACES = re.compile(r"\{(\w+)\}")
+_BY_GRANT = re.compile(r"(?:grants\.)?grant_key = r\.p_grant_key")
+_IN_LEDGER = re.compile(r"\b(?:FROM|JOIN|UPDATE) grants\b")
 _PARAMETER = re.compile(r"(?<!:):([a-z_]\w*)")
 
 _Part: TypeAlias = tuple[str, str, str, str]  # `name`, `fragment` or `moving`, its name, `!` or nothing, text
@@ -35,7 +37,7 @@ _TEXTS_THERE = frozenset({"api_keys"})  # the tables where `uses` is a text
 class Statement:
     """A statement with `:name` parameters. A `silent` one returns no rows. `names` are its parameters in order.
 
-    A statement that `has_braces` must be `filled`.
+    A statement that `has_braces` must be `filled`. One `of_grant` finds rows of the ledger by their key.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Statement:
     names: tuple[str, ...]
     writes: bool
     has_braces: bool
+    of_grant: bool = False
 
     def filled(self, values: Mapping[str, object]) -> str:
         """Return the text with `{name}` replaced by numbers and identifiers, which cannot be parameters."""
@@ -90,12 +93,15 @@ def positional(statement: Statement, text: str) -> str:
     return _PARAMETER.sub(lambda match: f"${statement.names.index(match[1]) + 1}", text)
 
 
-@cache
-def merged(statement: Statement) -> str:
+@lru_cache(1000)
+def merged(statement: Statement, bounds: tuple[bytes, bytes] | None = None) -> str:
     """Return one statement that does for each row of the JSON in $1 what the given one does for its parameters.
 
     The rows of a SELECT begin with `n`, the number of the row that they are for. OFFSET 0 makes the server look each
     row up by an index, whatever its statistics say.
+
+    All keys of grants are within the `bounds`: from the first one up to and not including the second one. So the server
+    looks into the partition of that time, and locks no other.
     """
     types = {name: _type(statement, name) for name in statement.names}
     given = ", ".join(f"{name} {'text' if kind == 'bytea' else kind}" for name, kind in types.items())
@@ -105,6 +111,9 @@ def merged(statement: Statement) -> str:
     )
     rows = f"WITH r AS (SELECT n, {values} FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS given(n bigint, {given}))"
     text = _PARAMETER.sub(r"r.p_\1", statement.text)
+    if bounds is not None:
+        low, high = (f"decode('{bound.hex()}', 'hex')" for bound in bounds)
+        text = _BY_GRANT.sub(rf"\g<0> AND grants.grant_key >= {low} AND grants.grant_key < {high}", text, count=1)
     match text.split(None, 1)[0]:
         case "SELECT":
             return f"{rows} SELECT r.n, q.* FROM r CROSS JOIN LATERAL ({text} OFFSET 0) AS q"
@@ -145,7 +154,8 @@ def _expanded(text: str, fragments: Mapping[str, str]) -> str:
 
 def _statement(name: str, text: str, *, silent: bool) -> Statement:
     names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
-    return Statement(name, text, silent, names, writes=not text.startswith("SELECT"), has_braces="{" in text)
+    writes, of_grant = not text.startswith("SELECT"), "grant_key" in names and _IN_LEDGER.search(text) is not None
+    return Statement(name, text, silent, names, writes, "{" in text, of_grant)
 
 
 def _type(statement: Statement, name: str) -> str:

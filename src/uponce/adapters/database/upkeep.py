@@ -1,12 +1,12 @@
 """Operations that keep a database in order: purge, fence, freeze, check, move."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from secrets import token_hex
 
-from uponce.adapters.database.steps import Rules, Steps, operation
-from uponce.app.ports import Row, Rule, ServerSettings, Table
+from uponce.adapters.database.steps import Ask, Rules, Steps, operation
+from uponce.app.ports import Row, Rule, Table
+from uponce.core.lineage import heir
 
 # The most rows that one transaction deletes: uploads wait for it. Measured on SQLite with a million rows: 250 take
 # 2 ms, 5,000 took 280 ms, and as long again to commit.
@@ -47,10 +47,11 @@ def purge_grants(now: float, slack: int, most: int) -> Steps[int]:
 
     Raise the watermarks of their keys over them. Grants of unfinished series and of pending relays stay.
     """
-    (dropped,) = yield [("drop_grants", {"before": int(now - slack), "most": most})]
+    (dropped,) = yield [("past_grants", {"before": int(now - slack), "most": most})]
     newest: dict[str, int] = {}
     for row in dropped:
         newest[row["api_key"]] = max(row["timestamp"], newest.get(row["api_key"], row["timestamp"]))
+    yield [("drop_grant", {"grant_key": row["grant_key"]}) for row in dropped]
     yield [("raise_watermark", {"api_key": api_key, "mark": mark}) for api_key, mark in newest.items()]
     return len(dropped)
 
@@ -87,7 +88,7 @@ def steps_of_fence(now: float, skew: int) -> Steps[int]:
     uploads completed upstream.
     """
     noted = yield from steps_of_settings()
-    mark = int(now) + (skew if noted is None else max(skew, noted.skew))
+    mark = int(now) + max(skew, int(noted.get("skew", 0)))
     yield [("raise_watermarks", {"mark": mark}), ("end_all_series", {})]
     return mark
 
@@ -134,25 +135,44 @@ def make_owner(_: float) -> Steps[str]:
 
 
 @operation(writes=True)
+def follow_owner(_: float, owner: str) -> Steps[str]:
+    return (yield from _steps_of_heir(owner))
+
+
+def _steps_of_heir(owner: str) -> Steps[str]:
+    name = heir(token_hex(16), owner)
+    yield [("drop_owner", {}), ("add_owner", {"name": name})]
+    return name
+
+
+@operation(writes=True)
 def replace_owner(_: float, name: str) -> Steps[None]:
     yield [("drop_owner", {}), ("add_owner", {"name": name})]
 
 
+def steps_of_succession() -> Steps[None]:
+    """Replace the owner of a database that replaces another one. The other one then loses the storage."""
+    (rows,) = yield [("find_owner", {})]
+    if rows:
+        yield from _steps_of_heir(rows[0]["name"])
+
+
 @operation(writes=True)
-def note_settings(_: float, settings: ServerSettings) -> Steps[None]:
+def note_settings(_: float, settings: Mapping[str, str]) -> Steps[None]:
     """Note the settings. Write nothing if they are known, so that a start needs no room on the disk."""
     if (yield from steps_of_settings()) != settings:
-        yield [("put_settings", asdict(settings))]
+        puts: list[Ask] = [("put_setting", {"name": name, "value": value}) for name, value in settings.items()]
+        yield [("drop_settings", {}), *puts]
 
 
 @operation()
-def noted_settings(_: float) -> Steps[ServerSettings | None]:
+def noted_settings(_: float) -> Steps[Mapping[str, str]]:
     return (yield from steps_of_settings())
 
 
-def steps_of_settings() -> Steps[ServerSettings | None]:
+def steps_of_settings() -> Steps[Mapping[str, str]]:
     (rows,) = yield [("find_settings", {})]
-    return ServerSettings(**dict(rows[0])) if rows else None
+    return {row["name"]: row["value"] for row in rows}
 
 
 @operation(writes=True)

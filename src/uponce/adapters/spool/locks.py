@@ -5,15 +5,110 @@ of the span looks there from time to time.
 """
 
 import errno
+import fcntl
 import os
+import struct
+import threading
 from collections.abc import Callable
+from typing import Protocol
 
-from uponce.adapters.system import LOCKS
 from uponce.core.errors import ChunkInProgress, StorageUnavailable
 from uponce.core.spans import Span
 
 _WANTED = 2**62  # where the locks of waiting requests begin
 WHOLE = Span(0, _WANTED - 1)
+
+
+_FLOCK = "hhqqi"  # `struct flock` of Linux on 64-bit machines
+
+
+class SpanLocks(Protocol):
+    """Locks on the bytes of open files. A lock ends with `release`, or with its process.
+
+    `across_processes` is False if only requests of one process see each other's locks.
+    """
+
+    across_processes: bool
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        """Lock the span of the file for this descriptor. Return False if another descriptor holds some of it."""
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        """Return whether another descriptor holds a lock on some of the span."""
+
+    def release(self, descriptor: int) -> None:
+        """End the locks of the descriptor. Call it before the descriptor is closed."""
+
+
+class KernelLocks:
+    """Open file description locks (fcntl(2)). They end when the file is closed or its process dies."""
+
+    across_processes = True
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(kind, span))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, span))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+    def release(self, descriptor: int) -> None:
+        """Do nothing: the kernel ends the locks when the file is closed."""
+
+
+class ProcessLocks:
+    """Locks between the descriptors of one process, in a table.
+
+    POSIX's own locks do not help: they belong to the process, and end when any descriptor of the file is closed.
+    """
+
+    across_processes = False
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._held: dict[int, list[tuple[tuple[int, int], Span, bool]]] = {}
+
+    def lock(self, descriptor: int, span: Span, *, shared: bool = False) -> bool:
+        file = _file(descriptor)
+        with self._gate:
+            if self._meets(descriptor, file, span, beside_shared=shared):
+                return False
+            self._held.setdefault(descriptor, []).append((file, span, shared))
+        return True
+
+    def locked(self, descriptor: int, span: Span) -> bool:
+        with self._gate:
+            return self._meets(descriptor, _file(descriptor), span, beside_shared=False)
+
+    def release(self, descriptor: int) -> None:
+        with self._gate:
+            self._held.pop(descriptor, None)
+
+    def _meets(self, descriptor: int, file: tuple[int, int], span: Span, *, beside_shared: bool) -> bool:
+        return any(
+            of == file and span.meets(held) and not (shared and beside_shared)
+            for other, locks in self._held.items()
+            if other != descriptor
+            for of, held, shared in locks
+        )
+
+
+def _flock(kind: int, span: Span) -> bytes:
+    """Return a `struct flock`. A length of 0 would mean all to the end, so an empty span locks its first byte."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, span.start, span.size or 1, 0)
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    facts = os.fstat(descriptor)
+    return facts.st_dev, facts.st_ino
+
+
+LOCKS: SpanLocks = KernelLocks() if hasattr(fcntl, "F_OFD_SETLK") else ProcessLocks()
 
 
 class Hold:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uponce.adapters.files import SAFE, is_packed, make_file, read_at
-from uponce.adapters.system import LOCKS, closing_file, erase, open_cached, sync_data, sync_folder, write_all
+from uponce.adapters.spool.locks import LOCKS
+from uponce.adapters.system import closing_file, erase, open_cached, sync_data, sync_folder, write_all
 from uponce.app.ports import Body, Ids, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.spans import Span

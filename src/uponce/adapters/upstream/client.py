@@ -75,18 +75,21 @@ class HttpUpstream:
         with self._place("uploads", goes_on=goes_on) as exchanges:
             return await exchanges.send("POST", _url(upstream, f"{call.kind}/upload"), headers, body)
 
-    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Return the answer to a GET with HTTP Basic; see the port."""
-        url = _url(upstream, path) + (f"?{urlencode(query)}" if query else "")
         with self._place(_CALLS) as exchanges:
-            return await exchanges.get(url, _AGENT | _basic(upstream), patient=patient)
+            return await exchanges.get(_url(upstream, path, query), _AGENT | _basic(upstream), self._times.look)
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
         """Return the answer to a call with HTTP Basic; see the port."""
-        url = _url(upstream, path) + (f"?{urlencode(asked.query)}" if asked.query else "")
-        body = Body(asked.content_type, asked.body, size=len(asked.body))
+        url, headers = _url(upstream, path, asked.query), _AGENT | _basic(upstream)
         with self._place(_CALLS) as exchanges:
-            return await exchanges.send(asked.method, url, _AGENT | _basic(upstream), body)
+            if asked.method == "GET":
+                typed = {"Content-Type": asked.content_type} if asked.body else {}
+                seconds = self._times.connect + self._times.reply
+                return await exchanges.get(url, headers | typed, seconds, asked.body)
+            body = Body(asked.content_type, asked.body, size=len(asked.body))
+            return await exchanges.send(asked.method, url, headers, body)
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:
         """Return the answer to a signed form; see the port."""
@@ -104,7 +107,7 @@ def _basic(upstream: Upstream) -> dict[str, str]:
     return {"Authorization": f"Basic {credentials}"}
 
 
-def _url(upstream: Upstream, path: str) -> str:
+def _url(upstream: Upstream, path: str, query: Query = ()) -> str:
     """Return the whole address.
 
     Raise InvalidParameter for a path that would leave the cloud, UpstreamUnavailable without a secret.
@@ -116,4 +119,5 @@ def _url(upstream: Upstream, path: str) -> str:
         )
     if any(segment in (".", "..") for segment in path.split("/")):
         raise InvalidParameter("A segment of the path is '.' or '..'. Send the path without it.")
-    return f"{upstream.prefix}/v1_1/{quote(upstream.cloud, safe='')}/{quote(path)}"
+    address = f"{upstream.prefix}/v1_1/{quote(upstream.cloud, safe='')}/{quote(path)}"
+    return address + (f"?{urlencode(query)}" if query else "")

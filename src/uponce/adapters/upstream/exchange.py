@@ -155,14 +155,13 @@ class Exchanges:
     async def close(self) -> None:
         await self._session.close()
 
-    async def get(self, url: str, headers: Mapping[str, str], *, patient: bool) -> UpstreamReply:
-        """Return the answer, whatever its status."""
-        times = self._times
-        most = times.connect + times.reply if patient else times.look
-        limit = aiohttp.ClientTimeout(total=most, connect=times.connect)
+    async def get(self, url: str, headers: Mapping[str, str], seconds: float, body: bytes = b"") -> UpstreamReply:
+        """Return the answer, whatever its status. It must come within `seconds`."""
+        limit = aiohttp.ClientTimeout(total=seconds, connect=self._times.connect)
         try:
-            address = URL(url, encoded=True)
-            async with self._session.get(address, headers=headers, timeout=limit, allow_redirects=False) as answer:
+            async with self._session.get(
+                URL(url, encoded=True), headers=headers, data=body or None, timeout=limit, allow_redirects=False
+            ) as answer:
                 return await _read(answer)
         except _BROKEN as error:
             raise _unavailable(url, error) from None

@@ -38,7 +38,7 @@ from uponce.app.ports.database import (
 )
 from uponce.app.ports.moving import MovableDatabase, Row, Table
 from uponce.app.ports.relaying import AdminCall, Relays, Sign, UpstreamCall, UpstreamClient, UpstreamReply
-from uponce.app.ports.upkeep import Rule, ServerSettings, Upkeep
+from uponce.app.ports.upkeep import Rule, Upkeep
 from uponce.core.values import MediaFacts, Payer, ResourceType
 
 
@@ -72,8 +72,8 @@ class Inspector(Protocol):
         """Return when the decoders answer."""
 
 
-class Metrics(Protocol):
-    """Counts and times for the operator, and nothing about any client.
+class Metrics:
+    """Counts and times for the operator, and nothing about any client. This class itself keeps none of them.
 
     No method waits or raises. Label values come from code, never from clients, so their number is bounded.
     """
@@ -83,6 +83,7 @@ class Metrics(Protocol):
 
     def sending(self) -> AbstractContextManager[object]:
         """Measure a request that sends an upload, or a part of one, while the context is open."""
+        return nullcontext()
 
     def received(self, size: int) -> None:
         """Count bytes of such a request's body."""
@@ -92,6 +93,7 @@ class Metrics(Protocol):
 
     def committing(self) -> AbstractContextManager[object]:
         """Measure the commit of an upload, while the context is open."""
+        return nullcontext()
 
     def stored(self) -> None:
         """Count an upload that was committed."""
@@ -107,29 +109,3 @@ class Metrics(Protocol):
 
     def waiting(self, waiting: Waiting) -> None:
         """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""
-
-
-class NoMetrics:
-    """The metrics of a server that counts nothing."""
-
-    def answered(self, route: str, method: str, status: int, seconds: float) -> None: ...
-
-    def sending(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def received(self, size: int) -> None: ...
-
-    def refused(self, code: str) -> None: ...
-
-    def committing(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def stored(self) -> None: ...
-
-    def purged(self, grants: int) -> None: ...
-
-    def swept(self, blobs: int, size: int, now: float) -> None: ...
-
-    def sweep_failed(self) -> None: ...
-
-    def waiting(self, waiting: Waiting) -> None: ...

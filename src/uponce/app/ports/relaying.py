@@ -104,17 +104,16 @@ class UpstreamClient(Protocol):
         OutcomeUnknown if the signature may have been sent, and no answer came.
         """
 
-    async def get(self, upstream: Upstream, path: str, query: Query = (), *, patient: bool = False) -> UpstreamReply:
+    async def get(self, upstream: Upstream, path: str, query: Query = ()) -> UpstreamReply:
         """Return the answer to a GET of `/v1_1/<cloud>/<path>` with HTTP Basic. `path` is not escaped yet.
 
-        The answer must come soon, unless the caller is `patient`: otherwise an account that hangs would delay the
-        others.
+        The answer must come soon: otherwise an account that hangs would delay the others.
         """
 
     async def call(self, upstream: Upstream, path: str, asked: AdminCall) -> UpstreamReply:
-        """Return the answer to a call that may change something, with HTTP Basic. `path` is not escaped yet.
+        """Return the answer to the call of a server, with HTTP Basic. `path` is not escaped yet.
 
-        Raise OutcomeUnknown if the upstream may have done it, and no answer came.
+        Raise OutcomeUnknown if the upstream may have done it, and no answer came. A GET does nothing.
         """
 
     async def post(self, upstream: Upstream, path: str, fields: Query) -> UpstreamReply:

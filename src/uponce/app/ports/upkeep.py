@@ -1,7 +1,6 @@
 """The port of what keeps a database in order, and the values that go through it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,20 +19,6 @@ class Rule(StrEnum):
     AUDITED = "audited"  # each use of a grant that is not pending has its audit row, while audit rows are kept
     PURGED = "purged"  # a grant whose time was over an hour ago is forgotten
     AFTER_WATERMARK = "after_watermark"  # a grant's timestamp is after its key's watermark
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """Settings of the server that started last. Commands may run in a shell without its settings.
-
-    `skew` is UPONCE_SKEW. The audit is kept for `audit_seconds`, dead notifications for `dead_seconds`. `cloud` is
-    UPONCE_CLOUD, or its default.
-    """
-
-    skew: int
-    audit_seconds: int
-    dead_seconds: int
-    cloud: str
 
 
 class Upkeep(Protocol):
@@ -102,11 +87,17 @@ class Upkeep(Protocol):
     async def make_owner(self) -> str:
         """Return the owner. The first call makes it, also in a frozen database."""
 
-    async def note_settings(self, settings: ServerSettings) -> None:
-        """Keep the settings of the server that starts, also in a frozen database. A server calls it at each start."""
+    async def follow_owner(self, owner: str) -> str:
+        """Return a new owner of the database that follows this one, see core/lineage.py."""
 
-    async def noted_settings(self) -> ServerSettings | None:
-        """Return what `note_settings` kept last, or None before."""
+    async def note_settings(self, settings: Mapping[str, str]) -> None:
+        """Keep some settings of the server that starts, also in a frozen database. A server calls it at each start.
+
+        Commands may run in a shell without the server's settings. Names are lower-case, without a prefix.
+        """
+
+    async def noted_settings(self) -> Mapping[str, str]:
+        """Return what `note_settings` kept last: nothing before. A server of another release may note other names."""
 
     async def ping(self) -> None:
         """Return if the database can be read and written. Raise if not."""

@@ -17,7 +17,7 @@ from uponce.app.services import Services
 from uponce.core.errors import InvalidSignature, ScopeDenied, UpstreamUnavailable
 from uponce.core.parameters import unknown
 from uponce.core.relaying import Forwarded
-from uponce.core.signature import collect
+from uponce.core.signature import bare_name, collect
 from uponce.core.upstream import passed_on, signed
 from uponce.core.values import Caller, KeyScope, KeyUses, Upstream
 
@@ -34,8 +34,6 @@ async def ask(services: Services, upstream: Upstream, path: str, asked: AdminCal
     The call goes on unchanged, with the upstream's credentials. OutcomeUnknown: the upstream may have done it.
     """
     assert services.upstream is not None
-    if asked.method == "GET":
-        return _answer(await services.upstream.get(upstream, path, asked.query, patient=True))
     return _answer(await services.upstream.call(upstream, path, asked))
 
 
@@ -68,7 +66,7 @@ async def act_signed(
     fields = passed_on(params)
     proof = signed(upstream, fields, int(services.clock.now()))
     kept = fields.keys() - proof.keys()
-    form = [(name, value) for name, value in sent if name.removesuffix("[]") in kept]
+    form = [(name, value) for name, value in sent if bare_name(name) in kept]
     return _answer(await services.upstream.post(upstream, path, [*form, *proof.items()]))
 
 

@@ -83,13 +83,13 @@ class ChunkIntake(Receiver[Spooled | Append]):
             if append.series.spans or not append.series.shared:
                 raise
         assert self.verified is not None
-        await check_usable(self._services, self.verified, self._request)
+        await check_usable(self._services, self.verified, self.request)
         self._series = await self._join_anew(self.verified)
         append.move(self._series)
         return await append.keep()
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        services, request, part = self._services, self._request, self._part
+        services, request, part = self._services, self.request, self._part
         series = await services.database.find_named_series(request.cloud, params.get("api_key", ""), part.upload_id)
         verified, params = await self._verify(params, series)
         check_route(params, request.cloud, request.requested)
@@ -110,7 +110,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
 
         PHP's SDK may add an unsigned public_id to later parts. That public_id does not count.
         """
-        cloud = self._request.cloud
+        cloud = self.request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params
         except InvalidSignature:
@@ -121,7 +121,12 @@ class ChunkIntake(Receiver[Spooled | Append]):
 
     async def _join(self, series: Series | None, verified: Verified) -> Series:
         """Return the series with this signature in it. Begin a series if it does not exist."""
-        services, request, part = self._services, self._request, self._part
+        services, request, part = self._services, self.request, self._part
+        if series is None and not part.chunk.span.size:
+            raise SeriesGone(
+                "This chunk is empty, and no unfinished upload has its X-Unique-Upload-Id. The upload is complete if "
+                "the answer to an earlier chunk has a public_id. Otherwise begin again, with chunks that have bytes."
+            )
         if series is None:
             series = await begin(
                 services,
@@ -149,7 +154,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return await self._join(None, verified)
 
     def _enter(self, verified: Verified) -> int:
-        return self._services.limits.max_bytes(self._request.requested, verified.spec)
+        return self._services.limits.max_bytes(self.request.requested, verified.spec)
 
     async def _open(self) -> Spooled | Append:
         if self._series is None:

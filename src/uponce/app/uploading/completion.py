@@ -33,7 +33,7 @@ from uponce.core.parameters import read_parameters
 from uponce.core.policy import judge_content
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded
-from uponce.core.series import Series
+from uponce.core.series import Series, reply_key
 from uponce.core.signature import Signer
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
@@ -90,7 +90,7 @@ def _admitted(series: Series, key: ApiKey | None, caller: Caller) -> Admitted:
         series.filename,
         caller,
         # A client that has only the address of the upload may ask for its answer there.
-        idempotency_key=None if series.upload_id is not None else series.id,
+        idempotency_key=None if series.upload_id is not None else reply_key(series.id),
         series_id=series.id,
         upstream=upstream,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 from uponce.app.attempts import Attempt, network_of
-from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise
+from uponce.app.authorise import CREDENTIALS, Admitted, UploadRequest, Verified, authorise, check_scripted
 from uponce.app.ports import Spooled
 from uponce.app.relaying.held import Held
 from uponce.app.services import Services
@@ -25,7 +25,6 @@ from uponce.core.errors import (
     LateParameter,
     MissingParameter,
     RequestTooSlow,
-    UnsupportedParameter,
     UponceError,
 )
 from uponce.core.parameters import UploadSpec, check_route
@@ -50,7 +49,15 @@ class FileStart:
     size: int | None = None
 
 
-Event = Field | FileStart | bytes | bytearray
+@dataclass(frozen=True, slots=True)
+class FormBytes:
+    """How many bytes of the body have arrived that are not the file's, if they are more than `FORM_BYTES`."""
+
+    size: int
+
+
+Event = Field | FileStart | FormBytes | bytes | bytearray
+FORM_BYTES = 4096
 
 
 class Sink(Protocol):
@@ -72,12 +79,13 @@ class Receiver(ABC, Generic[S]):
 
     def __init__(self, services: Services, request: UploadRequest) -> None:
         self._services = services
-        self._request = request
+        self.request = request
         self._fields = list(request.fields)
         self._counted = ExitStack()
         self._doubt: InvalidSignature | None = None
         self._limit = 0
         self._attempt = Attempt(network_of(request.caller.address), asyncio.get_running_loop().time())
+        self._counted.callback(services.attempts.forms.release, self._attempt)
         self.verified: Verified | None = None
         self.body: S | None = None
         self.filename: str | None = None
@@ -88,6 +96,8 @@ class Receiver(ABC, Generic[S]):
 
     async def __aexit__(self, *_: object) -> None:
         self._counted.close()
+        # Their tracebacks would keep this object, and all fields, until a garbage collection.
+        self._doubt = self._attempt.refusal = None
         if self.body is not None:
             await self.body.discard()
 
@@ -145,6 +155,9 @@ class Receiver(ABC, Generic[S]):
                 self._take_field(name, value)
             case FileStart():
                 await self._begin_file(event)
+            case FormBytes(size):
+                if self.verified is None:
+                    self._services.attempts.forms.hold(self._attempt, size, self._services.limits)
             case _:
                 await self._take_bytes(event)
 
@@ -176,7 +189,7 @@ class Receiver(ABC, Generic[S]):
             raise DuplicateParameter("Parameter file was sent more than once. Send one file per request.")
         self.filename, self._size = file.filename, file.size
         params = collect_known(self._fields)
-        if self._request.bare:
+        if self.request.bare:
             await self._authorise(params)
         elif all(name in params for name in CREDENTIALS) or (self._by_credentials(params) and params):
             try:
@@ -186,25 +199,21 @@ class Receiver(ABC, Generic[S]):
                 self._doubt = doubt
         if self.verified is None:
             self._counted.enter_context(self._services.attempts.unverified(self._attempt, self._services.limits))
-            self._limit = self._services.limits.max_bytes(self._request.requested, None)
+            self._limit = self._services.limits.max_bytes(self.request.requested, None)
         self.body = await self._open()
 
     def _by_credentials(self, params: dict[str, str]) -> bool:
-        return self._request.credentials is not None and "signature" not in params
+        return self.request.credentials is not None and "signature" not in params
 
     async def _authorise(self, params: dict[str, str]) -> None:
-        request = self._request
+        self.request = request = self.request.narrowed(params)
         if request.credentials is not None and self._by_credentials(params):
             if request.idempotency_key is not None:
                 raise InvalidParameter("Header Idempotency-Key needs a signed upload. Sign it, or omit the header.")
             check_route(params, request.cloud, request.requested)
             params = await sign_for(self._services, request.cloud, request.credentials, params)
         verified = await self._admit(params)
-        if verified.spec.callback is not None and not request.scripted:
-            raise UnsupportedParameter(
-                "Parameter callback is not supported by this server yet for a form that a browser posts without a "
-                "script. Upload by XMLHttpRequest or fetch, or sign without it."
-            )
+        check_scripted(verified.spec, request)
         self._counted.close()
         self._limit = self._enter(verified)
         self.verified = verified
@@ -221,7 +230,7 @@ class Receiver(ABC, Generic[S]):
     def _too_large(self, arrived: int) -> FileTooLarge:
         """Return the refusal. It has the cure if the file is too large only because it came before its fields."""
         refusal = too_large(self._size or arrived, self._limit, is_whole=self._size is not None)
-        lasting = self._services.limits.max_bytes(self._request.requested, UploadSpec())
+        lasting = self._services.limits.max_bytes(self.request.requested, UploadSpec())
         if self.verified is not None or self._limit == lasting:
             return refusal
         return FileTooLarge(
@@ -246,15 +255,15 @@ class Intake(Receiver[Spooled | Held]):
     """Receives a whole file in one request. It is held for the upstream if its cloud has one."""
 
     async def _admit(self, params: dict[str, str]) -> Verified:
-        return await authorise(self._services, self._request, params)
+        return await authorise(self._services, self.request, params)
 
     def _enter(self, verified: Verified) -> int:
         limits = self._services.limits
         self._counted.enter_context(self._services.attempts.of_grant(self._attempt, verified.grant, limits))
-        return limits.max_bytes(self._request.requested, verified.spec)
+        return limits.max_bytes(self.request.requested, verified.spec)
 
     async def _open(self) -> Spooled | Held:
-        services, request, verified = self._services, self._request, self.verified
+        services, request, verified = self._services, self.request, self.verified
         if verified is not None and verified.key.upstream is not None and not services.inspects:
             return Held(services, Admitted.of(request, verified, self.filename), request.length)
         return await services.blobs.receive()

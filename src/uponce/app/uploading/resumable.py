@@ -37,7 +37,7 @@ from uponce.core.errors import (
 from uponce.core.freshness import utc
 from uponce.core.policy import Limits, refuse_size
 from uponce.core.relaying import Forwarded
-from uponce.core.series import Chunk, Series, expires_at
+from uponce.core.series import Chunk, Series, expires_at, reply_key
 from uponce.core.signature import Signer, collect_known
 from uponce.core.spans import Span
 from uponce.core.upstream import read_relayed
@@ -170,7 +170,7 @@ async def _outcome(services: Services, address: Address) -> Uploaded | Forwarded
     Raise OutcomeUnknown if an upload with its grant is pending in an upstream.
     """
     record = await services.database.find_grant(address.grant_key)  # first: the reply comes when `pending` ends
-    reply = await services.database.find_reply(address.grant_key, address.series_id)
+    reply = await services.database.find_reply(address.grant_key, reply_key(address.series_id))
     if reply is None and record is not None and record.grant.cloud == address.cloud and record.pending:
         raise OutcomeUnknown(
             "This upload was passed on to the upstream, and its outcome is not known yet. Wait "

@@ -75,7 +75,7 @@ def asset_body(asset: Asset, bases: Bases, secret: str, algorithm: Algorithm) ->
         "signature": sign_response(name.public_id, asset.version, secret, algorithm),
         **_image_fields(facts),
         "resource_type": name.resource_type,
-        "created_at": datetime.fromtimestamp(asset.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": datetime.fromtimestamp(asset.created_at, UTC).isoformat()[:19] + "Z",
         "tags": list(asset.tags),
         "bytes": asset.digest.size,
         "type": name.type,

@@ -1,12 +1,11 @@
 """Multipart bodies: as events of an upload while they arrive, or whole. Everything that is buffered has a limit."""
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from multipart import (
@@ -17,24 +16,22 @@ from multipart import (
     parse_options_header,
 )
 
-from uponce.app.uploading.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
 from uponce.core.errors import (
     DuplicateParameter,
     InvalidParameter,
     MalformedRequest,
-    RequestTooSlow,
     UnsupportedParameter,
 )
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
-from uponce.web.cloudinary.text_bodies import json_pairs
+from uponce.web.cloudinary.text_bodies import check_name, json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
+from uponce.web.whole_bodies import Hold, in_time
 
-T = TypeVar("T")
-
+URLENCODED = "application/x-www-form-urlencoded"
 _MAX_BOUNDARY = 200
 _MAX_FIELDS_BYTES = 256 * 1024
-_FIELDS_SECONDS = 60
 _MAX_PART_HEADERS = 8
 _MAX_PART_HEADER_BYTES = 8 * 1024
 _PLAIN_ENCODINGS = {"", "7bit", "8bit", "binary"}
@@ -62,6 +59,8 @@ async def multipart_events(body: Body, content_type: str, limits: Limits) -> Asy
                     for event in parts.take(item):
                         yield event
                 parts.count(len(chunk))
+                if parts.overhead > FORM_BYTES:
+                    yield FormBytes(parts.overhead)
     except ParserLimitReached:
         raise MalformedRequest(
             f"A part has more than {_MAX_PART_HEADERS} headers, or a header of more than {_MAX_PART_HEADER_BYTES} "
@@ -191,9 +190,9 @@ class _Parts:
         self._limits = limits
         self._delimiter = b"\r\n--" + boundary
         self._start = b""
-        self._overhead = self._parts = 0
+        self.overhead = self._parts = 0
         self._name, self._charset = "", "utf-8"
-        self._value: list[bytes] = []
+        self._value = bytearray()
         self._size = 0
         self._in_file = False
         self._text: TextFile | None = None  # for a part named file that has no filename
@@ -221,15 +220,15 @@ class _Parts:
         elif self._text is not None:
             yield from self._take_text(self._text, bytes(item))
         elif self._in_file:
-            self._overhead -= len(item)
+            self.overhead -= len(item)
             yield item
         else:
             self._collect(bytes(item))
 
     def count(self, size: int) -> None:
         """Count bytes of the body. All bytes outside the file are overhead."""
-        self._overhead += size
-        if self._overhead > self._limits.max_form_bytes:
+        self.overhead += size
+        if self.overhead > self._limits.max_form_bytes:
             raise MalformedRequest(
                 f"The form has more than {self._limits.max_form_bytes} bytes besides the file. Send fewer fields."
             )
@@ -241,7 +240,7 @@ class _Parts:
                 f"The form has more than {self._limits.max_fields} fields besides the file. Send fewer fields."
             )
         self._name, filename = _checked_names(segment)
-        self._value, self._size = [], 0
+        self._value, self._size = bytearray(), 0
         is_file = self._name == "file"
         self._in_file = is_file and filename is not None
         self._text = TextFile() if is_file and filename is None else None
@@ -262,7 +261,7 @@ class _Parts:
         if not self._in_file:
             self._in_file = True
             yield FileStart(None)
-        self._overhead -= len(data)
+        self.overhead -= len(data)
         yield from text.feed(data)
 
     def _collect(self, data: bytes) -> None:
@@ -271,7 +270,7 @@ class _Parts:
             raise InvalidParameter(
                 f"Parameter {self._name[:100]} has more than {self._limits.max_field_bytes} bytes. Shorten it."
             )
-        self._value.append(data)
+        self._value += data
 
     def _end(self) -> Iterator[Event]:
         if self._text is not None:
@@ -281,7 +280,7 @@ class _Parts:
             self._in_file = False
             return
         try:
-            yield Field(self._name, b"".join(self._value).decode(self._charset))
+            yield Field(self._name, self._value.decode(self._charset))
         except UnicodeDecodeError:
             raise MalformedRequest(
                 f"Parameter {self._name[:100]} is not UTF-8. Send UTF-8, and name no other charset."
@@ -292,7 +291,7 @@ class _Parts:
             if not self._in_file:
                 yield FileStart(None)
             yield from text.finish()
-        elif b"".join(b"".join(self._value).split()) != b"{}":
+        elif b"".join(self._value.split()) != b"{}":
             raise UnsupportedParameter(
                 "Metadata of FilePond is not supported by this server yet. Remove the plugins that set it, or send "
                 "parameter file once, with the bytes."
@@ -341,34 +340,26 @@ def _checked_charset(segment: MultipartSegment) -> str:
 async def body_fields(request: Request, limits: Limits) -> Fields:
     """Return the fields of a small request without a file: a form of either kind, or flat JSON.
 
-    Raise RequestTooSlow if they take more than a minute.
+    Raise RequestTooSlow or ServerBusy as `in_time` does.
     """
-    return await _soon(_body_fields(request.head, request.body, limits))
+    return await in_time(request, partial(_body_fields, request.head, request.body, limits))
 
 
 async def small_body(request: Request) -> bytes:
-    """Return the body of a small request unchanged. Raise RequestTooSlow as `body_fields` does."""
-    return await _soon(request.body.read(_MAX_FIELDS_BYTES))
+    """Return the body of a small request unchanged. `body_fields` may follow. Raise errors as it does."""
+    return await in_time(request, partial(request.body.keep, _MAX_FIELDS_BYTES))
 
 
-async def _soon(reading: Coroutine[Any, Any, T]) -> T:
-    try:
-        async with asyncio.timeout(_FIELDS_SECONDS):
-            return await reading
-    except TimeoutError:
-        text = f"The request took longer than {_FIELDS_SECONDS} seconds. Send it again."
-        raise RequestTooSlow(text, retry_after=1) from None
-
-
-async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
+async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fields:
     content_type = head.get("content-type")
     media_type = media_type_of(content_type)
     if media_type == "multipart/form-data":
-        return await _form_fields(body, content_type, limits)
-    data = await body.read(_MAX_FIELDS_BYTES)
+        return await _form_fields(body, content_type, limits, hold)
+    data = await body.read(_MAX_FIELDS_BYTES, hold)
     if not data:
         return ()
-    if media_type == "application/x-www-form-urlencoded":
+    if media_type == URLENCODED:
+        check_name(data.partition(b"=")[0])
         return parse_query(data, limits)
     if media_type != "application/json":
         raise MalformedRequest(
@@ -377,15 +368,20 @@ async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
     return json_pairs(data, limits)
 
 
-async def _form_fields(body: Body, content_type: str, limits: Limits) -> Fields:
+async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold) -> Fields:
     fields: list[tuple[str, str]] = []
     async with aclosing(multipart_events(body, content_type, limits)) as events:
         async for event in events:
-            if not isinstance(event, Field):
-                raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
-            fields.append((event.name, event.value))
+            match event:
+                case Field(name, value):
+                    fields.append((name, value))
+                case FormBytes(size):
+                    hold(size)
+                case _:
+                    raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
     return tuple(fields)
 
 
 def media_type_of(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+    """Return the media type. A body without a type is urlencoded: SDKs of PHP and Go send such bodies."""
+    return content_type.partition(";")[0].strip().lower() if content_type else URLENCODED

@@ -8,7 +8,8 @@ from uponce.app.authenticate import authenticate_for_all
 from uponce.app.ports import AdminCall
 from uponce.app.relaying.calls import act_signed, ask
 from uponce.app.services import Services
-from uponce.core.errors import UnsupportedCall, shown
+from uponce.core.errors import MalformedRequest, ParameterRefused, UnsupportedCall, shown
+from uponce.core.policy import Limits
 from uponce.core.signature import collect
 from uponce.core.values import Upstream
 from uponce.web.cloudinary.calls import missing, refuse_method
@@ -58,6 +59,22 @@ def _refuse_call_of_browser(request: Request, path: str, query: Fields) -> None:
         )
 
 
+async def _signed_fields(request: Request, query: Fields, limits: Limits) -> Fields | None:
+    """Return the fields of a POST that a signature authenticates. Return None if HTTP Basic authenticates the call.
+
+    SDKs of PHP and .NET send HTTP Basic also with a signature. The signature is that of uponce's key, so the upstream
+    would refuse it.
+    """
+    try:
+        sent = (*query, *await body_fields(request, limits))
+    except (MalformedRequest, ParameterRefused):
+        if not _has_basic(request):
+            raise
+        return None  # no SDK signs such a body, and the upstream reads it
+    has_signature = any(value and name.removesuffix("[]") == "signature" for name, value in sent)
+    return sent if has_signature or not _has_basic(request) else None
+
+
 async def _pass_on(services: Services, upstream: Upstream, request: Request) -> Response:
     cloud = request.params["cloud"]
     limits = replace(services.limits, max_fields=max(services.limits.max_fields, _MOST_FIELDS))
@@ -65,13 +82,13 @@ async def _pass_on(services: Services, upstream: Upstream, request: Request) -> 
     has_basic = _has_basic(request)
     if not has_basic:
         _refuse_call_of_browser(request, path, query)
-    if request.method == "POST" and not has_basic:
-        sent = [*query, *await body_fields(request, limits)]
+    body = await small_body(request) if has_basic else b""
+    sent = await _signed_fields(request, query, limits) if request.method == "POST" else None
+    if sent is not None:
         note_fields(request, collect(sent).items())
         answer = await act_signed(services, upstream, cloud, path, sent, request.caller)
     else:
         await authenticate_for_all(services, cloud, *request.head.server_credentials())
-        body = await small_body(request)
         asked = AdminCall(request.method, query, request.head.get("content-type"), body)
         answer = await ask(services, upstream, path, asked)
     if request.method != "GET":

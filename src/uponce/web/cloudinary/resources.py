@@ -16,6 +16,7 @@ from uponce.core.signature import collect
 from uponce.core.values import ApiKey, DeliveryType, ResourceType
 from uponce.web.cloudinary.answers import bases_of, present, resource_body
 from uponce.web.cloudinary.calls import known
+from uponce.web.cloudinary.forms import body_fields
 from uponce.web.request import Request
 from uponce.web.response import Response, json_response
 
@@ -118,12 +119,12 @@ async def upload_preset(services: Services, request: Request) -> Response:
 
 
 async def _begin(services: Services, request: Request, readers: Readers) -> tuple[ApiKey, dict[str, Any]]:
-    """Return the key of the caller, and the values of the query.
+    """Return the key of the caller, and the values of the query and of the body. Ruby's SDK sends a body.
 
     Raise UnknownParameter for others than those of the call.
     """
     key = await authenticate_for_all(services, request.params["cloud"], *request.head.server_credentials())
-    sent = request.query(services.limits)
+    sent = [*request.query(services.limits), *await body_fields(request, services.limits)]
     for name in (name.removesuffix("[]") for name, _ in sent):
         if name not in readers:
             raise UnknownParameter(

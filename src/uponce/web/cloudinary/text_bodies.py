@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, Protocol
 
-from uponce.app.uploading.intake import Event, Field, FileStart
+from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
 from uponce.core.errors import InvalidParameter, MalformedRequest
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
@@ -18,9 +18,14 @@ from uponce.web.request import Body, Fields, percent_decoded
 MAX_TEXT_BYTES = 256 * 1024
 # Bounds the time of the parser. Pairs are counted after it: 256 KiB of pairs took 40 ms, with this limit 5 ms.
 _MAX_COMMAS = 4096
+_NOT_IN_NAMES = re.compile(rb'[\n"{]')
 
 
 class _Decoder(Protocol):
+    @property
+    def held(self) -> int:
+        """Return how many bytes of the body have arrived that are not the file's."""
+
     def feed(self, data: bytes) -> Iterator[Event]: ...
 
     def finish(self) -> Iterator[Event]: ...
@@ -42,6 +47,8 @@ async def _events(body: Body, decoder: _Decoder) -> AsyncGenerator[Event, None]:
     async for chunk in body.chunks():
         for event in decoder.feed(bytes(chunk)):
             yield event
+        if decoder.held > FORM_BYTES:
+            yield FormBytes(decoder.held)
     for event in decoder.finish():
         yield event
 
@@ -61,6 +68,15 @@ def _check_size(size: int) -> None:
         )
 
 
+def check_name(name: bytes) -> None:
+    """Raise MalformedRequest for an encoded name that begins a form or JSON, which was sent with a wrong type."""
+    if _NOT_IN_NAMES.search(name):
+        raise MalformedRequest(
+            "The body is not urlencoded: a name has a line break, a quote or a brace. Send header Content-Type: "
+            "multipart/form-data and its boundary with a form, or application/json with JSON."
+        )
+
+
 def _field(name: str, value: str) -> Field:
     if name == "file[]":
         raise InvalidParameter("Invalid file parameter. Make sure your file parameter does not include '[]'")
@@ -72,36 +88,46 @@ class _Urlencoded:
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.max_fields
-        self._rest = b""
+        self._rest = bytearray()
         self._pairs = self._size = 0
         self._file: TextFile | None = None
+        self._in_field = False  # the name of the unfinished pair is not `file`
+
+    @property
+    def held(self) -> int:
+        return self._size + len(self._rest)
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        *ended, self._rest = (self._rest + data).split(b"&")
+        *ended, last = data.split(b"&")
         for text in ended:
             yield from self._end(text)
+        self._rest += last
         yield from self._go_on()
 
     def finish(self) -> Iterator[Event]:
-        yield from self._end(self._rest)
+        yield from self._end(b"")
 
     def _go_on(self) -> Iterator[Event]:
-        """Take the beginning of a pair whose end has not arrived."""
+        """Take the beginning of a pair whose end has not arrived. Each packet comes here, but reads a name once."""
+        if self._file is None and not self._in_field and b"=" in self._rest:
+            name, _, value = self._rest.partition(b"=")
+            self._in_field = _name(bytes(name)) != "file"
+            if not self._in_field:
+                self._file, self._rest = TextFile(), value
+                yield FileStart(None)
         if self._file is None:
-            name, equals, value = self._rest.partition(b"=")
-            if not equals or _decoded(name) != "file":
-                _check_size(self._size + len(self._rest))
-                return
-            self._file, self._rest = TextFile(), value
-            yield FileStart(None)
+            _check_size(self._size + len(self._rest))
+            return
         half = self._half_an_escape.search(self._rest)
         at = half.start() if half else len(self._rest)
-        whole, self._rest = self._rest[:at], self._rest[at:]
+        whole = bytes(self._rest[:at])
+        del self._rest[:at]
         yield from self._file.feed(_unquoted(whole))
 
-    def _end(self, text: bytes) -> Iterator[Event]:
+    def _end(self, last: bytes) -> Iterator[Event]:
         """Take the last bytes of a pair."""
-        file, self._file = self._file, None
+        text, self._rest = bytes(self._rest + last), bytearray()
+        file, self._file, self._in_field = self._file, None, False
         if file is not None:
             yield from file.feed(_unquoted(text))
             yield from file.finish()
@@ -110,10 +136,10 @@ class _Urlencoded:
         name, equals, value = text.partition(b"=")
         if not equals and text:
             raise MalformedRequest("The body is not urlencoded: a field has no `=`. Send name=value&name=value.")
-        if equals and _decoded(name) == "file":
+        if equals and _name(name) == "file":
             yield from _text_file(_unquoted(value))  # a `+` is a base64 digit here, not a space
         elif equals:
-            yield _field(_decoded(name), _decoded(value))
+            yield _field(_name(name), _decoded(value))
 
     def _count(self, text: bytes) -> None:
         self._pairs += 1
@@ -121,6 +147,11 @@ class _Urlencoded:
         _check_size(self._size)
         if self._pairs > self._most:
             raise MalformedRequest(f"The body has more than {self._most} fields, the limit. Send fewer fields.")
+
+
+def _name(text: bytes) -> str:
+    check_name(text)
+    return _decoded(text)
 
 
 def _decoded(text: bytes) -> str:
@@ -152,9 +183,14 @@ class _Json:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._size = 0
         self._head = b""
         self._file: TextFile | None = None
         self._tail: bytearray | None = None
+
+    @property
+    def held(self) -> int:
+        return self._size + len(self._head) + len(self._tail or b"")
 
     def feed(self, data: bytes) -> Iterator[Event]:
         if self._tail is not None:
@@ -186,6 +222,7 @@ class _Json:
         if match is None:
             return
         before, behind = self._head[: match.start()], self._head[match.end() :]
+        self._size = len(before)
         yield from self._fields(before + (b"{}" if match[1] == b"{" else b"}"))
         yield FileStart(None)
         self._head, self._file = b"", TextFile()

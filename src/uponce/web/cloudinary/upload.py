@@ -17,7 +17,15 @@ from uponce.app.uploading.chunks import NamedChunk, upload_chunk
 from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
-from uponce.core.errors import BadCredentials, EmptyFile, InvalidParameter, MalformedRequest, StaleRequest, shown
+from uponce.core.errors import (
+    BadCredentials,
+    EmptyFile,
+    InvalidParameter,
+    MalformedRequest,
+    StaleRequest,
+    UnsupportedParameter,
+    shown,
+)
 from uponce.core.policy import Limits
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Chunk
@@ -25,7 +33,7 @@ from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
-from uponce.web.cloudinary.forms import WholeForm, media_type_of, multipart_events, read_whole_form
+from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
@@ -39,6 +47,8 @@ _VISIBLE = re.compile(r"[!-~]+")
 _FORMS = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<bare>[^",;\\]+)')
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})(?:/(-1|\*|[0-9]{1,18}))?", re.ASCII)
 _EMPTY = re.compile(r"bytes 0--1/.*", re.ASCII)  # what Node sends for a file without bytes
+# What .NET's SDK sends in place of Content-Range for chunks of uneven sizes.
+_PART_NUMBERS = ("x-upload-part-number", "x-upload-total-parts")
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
@@ -109,8 +119,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     if form is None or (form.late and not _is_signed_late(form, frame, limits)):
         return None
     fields = form.fields + form.late
-    if any(name == "callback" for name, _ in fields):
-        return None
+    frame = frame.narrowed(dict(frame.fields + fields))
     facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None
@@ -160,11 +169,10 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
                 "A PUT brings the file itself, not a form. PUT the bytes of the file, or POST the form."
             )
         return _raw_events(request.body, _length(request.head))
-    match media_type:
-        case "application/x-www-form-urlencoded":
-            return urlencoded_events(request.body, limits)
-        case "application/json":
-            return json_events(request.body, limits)
+    if media_type == URLENCODED:
+        return urlencoded_events(request.body, limits)
+    if media_type == "application/json":
+        return json_events(request.body, limits)
     return multipart_events(request.body, content_type, limits)
 
 
@@ -217,9 +225,18 @@ def _requested(request: Request) -> ResourceType | None:
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one."""
+    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one.
+
+    Raise UnsupportedParameter for a chunk that has a number in place of its byte range.
+    """
     upload_id, content_range = head.get("x-unique-upload-id"), head.get("content-range")
     if not content_range:
+        if any(name in head.headers for name in _PART_NUMBERS):
+            raise UnsupportedParameter(
+                "Chunks that have X-Upload-Part-Number or X-Upload-Total-Parts and no Content-Range are not supported "
+                "by this server yet. Send Content-Range with each chunk. In the .NET SDK, omit PartNumber and "
+                "TotalParts."
+            )
         return None
     chunk = _parse_range(content_range)
     if chunk.span == Span(0, chunk.total or 0):
@@ -245,6 +262,8 @@ def _parse_range(content_range: str) -> Chunk:
         raise _malformed_range(content_range, "write `bytes 0-19999999/50000000`, with `-1` for an unknown total")
     first, last = int(match[1]), int(match[2])
     total = None if match[3] in (None, "-1", "*") else int(match[3])
+    if last + 1 == first == total:  # how .NET's SDK ends a stream that has no byte left for another chunk
+        return Chunk(Span(first, first), total)
     if last < first:
         raise _malformed_range(content_range, "the last byte precedes the first one")
     if total is not None and last >= total:

@@ -23,10 +23,9 @@ from uponce.core.errors import (
     UpstreamRefused,
     shown,
 )
-from uponce.core.parameters import choice
+from uponce.core.parameters import narrowed
 from uponce.core.relaying import Forwarded
 from uponce.core.series import Series
-from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, Json, bases_of, chunk_answer
 from uponce.web.errors import refusal, tus_status_of
 from uponce.web.request import Header, Request
@@ -102,7 +101,7 @@ async def _create(services: Services, request: Request, bases: Bases) -> Respons
     note_fields(request, fields)
     frame = UploadRequest(
         cloud=request.params["cloud"],
-        requested=_requested(fields),
+        requested=narrowed(None, dict(fields)),
         fields=fields,
         origin=head.origin,
         caller=request.caller,
@@ -192,8 +191,3 @@ def _address(cloud: str, signature: str, upload: str) -> Address:
     if len(signature) != _KEY_DIGITS or _path(address) != f"{cloud}/{signature}/{upload}":
         raise SeriesGone("There is no upload at this address. POST to /tus/<cloud>/ to begin a new upload.")
     return address
-
-
-def _requested(fields: tuple[tuple[str, str], ...]) -> ResourceType | None:
-    kind = dict(fields).get("resource_type", "auto")
-    return None if kind == "auto" else choice("resource_type", kind, choices=ResourceType, also=("auto",))

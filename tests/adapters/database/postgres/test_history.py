@@ -9,9 +9,11 @@ import pytest
 from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.pool import Engine, discard
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Ask
+from uponce.core.errors import DatabaseUnavailable
 
 STANDBY = "UPDATE history SET name = '7000/00000001/0123456789abcdef'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
@@ -67,8 +69,9 @@ def test_it_is_fenced_once_for_all_servers(taken_over: str, caplog: pytest.LogCa
 
 
 def test_who_trusts_the_standby_is_not_fenced_neither_now_nor_later(taken_over: str) -> None:
-    for server in (opened(taken_over, None), opened(taken_over)):
-        assert told(server, f"fresh-{server._fence_skew}") == "ok"
+    for skew in (None, SKEW):
+        server = opened(taken_over, skew)
+        assert told(server, f"fresh-{skew}") == "ok"
         server.close()
 
 
@@ -82,7 +85,7 @@ def test_a_first_start_and_a_restart_fence_nothing(url: str) -> None:
 
 
 @pytest.mark.parametrize("third", ["the former primary", "another standby of the former primary"])
-def test_a_second_failover_to_what_lacks_the_first_is_fenced_once(
+def test_servers_refuse_a_postgresql_that_lacks_the_first_failover(
     url: str, monkeypatch: pytest.MonkeyPatch, third: str
 ) -> None:
     """Timelines do not show it: a former primary keeps its own, and two standbys of it begin equal ones."""
@@ -100,21 +103,63 @@ def test_a_second_failover_to_what_lacks_the_first_is_fenced_once(
     clock.time = START + 20
     used = [told(server, f"used-{number}", START + 15) for number, server in enumerate(servers)]
     assert used == ["ok", "ok"]
+    ((second,),) = execute(url, "SELECT name FROM history")
 
-    as_before = ("DELETE FROM grants", "DELETE FROM assets", "UPDATE api_keys SET watermark = 0")
-    execute(url, *as_before, f"UPDATE history SET name = '{first}'")
+    execute(url, f"UPDATE history SET name = '{first}'")
     own = "/".join(str(first).split("/")[:2])
     promote(url, monkeypatch, own if third == "the former primary" else "7000/00000002")
-    assert told(servers[0], "used-0", START + 15) == "stale_request"
-    clock.time = START + 30
-    assert told(servers[1], "used-1", START + 15) == "stale_request"
+    for server in servers:
+        with pytest.raises(DatabaseUnavailable) as refused:
+            run(server.find_key(KEY.api_key))
+        assert "Another PostgreSQL has replaced the one that answers" in refused.value.detail
+        assert told(server, "used-0", START + 15) == "database_unavailable"
+
+    execute(url, f"UPDATE history SET name = '{second}'")
+    promote(url, monkeypatch, "7000/00000002")
     assert [told(server, f"fresh-{number}", START + 21) for number, server in enumerate(servers)] == ["ok", "ok"]
     for server in servers:
         server.close()
 
 
+def test_no_connection_to_a_former_primary_stays_in_use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such connections live on if only the network failed."""
+    server = opened(url)
+    run(server.add_key(KEY))
+    assert told(server, "first") == "ok"
+    run(server.find_key(KEY.api_key))
+    engine = server._committer._engine
+    assert isinstance(engine, Engine)
+    assert engine._session is not None
+    (idle,), committing = server._pool._idle, engine._session
+    show(monkeypatch, "7000/00000002")
+    discard(server._pool.new())
+    assert told(server, "second", START + SKEW + 1) == "ok"
+    run(server.find_key(KEY.api_key))
+    assert idle.connection.closed
+    assert committing.connection.closed
+    server.close()
+
+
+def test_another_server_may_notice_a_failover_first(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = opened(url), opened(url)
+    run(first.add_key(KEY))
+    assert [told(server, f"{number}") for number, server in enumerate((first, second))] == ["ok", "ok"]
+    for timeline in range(2, 5):
+        promote(url, monkeypatch, f"7000/0000000{timeline}")
+        run(first.find_key(KEY.api_key))
+    assert told(second, "fresh", START + SKEW + 1) == "ok"
+    for server in (first, second):
+        server.close()
+
+
 def promote(url: str, monkeypatch: pytest.MonkeyPatch, seen: str) -> None:
     """End all connections, and show this history to the next ones."""
+    show(monkeypatch, seen)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    execute(url, f"SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE {others}")
+
+
+def show(monkeypatch: pytest.MonkeyPatch, seen: str) -> None:
     ask = Session.ask
 
     def seeing(session: Session, asks: Sequence[Ask]) -> Sequence[Any]:
@@ -122,8 +167,6 @@ def promote(url: str, monkeypatch: pytest.MonkeyPatch, seen: str) -> None:
         return [[{"name": seen}] if name == "seen_history" else rows for (name, _), rows in found]
 
     monkeypatch.setattr(Session, "ask", seeing)
-    others = "datname = current_database() AND pid <> pg_backend_pid()"
-    execute(url, f"SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE {others}")
 
 
 def test_a_server_that_starts_in_the_same_history_waits_for_no_lock(url: str) -> None:

@@ -133,8 +133,8 @@ def test_before_the_commit_a_dead_connection_is_a_definite_failure(
 ) -> None:
     run_all = Engine._run_all
 
-    def die(self: Engine, session: Session, operations: Sequence[Operation[Any]]) -> object:
-        decided = run_all(self, session, operations)
+    def die(self: Engine, session: Session, *args: Any) -> object:
+        decided = run_all(self, session, *args)
         cut(session.connection)
         session.moment()
         return decided

@@ -1,8 +1,9 @@
 """The ledger's partitions: made ahead, dropped whole, and never a way for a spent grant to come back."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,10 +11,14 @@ import pytest
 from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.contract.test_database_series import series
 from tests.postgres import shared
+from uponce.adapters.database import grants, replies
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.postgres.schema import SPAN
+from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
+from uponce.adapters.database.steps import Operation, Rules, run_in_step
 from uponce.core.errors import SignatureUsed
+from uponce.core.signature import dated
 from uponce.core.values import Grant
 
 KEPT = grant().keep_until - START
@@ -174,3 +179,42 @@ def test_a_vacuum_of_another_part_is_not_in_the_way(database: PostgresDatabase, 
 
         assert run(database.purge(10**6)) == 1
     assert run(database.find_grant(newer.key)) is not None
+
+
+@pytest.mark.parametrize("find", [grants.find, lambda key: replies.find(key, "key")], ids=["grant", "reply"])
+def test_a_group_locks_no_partition_that_it_does_not_need(
+    database: PostgresDatabase, find: Callable[[bytes], Operation[Any]]
+) -> None:
+    """Else keys with a window of a week exhaust the locks of a server: each partition has several indexes."""
+
+    def look(session: Session) -> int:
+        connection = session.connection
+        with connection.transaction():
+            for number in range(4, 100):
+                bounds = {"start": START + number * SPAN, "stop": START + (number + 1) * SPAN}
+                connection.execute(session.statements["make_grant_part"].filled(bounds))
+        keys = [dated(START + number * SPAN, bytes([number])) for number in (0, 0, 1)]
+        with connection.pipeline():
+            session.begin(Rules.SHARED, [])
+            run_in_step(session, [find(key).begin(START) for key in keys])
+            (held,) = connection.execute("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()").fetchone() or ()
+            session.run("roll_back")
+        return int(held)
+
+    assert run(database._pool.run(look)) < 100
+
+
+def test_the_statements_of_a_group_find_grants_of_several_partitions(database: PostgresDatabase) -> None:
+    """A key at each end of a partition, and one before all partitions."""
+    times = (START - 1, START, START + SPAN - 1, START + SPAN, START + 50 * SPAN)
+    subjects = [grant(f"{number}", at=at) for number, at in enumerate(times)]
+    assert [spend(database, subject) for subject in subjects] == ["ok"] * len(subjects)
+
+    def look(session: Session) -> list[Any]:
+        with session.connection.pipeline():
+            session.begin(Rules.SHARED, [])
+            found = run_in_step(session, [grants.find(subject.key).begin(START) for subject in subjects])
+            session.run("roll_back")
+        return found
+
+    assert [found.uses for found in run(database._pool.run(look))] == [1] * len(subjects)

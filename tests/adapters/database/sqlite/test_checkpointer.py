@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.databases import KEY, attempt, draft, grant, open_sqlite, run
-from uponce.adapters.database.sqlite.connection import Held, connect
-from uponce.adapters.database.sqlite.engine import COMMITS_PER_CHECKPOINT, Checkpointer
+from uponce.adapters.database.sqlite.connection import COMMITS_PER_CHECKPOINT, Checkpointer, Connection, Held, connect
 
 WAIT_SECONDS = 20
 
@@ -28,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-class Told(sqlite3.Connection):
+class Told(Connection):
     """Tells when a checkpoint is over; the first `failures` of them fail."""
 
     over = threading.Semaphore(0)
@@ -52,7 +51,7 @@ def checkpointer(path: Path) -> Checkpointer:
     return Checkpointer(Held(path, lambda: connect(path, factory=Told)))
 
 
-def committed(path: Path, checkpointer: Checkpointer, count: int) -> sqlite3.Connection:
+def committed(path: Path, checkpointer: Checkpointer, count: int) -> Connection:
     """A connection that has committed so often, and noted it."""
     connection = connect(path)
     for number in range(count):
@@ -75,7 +74,7 @@ def wait_until(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def end_when_moved(path: Path, checkpointer: Checkpointer, writer: sqlite3.Connection) -> None:
+def end_when_moved(path: Path, checkpointer: Checkpointer, writer: Connection) -> None:
     assert wait_until(lambda: pages_left(path) == 0)
     checkpointer.close()
     writer.close()

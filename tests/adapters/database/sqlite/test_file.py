@@ -18,14 +18,14 @@ from tests.contract.databases import KEY, PlainBox, SteppedClock, open_sqlite, p
 from uponce.adapters.database import sqlite as sqlite_module
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.sqlite import file as module
-from uponce.adapters.database.sqlite.connection import check_durable, connect
+from uponce.adapters.database.sqlite.connection import Connection, check_durable, connect
 from uponce.adapters.database.sqlite.file import file_system, refuse_network
 from uponce.adapters.database.statements import load_migrations
 from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
     "owner": "one name",
-    "server_settings": "one skew audit_seconds dead_seconds cloud",
+    "server_settings": "name value",
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
     "upstreams": "cloud url url_secret",
@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> 
     path = tmp_path / "uponce.db"
     open_sqlite(path).close()
 
-    def read_only(path: Path) -> sqlite3.Connection:
+    def read_only(path: Path) -> Connection:
         connection = connect(path)
         connection.execute("PRAGMA query_only = ON")  # fails as a read-only file does
         return connection

@@ -10,7 +10,7 @@ import pytest
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, draft, grant, run
 from uponce.adapters.database import steps
 from uponce.adapters.database.sqlite import SqliteDatabase, readers
-from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.connection import Connection, connect
 from uponce.core.errors import DatabaseUnavailable, InvalidParameter
 
 DRAFT = draft(blob="x")
@@ -50,7 +50,7 @@ def test_it_waits_for_no_lock_of_another_process(database: SqliteDatabase) -> No
 def test_after_a_failure_threads_look_until_one_of_them_has_opened_it_again(path: Path, error: Exception) -> None:
     failing = False
 
-    class Failing(sqlite3.Connection):
+    class Failing(Connection):
         def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
             if failing:
                 raise error

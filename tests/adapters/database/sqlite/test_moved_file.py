@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attempt, draft, grant, run
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import connect
+from uponce.adapters.database.sqlite.connection import Connection, connect
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown
 
 
@@ -25,10 +25,10 @@ class AfterCommit:
     def __init__(self) -> None:
         self.act: Callable[[], None] = nothing
 
-    def connect(self, path: Path) -> sqlite3.Connection:
+    def connect(self, path: Path) -> Connection:
         watch = self
 
-        class Watched(sqlite3.Connection):
+        class Watched(Connection):
             def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
                 cursor = super().execute(sql, parameters)  # type: ignore[arg-type]
                 if sql == "COMMIT":

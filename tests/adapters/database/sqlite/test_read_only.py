@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.databases import PlainBox, SteppedClock, open_sqlite, run
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import connect, unavailable
+from uponce.adapters.database.sqlite.connection import Connection, connect, unavailable
 from uponce.core.errors import DatabaseUnavailable, StorageFull
 
 
@@ -19,10 +19,10 @@ def deny_writing(action: int, name: str | None, value: str | None, *_: str | Non
     return sqlite3.SQLITE_DENY if writes else sqlite3.SQLITE_OK
 
 
-def opener(frozen: list[bool]) -> Callable[[Path], sqlite3.Connection]:
+def opener(frozen: list[bool]) -> Callable[[Path], Connection]:
     """Connections that can begin but never write when they were made while `frozen` says so, as SQLite's are."""
 
-    def open_one(path: Path) -> sqlite3.Connection:
+    def open_one(path: Path) -> Connection:
         connection = connect(path)
         if frozen[0]:
             connection.set_authorizer(deny_writing)

@@ -14,7 +14,7 @@ import pytest
 from tests.adapters.database.pages import KINDS
 from tests.contract.databases import KEY, OTHER, START, open_sqlite, run
 from uponce.adapters.database import catalog, grants, upkeep
-from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.sqlite.connection import Connection
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.steps import run as run_operation
@@ -50,14 +50,14 @@ SELECT timestamp, grant_key, cloud, api_key, 'spent', '', '', '', '', '' FROM gr
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """Many used grants, with a handful of another key, of unused and of revoked ones; the audit."""
     path = tmp_path_factory.mktemp("filled") / "uponce.db"
     database = open_sqlite(path)
     for key in (KEY, OTHER):
         run(database.add_key(key))
     database.close()
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Connection)) as connection:
         connection.row_factory = sqlite3.Row
         connection.create_function("key_of", 2, lambda at, i: dated(at, sha256(str(i).encode()).digest()))
         for statement in FILL:
@@ -65,7 +65,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connect
         yield connection
 
 
-def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+def steps(connection: Connection, work: Callable[[], object]) -> int:
     """Of SQLite's machine; each row that is looked at costs some."""
     count = 0
 
@@ -83,11 +83,11 @@ def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
     return count
 
 
-def ask(connection: sqlite3.Connection, operation: Operation[Any], now: float = START) -> None:
-    run_operation(Session(connection), operation.begin(now))
+def ask(connection: Connection, operation: Operation[Any], now: float = START) -> None:
+    run_operation(connection, operation.begin(now))
 
 
-def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None) -> int:
+def page_steps(filled: Connection, api_key: str | None, status: GrantStatus | None) -> int:
     """In the middle of the list."""
     after = b64encode(dated(START + ROWS // 2, bytes(32))).decode()
 
@@ -98,13 +98,11 @@ def page_steps(filled: sqlite3.Connection, api_key: str | None, status: GrantSta
 
 
 @pytest.mark.parametrize(("api_key", "status"), KINDS)
-def test_a_page_reads_what_it_shows(
-    filled: sqlite3.Connection, api_key: str | None, status: GrantStatus | None
-) -> None:
+def test_a_page_reads_what_it_shows(filled: Connection, api_key: str | None, status: GrantStatus | None) -> None:
     assert page_steps(filled, api_key, status) <= 4 * PAGE * STEPS
 
 
-def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_goes_red_with_the_index_of_all(filled: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     statements = load("sqlite")
     slow = statements["revoked_grants_of_cloud"]
     slow = replace(slow, text=slow.text.replace("grants_revoked", "grants_page"))
@@ -112,7 +110,7 @@ def test_the_check_goes_red_with_the_index_of_all(filled: sqlite3.Connection, mo
     assert page_steps(filled, None, GrantStatus.REVOKED) > ROWS / 4
 
 
-def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(filled: sqlite3.Connection) -> None:
+def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(filled: Connection) -> None:
     pages = (
         catalog.of_context("demo", ResourceType.IMAGE, key, None, limit=PAGE, cursor=None)
         for key in ("k", "no such key")
@@ -120,14 +118,12 @@ def test_a_page_by_context_reads_assets_of_its_cloud_that_have_a_context(filled:
     assert max(steps(filled, partial(ask, filled, page)) for page in pages) <= 2 * FEW * STEPS
 
 
-def test_a_page_by_context_reads_one_window(filled: sqlite3.Connection) -> None:
+def test_a_page_by_context_reads_one_window(filled: Connection) -> None:
     page = catalog.of_context("other", ResourceType.IMAGE, "no such key", None, limit=PAGE, cursor=None)
     assert steps(filled, partial(ask, filled, page)) <= 2 * CONTEXT_WINDOW * 15
 
 
-def test_the_check_goes_red_with_the_order_of_all_assets(
-    filled: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_check_goes_red_with_the_order_of_all_assets(filled: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     statements = load("sqlite")
     slow = statements["assets_of_context"]
     monkeypatch.setitem(
@@ -137,14 +133,14 @@ def test_the_check_goes_red_with_the_order_of_all_assets(
     assert steps(filled, partial(ask, filled, page)) > ROWS
 
 
-def test_a_purge_reads_what_it_drops(filled: sqlite3.Connection) -> None:
+def test_a_purge_reads_what_it_drops(filled: Connection) -> None:
     dropped = steps(filled, lambda: ask(filled, upkeep.purge_grants(0, ROWS), START + 7500 + FEW + 0.5))
     records = steps(filled, lambda: ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5))
     assert dropped <= FEW * 2 * STEPS
     assert records <= FEW * STEPS
 
 
-def test_the_check_goes_red_without_the_index(filled: sqlite3.Connection) -> None:
+def test_the_check_goes_red_without_the_index(filled: Connection) -> None:
     def look() -> None:
         filled.execute("DROP INDEX audit_age")
         ask(filled, upkeep.purge_audit(0, ROWS), START + FEW + 0.5)

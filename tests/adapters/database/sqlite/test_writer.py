@@ -13,8 +13,7 @@ from tests.contract.databases import CALLER, KEY, PlainBox, SteppedClock, attemp
 from tests.contract.guarantees import answers_of, check_answers_are_true
 from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.adapters.database.sqlite.connection import connect
-from uponce.adapters.database.sqlite.engine import MAX_GROUP
+from uponce.adapters.database.sqlite.connection import MAX_GROUP, Connection, connect
 from uponce.adapters.database.steps import Steps, operation
 from uponce.core.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, UponceError
 from uponce.core.values import GrantStatus
@@ -33,10 +32,10 @@ class Script:
         self.gate = threading.Event()
         self.gate.set()
 
-    def connect(self, path: Path) -> sqlite3.Connection:
+    def connect(self, path: Path) -> Connection:
         script = self
 
-        class Scripted(sqlite3.Connection):
+        class Scripted(Connection):
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
                 script.said.append(sql)
                 if sql == "BEGIN IMMEDIATE":

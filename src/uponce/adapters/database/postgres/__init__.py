@@ -2,45 +2,32 @@
 
 What a method returns or refuses is durable by then. One thread commits uploads, deletions, revocations and refusals in
 groups. Other work runs in its own short transactions. The time is the database's.
-
-**History**: a connection belongs to one cluster, and in it to one timeline. A standby that was promoted and a recovery
-to a point in time begin a new timeline; a dump that was restored is in another cluster. Each of them may lack the last
-uses of signatures. So the ledger stores in which history it was last used. Two standbys of one primary begin timelines
-with the same number, and a former primary that comes back still has its own. So the name of a history in the ledger
-ends with a random text, and a process remembers the names that it has left.
 """
 
-import logging
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
-from secrets import token_hex
 from typing import TypeVar
 
 import psycopg
 
-from uponce.adapters.database import upkeep
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.postgres.connection import Address, connected, is_in_the_way, unavailable
+from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, Pool, read, write
 from uponce.adapters.database.postgres.schema import migrate, past_parts, turn_over, version_of
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.steps import Operation, Rows, Rules, Steps, operation
+from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable
-from uponce.core.freshness import utc
 
 __all__ = ["Address", "PostgresDatabase", "is_set_up"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("uponce")
-
 # More than the span of a partition and the pause between two sweeps. Less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
-_NOT_TOLD = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported)
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 
 
@@ -68,10 +55,8 @@ class PostgresDatabase(Database):
     ) -> None:
         self._slack = slack
         self._address = Address(url, seconds)
-        self._fence_skew = fence_skew
-        self._history: str | None = None
-        self._left: frozenset[str | None] = frozenset()
-        self._pool = Pool(self._address, connections, clock, self._admit)
+        histories = Histories(fence_skew)
+        self._pool = Pool(self._address, connections, clock, histories.admit, histories.is_left)
         self._committer = Committer(Engine(self._pool), Records(secrets, unavailable, knows_grants=False))
         super().__init__(secrets)
 
@@ -123,57 +108,6 @@ class PostgresDatabase(Database):
                 return 0
             raise
 
-    def _admit(self, session: Session) -> None:
-        """Check a new connection, and fence if its history is new.
-
-        Promoting or restoring a server ends the connections to it.
-        """
-        seen = None
-        with suppress(*_NOT_TOLD):  # the role may not read it, or the engine only speaks PostgreSQL's protocol
-            ((row,), recorded) = session.ask([("seen_history", {}), ("recorded_history", {})])
-            seen, name = str(row["name"]), _name_of(recorded)
-        if seen is None:
-            return
-        if not _goes_on(name, seen, self._left):
-            until, name = write(session, _enter_history(seen, self._left, self._fence_skew))
-            if until is not None:
-                log.warning("another PostgreSQL has taken over: signatures of %s and before are refused", utc(until))
-            if name is None:
-                return
-        self._left, self._history = (self._left | {self._history}) - {name}, name
-
-
-@operation(rules=Rules.OWN)
-def _enter_history(
-    now: float, seen: str, left: Collection[str | None], fence_skew: int | None
-) -> Steps[tuple[int | None, str | None]]:
-    """Fence if another history is recorded, and record this one.
-
-    Return the last refused timestamp, or None, and the name.
-
-    Another server may have done it first. A frozen database accepts no uses, and is fenced when it thaws.
-    """
-    ((frozen,), recorded) = yield [("is_frozen", {}), ("recorded_history", {})]
-    name, until = _name_of(recorded), None
-    if frozen["frozen"]:
-        return None, None
-    if _goes_on(name, seen, left):
-        return None, name
-    if name is not None and fence_skew is not None:
-        until = yield from upkeep.steps_of_fence(now, fence_skew)
-    name = f"{seen}/{token_hex(8)}"
-    yield [("forget_history", {}), ("record_history", {"name": name})]
-    return until, name
-
-
-def _name_of(recorded: Rows) -> str | None:
-    return str(recorded[0]["name"]) if recorded else None
-
-
-def _goes_on(name: str | None, seen: str, left: Collection[str | None]) -> bool:
-    """Return whether the ledger was last used in the present history, and this process has not left that history."""
-    return name is not None and name.rpartition("/")[0] == seen and name not in left
-
 
 def _integrity(session: Session, deep: bool) -> Sequence[str]:
     try:
@@ -189,12 +123,18 @@ def _integrity(session: Session, deep: bool) -> Sequence[str]:
 
 
 def _compare(session: Session, index: str) -> Sequence[str]:
+    """Return the faults of an index, however long the comparison takes. An index that is gone has none."""
+    session.begin_reading("", patient=True)
     try:
         session.run("check_index", {"name": index})
+    except psycopg.errors.UndefinedTable:  # a partition was dropped
+        return []
     except psycopg.Error as error:
         if error.sqlstate not in _CORRUPT:
             raise
         return [str(error)]
+    finally:
+        session.run("roll_back")
     return []
 
 

@@ -52,16 +52,8 @@ class Address:
     @property
     def parameters(self) -> dict[str, Any]:
         """Return the parameters for libpq. Raise SettingRefused for a URL that libpq cannot read."""
-        given = self._given
-        limits = {
-            "statement_timeout": self.seconds * 1000,
-            "lock_timeout": self.seconds * 1000,
-            "idle_in_transaction_session_timeout": self.transaction_seconds * 1000,
-            "default_transaction_isolation": r"read\ committed",
-        }
-        options = " ".join(f"-c {name}={value}" for name, value in limits.items())
         defaults = {"connect_timeout": self.seconds, "application_name": "uponce", "target_session_attrs": "read-write"}
-        return defaults | given | {"client_encoding": "UTF8", "options": f"{given.get('options') or ''} {options}"}
+        return defaults | self._given | {"client_encoding": "UTF8"}
 
     @property
     def shown(self) -> str:
@@ -114,10 +106,10 @@ def connected(address: Address) -> Iterator[Connection]:
     """Yield a checked connection for start-up. Every fault raises SettingRefused, with the cure."""
     try:
         with Connection.connect(**address.parameters, autocommit=True) as connection:
-            adapt(connection)
-            _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
+            _set_up(connection, address)
             if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
                 raise _read_only(address)
+            connection.deadline = None  # a migration may take long
             yield connection
     except psycopg.Error as error:
         if "read-only" in str(error):
@@ -140,15 +132,26 @@ def connect(address: Address) -> Connection:
     """Return a checked connection. The caller begins and ends transactions. Raise psycopg.Error, or SettingRefused."""
     connection = Connection.connect(**address.parameters, autocommit=True)
     try:
-        adapt(connection)
-        connection.wait_seconds = 2 * address.seconds
-        _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
-        if ends_transactions(connection):  # not in `options`: an older server refuses a name that it does not know
+        _set_up(connection, address)
+        if ends_transactions(connection):  # an older server refuses a name that it does not know
             connection.execute(_STATEMENTS["end_transactions"].filled({"seconds": address.transaction_seconds}))
     except BaseException:
         connection.pgconn.finish()
         raise
     return connection
+
+
+def _set_up(connection: Connection, address: Address) -> None:
+    """Limit the waits of a new connection, also for a server that is silent from now on, and check it.
+
+    The limits are no `options`: PgBouncer refuses or ignores these.
+    """
+    adapt(connection)
+    connection.wait_seconds = 2 * address.seconds
+    connection.deadline = monotonic() + connection.wait_seconds
+    limits = {"seconds": address.seconds, "silent_seconds": address.transaction_seconds}
+    connection.execute(_STATEMENTS["limit"].filled(limits))
+    _check_durable(connection.execute(_STATEMENTS["durability"].text).fetchall())
 
 
 def ends_transactions(connection: Connection) -> bool:

@@ -7,15 +7,26 @@ background with back-off. Here, a request that finds no connection is refused at
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from itertools import accumulate
+from time import monotonic
 from typing import Any, TypeVar
 
 from psycopg.pq import TransactionStatus
 
-from uponce.adapters.database.committer import More
+from uponce.adapters.database import failures
+from uponce.adapters.database.committer import TAKEN, More
 from uponce.adapters.database.failures import closed, outcome_unknown
-from uponce.adapters.database.postgres.connection import Address, connect, cut, is_dead, is_of_data, unavailable
+from uponce.adapters.database.postgres.connection import (
+    Address,
+    connect,
+    cut,
+    is_dead,
+    is_in_the_way,
+    is_of_data,
+    unavailable,
+)
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.steps import Operation, RefusedAfterWrite, Rules, run, run_in_step, waves
 from uponce.adapters.threads import Threads, ThreadsEnded
@@ -25,6 +36,7 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
 T = TypeVar("T")
 
 MAX_GROUP = 64
+_MOMENT = 500  # milliseconds: so long may a lock that another transaction holds keep other operations waiting
 _MAX_WAVES = 8  # in one transaction: so many uses of one grant do not keep others waiting
 
 
@@ -33,13 +45,25 @@ class NotCommitted(Exception):
 
 
 class Pool:
-    """At most `size` connections, one of them for the engine. `admit` checks each new one before its first use."""
+    """At most `size` connections, one of them for the engine.
 
-    def __init__(self, address: Address, size: int, clock: Clock | None, admit: Callable[[Session], None]) -> None:
+    `admit` checks each new one before its first use. One that `is_left` is not used again.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        size: int,
+        clock: Clock | None,
+        admit: Callable[[Session], None],
+        is_left: Callable[[Session], bool],
+    ) -> None:
         self._address = address
+        self.seconds = address.seconds
         self._size = size - 1
         self._clock = clock
         self._admit = admit
+        self._is_left = is_left
         self._idle: list[Session] = []
         self._open = False
         self._lending = threading.Lock()
@@ -110,10 +134,14 @@ class Pool:
         with suppress(IndexError):  # instead of a check before: another thread may take the last one in between
             while True:
                 session = self._idle.pop()
-                if not is_dead(session.connection):
+                if self.is_usable(session):
                     return session
                 discard(session)
         return self.new()
+
+    def is_usable(self, session: Session) -> bool:
+        """Return whether an idle session is alive, and in the present history."""
+        return not is_dead(session.connection) and not self._is_left(session)
 
     def new(self) -> Session:
         try:
@@ -192,6 +220,7 @@ class Engine:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._session: Session | None = None
+        self._stuck: dict[int, float] = {}  # the locks that were waited for in vain, until when they count as stuck
 
     def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
         early = [wave < _MAX_WAVES for wave in waves(operations)]
@@ -202,34 +231,60 @@ class Engine:
         return session, session.moment(), object()
 
     def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        return self._outcomes(operations, None)
+
+    def wait(self, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        """Return what the Engine's `wait` returns.
+
+        A lock that stays taken counts as stuck for a while. Operations that need such a lock are refused at once.
+        """
+        until = monotonic() + self._pool.seconds
         try:
-            return self._transact(operations)
-        except NotCommitted as failure:
-            cause = failure.__cause__
-            if len(operations) > 1 and is_of_data(cause):
-                return [self._outcome_apart(each, more) for each in operations]
-            if isinstance(cause, RefusedAfterWrite):
-                return [cause.__cause__]
-            assert isinstance(cause, Exception)
-            raise unavailable(cause) from cause
+            while monotonic() < until:
+                try:
+                    return self._outcomes(operations, _MOMENT)
+                except DatabaseUnavailable as error:
+                    if not is_in_the_way(error):
+                        raise
+                if others_wait():
+                    break
+            now = monotonic()
+            self._stuck = {number: until for number, until in self._stuck.items() if until > now}
+            self._stuck |= {number: now + self._pool.seconds for each in operations for number in each.numbers()}
+            return self._outcomes(operations, None)
+        except UponceError as error:
+            return [error] * len(operations)
 
     def disconnect(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             discard(session)
 
-    def _outcome_apart(self, operation: Operation[Any], more: More) -> Any:
+    def _outcomes(self, operations: Sequence[Operation[Any]], milliseconds: int | None) -> Sequence[Any]:
+        """Return for each operation its result or an exception. Wait for their locks for so long, or not at all."""
         try:
-            return self.transact([operation], more)[0]
+            return self._transact(operations, milliseconds)
+        except NotCommitted as failure:
+            cause = failure.__cause__
+            if len(operations) > 1 and is_of_data(cause):
+                return [self._outcome_apart(each, milliseconds) for each in operations]
+            if isinstance(cause, RefusedAfterWrite):
+                return [cause.__cause__]
+            assert isinstance(cause, Exception)
+            raise unavailable(cause) from cause
+
+    def _outcome_apart(self, operation: Operation[Any], milliseconds: int | None) -> Any:
+        try:
+            return self._outcomes([operation], milliseconds)[0]
         except UponceError as error:
             return error
 
-    def _transact(self, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+    def _transact(self, operations: Sequence[Operation[Any]], milliseconds: int | None) -> Sequence[Any]:
         session = self._connected()
         failed: Callable[[Exception], UponceError] = unavailable
         try:
             with session.connection.pipeline():
-                outcomes = self._run_all(session, operations)
+                outcomes = self._run_all(session, operations, milliseconds)
                 failed = outcome_unknown
                 session.commit()
         except Exception as error:
@@ -240,20 +295,41 @@ class Engine:
             raise failed(error) from error
         return outcomes
 
-    def _run_all(self, session: Session, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+    def _run_all(
+        self, session: Session, operations: Sequence[Operation[Any]], milliseconds: int | None
+    ) -> Sequence[Any]:
         """Run everything except the commit: one wave after the other, the operations of a wave in step."""
-        numbers = {number for each in operations for number in each.numbers()}
-        now = session.begin(Rules.SHARED, list(numbers))
-        order = waves(operations)
-        outcomes: dict[int, Any] = {}
-        for wave in range(max(order) + 1):
-            places = [place for place, number in enumerate(order) if number == wave]
+        numbers = list({number for each in operations for number in each.numbers()})
+        if milliseconds is None:
+            now, taken = session.begin_trying(numbers)
+        else:
+            now, taken = session.begin(Rules.SHARED, numbers, milliseconds=milliseconds), frozenset()
+        outcomes = self._outcomes_of_taken(operations, numbers, taken)
+        free = [place for place in range(len(operations)) if place not in outcomes]
+        order = waves([operations[place] for place in free])
+        for wave in range(max(order, default=-1) + 1):
+            places = [place for place, number in zip(free, order, strict=True) if number == wave]
             found = run_in_step(session, [operations[place].begin(now) for place in places])
             outcomes.update(zip(places, found, strict=True))
         return [outcomes[place] for place in range(len(operations))]
 
+    def _outcomes_of_taken(
+        self, operations: Sequence[Operation[Any]], numbers: Sequence[int], taken: AbstractSet[int]
+    ) -> dict[int, Any]:
+        """Return the outcomes of the operations that need a lock that is taken, by their places."""
+        for number in numbers if self._stuck else ():
+            if number not in taken:
+                self._stuck.pop(number, None)
+        outcomes = {}
+        for place, each in enumerate(operations) if taken else ():
+            needed = taken & set(each.numbers())
+            if needed:
+                is_stuck = any(self._stuck.get(number, 0) > monotonic() for number in needed)
+                outcomes[place] = failures.in_the_way() if is_stuck else TAKEN
+        return outcomes
+
     def _connected(self) -> Session:
-        if self._session is not None and is_dead(self._session.connection):
+        if self._session is not None and not self._pool.is_usable(self._session):
             self.disconnect()
         if self._session is None:
             self._session = self._pool.borrow()

@@ -19,7 +19,7 @@ import psycopg
 from uponce.adapters.database.failures import refuse_newer
 from uponce.adapters.database.statements import load, load_migrations
 from uponce.adapters.database.steps import Params, Rules, Steps, operation
-from uponce.core.signature import dated
+from uponce.core.signature import dated, timestamp_of
 
 _STATEMENTS = load("postgres")
 
@@ -81,7 +81,7 @@ def turn_over(now: float, counted: Mapping[int, int]) -> Steps[int]:
             dropped.append(start)
     coming = [start for start in range(first, first + _AHEAD, SPAN) if start not in present]
     if dropped or coming:
-        yield [("wait_briefly", {}), ("lock_grants", {})]
+        yield [("wait_briefly", {"milliseconds": 200}), ("lock_grants", {})]
     for start in coming:
         yield from _make(start)
     for start in dropped:
@@ -110,5 +110,16 @@ def _make(start: int) -> Steps[None]:
 
 
 def _bounds(start: int) -> Params:
+    low, high = bounds_of(start)
+    return {"from_key": low, "to_key": high}
+
+
+def part_of(grant_key: bytes) -> int:
+    """Return the start of the partition of this key, whether it exists or not."""
+    timestamp = timestamp_of(grant_key)
+    return timestamp - timestamp % SPAN
+
+
+def bounds_of(start: int) -> tuple[bytes, bytes]:
     """Return the least key of that time, and the least key of the next partition."""
-    return {"from_key": dated(start, b""), "to_key": dated(start + SPAN, b"")}
+    return dated(start, b""), dated(start + SPAN, b"")

@@ -1,6 +1,10 @@
-"""Named statements on a connection to PostgreSQL. Equal statements of one step become one statement."""
+"""Named statements on a connection to PostgreSQL. Equal statements of one step become one statement.
+
+Statements about grants of different partitions stay apart: one statement for all would lock every partition.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 import psycopg
 
 from uponce.adapters.database.postgres.connection import Connection, JsonText, ends_transactions, escaped
+from uponce.adapters.database.postgres.schema import bounds_of, part_of
 from uponce.adapters.database.statements import Statement, load, merged, positional
 from uponce.adapters.database.steps import Ask, Rows, Rules, json_text
 from uponce.app.ports import Clock
@@ -26,17 +31,19 @@ class Session:
     def __init__(self, connection: Connection, clock: Clock | None) -> None:
         """`clock` replaces the database's, for tests."""
         self.connection = connection
+        self.history: str | None = None  # see history.py
         self.statements: Mapping[str, Statement] = load("postgres")
         self._clock = clock
         self._raw = psycopg.RawCursor[tuple[Any, ...]]
 
     def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
-        alike: dict[str, list[int]] = {}
-        for number, (name, _) in enumerate(asks):
-            alike.setdefault(name, []).append(number)
+        alike: dict[tuple[str, int | None], list[int]] = {}
+        for number, (name, params) in enumerate(asks):
+            part = part_of(params["grant_key"]) if self.statements[name].of_grant else None
+            alike.setdefault((name, part), []).append(number)
         sent = [
-            (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers]))
-            for name, numbers in alike.items()
+            (numbers, self._send(self.statements[name], [asks[number][1] for number in numbers], part))
+            for (name, part), numbers in alike.items()
         ]
         found: list[Rows] = [()] * len(asks)
         for numbers, answer in sent:
@@ -44,14 +51,29 @@ class Session:
                 found[number] = rows
         return found
 
-    def begin(self, rules: Rules, numbers: Sequence[int]) -> float:
-        """Begin a transaction that holds these locks. Return the time after that."""
+    def begin(self, rules: Rules, numbers: Sequence[int], *, milliseconds: int | None = None) -> float:
+        """Begin a transaction that holds these locks. Return the time after that.
+
+        If given, each further lock may take so many milliseconds.
+        """
         self.run("begin")
         if rules in _RULES:
             self.run(_RULES[rules])
+        if milliseconds is not None:
+            self.run("wait_briefly", {"milliseconds": milliseconds})
         if numbers:
             self.run("hold", {"numbers": sorted(numbers)})
         return self.moment()
+
+    def begin_trying(self, numbers: Sequence[int]) -> tuple[float, AbstractSet[int]]:
+        """Begin a transaction that shares the rules and holds those of these locks that are free.
+
+        Return the time after that, and the locks that are taken.
+        """
+        self.run("begin")
+        self.run(_RULES[Rules.SHARED])
+        taken, (row,) = self.ask([("try_hold", {"numbers": sorted(numbers)}), self._moment])
+        return row["now"], {each["number"] for each in taken}
 
     def begin_reading(self, first: str, *, patient: bool) -> None:
         self.run("begin_read")
@@ -61,9 +83,13 @@ class Session:
             self.lift_timeouts()
 
     def moment(self) -> float:
-        ((row,),) = self.ask([("moment", {"now": self._clock and self._clock.now()})])
+        ((row,),) = self.ask([self._moment])
         now: float = row["now"]
         return now
+
+    @property
+    def _moment(self) -> Ask:
+        return "moment", {"now": self._clock and self._clock.now()}
 
     def commit(self) -> None:
         """Return when the transaction is durable. After any error, it may be durable or not.
@@ -95,7 +121,7 @@ class Session:
         """Let a wait for a silent server end with an error from now on. A `patient` wait never ends."""
         self.connection.deadline = None if patient else monotonic() + self.connection.wait_seconds
 
-    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]]) -> Answer:
+    def _send(self, statement: Statement, params: Sequence[Mapping[str, Any]], part: int | None = None) -> Answer:
         if len(params) == 1 or statement.has_braces:
             cursors = [self._execute(statement, each) for each in params]
             return lambda: [() if cursor is None else _named(cursor) for cursor in cursors]
@@ -107,7 +133,8 @@ class Session:
             places = [numbers.setdefault(tuple(each.values()), len(numbers)) for each in params]
             rows = [{"n": n, **dict(zip(params[0], values, strict=True))} for values, n in numbers.items()]
         cursor = self._raw(self.connection)
-        cursor.execute(merged(statement).encode(), [_encoded(rows)])
+        text = merged(statement) if part is None else merged(statement, bounds_of(part))
+        cursor.execute(text.encode(), [_encoded(rows)])
         if statement.silent:
             return lambda: [()] * len(params)
         if statement.writes:

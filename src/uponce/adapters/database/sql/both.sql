@@ -171,7 +171,7 @@ ORDER BY id LIMIT :most;
 -- A revoked grant answers nothing any more, nor does a grant that was forgotten.
 -- name: find_reply
 SELECT answer, sha256 FROM replies JOIN grants USING (grant_key)
-WHERE grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
+WHERE grants.grant_key = :grant_key AND key_hash = :key_hash AND revoked_at IS NULL;
 
 -- It replaces the reply of a grant that was forgotten before its reply was.
 -- name: keep_reply!
@@ -404,6 +404,13 @@ DELETE FROM outbox WHERE id IN (
 
 -- Upkeep
 
+-- name: past_grants
+SELECT grant_key, api_key, timestamp FROM grants WHERE keep_until < :before AND @not_held
+ORDER BY keep_until LIMIT :most;
+
+-- name: drop_grant!
+DELETE FROM grants WHERE grant_key = :grant_key;
+
 -- name: drop_replies
 DELETE FROM replies WHERE (grant_key, key_hash) IN (
   SELECT grant_key, key_hash FROM replies WHERE keep_until < :before LIMIT :most
@@ -460,14 +467,14 @@ DELETE FROM owner;
 -- The settings of the server
 
 -- name: find_settings
-SELECT skew, audit_seconds, dead_seconds, cloud FROM server_settings;
+SELECT name, value FROM server_settings;
 
--- name: put_settings!
-INSERT INTO server_settings (one, skew, audit_seconds, dead_seconds, cloud)
-VALUES (1, :skew, :audit_seconds, :dead_seconds, :cloud)
-ON CONFLICT (one) DO UPDATE
-SET skew = excluded.skew, audit_seconds = excluded.audit_seconds, dead_seconds = excluded.dead_seconds,
-    cloud = excluded.cloud;
+-- name: drop_settings!
+DELETE FROM server_settings;
+
+-- name: put_setting!
+INSERT INTO server_settings (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 
 -- Moving. Rows are read in the order of their keys and added behind those that are there. Each row of `moved` makes one

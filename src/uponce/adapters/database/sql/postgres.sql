@@ -72,6 +72,12 @@ SET LOCAL transaction_timeout = 0;
 -- name: end_transactions!
 SET transaction_timeout = '{seconds}s';
 
+-- name: limit!
+SET statement_timeout = '{seconds}s';
+SET lock_timeout = '{seconds}s';
+SET idle_in_transaction_session_timeout = '{silent_seconds}s';
+SET default_transaction_isolation = 'read committed';
+
 -- name: durability
 SELECT name, setting FROM pg_settings WHERE name IN
   ('fsync', 'full_page_writes', 'synchronous_commit', 'server_encoding', 'server_version_num');
@@ -90,6 +96,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('uponce rules', 0));
 
 -- name: hold!
 SELECT pg_advisory_xact_lock(n) FROM unnest(CAST(:numbers AS bigint[])) AS n;
+
+-- Take those that are free, and return the others.
+-- name: try_hold
+SELECT n AS number FROM unnest(CAST(:numbers AS bigint[])) AS n WHERE NOT pg_try_advisory_xact_lock(n);
 
 
 -- Pages of the list. One plan serves all values: planning each page over all parts takes longer than reading it. So a
@@ -141,12 +151,6 @@ SELECT @grant_columns FROM grants WHERE @key_among_rare AND @revoked AND @before
 
 -- Upkeep
 
--- name: drop_grants
-WITH old AS (
-  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_held ORDER BY keep_until LIMIT :most
-)
-DELETE FROM grants USING old WHERE grants.grant_key = old.grant_key RETURNING grants.api_key, grants.timestamp;
-
 -- name: broken_addressable
 SELECT @asset_name FROM assets WHERE length(blob_key) != 32 OR blob_key !~ '^[0-9a-fp][0-9a-f]*$';
 
@@ -176,9 +180,11 @@ INSERT INTO schema_version SELECT {version} WHERE NOT EXISTS (SELECT FROM schema
 -- name: schema_version
 SELECT max(version) AS version FROM schema_version;
 
--- A write that changes nothing, yet reaches the disk.
+-- A write that changes nothing, yet reaches the disk. Servers of an older release write the same row. While another
+-- transaction holds the row, there is nothing to write: a server that hangs must not make others unready.
 -- name: touch!
-UPDATE schema_version SET version = {version};
+UPDATE schema_version SET version = version
+WHERE ctid IN (SELECT ctid FROM schema_version FOR UPDATE SKIP LOCKED);
 
 -- The numbers to come are greater than those that were added.
 -- name: count_on!
@@ -227,7 +233,7 @@ SELECT count(*) AS rows FROM grants WHERE @within;
 SELECT grant_key FROM grants_other WHERE @within LIMIT 1;
 
 -- name: wait_briefly!
-SET LOCAL lock_timeout = 200;
+SET LOCAL lock_timeout = {milliseconds};
 
 -- name: lock_grants!
 LOCK TABLE ONLY grants IN ACCESS EXCLUSIVE MODE;

@@ -94,11 +94,6 @@ SELECT @grant_columns FROM grants INDEXED BY grants_revoked WHERE @of_key AND @r
 
 -- Upkeep
 
--- name: drop_grants
-DELETE FROM grants WHERE grant_key IN (
-  SELECT grant_key FROM grants WHERE keep_until < :before AND @not_held ORDER BY keep_until LIMIT :most
-) RETURNING api_key, timestamp;
-
 -- The inner statement is answered by the index of blob keys alone.
 -- name: broken_addressable
 SELECT @asset_name FROM assets WHERE id IN (

@@ -14,10 +14,11 @@ from typing import TypeVar
 from uponce.adapters.database.committer import Committer, Records
 from uponce.adapters.database.database import Database
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import Held, Session, cannot_open, connect, is_for_later, unavailable
-from uponce.adapters.database.sqlite.engine import Checkpointer, Engine
+from uponce.adapters.database.sqlite.connection import Checkpointer, Connection, Engine, Held, connect, unavailable
 from uponce.adapters.database.sqlite.file import (
+    cannot_open,
     integrity,
+    is_for_later,
     locked,
     make_private,
     migrate,
@@ -44,7 +45,7 @@ class SqliteDatabase(Database):
         *,
         clock: Clock,
         secrets: SecretBox,
-        connect: Callable[[Path], sqlite3.Connection] = connect,
+        connect: Callable[[Path], Connection] = connect,
     ) -> None:
         self._path = path.absolute()
         self._clock = clock
@@ -92,9 +93,9 @@ class SqliteDatabase(Database):
         self.glance.close()
 
     async def read(self, operation: Operation[T]) -> T:
-        def look(connection: sqlite3.Connection) -> T:
+        def look(connection: Connection) -> T:
             self.glance.prepare()
-            return run(Session(connection), operation.begin(self._clock.now()))
+            return run(connection, operation.begin(self._clock.now()))
 
         return await self._readers.run(look)
 
@@ -106,7 +107,7 @@ class SqliteDatabase(Database):
         return await self._readers.run(partial(integrity, deep=deep))
 
 
-def _try_write(connection: sqlite3.Connection) -> None:
+def _try_write(connection: Connection) -> None:
     """Raise sqlite3.Error if the file cannot be written, as on a read-only disk. Nothing is written."""
     try:
         connection.execute("BEGIN IMMEDIATE")

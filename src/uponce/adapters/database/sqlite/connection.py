@@ -1,17 +1,25 @@
-"""A connection to the file that keeps what it acknowledges: WAL, with an fsync before every COMMIT returns.
+"""SQLite: a connection that keeps what it acknowledges, and the engine that commits on one.
+
+WAL, with an fsync before every COMMIT returns.
 
 Only this module reads SQLite's exceptions. It turns them into errors of core/errors.py.
 """
 
-import errno
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from uponce.adapters.database import failures
+from uponce.adapters.database.committer import More, Records
 from uponce.adapters.database.statements import Statement, load
-from uponce.adapters.database.steps import Ask, Rows
+from uponce.adapters.database.steps import Ask, Operation, RefusedAfterWrite, Rows, Rules, Session, run
+from uponce.app.ports import Clock
 from uponce.core.errors import DatabaseUnavailable, SettingRefused, UponceError
+
+MAX_GROUP = 256
+COMMITS_PER_CHECKPOINT = 450  # a commit changes some ten pages, and moves them itself after 8,000
 
 _PRIMARY_CODE = 0xFF
 
@@ -32,7 +40,21 @@ _SETTINGS = (
 )
 
 
-def connect(path: Path, *, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """A connection that runs named statements, one after the other: a Session."""
+
+    statements: Mapping[str, Statement] = load("sqlite")
+
+    def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
+        execute, statements, found = self.execute, self.statements, list[Rows]()
+        for name, params in asks:
+            statement = statements[name]
+            cursor = execute(statement.filled(params) if statement.has_braces else statement.text, params)
+            found.append(() if statement.silent else cursor.fetchall())
+        return found
+
+
+def connect(path: Path, *, factory: type[Connection] = Connection) -> Connection:
     """Return a checked connection to an existing file. The caller begins and ends transactions.
 
     Raise sqlite3.Error if the file cannot be opened, SettingRefused if it would not be durable.
@@ -78,7 +100,7 @@ def check_durable(connection: sqlite3.Connection) -> None:
         )
 
 
-def discard(connection: sqlite3.Connection) -> None:
+def discard(connection: Connection) -> None:
     """Roll back and close, whatever state it is in. After a failed fsync the same descriptor is never trusted again."""
     for end in (connection.rollback, connection.close):
         try:
@@ -111,14 +133,14 @@ class Held:
     again. Methods raise DatabaseUnavailable while no file has the path.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], *settings: str) -> None:
+    def __init__(self, path: Path, connect: Callable[[], Connection], *settings: str) -> None:
         self._path = path
         self._connect = connect
         self._settings = settings
         self._file = 0, 0
-        self.connection: sqlite3.Connection | None = None
+        self.connection: Connection | None = None
 
-    def connected(self) -> sqlite3.Connection:
+    def connected(self) -> Connection:
         """Return the connection. Open it if needed."""
         connection = self.connection
         if connection is None:
@@ -139,22 +161,144 @@ class Held:
             discard(connection)
 
 
-class Session:
-    """Runs named statements on a connection, one after the other."""
+class Engine:
+    """Owns the connection that `held` opens, in the thread that commits."""
 
-    __slots__ = ("connection", "statements")
+    most = MAX_GROUP
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self.statements: Mapping[str, Statement] = load("sqlite")
+    def __init__(
+        self, held: Held, clock: Clock, records: Records, committed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._held = held
+        self._clock = clock
+        self._records = records
+        self._committed = committed
 
-    def ask(self, asks: Sequence[Ask]) -> Sequence[Rows]:
-        execute, statements, found = self.connection.execute, self.statements, list[Rows]()
-        for name, params in asks:
-            statement = statements[name]
-            cursor = execute(statement.filled(params) if statement.has_braces else statement.text, params)
-            found.append(() if statement.silent else cursor.fetchall())
-        return found
+    def choose(self, operations: Sequence[Operation[Any]]) -> Sequence[bool]:
+        return [True] * len(operations)
+
+    def look(self) -> tuple[Session, float, Hashable]:
+        connection = self._held.connected()
+        self._refuse_moved()
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        return connection, self._clock.now(), (id(connection), version)
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        failed = unavailable
+        try:
+            connection = self._held.connected()
+            connection.execute("BEGIN IMMEDIATE")
+            self._refuse_moved()
+            outcomes = self._run_all(connection, [*operations, *more()])
+            failed = outcome_unknown  # from here on only reading back shows whether it was committed
+            connection.execute("COMMIT")
+            self._committed()
+            self._refuse_moved()
+        except Exception as error:
+            self.disconnect()
+            raise failed(error) from error
+        if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
+            # The connection cannot do its work. If it was opened on a read-only file, it never becomes writable.
+            self.disconnect()
+        return outcomes
+
+    def wait(self, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        """Return what `transact` returns. There is one lock for all operations, so none is TAKEN."""
+        return self.transact(operations, lambda: ())
+
+    def disconnect(self) -> None:
+        self._held.drop()
+
+    def _run_all(self, connection: Connection, operations: Sequence[Operation[Any]]) -> Sequence[Any]:
+        """Run all operations, and return their outcomes. They refuse before they write, so they need no savepoints.
+
+        If an operation fails in another way, all work is rolled back and done again, each operation apart from the
+        others.
+        """
+        if any(each.rules is Rules.OWN for each in operations):
+            self._records.forget()
+        try:
+            return [self._outcome(connection, each) for each in operations]
+        except Exception:
+            if not connection.in_transaction:
+                raise
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        return [self._outcome_apart(connection, each) for each in operations]
+
+    def _outcome(self, connection: Connection, operation: Operation[Any]) -> Any:
+        try:
+            return run(connection, operation.begin(self._clock.now()))
+        except UponceError as refusal:
+            return refusal
+
+    def _outcome_apart(self, connection: Connection, operation: Operation[Any]) -> Any:
+        """Return the outcome of an operation whose failure rolls back its own work only.
+
+        Some errors (full disk, I/O) make SQLite roll back the whole transaction. These are raised, for all operations.
+        """
+        connection.execute("SAVEPOINT operation")
+        try:
+            outcome = self._outcome(connection, operation)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO operation")
+            outcome = error.__cause__ if isinstance(error, RefusedAfterWrite) else translated(error)
+        connection.execute("RELEASE operation")
+        return outcome
+
+    def _refuse_moved(self) -> None:
+        if self._held.is_moved():
+            raise DatabaseUnavailable(
+                "The server's database was replaced. Send the same request again.",
+                detail="another file has the name of the database file",
+            )
+
+
+class Checkpointer:
+    """Moves committed pages from the log to the database file, so that few commits wait for it.
+
+    SQLite moves them inside of the commit that makes the log too long. At a thousand commits a second, one in fifty
+    then takes ten times as long. This thread leaves such a commit little to do. PASSIVE waits for no other connection.
+    SQLite can reuse the log only when every page of it was moved, so some commits still move its last pages. After a
+    failure this thread tries again later. The next commit that moves pages reports that failure.
+
+    If another file has the path, the log may belong to that file. Its pages must not get into the old file, and must
+    not count as moved.
+    """
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._commits = 0
+        self._due = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="uponce-checkpointer", daemon=True)
+
+    def note_commit(self) -> None:
+        """Count a commit. Call it after each commit of this process, in the thread that commits."""
+        self._commits += 1
+        if self._commits == COMMITS_PER_CHECKPOINT:  # a command, or an idle server, needs no thread for it
+            self._thread.start()
+        if self._commits % COMMITS_PER_CHECKPOINT == 0:
+            self._due.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while self._due.wait() and not self._closed:
+            self._due.clear()
+            try:
+                if self._held.is_moved():
+                    self._held.drop()  # closing it moves nothing (pager.c: HAS_MOVED)
+                self._held.connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except (sqlite3.Error, UponceError):
+                self._held.drop()
+        self._held.drop()
 
 
 def unavailable(error: Exception) -> UponceError:
@@ -178,41 +322,6 @@ def outcome_unknown(error: Exception) -> UponceError:
     return failures.outcome_unknown(error)
 
 
-_CURES = {
-    sqlite3.SQLITE_READONLY: "Let the user of the server write this file and its folder, or mount the disk read-write",
-    sqlite3.SQLITE_CANTOPEN: "Let the user of the server read and write this file and its folder, and free disk space",
-    sqlite3.SQLITE_PERM: "Let the user of the server read and write this file and its folder",
-    sqlite3.SQLITE_NOTADB: "Point UPONCE_DATABASE to the database of uponce, or to a new file",
-    sqlite3.SQLITE_CORRUPT: "Stop every server on this file and restore it from a backup",
-    sqlite3.SQLITE_FULL: "Free disk space",
-    sqlite3.SQLITE_IOERR: "Check the disk and its free space",
-    sqlite3.SQLITE_BUSY: "Stop the other program that holds the file",
-}
-_OF_SYSTEM = {
-    errno.EROFS: sqlite3.SQLITE_READONLY,
-    errno.EACCES: sqlite3.SQLITE_PERM,
-    errno.EPERM: sqlite3.SQLITE_PERM,
-    errno.ENOSPC: sqlite3.SQLITE_FULL,
-    errno.EIO: sqlite3.SQLITE_IOERR,
-}
-_LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
-
-
-def cannot_open(path: Path, error: Exception) -> SettingRefused:
-    """Return the error of a start-up that failed, with cause and cure."""
-    number = error.errno if isinstance(error, OSError) else None
-    cure = _CURES.get(
-        _OF_SYSTEM.get(number or 0, _code(error)),
-        "Point UPONCE_DATABASE to a file in a folder that the server may write",
-    )
-    return SettingRefused(f"The database {path} cannot be opened: {error}. {cure}.")
-
-
-def is_for_later(error: sqlite3.Error) -> bool:
-    """Return whether a server may start with this failure of a write: a full disk refuses uploads, and may get room."""
-    return _code(error) in _LATER
-
-
 def translated(error: Exception) -> Exception:
     """Return the error that a caller gets for an exception of its work. Domain errors stay as they are."""
     if isinstance(error, sqlite3.Error):
@@ -223,10 +332,10 @@ def translated(error: Exception) -> Exception:
 
 
 def _is_full(error: Exception) -> bool:
-    return _code(error) == sqlite3.SQLITE_FULL
+    return code_of(error) == sqlite3.SQLITE_FULL
 
 
-def _code(error: Exception) -> int:
+def code_of(error: Exception) -> int:
     """Return SQLite's primary result code, or 0 for another error."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return 0 if code is None else code & _PRIMARY_CODE

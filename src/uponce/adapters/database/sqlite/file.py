@@ -4,6 +4,7 @@ SQLite's locks and shared memory do not work across machines. The schema is numb
 forward only, all or nothing.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from uponce.adapters.database import upkeep
 from uponce.adapters.database.failures import refuse_newer
-from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.sqlite.connection import Connection, code_of
 from uponce.adapters.database.statements import load_migrations
 from uponce.adapters.database.steps import run
 from uponce.adapters.files import make_file
@@ -114,7 +115,7 @@ def held(path: Path, refusal: str, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
+def integrity(connection: Connection, *, deep: bool) -> Sequence[str]:
     """Return the faults that SQLite's own check finds in the file, each message once."""
     check = "integrity_check" if deep else "quick_check"
     try:
@@ -126,7 +127,7 @@ def integrity(connection: sqlite3.Connection, *, deep: bool) -> Sequence[str]:
     return [] if messages == ["ok"] else list(dict.fromkeys(messages))
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: Connection) -> None:
     """Bring the file to the newest version. Raise SettingRefused if a newer release made it.
 
     Several servers may try at once.
@@ -134,30 +135,29 @@ def migrate(connection: sqlite3.Connection) -> None:
     steps = load_migrations("sqlite")
     if version_of(connection) == len(steps):
         return
-    session = Session(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         present = version_of(connection)
         _refuse_foreign(connection)
         refuse_newer(present, len(steps))
-        frozen = run(session, upkeep.frozen().begin(0))
-        run(session, upkeep.thaw_unfenced().begin(0))
+        frozen = run(connection, upkeep.frozen().begin(0))
+        run(connection, upkeep.thaw_unfenced().begin(0))
         for statement in (s for step in steps[present:] for s in _statements(step)):
             connection.execute(statement)
         if frozen:
-            run(session, upkeep.freeze().begin(0))
+            run(connection, upkeep.freeze().begin(0))
         connection.execute(f"PRAGMA user_version = {len(steps)}")
         connection.execute("COMMIT")
     finally:
         connection.rollback()
 
 
-def version_of(connection: sqlite3.Connection) -> int:
+def version_of(connection: Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
-def _refuse_foreign(connection: sqlite3.Connection) -> None:
+def _refuse_foreign(connection: Connection) -> None:
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if names and "api_keys" not in names:
         raise SettingRefused(
@@ -174,3 +174,38 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+_CURES = {
+    sqlite3.SQLITE_READONLY: "Let the user of the server write this file and its folder, or mount the disk read-write",
+    sqlite3.SQLITE_CANTOPEN: "Let the user of the server read and write this file and its folder, and free disk space",
+    sqlite3.SQLITE_PERM: "Let the user of the server read and write this file and its folder",
+    sqlite3.SQLITE_NOTADB: "Point UPONCE_DATABASE to the database of uponce, or to a new file",
+    sqlite3.SQLITE_CORRUPT: "Stop every server on this file and restore it from a backup",
+    sqlite3.SQLITE_FULL: "Free disk space",
+    sqlite3.SQLITE_IOERR: "Check the disk and its free space",
+    sqlite3.SQLITE_BUSY: "Stop the other program that holds the file",
+}
+_OF_SYSTEM = {
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_PERM,
+    errno.EPERM: sqlite3.SQLITE_PERM,
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+}
+_LATER = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
+def cannot_open(path: Path, error: Exception) -> SettingRefused:
+    """Return the error of a start-up that failed, with cause and cure."""
+    number = error.errno if isinstance(error, OSError) else None
+    cure = _CURES.get(
+        _OF_SYSTEM.get(number or 0, code_of(error)),
+        "Point UPONCE_DATABASE to a file in a folder that the server may write",
+    )
+    return SettingRefused(f"The database {path} cannot be opened: {error}. {cure}.")
+
+
+def is_for_later(error: sqlite3.Error) -> bool:
+    """Return whether a server may start with this failure of a write: a full disk refuses uploads, and may get room."""
+    return code_of(error) in _LATER

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from uponce.adapters.database import catalog
 from uponce.adapters.database.failures import closed
-from uponce.adapters.database.sqlite.connection import Held, Session, translated
+from uponce.adapters.database.sqlite.connection import Connection, Held, translated
 from uponce.adapters.database.steps import run
 from uponce.adapters.threads import Threads, ThreadsEnded
 from uponce.core.errors import DatabaseUnavailable
@@ -31,7 +31,7 @@ class Readers:
         self._idle: list[Held] = []
         self._threads = Threads(_THREADS, "uponce-database-reader")
 
-    async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, read: Callable[[Connection], T]) -> T:
         """Return the result of the read. Raise DatabaseUnavailable if it fails."""
         try:
             return await self._threads.run(lambda: self._run(read))
@@ -43,7 +43,7 @@ class Readers:
         while self._idle:
             self._idle.pop().drop()
 
-    def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, read: Callable[[Connection], T]) -> T:
         try:
             held = self._idle.pop()
         except IndexError:
@@ -95,7 +95,7 @@ class Glances:
     def find_asset(self, name: AssetName) -> Asset | None:
         connection, begun = self._ready(), monotonic()
         try:
-            return run(Session(connection), catalog.find(name).begin(0))
+            return run(connection, catalog.find(name).begin(0))
         except Exception as error:
             if isinstance(error, sqlite3.Error):
                 self._held.drop()
@@ -104,7 +104,7 @@ class Glances:
             if (now := monotonic()) - begun > _SLOW_SECONDS:
                 self._rests_until = now + _REST_SECONDS
 
-    def _ready(self) -> sqlite3.Connection:
+    def _ready(self) -> Connection:
         connection = self._held.connection
         if connection is None or monotonic() < self._rests_until:
             raise _not_now()

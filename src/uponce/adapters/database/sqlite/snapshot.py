@@ -14,7 +14,7 @@ from typing import TypeVar
 from uponce.adapters.database import catalog, keys, upkeep
 from uponce.adapters.database.catalog import asset_of
 from uponce.adapters.database.keys import SecretBox
-from uponce.adapters.database.sqlite.connection import Session
+from uponce.adapters.database.sqlite.connection import Connection
 from uponce.adapters.database.sqlite.file import held, integrity, make_private, migrate, restoring
 from uponce.adapters.database.steps import Operation, Steps, operation, run
 from uponce.adapters.system import sync_folder
@@ -39,7 +39,7 @@ class Snapshot:
         self._live = live
         with ExitStack() as opened:
             try:
-                self._session = Session(opened.enter_context(closing(_connect(path))))
+                self._session = opened.enter_context(closing(_connect(path)))
                 is_copy = self._run(upkeep.frozen())
             except sqlite3.Error as error:
                 raise SettingRefused(
@@ -50,7 +50,7 @@ class Snapshot:
             opened.pop_all()  # `close` closes it
 
     def close(self) -> None:
-        self._session.connection.close()
+        self._session.close()
 
     def api_keys(self) -> frozenset[str]:
         """Return the names of all API keys. A server never deletes one, so an older copy has no other names."""
@@ -87,7 +87,7 @@ class Snapshot:
         The asset_id finds the live row: after a deletion, its row number and its name may belong to another asset.
         """
         assert self._live is not None
-        connection = self._session.connection
+        connection = self._session
         with self._attached(self._live):
             connection.execute("BEGIN IMMEDIATE")
             self._run(upkeep.thaw_unfenced())
@@ -102,13 +102,13 @@ class Snapshot:
         try:
             yield
         finally:
-            self._session.connection.rollback()
+            self._session.rollback()
             self._session.ask([("detach_live", {})])
 
     def check(self, secrets: SecretBox, now: float) -> None:
         """Raise SettingRefused if SQLite finds the file damaged, or if `secrets` cannot decrypt its API keys."""
         try:
-            found = integrity(self._session.connection, deep=True)
+            found = integrity(self._session, deep=True)
         except sqlite3.Error as error:
             found = [str(error)]
         if found:
@@ -144,7 +144,7 @@ def take(live: Path, path: Path, progress: Progress) -> None:
                 )
             connection.execute("PRAGMA journal_mode = DELETE")  # all of it in one file
             connection.execute("BEGIN IMMEDIATE")
-            run(Session(connection), upkeep.freeze().begin(0))
+            run(connection, upkeep.freeze().begin(0))
             connection.execute("COMMIT")
     except (OSError, sqlite3.Error) as error:
         raise SettingRefused(f"The database cannot be copied to {path}: {error}. Check the disk there.") from None
@@ -182,8 +182,8 @@ def restore(path: Path, target: Path, clock: Clock, skew: int, owner: str, progr
         with closing(_connect(draft)) as connection:
             migrate(connection)  # the copy may be of an earlier release
             connection.execute("BEGIN IMMEDIATE")
-            run(Session(connection), upkeep.replace_owner(owner).begin(0))
-            mark = run(Session(connection), upkeep.thaw(skew).begin(clock.now()))
+            run(connection, upkeep.replace_owner(owner).begin(0))
+            mark = run(connection, upkeep.thaw(skew).begin(clock.now()))
             connection.execute("COMMIT")
         draft.rename(target)
         sync_folder(target.parent)
@@ -213,7 +213,7 @@ def _is_unused(target: Path, *, delete: bool = False) -> bool:
             connection.execute("BEGIN EXCLUSIVE")
             present = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             tables = ("api_keys", "upstreams") if present else ()
-            counts = Session(connection).ask([("count_rows", {"table": table}) for table in tables])
+            counts = connection.ask([("count_rows", {"table": table}) for table in tables])
             unused = not target.is_symlink() and not any(row["rows"] for (row,) in counts)
             if unused and delete:
                 for path in (*_beside(target), target):  # SQLite leaves the log of a file that is gone
@@ -251,10 +251,9 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         reading.rollback()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
-    )
+def _connect(path: Path) -> Connection:
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
     connection.row_factory = sqlite3.Row
     try:
         connection.execute("PRAGMA synchronous = FULL")

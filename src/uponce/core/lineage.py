@@ -1,0 +1,17 @@
+"""Names of databases that replace one another.
+
+A name is a random text, followed by those of the databases before it, the newest first. If two databases replace the
+same one, neither of their names follows the other.
+"""
+
+_REMEMBERED = 15
+
+
+def heir(text: str, name: str) -> str:
+    """Return the name of a database that replaces the one with this name. `text` is random, without a dot."""
+    return ".".join([text, *name.split(".")[:_REMEMBERED]])
+
+
+def follows(name: str, earlier: str) -> bool:
+    """Return whether the name is the earlier one, or its database replaced the one with the earlier name."""
+    return earlier.partition(".")[0] in name.split(".")

@@ -1,0 +1,85 @@
+"""The bytes of a blob, as pieces of an answer. What waits in memory for slow readers has a bound.
+
+A bucket is read in blocks of 2 MiB, since each block costs a request. Up to 16 readers get whole blocks, which costs
+the least. When there are more, each of them gets its block in pieces of 64 KiB.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from uponce.app.ports import OpenBlob
+from uponce.core.ranges import ByteRange
+
+_FIRST_BLOCK = 128 * 1024
+_PIECE_BYTES = 64 * 1024
+_WHOLE_BLOCKS = 16
+_MOST_BYTES = 32 * 1024 * 1024
+
+
+class Blocks:
+    """The rests of blocks that the readers of this process have not taken yet: at most `most` bytes.
+
+    When there are more, the rest of the reader that has waited longest goes, and that reader reads it again. So readers
+    that stall take neither memory nor speed from the others.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[object, bytes] = OrderedDict()  # by reader; the one that has waited longest first
+        self._readers = 0
+        self.size = 0
+
+    @contextmanager
+    def reader(self) -> Iterator[object]:
+        """Yield the key of one more reader."""
+        key = object()
+        self._readers += 1
+        try:
+            yield key
+        finally:
+            self._readers -= 1
+            self._drop(key)
+
+    def keep(self, reader: object, block: bytes) -> None:
+        self._kept[reader] = block
+        self.size += len(block)
+        while self.size > self._most and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    def take(self, reader: object, offset: int) -> bytes:
+        """Return the piece at this offset of the reader's block. Return no bytes if the block has ended or is gone."""
+        block = self._kept.get(reader, b"")
+        end = len(block) if self._readers <= _WHOLE_BLOCKS else offset + _PIECE_BYTES
+        if end < len(block):
+            self._kept.move_to_end(reader)
+        else:
+            self._drop(reader)
+        return block[offset:end]
+
+    def _drop(self, reader: object) -> None:
+        self.size -= len(self._kept.pop(reader, b""))
+
+
+BLOCKS = Blocks(_MOST_BYTES)
+
+
+async def pieces_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
+    """Yield the bytes in pieces.
+
+    The first block is small, and each whole block doubles the next one: a client that reads little costs little.
+    """
+    offset, left, most = range_.start, range_.length, _FIRST_BLOCK
+    with BLOCKS.reader() as reader:
+        while left:
+            block = await blob.read(offset, min(blob.block_bytes, most, left))
+            if not block:
+                return  # shorter than promised: the server closes the connection, and the client notices
+            size, taken = len(block), 0
+            BLOCKS.keep(reader, block)
+            del block
+            while piece := BLOCKS.take(reader, taken):
+                taken += len(piece)
+                yield piece
+            most = min(2 * most, blob.block_bytes) if taken == size else _FIRST_BLOCK
+            offset, left = offset + taken, left - taken

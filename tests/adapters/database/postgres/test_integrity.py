@@ -1,0 +1,81 @@
+"""`uponce fsck --deep` compares each index, however long that takes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, PlainBox, run
+from tests.postgres import shared
+from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.statements import Statement, load
+from uponce.adapters.database.steps import Ask
+from uponce.core.errors import DatabaseUnavailable
+
+SECONDS = 1
+
+
+@pytest.fixture
+def database() -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), seconds=SECONDS)
+    database.open()
+    run(database.add_key(KEY))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def amcheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of the tests has no extensions, so one is pretended. Its database has two indexes."""
+    ask = Session.ask
+    pretended = {
+        "find_amcheck": [{"extname": "amcheck"}],
+        "list_indexes": [{"name": "grants_other_pkey"}, {"name": "assets_pkey"}],
+    }
+
+    def asked(session: Session, asks: Sequence[Ask]) -> Sequence[Any]:
+        return [pretended.get(name, rows) for (name, _), rows in zip(asks, ask(session, asks), strict=True)]
+
+    monkeypatch.setattr(Session, "ask", asked)
+
+
+def checking(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setitem(load("postgres"), "check_index", Statement("check_index", text, True, ("name",), False, False))
+
+
+@pytest.mark.usefixtures("amcheck")
+def test_a_check_may_take_longer_than_a_statement_of_a_request(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking(monkeypatch, f"SELECT pg_sleep({SECONDS} + 0.1), CAST(:name AS regclass)")
+    assert run(database.integrity(deep=True)) == []
+    (session,) = database._pool._idle
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        session.connection.execute(f"SELECT pg_sleep({SECONDS + 1})".encode())
+
+
+@pytest.mark.usefixtures("amcheck")
+def test_faults_are_named_and_an_index_that_is_gone_has_none(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking(monkeypatch, "SELECT CAST(:name || '_gone' AS regclass)")
+    assert run(database.integrity(deep=True)) == []
+    with psycopg.connect(database._address.url) as connection:
+        connection.execute(
+            "CREATE FUNCTION broken(text) RETURNS void LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE 'item order' USING ERRCODE = 'XX002'; END $$"
+        )
+    checking(monkeypatch, "SELECT broken(:name)")
+    found = run(database.integrity(deep=True))
+    assert [fault.splitlines()[0] for fault in found] == ["item order"] * 2
+
+
+@pytest.mark.usefixtures("amcheck")
+def test_a_check_that_fails_for_another_reason_is_no_success(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking(monkeypatch, "SELECT 1 / length(substr(:name, 1000))")
+    with pytest.raises(DatabaseUnavailable):
+        run(database.integrity(deep=True))

@@ -1,0 +1,115 @@
+"""A lock that another server holds for long keeps only those waiting that need it."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
+from tests.postgres import shared
+from uponce.adapters.database.postgres import PostgresDatabase, pool
+from uponce.adapters.database.postgres.pool import Engine
+from uponce.adapters.database.steps import Operation, of_grant, of_name
+
+OTHERS = 20
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(shared().fresh_schema(), secrets=PlainBox(), clock=SteppedClock(), seconds=1)
+    database.open()
+    run(database.add_key(KEY))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many operations the committing thread waited for locks, each time."""
+    waits: list[int] = []
+    wait = Engine.wait
+
+    def noted(engine: Engine, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        waits.append(len(operations))
+        return wait(engine, operations, others_wait)
+
+    monkeypatch.setattr(Engine, "wait", noted)
+    return waits
+
+
+@contextmanager
+def stuck(database: PostgresDatabase, number: int) -> Iterator[None]:
+    with psycopg.connect(database._address.url) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+        yield
+
+
+STUCK = {"a name": of_name(draft("stuck", blob="").name), "a signature": of_grant(grant("stuck").key)}
+
+
+@pytest.mark.parametrize("number", STUCK.values(), ids=STUCK)
+def test_others_of_the_group_are_answered_and_do_not_wait(database: PostgresDatabase, number: int) -> None:
+    answers: list[tuple[str, str]] = []
+
+    async def upload(name: str) -> None:
+        answers.append((name, await attempt(database, grant(name), draft(name, blob=f"blob-{name}"))))
+
+    async def together() -> None:
+        names = ["stuck", *map(str, range(OTHERS))]
+        await asyncio.gather(*map(upload, names[::-1]))
+
+    with stuck(database, number):
+        run(together())
+    assert [told for _, told in answers[:-1]] == ["ok"] * OTHERS
+    assert answers[-1] == ("stuck", "database_unavailable")
+    assert run(attempt(database, grant("stuck"), draft("stuck", blob="blob"))) == "ok"
+
+
+def test_a_lock_that_was_waited_for_in_vain_is_waited_for_only_once(
+    database: PostgresDatabase, waits: list[int]
+) -> None:
+    def told(name: str) -> str:
+        return run(attempt(database, grant(name), draft("stuck", blob=f"blob-{name}")))
+
+    with stuck(database, STUCK["a name"]):
+        assert [told(f"{number}") for number in range(5)] == ["database_unavailable"] * 5
+        assert waits == [1]
+    assert told("free again") == "ok"
+    with stuck(database, STUCK["a name"]):
+        assert told("stuck again") == "database_unavailable"
+    assert waits == [1, 1]
+
+
+def test_a_wait_ends_soon_once_others_wait(database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take ten times as long, and the upload would wait for it."""
+    monkeypatch.setattr(pool, "_MOMENT", 50)
+    monkeypatch.setattr(database._pool, "seconds", 1000)
+
+    async def story() -> list[str]:
+        waiting = asyncio.create_task(attempt(database, grant("a"), draft("stuck", blob="a")))
+        await asyncio.to_thread(until_one_waits, database)
+        other = await attempt(database, grant("b"), draft("b", blob="b"))
+        return [other, await waiting]
+
+    with stuck(database, STUCK["a name"]):
+        assert run(story()) == ["ok", "database_unavailable"]
+
+
+def test_a_lock_that_becomes_free_is_waited_for(database: PostgresDatabase) -> None:
+    async def story() -> str:
+        with stuck(database, STUCK["a name"]):
+            waiting = asyncio.create_task(attempt(database, grant("a"), draft("stuck", blob="a")))
+            await asyncio.to_thread(until_one_waits, database)
+        return await waiting
+
+    assert run(story()) == "ok"
+
+
+def until_one_waits(database: PostgresDatabase) -> None:
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with psycopg.connect(database._address.url, autocommit=True) as connection:
+        while not connection.execute(waiting).fetchall():
+            pass

@@ -1,0 +1,28 @@
+"""Which database took over from which."""
+
+from uponce.core.lineage import follows, heir
+
+
+def test_a_database_follows_those_that_it_took_over_from() -> None:
+    second = heir("second", "first")
+    third = heir("third", second)
+    assert follows("first", "first")
+    assert follows(third, "first")
+    assert follows(third, second)
+
+
+def test_no_former_one_and_no_other_heir_follows() -> None:
+    second, other = heir("second", "first"), heir("other", "first")
+    assert not follows("first", second)
+    assert not follows(other, second)
+    assert not follows(heir("third", other), second)
+    assert not follows(second, "sec")
+    assert not follows(second, "")
+
+
+def test_a_name_stays_short() -> None:
+    name = "0"
+    for number in range(1, 100):
+        name = heir(str(number), name)
+    assert follows(name, "84")
+    assert not follows(name, "83")

@@ -1,0 +1,117 @@
+"""docs/guide/containers.md: each of its commands is run, in order. Docker is replaced by `docker.py`."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+import yaml
+
+from tests.server import lasting_port
+from uponce.config import load
+
+pytestmark = pytest.mark.xdist_group("serve")
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/guide/containers.md").read_text()
+START, BACKUP, RESTORE, COPY, UPGRADE = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+class Host:
+    """Where the commands run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = lasting_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.pid = folder / "pid"
+        self.cron = folder / "cron"
+        self.data = folder / "data"
+        self.names = {
+            "/srv/uponce": f"{folder}/srv",
+            "/etc/cron.d/uponce-backup": str(self.cron),
+            "chown 10001": "test -d",
+            "git pull": "true",
+            "https://media.example": self.base,
+            "127.0.0.1:8000:8000": f"127.0.0.1:{self.port}:8000",
+        }
+        fake = folder / "bin/docker"
+        fake.parent.mkdir()
+        fake.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/deployment/docker.py "$@"\n')
+        fake.chmod(0o755)
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("UPONCE_")}
+        path = f"{fake.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environment = plain | {"PATH": path, "FAKE_DOCKER": str(folder)}
+
+    def run(self, block: str) -> str:
+        for name, here in self.names.items():
+            block = block.replace(name, here)
+        done = subprocess.run(
+            ["bash", "-euc", block],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def uponce(self, words: str) -> str:
+        return self.run(f"cd /srv/uponce; docker compose exec uponce uponce {words}")
+
+    def upload(self, text: bytes) -> str:
+        """Return the path at which the text is delivered."""
+        url = self.uponce("sign --as url").strip()
+        answer = urllib3.request("PUT", url, body=text)
+        assert answer.status == 200, answer.data
+        return str(urlsplit(answer.json()["url"]).path)
+
+    def get(self, path: str) -> bytes:
+        return urllib3.request("GET", self.base + path).data
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    if host.pid.exists():
+        with suppress(ProcessLookupError):
+            os.killpg(int(host.pid.read_text()), signal.SIGKILL)
+
+
+def test_the_commands_of_the_guide(host: Host) -> None:
+    """After the restore the assets of the backup are there, and a new key signs. The last database stays."""
+    assert host.run(START).count("CLOUDINARY_URL=cloudinary://") == 2
+    path = host.upload(b"before")
+    host.run(BACKUP)
+    host.run(re.sub(r"^(\S+ ){5}root ", "", host.cron.read_text()))
+    later = host.upload(b"later")
+
+    host.run(RESTORE)
+    assert host.get(path) == b"before"
+    assert b"later" not in host.get(later)
+    assert (host.data / ".before/uponce.db").exists()
+    host.uponce("keys create")
+
+    host.run(COPY + UPGRADE)
+    assert host.get(path) == b"before"
+    assert host.run("ls /srv/uponce/backup").split() == ["before-upgrade", "latest"]
+
+    host.run("cd /srv/uponce; docker compose stop")
+    host.data.rename(host.data.with_name("lost"))  # a new machine has an empty volume
+    host.run("".join(line for line in RESTORE.splitlines(keepends=True) if "mkdir" not in line))
+    assert host.get(path) == b"before"
+
+
+def test_the_service_has_time_to_stop_and_settings_that_exist() -> None:
+    (text,) = re.findall(r"compose.yaml <<'END'\n(.*?)END\n", START, re.DOTALL)
+    service = yaml.safe_load(text)["services"]["uponce"]
+    assert load(service["environment"]).drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))
