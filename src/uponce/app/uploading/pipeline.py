@@ -37,10 +37,10 @@ from uponce.core.policy import judge_content, judge_media
 from uponce.core.refusals import refusal_of
 from uponce.core.relaying import Forwarded, signed_by
 from uponce.core.signature import Signer, collect_known
-from uponce.core.values import AssetName, Digest, Grant, MediaFacts
+from uponce.core.values import AssetName, Digest, Grant, GrantRecord, MediaFacts
 
 _QUICKLY_HASHED = 1024 * 1024  # takes 1.5 ms; a setting may let larger bodies come here
-_MOST_SEEN = 20_000  # 2 MB
+_MOST_SEEN = 20_000  # 2 MB, and 14 MB if all of them are used up
 
 C = TypeVar("C", bound=Committed | Forwarded)
 
@@ -260,7 +260,8 @@ class Pipeline:
     def __init__(self, services: Services, store: GroupStore) -> None:
         self._services = services
         self._group_store = store
-        self._seen: set[bytes] = set()  # the keys of the grants that were tried here last
+        # The grants that were tried here last, by their keys. With a record: nothing can be used of it any more.
+        self._seen: dict[bytes, GrantRecord | None] = {}
         self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
@@ -351,15 +352,18 @@ class Pipeline:
         grant = arrival.verified.grant
         if not self._was_tried(grant.key):
             return None
-        record = records.find_grant(grant.key)
-        error = record and refusal_of(record, grant.max_uses)
-        return Refusal(grant, arrival.request.caller, error) if error else None
+        record = self._seen.get(grant.key) or records.find_grant(grant.key)
+        error = refusal_of(record, grant.max_uses) if record else None
+        if error is None:
+            return None
+        self._seen[grant.key] = record
+        return Refusal(grant, arrival.request.caller, error)
 
     def _was_tried(self, key: bytes) -> bool:
         tried = key in self._seen
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
-        self._seen.add(key)
+        self._seen.setdefault(key)
         return tried
 
     def _judge(self, arrival: Arrival) -> None:
