@@ -7,16 +7,8 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.pipeline import (
-    Uploaded,
-    answered,
-    counted,
-    drop,
-    drop_unneeded,
-    inspect,
-    judge,
-    read_back,
-)
+from uponce.app.uploading.dropping import drop, drop_unneeded
+from uponce.app.uploading.pipeline import Uploaded, answered, counted, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core.errors import (
     BlobCondemned,
