@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from uponce.adapters.database import outbox
 from uponce.adapters.database.steps import Steps, operation
 from uponce.app.manage_keys import set_up
 from uponce.app.outbox import Work
+from uponce.app.owner import claim_storage
+from uponce.app.ports import StoredBlob
 from uponce.app.services import Services
 from uponce.app.tidy_playground import Kept
 from uponce.app.unbroken import unbroken
@@ -51,6 +54,7 @@ async def away() -> None:
     raise DatabaseUnavailable("The database is away.", detail="connection refused")
 
 
+@pytest.mark.parametrize(("work", "name"), [("purge", "the purge"), ("sweep_blobs", "the sweep")])
 @pytest.mark.parametrize(
     "fail",
     [
@@ -62,30 +66,70 @@ async def away() -> None:
     ids=["ZeroDivisionError", "TimeoutError", "CancelledError", "DatabaseUnavailable"],
 )
 def test_housekeeping_outlives_every_failure(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable[[], Any]
+    backend: Backend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fail: Callable[[], Any],
+    work: str,
+    name: str,
 ) -> None:
-    """Each failure is in the log with its trace, and in the metrics; the next round sweeps again."""
+    """Each failure is in the log with its trace, and in the metrics; the next round tries again."""
     rounds: list[int] = []
 
     async def serve() -> None:
-        swept = asyncio.Event()
+        done = asyncio.Event()
 
-        async def sweep(*_: Any, **__: Any) -> None:
+        async def try_it(*_: Any, **__: Any) -> None:
             rounds.append(len(rounds))
             if len(rounds) <= 2:
                 await fail()
-            swept.set()
+            done.set()
 
-        monkeypatch.setattr("uponce.lifespan.sweep", sweep)
+        monkeypatch.setattr(f"uponce.lifespan.{work}", try_it)
         async with lifespan(backend)(None):
-            await asyncio.wait_for(swept.wait(), 30)
+            await asyncio.wait_for(done.wait(), 30)
 
     with caplog.at_level(logging.ERROR, "uponce"):
         asyncio.run(serve())
-    logged = [record for record in caplog.records if "the sweep failed" in record.message]
+    logged = [record for record in caplog.records if f"{name} failed" in record.message]
     assert len(logged) == 2
     assert all(record.exc_info for record in logged)
     assert failures(backend) == 2
+
+
+def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger on PostgreSQL needs a new partition every half-hour, and old series and spooled files take room."""
+    rounds: Counter[str] = Counter()
+    listing, enough = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> AsyncIterator[StoredBlob]:
+        listing.set()
+        await asyncio.Event().wait()
+        yield StoredBlob("0" * 32, 0, 0)
+
+    def count(name: str) -> None:
+        real = getattr(backend.database, name)
+
+        async def call(*args: Any) -> Any:
+            rounds[name] += 1
+            if min(rounds["purge"], rounds["end_old_series"]) == 3:
+                enough.set()
+            return await real(*args)
+
+        monkeypatch.setattr(backend.database, name, call)
+
+    async def serve() -> None:
+        async with lifespan(backend)(None):
+            await claim_storage(backend.database, backend.blobs)  # for which blobs are listed too
+            monkeypatch.setattr(backend.blobs, "published", endless)
+            await asyncio.wait_for(listing.wait(), 30)
+            count("purge")
+            count("end_old_series")
+            await asyncio.wait_for(enough.wait(), 30)
+
+    asyncio.run(serve())
 
 
 @pytest.mark.parametrize("playground", ["off", "local", "public"])

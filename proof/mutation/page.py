@@ -1,6 +1,7 @@
 """The page of the last recorded mutation run, from its record."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ def tables(record: Mapping[str, Any]) -> str:
 
 
 def _untouched(functions: Sequence[str]) -> Sequence[str]:
-    """Without a mutant, nothing shows whether a test notices a change: mostly functions of one call."""
+    """Without a mutant, nothing shows whether a test notices a change. Most are declarations, or call one function."""
     if not functions:
         return []
-    return [f"{len(functions)} functions of these files have no mutant: {', '.join(f'`{f}`' for f in functions)}.", ""]
+    named = f"{len(functions)} functions of these files have no mutant: {', '.join(f'`{name}`' for name in functions)}."
+    return [*textwrap.wrap(named, 120, break_long_words=False, break_on_hyphens=False), ""]
 
 
 def total(files: Iterable[Mapping[str, int]]) -> int:

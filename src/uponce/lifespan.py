@@ -9,7 +9,7 @@ from typing import Any
 
 from uponce.adapters.draining import draining
 from uponce.app.outbox import run_due
-from uponce.app.sweep import RESTFUL, sweep
+from uponce.app.sweep import RESTFUL, purge, sweep_blobs
 from uponce.app.tidy_playground import Kept, tidy_playground
 from uponce.app.unbroken import finish_unbroken
 from uponce.config import noted
@@ -57,15 +57,17 @@ async def _end(task: "asyncio.Task[None]") -> None:
 def _rounds(backend: Backend) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield the work that a server repeats beside its requests."""
     settings, services = backend.settings, backend.services
-    clean = partial(
-        sweep,
+    forget = partial(
+        purge,
         services,
         grace_seconds=settings.grace_seconds,
         audit_seconds=settings.audit_seconds,
         dead_seconds=settings.dead_seconds,
-        rest=RESTFUL,
     )
-    yield _repeat("the sweep", settings.sweep_seconds, clean, services.metrics.sweep_failed)
+    delete = partial(sweep_blobs, services, grace_seconds=settings.grace_seconds, rest=RESTFUL)
+    # Apart: a sweep of a large store takes hours, and the next partitions of the ledger must not wait for it.
+    yield _repeat("the purge", settings.sweep_seconds, forget, services.metrics.sweep_failed)
+    yield _repeat("the sweep", settings.sweep_seconds, delete, services.metrics.sweep_failed)
     for name, work in works(settings, backend.notifier).items():
         yield _repeat(f"the outbox of {name}", _OFTEN_SECONDS, partial(run_due, services, name, work))
     if settings.playground != "off":

@@ -8,8 +8,10 @@ import pytest
 
 from tests.app.failing import Failing, FailingSpool, Held, Tripwire
 from tests.app.uploads import attempt, form, live_attempts, outcome, send
-from tests.world import OTHER_PNG, PNG, World
+from tests.asgi import END, FORM, Answer, call, part, parts_of
+from tests.world import OTHER_PNG, PNG, World, assert_accepted
 from uponce.app.sweep import sweep
+from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import (
     BlobCondemned,
     DatabaseUnavailable,
@@ -175,6 +177,32 @@ class TestUnneededBlobs:
         swept = asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**9))
         assert (swept.blobs, swept.bytes) == (1, len(PNG))
         assert len(world.traces().blobs) == 1
+
+    @pytest.mark.parametrize("whole_bodies", [True, False])
+    def test_no_client_waits_for_a_deletion_on_another_machine(self, world: World, whole_bodies: bool) -> None:
+        world.whole_bodies = whole_bodies
+        assert_accepted(world.upload(world.sign({"public_id": "a"})))
+        old = world.traces().blobs
+        body = [parts_of(world.sign({"public_id": "a"})), part("file", OTHER_PNG, "cat.png"), END]
+
+        async def play() -> Answer:
+            remote = Remote(world.blobs, "delete")
+            world.swap(blobs=remote)
+            upload = call(world.app, "POST", world.route(), headers=FORM, chunks=body, whole=whole_bodies)
+            answer = await asyncio.wait_for(upload, 10)
+            await asyncio.sleep(0)
+            assert remote.waiting == 1
+            assert len(world.traces().blobs) == 2
+            remote.release.set()
+            await finish_unbroken(10)  # as a server that stops
+            return answer
+
+        assert_accepted(asyncio.run(play()))
+        assert not old & world.traces().blobs
+
+
+class Remote(Held):
+    is_remote = True
 
 
 STEPS = 10

@@ -15,7 +15,7 @@ from tests.asgi import Answer
 from tests.chunks import CHUNK, Client, noise, orders, stored
 from tests.tus import Client as TusClient
 from tests.tus import assert_state, play
-from tests.world import World, assert_refused
+from tests.world import World, assert_refused, run
 from uponce.adapters.store.bucket import Bucket, Found
 from uponce.adapters.store.parts import ObjectParts
 from uponce.app.services import Services
@@ -47,7 +47,7 @@ def send(client: Client, world: World, *spans: tuple[int, int], **more: Any) -> 
         client.world = world
         return [await client.chunk(*span, **more) for span in spans]
 
-    return asyncio.run(play())[-1]
+    return run(play())[-1]
 
 
 async def chunk(client: Client, world: World, span: tuple[int, int], **more: Any) -> Answer:
@@ -102,7 +102,7 @@ def test_chunks_come_to_both_servers_at_once(both: Pair) -> None:
             *(chunk(client, both.dealt(number), span) for number, span in enumerate(client.spans))
         )
 
-    (done,) = [answer for answer in asyncio.run(play()) if answer.json.get("done")]
+    (done,) = [answer for answer in run(play()) if answer.json.get("done")]
     assert stored(both.one, done) == client.data
     assert both.is_clean()
 

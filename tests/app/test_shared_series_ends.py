@@ -14,8 +14,9 @@ from tests.asgi import Answer
 from tests.chunks import Client, stored
 from tests.tus import Client as TusClient
 from tests.tus import play
-from tests.world import assert_refused
+from tests.world import assert_accepted, assert_refused
 from uponce.app.sweep import Swept, sweep
+from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import OutcomeUnknown
 
 UNKNOWN = OutcomeUnknown("unknown")
@@ -33,6 +34,26 @@ def test_giving_it_up_anywhere_deletes_its_parts(both: Pair) -> None:
     assert len(both.objects()) == 2
     (ended,) = play(at(client, both.two).delete)
     assert ended.status == 204
+    assert both.is_clean()
+
+
+def test_no_client_waits_for_the_deletion_of_the_parts(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, drop = almost(both), both.parts.drop
+
+    async def last() -> Answer:
+        may_drop = asyncio.Event()
+
+        async def wait(key: str) -> None:
+            await may_drop.wait()
+            await drop(key)
+
+        monkeypatch.setattr(both.parts, "drop", wait)
+        answer = await asyncio.wait_for(client.chunk(*LAST), 20)
+        may_drop.set()
+        await finish_unbroken(10)
+        return answer
+
+    assert stored(both.two, assert_accepted(asyncio.run(last()))) == DATA
     assert both.is_clean()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.app.failing import Failing, Held
 from tests.app.uploads import attempt, form, outcome
 from tests.world import PNG, World
-from uponce.app.sweep import Swept, sweep
+from uponce.app.sweep import Swept, sweep, sweep_blobs
 from uponce.core.errors import DatabaseUnavailable, OutcomeUnknown, SettingRefused, StorageFull, StorageUnavailable
 
 
@@ -71,7 +71,7 @@ def test_a_sweep_beside_uploads_rests_after_each_batch(world: World, monkeypatch
     for _ in range(3):
         assert attempt(world, world.sign()) == "ok"
     monkeypatch.setattr("uponce.app.sweep.asyncio.sleep", sleep)
-    asyncio.run(sweep(world.services, grace_seconds=0, audit_seconds=10**9, rest=1000))
+    asyncio.run(sweep_blobs(world.services, grace_seconds=0, rest=1000))
     assert len(rests) == 3
     assert all(seconds > 0 for seconds in rests)
 

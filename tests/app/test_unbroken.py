@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uponce.app.unbroken import unbroken
+from uponce.app.unbroken import finish_unbroken, later, unbroken
 from uponce.core.errors import SignatureUsed
 
 
@@ -65,3 +65,50 @@ def test_without_it_a_refusal_would_be_one() -> None:
         await asyncio.shield(asyncio.ensure_future(work))
 
     assert complaints(lambda: cancelled(shielded, SignatureUsed("No."))) == ["Task exception was never retrieved"]
+
+
+def test_work_for_later_runs_while_its_caller_goes_on_and_a_stop_waits_for_it() -> None:
+    async def play() -> None:
+        go_on, done = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            await go_on.wait()
+            done.set()
+
+        await asyncio.wait_for(later(work()), 1)
+        stop = asyncio.create_task(finish_unbroken(9))
+        await asyncio.sleep(0)
+        assert not stop.done()
+        go_on.set()
+        await stop
+        assert done.is_set()
+
+    asyncio.run(play())
+
+
+def test_a_caller_waits_for_its_work_if_much_waits_already() -> None:
+    async def play() -> None:
+        go_on = asyncio.Event()
+        callers = [asyncio.create_task(later(go_on.wait())) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        assert [caller.done() for caller in callers] == [True] * 16 + [False] * 4
+        go_on.set()
+        await asyncio.gather(*callers)
+        await asyncio.wait_for(later(asyncio.Event().wait()), 1)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("error", "logged"), [(SignatureUsed("No."), 0), (ValueError("a bug"), 1)])
+def test_only_a_failure_of_the_program_is_logged_of_work_for_later(
+    caplog: pytest.LogCaptureFixture, error: Exception, logged: int
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def play() -> None:
+        await later(fail())
+        await asyncio.sleep(0.01)
+
+    assert complaints(play) == []
+    assert len(caplog.records) == logged

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 
-from tests.world import PNG, World
+from tests.world import PNG, World, run
 from uponce.app.authorise import UploadRequest
 from uponce.app.uploading.intake import Event, Field, FileStart
 from uponce.app.uploading.pipeline import Uploaded, upload
@@ -56,7 +56,7 @@ async def outcome(
 
 
 def attempt(world: World, fields: Mapping[str, str], file: bytes = PNG, key: str | None = None) -> str:
-    return asyncio.run(outcome(world, form(fields, file), key))
+    return run(outcome(world, form(fields, file), key))
 
 
 def live_attempts(world: World) -> int:

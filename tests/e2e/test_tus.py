@@ -220,7 +220,8 @@ def test_the_python_of_the_guide(server: Server, folder: Path, data: bytes) -> N
 def guide_in_node(node: str, folder: Path, remembered: Path, signed: list[Json]) -> list[Json]:
     """The assets that `uploadResumably` of the guide returns: one file, under each of these signatures in turn.
 
-    tus-js-client is the same in Node as in browsers, except that it remembers addresses in a file.
+    tus-js-client is the same in Node as in browsers, except that it remembers addresses in a file. It says that an
+    upload has succeeded before that file is written without it.
     """
     code = block(GUIDE, "js", "uploadResumably").replace("import * as tus from", "const tus = require(")
     program = f"""
@@ -232,6 +233,8 @@ def guide_in_node(node: str, folder: Path, remembered: Path, signed: list[Json])
           for (const grant of {json.dumps(signed)}) {{
             const asset = await uploadResumably(Object.assign(file(), {{ name: "film.mp4" }}), grant);
             console.log(JSON.stringify(asset));
+            while ((await tus.defaultOptions.urlStorage.findAllUploads()).length)
+              await new Promise((resolve) => setTimeout(resolve, 20));
           }}
         }})();
     """

@@ -81,6 +81,13 @@ def test_a_field_names_the_type_where_the_url_says_auto(world: World, order: str
     assert answer.json["resource_type"] == ("raw" if kind == "raw" else "image")
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_it_may_be_written_as_a_list(world: World, whole: bool) -> None:
+    world.whole_bodies = whole
+    answer = assert_accepted(world.upload(world.sign() | {"resource_type[]": "raw"}, kind="auto"))
+    assert answer.json["resource_type"] == "raw"
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_that_type_is_judged_like_one_in_the_url(world: World, order: str) -> None:
     world.swap(limits=Limits(max_raw_bytes=len(PNG) - 1))

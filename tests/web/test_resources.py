@@ -116,6 +116,12 @@ def test_the_parameters_of_a_read_may_be_in_its_body(world: World) -> None:
     assert_refused(twice, 400, "duplicate_parameter")
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=b", "text/plain", ""])
+def test_a_read_without_a_body_may_have_any_type(world: World, kind: str) -> None:
+    headers = {"authorization": basic(world.server.api_key, world.server.secrets[0]), "content-type": kind}
+    assert_accepted(world.request("GET", "/v1_1/demo/ping", headers=headers, chunks=[]))
+
+
 def test_an_asset_without_tags_and_context_has_no_such_keys(world: World) -> None:
     stored(world, public_id="bare")
     assert {"tags", "context"} & set(ask(world, "resources/image/upload/bare").json) == set()

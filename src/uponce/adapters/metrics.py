@@ -99,7 +99,9 @@ class PrometheusMetrics(Metrics):
         self._swept_blobs = counter("uponce_swept_blobs", "Orphans deleted.")
         self._swept_bytes = counter("uponce_swept_bytes", "Bytes of these.")
         self._swept_grants = counter("uponce_swept_grants", "Ledger rows forgotten.")
-        self._sweep_failures = counter("uponce_sweep_failures", "Sweeps that failed; the log has the reason.")
+        self._sweep_failures = counter(
+            "uponce_sweep_failures", "Purges and sweeps that failed; the log has the reason."
+        )
         self._swept_at = gauge(
             "uponce_sweep_last_success_timestamp_seconds",
             "0 before the first sweep since the start.",
@@ -137,10 +139,12 @@ class PrometheusMetrics(Metrics):
     def stored(self) -> None:
         self._stored.inc()
 
-    def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
+    def purged(self, grants: int) -> None:
+        self._swept_grants.inc(grants)
+
+    def swept(self, blobs: int, size: int, now: float) -> None:
         self._swept_blobs.inc(blobs)
         self._swept_bytes.inc(size)
-        self._swept_grants.inc(grants)
         self._swept_at.set(now)
 
     def sweep_failed(self) -> None:

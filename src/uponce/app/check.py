@@ -1,7 +1,7 @@
 """Check that every port works, and that the clock was not set back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from uponce.app.owner import PROBE, check_owner
@@ -13,12 +13,15 @@ _SECONDS = 5
 
 
 async def check_ready(services: Services) -> dict[str, str | None]:
-    """Return, for each part of the server, the reason of its failure that clients may read; None if the part works."""
-    parts = await check_parts(services)
+    """Return, for each part of the server, the reason of its failure that clients may read; None if the part works.
+
+    Any client may ask, as often as it likes, and a check writes to the database. So requests share one check a second.
+    """
+    parts = await services.readiness.get(lambda: check_parts(services))
     return {name: None if error is None else error.message for name, error in parts.items()}
 
 
-async def check_parts(services: Services) -> dict[str, UponceError | None]:
+async def check_parts(services: Services) -> Mapping[str, UponceError | None]:
     """Return the failure of each part of the server, or None if the part works."""
     database, storage, decoders = await asyncio.gather(
         _problem(services.database.ping()), _problem(services.blobs.ping()), _problem(services.inspector.ping())

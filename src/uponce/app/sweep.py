@@ -7,7 +7,7 @@ it wakes, it can never publish a row without bytes.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uponce.app.owner import check_owner, claim_storage
 from uponce.app.ports import StoredBlob
@@ -30,22 +30,25 @@ class Swept:
 
 
 async def sweep(
-    services: Services,
-    *,
-    grace_seconds: float,
-    audit_seconds: int | None,
-    dead_seconds: int | None = None,
-    rest: float = 0,
+    services: Services, *, grace_seconds: float, audit_seconds: int | None, dead_seconds: int | None = None
 ) -> Swept:
-    """End old series, delete old spooled files and orphans, and purge the ledger, the audit and dead notifications.
+    """Purge, then delete orphans. Return what was removed. A running server repeats each of the two on its own."""
+    purged = await purge(services, grace_seconds=grace_seconds, audit_seconds=audit_seconds, dead_seconds=dead_seconds)
+    orphans = await sweep_blobs(services, grace_seconds=grace_seconds)
+    return replace(purged, blobs=orphans.blobs, bytes=orphans.bytes)
+
+
+async def purge(
+    services: Services, *, grace_seconds: float, audit_seconds: int | None, dead_seconds: int | None = None
+) -> Swept:
+    """Purge the ledger, the audit and dead notifications. End old series, and delete old spooled files and parts.
 
     Return what was removed.
 
-    Files count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead notifications if
-    `dead_seconds` is None. A sweep is safe beside running servers. After each batch it rests for `rest` times as long
-    as the batch took, so the server answers uploads as quickly as before. Raise SettingRefused, and delete no file, if
-    the storage belongs to another database. The purge comes first, and needs no storage. Raise StorageFull if the purge
-    finds no room. Then the sweep deletes old spooled files only, which makes room for the next sweep.
+    Spooled files and parts count as old after `grace_seconds`. The audit stays if `audit_seconds` is None, dead
+    notifications if `dead_seconds` is None. A purge is safe beside running servers. Raise SettingRefused, and delete no
+    file, if the storage belongs to another database. The ledger comes first, and needs no storage. Raise StorageFull if
+    the database has no room. Then the purge deletes old spooled files only, which makes room for the next one.
     """
     try:
         grants = await services.database.purge(audit_seconds, dead_seconds)
@@ -53,10 +56,22 @@ async def sweep(
         await _claim(services)
         await _sweep_spool(services, grace_seconds)
         raise
+    services.metrics.purged(grants)
     await _claim(services)
     series = await _end_old_series(services)
     unfinished = await _sweep_spool(services, grace_seconds)
     await _sweep_parts(services, grace_seconds)
+    return Swept(unfinished, 0, 0, grants, series)
+
+
+async def sweep_blobs(services: Services, *, grace_seconds: float, rest: float = 0) -> Swept:
+    """Delete orphans that are older than `grace_seconds`. Return what was deleted.
+
+    This lists the whole store, which takes hours if the store is large. So the purge does not wait for it. It is safe
+    beside running servers. After each batch it rests for `rest` times as long as the batch took, so the server answers
+    uploads as quickly as before. Raise SettingRefused, and delete no file, if the storage belongs to another database.
+    """
+    await _claim(services)
     blobs = size = 0
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -70,8 +85,8 @@ async def sweep(
                 blobs, size = blobs + 1, size + blob.size
         await asyncio.sleep(rest * (loop.time() - begun))
         begun = loop.time()
-    services.metrics.swept(blobs, size, grants, services.clock.now())
-    return Swept(unfinished, blobs, size, grants, series)
+    services.metrics.swept(blobs, size, services.clock.now())
+    return Swept(0, blobs, size, 0)
 
 
 async def _claim(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""Work that goes on when its request is cancelled, and whose failure is still logged."""
+"""Work that goes on when its request is cancelled or answered, and whose failure is still logged."""
 
 import asyncio
 import logging
@@ -12,7 +12,19 @@ T = TypeVar("T")
 
 log = logging.getLogger("uponce")
 
+# Few: in a bucket each may take one of the 32 threads that also deliver.
+_MOST_LATER = 16
+
 _running = set[asyncio.Future[Any]]()
+_later = set[asyncio.Future[Any]]()
+
+
+def begin(work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+    """Return the work, which now runs. The server's stop waits for its end."""
+    running = asyncio.ensure_future(work)
+    _running.add(running)
+    running.add_done_callback(_running.discard)
+    return running
 
 
 async def unbroken(work: Coroutine[Any, Any, T]) -> T:
@@ -21,14 +33,25 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     `asyncio.shield` alone would forget the work then, and asyncio would log each of its refusals as a failure of the
     program.
     """
-    running = asyncio.ensure_future(work)
-    _running.add(running)
-    running.add_done_callback(_running.discard)
+    running = begin(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         running.add_done_callback(_note)
         raise
+
+
+async def later(work: Coroutine[Any, Any, object]) -> None:
+    """Start work that no client has to wait for. An error of it is logged if it is one of the program.
+
+    Wait for the work if too many such works run.
+    """
+    running = begin(work)
+    running.add_done_callback(_note)
+    running.add_done_callback(_later.discard)
+    _later.add(running)
+    if len(_later) > _MOST_LATER:
+        await asyncio.wait([running])
 
 
 async def finish_unbroken(seconds: float) -> None:
@@ -42,4 +65,4 @@ async def finish_unbroken(seconds: float) -> None:
 def _note(running: "asyncio.Future[Any]") -> None:
     error = None if running.cancelled() else running.exception()
     if error is not None and not isinstance(error, UponceError):
-        log.error("the work of a cancelled request failed", exc_info=error)
+        log.error("work that no request waits for failed", exc_info=error)

@@ -151,19 +151,6 @@ def test_waiting_for_a_free_decoder_has_an_end(tmp_path: Path, avif: str) -> Non
     run(tmp_path, scenario, workers=1, queue_seconds=0.3)
 
 
-def test_ping(tmp_path: Path) -> None:
-    """Returns while decoders answer, raises when they do not."""
-
-    async def scenario(pool: DecoderPool) -> None:
-        await pool.ping()
-        for pid in decoder_pids():
-            os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(ServerBusy):
-            await pool.ping()
-
-    run(tmp_path, scenario, workers=1, job_seconds=0.06)
-
-
 def test_close_during_a_job(tmp_path: Path, avif: str) -> None:
     """A file that was being read when the server stops is not called invalid."""
 

@@ -59,6 +59,26 @@ def test_the_cheapest_payer_goes_first(name: str) -> None:
     play(1, scenario)
 
 
+def test_only_a_decoder_that_no_waiting_payer_may_use_is_free() -> None:
+    async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
+        await use(turns, Payer("costly"), 1)
+        running = await take(Payer("running"))
+        waiting = take(Payer("costly"))
+        await settled()
+        assert turns.take_free(Payer()) is None
+        turns.end(running, 0)
+        turns.put(running.decoder)
+        assert turns.take_free(Payer()) is None  # it is the turn of the payer
+        turn = await waiting
+        turns.end(turn, 0)
+        turns.put(turn.decoder)
+        free = turns.take_free(Payer())
+        assert free is not None and free.decoder == turn.decoder
+        turns.end(free, 0)
+
+    play(1, scenario)
+
+
 def test_costs_are_forgotten() -> None:
     async def scenario(turns: Turns[str], clock: Clock, take: Take) -> None:
         await use(turns, Payer("old"), 2)

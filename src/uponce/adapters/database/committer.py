@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from uponce.adapters.database import grants, keys
-from uponce.adapters.database.failures import closed, outcome_unknown
+from uponce.adapters.database.failures import closed, in_the_way, outcome_unknown
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation, Session, run
 from uponce.app.ports import Prepare
@@ -211,7 +211,8 @@ class Committer:
         self._answer(group, outcomes)
         group[:] = taken
         if group:
-            self._answer(group, self._engine.wait([_operation(each) for each in group], self._others_wait))
+            outcomes = self._engine.wait([_operation(each) for each in group], self._others_wait)
+            self._answer(group, [in_the_way() if outcome is TAKEN else outcome for outcome in outcomes])
 
     def _others_wait(self) -> bool:
         return bool(self._later) or not self._queue.empty()

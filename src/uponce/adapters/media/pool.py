@@ -74,6 +74,7 @@ class DecoderPool:
         self._turns: Turns[DecoderProcess] = Turns(workers, time.monotonic)
         self._wasted: OrderedDict[str, _Wasted] = OrderedDict()
         self._replacements: set[asyncio.Task[None]] = set()
+        self._sign_of_life = asyncio.Event()
         self._closing = False
 
     @property
@@ -123,9 +124,18 @@ class DecoderPool:
         raise error(answer.message, detail=answer.detail)
 
     async def ping(self) -> None:
-        """Return when the decoders answer. Raise ServerBusy if they do not."""
+        """Return when the decoders answer. Raise ServerBusy if they do not.
+
+        A free decoder is asked. While files use all of them, the next answer for a file is enough: no file waits for a
+        ping.
+        """
         try:
-            await self._run(Job(), _UNKNOWN)
+            turn = self._take_free()
+            if turn is not None:
+                await self._use(turn, Job())
+                return
+            async with asyncio.timeout(self._queue_seconds):
+                await self._sign_of_life.wait()
         except (TimeoutError, DecoderTimeUsed, DecoderLost) as error:
             raise ServerBusy("The decoders do not answer. Send the same request again later.") from error
 
@@ -184,11 +194,13 @@ class DecoderPool:
         return await self._run(job, payer)
 
     async def _run(self, job: Job, payer: Payer) -> Answer:
+        return await self._use(await self._take(payer), job)
+
+    async def _use(self, turn: Turn[DecoderProcess], job: Job) -> Answer:
         """Return the answer. Raise TimeoutError, DecoderTimeUsed or DecoderLost.
 
         After one of these, or if the caller is cancelled, the process ends.
         """
-        turn = await self._take(payer)
         begun, answer, file_to_blame = time.monotonic(), None, False
         try:
             async with asyncio.timeout(self._clock_seconds):
@@ -201,22 +213,27 @@ class DecoderPool:
             if answer is None:
                 seconds = min(time.monotonic() - begun, self._job_seconds) + _RESTART_SECONDS
                 if file_to_blame:
-                    self._waste(payer, refused=seconds)
+                    self._waste(turn.payer, refused=seconds)
                 else:
-                    self._waste(payer, lost=seconds)
+                    self._waste(turn.payer, lost=seconds)
             else:
                 seconds = answer.seconds
+                self._show_life()
             self._turns.end(turn, seconds)
             self._give_back(turn.decoder, reusable=answer is not None)
 
+    def _take_free(self) -> Turn[DecoderProcess] | None:
+        self._refuse_if_closing()
+        while (turn := self._turns.take_free(_UNKNOWN)) is not None and not turn.decoder.alive:
+            self._drop(turn)
+        return turn
+
     async def _take(self, payer: Payer) -> Turn[DecoderProcess]:
-        if self._closing:
-            raise ServerBusy("The server is shutting down. Send the same upload again later.")
+        self._refuse_if_closing()
         try:
             async with asyncio.timeout(self._queue_seconds):
                 while not (turn := await self._turns.take(payer)).decoder.alive:
-                    self._turns.end(turn, 0)
-                    self._give_back(turn.decoder, reusable=False)
+                    self._drop(turn)
                 return turn
         except TimeoutError:
             raise ServerBusy(
@@ -224,6 +241,20 @@ class DecoderPool:
                 "Send the same upload again later.",
                 retry_after=round(self._clock_seconds) or 1,
             ) from None
+
+    def _refuse_if_closing(self) -> None:
+        if self._closing:
+            raise ServerBusy("The server is shutting down. Send the same upload again later.")
+
+    def _drop(self, turn: Turn[DecoderProcess]) -> None:
+        """End the turn of a decoder that has died."""
+        self._turns.end(turn, 0)
+        self._give_back(turn.decoder, reusable=False)
+
+    def _show_life(self) -> None:
+        """Wake the pings that wait."""
+        self._sign_of_life.set()
+        self._sign_of_life.clear()
 
     def _give_back(self, process: DecoderProcess, *, reusable: bool) -> None:
         if reusable and not process.worn_out:
@@ -276,6 +307,7 @@ class DecoderPool:
         process = await DecoderProcess.start(self._setup, _START_SECONDS)
         self._all.add(process)
         self._turns.put(process)
+        self._show_life()
 
 
 async def _logged(work: Coroutine[None, None, None]) -> None:

@@ -108,6 +108,10 @@ class Turns(Generic[D]):
                 self.put(turn.decoder)
             raise
 
+    def take_free(self, payer: Payer) -> Turn[D] | None:
+        """Return a turn with a decoder that no waiting payer may use now, or None without such a decoder."""
+        return self._give_free(payer) if self._free else None
+
     def end(self, turn: Turn[D], seconds: float) -> None:
         """Charge the payer. The decoder is free again after `put`."""
         self._greedy -= turn.is_greedy
@@ -120,10 +124,13 @@ class Turns(Generic[D]):
     def _match(self) -> None:
         while self._free and (waiter := self._next()) is not None:
             self._waiting.remove(waiter)
-            turn = Turn(waiter.payer, self._free.popleft(), self._is_greedy(waiter.payer))
-            self._greedy += turn.is_greedy
-            self._busy_grants[turn.payer.grant] += 1
-            waiter.turn.set_result(turn)
+            waiter.turn.set_result(self._give_free(waiter.payer))
+
+    def _give_free(self, payer: Payer) -> Turn[D]:
+        turn = Turn(payer, self._free.popleft(), self._is_greedy(payer))
+        self._greedy += turn.is_greedy
+        self._busy_grants[payer.grant] += 1
+        return turn
 
     def _next(self) -> "_Waiter[D] | None":
         """Return the waiter of the cheapest payer; of equal payers, the one that has waited longest."""

@@ -30,6 +30,9 @@ class Store(Destination, Protocol):
     @property
     def group_store(self) -> GroupStore | None: ...
 
+    @property
+    def is_remote(self) -> bool: ...
+
     def prepare(self, spool: Path) -> None:
         """Make the folders, that of the spool included. Raise SettingRefused if they cannot be used."""
 
@@ -76,7 +79,7 @@ class Blobs:
         self.store = store
         self._ids = ids
         self._prefixes = Prefixes()
-        self.group_store = store.group_store
+        self.group_store, self.is_remote = store.group_store, store.is_remote
         self.open, self.open_now = store.open, store.open_now
         self.published, self.digest = store.published, store.digest
         self.owner, self.set_owner = store.owner, store.set_owner

@@ -58,6 +58,8 @@ def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: i
 class LocalStore:
     """A Store and a GroupStore."""
 
+    is_remote = False
+
     def __init__(self, root: Path, disk: Disk, *, ids: Ids, pack_bytes: int = PACK_BYTES) -> None:
         self._ids = ids
         self._disk = disk

@@ -11,7 +11,6 @@ the spool of the server. They are uploaded when they are complete and accepted, 
 import asyncio
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +50,7 @@ class BucketStore:
     """A Store. `seconds` is how long a request may wait to be sent."""
 
     group_store = None
+    is_remote = True
 
     def __init__(self, bucket: Bucket, *, seconds: int) -> None:
         self._bucket = bucket
@@ -125,17 +125,18 @@ class BucketStore:
 
         Raise StorageUnavailable if no thread becomes free in time: a stalled store then fails all.
         """
-        until = time.monotonic() + self._seconds
-
-        def run() -> T:
-            if time.monotonic() > until:
+        queued = pool.submit(guarded, work)
+        running = asyncio.wrap_future(queued)
+        try:
+            await asyncio.wait([running], timeout=self._seconds)
+            if queued.cancel():  # no thread has begun it
                 raise StorageUnavailable(
                     "The server's storage is too slow now. Nothing was stored. Send the request again later.",
                     detail=f"no thread became free within {self._seconds} seconds",
                 )
-            return guarded(work)
-
-        return await asyncio.get_running_loop().run_in_executor(pool, run)
+            return await running
+        finally:
+            running.cancel()  # if the caller is cancelled, no thread begins it any more
 
     def put(self, key: str, path: Path, descriptor: int, media_type: str) -> None:
         try:

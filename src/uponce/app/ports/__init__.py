@@ -98,11 +98,14 @@ class Metrics:
     def stored(self) -> None:
         """Count an upload that was committed."""
 
-    def swept(self, blobs: int, size: int, grants: int, now: float) -> None:
+    def purged(self, grants: int) -> None:
+        """Count the grants that a purge forgot."""
+
+    def swept(self, blobs: int, size: int, now: float) -> None:
         """Count what a sweep removed. `size` in bytes; `now` is the time of its end."""
 
     def sweep_failed(self) -> None:
-        """Count a failed sweep of a running server."""
+        """Count a failed purge or sweep of a running server."""
 
     def waiting(self, waiting: Waiting) -> None:
         """Show how many uploads are pending, and how many effects in the outbox wait, by the database."""

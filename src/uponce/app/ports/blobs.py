@@ -228,6 +228,10 @@ class BlobStore(Spool, Parts, Protocol):
     @property
     def shared(self) -> SharedParts | None: ...
 
+    @property
+    def is_remote(self) -> bool:
+        """Return whether each call is a request to another machine, which may take seconds."""
+
     async def open(self, key: str) -> OpenBlob | None: ...
 
     def open_now(self, key: str) -> OpenBlob | None:

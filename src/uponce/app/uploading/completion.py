@@ -7,15 +7,8 @@ from uponce.app.ports import Assembly, Committed, Draft
 from uponce.app.relaying.held import send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
-from uponce.app.uploading.pipeline import (
-    Uploaded,
-    answered,
-    counted,
-    drop_unneeded,
-    inspect,
-    judge,
-    read_back,
-)
+from uponce.app.uploading.dropping import drop, drop_unneeded
+from uponce.app.uploading.pipeline import Uploaded, answered, counted, inspect, judge, read_back
 from uponce.app.uploading.series import hold_all, status, stored_parts
 from uponce.core.errors import (
     BlobCondemned,
@@ -107,7 +100,7 @@ async def _pass_on(
     finally:
         with suppress(Unavailable):  # if this fails, the sweeper deletes them
             if await services.database.find_series(series.id) is None:
-                await assembly.clear()
+                await drop(services, assembly.clear())
 
 
 async def _settle(services: Services, series: Series, assembly: Assembly, draft: Draft, caller: Caller) -> Committed:
@@ -120,8 +113,7 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
     except (Refused, Unavailable):
         await assembly.retract()
         raise
-    with suppress(Unavailable):  # if this fails, the sweeper deletes them
-        await assembly.clear()
+    await drop(services, assembly.clear())
     await drop_unneeded(services, committed)
     return committed
 

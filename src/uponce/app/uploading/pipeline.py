@@ -28,6 +28,7 @@ from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Reco
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
+from uponce.app.uploading.dropping import drop_unneeded
 from uponce.app.uploading.intake import Event, Intake
 from uponce.core.errors import DatabaseUnavailable, GrantRefused, OutcomeUnknown, Refused, Unavailable, UponceError
 from uponce.core.formats import stored_type
@@ -158,13 +159,6 @@ async def counted(services: Services, settling: Awaitable[C]) -> C:
     if not committed.replayed:
         services.metrics.stored()
     return committed
-
-
-async def drop_unneeded(services: Services, committed: Committed) -> None:
-    """Delete the blob that no row names any more. If this fails, the sweeper deletes it."""
-    if committed.unneeded_blob is not None:
-        with suppress(Unavailable):
-            await services.blobs.delete(committed.unneeded_blob)
 
 
 async def read_back(services: Services, blob_key: str, unknown: OutcomeUnknown) -> Committed:

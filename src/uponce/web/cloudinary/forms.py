@@ -354,7 +354,7 @@ async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fi
     content_type = head.get("content-type")
     media_type = media_type_of(content_type)
     if media_type == "multipart/form-data":
-        return await _form_fields(body, content_type, limits, hold)
+        return await _form_fields(body, content_type, limits, hold) if await body.first() else ()
     data = await body.read(_MAX_FIELDS_BYTES, hold)
     if not data:
         return ()

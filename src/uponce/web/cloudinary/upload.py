@@ -119,7 +119,7 @@ async def _arrival(services: Services, request: Request, frame: UploadRequest) -
     if form is None or (form.late and not _is_signed_late(form, frame, limits)):
         return None
     fields = form.fields + form.late
-    frame = frame.narrowed(dict(frame.fields + fields))
+    frame = frame.narrowed({name.removesuffix("[]"): value for name, value in frame.fields + fields})
     facts = services.read_ordinary(form.file, frame.requested, limits)
     if facts is None:
         return None

@@ -2,15 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from uponce.adapters.database.committer import Committer, More
+from uponce.adapters.database.committer import TAKEN, Committer, More
 from uponce.adapters.database.postgres.pool import MAX_GROUP, Engine
 from uponce.adapters.database.steps import Operation, Rules
+from uponce.core.errors import DatabaseUnavailable
 
 COPIES = 1000
 
@@ -28,6 +29,25 @@ class Counted(Engine):
         assert self.go.wait(20)
         self.groups.append([number for each in operations for number in each.numbers()])
         return [len(self.groups)] * len(operations)
+
+
+class Stuck(Engine):
+    """The lock of every operation is taken, for longer than it is remembered as stuck."""
+
+    def transact(self, operations: Sequence[Operation[Any]], more: More) -> Sequence[Any]:
+        return [TAKEN] * len(operations)
+
+    def wait(self, operations: Sequence[Operation[Any]], others_wait: Callable[[], bool]) -> Sequence[Any]:
+        return [TAKEN] * len(operations)
+
+
+def test_each_caller_gets_an_answer_whatever_becomes_of_its_lock() -> None:
+    nothing: Any = None
+    committer = Committer(Stuck(nothing), SimpleNamespace(forget=lambda: None))  # type: ignore[arg-type]
+    committer.start()
+    with pytest.raises(DatabaseUnavailable):
+        asyncio.run(asyncio.wait_for(committer.run(use(1)), 5))
+    committer.close()
 
 
 def use(number: int) -> Operation[int]:
