@@ -233,9 +233,11 @@ MUTANTS = """# Mutants
 `make mutants` changes the code that signs, judges and spends in one place at a time. A test must fail for each change.
 A run takes about an hour. The changes that survived are listed below, each with the reason why it is no gap.
 A run fails if a survivor has no reason, or a reason has no survivor.
+
+[ADR 14](../../docs/adr/0014-mutation-testing.md) says which code the tool does not change, and why.
 """
-# Counts that do not add up over runs: the page shows the largest one.
-_MEASURES = ("worst ", "known ")
+# Counts that do not add up over runs, and rates: the page shows the largest one.
+_MEASURES = ("worst ", "known ", "histories a minute")
 
 
 def campaigns_page() -> str:

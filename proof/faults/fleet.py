@@ -51,6 +51,7 @@ def on_postgres(
     url: str,
     count: int = 2,
     bucket: Mapping[str, str] | None = None,
+    of_each: Sequence[Mapping[str, str]] = (),
     /,
     *,
     program: Sequence[str] = UPONCE,
@@ -58,6 +59,7 @@ def on_postgres(
 ) -> Iterator[Fleet]:
     """So many servers on one PostgreSQL, and on one media folder unless there is a `bucket`: its environment.
 
+    `settings` are those of all servers, `of_each` has further ones of each.
     Started one after the other: on an empty database the first one makes the keys, the others find them.
     """
     shared = {
@@ -70,8 +72,8 @@ def on_postgres(
     own = {"UPONCE_DECODERS": "1", **settings}
     with ExitStack() as stack:
         servers = [
-            stack.enter_context(Server(folder / f"server-{number}", env=shared | own, program=program))
-            for number in range(count)
+            stack.enter_context(Server(folder / f"server-{number}", env={**shared, **own, **more}, program=program))
+            for number, more in zip(range(count), of_each or [{}] * count, strict=True)
         ]
         first = servers[0]
         for other in servers[1:]:

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 from proof.faults.place import Place, place_of
 from tests.server import Key
+from uponce.app import manage_keys
 from uponce.app.fsck import Severity, fsck
-from uponce.app.manage_keys import create_key
 from uponce.app.services import Services
 from uponce.app.sweep import sweep
 from uponce.config import Settings
@@ -72,8 +72,14 @@ def hasten(where: Path | Place) -> int:
 def add_deleting_key(where: Path | Place, cloud: str) -> Key:
     """Return what `uponce keys create --scope all` makes: its signatures work once, for an upload or a deletion."""
     with _backend(place_of(where).parts[0]) as backend:
-        key = asyncio.run(create_key(backend.services, cloud, scope=KeyScope.ALL))
+        key = asyncio.run(manage_keys.create_key(backend.services, cloud, scope=KeyScope.ALL))
         return Key(key.api_key, key.secrets[0])
+
+
+def rotate_key(where: Path | Place, key: Key, overlap: int) -> Key:
+    """Return what `uponce keys rotate --overlap` makes."""
+    with _backend(place_of(where).parts[0]) as backend:
+        return Key(key.key, asyncio.run(manage_keys.rotate_key(backend.services, key.key, overlap)).secrets[0])
 
 
 @contextmanager

@@ -14,10 +14,11 @@ import pytest
 from proof.faults.audit import Receipt
 from proof.faults.campaigns.race import MUTANT
 from proof.faults.clients import Reply, ask, connected, form, hold_back, release
-from proof.faults.fleet import on_postgres
+from proof.faults.fleet import Fleet, on_postgres
 from proof.faults.media import Folder
+from proof.faults.operator import rotate_key
 from tests.postgres import Postgres, shared
-from tests.server import Server
+from tests.server import Key, Server
 
 SIGNATURES = 25
 RACERS = 12
@@ -155,3 +156,46 @@ async def _under_load(servers: Sequence[Server], own: Postgres) -> tuple[list[tu
 
 async def _replay(server: Server, signed: Sequence[Signed]) -> list[str]:
     return [(await ask(server, form(server, fields, b"again"))).verdict for fields in signed]
+
+
+DIFFERENT = (
+    {"UPONCE_MAX_RAW_BYTES": "3000", "UPONCE_SKEW": "60", "UPONCE_SMALL_BODY_BYTES": "0"},
+    {"UPONCE_MAX_RAW_BYTES": "9000", "UPONCE_WINDOW": "60", "UPONCE_ATTEMPTS_PER_GRANT": "1"},
+)
+ROTATED_AFTER, ROTATION_LANES, LANE_UPLOADS = 20, 4, 15
+
+
+async def _rotate_amid_uploads(fleet: Fleet, tally: Counter[str]) -> Key:
+    """Let each signature be used on one server and tried on the other one, before and after a rotation of their key."""
+    first, secrets = fleet.first, [fleet.first.browser]
+    begun = itertools.count()
+
+    async def lane(name: int) -> None:
+        for number in range(LANE_UPLOADS):
+            if next(begun) == ROTATED_AFTER:
+                secrets.append(await asyncio.to_thread(rotate_key, fleet.place, first.browser, 3600))
+            here, there, key = fleet.dealt(number), fleet.dealt(number + 1), secrets[number // 2 % len(secrets)]
+            fields = first.signed({"nonce": f"{name}-{number}"}, key)
+            tally[f"{secrets.index(key)} {(await ask(here, form(here, fields, b'once'))).verdict}"] += 1
+            tally[f"again {(await ask(there, form(there, fields, b'twice'))).verdict}"] += 1
+
+    await asyncio.gather(*(lane(name) for name in range(ROTATION_LANES)))
+    return secrets[1]
+
+
+def test_two_servers_of_different_settings_share_their_ledger_while_a_key_is_rotated(tmp_path: Path) -> None:
+    """Both take both secrets. A file is too large for one of them only, which spends nothing."""
+    url, tally = shared().fresh_schema(), Counter[str]()
+    with on_postgres(tmp_path, url, 2, None, DIFFERENT) as fleet:
+        new = asyncio.run(_rotate_amid_uploads(fleet, tally))
+        fields = fleet.first.signed({"nonce": "large"}, new)
+        large = [server.post(fields, b"x" * 5000, resource_type="raw") for server in fleet.servers]
+        newest = rotate_key(fleet.place, new, 0)
+        signed = [fleet.first.signed({"nonce": "late"}, key) for key in (new, newest)]
+        late = [server.post(fields, b"x") for fields in signed for server in fleet.servers]
+    uploads = ROTATION_LANES * LANE_UPLOADS
+    assert tally["0 ok"] + tally["1 ok"] == tally["again signature_used"] == uploads
+    assert min(tally["0 ok"], tally["1 ok"]) > ROTATED_AFTER / 2
+    assert [answer.status for answer in large] == [400, 200], [answer.json() for answer in large]
+    assert [answer.status for answer in late] == [401, 401, 200, 400]
+    assert books(url) == (uploads + 2,) * 3

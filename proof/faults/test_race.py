@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from proof.faults.campaigns import race_postgres, race_s3
-from proof.faults.campaigns.race import Rules, race, run
+from proof.faults.campaigns.race import GROUPED, USUAL_ATTEMPTS, Rules, race, run
 from proof.faults.tally import Tally
 
 pytestmark = pytest.mark.proof
@@ -36,11 +36,12 @@ def test_a_short_race_over_servers(campaign: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("attempts", "kind"),
     [
-        pytest.param(2, "image", id="the usual two attempts a process, JPEG"),
+        pytest.param(GROUPED, "image", id="in groups, JPEG"),
+        pytest.param(USUAL_ATTEMPTS, "image", id="the usual two attempts a process, JPEG"),
         pytest.param(RACERS, "raw", id="all reach the commit, raw"),
     ],
 )
-def test_one_of_twenty_wins(tmp_path: Path, attempts: int, kind: str) -> None:
+def test_one_of_twenty_wins(tmp_path: Path, attempts: int | None, kind: str) -> None:
     """Two server processes that both take part."""
     tally, rules = Tally(), Rules(workers=2, attempts=attempts, kind=kind, racers=RACERS)
     seen = race(tmp_path / "race", rules, lambda signature: signature < SIGNATURES, tally)

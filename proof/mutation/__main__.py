@@ -3,11 +3,13 @@
     python -m proof.mutation [FILE…] [--processes 2] [--record]
 
 Files are named from `src/uponce`, as `core/ranges.py`; without any all run, and the mutants made by hand too. Exit code
-0 when at least nine of ten are killed, all those made by hand, and every survivor has a reason.
+0 when at least nine of ten are killed, all those made by hand, and every survivor has a reason. A recorded run begins
+with no result of an earlier one.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--record", action="store_true", help="write proof/records/mutants.json")
     options = parser.parse_args(arguments)
+    if options.record:
+        shutil.rmtree(tool.MUTANTS, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
         tool.run(options.files, options.processes, Path(scratch))
         made = {} if options.files else by_hand.run(options.processes, Path(scratch))
     mutants = [mutant for mutant in tool.results() if not options.files or mutant.file in options.files]
-    report = described(mutants, made)
+    report = described(mutants, made, tool.untouched())
     problems = complaints(mutants, made, partly=bool(options.files))
     if options.record:
         page.RECORD.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -43,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def described(mutants: Sequence[Mutant], made: Mapping[HandMade, bool]) -> Mapping[str, object]:
+def described(
+    mutants: Sequence[Mutant], made: Mapping[HandMade, bool], untouched: Sequence[str]
+) -> Mapping[str, object]:
     """Return what is recorded of a run."""
     files = {mutant.file for mutant in mutants}
     return {
@@ -52,6 +58,7 @@ def described(mutants: Sequence[Mutant], made: Mapping[HandMade, bool]) -> Mappi
         "dirty": bool(_git("status", "--porcelain", "--", "src", "tests", "proof/mutation", "pyproject.toml")),
         "tool": tool.tool(),
         "files": {file: Counter(mutant.status for mutant in mutants if mutant.file == file) for file in sorted(files)},
+        "untouched": untouched,
         "survivors": [
             {"file": one.file, "function": one.function, "change": one.change, "reason": reason(one) or "NOT EXPLAINED"}
             for one in survivors(mutants)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from proof.mutation.tool import ROOT
 
-SQLITE, POSTGRES, CORE = (
+SQLITE, POSTGRES, CORE, WEB, IN_PARTS = (
     (
         "tests/contract",
         "tests/adapters/database/sqlite/test_writer.py",
@@ -23,21 +23,29 @@ SQLITE, POSTGRES, CORE = (
         "tests/contract",
         "tests/adapters/database/postgres/test_deleting.py",
         "tests/adapters/database/postgres/test_groups.py",
+        "tests/adapters/database/postgres/test_rules.py",
         "-k",
         "postgres and not four_processes and not many_rows",
     ),
     ("tests/core",),
+    ("tests/web/test_bad_forms.py", "tests/web/test_bad_parameters.py"),
+    ("tests/app/test_shared_series_ends.py",),
 )
-SUITES = (SQLITE, POSTGRES, CORE)
+SUITES = (SQLITE, POSTGRES, CORE, WEB, IN_PARTS)
 
 _BOTH, _SQLITE_ONLY, _POSTGRES_ONLY = (f"adapters/database/sql/{name}.sql" for name in ("both", "sqlite", "postgres"))
-_GRANTS, _SERIES, _UPKEEP, _STEPS = (f"adapters/database/{name}.py" for name in ("grants", "series", "upkeep", "steps"))
+_GRANTS, _SERIES, _RELAYS, _UPKEEP, _STEPS = (
+    f"adapters/database/{name}.py" for name in ("grants", "series", "relays", "upkeep", "steps")
+)
 _ROWS_LEFT = "grants.uses < grants.max_uses AND grants.uses < excluded.max_uses"
 _SPEND_WHERE = f"WHERE {_ROWS_LEFT} AND grants.revoked_at IS NULL\n"
 _REVOKE_WHERE = "WHERE grants.uses - grants.pending < grants.max_uses AND grants.revoked_at IS NULL\n"
 _LEAST = "  max_uses = CASE WHEN grants.max_uses < excluded.max_uses THEN grants.max_uses ELSE excluded.max_uses END,\n"
 _LONGEST = "CASE WHEN grants.keep_until > excluded.keep_until THEN grants.keep_until ELSE excluded.keep_until END"
 _OF_ONE, _OF_ALL = (f"-- name: raise_watermark{end}!\nUPDATE api_keys SET watermark = " for end in ("", "s"))
+_EACH_KEY = (
+    "    for grant, keys in zip(grants, found[::2], strict=True):\n        check_key(grant, keys, watermark=False)\n"
+)
 _KEY = "WHERE api_key = :api_key AND cloud = :cloud AND revoked_at IS NULL"
 
 
@@ -124,7 +132,7 @@ _ON_BOTH: Sequence[_Row] = [
         "a reply is told to any Idempotency-Key",
         _BOTH,
         "AND key_hash = :key_hash AND revoked_at",
-        "AND key_hash != :key_hash AND revoked_at",
+        "AND revoked_at",
     ),
     ("a condemned blob is condemned twice", _BOTH, "(:blob_key, :at) ON CONFLICT DO NOTHING", "(:blob_key, :at)"),
     ("digests begin after the prefix", _BOTH, "blob_key >= :first", "blob_key > :first"),
@@ -160,8 +168,17 @@ _ON_BOTH: Sequence[_Row] = [
         "a signature is in as many series as it likes",
         _BOTH,
         "AS holders FROM series_grants WHERE grant_key = :grant_key",
-        "AS holders FROM series_grants WHERE grant_key != :grant_key",
+        "AS holders FROM series_grants WHERE false",
     ),
+    (
+        "a signature waits for the series of others",
+        _BOTH,
+        "AS holders FROM series_grants WHERE grant_key = :grant_key",
+        "AS holders FROM series_grants WHERE true",
+    ),
+    ("a series commits a condemned blob", _SERIES, "    if condemned:\n        raise refuse_condemned()\n", ""),
+    ("a series of a revoked key commits", _SERIES, _EACH_KEY, ""),
+    ("a series of a revoked key is passed on", _RELAYS, _EACH_KEY, ""),
     ("a series of the very second ends", _BOTH, "created_at < :before OR", "created_at <= :before OR"),
     ("series of other keys make room", _BOTH, "coalesce(api_key = :api_key, true)", "coalesce(api_key > '', true)"),
     ("series that arrived make room", _BOTH, "total IS NULL OR arrived < total", "total IS NULL OR true"),
@@ -199,6 +216,20 @@ _ON_SQLITE: Sequence[_Row] = [
 
 _ON_POSTGRES: Sequence[_Row] = [
     ("a deletion locks no name", _GRANTS, "caller: (of_name(name), of_grant", "caller: (of_grant"),
+    ("a purge beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef purge_grants(", "(writes=True)\ndef purge_grants("),
+    ("a fence beside commits", _UPKEEP, "(rules=Rules.OWN)\ndef fence(", "(writes=True)\ndef fence("),
+    (
+        "a key is revoked beside commits",
+        "adapters/database/keys.py",
+        "(rules=Rules.OWN)\ndef revoke(",
+        "(writes=True)\ndef revoke(",
+    ),
+    (
+        "a blob is condemned beside commits",
+        "adapters/database/catalog.py",
+        "(rules=Rules.OWN)\ndef condemn(",
+        "(writes=True)\ndef condemn(",
+    ),
     ("uses of one grant share a wave", _STEPS, "wave = max(", "wave = 0 * max("),
 ]
 
@@ -213,12 +244,18 @@ _ON_CORE: Sequence[_Row] = [
         "self.uses >= self.grant.max_uses",
         "self.uses > self.grant.max_uses",
     ),
-    ("a revoked signature is unused", "core/values.py", "if self.revoked_at is not None", "if self.revoked_at is None"),
+    ("a revoked signature is unused", "core/values.py", "if self.revoked_at is not None", "if False"),
     (
         "a series is complete a byte early",
         "core/series.py",
+        "return self.received == self.total",
+        "return self.total is not None and self.received >= self.total - 1",
+    ),
+    (
+        "a series is complete when its total is known",
+        "core/series.py",
         "self.received == self.total",
-        "self.received + 1 == self.total",
+        "bool(self.total)",
     ),
     ("a series ends where its first hole begins", "core/series.py", "self.spans[-1].end", "self.spans[0].end"),
     ("a name of a series is a parameter that varies", "core/series.py", '"nonce", "public_id"', '"nonce", "folder"'),
@@ -226,6 +263,8 @@ _ON_CORE: Sequence[_Row] = [
     ("a public_id may hold invisible characters", "core/naming.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"'),
     ("a first folder may pose as a version", "core/naming.py", "v[0-9]+|s--", "s--"),
     ("the name of a raw file proves a format", "core/policy.py", "named not in FORMATS", "named"),
+    ("a signature never gets old", "core/freshness.py", "if now > timestamp + lifetime:", "if False:"),
+    ("a signature of the future", "core/freshness.py", "if timestamp > now + skew:", "if False:"),
     ("limits have no defaults", "core/policy.py", "default=default", "default=0"),
     ("a range ends one byte late", "core/ranges.py", "self.start + self.length - 1", "self.start + self.length"),
     ("a delivery signature of nine characters", "core/delivery.py", "{8}|", "{8,9}|"),
@@ -234,10 +273,32 @@ _ON_CORE: Sequence[_Row] = [
     ("more uses than allowed", "core/parameters.py", "MAX_USES = 1_000_000", "MAX_USES = 1_000_001"),
 ]
 
+_ON_WEB: Sequence[_Row] = [
+    ("a refusal gives no code", "web/errors.py", '"code": error.code}}', '"code": "refused"}}'),
+    ("a refusal gives no reason to SDKs", "web/errors.py", '(b"x-cld-error", _header', '(b"x-error", _header'),
+    (
+        "a refused form leaves its file",
+        "app/uploading/intake.py",
+        "        if self.body is not None:\n            await self.body.discard()\n",
+        "",
+    ),
+]
+
+_ON_PARTS: Sequence[_Row] = [
+    (
+        "a series ends with its condemned blob",
+        "app/uploading/completion.py",
+        "return series.shared and isinstance(error, BlobCondemned)",
+        "return False",
+    ),
+]
+
 BY_HAND = (
     *_made(SQLITE, (*_ON_BOTH, *_ON_SQLITE)),
     *_made(POSTGRES, (*_ON_BOTH, *_ON_POSTGRES)),
     *_made(CORE, _ON_CORE),
+    *_made(WEB, _ON_WEB),
+    *_made(IN_PARTS, _ON_PARTS),
 )
 
 

@@ -1,6 +1,7 @@
 """The page of the last recorded mutation run, from its record."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def tables(record: Mapping[str, Any]) -> str:
             summary,
             "",
             _table(("file", "mutants", "killed", "timeout", "survived", "%"), _files(record["files"])),
+            *_untouched(record.get("untouched", [])),
             "## Survivors",
             "",
             _table(("where", "change", "why"), _survivors(record["survivors"])),
@@ -34,6 +36,14 @@ def tables(record: Mapping[str, Any]) -> str:
             _table(("file", "mutant", ""), ((f"`{r['file']}`", r["name"], _told(r["killed"])) for r in by_hand)),
         ]
     )
+
+
+def _untouched(functions: Sequence[str]) -> Sequence[str]:
+    """Without a mutant, nothing shows whether a test notices a change. Most are declarations, or call one function."""
+    if not functions:
+        return []
+    named = f"{len(functions)} functions of these files have no mutant: {', '.join(f'`{name}`' for name in functions)}."
+    return [*textwrap.wrap(named, 120, break_long_words=False, break_on_hyphens=False), ""]
 
 
 def total(files: Iterable[Mapping[str, int]]) -> int:

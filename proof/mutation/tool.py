@@ -80,7 +80,8 @@ def _mutmut(names: Sequence[str], processes: int, scratch: Path) -> None:
     mutmut ends early when a server dies that the tests have started in its own process, and goes on where it was when
     it is called again.
     """
-    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(processes), *names]
+    launcher = str(Path(__file__).with_name("launch.py"))
+    command = [sys.executable, launcher, "run", "--max-children", str(processes), *names]
     while True:
         before = _tried()
         done = subprocess.run(command, check=False, cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)})
@@ -92,6 +93,25 @@ def _mutmut(names: Sequence[str], processes: int, scratch: Path) -> None:
 
 def _tried() -> int:
     return sum(code is not None for meta in _SOURCES.rglob("*.py.meta") for code in _codes(meta).values())
+
+
+def untouched() -> list[str]:
+    """Return "file function" for every function of these files without a mutant, whatever the reason."""
+    changed = {(mutant.file, mutant.function) for mutant in results()}
+    return [
+        f"{file} {name}"
+        for file in sorted({file for file, _ in changed})
+        for name in _names(ast.parse((ROOT / "src/uponce" / file).read_text()).body)
+        if (file, name) not in changed
+    ]
+
+
+def _names(body: Sequence[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name
+        elif isinstance(statement, ast.ClassDef):
+            yield from (f"{statement.name}.{name}" for name in _names(statement.body))
 
 
 def results() -> list[Mutant]:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.failing import Failing
+from tests.app.failing import Failing, Held
 from tests.app.shared import Pair, pair
-from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS, SECOND, THIRD, almost, at, send
+from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS, SECOND, THIRD, almost, at, chunk, send
 from tests.asgi import Answer
 from tests.chunks import Client, stored
 from tests.tus import Client as TusClient
 from tests.tus import play
 from tests.world import assert_accepted, assert_refused
+from uponce.app.sweep import Swept, sweep
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import OutcomeUnknown
 
@@ -109,6 +110,29 @@ def test_a_commit_that_is_refused_leaves_its_series(both: Pair) -> None:
     assert (len(both.objects()), both.published(), both.spooled()) == (4, set(), [])
     both.one.use(healthy)
     assert stored(both.two, send(client, both.two, LAST)) == DATA
+
+
+def test_a_sweep_between_publish_and_commit_spends_nothing(both: Pair) -> None:
+    """The server that completes the series sleeps. The parts are still there, so any server completes it later."""
+    client, healthy = almost(both), both.two.services
+
+    async def play() -> tuple[Answer, Swept]:
+        held = Held(both.two.database, "commit_series")
+        both.two.swap(database=held)
+        sleeper = asyncio.create_task(chunk(client, both.two, LAST))
+        await held.reached.wait()
+        swept = await sweep(both.one.services, grace_seconds=0, audit_seconds=10**6)
+        held.release.set()
+        return await sleeper, swept
+
+    late, swept = asyncio.run(play())
+    assert_refused(late, 503, "attempt_expired")
+    assert swept.blobs == 1
+    assert [both.one.sql(f"SELECT count(*) FROM {table}") for table in ("assets", "grants", "series")] == [0, 0, 1]
+    assert (len(both.objects()), both.published(), both.spooled()) == (4, set(), [])
+    both.two.use(healthy)
+    assert stored(both.one, send(client, both.one, LAST)) == DATA
+    assert both.is_clean()
 
 
 def test_one_that_was_begun_on_one_disk_goes_on_there(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

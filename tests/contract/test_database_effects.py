@@ -54,6 +54,13 @@ def test_a_commit_leaves_the_notification_of_what_it_stored(backend: Backend, da
     assert (effect.subject, effect.due_at, effect.tries) == (committed.asset.asset_id, START, 0)
 
 
+def test_the_notification_of_an_overwrite_names_no_blob_that_is_deleted(database: Database) -> None:
+    run(database.commit(A, draft(blob="blob-a"), CALLER))
+    overwritten = run(database.commit(B, noticed("blob-b"), CALLER))
+    assert overwritten.unneeded_blob == "blob-a"
+    assert [after.committed for after in left(database)] == [replace(overwritten, unneeded_blob=None)]
+
+
 def test_each_kind_of_effect_is_claimed_apart(database: Database) -> None:
     run(database.commit(A, noticed("blob-a"), CALLER))
     run(begun(database, relay(B), seconds=0))

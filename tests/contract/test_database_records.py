@@ -128,7 +128,9 @@ def test_a_list_can_be_narrowed_to_a_status(database: Database) -> None:
         assert page.items[0].status is status
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "AAAAAAAAAAA", "%%%", "ü", "/" * 20, "_" * 60, "A" * 9])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "AAAA", "AAAAAAAAAAA", "%%%", "ü", "/" * 20, "_" * 60, "A" * 9, "!!!!" + "_" * 43]
+)
 def test_an_unreadable_cursor_is_an_invalid_parameter(database: Database, cursor: str) -> None:
     with pytest.raises(InvalidParameter, match="next_cursor"):
         run(database.list_grants("demo", api_key=None, status=None, limit=10, cursor=cursor))

@@ -358,7 +358,9 @@ def test_an_upstream_whose_secret_cannot_be_read_is_named_and_can_be_replaced(
         return decrypt(_, cipher, context)
 
     decrypt = PlainBox.decrypt
-    run(database.set_upstream("demo", ACCOUNT))
+    for cloud in ("demo", "readable"):
+        run(database.set_upstream(cloud, ACCOUNT))
+    run(database.rotate_key("111", "the-next-secret", 60))
     monkeypatch.setattr(PlainBox, "decrypt", refuse)
     assert run(database.unreadable_keys()) == {"111": "lost"}
     for look in (database.find_key("111"), database.list_upstreams()):

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from mutmut.mutation.file_mutation import mutate_file_contents
 
-from proof.mutation import survivors
+from proof.mutation import launch, survivors
 from proof.mutation.__main__ import complaints
 from proof.mutation.by_hand import BY_HAND, HandMade
 from proof.mutation.tool import ROOT, Mutant
@@ -63,9 +64,41 @@ def test_each_one_made_by_hand_has_to_be_killed() -> None:
         ("core/spans.py", "raise EmptyFile('Send it.')", "raise EmptyFile(None)", False),
         ("core/spans.py", "return field('a')", "return field('A')", False),
         ("core/spans.py", "key = 'a'", "key = 'A'", False),
+        ("core/spans.py", "a = row['a']", "a = row['A']", False),
+        ("adapters/database/keys.py", "a = row['a']", "a = row['A']", True),
+        ("adapters/database/keys.py", "a = row['a']", "a = row['XXaXX']", False),
+        ("adapters/database/keys.py", "zip(a, b, strict=True)", "zip(a, b)", True),
     ],
 )
-def test_only_the_spelling_of_refusals_is_excused_by_rule(
+def test_only_what_no_test_can_notice_is_excused_by_rule(
     table: dict[str, dict[str, str]], file: str, was: str, became: str, excused: bool
 ) -> None:
     assert (survivors.reason(Mutant("m", file, "f", was, became, "survived")) is not None) is excused
+
+
+CODE = """
+@operation(writes=True)
+def commit(now):
+    yield now + 1
+
+class Series:
+    @property
+    def end(self):
+        return self.start + 1
+
+    @cached
+    def size(self):
+        return self.end + 1
+"""
+
+
+def test_operations_and_properties_have_mutants() -> None:
+    """Only the function that switches between the mutants is decorated."""
+    made = mutate_file_contents("series.py", CODE)
+    assert {"operation", "property"} == launch.DECORATORS
+    assert {name.partition("__mutmut")[0] for name in made.mutant_names} == {"x_commit", "xǁSeriesǁend"}
+    assert (made.code.count("@operation(writes=True)"), made.code.count("@property"), made.code.count("@cached")) == (
+        1,
+        1,
+        1,
+    )

@@ -18,6 +18,7 @@ class Illness(Enum):
     EATEN = "passed on, the reply is lost"
     DROPPED = "not passed on, the connection breaks"
     ROTTEN = "the bytes in the reply are other ones"
+    CUT = "the reply breaks off within its body"
     UNNAMED = "the reply has another entity tag"
 
 
@@ -91,11 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes(byte ^ 1 for byte in data)
         if illness in (Illness.UNNAMED, Illness.ROTTEN):
             told["Etag"] = '"0x1234"'
-        self._answer(reply.status, told, data)
+        self._answer(reply.status, told, data, sent=len(data) // 2 if illness is Illness.CUT else None)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, sent: int | None = None) -> None:
+        """Answer with the first `sent` bytes of the body, or with all."""
         self.send_response(status)
         if self.command != "HEAD":
             headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
@@ -104,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[:sent])
+        self.close_connection |= sent is not None
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

@@ -29,6 +29,7 @@ MANY_FROM_SECONDS = 60.0
 ROOM = {"UPONCE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * MANY)}
 UPLOADS, SIEGE_SECONDS = 100, 5.0
 SLOWEST = 1.0  # seconds of a healthy upload's 99th percentile amid stalled ones
+SHARE = 0.5  # of the time of a healthy upload: what each connection of a burst may cost the next one, beyond that
 TIDY_SECONDS = 10.0
 LANES = 8
 RETRIED = 60
@@ -99,14 +100,15 @@ class Campaign:
         big = self.next_fields()
         await self.finish(big, self.chance.randbytes(BIG_FILE))
         quiet, idle = await healthy(server, UPLOADS, "before"), open_files(server.pid)
+        each = SHARE * quiet[len(quiet) // 2]
         async with AsyncExitStack() as stack:
-            await self._stall(stack, stalled // 4, lambda: _get(server, big["public_id"]))
+            await self._stall(stack, stalled // 4, each, lambda: _get(server, big["public_id"]))
             unfinished = [self.signed() for _ in range(stalled // 2)]
             halves = iter([_half(form(server, fields, b"x" * SMALL)) for fields in unfinished])
-            arrived = await self._stall(stack, stalled // 2, lambda: next(halves))
+            arrived = await self._stall(stack, stalled // 2, each, lambda: next(halves))
             trickling = asyncio.create_task(_trickle(arrived[::2]))
             # Last: these are hung up ten seconds after they were opened.
-            await self._stall(stack, stalled // 4, lambda: b"POST /v1_1/media/raw/upload HTTP/1.1\r\nHost: ")
+            await self._stall(stack, stalled // 4, each, lambda: b"POST /v1_1/media/raw/upload HTTP/1.1\r\nHost: ")
             amid = await healthy(server, UPLOADS, "amid", SIEGE_SECONDS)
             held = min(stalled, open_files(server.pid) - idle)
             trickling.cancel()
@@ -123,8 +125,13 @@ class Campaign:
             self.expected += 1
             await self.finish(fields, b"the whole of it")
 
-    async def _stall(self, stack: AsyncExitStack, many: int, opening: Callable[[], bytes]) -> list[Connection]:
-        """Open so many and go no further; return when the server has taken in all of that burst."""
+    async def _stall(
+        self, stack: AsyncExitStack, many: int, each: float, opening: Callable[[], bytes]
+    ) -> list[Connection]:
+        """Open so many and go no further. Return when the server has taken in all of that burst.
+
+        The next healthy upload may wait for SLOWEST seconds, and `each` for every connection.
+        """
         connections = []
         for _ in range(many):
             connections.append(await stack.enter_async_context(connected(self.server)))
@@ -133,6 +140,9 @@ class Campaign:
         self.expected += 1
         name = "worst wait of a healthy upload behind a burst of connections, ms"
         self.tally.counts[name] = max(self.tally.counts[name], round(waited * 1000))
+        allowed = SLOWEST + many * each
+        note = f"{waited:.2f} s behind {many} connections, {allowed:.2f} s allowed"
+        self.tally.expect(waited < allowed, "healthy uploads that waited for a burst", note)
         return connections
 
     async def end(self) -> None:

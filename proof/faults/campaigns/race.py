@@ -1,8 +1,10 @@
 """Many uploads with one signature that complete in the same moment: one winner each, over one and four processes.
 
 Rounds alternate between the two, each on a new server, or between fleets of servers on one PostgreSQL, with an S3 store
-or without. In some rounds all racers may reach the commit, so that the database decides alone. In others the usual two
-attempts a process are allowed. A fleet has mostly these, because each attempt costs three trips to a store.
+or without. In some rounds bodies are gathered, and uploads go through their steps in groups. In others each body is
+read while it arrives. Then all racers may reach the commit, so that the database decides alone, or the usual two
+attempts a process are allowed. With an S3 store, no body is gathered, and mostly two attempts are allowed, because each
+attempt costs three trips to the store.
 """
 
 import asyncio
@@ -31,7 +33,8 @@ RACERS = 50
 LANES = 5  # signatures that are contested at the same time
 WORKERS = (1, 4)
 USUAL_ATTEMPTS = 2
-ATTEMPTS = (USUAL_ATTEMPTS, RACERS)
+GROUPED = None
+ATTEMPTS = (GROUPED, USUAL_ATTEMPTS, RACERS)
 LONGEST_ROUND, SHORTEST_ROUND = 60.0, 2.0
 CONTROL_SIGNATURES = 5
 LOOK_SECONDS = 0.05  # the kernel's table has all connections of the machine: reading it takes long
@@ -50,11 +53,12 @@ Going = Callable[[int], bool]
 class Rules:
     """The rules of one round: how many processes, how many attempts for a grant in each, what is uploaded, by how many.
 
-    On PostgreSQL each process is a separate server.
+    On PostgreSQL each process is a separate server. Attempts are limited while bodies are read as they arrive. GROUPED
+    bodies are gathered, and any number of them completes.
     """
 
     workers: int
-    attempts: int
+    attempts: int | None
     kind: str
     racers: int = RACERS
     program: tuple[str, ...] = UPONCE
@@ -99,11 +103,12 @@ def run(
     name: str = "race",
     sizes: Sequence[int] = WORKERS,
     ground: Ground = ONE_BOX,
-    allowed: Sequence[int] = ATTEMPTS,
+    allowed: Sequence[int | None] = ATTEMPTS,
 ) -> Report:
     chance, tally, deadline = random.Random(seed), Tally(), time.monotonic() + seconds
     with TemporaryDirectory(prefix="uponce-race-") as folder:
-        control(Path(folder), chance, tally, ground)
+        for attempts in [each for each in (GROUPED, RACERS) if each in allowed]:
+            control(Path(folder), chance, tally, ground, attempts)
         for number in itertools.count():
             rounds_due = max(1, len(sizes) - number)
             share = (deadline - time.monotonic()) / rounds_due
@@ -131,9 +136,12 @@ def race(folder: Path, rules: Rules, going: Going, tally: Tally) -> Seen:
     return seen
 
 
-def control(folder: Path, chance: random.Random, tally: Tally, ground: Ground) -> None:
+def control(
+    folder: Path, chance: random.Random, tally: Tally, ground: Ground = ONE_BOX, attempts: int | None = GROUPED
+) -> None:
     """Find a server that looks before it inserts, and does not rely on the database: the race makes double spends."""
-    rules = Rules(workers=2, attempts=RACERS, kind="raw", program=(MUTANT,), ground=ground)
+    rules = Rules(workers=2, attempts=attempts, kind="raw", program=(MUTANT,), ground=ground)
+    way = "in groups" if attempts is GROUPED else "one by one"
 
     def attempt(_: random.Random) -> int:
         with TemporaryDirectory(dir=folder) as place, _fleet(Path(place), rules) as fleet:
@@ -142,7 +150,7 @@ def control(folder: Path, chance: random.Random, tally: Tally, ground: Ground) -
             found = len(examine(fleet.place, seen.receipts).double)
         return min(found, sum(winners > 1 for winners in seen.winners.values()))
 
-    until_red(tally, "signatures spent twice by select-then-insert", seeded(chance, attempt))
+    until_red(tally, f"signatures spent twice by select-then-insert, {way}", seeded(chance, attempt))
 
 
 async def contests(fleet: Fleet, rules: Rules, going: Going) -> Seen:
@@ -209,14 +217,16 @@ async def _owner(server: Server, connection: Connection) -> int:
 
 def _fleet(folder: Path, rules: Rules) -> AbstractContextManager[Fleet]:
     settings = {
-        # All racers have one address, which has all places but one.
-        "UPONCE_ATTEMPTS_PER_GRANT": str(rules.attempts + 1),
         # A row each, to be compared with what the racers saw.
         "UPONCE_REFUSALS_PER_GRANT": str(rules.racers),
         # They connect one by one and then wait for one another, which takes long on a busy machine.
         "UPONCE_HEAD_SECONDS": "300",
         "UPONCE_IDLE_SECONDS": "300",
     }
+    if rules.attempts is not GROUPED:
+        settings["UPONCE_SMALL_BODY_BYTES"] = "0"
+        # All racers have one address, which has all places but one.
+        settings["UPONCE_ATTEMPTS_PER_GRANT"] = str(rules.attempts + 1)
     return rules.ground.opened(folder, rules.workers, program=rules.program, **settings)
 
 
@@ -241,6 +251,8 @@ def _judge(place: Place, rules: Rules, seen: Seen, tally: Tally) -> None:
     for what, expected in books.items():
         kept = count(place, what)
         tally.expect(kept == expected, "books that disagree with the clients", f"{what}: {kept}, not {expected}")
-    if rules.attempts == rules.racers:
+    if rules.attempts == USUAL_ATTEMPTS:
+        tally.expect(seen.verdicts["signature_in_use"] > 0, "rounds without a refused attempt", f"{rules}")
+    else:
         alone = used == signatures * (rules.racers - 1)
         tally.expect(alone, "losers that the database did not refuse", f"{seen.verdicts}, {rules}")

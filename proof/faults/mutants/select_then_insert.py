@@ -1,14 +1,16 @@
 """A launcher of `uponce` with the commit that everybody writes first: look, then insert. For the race to find out."""
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from uponce.adapters.database import grants
 from uponce.adapters.database.postgres import PostgresDatabase
 from uponce.adapters.database.sqlite import SqliteDatabase
-from uponce.app.ports import Committed, Draft
+from uponce.app.ports import Candidate, Committed, Draft, Refusal
+from uponce.app.uploading.pipeline import Pipeline
 from uponce.cli import main
 from uponce.core.refusals import refusal_of
 from uponce.core.values import UNLIMITED_USES, Caller, Grant
@@ -30,9 +32,25 @@ def looking_first(insert: Commit) -> Commit:
     return look_then_insert
 
 
+def look_then_insert_all(self: Any, arrivals: Sequence[Any], records: Any) -> Sequence[Any]:
+    """Do the same in the steps of a group, which come before its transaction."""
+    looked = [_looked(each, records) for each in steps(self, arrivals, records)]
+    time.sleep(_WINDOW_SECONDS)
+    return looked
+
+
+def _looked(made: Any, records: Any) -> Any:
+    if not isinstance(made, Candidate):
+        return made
+    record = records._run(grants.find(made.grant.key))
+    refusal = record and refusal_of(record, 1)
+    if refusal:
+        return Refusal(made.grant, made.caller, refusal)
+    return replace(made, grant=replace(made.grant, max_uses=UNLIMITED_USES))
+
+
 # At import, not under the guard: worker processes import this file and never run it.
-# In a group one thread looks and commits, so all are streamed. tests/contract has the same mistake in groups.
-os.environ["UPONCE_SMALL_BODY_BYTES"] = "0"
+steps, Pipeline.steps = Pipeline.steps, look_then_insert_all  # type: ignore[method-assign]
 SqliteDatabase.commit = looking_first(SqliteDatabase.commit)  # type: ignore[assignment]
 PostgresDatabase.commit = looking_first(PostgresDatabase.commit)  # type: ignore[assignment]
 

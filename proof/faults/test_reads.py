@@ -1,0 +1,108 @@
+"""Readers over HTTP, while what they read is overwritten and deleted, or while their store dies."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from proof.faults.clients import LOST, Reply, ask, connected, fetch, form
+from proof.faults.processes import open_files
+from tests.server import Server
+from tests.stores import seaweedfs
+from tests.stores.sick import Illness, healthy, sick
+
+WRITES, READERS = 60, 4
+SIZES = (1_000, 20_000, 400_000)
+DELETED_EVERY = 7
+TORN_READS, LARGE = 30, 2_500_000
+SETTLE_SECONDS = 5.0
+
+
+class Shelf:
+    """One name. `held` is what it had after each write, and None after a deletion."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.held: list[bytes | None] = [None]
+        self.acknowledged = 0
+        self.counts: Counter[int] = Counter()  # reads by their status
+
+    async def write(self) -> None:
+        for number in range(1, WRITES):
+            is_deletion = number % DELETED_EVERY == 0
+            self.held.append(None if is_deletion else f"{number} ".encode() * (SIZES[number % 3] // 4))
+            reply = await (self._delete(number) if is_deletion else self._upload(number))
+            assert reply.status == 200, reply
+            self.acknowledged = number
+
+    async def _upload(self, number: int) -> Reply:
+        fields = self.server.signed({"public_id": "shelf", "nonce": str(number)})
+        return await ask(self.server, form(self.server, fields, self.held[number] or b""))
+
+    async def _delete(self, number: int) -> Reply:
+        fields = self.server.signed({"public_id": "shelf", "nonce": str(number)}, self.server.server)
+        body, host = urlencode(fields).encode(), urlsplit(self.server.base).netloc
+        head = f"POST /v1_1/{self.server.cloud}/raw/destroy HTTP/1.1\r\nHost: {host}\r\n"
+        kind = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n\r\n"
+        return await ask(self.server, (head + kind).encode() + body)
+
+    async def read(self) -> None:
+        """Each whole reply is what the name had at some moment of the request.
+
+        A reply may end early if the bytes are deleted under its reader. The client notices that.
+        """
+        host = urlsplit(self.server.base).netloc
+        request = f"GET /{self.server.cloud}/raw/upload/shelf HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        reply = Reply(LOST)
+        while reply.status == LOST:
+            async with connected(self.server) as connection:
+                while self.acknowledged < WRITES - 1:
+                    before = self.acknowledged
+                    reply = await connection.ask(request)
+                    self.counts[reply.status] += 1
+                    if reply.status == LOST:
+                        break
+                    assert reply.status in (200, 404), reply
+                    seen = reply.data if reply.status == 200 else None
+                    note = f"{(seen or b'none')[:20]!r}, {len(seen or b'')} bytes, after write {before}"
+                    assert seen in self.held[before:], note
+
+
+def test_a_reader_sees_the_old_bytes_or_the_new_ones_whole(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", workers=2) as server:
+        shelf = Shelf(server)
+
+        async def play() -> None:
+            await asyncio.gather(shelf.write(), *(shelf.read() for _ in range(READERS)))
+
+        asyncio.run(play())
+    print(shelf.counts)
+    assert min(shelf.counts[200], shelf.counts[404]) > WRITES
+    assert shelf.counts[LOST] < shelf.counts[200] / 20
+
+
+def test_a_store_that_dies_within_deliveries_leaves_nothing_open(tmp_path: Path) -> None:
+    """Each reader gets a connection that is closed early, or 503. The next ones get the bytes."""
+    store = seaweedfs.shared()
+    with sick(store.endpoint) as proxy:
+        settings = store.environment | {"AWS_ENDPOINT_URL": proxy.endpoint, "UPONCE_STORAGE": store.fresh_url()}
+        with Server(tmp_path / "data", env=settings | {"UPONCE_STORAGE_SECONDS": "3"}) as server:
+            data = b"large" * (LARGE // 5)
+            stored = server.post(server.signed({"public_id": "film"}), data, resource_type="raw")
+            path = urlsplit(stored.json()["secure_url"]).path
+
+            async def read(times: int) -> list[Reply]:
+                return await asyncio.gather(*(fetch(server, path) for _ in range(times)))
+
+            assert asyncio.run(read(1))[0].data == data
+            before = open_files(server.pid)
+            proxy.rule = lambda method, path: Illness.CUT if method == "GET" else Illness.NONE
+            torn = {reply.status for reply in asyncio.run(read(TORN_READS))}
+            proxy.rule = healthy
+            assert LOST in torn <= {LOST, 503}
+            settled = time.monotonic() + SETTLE_SECONDS
+            while open_files(server.pid) > before and time.monotonic() < settled:
+                time.sleep(0.05)
+            assert open_files(server.pid) <= before
+            assert asyncio.run(read(1))[0].data == data

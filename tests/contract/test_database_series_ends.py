@@ -1,0 +1,95 @@
+"""The end of a complete series in any Database: what happened while its bytes came decides about its commit."""
+
+import pytest
+
+from tests.contract.databases import CALLER, KEY, START, Backend, attempt, draft, grant, publish, relay, run
+from tests.contract.test_database_series import complete
+from uponce.app.ports import Database
+from uponce.core.errors import BlobCondemned, UnknownApiKey
+from uponce.core.relaying import Relay
+from uponce.core.series import Series
+
+A, B = grant("a"), grant("b")
+PUBLISHED = draft(blob="published")  # in a bucket, a series is published under a key that no row names
+
+
+async def check_nothing_happened(database: Database, whole: Series) -> None:
+    """No grant is spent or pending, nothing is stored, and the series goes on."""
+    assert [await database.find_grant(held.key) for held in (A, B)] == [None, None]
+    assert await database.find_asset(PUBLISHED.name) is None
+    assert await database.find_series(whole.id) == whole
+
+
+def test_a_condemned_blob_is_not_committed(database: Database) -> None:
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        assert list(await database.condemn([PUBLISHED.blob_key])) == [PUBLISHED.blob_key]
+        with pytest.raises(BlobCondemned, match="signature is not spent"):
+            await database.commit_series(whole.id, PUBLISHED, CALLER)
+        await check_nothing_happened(database, whole)
+
+    run(play())
+
+
+def test_a_key_that_was_revoked_meanwhile_commits_nothing(database: Database) -> None:
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        await database.revoke_key(KEY.api_key)
+        with pytest.raises(UnknownApiKey):
+            await database.commit_series(whole.id, PUBLISHED, CALLER)
+        await check_nothing_happened(database, whole)
+
+    run(play())
+
+
+def test_a_key_that_was_revoked_meanwhile_passes_nothing_on(database: Database) -> None:
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        await database.revoke_key(KEY.api_key)
+        passed_on = relay(A, B, series=whole.id)
+        with pytest.raises(UnknownApiKey):
+            await database.begin_relay(passed_on, 60)
+        assert await database.find_relay(passed_on.id) is None
+        await check_nothing_happened(database, whole)
+
+    run(play())
+
+
+def test_an_asset_that_is_overwritten_leaves_its_blob(database: Database) -> None:
+    async def play() -> None:
+        old = (await publish(database, "old")).asset
+        whole = await complete(database, A, B)
+        committed = await database.commit_series(whole.id, PUBLISHED, CALLER)
+        assert (committed.overwritten, committed.unneeded_blob) == (True, old.blob_key)
+        assert (committed.asset.asset_id, committed.asset.created_at) == (old.asset_id, old.created_at)
+        assert await database.find_asset(PUBLISHED.name) == committed.asset
+
+    run(play())
+
+
+def test_all_grants_of_a_series_are_passed_on_whichever_completes_it(database: Database) -> None:
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        begun = await database.begin_relay(relay(B, series=whole.id), 60)
+        assert isinstance(begun, Relay)
+        assert set(begun.grants) == {A, B}
+        for each in (A, B):
+            record = await database.find_grant(each.key)
+            assert record is not None
+            assert record.pending == 1
+
+    run(play())
+
+
+def test_a_purge_of_newer_grants_stops_no_relay_of_a_series(backend: Backend, database: Database) -> None:
+    """The watermark that they raise says nothing of a grant whose row a purge spares."""
+
+    async def play() -> None:
+        whole = await complete(database, A, B)
+        newer = grant("newer", at=START + 50, window=1)
+        assert await attempt(database, newer, draft("newer", blob="newer")) == "ok"
+        backend.clock.time = newer.keep_until + 1
+        assert await database.purge(10**6) == 1
+        assert isinstance(await database.begin_relay(relay(A, B, series=whole.id), 60), Relay)
+
+    run(play())
