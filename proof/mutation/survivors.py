@@ -10,6 +10,9 @@ _AT_IMPORT = (
     "runs as the module is imported, before the tool switches a mutant on; made by hand: limits have no defaults"
 )
 _SAME = "equivalent: "
+_DECORATES = (
+    "runs as the module is imported; made by hand: a purge, a fence, a revocation, a condemnation beside commits"
+)
 _FIPS = _SAME + "it counts in FIPS builds only"
 _LOCKS = "SQLite needs no locks; the tests on PostgreSQL do"
 _ONE_LENGTH = _SAME + "each ask has its rows"
@@ -77,6 +80,11 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
     },
     "adapters/database/series.py commit": {
         "(grant, keys, watermark=False) → (grant, keys, watermark=None)": _TRUTH,
+    },
+    "core/account.py read_account": {
+        "uote(parts.password or '') if secret is None els → uote(parts.password or 'XXXX') if secret is None els": (
+            _SAME + "without both, it is refused before"
+        ),
     },
     "core/checksum.py Checksum.begin": {
         "orithm, usedforsecurity=False) → orithm, usedforsecurity=None)": _FIPS,
@@ -164,16 +172,22 @@ SURVIVORS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+_OWNER = "a database that replaces another one runs it; tests/app/test_owner.py and the tests of PostgreSQL see that"
 # Functions that no test of the mutation run calls.
 _NOT_REACHED = {
     "adapters/database/grants.py _locks_of_arrival": _LOCKS,
     "adapters/database/upkeep.py replace_owner": "a restore runs it, and tests/app/test_backup.py looks for the result",
+    "adapters/database/upkeep.py follow_owner": _OWNER,
+    "adapters/database/upkeep.py steps_of_succession": _OWNER,
+    "adapters/database/upkeep.py _steps_of_heir": _OWNER,
 }
 _COLUMN = "sqlite3.Row reads a column in any letter case; the rows of PostgreSQL do not, and its tests read them"
 
 
 def _of_database(mutant: Mutant) -> str | None:
     """Return the reason of an operation's mutant that differs in nothing else."""
+    if (mutant.file, mutant.function) == ("adapters/database/steps.py", "operation"):
+        return _DECORATES
     lower, plain = ([change(text) for text in (mutant.was, mutant.became)] for change in (_in_lower_case, _not_strict))
     if lower[0] == lower[1]:
         return _COLUMN

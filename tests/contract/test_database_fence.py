@@ -27,6 +27,10 @@ def test_up_to_the_skew_nothing_is_accepted_any_more(database: Database, at: int
     assert run(attempt(database, grant(at=at), draft(blob="b"))) == told
 
 
+def test_without_a_skew_the_fence_is_at_this_second(database: Database) -> None:
+    assert run(database.fence(0)) == START
+
+
 def test_every_key_is_fenced_and_every_server_knows(backend: Backend, database: Database) -> None:
     """Of any cloud, unlimited and revoked ones too; a key made afterwards has forgotten nothing."""
     other = backend.server()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.databases import CALLER, START, Backend, attempt, draft, grant, publish, relay, run, unlimited
 from tests.contract.guarantees import check_repeats_agree
-from tests.contract.test_database_relays import A, begun, code_of, whole
+from tests.contract.test_database_relays import ANSWER, A, begun, code_of, whole
 from uponce.app.ports import Committed, Database, Draft
 from uponce.core.errors import IdempotencyKeyReused, OutcomeUnknown
 from uponce.core.values import Digest, Grant, GrantStatus
@@ -159,3 +159,10 @@ def test_an_idempotency_key_is_passed_on_once_also_while_its_upload_is_pending(d
         run(database.end_relay(made, None))
         assert run(code_of(database, again)) == "ok"
     whole(database)
+
+
+def test_the_answer_of_an_upstream_answers_no_upload_that_is_stored_here(database: Database) -> None:
+    """The cloud had an upstream when the client sent it first. The signature stays spent."""
+    passed_on = run(begun(database, relay(A, key_hash=sha256(KEY.encode()).digest())))
+    assert run(database.end_relay(passed_on, ANSWER))
+    assert run(attempt(database, A, keyed("again"))) == "signature_used"

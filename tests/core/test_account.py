@@ -25,6 +25,8 @@ def test_the_last_of_equal_options_counts_and_an_empty_one_is_one() -> None:
     assert account.options == {"window": "2", "name": "", "upload_prefix": "https://h//"}
     assert account.base == "https://h"
     assert read_account("cloudinary://1:s@c").base == ""
+    assert read_account("cloudinary://1:s@c?upload_prefix=https://hX").base == "https://hX"
+    assert read_account("cloudinary://1:s@x@c") == Account("1", "s@x", "c", {})
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,7 @@ def test_the_last_of_equal_options_counts_and_an_empty_one_is_one() -> None:
         ("cloudinary://1:topsecret@[c", "it cannot be read"),
         ("https://1:topsecret@c", "it has another form"),
         ("cloudinary://1:topsecret@c/folder", "it has another form"),
+        ("cloudinary://1:topsecret@c/X", "it has another form"),
         ("cloudinary://:topsecret@c", "it has another form"),
         ("cloudinary://1:topsecret@", "it has another form"),
         ("cloudinary://1@c", "it has no secret"),

@@ -38,6 +38,7 @@ LIMITS = Limits(min_chunk_bytes=100, series_seconds=3600)
 
 def test_what_counts_is_all_that_was_signed() -> None:
     assert SERIES.parameters == (("folder", "cats"), ("public_id", "tom"), ("timestamp", "1"))
+    assert SERIES.received == SERIES.end == 0
 
 
 @pytest.mark.parametrize(
