@@ -67,6 +67,9 @@ SELECT cloud, api_key, secret FROM api_keys UNION ALL SELECT cloud, 'upstream', 
 -- name: find_cloud
 SELECT cloud FROM api_keys WHERE cloud = :cloud UNION ALL SELECT cloud FROM upstreams WHERE cloud = :cloud LIMIT 1;
 
+-- name: list_clouds
+SELECT DISTINCT cloud FROM api_keys ORDER BY cloud;
+
 -- name: add_key
 INSERT INTO api_keys (api_key, cloud, secret, uses, scope, window_seconds, name, allow_v1, algorithms, created_at,
   revoked_at, watermark)
