@@ -470,13 +470,13 @@ DELETE FROM owner;
 -- The settings of the server
 
 -- name: find_settings
-SELECT name, value FROM server_settings;
+SELECT name, value FROM noted_settings;
 
 -- name: drop_settings!
-DELETE FROM server_settings;
+DELETE FROM noted_settings;
 
 -- name: put_setting!
-INSERT INTO server_settings (name, value) VALUES (:name, :value)
+INSERT INTO noted_settings (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 
