@@ -379,6 +379,7 @@ def test_an_upstream_without_a_secret_can_be_stored_and_a_cloud_may_have_nothing
     run(database.set_upstream("alone", lost))
     assert run(database.list_upstreams()) == {"alone": lost}
     assert [run(database.has_cloud(name)) for name in ("alone", "demo", "none")] == [True, True, False]
+    assert run(database.key_clouds()) == ["demo"]
 
 
 def test_an_upstream_belongs_to_all_keys_of_its_cloud(backend: Backend, database: Database) -> None:

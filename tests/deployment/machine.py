@@ -30,27 +30,37 @@ class Machine:
         for made in (self._programs, folder / "units", folder / "caddy"):
             made.mkdir()
         for stub in stubs:
-            (self._programs / stub).write_text(_REMEMBERS)
-            (self._programs / stub).chmod(0o755)
+            self.stub(stub)
+
+    def stub(self, name: str, then: str = "") -> None:
+        (self._programs / name).write_text(_REMEMBERS + then)
+        (self._programs / name).chmod(0o755)
 
     def run(self, block: str, **environment: str) -> str:
         """Run a block of a guide, and return what it prints. Each of its commands must succeed."""
+        done = self._bash("-euc", block, environment)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def paste(self, block: str) -> int:
+        """Run a block as in a reader's shell, which goes on after a command that fails. Return the last exit code."""
+        return self._bash("-c", block, {}).returncode
+
+    def _bash(self, how: str, block: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         block = self.shell + block
         for name, here in self.names.items():
             block = block.replace(name, here)
         others = [place for place in os.environ["PATH"].split(":") if Path(place) != _OWN_PROGRAMS]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_"))}
-        done = subprocess.run(
-            ["bash", "-euc", block],
+        return subprocess.run(
+            ["bash", how, block],
             cwd=ROOT,
-            env=plain | {"PATH": ":".join([str(self._programs), *others])} | environment,
+            env=plain | {"PATH": ":".join([str(self._programs), *others])} | dict(environment),
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
 
     def asked(self, stub: str = "systemctl") -> list[str]:
         """Return the calls of a stub since the last time."""

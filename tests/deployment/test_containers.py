@@ -50,10 +50,20 @@ class Host:
         self.environment = plain | {"PATH": path, "FAKE_DOCKER": str(folder)}
 
     def run(self, block: str) -> str:
+        """Run a block of the guide, and return what it prints. Each of its commands must succeed."""
+        done = self._bash("-euc", block)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def paste(self, block: str) -> int:
+        """Run a block as in a reader's shell, which goes on after a command that fails. Return the last exit code."""
+        return self._bash("-c", block).returncode
+
+    def _bash(self, how: str, block: str) -> subprocess.CompletedProcess[str]:
         for name, here in self.names.items():
             block = block.replace(name, here)
-        done = subprocess.run(
-            ["bash", "-euc", block],
+        return subprocess.run(
+            ["bash", how, block],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
@@ -61,8 +71,6 @@ class Host:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
 
     def uponce(self, words: str) -> str:
         return self.run(f"cd /srv/uponce; docker compose exec uponce uponce {words}")
@@ -111,7 +119,24 @@ def test_the_commands_of_the_guide(host: Host) -> None:
     assert host.get(path) == b"before"
 
 
+def test_a_refused_restore_starts_no_server(host: Host) -> None:
+    """An empty server would accept spent signatures again. Then the lines from `uponce restore` on do all."""
+    host.run(START)
+    path = host.upload(b"before")
+    host.run(re.sub(r"^(\S+ ){5}root ", "", BACKUP.split("\n")[1]))
+    assert host.paste(RESTORE.replace("/latest", "/lost")) == 1
+    assert not host.pid.exists()
+    host.run("cd /srv/uponce\n" + RESTORE[RESTORE.index("docker compose run --rm uponce uponce restore") :])
+    assert host.get(path) == b"before"
+
+
+def test_only_root_reads_the_settings(host: Host) -> None:
+    host.run(START)
+    folder = host.data.with_name("srv")
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / "compose.yaml")] == [0o700, 0o600]
+
+
 def test_the_service_has_time_to_stop_and_settings_that_exist() -> None:
-    (text,) = re.findall(r"compose.yaml <<'END'\n(.*?)END\n", START, re.DOTALL)
+    (text,) = re.findall(r"compose.yaml\) <<'END'\n(.*?)END\n", START, re.DOTALL)
     service = yaml.safe_load(text)["services"]["uponce"]
     assert load(service["environment"]).drain_seconds + 30 + 5 <= int(service["stop_grace_period"].removesuffix("s"))

@@ -121,12 +121,25 @@ def test_without_any_server_the_front_asks_to_wait(front: Front) -> None:
     for server in front.servers:
         server.kill()
     try:
-        answer = urllib3.request("PUT", front.url + forged(front), body=b"bytes", retries=False, timeout=30)
+        answers = [
+            urllib3.request(method, front.url + path, retries=False, timeout=30)
+            for method, path in (("PUT", forged(front)), ("GET", "/cloud/image/upload/cat.jpg"))
+        ]
     finally:
         for server in front.servers:
             server.start()
-    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
-    assert answer.json()["error"]["code"] == "server_unavailable"
+    for answer in answers:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+        assert answer.json()["error"]["code"] == "server_unavailable"
+        assert_readable(answer)
+
+
+def assert_readable(answer: urllib3.BaseHTTPResponse) -> None:
+    """A page of another origin reads a refusal of a front as one of uponce, whatever the end of the path."""
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-expose-headers"] == "X-Cld-Error, Retry-After"
+    assert answer.headers["x-cld-error"] == answer.json()["error"]["message"]
 
 
 @pytest.mark.skipif(NGINX is None, reason="ABSENT: nginx is not installed")
@@ -145,9 +158,12 @@ def test_nginx_bounds_the_requests_of_one_address(tmp_path: Path) -> None:
             held.sendall(f"{head}Content-Length: 100\r\n\r\nbytes".encode())
         asked = f"GET /healthz HTTP/1.1\r\nHost: {host_of(front)}\r\nConnection: close\r\n\r\n".encode()
         deadline = time.monotonic() + 20
-        while not (refused := front.raw(asked)).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
+        while not front.raw(asked).startswith(b"HTTP/1.1 503 ") and time.monotonic() < deadline:
             pass
-        assert b"\r\nRetry-After: 2\r\n" in refused and b'"code":"server_unavailable"' in refused
+        refused = urllib3.request("GET", f"{nginx.url}/cloud/image/upload/cat.jpg", retries=False)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["error"]["code"] == "server_busy"
+        assert_readable(refused)
         assert front.raw(asked, "127.0.0.2").startswith(b"HTTP/1.1 200 ")
 
 

@@ -110,6 +110,53 @@ def test_every_step_of_the_guide(machine: Machine, box: Server, tmp_path: Path) 
     ]
 
 
+def test_a_refused_restore_starts_no_server(machine: Machine, box: Server, tmp_path: Path) -> None:
+    """An empty server would accept spent signatures again. Then the lines from `uponce restore` on do all."""
+    back_up(machine)
+    assert box.stop() == 0
+    assert machine.paste(RESTORE.replace("/latest", "/lost")) == 1
+    assert machine.asked() == ["stop uponce uponce-backup.timer uponce-backup.service"]
+    machine.run(RESTORE[RESTORE.index("uponce restore") :])
+    assert machine.asked() == ["start uponce uponce-backup.timer"]
+    assert (tmp_path / "private/uponce/uponce.db").exists()
+
+
+def test_the_last_copy_stays_if_the_backup_before_an_upgrade_fails(machine: Machine, tmp_path: Path) -> None:
+    back_up(machine)
+    machine.run(KEEP)
+    kept = tmp_path / "private/uponce-backup/before-upgrade/uponce.db"
+    kept.write_bytes(b"the last copy")
+    machine.stub("systemctl", "exit 1\n")
+    assert machine.paste(KEEP) == 1
+    assert kept.read_bytes() == b"the last copy"
+
+
+def test_a_copy_without_links_replaces_what_the_copy_with_links_began(machine: Machine, tmp_path: Path) -> None:
+    back_up(machine)
+    (tmp_path / "private/uponce-backup/before-upgrade/half").mkdir(parents=True)
+    machine.run(KEEP.replace("cp -al", "cp -a"))
+    names = {path.name for path in (tmp_path / "private/uponce-backup/before-upgrade").iterdir()}
+    assert names == {path.name for path in (tmp_path / "private/uponce-backup/latest").iterdir()}
+
+
+def test_a_disk_that_is_not_mounted_gets_no_media(machine: Machine, box: Server) -> None:
+    assert box.post(box.signed({"public_id": "small"}), b"in a pack").status == 200
+    assert box.stop() == 0
+    machine.stub("mount", "exit 32\n")
+    assert machine.paste(DISK) == 32
+    assert machine.asked() == ["stop uponce", "daemon-reload"]
+    assert not list((box.data_dir / "media").iterdir())
+    machine.stub("mount")
+    assert "damage: 0" in machine.run(DISK[DISK.index("mount /var") :])
+
+
+def test_a_shell_without_the_keys_of_the_bucket_moves_nothing(machine: Machine, box: Server, tmp_path: Path) -> None:
+    assert box.stop() == 0
+    assert machine.paste(IN_BUCKET) != 0
+    assert (box.data_dir / "uponce.db").exists() and not (box.data_dir / "before").exists()
+    assert ((tmp_path / "uponce.env").read_text(), machine.asked()) == ("", [])
+
+
 def test_only_root_reads_the_settings(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "uponce.env").unlink()
     machine.shell = ""
@@ -155,11 +202,13 @@ def test_the_media_move_to_a_bucket(machine: Machine, box: Server, tmp_path: Pat
     }
     spent, fresh = box.signed({"public_id": "cat"}), box.signed({"nonce": "fresh"})
     assert code_of(box, spent) == ""
+    (tmp_path / "uponce.env").write_text("UPONCE_STORAGE_ACCEL='/blobs/'\n")
     back_up(machine)
     assert "moved and compared" in machine.run(TO_BUCKET)
     assert box.stop() == 0
     machine.run(TO_BUCKET.partition("uponce migrate-store")[0] + IN_BUCKET)  # the reader has one shell for both
     assert machine.asked() == ["stop uponce", "daemon-reload", "start uponce"]
+    assert "UPONCE_STORAGE_ACCEL" not in machine.settings()
     dropin = (tmp_path / "units/uponce-backup.service.d/bucket.conf").read_text()
     assert "PrivateNetwork=no\nRestrictAddressFamilies=AF_INET AF_INET6\n" in dropin
 

@@ -48,6 +48,17 @@ def refused(done: Done, *parts: str) -> None:
         assert part in done.stderr
 
 
+def test_a_key_is_made_beside_one_of_another_cloud_that_cannot_be_read(data: Path) -> None:
+    """The warning of a new cloud needs no secret."""
+    printed(uponce("keys", "create", "--cloud", "b", "--data", data))
+    with closing(sqlite3.connect(data / "uponce.db")) as database, database:
+        database.execute("UPDATE api_keys SET secret = x'00' WHERE cloud = 'b'")
+    assert "@media?" in printed(uponce("keys", "create", "--data", data))
+    made = uponce("keys", "create", "--data", data, env={"UPONCE_CLOUD": "c"})
+    assert "@c?" in printed(made)
+    assert "c is a new cloud. The other keys are of b, media." in made.stderr
+
+
 @pytest.mark.parametrize("kind", ["sqlite", POSTGRES])
 def test_no_command_makes_a_key_beside_a_database_that_has_keys(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "data"

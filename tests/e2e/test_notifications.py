@@ -42,7 +42,7 @@ def test_the_list_says_when_a_dead_notification_ends(data: Path) -> None:
     words = ("--data", data)
     assert "dead, kept until 1970-01-31" in printed(uponce("outbox", "list", *words))
     with closing(sqlite3.connect(data / "uponce.db")) as database, database:
-        database.execute("INSERT INTO server_settings VALUES ('notification_days', '1')")
+        database.execute("INSERT INTO noted_settings VALUES ('notification_days', '1')")
     assert "dead, kept until 1970-01-02" in printed(uponce("outbox", "list", *words))
     assert "Dead notifications stay" in printed(uponce("sweep", *words))
     (listed,) = json.loads(printed(uponce("outbox", "list", "--json", *words)))

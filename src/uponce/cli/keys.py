@@ -69,7 +69,7 @@ def create(
 
 
 async def _warn_of_new(services: Services, cloud: str) -> None:
-    others = {key.cloud for key in await services.database.list_keys()} - {PLAYGROUND}
+    others = set(await services.database.key_clouds()) - {PLAYGROUND}
     if others and cloud not in others:
         warn(
             f"{cloud} is a new cloud. The other keys are of {', '.join(sorted(others))}. For a key of such a cloud, "

@@ -1,8 +1,25 @@
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from uponce.adapters.database import statements
+
+APPLIED = {
+    "migrations/0001_initial.sql": "57e8a68d048de34f",
+    "sqlite/migrations/0001_initial.sql": "c0ab89e24680688c",
+    "postgres/migrations/0001_initial.sql": "127bec96407499f3",
+    "migrations/0002_owner.sql": "118a4ace32933c5b",
+    "migrations/0003_settings_and_effects.sql": "729c3bcbe9bfff83",
+    "migrations/0004_noted_settings.sql": "8a24365defd803e7",
+}
+
+
+def test_no_migration_changes_after_a_database_may_have_applied_it() -> None:
+    """It would not apply the migration again. Add a new one instead, with the beginning of its SHA-256 here."""
+    folder = Path(statements.__file__).parent
+    files = sorted(folder.glob("**/migrations/*.sql"))
+    assert {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()[:16] for path in files} == APPLIED
 
 
 def test_migrations_of_an_engine_and_of_both_are_one_row_by_number(

@@ -72,6 +72,7 @@ class Database(Backend):
     list_upstreams = _runs_with_secrets(keys.list_upstreams)
     lost_upstreams = _runs_with_secrets(keys.list_lost_upstreams)
     has_cloud = _runs(keys.has_cloud)
+    key_clouds = _runs(keys.list_clouds)
 
     # Ledger
     commit = _runs(grants.commit)

@@ -135,6 +135,12 @@ def has_cloud(_: float, cloud: str) -> Steps[bool]:
     return bool(rows)
 
 
+@operation()
+def list_clouds(_: float) -> Steps[Sequence[str]]:
+    (rows,) = yield [("list_clouds", {})]
+    return [row["cloud"] for row in rows]
+
+
 def _make_key_once(secrets: SecretBox) -> Steps[None]:
     """Make the secret key if there is no secret yet.
 

@@ -245,6 +245,9 @@ class Keys(Protocol):
     async def list_keys(self, cloud: str | None = None) -> Sequence[ApiKey]:
         """Return the keys, oldest first."""
 
+    async def key_clouds(self) -> Sequence[str]:
+        """Return the clouds that have keys, also if no secret can be read."""
+
     async def unreadable_keys(self) -> Mapping[str, str]:
         """Return the API keys whose secret cannot be decrypted, oldest first, each with the reason and the cure."""
 

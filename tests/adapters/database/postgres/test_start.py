@@ -98,6 +98,17 @@ def test_an_older_schema_is_brought_up_to_date(url: str, monkeypatch: pytest.Mon
         assert connection.execute("SELECT colour FROM assets").fetchall() == []
 
 
+@pytest.mark.parametrize("version", range(1, len(load_migrations("postgres"))))
+def test_a_database_of_each_earlier_schema_serves(url: str, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(schema, "load_migrations", lambda _: load_migrations("postgres")[:version])
+        open_postgres(url).close()
+    database = open_postgres(url)
+    run(database.note_settings({"skew": "7"}))
+    assert run(database.noted_settings()) == {"skew": "7"}
+    database.close()
+
+
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [*load_migrations("postgres")]
     monkeypatch.setattr(schema, "load_migrations", lambda _: [*before, "CREATE TABLE half (x int); SELECT 1/0"])

@@ -25,7 +25,8 @@ from uponce.core.errors import DatabaseUnavailable, SettingRefused
 
 COLUMNS = {
     "owner": "one name",
-    "server_settings": "name value",
+    "server_settings": "one skew audit_seconds dead_seconds cloud",
+    "noted_settings": "name value",
     "api_keys": "id api_key cloud name secret previous_secret previous_until uses scope window_seconds allow_v1 "
     "algorithms created_at revoked_at watermark",
     "upstreams": "cloud url url_secret",
@@ -126,6 +127,19 @@ def test_later_migrations_run_once_on_an_older_file(tmp_path: Path, monkeypatch:
     for _ in range(2):
         open_sqlite(path).close()
     assert tables(path) == {**COLUMNS, "later": "x"}
+
+
+@pytest.mark.parametrize("version", range(1, len(load_migrations("sqlite"))))
+def test_a_file_of_each_earlier_schema_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    path = tmp_path / "uponce.db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "load_migrations", lambda _: load_migrations("sqlite")[:version])
+        open_sqlite(path).close()
+    database = open_sqlite(path)
+    asyncio.run(database.note_settings({"skew": "7"}))
+    assert asyncio.run(database.noted_settings()) == {"skew": "7"}
+    database.close()
+    assert tables(path) == COLUMNS
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

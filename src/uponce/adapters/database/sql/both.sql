@@ -67,6 +67,9 @@ SELECT cloud, api_key, secret FROM api_keys UNION ALL SELECT cloud, 'upstream', 
 -- name: find_cloud
 SELECT cloud FROM api_keys WHERE cloud = :cloud UNION ALL SELECT cloud FROM upstreams WHERE cloud = :cloud LIMIT 1;
 
+-- name: list_clouds
+SELECT DISTINCT cloud FROM api_keys ORDER BY cloud;
+
 -- name: add_key
 INSERT INTO api_keys (api_key, cloud, secret, uses, scope, window_seconds, name, allow_v1, algorithms, created_at,
   revoked_at, watermark)
@@ -467,13 +470,13 @@ DELETE FROM owner;
 -- The settings of the server
 
 -- name: find_settings
-SELECT name, value FROM server_settings;
+SELECT name, value FROM noted_settings;
 
 -- name: drop_settings!
-DELETE FROM server_settings;
+DELETE FROM noted_settings;
 
 -- name: put_setting!
-INSERT INTO server_settings (name, value) VALUES (:name, :value)
+INSERT INTO noted_settings (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 
