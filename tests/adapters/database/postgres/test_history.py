@@ -9,11 +9,13 @@ import pytest
 from tests.contract.databases import KEY, SKEW, START, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres.history import Histories
 from uponce.adapters.database.postgres.pool import Engine, discard
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Ask
-from uponce.core.errors import DatabaseUnavailable
+from uponce.core.errors import DatabaseUnavailable, SettingRefused
+from uponce.core.lineage import heir
 
 STANDBY = "UPDATE history SET name = '7000/00000001/0123456789abcdef'"
 """As a dump or a standby tells it, when this server here was promoted from it."""
@@ -57,6 +59,31 @@ def test_what_may_have_been_used_is_refused_and_what_is_signed_later_is_not(take
     assert told(database, "forgotten") == told(database, "newest", START + SKEW) == "stale_request"
     assert told(database, "fresh", START + SKEW + 1) == "ok"
     database.close()
+
+
+class Told:
+    """A session that gets these answers, one after the other."""
+
+    history = None
+
+    def __init__(self, *answers: list[list[dict[str, str]]]) -> None:
+        self._answers = iter(answers)
+
+    def ask(self, _: Sequence[Ask]) -> list[list[dict[str, str]]]:
+        return next(self._answers)
+
+
+def test_a_history_that_another_thread_enters_meanwhile_is_no_former_primary() -> None:
+    histories = Histories(SKEW)
+    entered = f"7/2/{heir('b', 'a')}"
+    histories.admit(Told([[{"name": "7/1"}], [{"name": "7/1/a"}]]))  # type: ignore[arg-type]
+    histories.admit(Told([[{"name": "7/2"}], [{"name": entered}]]))  # type: ignore[arg-type]
+    late: Any = Told([[{"name": "7/2"}], [{"name": "7/1/a"}]], [[{"name": entered}]])
+    histories.admit(late)
+    assert late.history == heir("b", "a")
+    former: Any = Told([[{"name": "7/1"}], [{"name": "7/1/a"}]], [[{"name": "7/1/a"}]])
+    with pytest.raises(SettingRefused):
+        histories.admit(former)
 
 
 def test_it_is_fenced_once_for_all_servers(taken_over: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from tests.contract.databases import KEY, SKEW, SteppedClock, attempt, draft, grant, open_postgres, run
 from tests.postgres import shared
-from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import PostgresDatabase, session
+from uponce.adapters.database.postgres.connection import is_in_the_way
 from uponce.adapters.database.upkeep import BATCH, purge_grants
+from uponce.core.errors import DatabaseUnavailable
 
 CHANGES: dict[str, Callable[[PostgresDatabase], Awaitable[object]]] = {
     "fence": lambda server: server.fence(SKEW),
@@ -24,8 +26,9 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
-def servers(clock: SteppedClock) -> Iterator[list[PostgresDatabase]]:
+def servers(clock: SteppedClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PostgresDatabase]]:
     """Two on one database."""
+    monkeypatch.setattr(session, "OWN_MILLISECONDS", 20_000)
     url = shared().fresh_schema()
     servers = [open_postgres(url, clock) for _ in range(2)]
     run(servers[0].add_key(KEY))
@@ -78,5 +81,25 @@ def test_a_commit_beside_a_purge_finds_the_row_or_the_watermark(
             replay = asyncio.create_task(attempt(one, grant(), draft(blob="second")))
             await wait_for(2)
         assert (await replay, await purge) == ("stale_request", 1)
+
+    run(play())
+
+
+def test_no_upload_waits_long_behind_a_purge_that_waits_for_a_server_that_hangs(
+    servers: list[PostgresDatabase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = servers
+    monkeypatch.setattr(session, "OWN_MILLISECONDS", 300)
+
+    async def play() -> None:
+        with psycopg.connect(one._address.url) as hanging:
+            hanging.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('uponce rules', 0))")
+            purge = asyncio.ensure_future(two.write(purge_grants(0, BATCH)))
+            await wait_for(1, unless=purge)
+            upload = asyncio.create_task(attempt(one, grant(), draft(blob="blob")))
+            with pytest.raises(DatabaseUnavailable) as refused:
+                await purge
+            assert is_in_the_way(refused.value)  # it gave up before the time of a whole statement was over
+            assert await upload == "ok"
 
     run(play())

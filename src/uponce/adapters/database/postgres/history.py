@@ -55,7 +55,12 @@ class Histories:
             seen, name = str(row["name"]), _name_of(recorded)
         if seen is None:
             return
-        self._note(name)
+        try:
+            self._note(name)
+        except SettingRefused:
+            (recorded,) = session.ask([("recorded_history", {})])  # another thread may have entered the next history
+            name = _name_of(recorded)
+            self._note(name)
         if name is None or not _is_of(name, seen):
             until, name = write(session, _enter_history(seen, self._fence_skew))
             if until is not None:

@@ -19,6 +19,9 @@ from uponce.app.ports import Clock
 
 Answer = Callable[[], Sequence[Rows]]  # waits, and returns the rows of each operation that asked, in order
 
+# Every upload shares the rules, and queues up behind work that waits to own them. So this work may not wait long for a
+# server that hangs in a commit.
+OWN_MILLISECONDS = 1000
 _RULES = {Rules.SHARED: "share_rules", Rules.OWN: "own_rules"}
 
 
@@ -57,8 +60,12 @@ class Session:
         If given, each further lock may take so many milliseconds.
         """
         self.run("begin")
+        if rules is Rules.OWN:
+            self.run("wait_briefly", {"milliseconds": OWN_MILLISECONDS})
         if rules in _RULES:
             self.run(_RULES[rules])
+        if rules is Rules.OWN:
+            self.run("wait_briefly", {"milliseconds": int(self.connection.wait_seconds * 500)})  # as before
         if milliseconds is not None:
             self.run("wait_briefly", {"milliseconds": milliseconds})
         if numbers:
