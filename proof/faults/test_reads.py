@@ -54,8 +54,7 @@ class Shelf:
         """
         host = urlsplit(self.server.base).netloc
         request = f"GET /{self.server.cloud}/raw/upload/shelf HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-        reply = Reply(LOST)
-        while reply.status == LOST:
+        while self.acknowledged < WRITES - 1:
             async with connected(self.server) as connection:
                 while self.acknowledged < WRITES - 1:
                     before = self.acknowledged

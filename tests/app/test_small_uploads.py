@@ -15,7 +15,7 @@ from uponce.adapters.database.committer import Records
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.app.uploading import pipeline
 from uponce.core.policy import Limits
-from uponce.core.values import GrantRecord
+from uponce.core.values import Digest, GrantRecord
 from uponce.web.cloudinary.upload import group_pipeline
 
 
@@ -97,13 +97,13 @@ def test_only_clouds_that_exist_are_remembered(world: World, monkeypatch: pytest
 def test_a_large_body_is_hashed_by_a_thread(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting may be raised, and the loop must not stand still."""
     threads: list[str] = []
-    real = pipeline._md5_of
+    real = pipeline._digest_of
 
-    def noted(data: bytes | memoryview) -> str:
+    def noted(data: bytes | memoryview) -> Digest:
         threads.append(threading.current_thread().name)
         return real(data)
 
-    monkeypatch.setattr(pipeline, "_md5_of", noted)
+    monkeypatch.setattr(pipeline, "_digest_of", noted)
     world = World(quick_path, limits=Limits(small_body_bytes=4 * 1024 * 1024))
     world.whole_bodies = True
     for size in (1024 * 1024, 1024 * 1024 + 1):

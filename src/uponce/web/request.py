@@ -96,7 +96,7 @@ class Body:
 
     async def first(self) -> bytes:
         """Return the first bytes, which `chunks` yields again. `complete` says whether they are the whole body."""
-        self._first = await self._next()
+        self._first = self._first or await self._next()
         return self._first
 
     async def chunks(self) -> AsyncIterator[bytes]:

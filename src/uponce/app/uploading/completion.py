@@ -114,7 +114,8 @@ async def _settle(services: Services, series: Series, assembly: Assembly, draft:
         await assembly.retract()
         raise
     await drop(services, assembly.clear())
-    await drop_unneeded(services, committed)
+    if committed.unneeded_blob is not None:
+        await drop_unneeded(services, committed.unneeded_blob)
     return committed
 
 

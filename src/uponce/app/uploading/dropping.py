@@ -4,16 +4,14 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from uponce.app.ports import Committed
 from uponce.app.services import Services
 from uponce.app.unbroken import later
 from uponce.core.errors import Unavailable
 
 
-async def drop_unneeded(services: Services, committed: Committed) -> None:
-    """Delete the blob that no row names any more."""
-    if committed.unneeded_blob is not None:
-        await drop(services, services.blobs.delete(committed.unneeded_blob))
+async def drop_unneeded(services: Services, blob_key: str) -> None:
+    """Delete a blob that no row names any more."""
+    await drop(services, services.blobs.delete(blob_key))
 
 
 async def drop(services: Services, deletion: Coroutine[Any, Any, None]) -> None:

@@ -138,7 +138,8 @@ async def _settle(services: Services, admitted: Admitted, draft: Draft, spooled:
         if isinstance(error, GrantRefused):
             await record_refusal(services, grant, error.code, caller)
         raise
-    await drop_unneeded(services, committed)
+    if committed.unneeded_blob is not None:
+        await drop_unneeded(services, committed.unneeded_blob)
     return committed
 
 
@@ -226,7 +227,6 @@ class Arrival:
     filename: str | None
     data: bytes | memoryview
     facts: MediaFacts
-    md5: str = ""
     verified: Verified | None = None
     digest: Digest | None = None
     draft: Draft | None = None
@@ -258,17 +258,15 @@ class Pipeline:
     async def upload(self, arrival: Arrival) -> Uploaded:
         """Let an upload take the steps with its group. Return what it stored.
 
-        The event loop takes the MD5, and the thread of the database the SHA-256 of what is verified: so both threads
-        have about the same work. A failure before the commit spends nothing and leaves nothing. An unknown outcome
-        deletes nothing.
+        The event loop hashes, so the thread of the database can go on with another group. A failure before the commit
+        spends nothing and leaves nothing. An unknown outcome deletes nothing.
         """
-        if len(arrival.data) <= _QUICKLY_HASHED:
-            arrival.md5 = _md5_of(arrival.data)
-        else:
-            arrival.digest = await asyncio.to_thread(_digest_of, arrival.data)
+        quick = len(arrival.data) <= _QUICKLY_HASHED
+        arrival.digest = _digest_of(arrival.data) if quick else await asyncio.to_thread(_digest_of, arrival.data)
         with self._services.metrics.committing():
             committed = await counted(self._services, self._committed(arrival))
-        await drop_unneeded(self._services, committed)
+        if committed.unneeded_blob is not None:
+            await drop_unneeded(self._services, committed.unneeded_blob)
         assert arrival.verified is not None
         return Uploaded(committed, arrival.verified.signer)
 
@@ -351,8 +349,7 @@ class Pipeline:
 
     def _judge(self, arrival: Arrival) -> None:
         """Make the draft, which names no blob yet. Every refusal comes before bytes are stored."""
-        assert arrival.verified is not None
-        arrival.digest = arrival.digest or _digest_of(arrival.data, arrival.md5)
+        assert arrival.verified is not None and arrival.digest is not None
         admitted = Admitted.of(arrival.request, arrival.verified, arrival.filename)
         judge_content(arrival.digest, admitted.requested, admitted.spec, self._services.limits)
         judge_media(arrival.facts, arrival.digest, arrival.filename, admitted.spec, self._services.limits)
@@ -379,9 +376,6 @@ def _body_of(arrival: Arrival) -> Body:
     return arrival.data, arrival.digest
 
 
-def _md5_of(data: bytes | memoryview) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _digest_of(data: bytes | memoryview, md5: str = "") -> Digest:
-    return Digest(len(data), md5 or _md5_of(data), hashlib.sha256(data).hexdigest())
+def _digest_of(data: bytes | memoryview) -> Digest:
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Digest(len(data), md5, hashlib.sha256(data).hexdigest())
