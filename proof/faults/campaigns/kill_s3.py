@@ -14,7 +14,7 @@ from pathlib import Path
 from proof.faults.campaigns.kill import ANSWERS_FIRST, DECODER, MUTANTS, SERVER, Control, sittings
 from proof.faults.fleet import UPONCE, Fleet, bucket_of, on_postgres
 from proof.faults.report import Report
-from proof.faults.sitting import NOT_SERVED, Fault, Sitting
+from proof.faults.sitting import Fault, Sitting
 from tests.postgres import Postgres
 from tests.server import Server
 from tests.stores.seaweedfs import SeaweedFS
@@ -36,11 +36,6 @@ async def crash(kill: Callable[[], None], start: Callable[[], None], sitting: Si
     return True
 
 
-def bytes_first(crash: Fault) -> Control:
-    program = ("-m", f"{MUTANTS}.deletes_bytes_first")
-    return Control("assets without bytes, which were deleted first", program, crash, NOT_SERVED)
-
-
 def run(seconds: float, seed: int, *, times: int = TIMES) -> Report:
     postgres, store = Postgres(), SeaweedFS()
     postgres.start()
@@ -60,7 +55,9 @@ def run(seconds: float, seed: int, *, times: int = TIMES) -> Report:
     of_store = crashes("the S3 server", store.kill, store.run, "storage_unavailable")
     of_servers = [replace(fault, times=times) for fault in (SERVER, DECODER)]
     faults = (*of_servers, of_postgres, replace(of_store, times=max(1, times // 3)))
-    broken = (ANSWERS_FIRST, bytes_first(replace(of_postgres, times=2)))
+    bytes_first = ("-m", f"{MUTANTS}.deletes_bytes_first")
+    twice = replace(of_postgres, times=2)
+    broken = (ANSWERS_FIRST, Control("assets without bytes, which were deleted first", bytes_first, twice))
     try:
         return sittings("kill_s3", seconds, seed, opened, faults, broken)
     finally:
