@@ -22,7 +22,6 @@ from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import RandomIds
 from uponce.app.manage_keys import create_key, set_up
 from uponce.app.owner import claim_storage
-from uponce.app.recent import Recent
 from uponce.app.services import Services
 from uponce.app.unbroken import finish_unbroken
 from uponce.core.errors import InvalidMedia, StorageUnavailable
@@ -108,7 +107,6 @@ class World:
             clock=self.clock,
             ids=RandomIds(),
             group_store=self.blobs.group_store,
-            readiness=Recent(0),  # a test breaks a part and asks at once
             limits=limits or Limits(max_failed_credentials=1_000_000),  # a whole file of tests has one address
         )
         keys = asyncio.run(self._keys())

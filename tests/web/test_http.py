@@ -8,8 +8,6 @@ import pytest
 from tests.app.failing import Failing
 from tests.asgi import END, Answer, call, part, parts_of
 from tests.world import PNG, Sniffer, World, assert_accepted, assert_refused
-from uponce.app.recent import Recent
-from uponce.app.services import READY_SECONDS
 from uponce.core.errors import ServerBusy
 
 
@@ -27,10 +25,11 @@ def test_readiness_names_every_part(world: World) -> None:
 
 
 class Counting:
-    """A port that counts the pings, each of which takes a moment."""
+    """A port that counts the pings. They end when they may."""
 
-    def __init__(self, real: Any) -> None:
+    def __init__(self, real: Any, may_end: asyncio.Event) -> None:
         self._real = real
+        self._may_end = may_end
         self.pings = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -38,36 +37,35 @@ class Counting:
 
     async def ping(self) -> None:
         self.pings += 1
-        await asyncio.sleep(0.01)
+        await self._may_end.wait()
         await self._real.ping()
 
 
 def test_requests_share_one_check_of_the_parts(world: World) -> None:
     """Each check writes to the database, asks the store and takes a decoder, and any stranger may ask for one."""
     real = world.services
-    ports = [Counting(port) for port in (real.database, real.blobs, real.inspector)]
+    may_end = asyncio.Event()
+    ports = [Counting(port, may_end) for port in (real.database, real.blobs, real.inspector)]
     database, blobs, inspector = ports
-    world.swap(database=database, blobs=blobs, inspector=inspector, readiness=Recent(READY_SECONDS))
+    world.swap(database=database, blobs=blobs, inspector=inspector)
 
     async def flood() -> list[Answer]:
-        return await asyncio.gather(*(call(world.app, "GET", path) for path in ["/readyz", "/"] * 100))
+        requests = [asyncio.create_task(call(world.app, "GET", path)) for path in ["/readyz", "/"] * 100]
+        for _ in range(100):  # until all of them wait
+            await asyncio.sleep(0)
+        may_end.set()
+        return await asyncio.gather(*requests)
 
     assert {answer.status for answer in asyncio.run(flood())} == {200}
     assert [port.pings for port in ports] == [1, 1, 1]
 
 
-def test_a_failure_shows_within_a_second(world: World) -> None:
-    now = 0.0
-    world.swap(readiness=Recent(READY_SECONDS, lambda: now))
+def test_a_failure_and_its_end_show_at_once(world: World) -> None:
     assert world.get("/readyz").status == 200
     world.swap(inspector=NoDecoders())
-    now = 0.9
-    assert world.get("/readyz").status == 200
-    now = 1.0
     assert world.get("/readyz").status == 503
     assert world.get("/", accept="application/json").json["health"] == "unavailable"
     world.swap(inspector=Sniffer())
-    now = 2.0
     assert world.get("/readyz").status == 200
 
 

@@ -17,7 +17,7 @@ from uponce.app.ports import (
     Presigner,
     UpstreamClient,
 )
-from uponce.app.recent import Recent
+from uponce.app.shared import Shared
 from uponce.core.errors import UponceError
 from uponce.core.parameters import UploadSpec
 from uponce.core.policy import Limits
@@ -29,8 +29,6 @@ DetailsOf = Callable[[UploadSpec], str | None]
 # Returns the facts of a whole file, or None if only the inspector can find out. It uses no decoder and refuses nothing.
 OrdinaryReader = Callable[[bytes | memoryview, ResourceType | None, Limits], MediaFacts | None]
 
-READY_SECONDS = 1.0  # balancers ask every few seconds
-
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -38,7 +36,7 @@ class Services:
 
     `group_store` exists if the blob store takes small blobs in groups. `presigner` exists if delivery redirects to the
     store, and `front` if a server in front sends the bytes. `upstream` passes uploads on. A relay that `inspects`
-    checks each file before it passes the file on. `readiness` is the last check of the ports. `after_commit` decides,
+    checks each file before it passes the file on. `readiness` is the check of the ports. `after_commit` decides,
     by the name of each effect, which uploads leave the effect: see outbox.py.
     """
 
@@ -51,7 +49,7 @@ class Services:
     limits: Limits = field(default_factory=Limits)
     attempts: Attempts = field(default_factory=Attempts)
     ownership: Ownership = field(default_factory=Ownership)
-    readiness: Recent[Mapping[str, UponceError | None]] = field(default_factory=lambda: Recent(READY_SECONDS))
+    readiness: Shared[Mapping[str, UponceError | None]] = field(default_factory=Shared)
     group_store: GroupStore | None = None
     presigner: Presigner | None = None
     front: FrontServer | None = None

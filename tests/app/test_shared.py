@@ -2,7 +2,7 @@
 
 import asyncio
 
-from uponce.app.recent import Recent
+from uponce.app.shared import Shared
 from uponce.app.unbroken import finish_unbroken
 
 
@@ -22,45 +22,27 @@ class Work:
         return self.runs
 
 
-async def ask(recent: Recent[int], work: Work, callers: int = 1) -> "list[asyncio.Task[int]]":
-    tasks = [asyncio.create_task(recent.get(work)) for _ in range(callers)]
+async def ask(shared: Shared[int], work: Work, callers: int = 1) -> "list[asyncio.Task[int]]":
+    tasks = [asyncio.create_task(shared.get(work)) for _ in range(callers)]
     await asyncio.sleep(0)
     return tasks
 
 
 def test_callers_join_the_work_that_runs() -> None:
     async def play() -> None:
-        recent, work = Recent[int](0), Work()
-        tasks = await ask(recent, work, 50)
+        shared, work = Shared[int](), Work()
+        tasks = await ask(shared, work, 50)
         work.may_end.set()
         assert set(await asyncio.gather(*tasks)) == {1}
-        assert await recent.get(work) == 2  # the result is too old at once
-
-    asyncio.run(play())
-
-
-def test_a_young_result_counts_and_an_old_one_does_not() -> None:
-    now = 0.0
-
-    async def play() -> None:
-        nonlocal now
-        recent, work = Recent[int](1, lambda: now), Work()
-        (first,) = await ask(recent, work)
-        now = 0.6  # what the work saw may be so old
-        work.may_end.set()
-        assert await first == 1
-        now = 0.9
-        assert await recent.get(work) == 1
-        now = 1.0
-        assert await recent.get(work) == 2
+        assert await shared.get(work) == 2
 
     asyncio.run(play())
 
 
 def test_a_cancelled_caller_takes_the_work_from_no_other() -> None:
     async def play() -> None:
-        recent, work = Recent[int](1), Work()
-        first, second = await ask(recent, work, 2)
+        shared, work = Shared[int](), Work()
+        first, second = await ask(shared, work, 2)
         first.cancel()
         await asyncio.sleep(0)
         work.may_end.set()
@@ -72,27 +54,27 @@ def test_a_cancelled_caller_takes_the_work_from_no_other() -> None:
 
 def test_the_stop_of_a_server_waits_for_the_work() -> None:
     async def play() -> None:
-        recent, work = Recent[int](9), Work()
-        (task,) = await ask(recent, work)
+        shared, work = Shared[int](), Work()
+        (task,) = await ask(shared, work)
         task.cancel()
         stop = asyncio.create_task(finish_unbroken(9))
         await asyncio.sleep(0)
         assert not stop.done()
         work.may_end.set()
         await stop
-        assert await recent.get(work) == 1
+        assert work.runs == 1
 
     asyncio.run(play())
 
 
 def test_an_error_is_for_those_that_wait_and_is_not_kept() -> None:
     async def play() -> None:
-        recent, work = Recent[int](9), Work()
+        shared, work = Shared[int](), Work()
         work.error = ValueError("a bug")
-        tasks = await ask(recent, work, 2)
+        tasks = await ask(shared, work, 2)
         work.may_end.set()
         assert [str(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["a bug", "a bug"]
         work.error = None
-        assert await recent.get(work) == 2
+        assert await shared.get(work) == 2
 
     asyncio.run(play())
