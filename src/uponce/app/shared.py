@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """Work that runs once at a time. A caller that comes meanwhile waits for its result, or gets its error.
+    """Work that runs once at a time. A caller that comes while it runs waits for its result, or gets its error.
 
     The work goes on if a caller is cancelled, since others may wait for it. A caller that comes later begins it again.
     """
