@@ -87,7 +87,9 @@ class Session:
         if first:
             self.run(first)
         if patient:
-            self.lift_timeouts()
+            self.run("wait_long")
+            if ends_transactions(self.connection):
+                self.run("wait_longer")
 
     def moment(self) -> float:
         ((row,),) = self.ask([self._moment])
@@ -107,18 +109,14 @@ class Session:
         warnings: list[psycopg.errors.Diagnostic] = []
         self.connection.add_notice_handler(warnings.append)
         with self.connection.pipeline():  # its end waits for the answers
-            self.lift_timeouts()  # the wait for a synchronous standby is part of COMMIT
+            # The wait for a synchronous standby is part of COMMIT. `transaction_timeout` does not count that wait, and
+            # stays: a server that hangs before COMMIT is sent must not keep its locks.
+            self.run("wait_long")
             done = self.connection.execute(self.statements["commit"].text)
         self.connection.remove_notice_handler(warnings.append)
         if warnings or done.statusmessage != "COMMIT":
             told = [warning.message_primary for warning in warnings]
             raise psycopg.OperationalError(f"COMMIT was answered with {done.statusmessage} and {told}")
-
-    def lift_timeouts(self) -> None:
-        """Let the server wait as long as needed for the rest of the transaction."""
-        self.run("wait_long")
-        if ends_transactions(self.connection):
-            self.run("wait_longer")
 
     def run(self, name: str, params: Mapping[str, Any] | None = None) -> None:
         """Send a statement whose rows are not needed."""
