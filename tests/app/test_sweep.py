@@ -141,12 +141,13 @@ def test_the_ledger_is_purged_with_the_window_and_what_was_spent_stays_refused(w
     assert world.traces().assets == 1
 
 
-def test_a_full_disk_gets_room_by_the_spooled_files_that_are_left(world: World) -> None:
+@pytest.mark.parametrize("step", ["purge", "end_old_series"])
+def test_a_full_disk_gets_room_by_the_spooled_files_that_are_left(world: World, step: str) -> None:
     """The purge needs room for its log, and deleting files needs none."""
     orphan(world)
     left = world.media / "spool" / ("a" * 32)
     left.write_bytes(b"left behind")
-    world.swap(database=Failing(world.database, before={"purge": StorageFull("Send it again later.")}))
+    world.swap(database=Failing(world.database, before={step: StorageFull("Send it again later.")}))
     with pytest.raises(StorageFull):
         asyncio.run(run(world))
     assert (left.exists(), len(world.traces().blobs)) == (False, 1)

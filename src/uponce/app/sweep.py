@@ -52,13 +52,13 @@ async def purge(
     """
     try:
         grants = await services.database.purge(audit_seconds, dead_seconds)
+        services.metrics.purged(grants)
+        await _claim(services)
+        series = await _end_old_series(services)
     except StorageFull:
         await _claim(services)
         await _sweep_spool(services, grace_seconds)
         raise
-    services.metrics.purged(grants)
-    await _claim(services)
-    series = await _end_old_series(services)
     unfinished = await _sweep_spool(services, grace_seconds)
     await _sweep_parts(services, grace_seconds)
     return Swept(unfinished, 0, 0, grants, series)
