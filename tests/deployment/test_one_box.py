@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def box(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def machine(box: Server, tmp_path: Path) -> Machine:
-    """The reader has opened a shell as step 3 says."""
+def machine(box: Server, tmp_path: Path) -> Iterator[Machine]:
+    """The reader has opened a shell as step 3 says. No command may replace the uponce under test."""
+    installed = distribution("uponce").read_text("RECORD")
     private = str(tmp_path / "private")
     made = Machine(
         tmp_path,
@@ -52,7 +54,8 @@ def machine(box: Server, tmp_path: Path) -> Machine:
     )
     (tmp_path / "uponce.env").touch()
     made.shell = COMMANDS.removesuffix("uponce doctor\n")
-    return made
+    yield made
+    assert distribution("uponce").read_text("RECORD") == installed
 
 
 def back_up(machine: Machine) -> None:
