@@ -140,10 +140,7 @@ class Limits:
     skew: int = _limit(300, "Seconds by which a timestamp may be in the future.", least=0, noted=True)
 
     def max_bytes(self, requested: ResourceType | None, spec: UploadSpec | None) -> int:
-        """Return the largest allowed size of a file whose kind is not known yet, in bytes.
-
-        `spec` None: no signed field has arrived.
-        """
+        """Return the most bytes that a file of unknown kind may have. `spec` is None before the first signed field."""
         by_kind = {
             ResourceType.IMAGE: self.max_image_bytes,
             ResourceType.VIDEO: self.max_video_bytes,

@@ -168,10 +168,7 @@ async def _answer_upload(route: Route, request: Request, send: Send, metrics: Me
 
 
 def _stopped(route: Route, request: Request) -> UponceError:
-    """Return the refusal of a request that a stop of the server ends.
-
-    What the request asks for may still happen if the request has arrived whole.
-    """
+    """Return the refusal of a request that a stop ends. A request that has arrived whole may still take effect."""
     if request.method in _SENDING and not request.has_unread_body():
         outcome = (
             "The upload may be stored or not. Ask for the signature's status, or send the same request again."

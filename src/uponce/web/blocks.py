@@ -65,10 +65,7 @@ BLOCKS = Blocks(_MOST_BYTES)
 
 
 async def pieces_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
-    """Yield the bytes in pieces.
-
-    The first block is small, and each whole block doubles the next one: a client that reads little costs little.
-    """
+    """Yield the bytes in pieces. Blocks double from a small one on, so a client that reads little costs little."""
     offset, left, most = range_.start, range_.length, _FIRST_BLOCK
     with BLOCKS.reader() as reader:
         while left:

@@ -150,10 +150,7 @@ def internal_error(request: Request) -> Response:
 
 
 def _public(error: UponceError) -> UponceError:
-    """Return the error for the client.
-
-    A wrong setting that only a request reveals becomes an error without the details.
-    """
+    """Return the error for the client. A wrong setting loses its details, which are for the operator."""
     if not isinstance(error, SettingRefused):
         return error
     return DatabaseUnavailable(

@@ -27,10 +27,7 @@ class Block(bytearray):
     """Bytes of a body that pass from one owner to the next without a copy. Never change a block."""
 
     def __radd__(self, before: bytes | bytearray) -> "bytes | Block":  # type: ignore[misc]
-        """Return the block itself after no bytes.
-
-        Multipart parsers add a block to bytes that they kept, and `bytes` would copy.
-        """
+        """Return the block itself after no bytes. Multipart parsers add it to kept bytes, and `bytes` would copy."""
         return bytes(before) + bytes(self) if before else self
 
 
@@ -46,10 +43,7 @@ class _Pool:
         self._users: set[LargeBody] = set()
 
     def take(self) -> Block | None:
-        """Return a new block, or None.
-
-        None means to read pieces: `most` blocks are in use, or too many connections share them.
-        """
+        """Return a new block, or None to read pieces: `most` are in use, or too many connections share them."""
         self._made = [made for made in self._made if made() is not None]
         if self.is_crowded or len(self._made) >= self._most:
             return None

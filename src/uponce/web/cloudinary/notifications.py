@@ -41,9 +41,7 @@ class Receivers(Protocol):
 
 
 class Notifications:
-    """Posts the notifications in the outbox.
-
-    `base` is that of URLs.
+    """Posts the notifications in the outbox. `base` is that of URLs.
 
     `default` receives the answers of uploads that sign no URL. If it is empty, these answers are not posted.
     """

@@ -21,10 +21,7 @@ _BY_ACCEPT: Header = (b"vary", b"accept")
 
 
 async def home(playground: Playground | None, services: Services, request: Request) -> Response:
-    """Return name, version, health, and the addresses of uploads and of the guide. JSON for clients that ask for JSON.
-
-    Clients that may open the playground also get a link to it.
-    """
+    """Return name, version, health and addresses, as JSON if asked. Clients of the playground get a link to it."""
     head, base = request.head, request.base_url()
     checks = await check_ready(services)
     healthy = all(problem is None for problem in checks.values())
@@ -62,10 +59,7 @@ async def robots(_: Request) -> Response:
 
 
 async def favicon(_: Request) -> Response:
-    """Return no content.
-
-    Browsers ask for an icon with every picture; after this answer, they do not ask again for a day.
-    """
+    """Return no content for a day, since browsers ask for an icon with every picture."""
     return Response(204, (_ONE_DAY, NO_SNIFF))
 
 

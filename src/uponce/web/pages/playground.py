@@ -63,10 +63,7 @@ def refuse(request: Request, error: UponceError) -> Response:
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether the client and the called name are this machine.
-
-    Another site's name that leads here is an attack.
-    """
+    """Return whether client and called name are this machine. Another name that leads here is an attack."""
     head = request.head
     direct = not any(head.get(header) for header in _PROXY_HEADERS)
     return direct and _is_loopback(request.address) and bool(_LOOPBACK_HOST.fullmatch(head.get("host")))
