@@ -9,14 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from uponce.core import errors
-from uponce.core.errors import (
-    BadCredentials,
-    DatabaseUnavailable,
-    MalformedRequest,
-    SettingRefused,
-    UponceError,
-    UpstreamRefused,
-)
+from uponce.core.errors import BadCredentials, DatabaseUnavailable, SettingRefused, UponceError, UpstreamRefused
 from uponce.web.refused import refusal_page, wants_page
 from uponce.web.request import Header, Request
 from uponce.web.request_log import note_error
@@ -133,12 +126,6 @@ def refusal(
         return refusal_page(error, status, more, lingers=lingers)
     body = {"error": {"message": error.message, "code": error.code}}
     return json_response(body, status=status, headers=more, lingers=lingers)
-
-
-def wrong_method(request: Request, purpose: str, methods: tuple[str, ...]) -> Response:
-    """Return 405 with a sentence that says what the address is for. No SDK receives it."""
-    error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
-    return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
 
 
 def internal_error(request: Request) -> Response:

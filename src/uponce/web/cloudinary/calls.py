@@ -5,9 +5,9 @@ from enum import StrEnum
 from functools import cache
 from typing import TypeVar
 
-from uponce.core.errors import NotFound, UnsupportedCall, UponceError
+from uponce.core.errors import MalformedRequest, NotFound, UnsupportedCall, UponceError
 from uponce.core.parameters import Call
-from uponce.web.errors import refusal, wrong_method
+from uponce.web.errors import refusal
 from uponce.web.request import Request
 from uponce.web.response import Response
 
@@ -149,7 +149,8 @@ def refuse_method(request: Request, purpose: str, methods: tuple[str, ...]) -> R
     call = missing(request.method, request.path)
     if isinstance(call, UnsupportedCall):
         return refusal(request, call)
-    return wrong_method(request, purpose, methods)
+    error = MalformedRequest(f"{purpose} Use {' or '.join(methods)}, not {request.method[:20]}.")
+    return refusal(request, error, status=405, headers=((b"allow", ", ".join(methods).encode()),))
 
 
 def _no_such_address(path: str) -> UponceError:
