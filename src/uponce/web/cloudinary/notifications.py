@@ -85,10 +85,7 @@ class Notifications:
             "timestamp": moment,
             "request_id": after.request_id,
             **answer,
-            "notification_context": {
-                "triggered_at": moment,
-                "triggered_by": {"source": "api", "id": signer.api_key},
-            },
+            "notification_context": {"triggered_at": moment, "triggered_by": {"source": "api", "id": signer.api_key}},
             "signature_key": signer.api_key,
         }
 
