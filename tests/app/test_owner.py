@@ -16,10 +16,10 @@ from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
 from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
+from uponce.adapters import files
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store import local
 from uponce.adapters.store.local import local_blobs
 from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, Finding, fsck
@@ -236,7 +236,7 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(local, "write_new", full)
+        patched.setattr(files, "write_new", full)
         asyncio.run(claim_storage(world.database, world.blobs))
         assert asyncio.run(sweep(world)).blobs == 1
     assert list(world.media.glob("owner*")) == []

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -211,6 +212,21 @@ def write_new(path: Path, blocks: Iterable[Data]) -> None:
         for block in blocks:
             write_all(descriptor, [block])
         sync_file(descriptor)
+
+
+def write_whole(path: Path, blocks: Iterable[Data], give_name: Callable[[Path, Path], object] = os.replace) -> None:
+    """Write the whole file durably, or no file. Blocks.
+
+    `give_name(draft, path)` gives the complete file its name. If it raises FileExistsError, the file that exists stays.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        write_new(draft, blocks)
+        with suppress(FileExistsError):
+            give_name(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:

@@ -8,14 +8,12 @@ import binascii
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import write_new
-from uponce.adapters.system import sync_folder
+from uponce.adapters.files import write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -132,14 +130,7 @@ def _unusable(path: Path, error: OSError) -> SettingRefused:
 def _create(path: Path) -> None:
     """Make the whole file or none: after a crash, half a key would look like a damaged one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        write_new(draft, [secrets.token_bytes(KEY_BYTES)])
-        with suppress(FileExistsError):  # another process was faster, and its key counts
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    write_whole(path, [secrets.token_bytes(KEY_BYTES)], os.link)  # if another process was faster, its key counts
 
 
 def _load(path: Path) -> bytes:

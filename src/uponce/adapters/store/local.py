@@ -31,6 +31,7 @@ from uponce.adapters.files import (
     shard_of,
     swept,
     write_new,
+    write_whole,
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
@@ -226,20 +227,8 @@ class LocalStore:
         )
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
-        await self._disk.in_thread(lambda: self._set_owner(owner, replace))
-
-    def _set_owner(self, owner: str, replace: bool) -> None:
-        draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
-        try:
-            write_new(draft, [owner.encode()])
-            if replace:
-                draft.replace(self._owner)
-            else:
-                with suppress(FileExistsError):
-                    _link(draft, self._owner)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_folder(self._owner.parent)
+        give_name = os.replace if replace else _link
+        await self._disk.in_thread(lambda: write_whole(self._owner, [owner.encode()], give_name))
 
     async def sweep(self) -> None:
         await self._disk.in_thread(self._packs.drop_empty)
