@@ -58,10 +58,6 @@ class SpooledChunk:
     async def flush(self) -> None:
         await self._writer.flush()  # also without bytes: the file of an empty blob must exist
 
-    async def rewind(self) -> None:
-        await self._disk.in_thread(self._file.rewind)
-        self._writer.size = 0
-
     async def discard(self) -> None:
         await self._writer.end(self._discard())  # the sweeper deletes what stays
 

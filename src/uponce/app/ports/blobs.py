@@ -25,10 +25,7 @@ class SpooledChunk(Protocol):
         """End the writing. Then all bytes are in the file."""
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes in order. Possible until `rewind` or `discard`."""
-
-    async def rewind(self) -> None:
-        """Forget the bytes. The next `write` starts at the first byte of the same file. Call `flush` before."""
+        """Yield the bytes in order. Possible until `discard`."""
 
     async def discard(self) -> None:
         """Delete the bytes. Does nothing if they are gone."""
