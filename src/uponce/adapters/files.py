@@ -29,19 +29,41 @@ class Threads(Protocol):
     async def in_thread(self, work: Callable[[], T]) -> T: ...
 
 
-class OpenFile:
+class OpenDescriptor:
+    """The owner of a descriptor. The garbage collector closes it as well, since a cancelled request never does."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def number(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the file is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._end(descriptor)
+
+    def _end(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class OpenFile(OpenDescriptor):
     """The OpenBlob port: a file, or the `size` bytes of a pack from `start`, after a header.
 
-    It closes itself when the last reference goes, since a cancelled `open` has no caller that could close the file.
     `whole` is all bytes of a small blob, if they have been read.
     """
 
     block_bytes = _READ_BYTES
 
     def __init__(self, threads: Threads, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
+        super().__init__(descriptor)
         self.whole = b""
         self._threads = threads
-        self._descriptor: int | None = descriptor
         self.size = size
         self._start = start
         self._header = header
@@ -63,7 +85,7 @@ class OpenFile:
         """Return these bytes if all of them are in memory, else none. A system short of memory keeps only some."""
         if not NOWAIT:
             return b""
-        descriptor, length = self._number(), min(length, self.size - offset)
+        descriptor, length = self.number(), min(length, self.size - offset)
         try:
             block = read_at(descriptor, self._start + offset, length, NOWAIT)
             return block if len(block) == length and self._is_there(descriptor, NOWAIT) else b""
@@ -71,18 +93,13 @@ class OpenFile:
             return b""
 
     def _read(self, offset: int, length: int) -> bytes:
-        descriptor = self._number()
+        descriptor = self.number()
         block = read_at(descriptor, self._start + offset, max(0, min(length, self.size - offset)))
         if not self._is_there(descriptor):
             raise StorageUnavailable(
                 "The stored bytes cannot be read.", detail="the blob was deleted while it was read"
             )
         return block
-
-    def _number(self) -> int:
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, "the blob is closed")
-        return self._descriptor
 
     def _is_there(self, descriptor: int, flags: int = 0) -> bool:
         """Return whether the bytes of a read before were those of the blob: whether its header is still there.
@@ -105,20 +122,12 @@ class OpenFile:
     def read_now(self, offset: int, into: memoryview) -> int:
         if not NOWAIT:
             return 0
-        descriptor = self._number()
+        descriptor = self.number()
         try:
             size = os.preadv(descriptor, [into[: max(0, self.size - offset)]], self._start + offset, NOWAIT)
             return size if self._is_there(descriptor, NOWAIT) else 0
         except OSError:  # not in memory, or a file system that cannot tell
             return 0
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
