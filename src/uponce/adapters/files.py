@@ -25,8 +25,10 @@ _READ_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-class Threads(Protocol):
-    async def in_thread(self, work: Callable[[], T]) -> T: ...
+class Run(Protocol):
+    """Runs blocking work in a thread."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
 
 
 class OpenDescriptor:
@@ -60,10 +62,10 @@ class OpenFile(OpenDescriptor):
 
     block_bytes = _READ_BYTES
 
-    def __init__(self, threads: Threads, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
+    def __init__(self, run: Run, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
         super().__init__(descriptor)
         self.whole = b""
-        self._threads = threads
+        self._run = run
         self.size = size
         self._start = start
         self._header = header
@@ -79,7 +81,7 @@ class OpenFile(OpenDescriptor):
         return self._cached(offset, length) or await self.read_in_thread(offset, length)
 
     async def read_in_thread(self, offset: int, length: int) -> bytes:
-        return await self._threads.in_thread(lambda: self._read(offset, length))
+        return await self._run(lambda: self._read(offset, length))
 
     def _cached(self, offset: int, length: int) -> bytes:
         """Return these bytes if all of them are in memory, else none. A system short of memory keeps only some."""

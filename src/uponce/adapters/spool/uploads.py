@@ -169,7 +169,7 @@ class NewFile:
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
     """Yield the first `size` bytes of a file in order. Raise StorageUnavailable if the file has fewer."""
-    file = await disk.in_thread(lambda: OpenFile(disk, os.open(path, os.O_RDONLY | SAFE), size))
+    file = await disk.in_thread(lambda: OpenFile(disk.in_thread, os.open(path, os.O_RDONLY | SAFE), size))
     try:
         for offset in range(0, size, BLOCK_BYTES):
             block = await file.read_in_thread(offset, BLOCK_BYTES)  # a large block costs more than the trip to a thread

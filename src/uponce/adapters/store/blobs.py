@@ -6,13 +6,13 @@ the disk of its server first, whatever its store.
 
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from uponce.adapters.files import SAFE, blobs_in, checked
+from uponce.adapters.files import SAFE, Run, blobs_in, checked
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
 from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
@@ -165,9 +165,6 @@ class Blobs:
 
         await self.disk.in_thread(probe)
         await self.store.ping()
-
-
-Run = Callable[[Callable[[], list[StoredBlob]]], Awaitable[list[StoredBlob]]]
 
 
 async def in_batches(run: Run, blobs: Iterator[StoredBlob]) -> AsyncIterator[StoredBlob]:

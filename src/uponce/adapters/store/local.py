@@ -118,7 +118,7 @@ class LocalStore:
             except OSError:  # the answer needs a disk
                 return None
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
-        return None if descriptor is None else OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
+        return None if descriptor is None else OpenFile(self._disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
     async def open(self, key: str) -> OpenFile | None:
         return await self._disk.in_thread(lambda: self._open(key))
@@ -139,11 +139,11 @@ class LocalStore:
             descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
         except FileNotFoundError:
             return None
-        return OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
+        return OpenFile(self._disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
     def _packed(self, key: str, flags: int = 0) -> OpenFile | None:
         found = self._packs.find(checked(key), flags)
-        return found and OpenFile(self._disk, found[0], found[1].size, found[1].start, found[1].header)
+        return found and OpenFile(self._disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
         return in_batches(self._disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
