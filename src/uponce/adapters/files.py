@@ -153,10 +153,7 @@ def is_packed(key: str) -> bool:
 
 
 def shard_of(key: str) -> str:
-    """Return the folder of a blob that is a file.
-
-    For the beginning of a key, return the beginning of the folder's name.
-    """
+    """Return the folder of a blob that is a file, or for the beginning of a key the beginning of its name."""
     return key[: 3 if is_packed(key) else 2]
 
 
@@ -215,10 +212,7 @@ def _give_to_owner(descriptor: int, folder: Path) -> None:
 
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
-    """Write a new private file. Its bytes are durable on return, its name is not. Blocks.
-
-    Raise OSError if it exists.
-    """
+    """Write a new private file. Its bytes are durable on return, not its name. Blocks. Raise OSError if it exists."""
     with closing_file(make_file(path)) as descriptor:
         for block in blocks:
             write_all(descriptor, [block])

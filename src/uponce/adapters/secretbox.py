@@ -79,10 +79,7 @@ _CURE = (
 
 
 def key_from_text(text: str) -> bytes:
-    """Return the key in UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes.
-
-    Raise SettingRefused for other text.
-    """
+    """Return the key in UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes. Raise SettingRefused if not."""
     for decode in (bytes.fromhex, lambda t: base64.b64decode(t, validate=True)):
         try:
             key = decode(text.strip())
@@ -96,10 +93,7 @@ def key_from_text(text: str) -> bytes:
 
 
 def load_key(path: Path) -> bytes:
-    """Return the key in a file that only its owner may read.
-
-    Raise SettingRefused, with the cure, if it cannot be used.
-    """
+    """Return the key in a file that only its owner may read. Raise SettingRefused if it cannot be used."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
