@@ -70,10 +70,7 @@ class BufferedWriter:
         await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
 
     async def _flush(self) -> None:
-        """Begin a flush. A large flush may begin before the last one ends.
-
-        A small one is the last, or that of a slow upload.
-        """
+        """Begin a flush. A large one may begin before the last ends. A small one is the last, or a slow upload's."""
         is_large = self._pending_size >= _LARGE
         await self.settle(_MOST_FLUSHES - 1 if is_large else 0)
         blocks, size = self._pending, self._pending_size

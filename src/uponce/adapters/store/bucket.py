@@ -104,10 +104,7 @@ class Bucket:
         self._compare(name, sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
 
     def _compare(self, name: str, etag: str, blocks: Callable[[], Iterable[bytes]], size: int) -> None:
-        """Compare the object with the bytes.
-
-        Most stores show the MD5 of an object; an object of another store is read back.
-        """
+        """Compare the object with the bytes: by its MD5, which most stores show, or by reading it back."""
         with _translated():
             meta = obstore.head(self._store, name)
         if meta["size"] == size and (meta["e_tag"] or "").strip('"') == etag:

@@ -121,10 +121,7 @@ class BucketStore:
         return await self._run(self._askers, work)
 
     async def _run(self, pool: Executor, work: Callable[[], T]) -> T:
-        """Run the work in a thread.
-
-        Raise StorageUnavailable if no thread becomes free in time: a stalled store then fails all.
-        """
+        """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
         queued = pool.submit(guarded, work)
         running = asyncio.wrap_future(queued)
         try:

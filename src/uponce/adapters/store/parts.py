@@ -137,10 +137,7 @@ class ObjectParts:
         return StoredPart(span, name, sha256)
 
     def read(self, key: str, part: StoredPart, start: int, end: int) -> bytes:
-        """Return these bytes of the blob, which the part has. Blocks.
-
-        Raise StorageUnavailable if its object has fewer.
-        """
+        """Return these bytes, which the part has. Blocks. Raise StorageUnavailable if its object has fewer."""
         block = self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
         if len(block) != end - start:
             raise _unreadable(key, f"object {part.name} ends early")
