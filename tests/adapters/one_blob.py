@@ -28,7 +28,7 @@ BLOCK = bytes(65_536)
 MUTANTS: dict[str, Callable[[], object]] = {
     "no fsync at all": lambda: patch("os.fsync", lambda _: None).start(),
     "no folder fsync": lambda: patch("uponce.adapters.store.local.sync_folder", lambda _: None).start(),
-    "fsync after rename": lambda: patch.object(local.LocalStore, "put", _rename_first).start(),
+    "fsync after rename": lambda: patch.object(local.LocalBlobs, "put", _rename_first).start(),
 }
 
 
@@ -57,7 +57,7 @@ class FixedIds:
         return self.hex(32)
 
 
-def _rename_first(self: local.LocalStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
+def _rename_first(self: local.LocalBlobs, key: str, path: Path, descriptor: int, media_type: str) -> None:
     target = self.path_of(key)
     path.rename(target)
     os.fsync(descriptor)

@@ -46,7 +46,7 @@ def test_a_file_system_that_frees_no_part_of_a_file_gets_files(
     (key,) = put(store, b"abc")
     assert (key[0] == "p", packs(root)) == (False, [])
     assert asyncio.run(get(store, key)) == b"abc"
-    assert "file system" in store.store.describe()
+    assert "file system" in store.describe()
 
 
 def test_a_deletion_erases_also_where_no_hole_can_be_made(
@@ -168,7 +168,7 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
     local_of(crashed)._packs._end_pack()
     bodies, keys, erase = [body(chance(LARGE, 2))], list[str](), system.erase
     restarted = opened(root)
-    assert restarted.store.describe()  # it has made its hole to try
+    assert restarted.describe()  # it has made its hole to try
 
     def paused(descriptor: int, start: int, length: int) -> None:
         if not keys:

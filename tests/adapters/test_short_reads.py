@@ -60,7 +60,7 @@ def test_a_blob_is_read_listed_kept_and_deleted(tmp_path: Path, size: int) -> No
         assert await blob.read(7, size) == data[7:]
         blob.close()
         assert [found.key async for found in store.published()] == [key]
-        store.store.close()  # so that the sweep may delete its pack
+        store._packs.close()  # so that the sweep may delete its pack
         await store.sweep_spool(0)
         assert (await store.digest(key)).size == size
         await store.delete(key)
