@@ -182,10 +182,10 @@ def blob_store(settings: Settings) -> Blobs:
         parts = urlsplit("")
     match parts:
         case ("file", "", path, _, _) if path.startswith("/"):
-            from uponce.adapters.store.local import local_blobs
+            from uponce.adapters.store.local import LocalBlobs
 
             path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
-            return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
+            return LocalBlobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
             from uponce.adapters.store.objects import BucketBlobs

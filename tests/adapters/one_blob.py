@@ -102,7 +102,7 @@ def _descriptors() -> int:
 def main(root: str, mebibytes: str, mutant: str = "") -> None:
     if mutant:
         MUTANTS[mutant]()
-    store = local.local_blobs(Path(root), ids=FixedIds())
+    store = local.LocalBlobs(Path(root), ids=FixedIds())
     store.open_store()
     asyncio.run(store.ping())  # a thread and a loop have been there once
     before, peak = _descriptors(), _peak_kib()

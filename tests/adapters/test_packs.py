@@ -15,7 +15,7 @@ from uponce.adapters import system
 from uponce.adapters.spool import locks
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES, PAGE, Packs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
@@ -24,7 +24,7 @@ from uponce.core.errors import StorageFull, StorageUnavailable
 
 
 def test_only_small_blobs_go_into_a_pack(root: Path) -> None:
-    store = local_blobs(root, ids=RandomIds(), pack_bytes=1000)
+    store = LocalBlobs(root, ids=RandomIds(), pack_bytes=1000)
     store.open_store()
     bodies = [body(chance(size)) for size in (0, 1000, 1001, 5000)]
     keys = local_of(store).put_group(bodies)
@@ -186,7 +186,7 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
 
 def test_a_name_that_is_taken_is_left_alone(root: Path) -> None:
     for _ in range(2):
-        store = local_blobs(root, ids=SeededIds())
+        store = LocalBlobs(root, ids=SeededIds())
         store.open_store()
         put(store, b"abc")
         store.close()

@@ -15,7 +15,7 @@ from tests import samples
 from tests.adapters.packing import put
 from uponce.adapters.media import pool
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.parts import ObjectPart, ObjectParts
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
@@ -41,7 +41,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def play(folder: Path, scenario: Callable[[Any], Any]) -> None:
-    store = local_blobs(folder, ids=RandomIds(), pack_bytes=len(DATA))
+    store = LocalBlobs(folder, ids=RandomIds(), pack_bytes=len(DATA))
     store.open_store()
     try:
         asyncio.run(scenario(store))

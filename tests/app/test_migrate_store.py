@@ -10,7 +10,7 @@ from tests.contract.databases import run
 from tests.world import World, assert_accepted
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.migrate_store import Store, migrate_store
 
@@ -18,7 +18,7 @@ from uponce.app.migrate_store import Store, migrate_store
 @pytest.fixture
 def target(tmp_path: Path, world: World) -> Iterator[Store]:
     database = SqliteDatabase(tmp_path / "target.db", clock=world.clock, secrets=AesSecretBox(bytes(32)))
-    blobs = local_blobs(tmp_path / "target", ids=RandomIds())
+    blobs = LocalBlobs(tmp_path / "target", ids=RandomIds())
     with closing(database), closing(blobs):
         database.open()
         blobs.open_store()

@@ -20,7 +20,7 @@ from uponce.adapters import files
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
@@ -151,7 +151,7 @@ def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world
 
 def test_a_database_with_files_takes_no_empty_storage_by_mistake(world: World, tmp_path: Path) -> None:
     """A disk that is not mounted, or the wrong bucket. A fence takes it, if the operator knows that files are lost."""
-    with closing(local_blobs(tmp_path / "empty", ids=RandomIds())) as empty:
+    with closing(LocalBlobs(tmp_path / "empty", ids=RandomIds())) as empty:
         empty.open_store()
         asyncio.run(claim_storage(world.database, empty))  # names no file yet
         (tmp_path / "empty" / "owner").unlink()
@@ -353,7 +353,7 @@ def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: Sqlit
     upload(world)
     as_of_an_earlier_release(world)
     asyncio.run(world.database.freeze())
-    with closing(local_blobs(tmp_path / "moved", ids=RandomIds())) as target:
+    with closing(LocalBlobs(tmp_path / "moved", ids=RandomIds())) as target:
         target.open_store()
         assert asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, target))).complete
 

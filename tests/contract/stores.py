@@ -13,7 +13,7 @@ from _pytest.mark.structures import ParameterSet
 from tests.stores import azurite, seaweedfs
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Bucket
-from uponce.adapters.store.local import LocalBlobs, local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore
@@ -23,7 +23,7 @@ SECONDS = 60
 
 @contextmanager
 def local(folder: Path) -> Iterator[Blobs]:
-    store = local_blobs(folder / "media", ids=RandomIds())
+    store = LocalBlobs(folder / "media", ids=RandomIds())
     store.open_store()
     try:
         yield store

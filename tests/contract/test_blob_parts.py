@@ -16,7 +16,7 @@ from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
 from uponce.adapters.spool import locks, parts
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore, HeldPart, Parts
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
@@ -378,7 +378,7 @@ def test_only_what_did_not_come_in_order_is_read_again(
 
     real = parts._blocks
     monkeypatch.setattr(parts, "_blocks", counted)
-    stores = [local_blobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
+    stores = [LocalBlobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
         each.open_store()
 

@@ -27,7 +27,7 @@ from uponce.adapters.database.sqlite.snapshot import (
 )
 from uponce.adapters.files import BLOCK_BYTES, write_whole
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
@@ -42,7 +42,7 @@ class Archive:
 
     def __init__(self, folder: Path, *, database: Path, secret_key: Path | None) -> None:
         self.folder = folder.absolute()
-        self.media = local_blobs(self.folder / "media", ids=RandomIds())
+        self.media = LocalBlobs(self.folder / "media", ids=RandomIds())
         self.keeps_key = secret_key is not None
         self._database = self.folder / "uponce.db"
         self._draft = self.folder / "uponce.db.new"

@@ -49,11 +49,6 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some n
 PACK_BYTES = 256 * 1024
 
 
-def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> "LocalBlobs":
-    """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, if the file system can have packs."""
-    return LocalBlobs(root, ids=ids, disk=disk, pack_bytes=pack_bytes)
-
-
 class LocalBlobs(Blobs):
     """Blobs in a folder. Those of at most `pack_bytes` go into packs, if the file system can have packs."""
 
