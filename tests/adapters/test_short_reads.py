@@ -76,14 +76,14 @@ async def none() -> AsyncIterator[Any]:
 
 def test_a_part_that_is_sent_twice_is_the_same_part(tmp_path: Path) -> None:
     async def scenario(store: Any) -> None:
-        key, span = await store.begin(), Span(0, len(DATA))
+        key, span = await store.parts.begin(), Span(0, len(DATA))
         for present in ([], [span]):
-            part = await store.hold(key, span)
+            part = await store.parts.hold(key, span)
             part.expect(present)
             await part.write(DATA)
             await part.sync()
             await part.release()
-        whole = await store.assembly(key)
+        whole = await store.parts.assembly(key)
         assert (await whole.seal(len(DATA), none())).size == len(DATA)
         assert b"".join([block async for block in whole.blocks()]) == DATA
         await whole.release()

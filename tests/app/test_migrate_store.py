@@ -30,7 +30,7 @@ def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, targe
     assert_accepted(world.upload(world.sign()))
     source = Store(world.database, world.blobs)
     assert run(migrate_store(source, target, media=False)).rows
-    arriving = run(target.blobs.begin())
+    arriving = run(target.blobs.parts.begin())
     world.swap(database=target.database)
     assert_accepted(world.upload(world.sign()))
     for copied, present in ((2, 0), (0, 2)):

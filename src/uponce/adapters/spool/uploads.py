@@ -31,12 +31,6 @@ class Destination(Protocol):
     async def withdraw(self, key: str) -> None:
         """Delete the blob `key` if it exists."""
 
-    async def take_back(self, key: str, path: Path) -> None:
-        """Give a published blob, which no known commit names, this path too. Do nothing if the store copies files."""
-
-    def open_unfinished(self, key: str) -> int | None:
-        """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""
-
 
 class SpooledChunk:
     """The SpooledChunk port. The first flush makes the file."""

@@ -8,17 +8,13 @@ import errno
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
-from uponce.adapters.files import SAFE, Run, blobs_in, checked
+from uponce.adapters.files import Run, blobs_in, checked
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold
-from uponce.adapters.spool.parts import FileAssembly, FilePart, Prefixes, make_empty
 from uponce.adapters.spool.uploads import Destination, SpooledChunk, SpooledUpload
-from uponce.app.ports import BlobStore, FrontServer, GroupStore, Ids, OpenBlob, Presigner, SharedParts, StoredBlob
-from uponce.core.spans import Span
+from uponce.app.ports import BlobStore, FrontServer, GroupStore, Ids, OpenBlob, Presigner, StoredBlob
 
 _LIST_BATCH = 100
 
@@ -29,13 +25,10 @@ class Blobs(BlobStore, Destination):
     A subclass keeps the complete blobs. Call `open_store` before use and `close` after.
     """
 
-    shared: SharedParts | None = None
-
     def __init__(self, folder: Path, disk: Disk, ids: Ids) -> None:
         self.folder = folder
         self.disk = disk
         self._ids = ids
-        self._prefixes = Prefixes()
 
     @abstractmethod
     def open_store(self) -> None:
@@ -71,42 +64,12 @@ class Blobs(BlobStore, Destination):
     async def receive_chunk(self) -> SpooledChunk:
         return SpooledChunk(self.folder / self._ids.hex(32), self.disk)
 
-    async def begin(self) -> str:
-        key = self._ids.hex(32)
-        await self.disk.in_thread(lambda: make_empty(self.folder, key))
-        return key
-
-    async def hold(self, key: str, span: Span) -> FilePart:
-        held = await self.disk.in_thread(lambda: hold(self._open_part, key, span))
-        return FilePart(self.disk, key, span, held, self._prefixes)
-
-    async def assembly(self, key: str) -> FileAssembly:
-        held = await self.disk.in_thread(lambda: hold(self._open_part, key, WHOLE))
-        return FileAssembly(self.folder, key, self.disk, self, held, self._prefixes)
-
-    @asynccontextmanager
-    async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
-        asked: Hold = await self.disk.in_thread(lambda: ask_for(self._open_part, key, WHOLE if span is None else span))
-        try:
-            yield
-        finally:
-            asked.close()
-
-    def _open_part(self, key: str) -> int | None:
-        """Return a descriptor of the file of an unfinished blob, also of a published but uncommitted one."""
-        try:
-            return os.open(self.folder / checked(key), os.O_RDWR | SAFE)
-        except FileNotFoundError:
-            # In this order, since publishing moves the file from the first place to the second.
-            return self.open_unfinished(key)
-
     async def delete(self, key: str) -> None:
         await self._drop(key)
         await self.withdraw(key)
 
     async def _drop(self, key: str) -> None:
         """Delete the spooled file of this blob if it exists."""
-        self._prefixes.drop(key)
         await self.disk.in_thread(lambda: (self.folder / checked(key)).unlink(missing_ok=True))
 
     def spooled(self) -> AsyncIterator[StoredBlob]:

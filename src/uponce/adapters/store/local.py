@@ -35,10 +35,11 @@ from uponce.adapters.files import (
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
+from uponce.adapters.spool.parts import FileParts, Prefixes
 from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
-from uponce.app.ports import PLACES, Body, Ids, StoredBlob
+from uponce.app.ports import PLACES, Body, Ids, Parts, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
@@ -56,6 +57,8 @@ class LocalBlobs(Blobs):
 
     def __init__(self, root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> None:
         super().__init__(root / "spool", disk or Disk(), ids)
+        self._prefixes = Prefixes()
+        self.parts: Parts = FileParts(self.folder, self.disk, self, ids, self._prefixes)
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
         self._packs = Packs(root / "packs", ids)
@@ -202,6 +205,10 @@ class LocalBlobs(Blobs):
                     self.path_of(key).unlink(missing_ok=True)
             raise
         return keys
+
+    async def delete(self, key: str) -> None:
+        self._prefixes.drop(key)
+        await super().delete(key)
 
     async def withdraw(self, key: str) -> None:
         def unlink() -> None:

@@ -23,7 +23,7 @@ from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
-from uponce.app.ports import PLACES, Ids, StoredBlob
+from uponce.app.ports import PLACES, Ids, Parts, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
 from uponce.core.values import Digest
@@ -45,7 +45,7 @@ class BucketBlobs(Blobs):
 
     def __init__(self, bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> None:
         super().__init__(spool, Disk(), ids)
-        self.shared = ObjectParts(self, self.run, bucket, ids)
+        self.parts: Parts = ObjectParts(self, self.run, bucket, ids)
         self._bucket = bucket
         self._seconds = seconds
         # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
@@ -138,12 +138,6 @@ class BucketBlobs(Blobs):
     async def withdraw(self, key: str) -> None:
         name = _name(key)
         await self._ask(lambda: self._bucket.delete(name))
-
-    async def take_back(self, key: str, path: Path) -> None:
-        """Do nothing: the spooled file stays until the commit."""
-
-    def open_unfinished(self, key: str) -> None:
-        return None
 
     async def owner(self) -> str | None:
         return await self._ask(lambda: self._bucket.text_of(_OWNER))

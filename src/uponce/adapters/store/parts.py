@@ -85,7 +85,9 @@ class Claims:
 
 
 class ObjectParts:
-    """The SharedParts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
+    """The Parts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
+
+    shared = True
 
     def __init__(self, blobs: Blobs, run: Run, bucket: Bucket, ids: Ids) -> None:
         self.blobs = blobs
