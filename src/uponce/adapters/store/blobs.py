@@ -40,6 +40,7 @@ class Blobs(BlobStore, Destination):
 
     @property
     def group_store(self) -> GroupStore | None:
+        """Return what stores many small blobs at once, or None."""
         return None
 
     def front(self, prefix: str) -> FrontServer | None:
