@@ -37,6 +37,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         real, life = getattr(self._real, name), self._life
+        if name == "parts":
+            return Mortal(real, life)
         if not inspect.iscoroutinefunction(real):
             return real
 
