@@ -184,7 +184,7 @@ def test_a_crowd_gets_small_pieces_and_gives_its_blocks_back() -> None:
         pool.users.add(user)  # type: ignore[arg-type]
     assert len(pool.piece()) == 8 * 1024
     for user in users[8:]:
-        pool.users.discard(user)  # type: ignore[arg-type]
+        pool.users.discard(user)
     again = pool.take()
     assert again is not None
     assert again is not kept
