@@ -43,9 +43,9 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
     """
     head, path, now = request.head, parse_path(raw_path(request.scope)), services.clock.now()
     async with looking_up:
-        found = await _find(services, request.method, path)
+        found = await _find(services, request.method, head, path)
     if isinstance(found, Asset):
-        return await _elsewhere(services, head, found, headers_of(found, path, now))
+        return await _elsewhere(services, head, found, now, headers_of(found, path, now))
     try:
         response = _original(request, head, found, headers_of(found.asset, path, now))
     except RangeNotSatisfiable as error:
@@ -56,10 +56,10 @@ async def deliver(services: Services, looking_up: Semaphore, request: Request) -
     return replace(response, close=found.blob.close)
 
 
-async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
+async def _find(services: Services, method: str, head: Head, path: DeliveryPath) -> Delivery | Asset:
     """Return the asset alone if another server sends its bytes, else with its bytes."""
     asset = await find(services, path)
-    if is_for_front(services, asset):
+    if is_for_front(services, asset) and not _has_precondition(head):
         return asset
     if services.front is None and services.presigner is not None and method == "GET":
         return asset
@@ -71,25 +71,38 @@ def is_for_front(services: Services, asset: Asset) -> bool:
     return services.front is not None and services.front.location_of(asset.blob_key) is not None
 
 
-async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes. It leads the client, or the server in front, to the bytes.
+def _has_precondition(head: Head) -> bool:
+    """Return whether uponce must send the bytes itself: nginx would judge these by the time of the file."""
+    return "if-match" in head.headers or "if-unmodified-since" in head.headers
 
-    The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
-    """
+
+async def _elsewhere(services: Services, head: Head, asset: Asset, now: float, headers: list[Header]) -> Response:
+    """Return a response without bytes. It leads the client, or the server in front, to the bytes."""
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     if services.front is not None:
-        return _through(services.front, asset, headers)
+        return _through(services.front, asset, now, headers)
     assert services.presigner is not None
     return await _redirect(services.presigner, asset, headers)
 
 
-def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Response:
-    """Return the location for the server in front. That server handles ranges and its own validators."""
+def _through(front: FrontServer, asset: Asset, now: float, headers: list[Header]) -> Response:
+    """Return the location for nginx, which handles ranges and If-Range.
+
+    nginx keeps Cache-Control also with its own errors. So that value has another name, which only files get back.
+    """
+    named = dict(headers)
+    cache = named.pop(b"cache-control")
+    if asset.version > now:  # until then, the file before an overwrite has the same date
+        del named[b"last-modified"]
     location = (front.location_of(asset.blob_key) or "").encode()
-    return Response(
-        200, (*headers, (b"content-type", _content_type(asset)), length_header(0), (b"x-accel-redirect", location))
+    more = (
+        (b"x-uponce-cache", cache),
+        (b"content-type", _content_type(asset)),
+        length_header(0),
+        (b"x-accel-redirect", location),
     )
+    return Response(200, (*named.items(), *more))
 
 
 async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
