@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
@@ -252,7 +253,11 @@ def _range_applies(head: Head, asset: Asset) -> bool:
 
 
 def _date(text: str) -> float | None:
+    if not text:
+        return None
     try:
-        return parsedate_to_datetime(text).timestamp() if text else None
+        date = parsedate_to_datetime(text)
+        # Each date of HTTP is in UTC (RFC 9110 §5.6.7). Without a zone, `timestamp` would take the server's.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
