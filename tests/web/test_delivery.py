@@ -10,6 +10,7 @@ from tests.app.planted import put_assets, put_packed
 from tests.asgi import Answer
 from tests.world import OTHER_PNG, PNG, World, assert_accepted, assert_refused
 from uponce.adapters.store.local import InternalLocation
+from uponce.core.signature import sign_delivery
 
 RAW = b"0123456789abcdefghij"
 
@@ -336,6 +337,18 @@ def test_the_official_sdks_signed_urls_work(shared: World, options: dict[str, An
     assert shared.get(path).body == PNG
     other = path.replace("demo", "elsewhere")
     assert_refused(shared.get(other), 401, "delivery_denied")
+
+
+@pytest.mark.parametrize("tilde", ["~", "%7E", "%7e"])
+def test_a_signed_url_works_in_each_spelling_of_a_tilde(shared: World, tilde: str) -> None:
+    """RFC 3986 §6.2.2: the spellings are one. SDKs sign the escaped one, which Python's requests changes."""
+    store(shared, public_id="a~b~c", type="private")
+    path = signed_path(shared, "a~b~c.png", type="private")
+    assert "a%7Eb%7Ec" in path
+    assert shared.get(path.replace("%7E", tilde)).body == PNG
+    by_hand = sign_delivery("a~b~c.png", shared.browser.secrets[0])
+    assert shared.get(f"/demo/image/private/s--{by_hand}--/{f'a{tilde}b{tilde}c.png'}").body == PNG
+    assert_refused(shared.get(path.replace("%7E", "%7F")), 401, "delivery_denied")
 
 
 def test_a_wrong_signature_on_a_public_asset_is_refused(shared: World) -> None:

@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
-from uponce.core.delivery import DeliveryPath
+from uponce.core.delivery import DeliveryPath, spellings_of
 from uponce.core.errors import (
     DatabaseUnavailable,
     DeliveryDenied,
@@ -78,7 +78,8 @@ async def _check_signature(services: Services, path: DeliveryPath) -> None:
         return
     keys = await services.database.list_keys(name.cloud)
     secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
-    if path.signature is None or not verify_delivery(path.source, path.signature, secrets):
+    signature = path.signature
+    if signature is None or not any(verify_delivery(each, signature, secrets) for each in spellings_of(path.source)):
         raise DeliveryDenied("deny or ACL failure")
 
 
