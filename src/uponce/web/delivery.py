@@ -32,6 +32,7 @@ _INERT = (
     # Sent also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
     (b"access-control-allow-origin", b"*"),
 )
+_VALIDATORS = (b"etag", b"last-modified")
 
 
 async def deliver(services: Services, looking_up: Places, opening: Places, request: Request) -> Response:
@@ -53,6 +54,8 @@ async def deliver(services: Services, looking_up: Places, opening: Places, reque
 async def _answer(services: Services, opening: Places, request: Request, path: DeliveryPath, asset: Asset) -> Response:
     now = services.clock.now()
     headers = headers_of(asset, path, now)
+    if services.presigner is not None:  # under the same URL, a GET leads to the validators of the bucket
+        headers = [header for header in headers if header[0] not in _VALIDATORS]
     if _is_sent_elsewhere(services, request, asset):
         return await _elsewhere(services, request.head, asset, now, headers)
     try:

@@ -1,6 +1,6 @@
-"""What uponce tells nginx, where nginx sends the files. tests/e2e/test_front_server.py has the answers of nginx."""
+"""What uponce answers where nginx or a bucket sends the bytes. tests/e2e/test_front_server.py has nginx itself."""
 
-from tests.web.test_delivery import Front, store
+from tests.web.test_delivery import Front, Signer, store
 from tests.world import OTHER_PNG, PNG, World
 
 
@@ -27,3 +27,13 @@ def test_nginx_gets_no_date_that_two_files_can_have(world: World) -> None:
     assert "last-modified" not in world.get(newer["path"]).headers
     world.clock.time = newer["version"]
     assert "last-modified" in world.get(newer["path"]).headers
+
+
+def test_where_the_bucket_sends_the_bytes_no_answer_has_other_validators(world: World) -> None:
+    """A HEAD had the tag of uponce, and the GET that of the bucket, under one URL."""
+    path = store(world, public_id="cat")["path"]
+    world.swap(presigner=Signer())
+    for method, conditions, status in (("HEAD", {}, 200), ("HEAD", {"if-none-match": "*"}, 304), ("GET", {}, 302)):
+        answer = world.request(method, path, headers=conditions)
+        assert (answer.status, {"etag", "last-modified"} & answer.headers.keys()) == (status, set())
+    assert world.request("HEAD", path).headers["content-length"] == str(len(PNG))
