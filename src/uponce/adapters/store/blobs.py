@@ -6,7 +6,7 @@ the disk of its server first, whatever its store.
 
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -53,6 +53,8 @@ class Store(Destination, Protocol):
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]: ...
 
+    def listings(self, first: str) -> Iterable[AsyncIterator[StoredBlob]]: ...
+
     async def digest(self, key: str) -> Digest | None: ...
 
     async def owner(self) -> str | None: ...
@@ -81,7 +83,7 @@ class Blobs:
         self._prefixes = Prefixes()
         self.group_store, self.is_remote = store.group_store, store.is_remote
         self.open, self.open_now = store.open, store.open_now
-        self.published, self.digest = store.published, store.digest
+        self.published, self.listings, self.digest = store.published, store.listings, store.digest
         self.owner, self.set_owner = store.owner, store.set_owner
 
     def open_store(self) -> None:
