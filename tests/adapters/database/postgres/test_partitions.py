@@ -12,12 +12,13 @@ from tests.contract.databases import CALLER, KEY, OTHER, START, PlainBox, Steppe
 from tests.contract.test_database_series import series
 from tests.postgres import shared
 from uponce.adapters.database import grants, replies
-from uponce.adapters.database.postgres import PostgresDatabase
+from uponce.adapters.database.postgres import _SLACK_SECONDS, PostgresDatabase
 from uponce.adapters.database.postgres.schema import SPAN
 from uponce.adapters.database.postgres.session import Session
 from uponce.adapters.database.statements import load
 from uponce.adapters.database.steps import Operation, Rules, run_in_step
-from uponce.core.errors import DatabaseUnavailable, SignatureUsed
+from uponce.config import load as load_settings
+from uponce.core.errors import DatabaseUnavailable, SettingRefused, SignatureUsed
 from uponce.core.signature import dated
 from uponce.core.values import Grant
 
@@ -166,6 +167,16 @@ def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: Postgres
 
         assert run(both()) == [0, "ok"]
     assert run(database.purge(10**6)) == 1
+
+
+def test_purges_come_often_enough_for_rows_to_wait_for_their_partition() -> None:
+    """With the rarest purges, rows go with their partition, and others before fsck counts them as damage."""
+    pause = 600
+    assert load_settings({"UPONCE_SWEEP_SECONDS": str(pause)}).sweep_seconds == pause
+    with pytest.raises(SettingRefused, match="UPONCE_SWEEP_SECONDS"):
+        load_settings({"UPONCE_SWEEP_SECONDS": str(pause + 1)})
+    assert SPAN + pause <= _SLACK_SECONDS
+    assert _SLACK_SECONDS + pause + 300 <= 3600  # a purge takes a while
 
 
 def test_a_reader_of_a_past_part_does_not_hold_up_the_coming_ones(

@@ -34,8 +34,8 @@ __all__ = ["Address", "PostgresDatabase", "is_set_up"]
 
 T = TypeVar("T")
 
-# At least the span of a partition and the pause between two purges (UPONCE_SWEEP_SECONDS). With another pause and the
-# time of a purge, less than the hour after which fsck complains.
+# At least the span of a partition and the longest pause between two purges (UPONCE_SWEEP_SECONDS: 600). With another
+# pause and the time of a purge, less than the hour after which fsck complains.
 _SLACK_SECONDS = 2700
 _READ_BYTES = 100 * 1024 * 1024  # PostgreSQL reads more of a table in a second: 1.6 GB from memory
 _CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
