@@ -122,8 +122,8 @@ def test_the_ledger_is_purged_however_long_the_store_takes_to_list(
 
     async def serve() -> None:
         async with lifespan(backend)(None):
-            await claim_storage(backend.database, backend.blobs)  # for which blobs are listed too
-            monkeypatch.setattr(backend.blobs, "published", endless)
+            await claim_storage(backend.database, backend.blobs)
+            monkeypatch.setattr(backend.blobs, "listings", lambda _: [endless()])
             await asyncio.wait_for(listing.wait(), 30)
             count("purge")
             count("end_old_series")
