@@ -368,7 +368,8 @@ UPDATE outbox SET due_at = :due_at WHERE dead = 0 AND due_at > :due_at
 AND subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud AND @target_has_part);
 
 -- name: revive_relays!
-UPDATE outbox SET due_at = :now, dead = 0 WHERE subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud);
+UPDATE outbox SET due_at = :now, dead = 0, tries = 0
+WHERE subject IN (SELECT relay_id FROM relays WHERE cloud = :cloud);
 
 -- name: count_waiting
 SELECT (SELECT count(*) FROM relays) AS pending, (SELECT count(*) FROM outbox WHERE dead = 1) AS dead;
