@@ -183,6 +183,37 @@ def test_an_older_notification_to_a_slow_receiver_does_not_let_two_others_in(mon
     asyncio.run(play())
 
 
+def test_receivers_of_the_past_leave_room_for_those_that_are_slow_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may get one notification and no other: each deployment of a preview has its own."""
+    monkeypatch.setattr(notifier_module, "_SLOW_SECONDS", 0)
+    monkeypatch.setattr(notifier_module, "_MOST_SLOW", 3)
+
+    async def play() -> None:
+        notifier = Notifier()
+        monkeypatch.setattr(notifier, "_post", lambda *_: answered("it hung"))
+        for name in ("often", "a", "b", "often", "c", "now"):
+            await notifier.post(f"https://{name}.example", {}, b"")
+        held = asyncio.Event()
+
+        async def hang(*_: object) -> str:
+            await held.wait()
+            return ""
+
+        monkeypatch.setattr(notifier, "_post", hang)
+        urls = [f"https://{name}.example" for name in ("a", "b", "often", "c", "now")]
+        posting = [asyncio.create_task(notifier.post(url, {}, b"")) for url in urls]
+        await asyncio.sleep(0)
+        assert [notifier.is_busy(url) for url in urls] == [False, False, True, True, True]
+        held.set()
+        await asyncio.gather(*posting)
+
+    asyncio.run(play())
+
+
+async def answered(problem: str) -> str:
+    return problem
+
+
 def test_a_notification_that_was_not_posted_does_not_die(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
