@@ -8,6 +8,7 @@ from uponce.adapters.database.committer import Committer
 from uponce.adapters.database.keys import SecretBox
 from uponce.adapters.database.steps import Operation
 from uponce.adapters.database.upkeep import in_batches
+from uponce.app.ports import Effect
 from uponce.core.errors import DatabaseUnavailable
 from uponce.core.first_failure import FirstFailure
 from uponce.core.relaying import Forwarded, Relay
@@ -122,12 +123,17 @@ class Database(Backend):
         return await self.write(relays.begin_of_series(relay, relay.series_id, seconds))
 
     # Outbox
-    claim_effects = _runs(outbox.claim)
     finish_effect = _runs(outbox.finish)
     postpone_effect = _runs(outbox.postpone)
     hasten_effect = _runs(outbox.hasten)
     list_effects = _runs(outbox.list_all)
     count_waiting = _runs(outbox.count)
+
+    async def claim_effects(self, name: str, most: int, lease: int) -> Sequence[Effect]:
+        while await self.write(outbox.delay_waiting(name, upkeep.BATCH)) > max(upkeep.BATCH - most, 0):
+            pass  # until those that may run are among the first
+        claimed: Sequence[Effect] = await self.write(outbox.claim(name, most, lease))
+        return claimed
 
     async def retry_effects(self, effect_id: int | None = None) -> int:
         if effect_id is not None:

@@ -28,6 +28,10 @@ PARTITION BY RANGE (grant_key)
 -- fragment: is_dated
 substring(grant_key FOR 5) = decode(lpad(to_hex(timestamp), 10, '0'), 'hex')
 
+-- The number of a row in an index, so that no server reads rows in the order of their numbers instead.
+-- fragment: place
+(id + 0)
+
 
 -- Words of statements
 
@@ -39,10 +43,6 @@ FOR UPDATE SKIP LOCKED
 
 -- fragment: assets_by_context
 assets
-
--- As the index has it.
--- fragment: place
-(id + 0)
 
 -- fragment: has_part
 strpos(context, :part) > 0
