@@ -171,10 +171,7 @@ def _several(
 
 
 def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
-    """Return the headers of an answer that is sent `now`.
-
-    A version may be in the future, Last-Modified may not (RFC 9110).
-    """
+    """Return the headers of an answer sent `now`. Unlike a version, Last-Modified is never in the future (RFC 9110)."""
     headers: list[Header] = [
         (b"etag", _etag(asset).encode()),
         (b"last-modified", formatdate(min(asset.version, now), usegmt=True).encode()),
