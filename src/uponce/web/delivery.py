@@ -19,19 +19,19 @@ from uponce.web.blocks import first_block, pieces_of
 from uponce.web.errors import refusal
 from uponce.web.places import Places
 from uponce.web.request import Head, Header, Request, raw_path
-from uponce.web.response import Response, is_known, length_header
+from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
 
 # Stored bytes are inert, whatever they are: no sniffing, no script, no embedding surprises. To play a video, a browser
 # makes a page under the headers of the file, and that page must be able to load the file.
 _INERT = (
-    (b"x-content-type-options", b"nosniff"),
+    NO_SNIFF,
     (b"content-security-policy", b"default-src 'none'; media-src 'self'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"timing-allow-origin", b"*"),
     # Sent also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
-    (b"access-control-allow-origin", b"*"),
+    ANY_ORIGIN,
 )
 _VALIDATORS = (b"etag", b"last-modified")
 

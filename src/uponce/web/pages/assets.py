@@ -8,7 +8,7 @@ from functools import cache, partial
 from importlib.resources import files
 
 from uponce.web.request import Header, Request
-from uponce.web.response import NO_SNIFF, Response, is_known, length_header
+from uponce.web.response import ANY_ORIGIN, NO_SNIFF, Response, is_known, length_header
 
 _SMALL = 1000  # bytes; compression saves nothing in smaller files
 
@@ -39,7 +39,7 @@ def asset(name: str, *, commented: bool = True) -> Callable[[Request], Awaitable
         (b"cache-control", b"public, max-age=3600"),
         (b"cross-origin-resource-policy", b"cross-origin"),
         # Sent also without an Origin: a cache would otherwise keep an answer that other pages cannot use.
-        (b"access-control-allow-origin", b"*"),
+        ANY_ORIGIN,
     )
 
     async def serve(request: Request) -> Response:

@@ -8,7 +8,7 @@ from uponce.app.services import Services
 from uponce.web.html import html_page, template
 from uponce.web.pages.playground import Playground, admits
 from uponce.web.request import Head, Header, Request
-from uponce.web.response import NO_SNIFF, Response, json_response, length_header
+from uponce.web.response import NO_SNIFF, PLAIN_TEXT, Response, json_response, length_header
 
 UPLOAD_PATH = "/v1_1/<cloud>/auto/upload"
 
@@ -54,8 +54,7 @@ async def guide(request: Request) -> Response:
 async def robots(_: Request) -> Response:
     """Return the rules for crawlers: delivered files may be indexed, calls may not."""
     text = b"User-agent: *\nDisallow: /v1_1/\nDisallow: /tus/\n"
-    plain = (b"content-type", b"text/plain; charset=utf-8")
-    return Response(200, (plain, length_header(len(text)), _ONE_DAY, NO_SNIFF), text)
+    return Response(200, (PLAIN_TEXT, length_header(len(text)), _ONE_DAY, NO_SNIFF), text)
 
 
 async def favicon(_: Request) -> Response:
