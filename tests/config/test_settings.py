@@ -226,6 +226,21 @@ def test_settings_survive_the_way_to_worker_processes() -> None:
     assert load(as_environment(settings)) == settings
 
 
+def test_a_worker_that_starts_later_has_the_settings_of_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the operator has edited the files since, for the next start of the whole server."""
+    for name, value in toml(folder, "port = 8100").items():
+        monkeypatch.setenv(name, value)
+    (folder / ".env").write_text("UPONCE_CLOUD=cats\n")
+    settings = load()
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    toml(folder, "storage = 'file:///elsewhere'")
+    (folder / ".env").write_text("UPONCE_CLOUD=cats\nUPONCE_DATABASE=sqlite:////elsewhere.db\n")
+    assert load() == settings
+
+
 def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> None:
     environ = {
         "UPONCE_SECRET_KEY": "ab" * 32,

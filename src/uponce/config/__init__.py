@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from uponce.config.settings import NOTED, SECRET, Rule, Settings
-from uponce.config.sources import PREFIX, Given, read_sources
+from uponce.config.sources import PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
@@ -134,8 +134,12 @@ def effective(environ: Mapping[str, str] | None = None, **overrides: Any) -> lis
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables from which `load` makes the same settings again. Worker processes get them."""
-    return {PREFIX + name.upper(): str(value) for name, value in _flat(settings).items() if value is not None}
+    """Return the variables from which `load` makes the same settings again, whatever files say by then.
+
+    Worker processes get them. One that starts later must spend signatures where the others do.
+    """
+    given = {PREFIX + name.upper(): str(value) for name, value in _flat(settings).items() if value is not None}
+    return given | {RESOLVED: "1"}
 
 
 def cloudinary_url(environ: Mapping[str, str] | None = None) -> str | None:
