@@ -8,7 +8,7 @@ import pytest
 
 from uponce.app.manage_keys import MAX_WINDOW
 from uponce.config import MASK, Settings, as_environment, effective, load, noted, preset_keys, with_noted
-from uponce.config.settings import Rule
+from uponce.config.settings import DATABASE, STORAGE, Rule
 from uponce.core.errors import SettingRefused
 
 
@@ -85,6 +85,7 @@ def test_an_env_file_can_name_the_toml_file(folder: Path) -> None:
         ("port = 'high'", "port=high ("),
         ("port = true", "port=True ("),
         ("host = 1", "host=1 ("),
+        ("database = ['postgresql://u:123456@h/d']", "database=******** ("),
         ("workers = 0", "workers=0 ("),
         ("secret_key = 123456", "secret_key=******** ("),
         ("port = ", "cannot be read: Invalid value"),
@@ -137,6 +138,8 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("trusted_proxies", "10.0.0.5/8", NETWORKS),
         ("notification_networks", "10.0.0.0/8, here", NETWORKS),
         ("host", "", "an address of this machine, such as 127.0.0.1"),
+        ("database", "", DATABASE.expected),
+        *(("storage", url, STORAGE.expected) for url in ("", "https://minio:9000/bucket", "s3://bucket:x/y")),
         *(
             ("public_url", url, "a URL like https://media.example, without a path")
             for url in ("http://[", "media.example", "https://example.com/media", "https://media.example?a=b")
@@ -292,7 +295,7 @@ def test_every_setting_is_shown_with_its_source_and_no_secret(folder: Path) -> N
             f"https://{MASK}@app.example/a?Password={MASK}",
         ),
         ("public_url", "https://u:hidden@media.example", f"https://u:{MASK}@media.example"),
-        ("storage", "s3://user:hidden@bucket/a", f"s3://user:{MASK}@bucket/a"),
+        ("database", "host=h password=hidden:hidden dbname=x", f"host=h password={MASK}"),
         ("notification_url", "https://u:12/hidden@app.example/a", f"https://u:{MASK}@app.example/a"),
         ("notification_url", "https://hidden@app.example/a@b", f"https://{MASK}@app.example/a@b"),
         ("notification_url", "https://app.example/a@b?to=c@d", "https://app.example/a@b?to=c@d"),

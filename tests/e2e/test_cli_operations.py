@@ -284,7 +284,7 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
         ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW=soon (environment) is not valid: it must be a whole number."),
         ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
         ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
-        ("UPONCE_DATABASE", "mysql://db", "'mysql' is not a database that uponce knows."),
+        ("UPONCE_DATABASE", "mysql://db", "UPONCE_DATABASE=mysql://db is not a database that uponce knows."),
         ("UPONCE_DATABASE", "sqlite:///:memory:", "A database in memory would forget which signatures are spent"),
         ("UPONCE_STORAGE", "ftp://files", "UPONCE_STORAGE=ftp://files is not supported."),
         ("UPONCE_SECRET_KEY", "short", "UPONCE_SECRET_KEY"),

@@ -27,6 +27,7 @@ __all__ = [
     "noted",
     "parse_key",
     "preset_keys",
+    "shown",
     "with_noted",
 ]
 
@@ -41,6 +42,7 @@ MASK = "********"
 _SCHEME = re.compile(r"^[\w+.-]+://")
 _USER = re.compile("^[^/?#]*@")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&#]*password=)[^&#]*", re.IGNORECASE)
+_WORD_PASSWORD = re.compile(r"(?s)((?:^|\s)\w*password\s*=).*", re.IGNORECASE)  # host=… password=…, to its end
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -93,12 +95,14 @@ def gather(environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[s
 
 
 def shown(name: str, value: Any) -> Any:
-    """Return the value for output: without secrets, and without passwords in URLs."""
-    if value and SECRET in _NOTES.get(name, ()):
+    """Return the value for output: without secrets, and without passwords in URLs. A list may have any."""
+    if value and (SECRET in _NOTES.get(name, ()) or not isinstance(value, str | int | float)):
         return MASK
     if not isinstance(value, str):
         return value
-    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _without_user_info(value))
+    for pattern in (_QUERY_PASSWORD, _WORD_PASSWORD):
+        value = pattern.sub(rf"\1{MASK}", value)
+    return _without_user_info(value)
 
 
 def _without_user_info(url: str) -> str:

@@ -68,6 +68,26 @@ NETWORKS = Rule(
 )
 
 
+DATABASE = Rule(
+    "sqlite:////path/to/file or postgresql://user:password@host/database. Remove the setting to use uponce.db in the "
+    "data folder",
+    lambda url: url != "",
+)
+
+
+def _is_storage(url: str | None) -> bool:
+    """Return False for an empty URL, and for one with credentials: no bucket has : or @ in its name."""
+    place = (url or "").partition("//")[2].partition("/")[0]
+    return url != "" and not {":", "@"} & {*place}
+
+
+STORAGE = Rule(
+    "file:///path/to/folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without credentials: "
+    "they come from the environment. Remove the setting to use media in the data folder",
+    _is_storage,
+)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an operator, with their defaults. Sizes in bytes, times in seconds.
 
@@ -81,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "`sqlite:////path/to/file`, or `postgresql://user:password@host/database`. The default is `uponce.db` in the "
         "data folder.",
+        DATABASE,
     ] = None
     database_connections: Annotated[
         int,
@@ -100,6 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         "`file:///path/to/folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. The default "
         "is `media` in the data folder.",
+        STORAGE,
     ] = None
     pack_bytes: Annotated[
         int,
