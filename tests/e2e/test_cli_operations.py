@@ -112,11 +112,13 @@ def test_forged_fields_leave_no_trace(server: Server, action: str) -> None:
 
 # --- doctor and sweep
 
+IN_A_CONTAINER = {"volume"}  # a finding if the tests run in the layer of a container
+
 
 def test_doctor_finds_a_running_server_healthy(server: Server) -> None:
     told = printed(beside(server, "doctor"))
     findings = as_json(server, "doctor")
-    assert {finding["name"] for finding in findings} == {
+    assert {finding["name"] for finding in findings} - IN_A_CONTAINER == {
         "settings",
         "database",
         "disk",
@@ -144,7 +146,7 @@ def test_doctor_checks_the_machine_before_the_first_start(tmp_path: Path) -> Non
     done = uponce("doctor", "--json", env=settings)
     states = {finding["name"]: finding["state"] for finding in json.loads(printed(done))}
     assert states.pop("data") == "warning"
-    assert states.keys() == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
+    assert states.keys() - IN_A_CONTAINER == {"settings", "system", "versions", "disk", "decoders", "sandbox"}
     assert "There is no uponce in" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

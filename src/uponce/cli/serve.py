@@ -25,6 +25,7 @@ from uponce.app.manage_keys import import_keys, set_up
 from uponce.app.owner import claim_storage
 from uponce.app.services import Services
 from uponce.cli.address import announced, base_url, cloudinary_url, listen, local_url, outside_url
+from uponce.cli.disks import fleeting
 from uponce.cli.options import Data, warn
 from uponce.config import Settings, as_environment, load, preset_keys
 from uponce.core.upstream import parse_upstream, url_of
@@ -214,7 +215,7 @@ async def _prepare(services: Services, settings: Settings, base: str) -> None:
             typer.echo(f"# key {key.name!r}: {_purpose(key)}")
             typer.echo(f"CLOUDINARY_URL={cloudinary_url(key, base)}")
     await _announce_relays(services, settings)
-    for problem in (full, await check_clock(services)):
+    for problem in (full, await check_clock(services), *fleeting(settings)):
         if problem is not None:
             warn(problem)
 
