@@ -158,6 +158,20 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
     assert said == f"{variable}={value} (environment) is not valid: it must be {expected}."
 
 
+@pytest.mark.parametrize(
+    ("environ", "base"),
+    [
+        ({"UPONCE_PUBLIC_URL": "https://media.example/"}, "https://media.example"),
+        ({"UPONCE_HOST": "0.0.0.0", "UPONCE_PORT": "81"}, "http://127.0.0.1:81"),
+        ({"UPONCE_HOST": "::"}, "http://[::1]:8000"),
+        ({"UPONCE_HOST": "::1"}, "http://[::1]:8000"),
+        ({"UPONCE_HOST": "box"}, "http://box:8000"),
+    ],
+)
+def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
+    assert load(environ).base_url == base
+
+
 CHOICES = [
     (name, choice)
     for name, hint in get_type_hints(Settings, include_extras=True).items()

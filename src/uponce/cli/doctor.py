@@ -30,7 +30,7 @@ from uponce.app.diagnose import (
     of_versions,
 )
 from uponce.app.services import Services
-from uponce.cli.address import listen
+from uponce.cli.address import listen, unreachable
 from uponce.cli.disks import fleeting, lasting, nearest, one_of_each_disk
 from uponce.cli.options import Data, Json, os_refusal, print_json
 from uponce.config import Settings, load, preset_keys
@@ -62,6 +62,8 @@ def examine(data: str | None) -> Iterator[Finding]:
         listen(settings.host, 0).close()
         presets = _presets(settings)
         yield Finding("settings", State.OK, "readable")
+        if (warning := unreachable(settings)) is not None:
+            yield Finding("notifications", State.WARNING, warning)
         yield of_system(sys.platform, supported=LINUX and LOCKS.across_processes)
         installed = versions()
         yield from of_versions(installed, list(known_flaws(installed)))

@@ -46,6 +46,15 @@ def _is_url(text: str) -> bool:
         return False
 
 
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 compared, not bound
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens there, for clients on its machine."""
+    host = EVERY_ADDRESS.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
 def _is_base(text: str) -> bool:
     return _is_url(text) and urlsplit(text)[2:] in (("", "", ""), ("/", "", ""))
 
@@ -304,7 +313,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def base_url(self) -> str:
         """Return the base of URLs that are made outside of a request, such as in notifications."""
-        return self.public_url or f"http://{self.host}:{self.port}"
+        return (self.public_url or http_url(self.host, self.port)).rstrip("/")
 
     @property
     def audit_seconds(self) -> int:
