@@ -1,6 +1,7 @@
 """Settings: their sources and which one wins, what is refused and how, and what people may see of them."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -127,13 +128,14 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
     [
         ("port", "70000", "0 to 65535"),
         ("port", "", "a whole number"),
-        ("window", "0", "at least 1"),
-        ("skew", "-1", "0 or more"),
-        ("small_body_bytes", "-1", "0 or more"),
-        ("max_raw_bytes", "0", "at least 1"),
-        ("relay_chunk_bytes", "1000000", "at least 5242880"),
+        ("window", "0", "1 to 604800"),
+        ("skew", "-1", "0 to 315360000"),
+        ("small_body_bytes", "-1", f"0 to {2**53}"),
+        ("max_raw_bytes", "0", f"1 to {2**53}"),
+        ("relay_chunk_bytes", "1000000", f"5242880 to {2**53}"),
         ("audit_days", "-1", "0 to 36500"),
         ("audit_days", "36501", "0 to 36500"),
+        ("storage_redirect", "604801", "0 to 604800"),
         ("data", "", "a folder, such as ./uponce-data"),
         ("trusted_proxies", "10.0.0.5/8", NETWORKS),
         ("notification_networks", "10.0.0.0/8, here", NETWORKS),
@@ -148,8 +150,8 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),
         ("storage_accel", "blobs", "empty, or like /blobs/"),
-        ("playground_keep_files", "0", "at least 1"),
-        ("playground_keep_seconds", "0", "at least 1"),
+        ("playground_keep_files", "0", f"1 to {2**31 - 1}"),
+        ("playground_keep_seconds", "0", "1 to 315360000"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: str) -> None:
@@ -170,6 +172,15 @@ def test_a_value_that_cannot_work_is_refused(name: str, value: str, expected: st
 )
 def test_urls_that_are_made_outside_of_a_request_can_be_called(environ: dict[str, str], base: str) -> None:
     assert load(environ).base_url == base
+
+
+NUMBERS = [row["name"] for row in effective({}) if isinstance(row["value"], int)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_a_greatest_value(name: str) -> None:
+    """A greater one would fail later, at each request."""
+    assert re.search(r"it must be \d+ to \d+\.$", refusal({name: str(2**63 - 1)}))
 
 
 CHOICES = [

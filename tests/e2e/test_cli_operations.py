@@ -226,7 +226,7 @@ def test_doctor_names_the_cure_of_a_readable_secret(data: Path) -> None:
 def test_doctor_says_what_is_wrong_with_a_setting(data: Path) -> None:
     done = uponce("doctor", "--data", data, env={"UPONCE_DECODERS": "0"})
     assert done.code == 1
-    assert "UPONCE_DECODERS=0 (environment) is not valid: it must be at least 1." in done.stdout
+    assert "UPONCE_DECODERS=0 (environment) is not valid: it must be 1 to 1000." in done.stdout
 
 
 def test_sweep_beside_a_running_server(server: Server, media: Path) -> None:
@@ -284,7 +284,7 @@ def test_serve_on_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
     ("name", "value", "message"),
     [
         ("UPONCE_WINDOW", "soon", "UPONCE_WINDOW=soon (environment) is not valid: it must be a whole number."),
-        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be at least 1."),
+        ("UPONCE_WORKERS", "0", "UPONCE_WORKERS=0 (environment) is not valid: it must be 1 to 1000."),
         ("UPONCE_WINDWO", "60", "There is no setting UPONCE_WINDWO (environment)."),
         ("UPONCE_DATABASE", "mysql://db", "UPONCE_DATABASE=mysql://db is not a database that uponce knows."),
         ("UPONCE_DATABASE", "sqlite:///:memory:", "A database in memory would forget which signatures are spent"),

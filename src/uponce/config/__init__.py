@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from uponce.config.settings import NOTED, SECRET, Rule, Settings
+from uponce.config.settings import NOTED, SECRET, Rule, Settings, between
 from uponce.config.sources import PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
@@ -187,8 +187,8 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         for rule in _rules(name):
             yield name, rule.works(values[name]), rule.expected
     for name, limit in Limits.__dataclass_fields__.items():
-        least = limit.metadata["least"]
-        yield name, values[name] >= least, f"at least {least}" if least else "0 or more"
+        rule = between(limit.metadata["least"], limit.metadata["most"])
+        yield name, rule.works(values[name]), rule.expected
     fits = settings.playground == "off" or settings.playground_keep_bytes >= settings.playground_bytes
     yield "playground_keep_bytes", fits, f"at least UPONCE_PLAYGROUND_BYTES, which is {settings.playground_bytes}"
     fence = settings.limits.relay_fence
