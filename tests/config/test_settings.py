@@ -350,7 +350,9 @@ def test_keys_come_from_the_setting_and_from_a_file(tmp_path: Path) -> None:
         "UPONCE_KEYS_FILE": str(tmp_path / "keys"),
         "UPONCE_WINDOW": "900",
     }
-    keys = preset_keys(load(environ))
+    given = preset_keys(load(environ))
+    assert [each.names_window for each in given] == [True, False, False]
+    keys = [each.key for each in given]
     assert [(k.api_key, k.cloud, k.secrets, k.uses, k.scope, k.window, k.name) for k in keys] == [
         ("1", "Cats", (f"{SECRET}1",), "unlimited", "all", 60, ""),
         ("2", "cats", ("a/b",), "once", "upload", 900, ""),

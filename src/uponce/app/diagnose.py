@@ -11,7 +11,7 @@ from uponce.app.manage_clouds import check_relayed
 from uponce.app.manage_keys import PLAYGROUND, check_policy, find_new_keys
 from uponce.app.services import Services
 from uponce.core.errors import UponceError
-from uponce.core.values import ApiKey, Upstream
+from uponce.core.values import GivenKey, Upstream
 
 _GIB = 1024**3
 _CURES = {
@@ -163,7 +163,7 @@ async def of_parts(services: Services, decoders: Decoders, *, on_disk: bool) -> 
 
 
 async def of_presets(
-    services: Services, *, keys: Sequence[ApiKey], cloud: str, window: int, upstream: Upstream | None
+    services: Services, *, keys: Sequence[GivenKey], cloud: str, window: int, upstream: Upstream | None
 ) -> Sequence[Finding]:
     """Return a warning for each key of the settings that differs in the database.
 
@@ -174,7 +174,7 @@ async def of_presets(
     if not keys and all(key.cloud == PLAYGROUND for key in known):
         check_policy(cloud, window)  # of the keys that a first start makes
     elif upstream is not None:
-        check_relayed(cloud, [*known, *added])
+        check_relayed(cloud, [*known, *(given.key for given in added)])
     return [Finding("keys", State.WARNING, conflict.of_settings) for conflict in conflicts]
 
 

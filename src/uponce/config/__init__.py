@@ -13,7 +13,7 @@ from uponce.config.sources import PREFIX, RESOLVED, Given, read_sources
 from uponce.core.account import read_account
 from uponce.core.errors import SettingRefused
 from uponce.core.policy import Limits
-from uponce.core.values import ApiKey, KeyScope, KeyUses
+from uponce.core.values import ApiKey, GivenKey, KeyScope, KeyUses
 
 __all__ = [
     "MASK",
@@ -198,7 +198,7 @@ def _judged(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     yield "playground", not hidden, "off or public where UPONCE_PUBLIC_URL is set"
 
 
-def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
+def preset_keys(settings: Settings) -> tuple[GivenKey, ...]:
     """Return the keys of `keys` and `keys_file`. Raise SettingRefused, which names the setting and never the secret."""
     found = _parsed_keys(settings.keys or "", settings.window, f"{PREFIX}KEYS")
     if settings.keys_file is None:
@@ -211,7 +211,7 @@ def preset_keys(settings: Settings) -> tuple[ApiKey, ...]:
     return found + _parsed_keys(text, settings.window, source)
 
 
-def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
+def parse_key(url: str, window: int, source: str = "this line") -> GivenKey:
     """Return the key that `cloudinary://KEY:SECRET@CLOUD?uses=…&scope=…&window=…&name=…` describes.
 
     `window` is the default. The query may also have `upload_prefix`, which SDKs read. Raise SettingRefused, which names
@@ -230,7 +230,7 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
             f"{source}, key {api_key}: there is no option {unknown[0]}. Use uses, scope, window, name."
         )
     try:
-        return ApiKey(
+        key = ApiKey(
             api_key=api_key,
             cloud=account.cloud,
             secrets=(account.secret,),
@@ -243,7 +243,8 @@ def parse_key(url: str, window: int, source: str = "this line") -> ApiKey:
         raise SettingRefused(
             f"{source}, key {api_key}: uses must be once or unlimited, scope upload or all, window a number of seconds."
         ) from None
+    return GivenKey(key, "window" in options)
 
 
-def _parsed_keys(text: str, window: int, source: str) -> tuple[ApiKey, ...]:
+def _parsed_keys(text: str, window: int, source: str) -> tuple[GivenKey, ...]:
     return tuple(parse_key(word, window, source) for word in text.split())
