@@ -162,6 +162,27 @@ def test_a_server_that_keeps_nothing_here_needs_no_folder_that_lasts(tmp_path: P
     assert disks.lasting(settings) == []
 
 
+@pytest.mark.parametrize(("connections", "warned"), [(98, False), (99, True)])
+def test_more_connections_than_postgresql_has_are_a_warning(tmp_path: Path, connections: int, warned: bool) -> None:
+    """They would be missing under load only. The server of the tests has 200, of which 3 are for its owner."""
+    env = {
+        "UPONCE_DATA": str(tmp_path / "data"),
+        "UPONCE_DATABASE": postgres.shared().fresh_schema(),
+        "UPONCE_WORKERS": "2",
+        "UPONCE_DATABASE_CONNECTIONS": str(connections),
+    }
+    printed(uponce("keys", "create", env=env))
+    done = uponce("doctor", "--json", env=env)
+    assert (done.code, "connections" in findings(done)) == (0, warned)
+    if warned:
+        found = findings(done)["connections"]
+        assert found["state"] == "warning"
+        assert found["detail"].startswith(
+            "this server may open 198 connections (UPONCE_WORKERS=2 times UPONCE_DATABASE_CONNECTIONS=99), and "
+            "PostgreSQL gives 197 to all servers together."
+        )
+
+
 def test_a_data_folder_that_nothing_needs_yet(tmp_path: Path) -> None:
     """The server makes it."""
     env = {

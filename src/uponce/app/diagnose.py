@@ -107,6 +107,18 @@ def of_owners(owners: Mapping[Path, int], folder: Path, owner: int) -> Iterator[
         )
 
 
+def of_connections(most: int | None, workers: int, each: int) -> Iterator[Finding]:
+    """Yield a warning if PostgreSQL gives fewer connections than the processes of this server may need under load."""
+    if most is not None and workers * each > most:
+        yield Finding(
+            "connections",
+            State.WARNING,
+            f"this server may open {workers * each} connections (UPONCE_WORKERS={workers} times "
+            f"UPONCE_DATABASE_CONNECTIONS={each}), and PostgreSQL gives {most} to all servers together. Lower one of "
+            "these settings, or raise max_connections of PostgreSQL.",
+        )
+
+
 async def of_secrets(services: Services, key_shown: str) -> Finding:
     """Return whether the secret key decrypts the secrets of all API keys. `key_shown` is its name in messages."""
     unreadable = await services.database.unreadable_keys()

@@ -20,6 +20,7 @@ from uponce.adapters.versions import known_flaws, versions
 from uponce.app.diagnose import (
     Finding,
     State,
+    of_connections,
     of_disk,
     of_owners,
     of_parts,
@@ -69,7 +70,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         yield from of_versions(installed, list(known_flaws(installed)))
         try:
             with opened(settings) as backend:
-                yield Finding("database", State.OK, backend.database.describe())
+                yield from _of_database(settings, backend)
                 yield Finding("media", State.OK, backend.blobs.store.describe())
                 yield from _of_disks(settings)
                 yield from _of_owners(settings.data_dir)
@@ -96,6 +97,11 @@ def _presets(settings: Settings) -> Callable[[Services], Coroutine[Any, Any, Seq
         window=settings.window,
         upstream=None if settings.relay is None else parse_upstream(settings.relay),
     )
+
+
+def _of_database(settings: Settings, backend: Backend) -> Iterator[Finding]:
+    yield Finding("database", State.OK, backend.database.describe())
+    yield from of_connections(backend.database.most_connections(), settings.workers, settings.database_connections)
 
 
 def _of_disks(settings: Settings) -> Iterator[Finding]:
