@@ -10,8 +10,10 @@ import pytest
 
 from tests.app.test_unbroken import complaints
 from uponce.adapters.spool.disk import Disk
+from uponce.adapters.spool.hashes import digest_of
 from uponce.adapters.spool.uploads import SpooledUpload, blocks_of_file
 from uponce.core.errors import StorageUnavailable
+from uponce.core.values import Digest
 
 LARGE, SMALL = bytes(1024 * 1024), bytes(100)
 
@@ -52,6 +54,29 @@ def test_an_upload_that_is_discarded_while_it_is_flushed_is_no_failure(
     finally:
         disk.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_flush_waits_for_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many writers the buffers are small, and a fast client may still bring a large block next."""
+    monkeypatch.setattr(Disk, "buffer_bytes", 400 * 1024)
+    disk, gate = Disk(), threading.Event()
+    upload = SpooledUpload(tmp_path, "a" * 32, disk, store=None)  # type: ignore[arg-type]
+    blocks = [bytes([number]) * size for number, size in enumerate((480 * 1024, len(LARGE), 480 * 1024, len(LARGE)))]
+
+    async def play() -> Digest:
+        # The small ones go to these threads.
+        busy = [asyncio.ensure_future(disk.in_thread(gate.wait)) for _ in range(disk._threads._most)]
+        asyncio.get_running_loop().call_later(0.2, gate.set)
+        for block in blocks:
+            await upload.write(block)
+        digest = await upload.seal()
+        await asyncio.gather(*busy)
+        return digest
+
+    digest = asyncio.run(play())
+    disk.close()
+    assert (tmp_path / ("a" * 32)).read_bytes() == b"".join(blocks)
+    assert digest == digest_of(blocks)
 
 
 def test_a_flush_that_fails_is_what_the_writer_gets(tmp_path: Path) -> None:

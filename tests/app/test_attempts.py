@@ -38,14 +38,16 @@ def test_an_attempt_too_many_displaces_the_slowest_and_costs_nothing(world: Worl
     assert live_attempts(world) == 0
 
 
-def test_the_displaced_attempt_is_told_the_limit_and_what_to_do(world: World) -> None:
-    fields = world.sign()
+@pytest.mark.parametrize(("uses", "told"), [(1, "is 4. The"), (3, "and with 3 uses it allows 6. The")])
+def test_the_displaced_attempt_is_told_the_limit_and_what_to_do(world: World, uses: int, told: str) -> None:
+    fields = world.sign({"max_uses": uses}, key=world.browser)
+    room = ROOM + uses - 1
 
     async def play() -> SignatureInUse:
         slow = asyncio.create_task(send(world, stream(drip(fields), hold=asyncio.Event())))
         await asyncio.sleep(0.1)
         crowd = Crowd(world)
-        for number in range(ROOM):
+        for number in range(room):
             await crowd.begin(drip(fields, 5_000), elsewhere(number))
         with pytest.raises(SignatureInUse) as refused:
             await slow
@@ -54,8 +56,8 @@ def test_the_displaced_attempt_is_told_the_limit_and_what_to_do(world: World) ->
 
     error = asyncio.run(play())
     assert error.retry_after
-    assert f"the slowest of {ROOM}: 10 bytes in" in error.message
-    assert "UPONCE_ATTEMPTS_PER_GRANT" in error.message
+    assert f"the slowest of {room}: 10 bytes in" in error.message
+    assert "UPONCE_ATTEMPTS_PER_GRANT is 4" in error.message and told in error.message
     assert "send the file again" in error.message
 
 

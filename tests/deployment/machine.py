@@ -48,8 +48,8 @@ class Machine:
 
     def _bash(self, how: str, block: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         block = self.shell + block
-        for name, here in self.names.items():
-            block = block.replace(name, here)
+        for name in sorted(self.names, key=len, reverse=True):  # a command before the folder in it
+            block = block.replace(name, self.names[name])
         others = [place for place in os.environ["PATH"].split(":") if Path(place) != _OWN_PROGRAMS]
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("UPONCE_", "AWS_"))}
         return subprocess.run(

@@ -275,12 +275,14 @@ def _bound_of(grant: Grant, limits: Limits) -> Bound | None:
     if grant.max_uses >= UNLIMITED_USES:
         return None
     total = limits.attempts_per_grant + grant.max_uses - 1
+    allowed = f"UPONCE_ATTEMPTS_PER_GRANT is {limits.attempts_per_grant}"
+    if grant.max_uses > 1:
+        allowed += f", and with {grant.max_uses} uses it allows {total}"
 
     def displaced(slowest: Attempt, limit: int) -> UponceError:
         return SignatureInUse(
             f"A newer upload with this signature replaced this one, the slowest of {limit}: {_progress(slowest)} "
-            f"UPONCE_ATTEMPTS_PER_GRANT allows {total} at a time. The signature is not spent: send the file again. "
-            f"{WHY_SIGNATURES_COLLIDE}",
+            f"{allowed}. The signature is not spent: send the file again. {WHY_SIGNATURES_COLLIDE}",
             retry_after=_RETRY_SECONDS,
         )
 

@@ -162,8 +162,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_accel: Annotated[
         str,
         "Lets the nginx in front send the bytes, by `X-Accel-Redirect`. Set it to nginx's internal location, such as "
-        "`/blobs/`, for the folder `blobs` of the storage. When empty, uponce sends the bytes itself.",
-        matching("(/|/.*/)?", "empty, or like /blobs/"),
+        "`/_blobs/`, for the folder `blobs` of the storage. When empty, uponce sends the bytes itself.",
+        matching("(/|/.*/)?", "empty, or like /_blobs/"),
     ] = ""
     secret_key: Annotated[
         str | None,
@@ -294,7 +294,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Bytes of memory that one decoder may use. A WebP of 100 megapixels needs 430 MiB, other files less.",
         BYTES,
     ] = 448 * 1024 * 1024
-    sweep_seconds: Annotated[int, "Seconds between two sweeps of a running server.", AT_LEAST_1] = 300
+    sweep_seconds: Annotated[
+        int,
+        "Seconds between two purges, and between two sweeps, of a running server: at most 600. After longer pauses, "
+        "`uponce fsck` would report expired rows of the ledger on PostgreSQL.",
+        between(1, 600),
+    ] = 300
     grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", MAYBE_SECONDS] = (
         7200
     )

@@ -76,8 +76,8 @@ class Limits:
     idle_seconds: int = _seconds(30, "Seconds without a byte after which uponce ends an upload.")
     attempts_per_grant: int = _number(
         4,
-        "Maximum number of uploads with one signature at a time in one process. When there are more, the slowest one "
-        "ends.",
+        "Maximum number of uploads with one signature at a time in one process. A signature for several uses may have "
+        "one more for each further use. When there are more, the slowest one ends.",
     )
     refusals_per_grant: int = _number(
         20,

@@ -1,5 +1,6 @@
 """Facts of real media, through the whole pool, and what bad files get instead."""
 
+import io
 import struct
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from tests.adapters.media.hostile import gif, huge_film, png, png_text_bomb
 from tests.adapters.media.pools import decoder_pids, inspect, run, status
 from tests.hostile.bombs import mp4
 from uponce.adapters.media.pool import DecoderPool
+from uponce.adapters.media.videos import inspect_video
 from uponce.core.errors import InvalidMedia, MediaTooLarge, Refused, StorageUnavailable
 from uponce.core.formats import FORMATS
+from uponce.core.policy import Limits
 from uponce.core.values import AudioFacts, MediaFacts, ResourceType, TimedFacts, VideoFacts
 
 IMAGE, VIDEO = ResourceType.IMAGE, ResourceType.VIDEO
@@ -200,6 +203,14 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, name: str) -> None:
     assert caught is error
     assert took < 2
     assert peak < 256 * MIB_IN_KIB
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_film_above_the_limit_is_refused_with_the_limit(codec: str) -> None:
+    """FFmpeg reports the size of some codecs as 0 then."""
+    film = io.BytesIO(huge_film("mp4", codec, 160, 120))
+    with pytest.raises(Refused, match="10000 pixels"):
+        inspect_video(film, FORMATS["mp4"], Limits(max_video_pixels=10_000))
 
 
 def test_a_codec_that_is_not_listed_never_runs(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def inspect_video(file: BinaryIO, format_: Format, limits: Limits) -> MediaFacts
     file.seek(0)
     try:
         with _open(file, format_, limits, claims) as container:
-            facts = _facts(container, format_, claims.rotation)
+            facts = _facts(container, format_, limits, claims.rotation)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOMEM:
             raise MemoryError(str(error)) from error
@@ -77,7 +77,7 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise PermissionError("a container may not open other files")
 
 
-def _facts(container: Any, format_: Format, rotation: int) -> MediaFacts:
+def _facts(container: Any, format_: Format, limits: Limits, rotation: int) -> MediaFacts:
     films = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
     video, audio = _first(films), _first(container.streams.audio)
     if films and video is None:
@@ -102,7 +102,10 @@ def _facts(container: Any, format_: Format, rotation: int) -> MediaFacts:
     if video is None:
         return MediaFacts(ResourceType.VIDEO, format_.name, pages=0, timed=timed)
     if not video.width or not video.height:  # the decoder refused it: broken, or above max_pixels
-        raise InvalidMedia("Invalid video file. The size of its picture cannot be read, or is too large.")
+        raise InvalidMedia(
+            "Invalid video file. The size of its picture cannot be read, or it has more than "
+            f"{limits.max_video_pixels} pixels, the maximum here."
+        )
     return MediaFacts(ResourceType.VIDEO, format_.name, video.width, video.height, pages=0, timed=timed)
 
 

@@ -38,6 +38,7 @@ class BufferedWriter:
         self._pending_size = 0
         self._flushing: deque[asyncio.Future[None]] = deque()
         self._lanes: tuple[Lane, Lane] | None = None
+        self._was_large = False  # the last flush
         disk.count(self)
 
     async def write(self, data: bytes | bytearray) -> None:
@@ -70,12 +71,13 @@ class BufferedWriter:
         await asyncio.shield(asyncio.gather(*self._flushing, return_exceptions=True))
 
     async def _flush(self) -> None:
-        """Begin a flush. A large flush may begin before the last one ends.
+        """Begin a flush. A large one may begin before the last one ends, if that is large too: lanes keep their order.
 
-        A small one is the last, or that of a slow upload.
+        A small one goes to any thread, so it has none beside it.
         """
         is_large = self._pending_size >= _LARGE
-        await self.settle(_MOST_FLUSHES - 1 if is_large else 0)
+        await self.settle(_MOST_FLUSHES - 1 if is_large and self._was_large else 0)
+        self._was_large = is_large
         blocks, size = self._pending, self._pending_size
         self._pending, self._pending_size = [], 0
         flush = self._flush_in_lanes if is_large else self._flush_in_thread

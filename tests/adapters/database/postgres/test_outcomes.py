@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
@@ -16,10 +16,10 @@ from tests.contract.guarantees import answers_of, check_answers_are_true
 from tests.contract.test_database_series import complete
 from tests.postgres import Postgres, shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
-from uponce.adapters.database.postgres.connection import connect, cut
+from uponce.adapters.database.postgres.connection import cut
 from uponce.adapters.database.postgres.pool import MAX_GROUP, Engine
 from uponce.adapters.database.postgres.session import Session
-from uponce.adapters.database.steps import Operation, Rules
+from uponce.adapters.database.steps import Operation
 from uponce.app.ports import Committed
 from uponce.core.errors import ChunkConflict, DatabaseUnavailable, OutcomeUnknown, UponceError
 from uponce.core.spans import Span
@@ -144,41 +144,6 @@ def test_before_the_commit_a_dead_connection_is_a_definite_failure(
         assert run(attempt(database, grant("a"), draft(blob="a"))) == "database_unavailable"
     assert run(database.find_commit("a")) is None
     assert run(attempt(database, grant("a"), draft(blob="a"))) == "ok"
-
-
-def test_a_server_that_hangs_right_before_its_commit_does_not_keep_its_locks(
-    own: Postgres, mortal: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that SIGSTOP hits there: its statements arrived, and nothing says that they were all."""
-    hung = connect(mortal._address)
-    assert hung.info.server_version >= 17_00_00, "an older one keeps them, as the guide says"
-    woken = Event()
-
-    def hang(*_: object) -> None:
-        woken.wait()
-        raise psycopg.OperationalError
-
-    def hold() -> None:
-        session = Session(hung, None)
-        with suppress(psycopg.Error), hung.pipeline():
-            session.begin(Rules.OWN, ())
-            session.commit()
-
-    monkeypatch.setattr(hung, "execute", hang)  # COMMIT alone is sent by it
-    holder = Thread(target=hold)
-    holder.start()
-    try:
-        while not own.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"):
-            time.sleep(0.01)
-        assert run(attempt(mortal, grant("a"), draft(blob="a"))) == "database_unavailable"
-        until = time.monotonic() + 20 * SECONDS
-        while (told := run(attempt(mortal, grant("a"), draft(blob="a")))) == "database_unavailable":
-            assert time.monotonic() < until
-        assert told == "ok"
-    finally:
-        woken.set()
-        holder.join()
-        hung.close()
 
 
 def test_an_upload_that_the_database_cannot_hold_harms_no_other_of_its_batch(database: PostgresDatabase) -> None:

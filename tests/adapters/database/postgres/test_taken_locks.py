@@ -1,8 +1,10 @@
 """A lock that another server holds for long keeps only those waiting that need it."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
@@ -11,10 +13,13 @@ import pytest
 from tests.contract.databases import KEY, PlainBox, SteppedClock, attempt, draft, grant, run
 from tests.postgres import shared
 from uponce.adapters.database.postgres import PostgresDatabase, pool
+from uponce.adapters.database.postgres.connection import connect
 from uponce.adapters.database.postgres.pool import Engine
-from uponce.adapters.database.steps import Operation, of_grant, of_name
+from uponce.adapters.database.postgres.session import Session
+from uponce.adapters.database.steps import Operation, Rules, of_grant, of_name
 
 OTHERS = 20
+HELD = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
 
 
 @pytest.fixture
@@ -113,3 +118,39 @@ def until_one_waits(database: PostgresDatabase) -> None:
     with psycopg.connect(database._address.url, autocommit=True) as connection:
         while not connection.execute(waiting).fetchall():
             pass
+
+
+def test_a_server_that_hangs_right_before_its_commit_does_not_keep_its_locks(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that SIGSTOP hits there: its statements arrived, and nothing says that they were all."""
+    hung = connect(database._address)
+    assert hung.info.server_version >= 17_00_00, "an older one keeps them, as the guide says"
+    woken = Event()
+
+    def hang(*_: object) -> None:
+        woken.wait()
+        raise psycopg.OperationalError
+
+    def hold() -> None:
+        session = Session(hung, None)
+        with suppress(psycopg.Error), hung.pipeline():
+            session.begin(Rules.OWN, ())
+            session.commit()
+
+    monkeypatch.setattr(hung, "execute", hang)  # COMMIT alone is sent by it
+    holder = Thread(target=hold)
+    holder.start()
+    try:
+        with psycopg.connect(database._address.url, autocommit=True) as look:
+            while not look.execute(HELD).fetchall():
+                time.sleep(0.01)
+        assert run(attempt(database, grant("a"), draft(blob="a"))) == "database_unavailable"
+        until = time.monotonic() + 20
+        while (told := run(attempt(database, grant("a"), draft(blob="a")))) == "database_unavailable":
+            assert time.monotonic() < until
+        assert told == "ok"
+    finally:
+        woken.set()
+        holder.join()
+        hung.close()
