@@ -191,8 +191,9 @@ def blob_store(settings: Settings) -> Blobs:
             from uponce.adapters.store.bucket import Bucket
             from uponce.adapters.store.objects import BucketBlobs
 
-            seconds = settings.storage_seconds
-            return BucketBlobs(Bucket(url, seconds), settings.data_dir / "spool", ids=ids, seconds=seconds)
+            seconds, uploads = settings.storage_seconds, settings.storage_uploads
+            spool = settings.data_dir / "spool"
+            return BucketBlobs(Bucket(url, seconds), spool, ids=ids, seconds=seconds, uploads=uploads)
         case _:
             raise SettingRefused(
                 f"UPONCE_STORAGE={shown('storage', url)} is not supported. Use file:///path/to/folder, "

@@ -152,6 +152,7 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("storage_accel", "blobs", "empty, or like /_blobs/"),
         ("sweep_seconds", "0", "1 to 600"),
         ("sweep_seconds", "601", "1 to 600"),
+        ("grace_seconds", "599", "600 to 315360000"),
         ("playground_keep_files", "0", f"1 to {2**31 - 1}"),
         ("playground_keep_seconds", "0", "1 to 315360000"),
     ],

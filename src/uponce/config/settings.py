@@ -153,6 +153,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_seconds: Annotated[
         int, "Seconds that one request to the bucket may take, retries included.", OF_A_SERVICE
     ] = 30
+    storage_uploads: Annotated[
+        int,
+        "Maximum number of files that one server process sends to the bucket at a time. Each takes up to 25 MiB.",
+        PROCESSES,
+    ] = 16
     storage_redirect: Annotated[
         int,
         "Seconds for which a delivery redirects to a presigned URL of the bucket. With 0, uponce sends the bytes. "
@@ -300,9 +305,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "`uponce fsck` would report expired rows of the ledger on PostgreSQL.",
         between(1, 600),
     ] = 300
-    grace_seconds: Annotated[int, "Seconds for which a sweep spares unfinished uploads and orphans.", MAYBE_SECONDS] = (
-        7200
-    )
+    grace_seconds: Annotated[
+        int,
+        "Seconds for which a sweep spares unfinished uploads and orphans: at least 600, since a slow upload writes "
+        "only now and then.",
+        between(600, MOST_SECONDS),
+    ] = 7200
     audit_days: Annotated[int, "Days for which uponce keeps the audit.", DAYS, NOTED] = 90
     log_level: Annotated[
         str,
