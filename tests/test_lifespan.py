@@ -57,6 +57,13 @@ def test_each_new_reason_has_its_trace(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+def test_a_reason_that_names_another_number_or_file_is_not_new(caplog: pytest.LogCaptureFixture) -> None:
+    """A table grows, and each sweep begins at another folder."""
+    reasons = [f"grants_other has {number} bytes, blob {number:032x}" for number in range(64)]
+    lines = logged(caplog, [DatabaseUnavailable("", detail=reason) for reason in reasons])
+    assert [trace for _, trace in lines] == [True] + 6 * [False]
+
+
 def test_the_end_of_a_failure_is_logged_and_the_next_one_is_new(caplog: pytest.LogCaptureFixture) -> None:
     lines = logged(caplog, [None, FROZEN, FROZEN, FROZEN, None, None, FROZEN])
     assert [trace for _, trace in lines] == [True, False, False, True]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -103,7 +104,7 @@ class _Failures:
     """Logs the failures of repeated work.
 
     Each new reason has its trace. Reasons that come again have one line, when the number of failures has doubled: a
-    database may be away for days.
+    database may be away for days. Reasons that differ in numbers and keys alone are one.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -115,8 +116,9 @@ class _Failures:
     def add(self, error: BaseException) -> None:
         self._count += 1
         reason = error.for_operator if isinstance(error, UponceError) else repr(error)
-        if reason not in self._reasons:
-            self._reasons.add(reason)
+        kind = re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason)
+        if kind not in self._reasons:
+            self._reasons.add(kind)
             log.error(
                 "%s failed; the next round is in %d seconds: %s", self._name, self._seconds, reason, exc_info=error
             )

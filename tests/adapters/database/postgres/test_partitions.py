@@ -169,6 +169,21 @@ def test_a_long_reader_holds_up_neither_uploads_nor_the_purge(database: Postgres
     assert run(database.purge(10**6)) == 1
 
 
+def test_a_reader_that_never_ends_is_told_before_the_partitions_end(
+    database: PostgresDatabase, clock: SteppedClock
+) -> None:
+    """As a session that is idle in a transaction. Without a word, all rows would come into the default partition."""
+    with psycopg.connect(database._address.url) as idle:
+        idle.execute("SELECT count(*) FROM grants")
+        clock.time += 3 * 3600
+        run(database.purge(10**6))
+        clock.time += 2 * 3600
+        with pytest.raises(DatabaseUnavailable) as failure:
+            run(database.purge(10**6))
+        assert "pg_stat_activity" in failure.value.detail
+    run(database.purge(10**6))
+
+
 def test_purges_come_often_enough_for_rows_to_wait_for_their_partition() -> None:
     """With the rarest purges, rows go with their partition, and others before fsck counts them as damage."""
     pause = 600

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -115,6 +115,19 @@ def test_a_database_of_each_earlier_schema_serves(url: str, monkeypatch: pytest.
     run(database.note_settings({"skew": "7"}))
     assert run(database.noted_settings()) == {"skew": "7"}
     database.close()
+
+
+def test_a_migration_may_take_longer_than_a_statement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a second server waits for it."""
+    open_postgres(url).close()
+    steps = [*load_migrations("postgres"), "SELECT pg_sleep(2)"]
+    monkeypatch.setattr(schema, "load_migrations", lambda _: steps)
+    both = [PostgresDatabase(url, secrets=PlainBox(), seconds=1) for _ in range(2)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(PostgresDatabase.open, both))
+    for database in both:
+        database.close()
+    assert version(url) == len(steps)
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

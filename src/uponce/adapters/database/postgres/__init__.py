@@ -130,26 +130,34 @@ class PostgresDatabase(Database):
                 f"UPONCE_DATABASE_SECONDS={self._address.seconds} to read it while uploads wait: at most {most} bytes. "
                 "At a quiet time run `uponce sweep` with a greater UPONCE_DATABASE_SECONDS",
             )
-        with _unless_locked():
-            for start in coming:
+        for start, is_needed_soon in coming.items():
+            with _unless_locked() as locked:
                 await self.write(make_part(start))
+            if locked and is_needed_soon:
+                raise DatabaseUnavailable(
+                    "The ledger gets no new partitions.",
+                    detail="for hours a session has held a lock on the table grants, as pg_dump does, or one that is "
+                    "idle in a transaction, or a vacuum of grants_other. pg_stat_activity shows it: end it",
+                ) from locked[0]
 
     async def _drop_parts(self) -> int:
         dropped = 0
-        with _unless_locked():
-            for start, rows in (await self.read(past_parts())).items():
+        for start, rows in (await self.read(past_parts())).items():
+            with _unless_locked():
                 dropped += await self.write(drop_part(start, rows))
         return dropped
 
 
 @contextmanager
-def _unless_locked() -> Iterator[None]:
-    """End the work if another transaction's lock is in its way. A later purge does the rest of it."""
+def _unless_locked() -> Iterator[list[DatabaseUnavailable]]:
+    """End the work if another transaction's lock is in its way, and note the error. A later purge does the work."""
+    locked: list[DatabaseUnavailable] = []
     try:
-        yield
+        yield locked
     except DatabaseUnavailable as error:
         if not is_in_the_way(error):
             raise
+        locked.append(error)
 
 
 def _integrity(session: Session, deep: bool) -> Sequence[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 
 from uponce.adapters.database.failures import refuse_newer
+from uponce.adapters.database.postgres.connection import Connection
 from uponce.adapters.database.statements import load, load_migrations
 from uponce.adapters.database.steps import Ask, Params, Rules, Steps, operation
 from uponce.core.signature import dated, timestamp_of
@@ -24,7 +25,7 @@ from uponce.core.signature import dated, timestamp_of
 _STATEMENTS = load("postgres")
 
 
-def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+def migrate(connection: Connection) -> None:
     """Bring the database to the newest version. Several servers may try at once: the others wait, and find it done.
 
     Raise SettingRefused if the database is more than one version ahead.
@@ -32,7 +33,12 @@ def migrate(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     steps = load_migrations("postgres")
     if version_of(connection) not in (len(steps), len(steps) + 1):
         with connection.transaction():
+            # An index of a large table takes longer than a statement of an upload may, and the others wait for it.
+            connection.execute(_STATEMENTS["wait_long"].text)
+            connection.execute(_STATEMENTS["wait_briefly"].filled({"milliseconds": 0}))
             connection.execute(_STATEMENTS["lock_schema"].text)
+            # But uploads wait behind a step that waits for the lock of a table.
+            connection.execute(_STATEMENTS["wait_briefly"].filled({"milliseconds": int(connection.wait_seconds * 500)}))
             present = version_of(connection)
             refuse_newer(present, len(steps) + 1)
             for step in steps[present:]:
@@ -57,14 +63,17 @@ _LOCK: Sequence[Ask] = [("wait_briefly", {"milliseconds": 200}), ("lock_grants",
 
 
 @operation(timed=True)
-def coming_parts(now: float) -> Steps[tuple[Sequence[int], int]]:
-    """Return the starts of the partitions to make, and the bytes of the default partition."""
+def coming_parts(now: float) -> Steps[tuple[Mapping[int, bool], int]]:
+    """Return the starts of the partitions to make, and the bytes of the default partition.
+
+    Each start has whether uploads may need the partition within the next hour.
+    """
     present = yield from _starts()
     first = int(now) - int(now) % SPAN
-    coming = []
+    coming = {}
     for start in range(first, first + _AHEAD, SPAN):
         if start not in present and not (yield from _has_others(start)):
-            coming.append(start)
+            coming[start] = start <= now + 2 * SPAN
     ((row,),) = yield [("size_of_other", {})]
     return coming, row["bytes"]
 
