@@ -26,10 +26,7 @@ _NETWORK_BITS = 64  # the part of an IPv6 address that one client holds
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One running upload: the network it comes from, the time it began, and how many bytes of its file have arrived.
-
-    `refusal` is set when a newer attempt has displaced this one.
-    """
+    """One upload that runs. `received` counts bytes of its file. A newer attempt that displaces it sets `refusal`."""
 
     network: str
     begun: float
@@ -184,7 +181,7 @@ class Attempts:
 
     @contextmanager
     def waiting(self, series_id: str, limits: Limits) -> Iterator[None]:
-        """Count a request that waits until another request releases its part of a series.
+        """Count a request that waits for its part of a series.
 
         Raise ChunkInProgress if too many wait: each of them asks the disk and the database many times a second.
         """
@@ -218,10 +215,7 @@ class Attempts:
 
     @contextmanager
     def unverified(self, attempt: Attempt, limits: Limits) -> Iterator[None]:
-        """Count an attempt whose file came before the fields that sign it.
-
-        Raise ServerBusy if no other can be displaced.
-        """
+        """Count an attempt whose file came before its signature. Raise ServerBusy if no other can be displaced."""
         with _counted(self._unverified, attempt, _unverified_bound(limits)):
             yield
 

@@ -116,9 +116,7 @@ async def verify_signed(
 ) -> Verified:
     """Return the grant, the key and the meaning of collected parameters.
 
-    Forged or altered ones raise and leave no trace.
-
-    `call` None accepts parameters of every call: to look a signature up.
+    Forged or altered ones raise and leave no trace. To look a signature up, `call` None accepts those of every call.
     """
     require_credentials(params, may_be_upload=call in (Call.UPLOAD, None))
     key = await services.database.find_key(params["api_key"])
@@ -213,10 +211,7 @@ def check_lifetime(spec: UploadSpec, key: ApiKey) -> None:
 
 
 def require_credentials(params: Mapping[str, str], *, may_be_upload: bool = False) -> None:
-    """Raise if parameters that sign are missing.
-
-    `may_be_upload`: an unsigned upload gets an error that says how to sign.
-    """
+    """Raise if parameters that sign are missing. `may_be_upload`: the error says how to sign an upload."""
     if may_be_upload and "upload_preset" in params and "signature" not in params:
         raise UnsupportedParameter("Unsigned uploads with an upload_preset are not supported. Sign the upload.")
     if may_be_upload and "api_key" not in params and "signature" not in params:

@@ -42,10 +42,7 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def later(work: Coroutine[Any, Any, object]) -> None:
-    """Start work that no client has to wait for. An error of it is logged if it is one of the program.
-
-    Wait for the work if too many such works run.
-    """
+    """Start work that no client waits for. Log a defect in it. Wait for the work if too many such works run."""
     running = begin(work)
     running.add_done_callback(_note)
     running.add_done_callback(_later.discard)

@@ -81,10 +81,7 @@ def create_app(
 
 
 def table(services: Services, scrape: Scrape | None, playground: playing.Playground | None) -> tuple[Route, ...]:
-    """Return all routes. The first route with a path that fits takes the request.
-
-    `scrape` opens the metrics, `playground` the playground.
-    """
+    """Return all routes. The first with a path that fits takes the request."""
 
     def bound(endpoint: Callable[[Services, Request], Awaitable[Response]]) -> Endpoint:
         return partial(endpoint, services)

@@ -68,10 +68,7 @@ class Held:
         return hashes.digest()
 
     async def finish(self, digest: Digest) -> Forwarded:
-        """Let the upload complete, and return the upstream's answer.
-
-        Call it after every check that may refuse the file.
-        """
+        """Let the upload complete, after every check that may refuse it. Return the upstream's answer."""
         if self._stream is not None:
             return await self._stream.finish()
         relaying = Relaying(self._services, self._admitted)
@@ -203,10 +200,7 @@ class Stream:
 async def send_spooled(
     services: Services, admitted: Admitted, digest: Digest, blocks: AsyncIterator[Data]
 ) -> Forwarded:
-    """Pass on a file that has arrived, and return the answer.
-
-    It must run to its end, also if its request is cancelled.
-    """
+    """Pass on a file that has arrived, and return the answer. It must not end when its request is cancelled."""
     limits, relaying = services.limits, Relaying(services, admitted)
     relaying.digest = digest
     if digest.size <= limits.relay_whole_bytes:

@@ -89,10 +89,7 @@ class Relaying:
         return await self._to_the_end(self._upload(self._call(size), file, self._sign))
 
     async def send_chunks(self, chunks: AsyncGenerator[Chunk, None]) -> Forwarded:
-        """Send a file in chunks.
-
-        Only the last chunk completes the upload, so only the last one waits for its signature.
-        """
+        """Send a file in chunks. Only the last one completes the upload, so only the last waits for its signature."""
         return await self._to_the_end(self._send_chunks(chunks))
 
     async def _to_the_end(self, sending: Coroutine[Any, Any, UpstreamReply]) -> Forwarded:

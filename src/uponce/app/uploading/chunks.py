@@ -106,10 +106,7 @@ class ChunkIntake(Receiver[Spooled | Append]):
         return verified
 
     async def _verify(self, params: dict[str, str], series: Series | None) -> tuple[Verified, dict[str, str]]:
-        """Return what the parameters prove, and the parameters that count.
-
-        PHP's SDK may add an unsigned public_id to later parts. That public_id does not count.
-        """
+        """Return what the parameters prove, without a public_id that PHP's SDK added to a later part unsigned."""
         cloud = self.request.cloud
         try:
             return await verify_signed(self._services, cloud, params), params

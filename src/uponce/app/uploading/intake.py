@@ -40,10 +40,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class FileStart:
-    """The file begins. Its bytes follow as bytes events. `filename` is the one that the client sent.
-
-    `size` is how many bytes the file has, if the request says it.
-    """
+    """The file begins. Its bytes follow as bytes events. `filename` and `size`, in bytes, are as the request says."""
 
     filename: str | None
     size: int | None = None
@@ -104,9 +101,8 @@ class Receiver(ABC, Generic[S]):
     async def receive(self, events: AsyncIterator[Event]) -> None:
         """Take all events in time.
 
-        Raise RequestTooSlow if they take too long, or the refusal if a newer attempt displaces this.
-
-        Raise InvalidSignature instead of both if the fields before the file did not match their signature.
+        Raise RequestTooSlow if they take too long, or the refusal if a newer attempt displaces this. Raise
+        InvalidSignature instead of both if the fields before the file did not match their signature.
         """
         attempt = self._attempt
         try:

@@ -186,10 +186,7 @@ async def inspect(services: Services, admitted: Admitted, path: str, digest: Dig
 
 
 def draft_of(services: Services, admitted: Admitted, blob_key: str, digest: Digest, facts: MediaFacts) -> Draft:
-    """Return the asset to commit, for bytes that were judged to be good.
-
-    Raise StorageUnavailable if another database has the storage.
-    """
+    """Return the asset to commit, for good bytes. Raise StorageUnavailable if another database has the storage."""
     services.ownership.check()
     spec, filename, ids = admitted.spec, admitted.filename, services.ids
     chance = ids.base36(RANDOM_LENGTH + UNIQUE_SUFFIX_LENGTH)
@@ -294,10 +291,7 @@ class Pipeline:
         ]
 
     def _refused(self, arrival: Arrival, records: Records) -> Refusal | Exception | None:
-        """Return the refusal or error that ends this upload alone, even if it is a defect.
-
-        Raise if the database fails.
-        """
+        """Return what ends this upload alone, even a defect, or None. Raise if the database fails."""
         try:
             self._verify(arrival, records)
             refusal = self._spent(arrival, records)

@@ -61,10 +61,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes of one request.
-
-    `size` is how many it promises, `total` how many the file has, if the request says so.
-    """
+    """The bytes of one request. `size` is how many it promises, `total` how many the file has, if the request says."""
 
     offset: int
     size: int | None = None
@@ -221,10 +218,7 @@ async def _take_in(
 
 
 def _chunk(series: Series, part: Part, limit: int) -> Chunk:
-    """Return the span of all bytes that may still come.
-
-    So requests that begin at different offsets exclude each other too.
-    """
+    """Return the span of all bytes that may still come, so requests with other offsets exclude each other."""
     _check_total(part.total, limit)
     total = series.total if part.total is None else part.total
     end = limit if total is None else total

@@ -47,9 +47,7 @@ async def begin(
     upload_id: str | None = None,
     total: int | None = None,
 ) -> Series:
-    """Begin a series with the verified parameters, and return it.
-
-    If one of this upload_id exists already, return that one.
+    """Begin a series with the verified parameters, and return it, or the one that has this upload_id already.
 
     Slow series make room: those of the same signature, and the slowest if there are too many. So a stranger cannot keep
     the holder of a signature, or the users of a key, from their uploads by series that are begun and left. The holder
@@ -193,10 +191,7 @@ class Append:
         return await self._part.wanted()
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Write the next bytes, and compare those that are already there.
-
-        After ChunkConflict nothing can be written.
-        """
+        """Write the next bytes, and compare those that exist. After ChunkConflict nothing can be written."""
         if self.size + len(data) > self._chunk.span.size:
             raise MalformedRequest(
                 f"The chunk has more than the {self._chunk.span.size} bytes of its header. Send no more than these."
@@ -205,10 +200,7 @@ class Append:
         await self._note(len(data))
 
     async def _note(self, size: int) -> None:
-        """Record now and then that bytes arrive.
-
-        A chunk is recorded only when it is whole, and that may take minutes.
-        """
+        """Note now and then that bytes arrive: a chunk counts only when it is whole, which may take minutes."""
         self._unnoted += size
         now = asyncio.get_running_loop().time()
         if now < self._noted_at + _NOTE_SECONDS:
@@ -287,10 +279,7 @@ async def drop_if_empty(services: Services, series: Series) -> None:
 
 
 async def _drop_unless_held(services: Services, series: Series, *, if_empty: bool) -> bool:
-    """End the series unless a request holds it. Return False if one does.
-
-    A series that is not held may have ended already.
-    """
+    """End the series, which may have ended already, unless a request holds it. Return False if one does."""
     try:
         assembly = await _parts(services, series).assembly(series.blob_key)
         try:

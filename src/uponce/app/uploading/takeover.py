@@ -44,10 +44,7 @@ async def take_over(
 
 @asynccontextmanager
 async def giving_way(is_wanted: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
-    """Raise ChunkSuperseded inside as soon as a newer request asks for the same bytes.
-
-    Use it around the wait for a body.
-    """
+    """Raise ChunkSuperseded inside, where a body is awaited, as soon as a newer request asks for the same bytes."""
     try:
         async with asyncio.timeout(None) as scope:
             looking = asyncio.create_task(_look(is_wanted, scope))

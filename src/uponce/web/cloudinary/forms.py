@@ -46,10 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 async def multipart_events(body: Body, content_type: str, limits: Limits) -> AsyncGenerator[Event, None]:
-    """Yield the events of a multipart/form-data body.
-
-    Raise MalformedRequest if it is cut off, too large or ambiguous.
-    """
+    """Yield the events of a multipart form. Raise MalformedRequest if it is cut off, too large or ambiguous."""
     try:
         with _parser(content_type) as parser:
             parts = _Parts(limits, parser.boundary)
@@ -198,10 +195,7 @@ class _Parts:
         self._text: TextFile | None = None  # for a part named file that has no filename
 
     def check_start(self, chunk: bytes) -> None:
-        """Refuse text before the first boundary.
-
-        No client sends it, and the parser's verdict would depend on the packets.
-        """
+        """Refuse text before the first boundary: no client sends it, and the parser judges it by packets."""
         missing = len(self._delimiter) - len(self._start)
         if missing > 0:
             self._start += chunk[:missing]

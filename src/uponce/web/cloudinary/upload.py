@@ -105,10 +105,7 @@ def _frame(request: Request, limits: Limits) -> UploadRequest:
 
 
 async def _arrival(services: Services, request: Request, frame: UploadRequest) -> Arrival | None:
-    """Return an ordinary small upload that has arrived whole.
-
-    Return None for any other, which is read while it arrives.
-    """
+    """Return an ordinary small upload that has arrived whole. Return None for one to read while it arrives."""
     if request.method != "POST" or frame.credentials is not None:
         return None
     limits, body = services.limits, request.body
@@ -134,10 +131,7 @@ def _is_signed_late(form: WholeForm, frame: UploadRequest, limits: Limits) -> bo
 
 
 async def _upload_arrival(pipeline: Pipeline, arrival: Arrival) -> Uploaded | None:
-    """Return the upload, or None if it must be read as a stream.
-
-    A stale signature may have a stored answer, and a cloud may have an upstream.
-    """
+    """Return the upload, or None to read a stream: a stale signature may have an answer, a cloud an upstream."""
     try:
         return await pipeline.upload(arrival)
     except GoesUpstream:
