@@ -7,14 +7,13 @@ signatures, and nothing spends them earlier.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from uponce.app.authorise import Verified
 from uponce.app.ports import Assembly, HeldPart, Parts
 from uponce.app.services import Services
-from uponce.app.uploading.takeover import take_over
 from uponce.core.errors import (
     ChunkInProgress,
     MalformedRequest,
@@ -35,6 +34,7 @@ T = TypeVar("T")
 _PARTS = 500
 _NOTE_SECONDS = 2.0
 _TRIES = 5
+_POLL_SECONDS = 0.05
 
 
 async def begin(
@@ -321,16 +321,21 @@ def _parts(services: Services, series: Series) -> Parts:
 async def _take_over(
     services: Services, series: Series, span: Span | None, hold: Callable[[], Awaitable[T]], seconds: float
 ) -> T:
+    """Return what `hold` returns as soon as other requests release the span. Raise ChunkInProgress after `seconds`."""
+    until = asyncio.get_running_loop().time() + seconds
     try:
-        return await take_over(hold, _asking(services, series, span), lambda: status(services, series.id), seconds)
+        with suppress(ChunkInProgress):
+            return await hold()
+        with services.attempts.waiting(series.id, services.limits):
+            async with _parts(services, series).asking(series.blob_key, span):
+                while True:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    try:
+                        return await hold()
+                    except ChunkInProgress:
+                        await status(services, series.id)  # raises if there is no reason to wait any more
+                        if asyncio.get_running_loop().time() > until:
+                            raise
     except StorageUnavailable:
         await status(services, series.id)  # if the series is gone with its bytes, raise that
         raise
-
-
-@asynccontextmanager
-async def _asking(services: Services, series: Series, span: Span | None) -> AsyncIterator[None]:
-    """Ask the holders of the span to release it. Raise ChunkInProgress if too many requests already do."""
-    with services.attempts.waiting(series.id, services.limits):
-        async with _parts(services, series).asking(series.blob_key, span):
-            yield
