@@ -252,9 +252,7 @@ class _Parts:
         if not self._in_file and (self._size or data.startswith(b"{")):
             self._collect(data)
             return
-        if not self._in_file:
-            self._in_file = True
-            yield FileStart(None)
+        self._in_file = True
         self.overhead -= len(data)
         yield from text.feed(data)
 
@@ -282,8 +280,6 @@ class _Parts:
 
     def _end_text(self, text: TextFile) -> Iterator[Event]:
         if not self._size:
-            if not self._in_file:
-                yield FileStart(None)
             yield from text.finish()
         elif b"".join(self._value.split()) != b"{}":
             raise UnsupportedParameter(

@@ -34,7 +34,7 @@ from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
 from uponce.web.cloudinary.calls import missing
 from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
-from uponce.web.cloudinary.text_bodies import json_events, urlencoded_events
+from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Head, Request, check_encoding
 from uponce.web.request_log import note_fields, note_outcome, noting
 from uponce.web.response import REPLAYED, Response, forwarded_response, json_response
@@ -163,10 +163,8 @@ def _events(request: Request, limits: Limits) -> AsyncGenerator[Event, None]:
                 "A PUT brings the file itself, not a form. PUT the bytes of the file, or POST the form."
             )
         return _raw_events(request.body, _length(request.head))
-    if media_type == URLENCODED:
-        return urlencoded_events(request.body, limits)
-    if media_type == "application/json":
-        return json_events(request.body, limits)
+    if media_type in (URLENCODED, "application/json"):
+        return text_events(request.body, media_type != URLENCODED, limits)
     return multipart_events(request.body, content_type, limits)
 
 
