@@ -7,14 +7,14 @@ no row names, and the sweeper deletes them.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from uponce.app.authorise import Verified, check_grant_fresh, record_refusal, verify_signed
 from uponce.app.services import Services
 from uponce.app.sign import mint
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import GrantRefused, MissingParameter, ScopeDenied, Unavailable
-from uponce.core.parameters import UNSIGNED, Call, check_route
+from uponce.core.parameters import Call, check_route
 from uponce.core.values import ApiKey, AssetName, Caller, KeyScope, ResourceType
 
 
@@ -43,16 +43,6 @@ async def admit(services: Services, request: SignedCall, call: Call) -> Verified
             "key of scope all (`uponce keys create --scope all`), on your server only."
         )
     return verified
-
-
-def signed_by(services: Services, key: ApiKey, request: SignedCall, call: Call) -> SignedCall:
-    """Return the call with the signature that uponce makes for a caller that knows the key's secret.
-
-    So the call has a signature of its key, and is dated, fenced and audited as any other.
-    """
-    check_route(request.fields, request.cloud, request.resource_type)
-    params = {name: value for name, value in request.fields.items() if name not in UNSIGNED}
-    return replace(request, fields=mint(key, params, clock=services.clock, ids=services.ids, call=call))
 
 
 async def destroy(services: Services, request: SignedCall) -> bool:

@@ -27,7 +27,7 @@ from uponce.core.errors import (
     RequestTooSlow,
     UponceError,
 )
-from uponce.core.parameters import UploadSpec, check_route
+from uponce.core.parameters import UploadSpec
 from uponce.core.policy import too_large
 from uponce.core.signature import collect_known
 
@@ -206,8 +206,7 @@ class Receiver(ABC, Generic[S]):
         if request.credentials is not None and self._by_credentials(params):
             if request.idempotency_key is not None:
                 raise InvalidParameter("Header Idempotency-Key needs a signed upload. Sign it, or omit the header.")
-            check_route(params, request.cloud, request.requested)
-            params = await sign_for(self._services, request.cloud, request.credentials, params)
+            params = await sign_for(self._services, request.cloud, request.requested, request.credentials, params)
         verified = await self._admit(params)
         check_scripted(verified.spec, request)
         self._counted.close()
