@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from urllib.parse import unquote
 
@@ -27,7 +26,7 @@ from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
 from uponce.web.cloudinary.text_bodies import check_name, json_pairs
 from uponce.web.request import Body, Fields, Head, Request, parse_query
-from uponce.web.whole_bodies import Hold, in_time
+from uponce.web.whole_bodies import in_time
 
 URLENCODED = "application/x-www-form-urlencoded"
 _MAX_BOUNDARY = 200
@@ -328,24 +327,21 @@ def _checked_charset(segment: MultipartSegment) -> str:
 
 
 async def body_fields(request: Request, limits: Limits) -> Fields:
-    """Return the fields of a small request without a file: a form of either kind, or flat JSON.
-
-    Raise RequestTooSlow or ServerBusy as `in_time` does.
-    """
-    return await in_time(request, partial(_body_fields, request.head, request.body, limits))
+    """Return the fields of a small form of either kind, or of flat JSON, without a file. Raise as `in_time` does."""
+    return await in_time(request, _body_fields(request.head, request.body, limits))
 
 
 async def small_body(request: Request) -> bytes:
     """Return the body of a small request unchanged. `body_fields` may follow. Raise errors as it does."""
-    return await in_time(request, partial(request.body.keep, _MAX_FIELDS_BYTES))
+    return await in_time(request, request.body.keep(_MAX_FIELDS_BYTES))
 
 
-async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fields:
+async def _body_fields(head: Head, body: Body, limits: Limits) -> Fields:
     content_type = head.get("content-type")
     media_type = media_type_of(content_type)
     if media_type == "multipart/form-data":
-        return await _form_fields(body, content_type, limits, hold) if await body.first() else ()
-    data = await body.read(_MAX_FIELDS_BYTES, hold)
+        return await _form_fields(body, content_type, limits) if await body.first() else ()
+    data = await body.read(_MAX_FIELDS_BYTES)
     if not data:
         return ()
     if media_type == URLENCODED:
@@ -358,7 +354,7 @@ async def _body_fields(head: Head, body: Body, limits: Limits, hold: Hold) -> Fi
     return json_pairs(data, limits)
 
 
-async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold) -> Fields:
+async def _form_fields(body: Body, content_type: str, limits: Limits) -> Fields:
     fields: list[tuple[str, str]] = []
     async with aclosing(multipart_events(body, content_type, limits)) as events:
         async for event in events:
@@ -366,7 +362,7 @@ async def _form_fields(body: Body, content_type: str, limits: Limits, hold: Hold
                 case Field(name, value):
                     fields.append((name, value))
                 case FormBytes(size):
-                    hold(size)
+                    body.hold(size)
                 case _:
                     raise InvalidParameter("Parameter file is for uploads only. Send this request without it.")
     return tuple(fields)
