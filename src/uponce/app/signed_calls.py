@@ -57,16 +57,16 @@ async def destroy(services: Services, request: SignedCall) -> bool:
         raise MissingParameter("Missing required parameter - public_id")
     services.ownership.check()
     name = AssetName(request.cloud, request.resource_type, verified.spec.type, public_id)
-    return await unbroken(_settle(services, verified, name, request.caller))
+    return await unbroken(_delete(services, verified, name, request.caller))
 
 
 async def drop_asset(services: Services, key: ApiKey, name: AssetName, caller: Caller) -> bool:
     """Delete an asset on behalf of the server, under a signature of this key, whatever its scope."""
     fields = mint(key, {"public_id": name.public_id}, clock=services.clock, ids=services.ids, call=Call.DESTROY)
-    return await _settle(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
+    return await _delete(services, await verify_signed(services, name.cloud, fields, Call.DESTROY), name, caller)
 
 
-async def _settle(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
+async def _delete(services: Services, verified: Verified, name: AssetName, caller: Caller) -> bool:
     try:
         deleted = await services.database.delete(verified.grant, name, caller)
     except GrantRefused as refusal:
