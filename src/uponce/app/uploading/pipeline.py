@@ -24,7 +24,7 @@ from uponce.app.authorise import (
     record_refusal,
     verified_by,
 )
-from uponce.app.ports import Body, Candidate, Committed, Draft, GroupStore, Records, Refusal, Spooled
+from uponce.app.ports import Body, Candidate, Committed, Draft, Records, Refusal, Spooled
 from uponce.app.relaying.held import Held, send_spooled
 from uponce.app.services import Services
 from uponce.app.unbroken import unbroken
@@ -237,16 +237,15 @@ class GoesUpstream(Exception):
 class Pipeline:
     """Takes uploads that have arrived. The steps before the commit block, and run in the thread of the database."""
 
-    def __init__(self, services: Services, store: GroupStore) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._group_store = store
         # The grants that were tried here last, by their keys. With a record: nothing can be used of it any more.
         self._seen: dict[bytes, GrantRecord | None] = {}
         self._goes_upstream: dict[str, bool] = {}  # by cloud: whether its latest upload went upstream
 
     def is_for(self, cloud: str) -> bool:
-        """Return whether an upload should come here: the latest one of its cloud did not go upstream."""
-        return not self._goes_upstream.get(cloud)
+        """Return whether an upload should come here: the store takes groups, and the cloud's latest one stayed here."""
+        return self._services.group_store is not None and not self._goes_upstream.get(cloud)
 
     def learn(self, cloud: str, outcome: Uploaded | Forwarded) -> None:
         """Remember where an upload went. Only clouds that exist have outcomes, so strangers cannot fill the memory."""
@@ -348,8 +347,10 @@ class Pipeline:
 
     def _store(self, arrivals: Sequence[Arrival]) -> UponceError | None:
         """Make the bytes of all durable, with one sync. Return the error, which is then the error of all."""
+        store = self._services.group_store
+        assert store is not None
         try:
-            keys = self._group_store.put_group([_body_of(each) for each in arrivals])
+            keys = store.put_group([_body_of(each) for each in arrivals])
         except UponceError as error:
             return error
         for arrival, key in zip(arrivals, keys, strict=True):

@@ -32,7 +32,7 @@ from uponce.core.series import Chunk
 from uponce.core.spans import Span
 from uponce.core.values import ResourceType
 from uponce.web.cloudinary.answers import Bases, bases_of, chunk_answer, upload_answer
-from uponce.web.cloudinary.calls import missing
+from uponce.web.cloudinary.calls import known
 from uponce.web.cloudinary.forms import URLENCODED, WholeForm, media_type_of, multipart_events, read_whole_form
 from uponce.web.cloudinary.text_bodies import text_events
 from uponce.web.request import Body, Head, Request, check_encoding
@@ -52,25 +52,17 @@ _PART_NUMBERS = ("x-upload-part-number", "x-upload-total-parts")
 _UPLOAD_ID = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def group_pipeline(services: Services) -> Pipeline | None:
-    """Return the pipeline of small uploads, or None if the store does not take small blobs in groups."""
-    return None if services.group_store is None else Pipeline(services, services.group_store)
-
-
-async def upload(services: Services, pipeline: Pipeline | None, request: Request) -> Response:
-    """Store the upload of `/v1_1/<cloud>/[<image|video|raw|auto>/]upload`, and return its answer.
-
-    `…/upload_chunked` is the same.
-    """
+async def upload(services: Services, pipeline: Pipeline, request: Request) -> Response:
+    """Store the upload of `…/upload` or `…/upload_chunked`, and return its answer."""
     head, limits = request.head, services.limits
     chunk = read_chunk(head)
     check_encoding(head)
     bases = bases_of(request)
     frame = _frame(request, limits)
     note_fields(request, frame.fields)
-    whole = pipeline is not None and chunk is None and pipeline.is_for(frame.cloud)
+    whole = chunk is None and pipeline.is_for(frame.cloud)
     arrival = await _arrival(services, request, frame) if whole else None
-    uploaded = None if arrival is None or pipeline is None else await _upload_arrival(pipeline, arrival)
+    uploaded = None if arrival is None else await _upload_arrival(pipeline, arrival)
     if uploaded is not None:
         return _response(request, uploaded, bases)
     found = _events(request, limits)
@@ -80,8 +72,7 @@ async def upload(services: Services, pipeline: Pipeline | None, request: Request
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
         stored = await upload_events(services, frame, events)
-        if pipeline is not None:
-            pipeline.learn(frame.cloud, stored)
+        pipeline.learn(frame.cloud, stored)
         return _response(request, stored, bases, is_chunk=chunk is not None and bool(head.get("x-unique-upload-id")))
 
 
@@ -207,13 +198,9 @@ def _length(head: Head) -> int | None:
 
 
 def _requested(request: Request) -> ResourceType | None:
-    resource_type = request.params.get("resource_type", "auto")
-    if resource_type == "auto":
+    if request.params.get("resource_type", "auto") == "auto":
         return None
-    try:
-        return ResourceType(resource_type)
-    except ValueError:
-        raise missing(request.method, request.path) from None
+    return known(request, "resource_type", ResourceType)
 
 
 def read_chunk(head: Head) -> NamedChunk | int | None:
