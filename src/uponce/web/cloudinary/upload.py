@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
-from uponce.app.uploading.chunks import NamedChunk, upload_chunk
+from uponce.app.uploading.chunks import upload_chunk
 from uponce.app.uploading.intake import Event, FileStart
 from uponce.app.uploading.pipeline import Arrival, GoesUpstream, Pipeline, Uploaded
 from uponce.app.uploading.pipeline import upload as upload_events
@@ -67,8 +67,8 @@ async def upload(services: Services, pipeline: Pipeline, request: Request) -> Re
         return _response(request, uploaded, bases)
     found = _events(request, limits)
     async with aclosing(noting(request, _sized(found, chunk) if isinstance(chunk, int) else found)) as events:
-        if isinstance(chunk, NamedChunk):
-            outcome = await upload_chunk(services, frame, chunk, events)
+        if isinstance(chunk, tuple):
+            outcome = await upload_chunk(services, frame, *chunk, events)
             note_outcome(request, outcome)
             return json_response(chunk_answer(outcome, bases))
         stored = await upload_events(services, frame, events)
@@ -203,8 +203,10 @@ def _requested(request: Request) -> ResourceType | None:
     return known(request, "resource_type", ResourceType)
 
 
-def read_chunk(head: Head) -> NamedChunk | int | None:
-    """Return the chunk. For a request with a whole file, return its size if Content-Range gives one.
+def read_chunk(head: Head) -> tuple[str, Chunk] | int | None:
+    """Return the client's name for the whole upload, and the chunk.
+
+    For a request with a whole file, return its size if Content-Range gives one, else None.
 
     Raise UnsupportedParameter for a chunk that has a number in place of its byte range.
     """
@@ -230,7 +232,7 @@ def read_chunk(head: Head) -> NamedChunk | int | None:
             f"Header X-Unique-Upload-Id has {len(upload_id)} characters. Send 1 to 255 printable ASCII characters "
             "without spaces."
         )
-    return NamedChunk(upload_id, chunk)
+    return upload_id, chunk
 
 
 def _parse_range(content_range: str) -> Chunk:
