@@ -125,7 +125,6 @@ class Stream:
         self._size = 0
         self._hashing: asyncio.Future[None] | None = None
         self._agreed = asyncio.get_running_loop().create_future()
-        self._is_sealed = False
         blocks = self._arriving()
         if in_chunks:
             chunks = cut_arriving(blocks, services.blobs, services.limits.relay_chunk_bytes, least)
@@ -158,12 +157,10 @@ class Stream:
             self._hashing = None
 
     async def seal(self) -> Digest:
-        if not self._is_sealed:
-            self._is_sealed = True
-            await self._hashed()
-            self._relaying.digest = self._hashes.digest()
-            await self._put(None)
-        return self._hashes.digest()
+        await self._hashed()
+        self._relaying.digest = digest = self._hashes.digest()
+        await self._put(None)
+        return digest
 
     async def finish(self) -> Forwarded:
         """Let the upload complete, and return the answer. Call it after every check that may refuse the file."""
