@@ -7,21 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import unquote
 
-from multipart import (
-    MultipartError,
-    MultipartSegment,
-    ParserLimitReached,
-    PushMultipartParser,
-    parse_options_header,
-)
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from uponce.app.uploading.intake import FORM_BYTES, Event, Field, FileStart, FormBytes
-from uponce.core.errors import (
-    DuplicateParameter,
-    InvalidParameter,
-    MalformedRequest,
-    UnsupportedParameter,
-)
+from uponce.core.errors import DuplicateParameter, InvalidParameter, MalformedRequest, UnsupportedParameter
 from uponce.core.policy import Limits
 from uponce.web.cloudinary.datauri import TextFile
 from uponce.web.cloudinary.text_bodies import check_name, json_pairs
@@ -171,12 +160,7 @@ def _parser(content_type: str) -> PushMultipartParser:
             "application/json, or PUT the bytes of the file."
         )
     # strict=True would refuse a body whose last "--" and CRLF arrive in different packets.
-    return _Parser(
-        boundary,
-        max_header_size=_MAX_PART_HEADER_BYTES,
-        max_header_count=_MAX_PART_HEADERS,
-        strict=False,
-    )
+    return _Parser(boundary, max_header_size=_MAX_PART_HEADER_BYTES, max_header_count=_MAX_PART_HEADERS, strict=False)
 
 
 class _Parts:
