@@ -80,9 +80,9 @@ def errors_page() -> str:
             f"""
             `malformed_request` has another status in four cases: 405 for a wrong method, 408 for a slow head, 414 for
             a long path, 431 for a long head. The log has no line of a request whose head is not complete and correct.
-            So its refusal has no `X-Request-Id`. Refusals of a front server have none either: `server_unavailable`,
-            and `server_busy` if one address sends too many requests to nginx. tus clients get some codes with another
-            status: {_tus_statuses()}.
+            So its refusal has no `X-Request-Id`. Refusals of a front server have none either: `server_unavailable`.
+            nginx also makes `server_busy` if one address sends too many requests, and `storage_unavailable` if nginx
+            cannot read a file. tus clients get some codes with another status: {_tus_statuses()}.
             """
         )
         + _table(("code", "status", "`Retry-After`", "meaning"), [*rows, *_NO_LEAVES])

@@ -17,7 +17,7 @@ from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.media.sniff import HEAD_BYTES, admit
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import RandomIds
 from uponce.app.manage_keys import create_key, set_up
@@ -96,7 +96,7 @@ class World:
         self.path = root / "uponce.db"
         self.media = root / "media"
         self.database = SqliteDatabase(self.path, clock=self.clock, secrets=AesSecretBox(bytes(32)))
-        self.blobs = blobs or local_blobs(self.media, ids=RandomIds())
+        self.blobs = blobs or LocalBlobs(self.media, ids=RandomIds())
         self.database.open()
         self.blobs.open_store()
         self.services = Services(

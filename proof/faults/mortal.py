@@ -13,8 +13,7 @@ from tests.world import MovableClock, Sniffer, sniff_whole
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import LocalStore
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.authorise import UploadRequest
 from uponce.app.services import Services
@@ -54,7 +53,7 @@ class OneShardIds(RandomIds):
         return SHARD + super().hex(length)[len(SHARD) :]
 
 
-class OneShardStore(LocalStore):
+class OneShardBlobs(LocalBlobs):
     """Has one folder, to be quick."""
 
     def _shards(self) -> Iterator[Path]:
@@ -119,8 +118,7 @@ class Process:
         give_key(root)
         self._database = database(root / "uponce.db", clock=clock, secrets=AesSecretBox(bytes(32)))
         self.disk, ids = MortalDisk(self.life), OneShardIds()
-        store = OneShardStore(root / "media", self.disk, ids=ids)
-        self.blobs = Blobs(root / "media" / "spool", self.disk, store, ids)
+        self.blobs = OneShardBlobs(root / "media", ids=ids, disk=self.disk)
         self._database.open()
         self.blobs.open_store()
         mortal: Any = MortalDatabase(self._database, self.life)

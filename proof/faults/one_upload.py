@@ -18,7 +18,7 @@ from typing import TypeVar
 from proof.faults.operator import recover, settings
 from uponce.adapters.files import guarded
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.authorise import UploadRequest
 from uponce.app.manage_keys import set_up
@@ -72,7 +72,7 @@ class RawInspector:
 
 
 def services_of(backend: Backend, ids: Ids) -> Services:
-    blobs = local_blobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
+    blobs = LocalBlobs(backend.blobs.folder.parent, ids=ids, disk=InlineDisk())
     return replace(backend.services, blobs=blobs, group_store=blobs.group_store, inspector=RawInspector(), ids=ids)
 
 

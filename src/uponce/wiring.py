@@ -182,16 +182,16 @@ def blob_store(settings: Settings) -> Blobs:
         parts = urlsplit("")
     match parts:
         case ("file", "", path, _, _) if path.startswith("/"):
-            from uponce.adapters.store.local import local_blobs
+            from uponce.adapters.store.local import LocalBlobs
 
             path = url.partition(":")[2].removeprefix("//")  # with what `urlsplit` takes for a query or fragment
-            return local_blobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
+            return LocalBlobs(Path(path), ids=ids, pack_bytes=settings.pack_bytes)
         case ("s3" | "gs" | "az", place, _, _, _) if place:
             from uponce.adapters.store.bucket import Bucket
-            from uponce.adapters.store.objects import bucket_blobs
+            from uponce.adapters.store.objects import BucketBlobs
 
             seconds = settings.storage_seconds
-            return bucket_blobs(Bucket(url, seconds), settings.data_dir / "spool", ids=ids, seconds=seconds)
+            return BucketBlobs(Bucket(url, seconds), settings.data_dir / "spool", ids=ids, seconds=seconds)
         case _:
             raise SettingRefused(
                 f"UPONCE_STORAGE={url} is not supported. Use file:///path/to/folder, s3://bucket/prefix, "
@@ -212,7 +212,7 @@ def _presigner(settings: Settings, blobs: Blobs) -> Presigner | None:
     """Return the presigner of the store, or None. Raise SettingRefused if a redirect is set, and no URLs exist."""
     if not settings.storage_redirect:
         return None
-    presigner = blobs.store.presigner(settings.storage_redirect)
+    presigner = blobs.presigner(settings.storage_redirect)
     if presigner is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_REDIRECT={settings.storage_redirect} needs an object store, but UPONCE_STORAGE is "
@@ -225,7 +225,7 @@ def _front(settings: Settings, blobs: Blobs) -> FrontServer | None:
     """Return the server in front, or None. Raise SettingRefused if it is set, and has no folder to read."""
     if not settings.storage_accel:
         return None
-    front = blobs.store.front(settings.storage_accel)
+    front = blobs.front(settings.storage_accel)
     if front is None:
         raise SettingRefused(
             f"UPONCE_STORAGE_ACCEL={settings.storage_accel} needs a folder that nginx can read, but UPONCE_STORAGE is "

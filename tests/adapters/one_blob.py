@@ -28,7 +28,7 @@ BLOCK = bytes(65_536)
 MUTANTS: dict[str, Callable[[], object]] = {
     "no fsync at all": lambda: patch("os.fsync", lambda _: None).start(),
     "no folder fsync": lambda: patch("uponce.adapters.store.local.sync_folder", lambda _: None).start(),
-    "fsync after rename": lambda: patch.object(local.LocalStore, "put", _rename_first).start(),
+    "fsync after rename": lambda: patch.object(local.LocalBlobs, "put", _rename_first).start(),
 }
 
 
@@ -57,7 +57,7 @@ class FixedIds:
         return self.hex(32)
 
 
-def _rename_first(self: local.LocalStore, key: str, path: Path, descriptor: int, media_type: str) -> None:
+def _rename_first(self: local.LocalBlobs, key: str, path: Path, descriptor: int, media_type: str) -> None:
     target = self.path_of(key)
     path.rename(target)
     os.fsync(descriptor)
@@ -102,7 +102,7 @@ def _descriptors() -> int:
 def main(root: str, mebibytes: str, mutant: str = "") -> None:
     if mutant:
         MUTANTS[mutant]()
-    store = local.local_blobs(Path(root), ids=FixedIds())
+    store = local.LocalBlobs(Path(root), ids=FixedIds())
     store.open_store()
     asyncio.run(store.ping())  # a thread and a loop have been there once
     before, peak = _descriptors(), _peak_kib()

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from tests.contract.stores import local_of
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import Body
 from uponce.core.errors import UponceError
@@ -82,7 +82,7 @@ def _descriptors() -> int:
 
 
 def main(root: str, pack_bytes: str, mutant: str = "") -> None:
-    store = local_blobs(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
+    store = LocalBlobs(Path(root), ids=SeededIds(), pack_bytes=int(pack_bytes))
     store.open_store()
     if mutant:
         MUTANTS[mutant]()

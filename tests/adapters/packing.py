@@ -14,7 +14,7 @@ from tests.contract.stores import local_of
 from uponce.adapters.files import read_at
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import PAGE
 from uponce.adapters.system import RandomIds, erase
 
@@ -22,7 +22,7 @@ LARGE = 200_000  # more than what is read when a blob is opened
 
 
 def opened(root: Path) -> Blobs:
-    store = local_blobs(root, ids=RandomIds())
+    store = LocalBlobs(root, ids=RandomIds())
     store.open_store()
     return store
 

@@ -79,7 +79,7 @@ UPLOAD = """
 import asyncio, sys, re
 from pathlib import Path
 from uponce.adapters.store.bucket import Bucket
-from uponce.adapters.store.objects import bucket_blobs
+from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 
 def peak():
@@ -96,7 +96,7 @@ async def one(store, mebibytes):
         await blob.read(offset, blob.block_bytes)
     await spooled.discard()
 
-store = bucket_blobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
+store = BucketBlobs(Bucket(sys.argv[1], 60), Path(sys.argv[2]), ids=RandomIds(), seconds=60)
 store.open_store()
 asyncio.run(one(store, 1))
 before = peak()
@@ -125,7 +125,7 @@ LEAVE = """
 import asyncio, sys
 from pathlib import Path
 from uponce.adapters.store.bucket import Bucket
-from uponce.adapters.store.objects import bucket_blobs
+from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 
 async def leave(store):
@@ -133,7 +133,7 @@ async def leave(store):
     await asyncio.sleep(0.3)
     asking.cancel()
 
-store = bucket_blobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
+store = BucketBlobs(Bucket(sys.argv[1], 2), Path(sys.argv[2]), ids=RandomIds(), seconds=2)
 store.open_store()
 asyncio.run(leave(store))
 """

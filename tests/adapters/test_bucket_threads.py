@@ -3,24 +3,26 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
-from uponce.adapters.store.objects import BucketStore
+from uponce.adapters.store.objects import BucketBlobs
+from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
 
 
 @contextmanager
-def opened(seconds: float) -> Iterator[BucketStore]:
+def opened(seconds: float) -> Iterator[BucketBlobs]:
     nothing: Any = None
-    store = BucketStore(nothing, seconds=seconds)  # type: ignore[arg-type]
+    store = BucketBlobs(nothing, Path("unused"), ids=RandomIds(), seconds=seconds)  # type: ignore[arg-type]
     yield store
     store.close()
 
 
-async def all_busy(store: BucketStore, until: Event) -> "list[asyncio.Task[bool]]":
+async def all_busy(store: BucketBlobs, until: Event) -> "list[asyncio.Task[bool]]":
     """Give each thread for uploads a long one."""
     tasks = [asyncio.create_task(store.run(lambda: until.wait(60))) for _ in range(store._movers._max_workers)]
     await asyncio.sleep(0.05)

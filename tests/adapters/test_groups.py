@@ -17,7 +17,7 @@ from tests.adapters.test_local_blobs import ROOT, needs_strace
 from tests.contract.stores import local_of
 from uponce.adapters.store import local
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import Body
 
@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def store_of(root: Path, kind: str) -> Blobs:
-    store = local_blobs(root, ids=RandomIds(), pack_bytes=KINDS[kind])
+    store = LocalBlobs(root, ids=RandomIds(), pack_bytes=KINDS[kind])
     store.open_store()
     return store
 

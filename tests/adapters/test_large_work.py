@@ -35,7 +35,7 @@ def test_no_small_file_waits_for_the_fsync_of_a_chunk(store: Blobs, monkeypatch:
     async def play() -> None:
         held = []
         for _ in range(WORKERS):
-            piece = await store.hold(await store.begin(), Span(0, len(CHUNK)))
+            piece = await store.parts.hold(await store.parts.begin(), Span(0, len(CHUNK)))
             await piece.write(CHUNK)
             held.append(piece)
         syncs = [asyncio.ensure_future(piece.sync()) for piece in held]
@@ -58,8 +58,8 @@ def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(
     monkeypatch.setattr(parts, "sync_data", lambda _: slow.wait(SECONDS))
 
     async def play() -> None:
-        key = await store.begin()
-        piece = await store.hold(key, Span(0, len(CHUNK)))
+        key = await store.parts.begin()
+        piece = await store.parts.hold(key, Span(0, len(CHUNK)))
         await piece.write(CHUNK)
         sync = asyncio.ensure_future(piece.sync())
         await asyncio.sleep(0.3)
@@ -67,7 +67,7 @@ def test_no_small_file_waits_for_requests_that_look_whether_they_are_wanted(
             looks = await asyncio.gather(*(piece.wanted() for _ in range(WORKERS)))
         slow.set()
         await sync
-        async with store.asking(key, Span(0, 1)):
+        async with store.parts.asking(key, Span(0, 1)):
             assert (any(looks), await piece.wanted()) == (False, True)
         await piece.release()
 
@@ -94,10 +94,10 @@ def test_no_large_upload_waits_for_the_completion_of_another(store: Blobs, monke
 
     async def play() -> None:
         size = pieces * parts._HASHED_AT_ONCE
-        keys = [await store.begin() for _ in range(2)]
+        keys = [await store.parts.begin() for _ in range(2)]
         for key in keys:
             os.truncate(store.folder / key, size)
-        sealed = [await store.assembly(key) for key in keys]
+        sealed = [await store.parts.assembly(key) for key in keys]
         seals = [asyncio.ensure_future(each.seal(size, nothing())) for each in sealed]
         while len(read) < threads:
             await asyncio.sleep(0.01)

@@ -22,7 +22,7 @@ from tests.adapters.packing import put
 from tests.contract.stores import local_of
 from uponce.adapters import files
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import SettingRefused, StorageFull, StorageUnavailable
 
@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> Iterator[Blobs]:
 
 @contextmanager
 def opened(root: Path) -> Iterator[Blobs]:
-    store = local_blobs(root, ids=RandomIds())
+    store = LocalBlobs(root, ids=RandomIds())
     try:
         store.open_store()
         yield store

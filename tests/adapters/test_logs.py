@@ -1,5 +1,6 @@
 """Lines of the log: their format, and that no client can forge or flood them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -125,6 +126,15 @@ def test_strangers_cannot_fill_the_log_through_uvicorn_or_libraries(monkeypatch:
     logging.getLogger("botocore.auth").warning("clock")
     uvicorn.error("no more file descriptors")
     assert [line.split(" - ")[1] for line in stream.getvalue().splitlines()] == ["clock", "no more file descriptors"]
+
+
+def test_a_transfer_that_a_stop_cancels_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As uvicorn reports every exception that leaves the application."""
+    stream = written(monkeypatch, "text")
+    for error in (asyncio.CancelledError(), RuntimeError("a defect")):
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application\n", exc_info=error)
+    assert "a defect" in stream.getvalue()
+    assert stream.getvalue().count("Exception in ASGI application") == 1
 
 
 def test_debug_shows_what_uvicorn_says_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def test_a_refused_upload_costs_no_request(proxy: SickStore, server: SeaweedFS, 
 
 @pytest.mark.proof
 def test_a_signed_url_is_good_for_a_while(store: Blobs) -> None:
-    presigner = store.store.presigner(2)
+    presigner = store.presigner(2)
     assert presigner is not None
 
     async def scenario() -> str:

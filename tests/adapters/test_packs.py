@@ -15,7 +15,7 @@ from uponce.adapters import system
 from uponce.adapters.spool import locks
 from uponce.adapters.store import packs as packs_module
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES, PAGE, Packs
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageFull, StorageUnavailable
@@ -24,7 +24,7 @@ from uponce.core.errors import StorageFull, StorageUnavailable
 
 
 def test_only_small_blobs_go_into_a_pack(root: Path) -> None:
-    store = local_blobs(root, ids=RandomIds(), pack_bytes=1000)
+    store = LocalBlobs(root, ids=RandomIds(), pack_bytes=1000)
     store.open_store()
     bodies = [body(chance(size)) for size in (0, 1000, 1001, 5000)]
     keys = local_of(store).put_group(bodies)
@@ -46,7 +46,7 @@ def test_a_file_system_that_frees_no_part_of_a_file_gets_files(
     (key,) = put(store, b"abc")
     assert (key[0] == "p", packs(root)) == (False, [])
     assert asyncio.run(get(store, key)) == b"abc"
-    assert "file system" in store.store.describe()
+    assert "file system" in store.describe()
 
 
 def test_a_deletion_erases_also_where_no_hole_can_be_made(
@@ -168,7 +168,7 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
     local_of(crashed)._packs._end_pack()
     bodies, keys, erase = [body(chance(LARGE, 2))], list[str](), system.erase
     restarted = opened(root)
-    assert restarted.store.describe()  # it has made its hole to try
+    assert restarted.describe()  # it has made its hole to try
 
     def paused(descriptor: int, start: int, length: int) -> None:
         if not keys:
@@ -186,7 +186,7 @@ def test_a_deletion_that_was_paused_would_erase_what_took_the_place(
 
 def test_a_name_that_is_taken_is_left_alone(root: Path) -> None:
     for _ in range(2):
-        store = local_blobs(root, ids=SeededIds())
+        store = LocalBlobs(root, ids=SeededIds())
         store.open_store()
         put(store, b"abc")
         store.close()

@@ -15,7 +15,7 @@ from tests import samples
 from tests.adapters.packing import put
 from uponce.adapters.media import pool
 from uponce.adapters.spool.disk import Disk
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.parts import ObjectPart, ObjectParts
 from uponce.adapters.system import RandomIds
 from uponce.core.errors import StorageUnavailable
@@ -41,7 +41,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def play(folder: Path, scenario: Callable[[Any], Any]) -> None:
-    store = local_blobs(folder, ids=RandomIds(), pack_bytes=len(DATA))
+    store = LocalBlobs(folder, ids=RandomIds(), pack_bytes=len(DATA))
     store.open_store()
     try:
         asyncio.run(scenario(store))
@@ -60,7 +60,7 @@ def test_a_blob_is_read_listed_kept_and_deleted(tmp_path: Path, size: int) -> No
         assert await blob.read(7, size) == data[7:]
         blob.close()
         assert [found.key async for found in store.published()] == [key]
-        store.store.close()  # so that the sweep may delete its pack
+        store._packs.close()  # so that the sweep may delete its pack
         await store.sweep_spool(0)
         assert (await store.digest(key)).size == size
         await store.delete(key)
@@ -76,14 +76,14 @@ async def none() -> AsyncIterator[Any]:
 
 def test_a_part_that_is_sent_twice_is_the_same_part(tmp_path: Path) -> None:
     async def scenario(store: Any) -> None:
-        key, span = await store.begin(), Span(0, len(DATA))
+        key, span = await store.parts.begin(), Span(0, len(DATA))
         for present in ([], [span]):
-            part = await store.hold(key, span)
+            part = await store.parts.hold(key, span)
             part.expect(present)
             await part.write(DATA)
             await part.sync()
             await part.release()
-        whole = await store.assembly(key)
+        whole = await store.parts.assembly(key)
         assert (await whole.seal(len(DATA), none())).size == len(DATA)
         assert b"".join([block async for block in whole.blocks()]) == DATA
         await whole.release()

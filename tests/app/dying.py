@@ -5,6 +5,8 @@ from typing import Any
 
 from tests.world import World
 
+_MAKERS = ("hold", "assembly", "receive")  # what they return is a port too
+
 
 class Dead(BaseException):
     """Nothing happens any more."""
@@ -37,6 +39,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         real, life = getattr(self._real, name), self._life
+        if name == "parts":
+            return Mortal(real, life)
         if not inspect.iscoroutinefunction(real):
             return real
 
@@ -47,13 +51,14 @@ class Mortal:
                 life.check()
             result = await real(*args, **named)
             life.check()
-            return Mortal(result, life) if name in ("piece", "assembly", "receive") else result
+            return Mortal(result, life) if name in _MAKERS else result
 
         return call
 
 
 def make_mortal(world: World, life: Life) -> None:
     """From now on the world's ports are steps of this life."""
+    assert all(hasattr(world.blobs, name) or hasattr(world.blobs.parts, name) for name in _MAKERS)
     world.swap(
         database=Mortal(world.database, life),
         blobs=Mortal(world.blobs, life),

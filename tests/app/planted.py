@@ -9,7 +9,7 @@ from contextlib import closing
 from tests.adapters.one_group import body
 from tests.contract.stores import local_of
 from tests.world import World
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import PAGE
 from uponce.adapters.system import RandomIds
 from uponce.core import signature
@@ -59,7 +59,7 @@ def put_blobs(world: World, blob_keys: Iterable[str], data: bytes = b"whole") ->
 
 def put_packed(world: World, *bodies: bytes) -> list[str]:
     """Blobs in a pack, which is over; the keys."""
-    store = local_blobs(world.media, ids=RandomIds())
+    store = LocalBlobs(world.media, ids=RandomIds())
     with closing(store):
         return list(local_of(store).put_group([body(data) for data in bodies]))
 

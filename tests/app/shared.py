@@ -44,8 +44,8 @@ class Pair:
 
     @property
     def parts(self) -> ObjectParts:
-        assert isinstance(self.blobs.shared, ObjectParts)
-        return self.blobs.shared
+        assert isinstance(self.blobs.parts, ObjectParts)
+        return self.blobs.parts
 
     def objects(self) -> list[StoredBlob]:
         """Of series."""

@@ -19,7 +19,7 @@ from uponce.adapters import files as files_module
 from uponce.adapters.archive import Archive
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.adapters.system import RandomIds
 from uponce.app.backup import BackedUp, back_up, restore
@@ -78,7 +78,7 @@ class Box:
     ) -> tuple[Copying, int]:
         archive, clock = Archive(self.folder, database=self.database, secret_key=None), clock or MovableClock()
         with archive.reading(SECRETS, clock.now()) as snapshot:
-            blobs = local_blobs(storage or self.data / "media", ids=RandomIds())
+            blobs = LocalBlobs(storage or self.data / "media", ids=RandomIds())
             work = restore(
                 archive,
                 snapshot,

@@ -28,9 +28,6 @@ class Spooled:
     async def blocks(self) -> AsyncIterator[bytes]:
         yield self.data
 
-    async def rewind(self) -> None:
-        self.data = b""
-
     async def discard(self) -> None: ...
 
 

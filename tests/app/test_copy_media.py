@@ -16,7 +16,7 @@ from tests.contract.databases import CALLER, run
 from tests.world import World
 from uponce.adapters.database.sqlite.snapshot import Snapshot, take
 from uponce.adapters.store.blobs import Blobs
-from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.store.packs import HEADER_BYTES
 from uponce.adapters.system import RandomIds
 from uponce.app.copy_media import Copying, copy_media, forget_unnamed
@@ -30,7 +30,7 @@ LARGE = bytes(PACK_BYTES + 1)  # a file of its own
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Blobs]:
-    store = local_blobs(tmp_path / "copy", ids=RandomIds())
+    store = LocalBlobs(tmp_path / "copy", ids=RandomIds())
     store.open_store()
     with closing(store):
         yield store
@@ -128,7 +128,7 @@ def test_copies_of_packed_blobs_are_files_under_the_same_keys(world: World, tmp_
     assert sorted(path.name for path in (tmp_path / "copy" / "blobs").rglob("p*") if path.is_file()) == sorted(keys)
     world.sql(f"DELETE FROM assets WHERE blob_key = '{keys[0]}'")
     assert run(forget_unnamed(target, world.database)) == 1
-    restored = local_blobs(tmp_path / "restored", ids=RandomIds())
+    restored = LocalBlobs(tmp_path / "restored", ids=RandomIds())
     restored.open_store()
     with closing(restored):
         assert run(copy_media(world.database, target, restored, deep=True)).copied == 2

@@ -10,7 +10,7 @@ from tests.contract.databases import run
 from tests.world import World, assert_accepted
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import PACK_BYTES, local_blobs
+from uponce.adapters.store.local import PACK_BYTES, LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.migrate_store import Store, migrate_store
 
@@ -18,7 +18,7 @@ from uponce.app.migrate_store import Store, migrate_store
 @pytest.fixture
 def target(tmp_path: Path, world: World) -> Iterator[Store]:
     database = SqliteDatabase(tmp_path / "target.db", clock=world.clock, secrets=AesSecretBox(bytes(32)))
-    blobs = local_blobs(tmp_path / "target", ids=RandomIds())
+    blobs = LocalBlobs(tmp_path / "target", ids=RandomIds())
     with closing(database), closing(blobs):
         database.open()
         blobs.open_store()
@@ -30,7 +30,7 @@ def test_media_follow_the_rows_that_an_earlier_run_has_moved(world: World, targe
     assert_accepted(world.upload(world.sign()))
     source = Store(world.database, world.blobs)
     assert run(migrate_store(source, target, media=False)).rows
-    arriving = run(target.blobs.begin())
+    arriving = run(target.blobs.parts.begin())
     world.swap(database=target.database)
     assert_accepted(world.upload(world.sign()))
     for copied, present in ((2, 0), (0, 2)):

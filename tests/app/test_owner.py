@@ -16,11 +16,11 @@ from tests.app.test_sweep import run as sweep
 from tests.chunks import CHUNK, Client, noise
 from tests.contract.databases import BEFORE_OWNERS
 from tests.world import World, assert_accepted, assert_refused
+from uponce.adapters import files
 from uponce.adapters.database.sqlite import SqliteDatabase
 from uponce.adapters.database.upkeep import replace_owner
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store import local
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.fsck import OWNER, Finding, fsck
 from uponce.app.migrate_store import Store, migrate_store, undo_move
@@ -151,7 +151,7 @@ def test_a_database_that_names_none_of_the_files_does_not_take_the_storage(world
 
 def test_a_database_with_files_takes_no_empty_storage_by_mistake(world: World, tmp_path: Path) -> None:
     """A disk that is not mounted, or the wrong bucket. A fence takes it, if the operator knows that files are lost."""
-    with closing(local_blobs(tmp_path / "empty", ids=RandomIds())) as empty:
+    with closing(LocalBlobs(tmp_path / "empty", ids=RandomIds())) as empty:
         empty.open_store()
         asyncio.run(claim_storage(world.database, empty))  # names no file yet
         (tmp_path / "empty" / "owner").unlink()
@@ -236,7 +236,7 @@ def test_a_full_storage_gets_its_owner_once_a_sweep_has_made_room(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(local, "write_new", full)
+        patched.setattr(files, "write_new", full)
         asyncio.run(claim_storage(world.database, world.blobs))
         assert asyncio.run(sweep(world)).blobs == 1
     assert list(world.media.glob("owner*")) == []
@@ -353,7 +353,7 @@ def test_a_move_that_an_earlier_release_began_goes_on(world: World, other: Sqlit
     upload(world)
     as_of_an_earlier_release(world)
     asyncio.run(world.database.freeze())
-    with closing(local_blobs(tmp_path / "moved", ids=RandomIds())) as target:
+    with closing(LocalBlobs(tmp_path / "moved", ids=RandomIds())) as target:
         target.open_store()
         assert asyncio.run(migrate_store(Store(world.database, world.blobs), Store(other, target))).complete
 

@@ -179,12 +179,16 @@ def test_a_refused_file_leaves_its_signature_good(world: World, client: Client) 
     assert stored(world, send(client, *EARLY, LAST)) == DATA
 
 
-class FailingAssemblies:
+class FailingParts:
     """A blob store whose assemblies fail."""
 
     def __init__(self, real: Any, **failures: Any) -> None:
         self._real = real
         self._failures = failures
+
+    @property
+    def parts(self) -> Any:
+        return FailingParts(self._real.parts, **self._failures)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -212,7 +216,7 @@ def test_after_an_outage_the_last_chunk_sent_again_completes_the_series(
     world.swap(
         database=Failing(world.database, **outage.get("database", {})),
         inspector=Failing(world.services.inspector, **outage.get("inspector", {})),
-        blobs=FailingAssemblies(world.blobs, **outage.get("assembly", {})),
+        blobs=FailingParts(world.blobs, **outage.get("assembly", {})),
     )
     assert send(client, LAST).status in (503, 507)
     assert (world.traces().assets, world.traces().grants) == (0, 0)

@@ -61,7 +61,7 @@ def test_copies_of_a_signature_make_their_files_one_after_the_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is synced. So a crowd of copies leaves the disk to other uploads."""
-    client, begin, under_way, most = Client(world, DATA), world.blobs.begin, 0, 0
+    client, begin, under_way, most = Client(world, DATA), world.blobs.parts.begin, 0, 0
 
     async def counted() -> str:
         nonlocal under_way, most
@@ -76,7 +76,7 @@ def test_copies_of_a_signature_make_their_files_one_after_the_other(
     async def play() -> list[Answer]:
         return await asyncio.gather(*(client.chunk(*FIRST) for _ in range(10)))
 
-    monkeypatch.setattr(world.blobs, "begin", counted)
+    monkeypatch.setattr(world.blobs.parts, "begin", counted)
     asyncio.run(play())
     assert most == 1
 

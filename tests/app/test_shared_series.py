@@ -143,7 +143,7 @@ def test_a_chunk_again_on_the_other_server(both: Pair) -> None:
 
 async def by_listing(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
     """Takes what lies in the bucket, where there is a choice the wrong one."""
-    series, shared = await services.database.find_series(series_id), services.blobs.shared
+    series, shared = await services.database.find_series(series_id), services.blobs.parts
     assert series is not None
     assert isinstance(shared, ObjectParts)
     found = [(each.name, shared._bucket.read(each.name, 0, each.size)) for each in in_bucket(shared, series.blob_key)]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from tests.app.failing import Failing, Held
 from tests.app.shared import Pair, pair
-from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS, SECOND, THIRD, almost, at, chunk, send
+from tests.app.test_shared_series import DATA, DOWN, EARLY, FIRST, LAST, LIMITS, SECOND, almost, at, chunk, send
 from tests.asgi import Answer
 from tests.chunks import Client, stored
+from tests.contract.stores import local
 from tests.tus import Client as TusClient
 from tests.tus import play
 from tests.world import assert_accepted, assert_refused
@@ -135,24 +137,27 @@ def test_a_sweep_between_publish_and_commit_spends_nothing(both: Pair) -> None:
     assert both.is_clean()
 
 
-def test_one_that_was_begun_on_one_disk_goes_on_there(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the release before: its bytes lie in a file of one server, and the other one says so."""
+@contextmanager
+def on_a_disk(both: Pair) -> Iterator[None]:
+    """Their operator has set another storage, a folder."""
+    with pytest.MonkeyPatch.context() as elsewhere, local(both.folder / "elsewhere") as folder:
+        for world in both.both:
+            elsewhere.setattr(world.blobs, "parts", folder.parts)
+        yield
+
+
+def test_a_server_with_a_bucket_touches_nothing_of_a_disk(both: Pair) -> None:
     client = Client(both.one, DATA)
-    with monkeypatch.context() as before:
-        for world in both.both:
-            before.setattr(world.blobs, "shared", None)
+    with on_a_disk(both):
         send(client, both.one, FIRST)
-    assert send(client, both.one, SECOND).json["bytes"] == 2000
-    assert_refused(send(client, both.two, THIRD), 503, "storage_unavailable")
+    assert_refused(send(client, both.one, SECOND), 503, "storage_unavailable")
     assert both.objects() == []
-    assert stored(both.two, send(client, both.one, THIRD, LAST)) == DATA
+    with on_a_disk(both):
+        assert send(client, both.one, SECOND).json["bytes"] == 2000
 
 
-def test_a_server_without_the_bucket_touches_nothing(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its operator has set another storage."""
+def test_a_server_without_the_bucket_touches_nothing(both: Pair) -> None:
     client = almost(both)
-    with monkeypatch.context() as elsewhere:
-        for world in both.both:
-            elsewhere.setattr(world.blobs, "shared", None)
+    with on_a_disk(both):
         assert_refused(send(client, both.one, LAST), 503, "storage_unavailable")
     assert stored(both.one, send(client, both.one, LAST)) == DATA

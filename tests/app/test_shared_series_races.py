@@ -71,7 +71,7 @@ def test_who_finds_the_parts_gone_hears_why(both: Pair) -> None:
     client = almost(both)
 
     async def play() -> tuple[Answer, Answer]:
-        reading = Held(both.two.blobs.shared, "assembly")
+        reading = Held(both.two.blobs.parts, "assembly")
         both.two.swap(blobs=Sharing(both.two.blobs, reading))
         late = asyncio.create_task(chunk(client, both.two, LAST))
         await asyncio.wait_for(reading.reached.wait(), 30)
@@ -89,7 +89,7 @@ class Sharing:
 
     def __init__(self, real: Any, shared: Any) -> None:
         self._real = real
-        self.shared = shared
+        self.parts = shared
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

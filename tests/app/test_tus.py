@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.app.failing import Failing
-from tests.app.test_series import BUSY, DOWN, OUTAGES, FailingAssemblies, revoke, swept
+from tests.app.test_series import BUSY, DOWN, OUTAGES, FailingParts, revoke, swept
 from tests.asgi import Answer
 from tests.chunks import NO_ROWS, noise, rows
 from tests.tus import Client, assert_refused, assert_state, play, stored
@@ -161,7 +161,7 @@ def test_after_an_outage_a_head_completes_the_upload(world: World, client: Clien
     world.swap(
         database=Failing(world.database, **outage.get("database", {})),
         inspector=Failing(world.services.inspector, **outage.get("inspector", {})),
-        blobs=FailingAssemblies(world.blobs, **outage.get("assembly", {})),
+        blobs=FailingParts(world.blobs, **outage.get("assembly", {})),
     )
     assert last(client).status in (503, 507)
     check_fate(world, client)
@@ -281,7 +281,7 @@ def test_who_is_not_given_way_in_time_is_told_to_wait(world: World, client: Clie
     async def run() -> tuple[Answer, Answer]:
         series = await world.database.find_series(client.url.rsplit("/", 1)[1])
         assert series is not None
-        whole = await world.blobs.assembly(series.blob_key)
+        whole = await world.blobs.parts.assembly(series.blob_key)
         answers = await asyncio.gather(client.patch(5000), client.head())
         await whole.release()
         return answers[0], answers[1]

@@ -144,7 +144,7 @@ NETWORKS = "IP addresses or networks, separated by commas, without host bits: 10
         ("log_level", "loud", "debug or info or warning or error"),
         ("log_format", "xml", "text or json"),
         ("database_failover", "maybe", "fence or trust"),
-        ("storage_accel", "blobs", "empty, or like /blobs/"),
+        ("storage_accel", "blobs", "empty, or like /_blobs/"),
         ("playground_keep_files", "0", "at least 1"),
         ("playground_keep_seconds", "0", "at least 1"),
     ],

@@ -13,8 +13,8 @@ from _pytest.mark.structures import ParameterSet
 from tests.stores import azurite, seaweedfs
 from uponce.adapters.store.blobs import Blobs
 from uponce.adapters.store.bucket import Bucket
-from uponce.adapters.store.local import LocalStore, local_blobs
-from uponce.adapters.store.objects import bucket_blobs
+from uponce.adapters.store.local import LocalBlobs
+from uponce.adapters.store.objects import BucketBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore
 
@@ -23,7 +23,7 @@ SECONDS = 60
 
 @contextmanager
 def local(folder: Path) -> Iterator[Blobs]:
-    store = local_blobs(folder / "media", ids=RandomIds())
+    store = LocalBlobs(folder / "media", ids=RandomIds())
     store.open_store()
     try:
         yield store
@@ -31,14 +31,13 @@ def local(folder: Path) -> Iterator[Blobs]:
         store.close()
 
 
-class PackedBlobs(Blobs):
+class PackedBlobs(LocalBlobs):
     """The suites put whole blobs into its packs, of any size."""
 
 
 @contextmanager
 def packed(folder: Path) -> Iterator[PackedBlobs]:
-    made = local_blobs(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
-    store = PackedBlobs(made.folder, made.disk, made.store, RandomIds())
+    store = PackedBlobs(folder / "media", ids=RandomIds(), pack_bytes=64 * 1024 * 1024)
     store.open_store()
     try:
         yield store
@@ -46,10 +45,10 @@ def packed(folder: Path) -> Iterator[PackedBlobs]:
         store.close()
 
 
-def local_of(blobs: Blobs) -> LocalStore:
-    """Return the store of blobs in a folder."""
-    assert isinstance(blobs.store, LocalStore)
-    return blobs.store
+def local_of(blobs: Blobs) -> LocalBlobs:
+    """Return the blobs, which are in a folder."""
+    assert isinstance(blobs, LocalBlobs)
+    return blobs
 
 
 def s3(folder: Path) -> AbstractContextManager[BlobStore]:
@@ -75,7 +74,7 @@ def opened_objects(url: str, environment: Mapping[str, str], folder: Path, *, se
     """It has to be closed."""
     with patch.dict(os.environ, environment):  # read once, when the bucket is made
         bucket = Bucket(url, seconds)
-    store = bucket_blobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds)
+    store = BucketBlobs(bucket, folder / "spool", ids=RandomIds(), seconds=seconds)
     store.open_store()
     return store
 

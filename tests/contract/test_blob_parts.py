@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.contract.databases import run
 from tests.contract.stores import STORES, back_ends
 from tests.contract.test_blobs import ABSENT, MEBIBYTE, get
 from uponce.adapters.spool import locks, parts
-from uponce.adapters.store.local import local_blobs
+from uponce.adapters.store.local import LocalBlobs
 from uponce.adapters.system import RandomIds
 from uponce.app.ports import BlobStore, HeldPart, Parts
 from uponce.core.errors import ChunkConflict, ChunkInProgress, StorageUnavailable
@@ -26,32 +26,24 @@ from uponce.core.values import Digest
 
 DATA = noise(3 * MEBIBYTE + 11)
 
-KINDS: dict[str, tuple[str, Callable[[BlobStore], Parts | None]]] = {
-    "local": ("local", lambda store: store),
-    "s3": ("s3", lambda store: store.shared),
-    "azure": ("azure", lambda store: store.shared),
-    "s3, begun before": ("s3", lambda store: store),
-}
-"""On which store, and which of its pieces."""
-
 
 @dataclass(frozen=True, slots=True)
 class Arena:
     store: BlobStore
-    pieces: Parts
+
+    @property
+    def pieces(self) -> Parts:
+        return self.store.parts
 
     @property
     def is_shared(self) -> bool:
-        return self.pieces is self.store.shared
+        return self.pieces.shared
 
 
-@pytest.fixture(params=back_ends(KINDS))
+@pytest.fixture(params=back_ends(STORES))
 def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
-    name, chosen = KINDS[request.param]
-    with STORES[name].opened(tmp_path) as store:
-        pieces = chosen(store)
-        assert pieces is not None
-        yield Arena(store, pieces)
+    with STORES[request.param].opened(tmp_path) as store:
+        yield Arena(store)
 
 
 @dataclass
@@ -104,7 +96,7 @@ class Upload:
     async def left(self) -> int:
         """How many files and objects it is made of."""
         store = self.arena.store
-        objects = [part async for part in store.shared.listed()] if store.shared else []
+        objects = [part async for part in store.parts.listed()]
         return len([blob async for blob in store.spooled()]) + len(objects)
 
 
@@ -308,31 +300,31 @@ def test_another_try_on_a_disk_without_links_can_be_published(arena: Arena, monk
 
 def test_ended_ones(arena: Arena) -> None:
     async def play() -> None:
-        store, shared = arena.store, arena.store.shared
-        if arena.is_shared and shared is not None:
+        store, parts = arena.store, arena.store.parts
+        if parts.shared:
             first, second = await begun(arena), await begun(arena)
             for upload in (first, second):
                 await upload.put(Span(0, 10))
                 await upload.put(Span(10, 20))
             for _ in range(2):
-                await shared.drop(first.key)
-                assert {part.key async for part in shared.listed()} == {second.key}
+                await parts.drop(first.key)
+                assert {part.key async for part in parts.listed()} == {second.key}
             with pytest.raises(StorageUnavailable):
                 await first.publish(20)
             assert await second.becomes(DATA[:20])
             return
-        keys = [await store.begin() for _ in range(3)]
+        keys = [await parts.begin() for _ in range(3)]
         assert {blob.key async for blob in store.spooled()} == set(keys)
         assert await store.sweep_spool(0, spare=keys[1:]) == 1
         await store.delete(keys[1])
-        assembly = await store.assembly(keys[2])
+        assembly = await parts.assembly(keys[2])
         await assembly.discard()
         await assembly.release()
         for key in (*keys, ABSENT):
             with pytest.raises(StorageUnavailable):
-                await store.hold(key, Span(0, 1))
+                await parts.hold(key, Span(0, 1))
             with pytest.raises(StorageUnavailable):
-                await store.assembly(key)
+                await parts.assembly(key)
 
     run(play())
 
@@ -378,16 +370,16 @@ def test_only_what_did_not_come_in_order_is_read_again(
 
     real = parts._blocks
     monkeypatch.setattr(parts, "_blocks", counted)
-    stores = [local_blobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
+    stores = [LocalBlobs(tmp_path / "media", ids=RandomIds()) for _ in range(2)]
     for each in stores:
         each.open_store()
 
     async def play() -> Digest:
-        upload = await begun(Arena(stores[0], stores[0]))
+        upload = await begun(Arena(stores[0]))
         first, *rest = spans_of(len(DATA), MEBIBYTE)
         for span in (first, *(rest if ascending else rest[::-1])):
             await upload.put(span)
-        upload.arena = Arena(stores[restarted], stores[restarted])
+        upload.arena = Arena(stores[restarted])
         return (await upload.publish(len(DATA)))[1]
 
     try:

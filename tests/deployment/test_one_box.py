@@ -174,7 +174,7 @@ def test_nginx_and_both_units_get_one_fixed_user(machine: Machine, tmp_path: Pat
     machine.run(BACKUP + SERVICE + NGINX)
     assert machine.asked("useradd") == ["--system --no-create-home --shell /usr/sbin/nologin uponce"]
     assert (tmp_path / "nginx/nginx.conf").read_text() == "user uponce;\nworker_processes auto;\n"
-    assert machine.settings() == {"UPONCE_STORAGE_ACCEL": "/blobs/"}
+    assert machine.settings() == {"UPONCE_STORAGE_ACCEL": "/_blobs/"}
     for unit in ("uponce.service", "uponce-backup.service"):
         lines = (tmp_path / "units" / unit).read_text() + (tmp_path / f"units/{unit}.d/user.conf").read_text()
         assert re.findall("^DynamicUser=(.*)$", lines, re.MULTILINE) == ["yes", "no"]
@@ -205,7 +205,7 @@ def test_the_media_move_to_a_bucket(machine: Machine, box: Server, tmp_path: Pat
     }
     spent, fresh = box.signed({"public_id": "cat"}), box.signed({"nonce": "fresh"})
     assert code_of(box, spent) == ""
-    (tmp_path / "uponce.env").write_text("UPONCE_STORAGE_ACCEL='/blobs/'\n")
+    (tmp_path / "uponce.env").write_text("UPONCE_STORAGE_ACCEL='/_blobs/'\n")
     back_up(machine)
     assert "moved and compared" in machine.run(TO_BUCKET)
     assert box.stop() == 0

@@ -1,5 +1,6 @@
 """nginx in front, with the site file that is shipped: it sends the bytes, uponce decides who gets them."""
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ import pytest
 import urllib3
 
 from tests import samples
-from tests.deployment import NGINX, Nginx
+from tests.deployment import DEPLOY, NGINX, Nginx
 from tests.e2e.commands import in_a_process
 from tests.scrape import BEARER, TOKEN
 from tests.server import Server
+from uponce.app.manage_keys import check_policy
+from uponce.core.errors import InvalidParameter
 
 pytestmark = [
     pytest.mark.proof,
@@ -46,11 +49,16 @@ class Site:
         assert told.startswith(self.base)
         return urlsplit(told).path
 
+    def file_of(self, path: str) -> Path:
+        """The file whose bytes nginx sends for this path."""
+        location = self.server.get(path).headers["x-accel-redirect"]
+        return self.server.data_dir / "media/blobs" / location.removeprefix("/_blobs/")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, nginx = tmp_path_factory.mktemp("front"), Nginx()
-    with Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_METRICS_TOKEN": TOKEN}) as server:
+    with Server(folder / "data", env={"UPONCE_STORAGE_ACCEL": "/_blobs/", "UPONCE_METRICS_TOKEN": TOKEN}) as server:
         nginx.run([server])
         yield Site(server, nginx.url)
         nginx.stop()
@@ -67,15 +75,33 @@ def test_nginx_sends_the_bytes_with_the_headers_of_uponce(site: Site) -> None:
     path = site.stored()
     direct = site.server.get(path)
     assert (direct.status, direct.data) == (200, b"")
-    assert direct.headers["x-accel-redirect"].startswith("/blobs/")
+    assert direct.headers["x-accel-redirect"].startswith("/_blobs/")
 
-    answer, head = site.get(path), site.get(path, "HEAD")
+    answer, head, part = site.get(path), site.get(path, "HEAD"), site.get(path, Range="bytes=0-9")
     assert (answer.status, answer.data) == (200, PICTURE)
     assert (head.status, head.data, head.headers["content-length"]) == (200, b"", str(len(PICTURE)))
-    for seen in (answer, head):
+    assert (part.status, part.data) == (206, PICTURE[:10])
+    for seen in (answer, head, part):
         assert "x-accel-redirect" not in seen.headers
-        for name in ("content-type", "cache-control", "access-control-allow-origin", *INERT):
+        assert seen.headers["cache-control"] == "public, no-transform, max-age=2592000"
+        for name in ("content-type", "etag", "last-modified", "access-control-allow-origin", *INERT):
             assert seen.headers[name] == direct.headers[name], name
+
+
+@pytest.mark.parametrize("damage", ["missing", "unreadable"])
+def test_no_cache_keeps_an_error_in_place_of_a_file(site: Site, damage: str) -> None:
+    """An overwrite deletes a file between the look-up and the opening. With a wrong user, nginx can open no file."""
+    path = site.stored(public_id=damage)
+    blob = site.file_of(path)
+    blob.unlink()
+    if damage == "unreadable":
+        blob.symlink_to(blob)
+    answer = site.get(path, Origin="https://app.example")
+    assert (answer.status, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert (answer.headers["cache-control"], answer.headers["retry-after"]) == ("no-store", "2")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "etag" not in answer.headers and "last-modified" not in answer.headers
 
 
 def test_a_page_of_another_origin_reads_as_much_as_from_uponce(site: Site) -> None:
@@ -99,6 +125,32 @@ def test_ranges_and_validators(site: Site) -> None:
     assert site.get(path, Range=f"bytes={len(PICTURE)}-").status == 416
     assert site.get(path, If_None_Match=whole.headers["etag"]).status == 304
     assert site.get(path, If_Modified_Since=whole.headers["last-modified"]).status == 304
+
+
+def test_files_of_one_size_and_one_second_are_never_confused(site: Site) -> None:
+    """nginx's own tag is the time of the file, in seconds, and its size."""
+    older, newer = bytes(300_000), bytes(range(200)) * 1500
+    path = site.stored(older, "raw", public_id="twin")
+    os.utime(site.file_of(path), (0, 0))
+    before = site.get(path)
+    site.stored(newer, "raw", public_id="twin")
+    os.utime(site.file_of(path), (0, 0))
+    after = site.get(path)
+    assert after.headers["etag"] != before.headers["etag"]
+    assert site.get(path, If_None_Match=before.headers["etag"]).status == 200
+    assert site.get(path, If_Match=before.headers["etag"]).status == 412
+    assert site.get(path, If_Modified_Since=before.headers["last-modified"]).status == 200
+    for condition in (before.headers["etag"], before.headers["last-modified"]):
+        whole = site.get(path, Range="bytes=10-19", If_Range=condition)
+        assert (whole.status, whole.data) == (200, newer)
+    part = site.get(path, Range="bytes=10-19", If_Range=after.headers["etag"])
+    assert (part.status, part.data) == (206, newer[10:20])
+
+
+def test_no_cloud_can_have_the_name_of_the_files() -> None:
+    (location,) = re.findall(r"location /(\S+)/ \{\s+internal;", (DEPLOY / "nginx.conf").read_text())
+    with pytest.raises(InvalidParameter):
+        check_policy(location, 3600)
 
 
 def test_what_is_no_medium_is_a_download(site: Site) -> None:
@@ -136,8 +188,8 @@ def test_an_overwritten_file_is_never_sent_again(site: Site) -> None:
             "UPONCE_STORAGE_ACCEL=blobs (environment) is not valid: it must be empty, or like",
         ),
         (
-            {"UPONCE_STORAGE_ACCEL": "/blobs/", "UPONCE_STORAGE": "s3://bucket"},
-            "UPONCE_STORAGE_ACCEL=/blobs/ needs a folder that nginx can read, but UPONCE_STORAGE is s3://bucket",
+            {"UPONCE_STORAGE_ACCEL": "/_blobs/", "UPONCE_STORAGE": "s3://bucket"},
+            "UPONCE_STORAGE_ACCEL=/_blobs/ needs a folder that nginx can read, but UPONCE_STORAGE is s3://bucket",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def front(kind: str, server: Server) -> Iterator[str]:
         program.stop()
 
 
-SETTINGS_OF = {"the server itself": {}, "caddy": {}, "nginx": {"UPONCE_STORAGE_ACCEL": "/blobs/"}}
+SETTINGS_OF = {"the server itself": {}, "caddy": {}, "nginx": {"UPONCE_STORAGE_ACCEL": "/_blobs/"}}
 
 
 @pytest.fixture(scope="module", params=SETTINGS_OF)

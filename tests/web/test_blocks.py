@@ -11,9 +11,10 @@ import pytest
 from tests.asgi import Message, scope_of
 from tests.world import World, assert_accepted
 from uponce.adapters.files import OpenFile
+from uponce.core.errors import StorageUnavailable
 from uponce.core.ranges import ByteRange
 from uponce.web import blocks
-from uponce.web.blocks import Blocks, pieces_of
+from uponce.web.blocks import Blocks, first_block, pieces_of
 
 MEBIBYTE = 1024 * 1024
 DATA = bytes(range(256)) * 32 * 1024  # 8 MiB
@@ -32,7 +33,7 @@ class Bucket:
         return DATA[offset : offset + length]
 
     def pieces(self, start: int = 0) -> AsyncIterator[bytes]:
-        return pieces_of(self, ByteRange(start, len(DATA) - start))  # type: ignore[arg-type]
+        return pieces_of(self, "key", ByteRange(start, len(DATA) - start))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -131,8 +132,23 @@ def test_a_blob_that_ends_early_ends_its_pieces() -> None:
         return DATA[offset : min(offset + length, 200_000)]
 
     async def play() -> int:
-        blob = SimpleNamespace(read=read, block_bytes=2 * MEBIBYTE)
-        return sum([len(piece) async for piece in pieces_of(blob, ByteRange(0, len(DATA)))])
+        blob, size = SimpleNamespace(read=read, block_bytes=2 * MEBIBYTE), 0
+        with pytest.raises(StorageUnavailable) as failed:
+            async for piece in pieces_of(blob, "key", ByteRange(0, len(DATA))):
+                size += len(piece)
+        assert failed.value.detail == "blob key: it ends at 200000"
+        return size
 
     assert asyncio.run(play()) == 200_000
     assert blocks.BLOCKS.size == 0
+
+
+def test_the_first_block_is_read_once_and_sent(bounded: Blocks) -> None:
+    async def play() -> bytes:
+        first = await first_block(blob, "key", range_)  # type: ignore[arg-type]
+        return b"".join([piece async for piece in pieces_of(blob, "key", range_, first)])  # type: ignore[arg-type]
+
+    blob, range_ = Bucket(), ByteRange(7, len(DATA) - 7)
+    assert asyncio.run(play()) == DATA[7:]
+    assert blob.reads[:3] == [128 * 1024, 256 * 1024, 512 * 1024]
+    assert bounded.size == 0

@@ -15,6 +15,7 @@ from tests.web.test_destroy import ask, signed
 from tests.web.wire import Reader, Wire, get, store, without_id
 from tests.world import OTHER_PNG, PNG, START, World
 from uponce.adapters.database.sqlite import readers
+from uponce.adapters.files import OpenFile
 from uponce.app.ports import Metrics
 from uponce.web import express
 from uponce.web.proxies import TrustedProxies
@@ -161,6 +162,22 @@ def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
     ]
     assert [status for status, _ in found][1] == b"404"
     assert answers.endswith(PNG)
+
+
+@pytest.mark.parametrize("place", ["the catalog", "the file"])
+def test_a_defect_is_answered_by_the_long_way(wire: Wire, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    path = store(wire.world, public_id="cat")
+    if place == "the catalog":
+        wire.world.sql("""UPDATE assets SET facts = '{"kind": "hologram"}'""")
+    else:
+        monkeypatch.setattr(OpenFile, "read_now", _broken)
+    wanted = b"HTTP/1.1 500 " if place == "the catalog" else b"HTTP/1.1 200 "
+    assert wire.say(get(path), seconds=5).startswith(wanted)
+    assert wire.tasks == 1
+
+
+def _broken(*_: object) -> int:
+    raise ZeroDivisionError
 
 
 # What was found stands until the database changes, and not longer.

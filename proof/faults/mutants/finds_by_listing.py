@@ -47,7 +47,7 @@ def find(parts: ObjectParts, key: str, span: Span) -> list[StoredPart]:
 
 
 async def by_listing(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
-    series, parts = await services.database.find_series(series_id), services.blobs.shared
+    series, parts = await services.database.find_series(series_id), services.blobs.parts
     if not isinstance(series, Series) or not isinstance(parts, ObjectParts):
         return
     for part in await asyncio.to_thread(find, parts, series.blob_key, span):

@@ -14,7 +14,7 @@ async def append(services: Services, series: Series, chunk: Chunk) -> Append:
         services,
         series,
         chunk.span,
-        lambda: services.blobs.hold(series.blob_key, chunk.span),
+        lambda: services.blobs.parts.hold(series.blob_key, chunk.span),
         services.limits.takeover_seconds,
     )
     piece.expect(series.spans)

@@ -8,8 +8,7 @@
 """
 
 import json
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -26,10 +25,10 @@ from uponce.adapters.database.sqlite.snapshot import (
     restore,
     take,
 )
-from uponce.adapters.files import BLOCK_BYTES, write_new
+from uponce.adapters.files import BLOCK_BYTES, write_whole
 from uponce.adapters.secretbox import AesSecretBox
-from uponce.adapters.store.local import local_blobs
-from uponce.adapters.system import RandomIds, sync_folder
+from uponce.adapters.store.local import LocalBlobs
+from uponce.adapters.system import RandomIds
 from uponce.app.backup import SecretKey
 from uponce.app.ports import Clock
 from uponce.core.errors import NotFound, SettingRefused
@@ -43,7 +42,7 @@ class Archive:
 
     def __init__(self, folder: Path, *, database: Path, secret_key: Path | None) -> None:
         self.folder = folder.absolute()
-        self.media = local_blobs(self.folder / "media", ids=RandomIds())
+        self.media = LocalBlobs(self.folder / "media", ids=RandomIds())
         self.keeps_key = secret_key is not None
         self._database = self.folder / "uponce.db"
         self._draft = self.folder / "uponce.db.new"
@@ -115,7 +114,7 @@ class Archive:
                     f"{self.folder} holds other files than a backup. Name an empty folder, a new folder, or the folder "
                     "of an earlier backup."
                 )
-            _write(self._facts, [b"{}\n"])
+            write_whole(self._facts, [b"{}\n"])
 
     def refuse_other_key(self, secrets: SecretKey) -> None:
         """Raise SettingRefused if the backup holds another secret key.
@@ -136,10 +135,10 @@ class Archive:
         """
         with _refusing(self.folder):
             if secret_key is not None and not self._secret_key.exists():
-                _write(self._secret_key, [secret_key])
+                write_whole(self._secret_key, [secret_key])
             kept = self._keep()
             self._draft.replace(self._database)
-            _write(self._facts, [json.dumps(facts, indent=2).encode() + b"\n"])
+            write_whole(self._facts, [json.dumps(facts, indent=2).encode() + b"\n"])
             for old in self.folder.glob(f"{self._database.name}.2*Z"):
                 if old != kept:
                     old.unlink()
@@ -155,7 +154,7 @@ class Archive:
             kept.hardlink_to(self._database)
         except OSError:  # FAT and some network shares have no hard links
             with self._database.open("rb") as file:
-                _write(kept, iter(partial(file.read, BLOCK_BYTES), b""))
+                write_whole(kept, iter(partial(file.read, BLOCK_BYTES), b""))
         return kept
 
     def _key(self) -> tuple[bytes, str]:
@@ -185,22 +184,10 @@ class Archive:
         if path is not None and not path.exists():
             with _refusing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                _write(path, [self._secret_key.read_bytes()])
+                write_whole(path, [self._secret_key.read_bytes()])
 
     def give_database(self, clock: Clock, skew: int, owner: str, on_pages: Progress) -> int:
         return restore(self._database, self._live, clock, skew, owner, on_pages)
-
-
-def _write(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write the whole file durably, or no file."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        write_new(draft, blocks)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 @contextmanager

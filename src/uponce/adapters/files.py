@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,23 +25,47 @@ _READ_BYTES = 64 * 1024
 NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-class Threads(Protocol):
-    async def in_thread(self, work: Callable[[], T]) -> T: ...
+class Run(Protocol):
+    """Runs blocking work in a thread."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
 
 
-class OpenFile:
+class OpenDescriptor:
+    """The owner of a descriptor. The garbage collector closes it as well, since a cancelled request never does."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def number(self) -> int:
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the file is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._end(descriptor)
+
+    def _end(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class OpenFile(OpenDescriptor):
     """The OpenBlob port: a file, or the `size` bytes of a pack from `start`, after a header.
 
-    It closes itself when the last reference goes, since a cancelled `open` has no caller that could close the file.
     `whole` is all bytes of a small blob, if they have been read.
     """
 
     block_bytes = _READ_BYTES
 
-    def __init__(self, threads: Threads, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
+    def __init__(self, run: Run, descriptor: int, size: int, start: int = 0, header: bytes = b"") -> None:
+        super().__init__(descriptor)
         self.whole = b""
-        self._threads = threads
-        self._descriptor: int | None = descriptor
+        self._run = run
         self.size = size
         self._start = start
         self._header = header
@@ -56,13 +81,13 @@ class OpenFile:
         return self._cached(offset, length) or await self.read_in_thread(offset, length)
 
     async def read_in_thread(self, offset: int, length: int) -> bytes:
-        return await self._threads.in_thread(lambda: self._read(offset, length))
+        return await self._run(lambda: self._read(offset, length))
 
     def _cached(self, offset: int, length: int) -> bytes:
         """Return these bytes if all of them are in memory, else none. A system short of memory keeps only some."""
         if not NOWAIT:
             return b""
-        descriptor, length = self._number(), min(length, self.size - offset)
+        descriptor, length = self.number(), min(length, self.size - offset)
         try:
             block = read_at(descriptor, self._start + offset, length, NOWAIT)
             return block if len(block) == length and self._is_there(descriptor, NOWAIT) else b""
@@ -70,18 +95,13 @@ class OpenFile:
             return b""
 
     def _read(self, offset: int, length: int) -> bytes:
-        descriptor = self._number()
+        descriptor = self.number()
         block = read_at(descriptor, self._start + offset, max(0, min(length, self.size - offset)))
         if not self._is_there(descriptor):
             raise StorageUnavailable(
                 "The stored bytes cannot be read.", detail="the blob was deleted while it was read"
             )
         return block
-
-    def _number(self) -> int:
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, "the blob is closed")
-        return self._descriptor
 
     def _is_there(self, descriptor: int, flags: int = 0) -> bool:
         """Return whether the bytes of a read before were those of the blob: whether its header is still there.
@@ -104,20 +124,12 @@ class OpenFile:
     def read_now(self, offset: int, into: memoryview) -> int:
         if not NOWAIT:
             return 0
-        descriptor = self._number()
+        descriptor = self.number()
         try:
             size = os.preadv(descriptor, [into[: max(0, self.size - offset)]], self._start + offset, NOWAIT)
             return size if self._is_there(descriptor, NOWAIT) else 0
         except OSError:  # not in memory, or a file system that cannot tell
             return 0
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def read_at(descriptor: int, offset: int, length: int, flags: int = 0) -> bytes:
@@ -141,10 +153,7 @@ def is_packed(key: str) -> bool:
 
 
 def shard_of(key: str) -> str:
-    """Return the folder of a blob that is a file.
-
-    For the beginning of a key, return the beginning of the folder's name.
-    """
+    """Return the folder of a blob that is a file, or for the beginning of a key the beginning of its name."""
     return key[: 3 if is_packed(key) else 2]
 
 
@@ -203,14 +212,26 @@ def _give_to_owner(descriptor: int, folder: Path) -> None:
 
 
 def write_new(path: Path, blocks: Iterable[Data]) -> None:
-    """Write a new private file. Its bytes are durable on return, its name is not. Blocks.
-
-    Raise OSError if it exists.
-    """
+    """Write a new private file. Its bytes are durable on return, not its name. Blocks. Raise OSError if it exists."""
     with closing_file(make_file(path)) as descriptor:
         for block in blocks:
             write_all(descriptor, [block])
         sync_file(descriptor)
+
+
+def write_whole(path: Path, blocks: Iterable[Data], give_name: Callable[[Path, Path], object] = os.replace) -> None:
+    """Write the whole file durably, or no file. Blocks.
+
+    `give_name(draft, path)` gives the complete file its name. If it raises FileExistsError, the file that exists stays.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        write_new(draft, blocks)
+        with suppress(FileExistsError):
+            give_name(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def blocks_of(descriptor: int, start: int, end: int) -> Iterator[bytes]:

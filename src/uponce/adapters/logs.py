@@ -5,6 +5,7 @@ the request's id, or `-`. Clients cannot forge a line: characters that are not p
 are cut.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -38,8 +39,12 @@ def configure(level: str, format_: str, instance: str) -> None:
 
 
 def _quieten(record: logging.LogRecord) -> bool:
-    """Lower uvicorn's lines about single requests to `debug`."""
-    if not record.getMessage().startswith(_OF_CLIENTS):
+    """Lower uvicorn's lines about single requests to `debug`.
+
+    A stop that cancels transfers is no failure of the program: uvicorn says in one line how many it cancelled.
+    """
+    is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    if not is_cancelled and not record.getMessage().startswith(_OF_CLIENTS):
         return True
     record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     return logging.getLogger("uvicorn.error").isEnabledFor(logging.DEBUG)

@@ -8,14 +8,12 @@ import binascii
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uponce.adapters.files import write_new
-from uponce.adapters.system import sync_folder
+from uponce.adapters.files import write_whole
 from uponce.core.errors import SettingRefused
 
 KEY_BYTES = 32
@@ -81,10 +79,7 @@ _CURE = (
 
 
 def key_from_text(text: str) -> bytes:
-    """Return the key in UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes.
-
-    Raise SettingRefused for other text.
-    """
+    """Return the key in UPONCE_SECRET_KEY: 64 hex digits, or base64 of 32 bytes. Raise SettingRefused if not."""
     for decode in (bytes.fromhex, lambda t: base64.b64decode(t, validate=True)):
         try:
             key = decode(text.strip())
@@ -98,12 +93,11 @@ def key_from_text(text: str) -> bytes:
 
 
 def load_key(path: Path) -> bytes:
-    """Return the key in a file that only its owner may read.
-
-    Raise SettingRefused, with the cure, if it cannot be used.
-    """
+    """Return the key in a file that only its owner may read. Raise SettingRefused if it cannot be used."""
     try:
-        return _load(path)
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read(_MAX_FILE_BYTES)
     except FileNotFoundError:
         raise SettingRefused(
             f"The secret key file {path} is missing. The API secrets in the database cannot be read without it, and "
@@ -111,13 +105,25 @@ def load_key(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise _unusable(path, error) from error
+    if mode & 0o077:
+        raise SettingRefused(f"Other users can read {path} (mode {mode:o}). Run: chmod 600 {path}")
+    if len(key) != KEY_BYTES:
+        raise SettingRefused(
+            f"{path} holds {len(key)} bytes instead of {KEY_BYTES}, so the API secrets in the database cannot be read. "
+            f"{_CURE}"
+        )
+    return key
 
 
 def create_key(path: Path) -> None:
-    """Make a key in a file that only its owner may read, unless the file exists. The key is durable on return."""
+    """Make a key in a file that only its owner may read, unless the file exists. The key is durable on return.
+
+    A crash leaves the whole file or none: half a key would look like a damaged one.
+    """
     try:
         if not path.exists():
-            _create(path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(path, [secrets.token_bytes(KEY_BYTES)], os.link)  # the key of a faster process counts
     except OSError as error:
         raise _unusable(path, error) from error
 
@@ -127,30 +133,3 @@ def _unusable(path: Path, error: OSError) -> SettingRefused:
         f"The secret key file {path} cannot be used: {error.strerror}. Let the server read and write the folder "
         f"{path.parent}, or set UPONCE_SECRET_KEY."
     )
-
-
-def _create(path: Path) -> None:
-    """Make the whole file or none: after a crash, half a key would look like a damaged one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        write_new(draft, [secrets.token_bytes(KEY_BYTES)])
-        with suppress(FileExistsError):  # another process was faster, and its key counts
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def _load(path: Path) -> bytes:
-    with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        key = file.read(_MAX_FILE_BYTES)
-    if mode & 0o077:
-        raise SettingRefused(f"Other users can read {path} (mode {mode:o}). Run: chmod 600 {path}")
-    if len(key) != KEY_BYTES:
-        raise SettingRefused(
-            f"{path} holds {len(key)} bytes instead of {KEY_BYTES}, so the API secrets in the database cannot be read. "
-            f"{_CURE}"
-        )
-    return key

@@ -94,10 +94,7 @@ def start_writeback(descriptor: int) -> None:
 
 
 def open_cached(path: bytes, flags: int) -> int | None:
-    """Return a descriptor of the file if the system finds it without waiting for a disk.
-
-    Return None in all other cases.
-    """
+    """Return a descriptor of the file if the system finds it without waiting for a disk, else None."""
     if _SYSCALL is None:
         return None
     how = _HOW.pack(flags, 0, _RESOLVE_CACHED)
@@ -171,10 +168,7 @@ def die_with(parent: int, signal_: signal.Signals) -> None:
 
 
 def _process_descriptor(pid: int) -> int | None:
-    """Return a descriptor of the process.
-
-    Return None if the kernel is too old, or if a filter of system calls forbids it.
-    """
+    """Return a descriptor of the process, or None if the kernel is too old or a filter of system calls forbids it."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

@@ -1,11 +1,10 @@
 """Find an asset by its delivery URL or by its name, and open its bytes."""
 
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, suppress
 
 from uponce.app.ports import OpenBlob
 from uponce.app.services import Services
-from uponce.core.delivery import DeliveryPath
+from uponce.core.delivery import DeliveryPath, spellings_of
 from uponce.core.errors import (
     DatabaseUnavailable,
     DeliveryDenied,
@@ -21,14 +20,6 @@ from uponce.core.signature import verify_delivery
 from uponce.core.values import Asset, AssetName, DeliveryType, ResourceType
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """An asset and its open bytes. Close the blob."""
-
-    asset: Asset
-    blob: OpenBlob
-
-
 async def find(services: Services, path: DeliveryPath) -> Asset:
     """Return the asset. Raise NotFound. Raise DeliveryDenied if a signature is wrong, or missing where one is needed.
 
@@ -38,18 +29,21 @@ async def find(services: Services, path: DeliveryPath) -> Asset:
     return await _find(services, path)
 
 
-async def open_original(services: Services, path: DeliveryPath, asset: Asset) -> Delivery:
-    """Open the bytes of the asset that `find` returned. Raise as `find` does."""
-    # An overwrite may delete the bytes between the look-up and the opening. The second look-up finds the new bytes.
-    for _ in range(2):
-        blob = services.blobs.open_now(asset.blob_key) or await services.blobs.open(asset.blob_key)
-        if blob is not None and blob.size == asset.digest.size:
-            return Delivery(asset, blob)
-        if blob is not None:  # truncated on the disk: never send it as a whole answer with the asset's validators
-            blob.close()
-            raise StorageUnavailable("The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}")
-        asset = await _find(services, path)
-    raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
+async def open_original(services: Services, asset: Asset, waiting: AbstractAsyncContextManager[None]) -> OpenBlob:
+    """Open the bytes of the asset, inside `waiting` if that takes a thread or a request. Raise StorageUnavailable.
+
+    An overwrite may have deleted the bytes since the look-up.
+    """
+    blob = services.blobs.open_now(asset.blob_key)
+    if blob is None:
+        async with waiting:
+            blob = await services.blobs.open(asset.blob_key)
+    if blob is None:
+        raise StorageUnavailable("The stored bytes cannot be read.", detail=f"no blob {asset.blob_key}")
+    if blob.size != asset.digest.size:  # truncated: never send it as a whole answer with the asset's validators
+        blob.close()
+        raise StorageUnavailable("The stored bytes cannot be read.", detail=f"blob {asset.blob_key}: {blob.size}")
+    return blob
 
 
 def find_now(services: Services, path: DeliveryPath) -> Asset | None:
@@ -84,7 +78,8 @@ async def _check_signature(services: Services, path: DeliveryPath) -> None:
         return
     keys = await services.database.list_keys(name.cloud)
     secrets = [secret for key in keys if key.revoked_at is None for secret in key.secrets]
-    if path.signature is None or not verify_delivery(path.source, path.signature, secrets):
+    signature = path.signature
+    if signature is None or not any(verify_delivery(each, signature, secrets) for each in spellings_of(path.source)):
         raise DeliveryDenied("deny or ACL failure")
 
 

@@ -276,11 +276,10 @@ class _Comparison:
     async def _unfinished(self) -> dict[str, StoredBlob]:
         """Return the spooled files, and each unfinished shared blob: all its objects, as old as the youngest."""
         blobs = {blob.key: blob async for blob in self._blobs.spooled()}
-        if self._blobs.shared is not None:
-            async for part in self._blobs.shared.listed():
-                known = blobs.get(part.key, part)
-                size = part.size + (known.size if known is not part else 0)
-                blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
+        async for part in self._blobs.parts.listed():
+            known = blobs.get(part.key, part)
+            size = part.size + (known.size if known is not part else 0)
+            blobs[part.key] = StoredBlob(part.key, size, min(part.age, known.age))
         return blobs
 
     async def _unnamed(self, rows: Mapping[str, Digest], blobs: Mapping[str, StoredBlob]) -> dict[str, Suspect]:

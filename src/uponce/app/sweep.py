@@ -121,12 +121,10 @@ async def _sweep_parts(services: Services, grace_seconds: float) -> None:
 
     A series exists before its first part. So if a listed part has no series after the listing, its series has ended.
     """
-    shared = services.blobs.shared
-    if shared is None:
-        return
-    found = {part.key async for part in shared.listed() if part.age >= grace_seconds}
+    parts = services.blobs.parts
+    found = {part.key async for part in parts.listed() if part.age >= grace_seconds}
     for key in found - await services.database.series_blobs() if found else ():
-        await shared.drop(key)
+        await parts.drop(key)
 
 
 async def _batches(blobs: AsyncIterator[StoredBlob], grace_seconds: float) -> AsyncIterator[Sequence[StoredBlob]]:

@@ -67,7 +67,7 @@ def examine(data: str | None) -> Iterator[Finding]:
         try:
             with opened(settings) as backend:
                 yield Finding("database", State.OK, backend.database.describe())
-                yield Finding("media", State.OK, backend.blobs.store.describe())
+                yield Finding("media", State.OK, backend.blobs.describe())
                 yield from _of_disks(settings)
                 yield from _of_owners(settings.data_dir)
                 yield asyncio.run(of_secrets(backend.services, backend.secrets.shown))

@@ -119,8 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_accel: Annotated[
         str,
         "Lets the nginx in front send the bytes, by `X-Accel-Redirect`. Set it to nginx's internal location, such as "
-        "`/blobs/`, for the folder `blobs` of the storage. When empty, uponce sends the bytes itself.",
-        matching("(/|/.*/)?", "empty, or like /blobs/"),
+        "`/_blobs/`, for the folder `blobs` of the storage. When empty, uponce sends the bytes itself.",
+        matching("(/|/.*/)?", "empty, or like /_blobs/"),
     ] = ""
     secret_key: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from uponce.core.values import AssetName, DeliveryType, ResourceType
 
 _SIGNATURE = re.compile(r"s--([A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{32})--")
 _VERSION = re.compile(r"v([0-9]{1,20})", re.ASCII)
+_TILDE = re.compile("%7[Ee]")
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 _ACTION = (
     "(?:a|ac|af|ar|b|bl|bo|br|c|co|cs|d|dl|dn|dpr|du|e|eo|f|fl|fn|fps|g|h|if|ki|l|o|p|pg|q|r|so|sp|t|u|vc|vs|w|x|y|z"
@@ -113,6 +114,15 @@ def source_of(public_id: str, format_: str | None) -> str:
     text = f"{public_id}.{format_}" if format_ else public_id
     # SDKs escape the tilde, which quote() never does.
     return quote(text, safe="/:-_.").replace("~", "%7E")
+
+
+def spellings_of(source: str) -> tuple[str, ...]:
+    """Return the texts that a signature of this URL may cover: the same URL as sent, and with each form of the tilde.
+
+    Some clients replace the `%7E` of a signed URL by `~`, as RFC 3986 §6.2.2.2 lets them.
+    """
+    plain = _TILDE.sub("~", source)
+    return (source,) if "~" not in plain else (source, plain, plain.replace("~", "%7E"))
 
 
 def path_of(name: AssetName, version: int, format_: str | None, signature: str | None = None) -> str:

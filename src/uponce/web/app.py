@@ -19,11 +19,11 @@ from uponce.app.ports import Metrics
 from uponce.app.services import Services
 from uponce.core.errors import OutcomeUnknown, ServerBusy, UponceError
 from uponce.web.cloudinary.calls import missing, refuse_method
-from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal
+from uponce.web.errors import INTERNAL_ERROR, internal_error, refusal, status_of
 from uponce.web.failures import FailedCredentials
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import REQUEST_ID_LENGTH, Header, Message, Receive, Request, Scope, Send, Site
-from uponce.web.request_log import record_request
+from uponce.web.request_log import note_error, record_request
 from uponce.web.response import Endpoint, Response, length_header, send_response
 
 Dialect = Callable[[Request, UponceError], Response]
@@ -102,8 +102,12 @@ class App:
         try:
             await self._serve(match, request, send)
         except Exception as error:
-            # A stored file that fails during its response is no failure of the program: the reader sees an early end.
-            failure = None if request.status and isinstance(error, UponceError) else error
+            if request.status and isinstance(error, UponceError):
+                # A stored file that fails during its response: the reader sees an early end. It counts as its refusal.
+                note_error(request, error)
+                request.status = status_of(error)
+            else:
+                failure = error
             if not request.status:
                 answer = internal_error(request)
                 more = cross_origin_headers(match.route, request, answer) if match else ()

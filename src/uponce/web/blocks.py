@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from uponce.app.ports import OpenBlob
+from uponce.core.errors import StorageUnavailable
 from uponce.core.ranges import ByteRange
 
 _FIRST_BLOCK = 128 * 1024
@@ -64,17 +65,24 @@ class Blocks:
 BLOCKS = Blocks(_MOST_BYTES)
 
 
-async def pieces_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
-    """Yield the bytes in pieces.
+async def first_block(blob: OpenBlob, key: str, range_: ByteRange) -> bytes:
+    """Return the first bytes of the range, for `pieces_of`. Raise StorageUnavailable, which a client can still get."""
+    if not range_.length:
+        return b""
+    with _naming(key):
+        return _checked(await blob.read(range_.start, min(blob.block_bytes, _FIRST_BLOCK, range_.length)), range_.start)
+
+
+async def pieces_of(blob: OpenBlob, key: str, range_: ByteRange, first: bytes = b"") -> AsyncIterator[bytes]:
+    """Yield the bytes in pieces. `first` is the first block, if it has been read. Raise StorageUnavailable.
 
     The first block is small, and each whole block doubles the next one: a client that reads little costs little.
     """
     offset, left, most = range_.start, range_.length, _FIRST_BLOCK
-    with BLOCKS.reader() as reader:
+    with _naming(key), BLOCKS.reader() as reader:
         while left:
-            block = await blob.read(offset, min(blob.block_bytes, most, left))
-            if not block:
-                return  # shorter than promised: the server closes the connection, and the client notices
+            block = first or _checked(await blob.read(offset, min(blob.block_bytes, most, left)), offset)
+            first = b""
             size, taken = len(block), 0
             BLOCKS.keep(reader, block)
             del block
@@ -83,3 +91,19 @@ async def pieces_of(blob: OpenBlob, range_: ByteRange) -> AsyncIterator[bytes]:
                 yield piece
             most = min(2 * most, blob.block_bytes) if taken == size else _FIRST_BLOCK
             offset, left = offset + taken, left - taken
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Add the key of the blob to the detail of a failure."""
+    try:
+        yield
+    except StorageUnavailable as error:
+        raise StorageUnavailable(error.message, detail=f"blob {key}: {error.for_operator}") from error
+
+
+def _checked(block: bytes, offset: int) -> bytes:
+    """Return the block. Raise StorageUnavailable if the blob ends before it."""
+    if not block:
+        raise StorageUnavailable("The stored bytes cannot be read.", detail=f"it ends at {offset}")
+    return block

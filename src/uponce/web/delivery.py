@@ -1,28 +1,26 @@
 """Delivery of originals: ranges, validators, and bytes that another server sends."""
 
 import re
-from asyncio import Semaphore
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import quote
 
-from uponce.app.deliver import Delivery, find, open_original
-from uponce.app.ports import FrontServer, OpenBlob, Presigner
+from uponce.app.deliver import find, open_original
+from uponce.app.ports import FrontServer, Presigner
 from uponce.app.services import Services
 from uponce.core.delivery import DeliveryPath, parse_path
-from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable
+from uponce.core.errors import PreconditionFailed, RangeNotSatisfiable, StorageUnavailable
 from uponce.core.formats import is_download, media_type
 from uponce.core.ranges import ByteRange, parse_ranges
 from uponce.core.values import Asset, DeliveryType, ResourceType
-from uponce.web.blocks import pieces_of
+from uponce.web.blocks import first_block, pieces_of
 from uponce.web.errors import refusal
+from uponce.web.places import Places
 from uponce.web.request import Head, Header, Request, raw_path
 from uponce.web.response import Response, is_known, length_header
 
 PATHS = tuple(f"/{{cloud}}/{kind}/{{rest:path}}" for kind in ResourceType)
-# Deliveries that use the catalog and the store at a time. The next upload waits for these, not for thousands.
-LOOK_UPS = 16
 
 # Stored bytes are inert, whatever they are: no sniffing, no script, no embedding surprises. To play a video, a browser
 # makes a page under the headers of the file, and that page must be able to load the file.
@@ -34,36 +32,36 @@ _INERT = (
     # Sent also without an Origin: otherwise a cache would keep an answer that a later cross-origin fetch cannot use.
     (b"access-control-allow-origin", b"*"),
 )
+_VALIDATORS = (b"etag", b"last-modified")
 
 
-async def deliver(services: Services, looking_up: Semaphore, request: Request) -> Response:
-    """Return the original at `/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`.
-
-    At most `LOOK_UPS` deliveries hold `looking_up` at a time.
-    """
-    head, path, now = request.head, parse_path(raw_path(request.scope)), services.clock.now()
-    async with looking_up:
-        found = await _find(services, request.method, path)
-    if isinstance(found, Asset):
-        return await _elsewhere(services, head, found, headers_of(found, path, now))
+async def deliver(services: Services, looking_up: Places, opening: Places, request: Request) -> Response:
+    """Return the original at `/<cloud>/<resource_type>/<type>/[s--sig--/]v<version>/<public_id>.<ext>`."""
+    path = parse_path(raw_path(request.scope))
+    async with looking_up.of(request):
+        asset = await find(services, path)
     try:
-        response = _original(request, head, found, headers_of(found.asset, path, now))
+        return await _answer(services, opening, request, path, asset)
+    except StorageUnavailable:
+        # An overwrite may have deleted the bytes since the look-up. Then a second look-up finds the new bytes.
+        async with looking_up.of(request):
+            newer = await find(services, path)
+        if newer.blob_key == asset.blob_key:
+            raise
+    return await _answer(services, opening, request, path, newer)
+
+
+async def _answer(services: Services, opening: Places, request: Request, path: DeliveryPath, asset: Asset) -> Response:
+    now = services.clock.now()
+    headers = headers_of(asset, path, now)
+    if services.presigner is not None:  # under the same URL, a GET leads to the validators of the bucket
+        headers = [header for header in headers if header[0] not in _VALIDATORS]
+    if _is_sent_elsewhere(services, request, asset):
+        return await _elsewhere(services, request.head, asset, now, headers)
+    try:
+        return await _original(services, opening, request, asset, headers)
     except RangeNotSatisfiable as error:
-        response = refusal(request, error, headers=((b"content-range", f"bytes */{found.blob.size}".encode()),))
-    except BaseException:
-        found.blob.close()
-        raise
-    return replace(response, close=found.blob.close)
-
-
-async def _find(services: Services, method: str, path: DeliveryPath) -> Delivery | Asset:
-    """Return the asset alone if another server sends its bytes, else with its bytes."""
-    asset = await find(services, path)
-    if is_for_front(services, asset):
-        return asset
-    if services.front is None and services.presigner is not None and method == "GET":
-        return asset
-    return await open_original(services, path, asset)
+        return refusal(request, error, headers=((b"content-range", f"bytes */{asset.digest.size}".encode()),))
 
 
 def is_for_front(services: Services, asset: Asset) -> bool:
@@ -71,25 +69,44 @@ def is_for_front(services: Services, asset: Asset) -> bool:
     return services.front is not None and services.front.location_of(asset.blob_key) is not None
 
 
-async def _elsewhere(services: Services, head: Head, asset: Asset, headers: list[Header]) -> Response:
-    """Return a response without bytes. It leads the client, or the server in front, to the bytes.
+def _is_sent_elsewhere(services: Services, request: Request, asset: Asset) -> bool:
+    """Return whether another server sends the bytes.
 
-    The sender of the bytes decides on If-Match and If-Unmodified-Since: it gave the client the values to compare.
+    nginx would judge If-Match and If-Unmodified-Since by the time of the file. A bucket judges them by its own values.
     """
+    if services.front is not None:
+        headers = request.head.headers
+        return is_for_front(services, asset) and "if-match" not in headers and "if-unmodified-since" not in headers
+    return services.presigner is not None and request.method == "GET"
+
+
+async def _elsewhere(services: Services, head: Head, asset: Asset, now: float, headers: list[Header]) -> Response:
+    """Return a response without bytes. It leads the client, or the server in front, to the bytes."""
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     if services.front is not None:
-        return _through(services.front, asset, headers)
+        return _through(services.front, asset, now, headers)
     assert services.presigner is not None
     return await _redirect(services.presigner, asset, headers)
 
 
-def _through(front: FrontServer, asset: Asset, headers: list[Header]) -> Response:
-    """Return the location for the server in front. That server handles ranges and its own validators."""
+def _through(front: FrontServer, asset: Asset, now: float, headers: list[Header]) -> Response:
+    """Return the location for nginx, which handles ranges and If-Range.
+
+    nginx keeps Cache-Control also with its own errors. So that value has another name, which only files get back.
+    """
+    named = dict(headers)
+    cache = named.pop(b"cache-control")
+    if asset.version > now:  # until then, the file before an overwrite has the same date
+        del named[b"last-modified"]
     location = (front.location_of(asset.blob_key) or "").encode()
-    return Response(
-        200, (*headers, (b"content-type", _content_type(asset)), length_header(0), (b"x-accel-redirect", location))
+    more = (
+        (b"x-uponce-cache", cache),
+        (b"content-type", _content_type(asset)),
+        length_header(0),
+        (b"x-accel-redirect", location),
     )
+    return Response(200, (*named.items(), *more))
 
 
 async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -> Response:
@@ -99,28 +116,43 @@ async def _redirect(presigner: Presigner, asset: Asset, headers: list[Header]) -
     return Response(302, ((b"location", url.encode()), (b"cache-control", cache), *_INERT))
 
 
-def _original(request: Request, head: Head, delivery: Delivery, headers: list[Header]) -> Response:
-    asset, blob = delivery.asset, delivery.blob
+async def _original(
+    services: Services, opening: Places, request: Request, asset: Asset, headers: list[Header]
+) -> Response:
+    head, size = request.head, asset.digest.size
     _refuse_other(head, asset)
     if _not_modified(head, asset):
         return Response(304, tuple(headers))
     wanted = head.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2: GET only
-    ranges = parse_ranges(wanted, blob.size) if _range_applies(head, asset) else ()
+    ranges = parse_ranges(wanted, size) if _range_applies(head, asset) else ()
+    parts = ranges or (ByteRange(0, size),)
+    blob = await open_original(services, asset, opening.of(request))
+    try:
+        first = b"" if request.method == "HEAD" else await first_block(blob, asset.blob_key, parts[0])
+    except BaseException:
+        blob.close()
+        raise
+    pieces = [pieces_of(blob, asset.blob_key, part, first if part is parts[0] else b"") for part in parts]
     if len(ranges) > 1:
-        return _several(headers, asset, blob, ranges)
-    whole_or_part = ranges[0] if ranges else ByteRange(0, blob.size)
-    headers += content_headers(asset, whole_or_part.length)
+        return _several(headers, asset, ranges, pieces, blob.close)
+    headers += content_headers(asset, parts[0].length)
     if ranges:
-        headers.append((b"content-range", _content_range(whole_or_part, blob.size)))
-    return Response(206 if ranges else 200, tuple(headers), pieces_of(blob, whole_or_part))
+        headers.append((b"content-range", _content_range(ranges[0], size)))
+    return Response(206 if ranges else 200, tuple(headers), pieces[0], close=blob.close)
 
 
-def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequence[ByteRange]) -> Response:
+def _several(
+    headers: list[Header],
+    asset: Asset,
+    ranges: Sequence[ByteRange],
+    pieces: Sequence[AsyncIterator[bytes]],
+    close: Callable[[], None],
+) -> Response:
     """Return multipart/byteranges (RFC 9110 §14.6) with its exact length."""
     boundary = asset.version_id.encode()
     heads = [
         b"\r\n--%b\r\ncontent-type: %b\r\ncontent-range: %b\r\n\r\n"
-        % (boundary, _content_type(asset), _content_range(range_, blob.size))
+        % (boundary, _content_type(asset), _content_range(range_, asset.digest.size))
         for range_ in ranges
     ]
     tail = b"\r\n--%b--\r\n" % boundary
@@ -128,13 +160,13 @@ def _several(headers: list[Header], asset: Asset, blob: OpenBlob, ranges: Sequen
     headers += [(b"content-type", b"multipart/byteranges; boundary=" + boundary), length_header(length)]
 
     async def body() -> AsyncIterator[bytes]:
-        for range_head, range_ in zip(heads, ranges, strict=True):
+        for range_head, of_range in zip(heads, pieces, strict=True):
             yield range_head
-            async for piece in pieces_of(blob, range_):
+            async for piece in of_range:
                 yield piece
         yield tail
 
-    return Response(206, tuple(headers), body())
+    return Response(206, tuple(headers), body(), close=close)
 
 
 def headers_of(asset: Asset, path: DeliveryPath, now: float) -> list[Header]:
@@ -224,7 +256,11 @@ def _range_applies(head: Head, asset: Asset) -> bool:
 
 
 def _date(text: str) -> float | None:
+    if not text:
+        return None
     try:
-        return parsedate_to_datetime(text).timestamp() if text else None
+        date = parsedate_to_datetime(text)
+        # Each date of HTTP is in UTC (RFC 9110 §5.6.7). Without a zone, `timestamp` would take the server's.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return None

@@ -1,6 +1,5 @@
 """Every address of this server, in one table."""
 
-from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from uponce.web.operators import Scrape, healthz, metrics, readyz
 from uponce.web.pages import playground as playing
 from uponce.web.pages.assets import asset
 from uponce.web.pages.home import favicon, guide, home, robots
+from uponce.web.places import Places
 from uponce.web.proxies import TrustedProxies
 from uponce.web.request import Request
 from uponce.web.response import Endpoint, Response
@@ -92,7 +92,7 @@ def table(services: Services, scrape: Scrape | None, playground: playing.Playgro
         return Route((path,), METHODS, partial(relayed, services, found, purpose), purpose, judges_methods=True)
 
     receive = partial(upload, services, Pipeline(services))
-    deliver = partial(delivery.deliver, services, Semaphore(delivery.LOOK_UPS))
+    deliver = partial(delivery.deliver, services, Places("look into the catalog"), Places("open stored files"))
     tus_row = partial(Route, dialect=tus.refuse, open=True, exposed=tus.EXPOSED, takes_uploads=True)
     return (
         *(_of_playground(services, playground) if playground else ()),

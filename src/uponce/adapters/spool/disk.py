@@ -19,10 +19,7 @@ LARGE_WORKERS = 4
 
 
 class Disk:
-    """Runs work on the disk in threads.
-
-    Large files have separate threads, so a small upload never waits for gigabytes.
-    """
+    """Runs work on the disk in threads. Large files have separate ones, so no small upload waits for gigabytes."""
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._threads = Threads(workers, "uponce-disk")
@@ -35,10 +32,7 @@ class Disk:
         return await _run(self._threads, work)
 
     async def sync(self, work: Callable[[], T], size: int) -> T:
-        """Return what `in_thread` would, for work that syncs `size` bytes.
-
-        No small file waits for the fsync of a large one.
-        """
+        """Return what `in_thread` would, for work that syncs `size` bytes. No small file waits for a large one."""
         return await _run(self._threads if size <= _QUICKLY_SYNCED else self._syncing, work)
 
     def lane(self) -> Lane:

@@ -3,13 +3,12 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from uponce.core.values import Digest
 
-
-def _md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)
+new_md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 @dataclass(slots=True)
@@ -17,7 +16,7 @@ class Hashes:
     """MD5 and SHA-256 of the first `end` bytes. Two threads may feed the two at the same time."""
 
     end: int = 0
-    md5: Any = field(default_factory=_md5)
+    md5: Any = field(default_factory=new_md5)
     sha256: Any = field(default_factory=hashlib.sha256)
 
     def copy(self) -> "Hashes":
@@ -33,6 +32,13 @@ class Hashes:
     def feed_sha256(self, blocks: Iterable[bytes | bytearray]) -> None:
         for block in blocks:
             self.sha256.update(block)
+
+
+def sha256_of(blocks: Iterable[bytes]) -> str:
+    hash_ = hashlib.sha256()
+    for block in blocks:
+        hash_.update(block)
+    return hash_.hexdigest()
 
 
 def digest_of(blocks: Iterable[bytes | bytearray]) -> Digest:

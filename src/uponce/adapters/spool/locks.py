@@ -4,7 +4,6 @@ A request that waits for a span holds a shared lock on the same bytes, moved far
 of the span looks there from time to time.
 """
 
-import errno
 import fcntl
 import os
 import struct
@@ -12,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from uponce.adapters.files import OpenDescriptor
 from uponce.core.errors import ChunkInProgress, StorageUnavailable
 from uponce.core.spans import Span
 
@@ -111,28 +111,12 @@ def _file(descriptor: int) -> tuple[int, int]:
 LOCKS: SpanLocks = KernelLocks() if hasattr(fcntl, "F_OFD_SETLK") else ProcessLocks()
 
 
-class Hold:
-    """An open file with a lock on some of its bytes, until it is closed.
+class Hold(OpenDescriptor):
+    """An open file with a lock on some of its bytes, until it is closed."""
 
-    The garbage collector closes it as well, since a cancelled request never does.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def number(self) -> int:
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, "the hold has ended")
-        return self._descriptor
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            LOCKS.release(descriptor)
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
+    def _end(self, descriptor: int) -> None:
+        LOCKS.release(descriptor)
+        super()._end(descriptor)
 
 
 Open = Callable[[str], int | None]  # a descriptor of the file of this key, if the file exists

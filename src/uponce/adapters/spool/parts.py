@@ -8,18 +8,19 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from uponce.adapters.files import BLOCK_BYTES, blocks_of, make_file, read_at
+from uponce.adapters.files import BLOCK_BYTES, SAFE, blocks_of, checked, make_file, read_at
 from uponce.adapters.spool.buffered import Blocks, BufferedWriter
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import Hashes
-from uponce.adapters.spool.locks import Hold, is_wanted
+from uponce.adapters.spool.locks import WHOLE, Hold, ask_for, hold, is_wanted
 from uponce.adapters.spool.uploads import Destination, blocks_of_file
 from uponce.adapters.system import closing_file, start_writeback, sync_data, sync_folder
+from uponce.app.ports import Ids, StoredBlob
 from uponce.app.unbroken import unbroken
 from uponce.core.errors import ChunkConflict, UponceError
 from uponce.core.formats import BINARY
@@ -62,6 +63,70 @@ def make_empty(folder: Path, key: str) -> None:
     """Make an empty file with a durable name, before any of its bytes are recorded. Blocks."""
     os.close(make_file(folder / key))
     sync_folder(folder)
+
+
+class FileStore(Destination, Protocol):
+    """A store whose published blobs are local files."""
+
+    async def delete(self, key: str) -> None:
+        """Delete the blob, published or spooled."""
+
+    async def take_back(self, key: str, path: Path) -> None:
+        """Give a published blob, which no known commit names, this path too."""
+
+    def open_unfinished(self, key: str) -> int | None:
+        """Return a descriptor of a published but uncommitted blob. Blocks."""
+
+
+class FileParts:
+    """The Parts port: the parts of a blob are in one file in the spool `folder`."""
+
+    shared = False
+
+    def __init__(self, folder: Path, disk: Disk, store: FileStore, ids: Ids, prefixes: Prefixes) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._store = store
+        self._ids = ids
+        self._prefixes = prefixes
+
+    async def begin(self) -> str:
+        key = self._ids.hex(32)
+        await self._disk.in_thread(lambda: make_empty(self._folder, key))
+        return key
+
+    async def hold(self, key: str, span: Span) -> "FilePart":
+        held = await self._disk.in_thread(lambda: hold(self._open, key, span))
+        return FilePart(self._disk, key, span, held, self._prefixes)
+
+    async def assembly(self, key: str) -> "FileAssembly":
+        held = await self._disk.in_thread(lambda: hold(self._open, key, WHOLE))
+        return FileAssembly(self._folder, key, self._disk, self._store, held, self._prefixes)
+
+    @asynccontextmanager
+    async def asking(self, key: str, span: Span | None) -> AsyncIterator[None]:
+        asked: Hold = await self._disk.in_thread(lambda: ask_for(self._open, key, WHOLE if span is None else span))
+        try:
+            yield
+        finally:
+            asked.close()
+
+    async def drop(self, key: str) -> None:
+        await self._store.delete(key)
+
+    async def listed(self) -> AsyncIterator[StoredBlob]:
+        """Yield nothing: the files are spooled blobs."""
+        objects: tuple[StoredBlob, ...] = ()
+        for each in objects:
+            yield each
+
+    def _open(self, key: str) -> int | None:
+        """Return a descriptor of the file of an unfinished blob, also of a published but uncommitted one."""
+        try:
+            return os.open(self._folder / checked(key), os.O_RDWR | SAFE)
+        except FileNotFoundError:
+            # In this order, since publishing moves the file from the first place to the second.
+            return self._store.open_unfinished(key)
 
 
 class FilePart:
@@ -150,7 +215,7 @@ class _HeldBytes:
 class FileAssembly:
     """The Assembly port."""
 
-    def __init__(self, folder: Path, key: str, disk: Disk, store: Destination, hold: Hold, prefixes: Prefixes) -> None:
+    def __init__(self, folder: Path, key: str, disk: Disk, store: FileStore, hold: Hold, prefixes: Prefixes) -> None:
         self.key = key
         self._path = folder / key
         self._disk = disk
@@ -184,8 +249,7 @@ class FileAssembly:
         """Do nothing: the next try publishes under the same key."""
 
     async def discard(self) -> None:
-        await self.clear()
-        await self._store.withdraw(self.key)
+        await self._store.delete(self.key)
 
     async def clear(self) -> None:
         self._prefixes.drop(self.key)

@@ -31,12 +31,6 @@ class Destination(Protocol):
     async def withdraw(self, key: str) -> None:
         """Delete the blob `key` if it exists."""
 
-    async def take_back(self, key: str, path: Path) -> None:
-        """Give a published blob, which no known commit names, this path too. Do nothing if the store copies files."""
-
-    def open_unfinished(self, key: str) -> int | None:
-        """Return a descriptor of a published but uncommitted blob that is a local file. Blocks."""
-
 
 class SpooledChunk:
     """The SpooledChunk port. The first flush makes the file."""
@@ -57,10 +51,6 @@ class SpooledChunk:
 
     async def flush(self) -> None:
         await self._writer.flush()  # also without bytes: the file of an empty blob must exist
-
-    async def rewind(self) -> None:
-        await self._disk.in_thread(self._file.rewind)
-        self._writer.size = 0
 
     async def discard(self) -> None:
         await self._writer.end(self._discard())  # the sweeper deletes what stays
@@ -173,7 +163,7 @@ class NewFile:
 
 async def blocks_of_file(disk: Disk, path: Path, size: int) -> AsyncIterator[bytes]:
     """Yield the first `size` bytes of a file in order. Raise StorageUnavailable if the file has fewer."""
-    file = await disk.in_thread(lambda: OpenFile(disk, os.open(path, os.O_RDONLY | SAFE), size))
+    file = await disk.in_thread(lambda: OpenFile(disk.in_thread, os.open(path, os.O_RDONLY | SAFE), size))
     try:
         for offset in range(0, size, BLOCK_BYTES):
             block = await file.read_in_thread(offset, BLOCK_BYTES)  # a large block costs more than the trip to a thread

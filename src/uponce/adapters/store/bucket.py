@@ -4,12 +4,11 @@ All of it blocks and is called in threads. obstore's asynchronous calls would ab
 call. Every failure is StorageUnavailable.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
@@ -17,13 +16,11 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Perm
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from uponce.adapters.files import blocks_of
+from uponce.adapters.spool.hashes import new_md5, sha256_of
 from uponce.adapters.store.profiles import credentials_of_profile
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.formats import BINARY
 from uponce.core.spans import Span
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
@@ -70,8 +67,12 @@ class Bucket:
             self._store = SCHEMES[parts.scheme](
                 parts.netloc,
                 prefix=parts.path.strip("/") or None,
-                client_options=_client(seconds),
-                retry_config=_retries(seconds),
+                client_options={
+                    "allow_http": True,  # only where the operator's endpoint says http://
+                    "timeout": timedelta(seconds=seconds),
+                    "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, seconds)),
+                },
+                retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=seconds)},
                 **({} if known is None else {"credential_provider": known}),
             )
         except (BaseError, ValueError) as error:
@@ -103,15 +104,12 @@ class Bucket:
         self._compare(name, sums.etag(), lambda: blocks_of(descriptor, span.start, span.end), span.size)
 
     def _compare(self, name: str, etag: str, blocks: Callable[[], Iterable[bytes]], size: int) -> None:
-        """Compare the object with the bytes.
-
-        Most stores show the MD5 of an object; an object of another store is read back.
-        """
+        """Compare the object with the bytes: by its MD5, which most stores show, or by reading it back."""
         with _translated():
             meta = obstore.head(self._store, name)
         if meta["size"] == size and (meta["e_tag"] or "").strip('"') == etag:
             return
-        if meta["size"] != size or _sha256(self.blocks(name, size)) != _sha256(blocks()):
+        if meta["size"] != size or sha256_of(self.blocks(name, size)) != sha256_of(blocks()):
             raise _unavailable(f"{name} is not what was uploaded: {meta}")
 
     def size_of(self, name: str) -> int | None:
@@ -189,7 +187,7 @@ class Sums:
 
     def __init__(self, part_bytes: int) -> None:
         self._part_bytes = part_bytes
-        self._parts = [hashlib.md5(usedforsecurity=False)]
+        self._parts = [new_md5()]
         self._room = part_bytes
 
     def over(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -200,7 +198,7 @@ class Sums:
     def _add(self, data: memoryview) -> None:
         while data:
             if not self._room:
-                self._parts.append(hashlib.md5(usedforsecurity=False))
+                self._parts.append(new_md5())
                 self._room = self._part_bytes
             piece, data = data[: self._room], data[self._room :]
             self._parts[-1].update(piece)
@@ -210,20 +208,8 @@ class Sums:
         """Return the MD5 of the whole, or for several parts the MD5 of their MD5s, with their number."""
         if len(self._parts) == 1:
             return self._parts[0].hexdigest()
-        joined = hashlib.md5(b"".join(part.digest() for part in self._parts), usedforsecurity=False)
+        joined = new_md5(b"".join(part.digest() for part in self._parts))
         return f"{joined.hexdigest()}-{len(self._parts)}"
-
-
-def _client(seconds: int) -> "ClientConfig":
-    return {
-        "allow_http": True,  # only where the operator's endpoint says http://
-        "timeout": timedelta(seconds=seconds),
-        "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, seconds)),
-    }
-
-
-def _retries(seconds: int) -> "RetryConfig":
-    return {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=seconds)}
 
 
 @contextmanager
@@ -248,10 +234,3 @@ def explained(error: Exception) -> str:
     if not cure and isinstance(error, PermissionDeniedError | UnauthenticatedError):
         cure = _REFUSED
     return f"{said[:_DETAIL]} {cure}".strip()
-
-
-def _sha256(blocks: Iterable[bytes]) -> bytes:
-    hash_ = hashlib.sha256()
-    for block in blocks:
-        hash_.update(block)
-    return hash_.digest()

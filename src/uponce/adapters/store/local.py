@@ -11,7 +11,7 @@ path. A copy of a blob from a pack, in a backup or another store, is a file unde
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain, compress
 from pathlib import Path
@@ -31,13 +31,15 @@ from uponce.adapters.files import (
     shard_of,
     swept,
     write_new,
+    write_whole,
 )
 from uponce.adapters.spool.disk import Disk
 from uponce.adapters.spool.hashes import digest_of
+from uponce.adapters.spool.parts import FileParts, Prefixes
 from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.packs import Packs
 from uponce.adapters.system import open_cached, sync_file, sync_folder
-from uponce.app.ports import PLACES, Body, Ids, StoredBlob
+from uponce.app.ports import PLACES, Body, Ids, Parts, StoredBlob
 from uponce.app.ports.blobs import Data
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.values import Digest
@@ -48,21 +50,15 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # from FAT and some n
 PACK_BYTES = 256 * 1024
 
 
-def local_blobs(root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> Blobs:
-    """Return blobs in a folder. Blobs of at most `pack_bytes` go into packs, if the file system can have packs."""
-    disk = disk or Disk()
-    store = LocalStore(root, disk, ids=ids, pack_bytes=pack_bytes)
-    return Blobs(root / "spool", disk, store, ids)
-
-
-class LocalStore:
-    """A Store and a GroupStore."""
+class LocalBlobs(Blobs):
+    """Blobs in a folder. Those of at most `pack_bytes` go into packs, if the file system can have packs."""
 
     is_remote = False
 
-    def __init__(self, root: Path, disk: Disk, *, ids: Ids, pack_bytes: int = PACK_BYTES) -> None:
-        self._ids = ids
-        self._disk = disk
+    def __init__(self, root: Path, *, ids: Ids, disk: Disk | None = None, pack_bytes: int = PACK_BYTES) -> None:
+        super().__init__(root / "spool", disk or Disk(), ids)
+        self._prefixes = Prefixes()
+        self.parts: Parts = FileParts(self.folder, self.disk, self, ids, self._prefixes)
         self._blobs = root / "blobs"
         self._prefix = os.fsencode(self._blobs) + b"/"
         self._packs = Packs(root / "packs", ids)
@@ -71,19 +67,19 @@ class LocalStore:
         self._has_holes: bool | None = None
 
     @property
-    def group_store(self) -> "LocalStore":
+    def group_store(self) -> "LocalBlobs":
         return self
 
-    def prepare(self, spool: Path) -> None:
+    def open_store(self) -> None:
         root = self._blobs.parent
         try:
             make_folder(root)
-            for folder in (spool, root / "packs", self._blobs, *self._shards()):
+            for folder in (self.folder, root / "packs", self._blobs, *self._shards()):
                 make_one_folder(folder)
             # All shards exist and are durable from the start, so that no upload depends on another one's fsync.
             for folder in (self._blobs, root, root.parent):
                 sync_folder(folder)
-            devices = {folder.stat().st_dev for folder in (spool, self._blobs, *self._shards())}
+            devices = {folder.stat().st_dev for folder in (self.folder, self._blobs, *self._shards())}
         except OSError as error:
             raise SettingRefused(
                 f"UPONCE_STORAGE: {root} cannot be used: {error}. Choose a folder that the server may write."
@@ -105,9 +101,7 @@ class LocalStore:
 
     def close(self) -> None:
         self._packs.close()
-
-    async def ping(self) -> None:
-        """Do nothing: the spool is on the same file system, and its check counts for both."""
+        super().close()
 
     def open_now(self, key: str) -> OpenFile | None:
         if is_packed(key):
@@ -117,10 +111,10 @@ class LocalStore:
             except OSError:  # the answer needs a disk
                 return None
         descriptor = open_cached(self._prefix + _place(key).encode(), os.O_RDONLY | SAFE)
-        return None if descriptor is None else OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
+        return None if descriptor is None else OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
     async def open(self, key: str) -> OpenFile | None:
-        return await self._disk.in_thread(lambda: self._open(key))
+        return await self.disk.in_thread(lambda: self._open(key))
 
     def _open(self, key: str) -> OpenFile | None:
         blob = self._found(checked(key))
@@ -138,14 +132,14 @@ class LocalStore:
             descriptor = os.open(self.path_of(key), os.O_RDONLY | SAFE)
         except FileNotFoundError:
             return None
-        return OpenFile(self._disk, descriptor, os.fstat(descriptor).st_size)
+        return OpenFile(self.disk.in_thread, descriptor, os.fstat(descriptor).st_size)
 
     def _packed(self, key: str, flags: int = 0) -> OpenFile | None:
         found = self._packs.find(checked(key), flags)
-        return found and OpenFile(self._disk, found[0], found[1].size, found[1].start, found[1].header)
+        return found and OpenFile(self.disk.in_thread, found[0], found[1].size, found[1].start, found[1].header)
 
     def published(self, prefix: str = "") -> AsyncIterator[StoredBlob]:
-        return in_batches(self._disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
+        return in_batches(self.disk.in_thread, chain(self._files(prefix), self._packs.records(prefix)))
 
     def _files(self, prefix: str) -> Iterator[StoredBlob]:
         for folder in self._shards():
@@ -154,7 +148,7 @@ class LocalStore:
                 yield from (b for b in blobs_in(folder) if shard_of(b.key) == folder.name and b.key.startswith(prefix))
 
     async def digest(self, key: str) -> Digest | None:
-        return await self._disk.in_thread(lambda: self._digest(key))
+        return await self.disk.in_thread(lambda: self._digest(key))
 
     def _digest(self, key: str) -> Digest | None:
         blob = self._found(checked(key))
@@ -164,7 +158,7 @@ class LocalStore:
             return digest_of(blob.blocks())
 
     async def run(self, work: Callable[[], T], size: int) -> T:
-        return await self._disk.sync(work, size)
+        return await self.disk.sync(work, size)
 
     def path_of(self, key: str) -> Path:
         return self._blobs / _place(key)
@@ -212,44 +206,37 @@ class LocalStore:
             raise
         return keys
 
+    async def delete(self, key: str) -> None:
+        self._prefixes.drop(key)
+        await super().delete(key)
+
     async def withdraw(self, key: str) -> None:
         def unlink() -> None:
             self.path_of(key).unlink(missing_ok=True)
             if is_packed(key):
                 self._packs.delete(key)
 
-        await self._disk.in_thread(unlink)
+        await self.disk.in_thread(unlink)
 
     async def owner(self) -> str | None:
-        return await self._disk.in_thread(
+        return await self.disk.in_thread(
             lambda: self._owner.read_text(errors="replace") if self._owner.exists() else None
         )
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
-        await self._disk.in_thread(lambda: self._set_owner(owner, replace))
+        give_name = os.replace if replace else _link
+        await self.disk.in_thread(lambda: write_whole(self._owner, [owner.encode()], give_name))
 
-    def _set_owner(self, owner: str, replace: bool) -> None:
-        draft = self._owner.with_name(f"owner.{self._ids.hex(16)}")
-        try:
-            write_new(draft, [owner.encode()])
-            if replace:
-                draft.replace(self._owner)
-            else:
-                with suppress(FileExistsError):
-                    _link(draft, self._owner)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_folder(self._owner.parent)
-
-    async def sweep(self) -> None:
-        await self._disk.in_thread(self._packs.drop_empty)
+    async def sweep_spool(self, older_than: float, spare: Collection[str] = ()) -> int:
+        await self.disk.in_thread(self._packs.drop_empty)
+        return await super().sweep_spool(older_than, spare)
 
     async def take_back(self, key: str, path: Path) -> None:
         def link() -> None:
             if not path.exists():
                 _link(self.path_of(key), path)
 
-        await self._disk.in_thread(link)
+        await self.disk.in_thread(link)
 
     def open_unfinished(self, key: str) -> int | None:
         with suppress(FileNotFoundError):
@@ -258,9 +245,6 @@ class LocalStore:
 
     def front(self, prefix: str) -> "InternalLocation":
         return InternalLocation(prefix)
-
-    def presigner(self, seconds: int) -> None:
-        return None
 
 
 class InternalLocation:

@@ -23,7 +23,7 @@ from uponce.adapters.store.blobs import Blobs, in_batches
 from uponce.adapters.store.bucket import Bucket
 from uponce.adapters.store.parts import ObjectParts
 from uponce.adapters.system import closing_file
-from uponce.app.ports import PLACES, Ids, StoredBlob
+from uponce.app.ports import PLACES, Ids, Parts, StoredBlob
 from uponce.core.errors import SettingRefused, StorageUnavailable
 from uponce.core.spans import Span
 from uponce.core.values import Digest
@@ -38,34 +38,27 @@ _ASKERS = 32
 _BLOCK_BYTES = 2 * 1024 * 1024  # one request for each block: large enough to be cheap
 
 
-def bucket_blobs(bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> Blobs:
-    """Return blobs in a bucket. They arrive in the folder `spool`."""
-    store = BucketStore(bucket, seconds=seconds)
-    blobs = Blobs(spool, Disk(), store, ids)
-    blobs.shared = ObjectParts(blobs, store.run, bucket, ids)
-    return blobs
+class BucketBlobs(Blobs):
+    """Blobs in a bucket. They arrive in the folder `spool`. `seconds` is how long a request may wait to be sent."""
 
-
-class BucketStore:
-    """A Store. `seconds` is how long a request may wait to be sent."""
-
-    group_store = None
     is_remote = True
 
-    def __init__(self, bucket: Bucket, *, seconds: int) -> None:
+    def __init__(self, bucket: Bucket, spool: Path, *, ids: Ids, seconds: int) -> None:
+        super().__init__(spool, Disk(), ids)
+        self.parts: Parts = ObjectParts(self, self.run, bucket, ids)
         self._bucket = bucket
         self._seconds = seconds
         # Separate, so that no delivery waits for gigabytes of another client. Few, since each may hold 25 MiB.
         self._movers = ThreadPoolExecutor(_MOVERS, thread_name_prefix="uponce-upload")
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="uponce-bucket")
 
-    def prepare(self, spool: Path) -> None:
+    def open_store(self) -> None:
         try:
-            make_folder(spool.parent)
-            make_one_folder(spool)
+            make_folder(self.folder.parent)
+            make_one_folder(self.folder)
         except OSError as error:
             raise SettingRefused(
-                f"UPONCE_DATA: {spool} cannot be used: {error}. Uploads are spooled there, whatever the storage."
+                f"UPONCE_DATA: {self.folder} cannot be used: {error}. Uploads are spooled there, whatever the storage."
             ) from error
 
     def describe(self) -> str:
@@ -74,9 +67,7 @@ class BucketStore:
     def close(self) -> None:
         for pool in (self._movers, self._askers):
             pool.shutdown()
-
-    def open_now(self, key: str) -> None:
-        return None
+        super().close()
 
     async def open(self, key: str) -> "ObjectBlob | None":
         name = _name(key)
@@ -103,7 +94,8 @@ class BucketStore:
         return await self.run(read)
 
     async def ping(self) -> None:
-        """Return if the bucket exists. Only a listing of a folder shows that."""
+        """Return if the spool can be written and the bucket exists. Only a listing of a folder shows the second."""
+        await super().ping()
         await self._ask(lambda: next(self._bucket.listing("ping"), None))
 
     async def url_of(self, key: str, seconds: int) -> str:
@@ -121,10 +113,7 @@ class BucketStore:
         return await self._run(self._askers, work)
 
     async def _run(self, pool: Executor, work: Callable[[], T]) -> T:
-        """Run the work in a thread.
-
-        Raise StorageUnavailable if no thread becomes free in time: a stalled store then fails all.
-        """
+        """Run the work in a thread. Raise StorageUnavailable if none becomes free in time, as when the store stalls."""
         queued = pool.submit(guarded, work)
         running = asyncio.wrap_future(queued)
         try:
@@ -150,23 +139,11 @@ class BucketStore:
         name = _name(key)
         await self._ask(lambda: self._bucket.delete(name))
 
-    async def take_back(self, key: str, path: Path) -> None:
-        """Do nothing: the spooled file stays until the commit."""
-
-    def open_unfinished(self, key: str) -> None:
-        return None
-
     async def owner(self) -> str | None:
         return await self._ask(lambda: self._bucket.text_of(_OWNER))
 
     async def set_owner(self, owner: str, *, replace: bool = False) -> None:
         await self._ask(lambda: self._bucket.put_text(_OWNER, owner, replace=replace))
-
-    async def sweep(self) -> None:
-        """Do nothing: a bucket has no packs."""
-
-    def front(self, prefix: str) -> None:
-        return None
 
     def presigner(self, seconds: int) -> "Presigned":
         return Presigned(self, seconds)
@@ -177,7 +154,7 @@ class ObjectBlob:
 
     block_bytes = _BLOCK_BYTES
 
-    def __init__(self, store: BucketStore, name: str, size: int) -> None:
+    def __init__(self, store: BucketBlobs, name: str, size: int) -> None:
         self._store = store
         self._name = name
         self.size = size
@@ -200,7 +177,7 @@ def _name(key: str) -> str:
 class Presigned:
     """The Presigner port."""
 
-    def __init__(self, store: BucketStore, seconds: int) -> None:
+    def __init__(self, store: BucketBlobs, seconds: int) -> None:
         self._store = store
         self.seconds = seconds
 

@@ -11,14 +11,14 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Protocol, TypeVar
 from weakref import WeakSet
 
-from uponce.adapters.files import BLOCK_BYTES, blocks_of, checked, read_at
+from uponce.adapters.files import BLOCK_BYTES, Run, blocks_of, checked, read_at
 from uponce.adapters.spool.buffered import BufferedWriter
+from uponce.adapters.spool.hashes import sha256_of
 from uponce.adapters.spool.locks import WHOLE, in_progress
 from uponce.adapters.spool.parts import other_bytes
 from uponce.adapters.spool.uploads import NewFile, SpooledUpload
@@ -31,8 +31,6 @@ from uponce.core.formats import BINARY
 from uponce.core.series import StoredPart
 from uponce.core.spans import Span, split
 from uponce.core.values import Digest
-
-T = TypeVar("T")
 
 _FOLDER = "parts"
 _NAME = re.compile(r"parts/([0-9a-f]{32})/[0-9a-f]{32}")
@@ -86,14 +84,10 @@ class Claims:
         return any(of == key and span.meets(asked) for of, asked in self._asked)
 
 
-class Run(Protocol):
-    """Runs blocking work."""
-
-    async def __call__(self, work: Callable[[], T]) -> T: ...
-
-
 class ObjectParts:
-    """The SharedParts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
+    """The Parts port. `run` runs work that moves bytes to or from the bucket, in a thread."""
+
+    shared = True
 
     def __init__(self, blobs: Blobs, run: Run, bucket: Bucket, ids: Ids) -> None:
         self.blobs = blobs
@@ -139,18 +133,13 @@ class ObjectParts:
         `base` is the offset in the blob of the file's first byte.
         """
         part = Span(span.start - base, span.end - base)
-        hash_ = hashlib.sha256()
-        for block in blocks_of(descriptor, part.start, part.end):
-            hash_.update(block)
+        sha256 = sha256_of(blocks_of(descriptor, part.start, part.end))
         name = self._ids.hex(32)
         self._bucket.upload(_path(key, name), descriptor, part, BINARY)
-        return StoredPart(span, name, hash_.hexdigest())
+        return StoredPart(span, name, sha256)
 
     def read(self, key: str, part: StoredPart, start: int, end: int) -> bytes:
-        """Return these bytes of the blob, which the part has. Blocks.
-
-        Raise StorageUnavailable if its object has fewer.
-        """
+        """Return these bytes, which the part has. Blocks. Raise StorageUnavailable if its object has fewer."""
         block = self._bucket.read(_path(key, part.name), start - part.span.start, end - start)
         if len(block) != end - start:
             raise _unreadable(key, f"object {part.name} ends early")

@@ -18,7 +18,6 @@ from uponce.app.ports.blobs import (
     OpenBlob,
     Parts,
     Presigner,
-    SharedParts,
     Spooled,
     SpooledChunk,
     StoredBlob,

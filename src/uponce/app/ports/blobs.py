@@ -25,10 +25,7 @@ class SpooledChunk(Protocol):
         """End the writing. Then all bytes are in the file."""
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes in order. Possible until `rewind` or `discard`."""
-
-    async def rewind(self) -> None:
-        """Forget the bytes. The next `write` starts at the first byte of the same file. Call `flush` before."""
+        """Yield the bytes in order. Possible until `discard`."""
 
     async def discard(self) -> None:
         """Delete the bytes. Does nothing if they are gone."""
@@ -164,7 +161,12 @@ PLACES = tuple(f"{start}{number:02x}" for start in ("", "p") for number in range
 
 
 class Parts(Protocol):
-    """Blobs that arrive in parts."""
+    """Blobs that arrive in parts: each in a file of this server, or in objects that every server can read.
+
+    If they are `shared`, no server holds bytes that another server needs. Only what the database records counts.
+    """
+
+    shared: bool
 
     async def begin(self) -> str:
         """Make an empty unfinished blob, durable, and return its key. `delete` it, or leave it to the sweeper.
@@ -189,18 +191,11 @@ class Parts(Protocol):
         The parts of a shared blob are `wanted` only in this process.
         """
 
-
-class SharedParts(Parts, Protocol):
-    """Blobs whose parts are objects that every server can read.
-
-    No server holds bytes that another server needs. Only what the database records counts.
-    """
-
     async def drop(self, key: str) -> None:
-        """Delete all objects of a blob, recorded or not. Do nothing if it has no object."""
+        """Delete the bytes of a blob, recorded or not. Do nothing if it has none."""
 
     def listed(self) -> AsyncIterator[StoredBlob]:
-        """Yield every object, under the key of its blob, in no order."""
+        """Yield every object, under the key of its blob, in no order. A file is a spooled blob instead."""
 
 
 class Spool(Protocol):
@@ -219,14 +214,10 @@ class Spool(Protocol):
         """Delete spooled blobs not written for `older_than` seconds. Return their number. Keep the keys in `spare`."""
 
 
-class BlobStore(Spool, Parts, Protocol):
-    """Immutable bytes under random keys; a public_id never becomes a path.
+class BlobStore(Spool, Protocol):
+    """Immutable bytes under random keys; a public_id never becomes a path."""
 
-    `shared` exists if servers share new blobs that arrive in parts. The methods of Parts then serve older uploads only.
-    """
-
-    @property
-    def shared(self) -> SharedParts | None: ...
+    parts: Parts
 
     @property
     def is_remote(self) -> bool:

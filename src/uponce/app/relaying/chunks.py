@@ -80,8 +80,8 @@ async def cut_arriving(
             yield Chunk(span, sent.size, sent.blocks(), is_last)
             if is_last:
                 return
-            await sent.rewind()
-            start, sent, other = end, other, sent
+            await sent.discard()
+            start, sent, other = end, other, await blobs.receive_chunk()
     finally:
         arriving.cancel()
         await asyncio.gather(arriving, return_exceptions=True)

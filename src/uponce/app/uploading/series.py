@@ -53,7 +53,7 @@ async def begin(
     the holder of a signature, or the users of a key, from their uploads by series that are begun and left. The holder
     can also begin again after the first request ended with its server.
     """
-    grant, shared = verified.grant, services.blobs.shared
+    grant, parts = verified.grant, services.blobs.parts
     async with services.attempts.beginning(grant):
         new = Series(
             id=services.ids.hex(32),
@@ -64,10 +64,10 @@ async def begin(
             parameters=freeze(params),
             algorithm=verified.signer.algorithm,
             filename=filename,
-            blob_key=await (shared or services.blobs).begin(),
+            blob_key=await parts.begin(),
             created_at=int(services.clock.now()),
             total=total,
-            shared=shared is not None,
+            shared=parts.shared,
         )
         try:
             series = await _insert(services, new, grant)
@@ -119,7 +119,7 @@ async def _drop_if_slow(services: Services, series: Series) -> bool:
     if now - series.created_at <= limits.rate_seconds:
         return await _drop_unless_held(services, series, if_empty=False)
     if await services.database.end_series(series.id):
-        await _delete(services, series)
+        await services.blobs.parts.drop(series.blob_key)
     return True
 
 
@@ -253,14 +253,7 @@ async def terminate(services: Services, series: Series) -> None:
     """End a series. Its signatures are free again. Raise SeriesGone if it has ended before."""
     if not await services.database.end_series(series.id):
         await status(services, series.id)
-    await _delete(services, series)
-
-
-async def _delete(services: Services, series: Series) -> None:
-    if series.shared and services.blobs.shared is not None:
-        await services.blobs.shared.drop(series.blob_key)
-    else:
-        await services.blobs.delete(series.blob_key)
+    await services.blobs.parts.drop(series.blob_key)
 
 
 async def stored_parts(services: Services, series_id: str, span: Span) -> AsyncIterator[StoredPart]:
@@ -284,7 +277,7 @@ async def _drop_unless_held(services: Services, series: Series, *, if_empty: boo
         assembly = await _parts(services, series).assembly(series.blob_key)
         try:
             if await services.database.end_series(series.id, if_empty=if_empty):
-                await _delete(services, series)
+                await services.blobs.parts.drop(series.blob_key)
         finally:
             await assembly.release()
     except (ChunkInProgress, Unavailable):
@@ -306,16 +299,14 @@ async def hold_all(services: Services, series: Series, seconds: float) -> Assemb
 
 def _parts(services: Services, series: Series) -> Parts:
     """Return where the bytes of the series are. Raise StorageUnavailable if this server cannot reach them."""
-    if not series.shared:
-        return services.blobs
-    if services.blobs.shared is None:
+    if series.shared != services.blobs.parts.shared:
         raise StorageUnavailable(
             "This server cannot reach the bytes of this upload that have arrived. The signature is not spent. Send the "
             "request again.",
-            detail=f"series {series.id} was begun on an object store",
+            detail=f"series {series.id} was begun on another kind of storage",
             retry_after=1,
         )
-    return services.blobs.shared
+    return services.blobs.parts
 
 
 async def _take_over(
